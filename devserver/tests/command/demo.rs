@@ -17,7 +17,7 @@ fn demo(arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn both_runtimes_rotate_as_often_as_asked_and_the_server_knows_every_certificate() {
+fn demo_rotates_as_often_as_asked_on_both_runtimes() {
     let shows = ["std", "smol"].map(|runtime| {
         (runtime, thread::spawn(move || demo(&["--runtime", runtime, "--rotations", "2", "--lifetime", "3s"])))
     });
@@ -46,7 +46,7 @@ fn both_runtimes_rotate_as_often_as_asked_and_the_server_knows_every_certificate
 }
 
 #[test]
-fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
+fn demo_prints_sentences_and_retains_a_given_directory() {
     let kept = TempDir::new().unwrap();
     let arguments = ["demo", "--rotations", "1", "--lifetime", "2s", "--dir", "certificates"];
     let output = perennial_dev(kept.path(), &arguments);
@@ -64,7 +64,7 @@ fn people_read_sentences_and_the_directory_is_kept_when_it_was_given() {
 }
 
 #[test]
-fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
+fn interrupted_demo_reports_it_and_removes_its_files() {
     let mut demo = crate::support::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
     let directory = demo.event("started", 1)["directory"].as_str().unwrap().to_owned();
     demo.event("issued", 1);
@@ -76,7 +76,7 @@ fn an_interrupted_demo_says_so_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_ends_nothing() {
+fn demo_continues_if_stderr_is_closed() {
     for runtime in ["std", "smol"] {
         let arguments = ["demo", "--runtime", runtime, "--rotations", "1", "--lifetime", "2s"];
         let mut command = command();
@@ -88,7 +88,7 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
 }
 
 #[test]
-fn without_a_place_for_its_files_it_says_which_and_what_to_do() {
+fn demo_without_temporary_directory_fails_with_advice() {
     let mut command = command();
     let output = command.arg("demo").env("TMPDIR", "/nowhere").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -35,7 +35,7 @@ fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     assert_eq!(files(directory), before, "{arguments:?}");
 }
 
-/// A signer that serves, its files in `signer/`.
+/// Starts a signer with its files in `signer/`.
 fn start(directory: &Path) -> Process {
     start_at(directory, "127.0.0.1:0")
 }
@@ -59,14 +59,14 @@ fn token(directory: &Path) -> Arc<dyn IdentitySource> {
     Arc::new(Token::new(&fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap()).unwrap())
 }
 
-/// A node that keeps its certificate in `pki/`, and asks with the bootstrap token as long as it has none.
+/// A node with its certificate in `pki/`, which authenticates with the bootstrap token until it has one.
 fn node(directory: &Path) -> Handle {
     let signer = CsrSigner::kubelet_client(cluster(directory), Some(token(directory)));
     let store = Directory::open(directory.join("pki"), "kubelet-client").unwrap();
     perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer).store(store)).unwrap()
 }
 
-/// The node's certificate, once it is on disk as well.
+/// Waits until the node's certificate is on disk.
 fn written(node: &Handle, issued: u64) -> Arc<Credential> {
     let snapshot = node.wait_for(|now| now.issued == issued && !now.unwritten).within(BOUND);
     snapshot.and_then(|now| now.credential.clone()).expect("a certificate")
@@ -81,7 +81,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn durations_that_make_no_sense_are_refused_with_an_example() {
+fn invalid_durations_are_refused_with_an_example() {
     let directory = TempDir::new().unwrap();
     for bad in ["6", "soon", "0s", "-6s", "1s", "1 month"] {
         let lifetime = format!("--lifetime={bad}");
@@ -96,7 +96,7 @@ fn durations_that_make_no_sense_are_refused_with_an_example() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_before_anything_is_written() {
+fn address_in_use_is_refused_before_any_write() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = TempDir::new().unwrap();
@@ -104,7 +104,7 @@ fn an_address_that_is_taken_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn half_a_ca_is_not_made_whole_by_overwriting_it() {
+fn certificate_or_key_alone_is_not_overwritten() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
     let start = ["signer", "--listen", "127.0.0.1:0", "--dir", "signer"];
@@ -125,7 +125,7 @@ fn half_a_ca_is_not_made_whole_by_overwriting_it() {
 }
 
 #[test]
-fn a_plan_of_faults_that_makes_no_sense_is_refused_with_line_and_field() {
+fn invalid_fault_plan_is_refused_with_line_and_field() {
     let directory = TempDir::new().unwrap();
     let signer = ["signer", "--listen", "127.0.0.1:0", "--dir", "new", "--faults", "faults.yaml"];
     refused(directory.path(), &signer, &["faults.yaml"]);
@@ -134,7 +134,7 @@ fn a_plan_of_faults_that_makes_no_sense_is_refused_with_line_and_field() {
 }
 
 #[test]
-fn a_signers_files_and_directory_are_private_whatever_they_were_before() {
+fn files_and_directory_are_made_private() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
     fs::create_dir(&state).unwrap();
@@ -153,7 +153,7 @@ fn a_signers_files_and_directory_are_private_whatever_they_were_before() {
 }
 
 #[test]
-fn a_directory_that_holds_other_things_keeps_its_mode() {
+fn directory_with_other_files_keeps_its_mode() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
     fs::create_dir(&state).unwrap();
@@ -175,7 +175,7 @@ fn listen_address_without_ip_or_port_is_refused_with_example() {
     }
 }
 
-/// Whether the certificate leads to `roots`.
+/// True if the certificate leads to `roots`.
 fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
     let roots = Roots::from_pem(roots).unwrap();
     let chain = credential.chain();
@@ -189,7 +189,7 @@ fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
 }
 
 #[test]
-fn another_authority_is_taken_up_at_sighup_and_shuts_nobody_out() {
+fn sighup_takes_a_new_ca_and_trusts_both() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = start(path);
@@ -207,11 +207,11 @@ fn another_authority_is_taken_up_at_sighup_and_shuts_nobody_out() {
     let second = fs::read(path.join("signer/ca.crt")).unwrap();
     assert_ne!(first, second);
 
-    // By the certificate of the first.
+    // Authenticates with the certificate of the first authority.
     node.rotate_now();
     let renewed = written(&node, 2);
     assert!(leads_to(&renewed, &second) && !leads_to(&renewed, &first));
-    // And by the token, with the files written anew.
+    // Authenticates with the token of the rewritten kubeconfig.
     let other = CsrSigner::kubelet_client(cluster(path), Some(token(path)));
     let other = perennial_std::start(Rotator::new().template(Template::node("other")).signer(other)).unwrap();
     let issued = other.ready().within(BOUND).unwrap();
@@ -230,7 +230,7 @@ fn unusable_authority_at_sighup_changes_nothing() {
 }
 
 #[test]
-fn restarted_signer_is_the_same_to_everybody() {
+fn restarted_signer_accepts_earlier_credentials() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = start(path);
@@ -246,7 +246,7 @@ fn restarted_signer_is_the_same_to_everybody() {
 
     let _again = start_at(path, address.strip_prefix("https://").unwrap());
     assert_eq!(["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept), before);
-    // The node's certificate is as good as before.
+    // The restarted signer still accepts the node's certificate.
     let signer = CsrSigner {
         authentication: Authentication::Own { bootstrap: None },
         ..CsrSigner::kubelet_client(cluster(path), None)
@@ -280,7 +280,7 @@ fn log_shows_each_step_of_a_request_and_who_has_to_act() {
 }
 
 #[test]
-fn no_secret_is_logged_whatever_clients_send() {
+fn log_contains_no_secrets_whatever_clients_send() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let read = |name: &str| fs::read_to_string(path.join("signer").join(name)).unwrap();
@@ -289,7 +289,7 @@ fn no_secret_is_logged_whatever_clients_send() {
     let (token, url) = (read("bootstrap.token"), cluster(path).to_string());
     let mut plain = TcpStream::connect(url.strip_prefix("https://").unwrap()).unwrap();
     plain.write_all(format!("GET /{token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes()).unwrap();
-    // It answers with a TLS alert, or closes.
+    // The server answers with a TLS alert, or closes the connection.
     let _ = plain.read_to_end(&mut Vec::new());
     signer.signal(Signal::TERM);
     let ended = signer.end();

@@ -9,7 +9,7 @@ pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_perennial-dev"))
 }
 
-/// Starts the command, which logs everything.
+/// Starts the command with its most verbose log.
 pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Process {
     let mut command = command();
     command.args(arguments).env("PERENNIAL_LOG", "trace");

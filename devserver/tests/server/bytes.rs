@@ -1,5 +1,5 @@
-//! The chunking law for the server: however the bytes are split, the answers are the same; cut off or damaged, they do
-//! nothing that was not asked for.
+//! The chunking law for the server: the answers do not depend on how the bytes are split, and cut or damaged bytes
+//! cause no other request to be carried out.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// A request object named `c`, in chunks.
+/// A POST of a request object named `c`, with a chunked body.
 fn chunked() -> String {
     let body = node_csr("a", "one").to_string().replace("\"a\"", "\"c\"");
     let (start, end) = body.split_at(300);
@@ -22,7 +22,7 @@ fn chunked() -> String {
     format!("{head}{:x}\r\n{start}\r\n{:x};x=y\r\n{end}\r\n0\r\nx-trailer: 1\r\n\r\n", start.len(), end.len())
 }
 
-/// A label for the object named `a`.
+/// A PATCH that adds a label to the object named `a`.
 fn patch() -> String {
     let patch = r#"{"metadata":{"labels":{"x":"y"}}}"#;
     format!(
@@ -32,7 +32,7 @@ fn patch() -> String {
     )
 }
 
-/// What clients say: things that are done, things that are refused, and things that end the connection.
+/// Messages of clients: requests that are carried out, requests that are refused, and bytes that end the connection.
 fn pool() -> Vec<Vec<u8>> {
     [
         post(&node_csr("a", "one")),
@@ -54,7 +54,7 @@ fn pool() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// What the server says to these bytes, and whether it has closed; each of `cuts` ends a TLS record.
+/// Answers of the server to these bytes, and whether it closed the connection. A TLS record ends at each of `cuts`.
 fn answers(bytes: &[u8], cuts: &[usize], piece: usize) -> (String, bool) {
     let mut wire = Wire::new(manual(), piece);
     wire.exchange(b"");
@@ -95,7 +95,7 @@ proptest! {
 }
 
 #[test]
-fn empty_lines_before_a_request_are_not_the_end_of_its_head() {
+fn empty_lines_before_a_request_are_skipped() {
     let request = format!("\r\n\n\r\n{}", get("/version"));
     for text in [&request, "\r\n\r\nGET \u{2}", "\n\n\r"] {
         let bytes = text.as_bytes();
@@ -121,13 +121,13 @@ fn a_request_cut_off_anywhere_does_nothing() {
 }
 
 #[test]
-fn of_requests_sent_together_and_cut_off_anywhere_those_are_done_that_are_whole() {
+fn cut_pipeline_carries_out_complete_requests_only() {
     const ADMIN: &str = "administrator";
     let requests = [post(&node_csr("a", "one")), patch().replace(TOKEN, ADMIN), chunked()];
     let bytes = requests.concat();
     let ends = requests.each_ref().map(String::len);
     let [created, patched, all] = [ends[0], ends[0] + ends[1], bytes.len()];
-    // The first one alone is cut everywhere in the test before.
+    // The test above cuts the first request everywhere.
     for length in created..=all {
         let mut wire = Wire::new(manual(), usize::MAX);
         wire.api.add_token(ADMIN, User::new("admin", ["system:masters"]));
@@ -147,7 +147,7 @@ fn of_requests_sent_together_and_cut_off_anywhere_those_are_done_that_are_whole(
 }
 
 #[test]
-fn bytes_that_are_no_tls_do_no_harm() {
+fn bytes_other_than_tls_do_no_harm() {
     let wire = Wire::new(manual(), usize::MAX);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let outcome = runner.run(&vec(vec(any::<u8>(), 0..200), 0..6), |pieces| {

@@ -1,4 +1,4 @@
-//! How long the embedded server keeps requests.
+//! Removal of old requests by the embedded server.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::*;
 use perennial_dev::{Approval, Decision, Options};
 
 #[test]
-fn old_requests_are_cleaned_away() {
+fn old_requests_are_removed() {
     let hour = 3600;
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     for name in ["issued", "denied", "pending", "short"] {
@@ -29,7 +29,7 @@ fn old_requests_are_cleaned_away() {
 }
 
 #[test]
-fn how_long_requests_are_kept_can_be_set() {
+fn retention_of_requests_is_configurable() {
     let mut server = Server::new(Options {
         approval: Approval::Manual,
         cleaning_interval: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! Creating requests on the embedded server: who may, what is stored, what is refused, in a cluster's words.
+//! Creation of requests on the embedded server: rights, stored fields, and refusals with a cluster's messages.
 
 use crate::support::*;
 use perennial::Template;
@@ -7,7 +7,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 #[test]
-fn the_server_says_who_asked_whatever_the_object_says() {
+fn server_sets_user_and_groups_of_a_request() {
     let mut server = Server::new(Options::default());
     let mut object = node_csr("a", "one");
     object["spec"]["username"] = "system:admin".into();
@@ -45,7 +45,7 @@ fn a_generated_name_is_the_prefix_and_five_characters() {
 }
 
 #[test]
-fn a_name_that_cannot_stand_in_a_path_is_refused() {
+fn name_that_is_no_path_segment_is_refused() {
     let mut server = Server::new(Options::default());
     for bad in [".", "..", "a/b", "/", "a%2fb"] {
         let answer = server.create(&Role::Bootstrap, &node_csr(bad, "one"));
@@ -55,7 +55,7 @@ fn a_name_that_cannot_stand_in_a_path_is_refused() {
 }
 
 #[test]
-fn a_name_is_taken_once() {
+fn second_request_of_the_same_name_conflicts() {
     let mut server = Server::new(Options::default());
     let object = node_csr("a", "one");
     assert_eq!(server.create(&Role::Bootstrap, &object).0, 201);
@@ -69,7 +69,7 @@ fn a_name_is_taken_once() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once() {
+fn all_validation_errors_are_reported_at_once() {
     let mut server = Server::new(Options { allow_short: false, ..Options::default() });
     let mut object = csr("a", "example.com", &["client auth", "foo", "client auth"], "no request at all");
     object["spec"]["expirationSeconds"] = 599.into();
@@ -99,7 +99,7 @@ fn everything_wrong_is_said_at_once() {
 }
 
 #[test]
-fn single_mistakes_are_named() {
+fn single_validation_errors_name_their_field() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::node("one"), &key());
     let usages = ["client auth"];
@@ -121,10 +121,10 @@ fn single_mistakes_are_named() {
 }
 
 #[test]
-fn a_request_the_key_has_not_signed_is_invalid() {
+fn csr_with_an_invalid_signature_is_refused() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::node("one"), &key());
-    // Another letter in the common name: the signature no longer fits.
+    // Another letter in the common name invalidates the signature.
     let (before, body) = pem.split_once('\n').unwrap();
     let base64: String = body.lines().take_while(|line| !line.starts_with('-')).collect();
     let mut der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, base64).unwrap();
@@ -140,7 +140,7 @@ fn a_request_the_key_has_not_signed_is_invalid() {
 }
 
 #[test]
-fn short_lifetimes_are_allowed_here_unless_forbidden() {
+fn short_lifetimes_are_allowed_by_default() {
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 30.into();
     assert_eq!(Server::new(Options::default()).create(&Role::Bootstrap, &object).0, 201);
@@ -151,7 +151,7 @@ fn short_lifetimes_are_allowed_here_unless_forbidden() {
 }
 
 #[test]
-fn nobody_becomes_an_administrator_by_a_request() {
+fn request_for_system_masters_is_refused() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::new("evil").with_organizations(["system:masters"]), &key());
     let answer = server.create(&Role::Admin, &csr("a", CLIENT, &["client auth"], &pem));
@@ -164,18 +164,18 @@ fn nobody_becomes_an_administrator_by_a_request() {
 }
 
 #[test]
-fn a_node_asks_in_its_own_name_only() {
+fn node_may_request_for_itself_only() {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(&Role::Node("one"), &node_csr("a", "one")).0, 201);
     let answer = server.create(&Role::Node("one"), &node_csr("b", "two"));
     assert_eq!(answer.0, 403);
     assert!(message(&answer).ends_with("can only create a node CSR with CN=system:node:one"), "{answer:?}");
-    // Somebody who has no node's name is not restricted so.
+    // The restriction concerns users with the name of a node only.
     assert_eq!(server.create(&Role::Bootstrap, &node_csr("c", "two")).0, 201);
 }
 
 #[test]
-fn without_credentials_nothing_is_told_but_health() {
+fn request_without_credential_may_read_health_only() {
     let mut server = Server::new(Options::default());
     for path in ["/version", "/apis", COLLECTION, "/no/such/path"] {
         let answer = server.get(&Role::Nobody, path);
@@ -187,7 +187,7 @@ fn without_credentials_nothing_is_told_but_health() {
 }
 
 #[test]
-fn only_the_whole_token_is_a_token() {
+fn part_of_a_token_is_rejected() {
     let mut server = Server::new(Options::default());
     for (header, status) in [
         ("Bearer abcdef.0123456789abcdef", 200),
@@ -205,7 +205,7 @@ fn only_the_whole_token_is_a_token() {
 }
 
 #[test]
-fn a_certificate_is_worth_nothing_once_it_has_expired_even_on_an_open_connection() {
+fn expired_certificate_is_rejected_on_an_open_connection() {
     let mut server = Server::new(Options::default());
     let admin = server
         .api
@@ -221,7 +221,7 @@ fn a_certificate_is_worth_nothing_once_it_has_expired_even_on_an_open_connection
 }
 
 #[test]
-fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
+fn forbidden_requests_get_the_message_of_a_cluster() {
     let mut server = Server::new(Options::default());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let object = server.object("a");
@@ -256,21 +256,21 @@ fn what_is_not_allowed_is_forbidden_in_a_clusters_words() {
 }
 
 #[test]
-fn what_does_not_exist_is_not_found_with_a_status() {
+fn unknown_paths_get_404_with_a_status() {
     let mut server = Server::new(Options::default());
     let old = COLLECTION.replace("v1", "v1beta1");
     for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/pods", "/metrics", "/openapi/v2"] {
         let (status, answer) = server.get(&Role::Admin, path);
         assert_eq!((status, &answer["kind"], &answer["reason"]), (404, &json!("Status"), &json!("NotFound")), "{path}");
     }
-    // Kubelets of old ask for v1beta1 with POST.
+    // Old kubelets POST to v1beta1.
     assert_eq!(server.send(&Role::Bootstrap, with_body(Method::Post, &old, &node_csr("a", "one"))).0, 404);
     let answer = server.get(&Role::Admin, &format!("{COLLECTION}/a"));
     assert_eq!(message(&answer), r#"certificatesigningrequests.certificates.k8s.io "a" not found"#);
 }
 
 #[test]
-fn bodies_that_cannot_be_read_are_refused() {
+fn unreadable_bodies_are_refused() {
     let mut server = Server::new(Options::default());
     let mut request = with_body(Method::Post, COLLECTION, &node_csr("a", "one"));
     request.content_type = "application/yaml".into();
@@ -292,7 +292,7 @@ fn bodies_that_cannot_be_read_are_refused() {
 }
 
 #[test]
-fn a_full_server_says_when_to_come_back() {
+fn full_server_answers_429_with_retry_after() {
     let mut server = Server::new(Options { capacity: 2, ..Options::default() });
     for name in ["a", "b"] {
         assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);

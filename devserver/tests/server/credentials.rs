@@ -1,4 +1,4 @@
-//! Who gets into the embedded server, through TLS: with which certificates, tokens and headers, and with which not.
+//! Authentication at the embedded server, through TLS: accepted and rejected certificates, tokens and headers.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use rustls::{AlertDescription, Error};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The status of a list asked for with these headers.
+/// Status of a LIST request with these headers.
 fn status(wire: &mut Wire, headers: &str) -> String {
     let text = wire.exchange(format!("GET {COLLECTION} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes());
     text.split(' ').nth(1).unwrap_or("none").to_owned()
 }
 
-/// What becomes of a client that has a good token and shows this certificate.
+/// Result of a request with a valid token and this client certificate.
 fn shown(credential: impl FnOnce(&Authority, &mut Random) -> Credential) -> Result<String, Option<Error>> {
     let mut wire =
         Wire::with_client(Options::default(), usize::MAX, |authority, random| Some(credential(authority, random)));
@@ -26,7 +26,7 @@ fn shown(credential: impl FnOnce(&Authority, &mut Random) -> Credential) -> Resu
 }
 
 #[test]
-fn a_certificate_that_is_foreign_or_out_of_its_time_or_no_clients_ends_the_handshake_whatever_the_token() {
+fn invalid_client_certificate_ends_the_handshake_despite_a_token() {
     let client = |authority: &Authority, random: &mut Random, from| {
         authority.client_credential("root", &["system:masters"], random, from, HOUR).unwrap()
     };
@@ -34,7 +34,7 @@ fn a_certificate_that_is_foreign_or_out_of_its_time_or_no_clients_ends_the_hands
     assert_eq!(shown(|authority, random| client(authority, random, NOW)), Ok("200".into()));
 
     assert_eq!(shown(|authority, random| client(authority, random, NOW.before(2 * HOUR))), alert(CertificateExpired));
-    // TLS has no alert for that but the one for expiry.
+    // TLS has no alert for a certificate that is not valid yet, except the one for expiry.
     assert_eq!(shown(|authority, random| client(authority, random, NOW.after(2 * HOUR))), alert(CertificateExpired));
     let serving = |authority: &Authority, random: &mut Random| {
         authority.server_credential(&["localhost"], &[], random, NOW, HOUR).unwrap()
@@ -48,7 +48,7 @@ fn a_certificate_that_is_foreign_or_out_of_its_time_or_no_clients_ends_the_hands
 }
 
 #[test]
-fn only_the_whole_token_once_and_as_a_bearers_is_a_token() {
+fn only_one_complete_bearer_token_authenticates() {
     let upper = TOKEN.to_uppercase();
     let (start, swapped) = (&TOKEN[..TOKEN.len() - 1], "0123456789abcdef.abcdef");
     let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x:{TOKEN}"));
@@ -88,7 +88,7 @@ fn only_the_whole_token_once_and_as_a_bearers_is_a_token() {
 }
 
 #[test]
-fn headers_that_proxies_vouch_with_count_for_nothing() {
+fn headers_of_authenticating_proxies_are_ignored() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     for header in ["X-Remote-User: root", "X-Remote-Group: system:masters", "X-Forwarded-User: root"] {
         assert_eq!(status(&mut wire, &format!("{header}\r\n")), "401", "{header}");
@@ -96,7 +96,7 @@ fn headers_that_proxies_vouch_with_count_for_nothing() {
 }
 
 #[test]
-fn nobody_acts_as_somebody_else() {
+fn impersonation_is_refused() {
     let administrator = |authority: &Authority, random: &mut Random| {
         authority.client_credential("root", &["system:masters"], random, NOW, HOUR).ok()
     };
@@ -110,7 +110,7 @@ fn nobody_acts_as_somebody_else() {
         let mut node = Wire::new(Options::default(), usize::MAX);
         assert_eq!(status(&mut node, &format!("Authorization: Bearer {TOKEN}\r\n{header}\r\n")), "403", "{header}");
         assert_eq!(status(&mut node, &format!("{header}\r\n")), "401", "{header}");
-        // Not to be served as the administrator where somebody with fewer rights is meant.
+        // The answer must not be that of the administrator if a user with fewer rights is impersonated.
         let mut root = Wire::with_client(Options::default(), usize::MAX, administrator);
         let text = root.exchange(format!("GET {COLLECTION} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n").as_bytes());
         assert!(text.starts_with("HTTP/1.1 403") && text.contains("cannot impersonate anybody"), "{header}: {text}");

@@ -1,4 +1,4 @@
-//! Faults on command: which requests a plan is about, what a bad plan is told, and what comes over the wire.
+//! Faults on command: matching of requests, errors of plans, and the bytes that clients receive.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn plan(rules: &str) -> Plan {
     Plan::parse(&format!("rules: [{rules}]")).unwrap()
 }
 
-/// A client, and a server with this plan.
+/// A client and a server with a plan of these rules.
 fn wire(rules: &str) -> Wire {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     wire.api.set_faults(plan(rules), after(0));
@@ -30,7 +30,7 @@ fn status(answer: &str) -> &str {
 const TEAPOT: &str = "fault: { answer: { status: 418 } }";
 
 #[test]
-fn a_rule_is_about_the_requests_it_matches_and_no_others() {
+fn rule_applies_to_matching_requests_only() {
     let about = [
         ("method: GET", "/version", "418"),
         ("method: POST", "/version", "200"),
@@ -49,7 +49,7 @@ fn a_rule_is_about_the_requests_it_matches_and_no_others() {
 }
 
 #[test]
-fn a_rule_begins_with_the_nth_request_and_ends_after_so_many_times() {
+fn rule_applies_from_nth_request_for_times_requests() {
     let mut wire = wire(&format!("{{ match: {{ nth: 2 }}, times: 2, {TEAPOT} }}"));
     let answers: Vec<String> = (0..5).map(|_| get(&mut wire, "/version")).collect();
     let codes: Vec<&str> = answers.iter().map(|answer| status(answer)).collect();
@@ -57,7 +57,7 @@ fn a_rule_begins_with_the_nth_request_and_ends_after_so_many_times() {
 }
 
 #[test]
-fn a_rule_holds_in_its_span_of_time() {
+fn rule_applies_between_after_and_until() {
     let mut wire = wire(&format!("{{ match: {{ after: 10s, until: 1m }}, {TEAPOT} }}"));
     let mut codes = Vec::new();
     for millis in [9_999, 10_000, 59_999, 60_000] {
@@ -68,7 +68,7 @@ fn a_rule_holds_in_its_span_of_time() {
 }
 
 #[test]
-fn the_first_rule_that_applies_is_followed_and_an_empty_plan_ends_it() {
+fn first_matching_rule_applies_until_an_empty_plan() {
     let mut wire = wire(&format!("{{ times: 1, fault: {{ answer: {{ status: 503 }} }} }}, {{ {TEAPOT} }}"));
     assert_eq!(status(&get(&mut wire, "/version")), "503");
     assert_eq!(status(&get(&mut wire, "/version")), "418");
@@ -79,7 +79,7 @@ fn the_first_rule_that_applies_is_followed_and_an_empty_plan_ends_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_plan_is_told_with_its_place() {
+fn errors_of_a_plan_name_line_and_column() {
     let wrong = [
         ("rules:\n- fault: silense\n", 2, "fault: unknown variant `silense`"),
         ("rules:\n- match: { methd: GET }\n  fault: silence\n", 2, "methd"),
@@ -101,7 +101,7 @@ fn what_is_wrong_with_a_plan_is_told_with_its_place() {
 }
 
 #[test]
-fn json_is_as_good_as_yaml() {
+fn plan_may_be_json() {
     let json = r#"{"rules": [{"match": {"method": "GET"}, "times": 3, "fault": {"delay": "250ms"}}]}"#;
     let yaml = "rules:\n- match:\n    method: GET\n  times: 3\n  fault:\n    delay: 250ms\n";
     let plan = Plan::parse(json).unwrap();
@@ -110,7 +110,7 @@ fn json_is_as_good_as_yaml() {
 }
 
 #[test]
-fn a_delayed_answer_comes_when_it_is_due_and_the_session_says_when_that_is() {
+fn delayed_answer_is_sent_at_the_deadline() {
     let mut wire = wire("{ fault: { delay: 200s } }");
     assert_eq!(get(&mut wire, "/version"), "");
     assert_eq!(wire.session.deadline().as_millis(), 200_000);
@@ -124,7 +124,7 @@ fn a_delayed_answer_comes_when_it_is_due_and_the_session_says_when_that_is() {
 }
 
 #[test]
-fn a_request_that_is_never_answered_does_not_keep_its_connection_for_ever() {
+fn connection_of_an_unanswered_request_ends() {
     let mut wire = wire("{ fault: silence }");
     assert_eq!(get(&mut wire, "/version"), "");
     assert!(!wire.session.is_closed());
@@ -134,7 +134,7 @@ fn a_request_that_is_never_answered_does_not_keep_its_connection_for_ever() {
 }
 
 #[test]
-fn a_cut_answer_is_a_beginning_of_the_whole_one() {
+fn cut_answer_is_a_prefix_of_the_whole_answer() {
     let whole = get(&mut Wire::new(Options::default(), usize::MAX), "/version");
     let head = whole.find("\r\n\r\n").unwrap() + 4;
     let cuts = [
@@ -151,14 +151,14 @@ fn a_cut_answer_is_a_beginning_of_the_whole_one() {
             assert_eq!(get(&mut wire, "/version"), whole[..length], "{at}");
             assert!(wire.session.is_closed(), "{at}");
             assert_eq!(wire.session.breaks(), breaks, "{at}");
-            // Without a close_notify, which would be an orderly end.
+            // No close_notify, which would mark an orderly end.
             assert!(wire.client.wants_read(), "{at}");
         }
     }
 }
 
 #[test]
-fn an_answer_a_byte_at_a_time_is_the_whole_answer_and_takes_its_time() {
+fn trickled_answer_is_complete_and_slow() {
     let whole = get(&mut Wire::new(Options::default(), usize::MAX), "/version");
     let mut wire = wire("{ fault: { trickle: 1s } }");
     let mut got = get(&mut wire, "/version");
@@ -174,7 +174,7 @@ fn an_answer_a_byte_at_a_time_is_the_whole_answer_and_takes_its_time() {
 }
 
 #[test]
-fn a_connection_to_be_broken_is_told_to_whoever_has_the_socket() {
+fn session_reports_breaks_to_its_driver() {
     for (fault, kind) in [("refused", Break::Refused), ("reset", Break::Reset)] {
         let mut wire = wire(&format!("{{ fault: {{ connection: {fault} }} }}"));
         assert_eq!(wire.session.breaks(), None);
@@ -184,7 +184,7 @@ fn a_connection_to_be_broken_is_told_to_whoever_has_the_socket() {
 }
 
 #[test]
-fn what_is_said_of_an_object_changes_nothing_about_it() {
+fn fault_in_an_answer_leaves_the_stored_object_unchanged() {
     let mut wire = wire("{ fault: { object: denied } }");
     let body = node_csr("mine", "worker-1").to_string();
     let length = body.len();

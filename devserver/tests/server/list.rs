@@ -1,10 +1,10 @@
-//! Pages, versions and conditions of lists; bookmarks of watches.
+//! Pages, versions and preconditions of lists, and bookmarks of watches.
 
 use crate::support::*;
 use perennial_dev::{ApiRequest, Approval, Method, Next, Options, Watcher};
 use serde_json::{Value, json};
 
-/// A server with requests named by `names`.
+/// A server with requests of these names.
 fn with(names: &[&str], history: usize) -> Server {
     let mut server = Server::new(Options { approval: Approval::Manual, history, ..Options::default() });
     for name in names {
@@ -22,7 +22,7 @@ fn token(list: &Value) -> &str {
 }
 
 #[test]
-fn pages_show_one_moment_however_much_changes_meanwhile() {
+fn pages_of_a_list_show_one_version() {
     let mut server = with(&["a", "c", "d", "e"], 100);
     let (_, first) = server.list(&Role::Admin, "limit=2");
     assert_eq!(names(&first), ["a", "c"]);
@@ -40,7 +40,7 @@ fn pages_show_one_moment_however_much_changes_meanwhile() {
 }
 
 #[test]
-fn pages_of_a_selection_hold_what_is_selected() {
+fn pages_contain_selected_objects_only() {
     let mut server = with(&["a", "b", "c"], 100);
     for name in ["a", "c"] {
         let mut object = server.object(name);
@@ -54,7 +54,7 @@ fn pages_of_a_selection_hold_what_is_selected() {
 }
 
 #[test]
-fn a_page_that_comes_too_late_is_gone_and_says_how_to_go_on() {
+fn late_page_gets_410_with_a_new_token() {
     let mut server = with(&["a", "b", "c"], 3);
     let (_, first) = server.list(&Role::Admin, "limit=1");
     for name in ["d", "e", "f", "g"] {
@@ -69,7 +69,7 @@ fn a_page_that_comes_too_late_is_gone_and_says_how_to_go_on() {
 }
 
 #[test]
-fn a_list_is_as_old_as_it_is_asked_to_be() {
+fn list_is_as_of_the_requested_version() {
     let mut server = with(&["a", "b", "c"], 2);
     for (query, status, shown) in [
         ("resourceVersion=3&resourceVersionMatch=Exact", 200, vec!["a", "b"]),
@@ -97,7 +97,7 @@ fn a_list_is_as_old_as_it_is_asked_to_be() {
 }
 
 #[test]
-fn tables_come_in_pages_too() {
+fn tables_are_paged() {
     let mut server = with(&["a", "b", "c"], 100);
     let mut request = ApiRequest::new(Method::Get, format!("{COLLECTION}?limit=2"));
     request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io".into();
@@ -107,7 +107,7 @@ fn tables_come_in_pages_too() {
 }
 
 #[test]
-fn a_collection_is_deleted_only_if_all_of_it_is_as_was_meant() {
+fn collection_is_deleted_only_if_all_preconditions_hold() {
     let mut server = with(&["a", "b", "c"], 100);
     let delete = |server: &mut Server, query: &str, preconditions: Value| {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions });
@@ -130,7 +130,7 @@ fn event(server: &Server, watcher: &mut Watcher) -> Option<Value> {
 }
 
 #[test]
-fn bookmarks_tell_how_far_a_watch_has_got() {
+fn bookmark_has_the_version_reached() {
     let mut server = with(&["a"], 100);
     let mut told = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
     let mut untold = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
@@ -153,7 +153,7 @@ fn bookmarks_tell_how_far_a_watch_has_got() {
 }
 
 #[test]
-fn a_watch_ends_with_a_bookmark_to_go_on_from() {
+fn watch_ends_with_a_bookmark() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("allowWatchBookmarks=true&timeoutSeconds=5&resourceVersion=2&labelSelector=x");
     server.delete(&Role::Admin, "a");
@@ -165,7 +165,7 @@ fn a_watch_ends_with_a_bookmark_to_go_on_from() {
 }
 
 #[test]
-fn a_watch_can_begin_now_and_nothing_else_is_combined() {
+fn watch_without_initial_events_begins_at_current_version() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("sendInitialEvents=false&resourceVersionMatch=NotOlderThan");
     server.create(&Role::Bootstrap, &node_csr("b", "one"));

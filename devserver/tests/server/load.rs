@@ -1,4 +1,4 @@
-//! Clients that are many, slow or stuck: what they cost is bounded, and they are told what they are too much for.
+//! Many, slow or stuck clients: their costs are bounded, and the answers name the limit that they reach.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Answer, ApiRequest, Method, Options, Session, User};
 use serde_json::{Value, json};
 
-/// An object of that many bytes and a little more.
+/// An object of a little more than `filler` bytes.
 fn large(name: &str, filler: usize) -> Value {
     let mut object = csr(name, CLIENT, &["client auth"], &request(&Template::new("x"), &key()));
     object["metadata"]["annotations"] = json!({ "filler": "x".repeat(filler) });
     object
 }
 
-/// What another client, an administrator, does meanwhile.
+/// Sends a request of another client, an administrator.
 fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     let mut request = with_body(method, target, object);
     request.peer = Some(Arc::new(User::new("x", ["system:masters"])));
@@ -28,7 +28,7 @@ fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     wire.drive();
 }
 
-/// Sends, lets the server answer, and reads nothing of it.
+/// Sends a request and lets the server answer, without reading the answer.
 fn ask(wire: &mut Wire, text: &str) {
     wire.exchange(b"");
     wire.client.writer().write_all(text.as_bytes()).unwrap();
@@ -46,7 +46,7 @@ fn transmitted(wire: &mut Wire) -> Vec<u8> {
 }
 
 #[test]
-fn a_list_is_written_as_it_is_read() {
+fn list_is_written_as_the_client_reads() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..100 {
         aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
@@ -72,7 +72,7 @@ fn a_list_is_written_as_it_is_read() {
 }
 
 #[test]
-fn a_list_stays_what_it_was_when_it_was_asked_for() {
+fn list_shows_the_version_of_its_request() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
@@ -86,7 +86,7 @@ fn a_list_stays_what_it_was_when_it_was_asked_for() {
 }
 
 #[test]
-fn a_reader_of_a_list_the_server_has_forgotten_is_cut_off() {
+fn reader_of_a_forgotten_list_is_disconnected() {
     let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
@@ -102,13 +102,13 @@ fn a_reader_of_a_list_the_server_has_forgotten_is_cut_off() {
 }
 
 #[test]
-fn a_list_is_to_be_read_within_a_minute() {
+fn list_not_read_within_a_minute_ends() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
     }
     ask(&mut wire, &get(COLLECTION));
-    // A little is read now and then, so that the client does not seem dead.
+    // The client reads a little now and then, so that it is not dropped as silent.
     wire.millis = 50_000;
     assert!(!transmitted(&mut wire).is_empty());
     assert_eq!(wire.session.deadline(), Instant::from_millis(60_000));
@@ -118,7 +118,7 @@ fn a_list_is_to_be_read_within_a_minute() {
 }
 
 #[test]
-fn a_watcher_that_does_not_read_costs_a_bounded_amount_and_is_told_what_it_missed() {
+fn watcher_that_does_not_read_gets_410() {
     let mut wire = Wire::new(Options { history: 16, ..manual() }, usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     for index in 0..100 {
@@ -136,7 +136,7 @@ fn a_watcher_that_does_not_read_costs_a_bounded_amount_and_is_told_what_it_misse
 }
 
 #[test]
-fn a_watcher_that_is_slow_with_what_there_was_at_first_is_told_so_too() {
+fn watcher_slow_with_initial_objects_gets_410() {
     let mut server = Server::new(Options { history: 2, ..manual() });
     for name in ["a", "b", "c"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -151,7 +151,7 @@ fn a_watcher_that_is_slow_with_what_there_was_at_first_is_told_so_too() {
 }
 
 #[test]
-fn answers_nobody_reads_do_not_pile_up() {
+fn unread_answers_do_not_accumulate() {
     let mut wire = Wire::new(manual(), usize::MAX);
     aside(&mut wire, Method::Post, COLLECTION, &large("a", 40_000));
     ask(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
@@ -170,7 +170,7 @@ fn answers_nobody_reads_do_not_pile_up() {
 }
 
 #[test]
-fn the_body_of_a_strangers_request_is_not_read() {
+fn body_without_a_known_credential_is_not_read() {
     for credential in ["x: y", "authorization: Bearer abcdef.0123456789abcdeg", "authorization: Basic YTpi"] {
         let mut wire = Wire::new(manual(), usize::MAX);
         let head = format!("POST {COLLECTION} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 100000\r\n\r\n");
@@ -183,7 +183,7 @@ fn the_body_of_a_strangers_request_is_not_read() {
 }
 
 #[test]
-fn a_client_too_many_is_told_to_come_back() {
+fn client_beyond_the_limit_gets_429() {
     for text in [get("/healthz"), post(&node_csr("a", "one"))] {
         let mut wire = Wire::new(manual(), usize::MAX);
         wire.session = Session::new(&wire.tls, Instant::default()).unwrap();
@@ -198,7 +198,7 @@ fn a_client_too_many_is_told_to_come_back() {
 }
 
 #[test]
-fn watches_are_counted_and_the_next_one_has_to_wait() {
+fn watch_beyond_the_limit_gets_429() {
     let mut server = Server::new(Options { watches: 2, ..manual() });
     let (first, _second) = (server.watch(""), server.watch(""));
     let refused = server.list(&Role::Admin, "watch=true");
@@ -213,7 +213,7 @@ fn watches_are_counted_and_the_next_one_has_to_wait() {
 }
 
 #[test]
-fn objects_are_bounded_in_bytes_and_may_not_grow_beyond_that() {
+fn updates_cannot_exceed_the_bound_in_bytes() {
     let mut server = Server::new(Options { memory: 100_000, ..manual() });
     for name in ["a", "b", "c"] {
         assert_eq!(server.create(&Role::Bootstrap, &large(name, 30_000)).0, 201);
@@ -246,7 +246,7 @@ fn a_handshake_takes_ten_seconds_at_most() {
 }
 
 #[test]
-fn a_bookmark_comes_on_time_when_nothing_else_does() {
+fn deadline_of_an_idle_watch_is_its_next_bookmark() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let selector = "watch=true&allowWatchBookmarks=true&resourceVersion=1&fieldSelector=metadata.name%3Db";
     wire.exchange(get(&format!("{COLLECTION}?{selector}")).as_bytes());
@@ -263,7 +263,7 @@ fn a_bookmark_comes_on_time_when_nothing_else_does() {
 }
 
 #[test]
-fn a_session_that_was_driven_lets_its_driver_sleep() {
+fn driven_session_has_a_deadline_in_the_future() {
     let plan = r#"{"rules":[{"fault":{"trickle":"1s"}}]}"#;
     for plan in [None, Some(plan)] {
         let mut wire = Wire::new(manual(), usize::MAX);
@@ -284,7 +284,7 @@ fn a_session_that_was_driven_lets_its_driver_sleep() {
     }
 }
 
-/// All that is said to a client that reads and says no more, until the connection closes.
+/// All bytes that a client receives until the connection closes, if it sends nothing more.
 fn last_words(wire: &mut Wire) -> String {
     wire.session.receive_eof();
     for _ in 0..10_000 {
@@ -299,7 +299,7 @@ fn last_words(wire: &mut Wire) -> String {
 }
 
 #[test]
-fn a_client_that_has_said_all_it_has_to_say_still_gets_all_its_answers() {
+fn half_closed_client_gets_all_its_answers() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..30 {
         aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));

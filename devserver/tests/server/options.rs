@@ -1,4 +1,4 @@
-//! Dry runs, unknown fields, and what metadata must look like.
+//! Dry runs, validation of fields and metadata, and the OpenAPI schema.
 
 use crate::support::*;
 use perennial_dev::{Answer, ApiRequest, Approval, Method, Options, Response};
@@ -23,7 +23,7 @@ fn respond(server: &mut Server, request: ApiRequest) -> (Response, Value) {
 }
 
 #[test]
-fn a_dry_run_answers_as_if_and_stores_nothing() {
+fn dry_run_answers_and_stores_nothing() {
     let mut server = Server::new(Options::default());
     let (status, created) = server.send(&Role::Bootstrap, at(Method::Post, "?dryRun=All", &node_csr("a", "one")));
     assert_eq!(status, 201);
@@ -65,7 +65,7 @@ fn a_dry_run_decides_nothing() {
 }
 
 #[test]
-fn options_there_are_not_are_refused() {
+fn unknown_options_are_refused() {
     let mut server = manual();
     for (target, kind) in [("?dryRun=Some", "CreateOptions"), ("?fieldValidation=Lax", "CreateOptions")] {
         let answer = server.send(&Role::Admin, at(Method::Post, target, &node_csr("a", "one")));
@@ -79,7 +79,7 @@ fn options_there_are_not_are_refused() {
 }
 
 #[test]
-fn unknown_fields_are_refused_warned_of_or_ignored() {
+fn field_validation_refuses_warns_or_ignores() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["foo"] = 1.into();
@@ -107,7 +107,7 @@ fn unknown_fields_are_refused_warned_of_or_ignored() {
 }
 
 #[test]
-fn labels_and_annotations_have_the_form_a_cluster_demands() {
+fn malformed_labels_and_annotations_are_refused() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["metadata"]["labels"] = json!({ "a b": "x", "good": "not good" });
@@ -129,7 +129,7 @@ fn labels_and_annotations_have_the_form_a_cluster_demands() {
 }
 
 #[test]
-fn what_a_request_consists_of_can_be_looked_up() {
+fn openapi_schema_resolves_all_references() {
     let mut server = manual();
     let (_, index) = server.get(&Role::Bootstrap, "/openapi/v3");
     let url = index["paths"]["apis/certificates.k8s.io/v1"]["serverRelativeURL"].as_str().unwrap();

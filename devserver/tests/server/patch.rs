@@ -88,7 +88,7 @@ fn a_patch_cannot_fill_the_memory() {
 }
 
 #[test]
-fn a_patch_of_the_approval_decides_and_one_of_the_status_signs() {
+fn patches_of_subresources_approve_and_sign() {
     for media_type in [MERGE, STRATEGIC] {
         let (mut server, _) = pending();
         assert_eq!(patch(&mut server, media_type, "a", &approved()).1["status"], json!({}), "not here");
@@ -118,7 +118,7 @@ fn as_in_a_cluster_a_strategic_patch_replaces_conditions() {
 }
 
 #[test]
-fn a_patch_may_insist_on_version_uid_and_name() {
+fn patch_checks_version_uid_name_and_kind() {
     let (mut server, created) = pending();
     let labelled = |metadata: Value| {
         let mut patch = json!({ "metadata": metadata });
@@ -171,7 +171,7 @@ fn patches_of_other_kinds_and_directives_are_refused_clearly() {
 }
 
 #[test]
-fn patching_is_for_those_who_may() {
+fn patch_needs_rights() {
     let (mut server, _) = pending();
     for user in [Role::Bootstrap, Role::Node("one"), Role::Nobody] {
         for path in ["a", "a/approval", "a/status"] {

@@ -1,4 +1,4 @@
-//! What those who got in may not do: in others' names, beyond their rights, or by a path written oddly.
+//! Limits of authenticated users: other users' names, missing rights, and oddly encoded paths.
 
 use crate::support::*;
 use base64::Engine as _;
@@ -15,7 +15,7 @@ fn manual() -> Server {
     Server::new(Options { approval: Approval::Manual, ..Options::default() })
 }
 
-/// Everybody who has some rights, and no right to decide or sign.
+/// All roles that have some rights, but not to approve or sign.
 fn others() -> [Role; 4] {
     let joe = User::new("joe", ["dev"]);
     // A node's name without the group, and the group without a node's name.
@@ -28,7 +28,7 @@ fn usages(signer: &str) -> [&'static str; 2] {
 }
 
 #[test]
-fn nobody_but_an_administrator_approves_denies_or_signs_on_any_way() {
+fn only_administrators_approve_deny_and_sign() {
     let mut server = manual();
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
@@ -60,7 +60,7 @@ fn nobody_but_an_administrator_approves_denies_or_signs_on_any_way() {
 }
 
 #[test]
-fn a_request_that_comes_with_its_own_approval_and_certificate_comes_without() {
+fn status_of_a_new_request_is_dropped() {
     let mut server = manual();
     let mut object = with_condition(node_csr("a", "one"), "Approved");
     object["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
@@ -70,7 +70,7 @@ fn a_request_that_comes_with_its_own_approval_and_certificate_comes_without() {
 }
 
 #[test]
-fn what_a_node_has_asked_for_no_other_node_takes_over() {
+fn node_cannot_take_over_the_request_of_another() {
     let mut server = manual();
     assert_eq!(server.create(&Role::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
     let before = server.object("node-csr-one");
@@ -79,7 +79,7 @@ fn what_a_node_has_asked_for_no_other_node_takes_over() {
     assert_eq!(server.put(&two, "node-csr-one", &before).0, 403);
     assert_eq!(server.delete(&two, "node-csr-one").0, 403);
     assert_eq!(server.send(&two, ApiRequest::new(Method::Delete, COLLECTION)).0, 403);
-    // A name says nothing about whose it is, as in a cluster; the subject does.
+    // As in a cluster, the name of the object does not matter: the subject of the CSR does.
     assert_eq!(server.create(&two, &node_csr("node-csr-one-again", "two")).0, 201);
     for (signer, name) in [(KUBELET_CLIENT, "one"), (KUBELET_SERVING, "one"), (KUBELET_CLIENT, "two/../one")] {
         let template = Template::node(name).with_dns_names(["one.example"]);
@@ -89,7 +89,7 @@ fn what_a_node_has_asked_for_no_other_node_takes_over() {
     assert_eq!(server.object("node-csr-one"), before);
 }
 
-/// What becomes of a request for these organisations, approved by an administrator if it gets so far.
+/// The chain issued for a request with these organizations, which an administrator approves; or the refusal.
 fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
     let mut server = manual();
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());
@@ -103,7 +103,7 @@ fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u
 }
 
 #[test]
-fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
+fn no_signer_grants_system_masters_or_other_node_groups() {
     assert!(issued(KUBELET_CLIENT, &Role::Node("one"), &["system:nodes"]).is_ok());
     for user in [Role::Node("one"), Role::Bootstrap, Role::Admin] {
         for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {
@@ -115,7 +115,7 @@ fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
         }
         for groups in [["system:masters"].as_slice(), &["dev", "system:masters"]] {
             assert_eq!(issued(CLIENT, &user, groups).unwrap_err().0, 403, "{groups:?}");
-            // Nobody signs for those here, approved or not.
+            // This server does not sign for such signer names, even after an approval.
             for signer in ["example.com/mine", LEGACY] {
                 let (code, object) = issued(signer, &user, groups).unwrap_err();
                 assert!(code == 422 || object["status"]["certificate"].is_null(), "{signer}: {object}");
@@ -125,7 +125,7 @@ fn no_signer_makes_an_administrator_or_a_node_with_other_groups() {
 }
 
 #[test]
-fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
+fn automatic_approval_needs_groups_and_own_name() {
     for (user, node, groups) in [
         (Role::Node("one"), "one", ["dev"].as_slice()),
         (Role::Bootstrap, "one", &["system:masters"]),
@@ -144,7 +144,7 @@ fn approval_by_itself_takes_the_right_groups_and_the_own_name() {
 }
 
 #[test]
-fn odd_paths_lead_to_what_they_say_under_its_own_rules_or_nowhere() {
+fn oddly_encoded_paths_bypass_no_rule() {
     let mut server = manual();
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
@@ -179,7 +179,7 @@ fn odd_paths_lead_to_what_they_say_under_its_own_rules_or_nowhere() {
                 assert!(matches!(code, 401 | 403 | 404 | 405), "{method:?} {path}: {code} {answer}");
             }
         }
-        // Without credentials there is nothing to be seen but health.
+        // Without a credential, only the health endpoints answer.
         let Answer::Response(response) = server.answer(&Role::Nobody, ApiRequest::new(Method::Get, path.clone()))
         else {
             panic!("a watch: {path}")

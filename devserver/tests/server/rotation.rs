@@ -1,4 +1,4 @@
-//! The certificate authority is replaced while the server runs.
+//! Replacement of the certificate authority while the server runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn verifies((chain, key): &(Chain, Vec<u8>), roots: &Roots) -> bool {
 }
 
 #[test]
-fn the_new_authority_signs_and_both_are_trusted_until_the_old_is_forgotten() {
+fn new_authority_signs_and_both_are_trusted() {
     let mut server = Server::new(Options::default());
     let old_roots = server.api.authority().roots().unwrap();
     let before = issue(&mut server, "before");
@@ -50,7 +50,7 @@ fn the_new_authority_signs_and_both_are_trusted_until_the_old_is_forgotten() {
 }
 
 #[test]
-fn rotations_add_up_and_going_back_is_one_too() {
+fn earlier_authorities_stay_trusted_over_several_rotations() {
     let mut server = Server::new(Options::default());
     let first = server.api.authority().to_pem();
     for next in [authority(1).0, authority(2).0, Authority::from_pem(&first).unwrap()] {
@@ -61,7 +61,7 @@ fn rotations_add_up_and_going_back_is_one_too() {
     assert!(roots.pem().starts_with(server.api.authority().certificate_pem()));
 }
 
-/// Whether a new session takes the client's certificate.
+/// True if a new session accepts the client's certificate.
 fn accepts(wire: &mut Wire, serving: &Credential, credential: &Credential) -> bool {
     let tls = Tls::with_clock(wire.api.authority(), serving, Arc::new(Clock)).unwrap();
     wire.session = Session::new(&tls, Instant::default()).unwrap();
@@ -72,7 +72,7 @@ fn accepts(wire: &mut Wire, serving: &Credential, credential: &Credential) -> bo
 }
 
 #[test]
-fn clients_with_old_certificates_are_served_until_the_old_authority_is_forgotten() {
+fn old_client_certificates_work_until_authority_is_forgotten() {
     let mut old = None;
     let mut wire = Wire::with_client(Options::default(), usize::MAX, |authority, random| {
         old = authority.client_credential("joe", &["dev"], random, NOW, DAY).ok();

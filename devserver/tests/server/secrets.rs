@@ -1,4 +1,4 @@
-//! What is shown of the public types that hold secrets: never the secrets.
+//! `Debug` of public types that contain secrets shows none of them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_rotation::{Command, Identity, Input, Rotation, Start, Token};
 use zeroize::Zeroizing;
 
-/// How a private key could come out: as PEM, in hexadecimal digits, as a list of numbers.
+/// Forms in which a private key could be shown: PEM, hexadecimal digits, a list of numbers.
 fn forms(pem: &str) -> Vec<String> {
     let lines: Vec<&str> = pem.lines().filter(|line| !line.contains("-----")).collect();
     let der = STANDARD.decode(lines.concat()).unwrap();
@@ -27,7 +27,7 @@ fn forms(pem: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_public_type_shows_a_key_or_a_token() {
+fn debug_of_public_types_hides_keys_and_tokens() {
     let mut random = Random::from_seed([9; 32]);
     let authority = Authority::generate(&mut random, NOW, YEAR).unwrap();
     let held = authority.client_credential("system:node:one", &["system:nodes"], &mut random, NOW, DAY).unwrap();

@@ -1,4 +1,4 @@
-//! Sessions with the embedded server: TLS and HTTP in memory, bytes split in every way.
+//! Sessions with the embedded server: TLS and HTTP in memory, with the bytes split at any place.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn any_split_of_the_bytes_gives_the_same_answers_on_one_connection() {
 }
 
 #[test]
-fn the_head_of_a_watch_comes_before_there_is_anything_to_tell() {
+fn head_of_a_watch_is_sent_before_any_event() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     let text = wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     assert_eq!(response(&text).0, 200);
@@ -45,10 +45,10 @@ fn the_head_of_a_watch_comes_before_there_is_anything_to_tell() {
 }
 
 #[test]
-fn changes_reach_a_watcher_when_it_is_driven() {
+fn driven_watch_sends_changes() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
-    // Another client.
+    // A request of another client, past this session.
     let mut other = Session::new(&wire.tls, Instant::default()).unwrap();
     std::mem::swap(&mut wire.session, &mut other);
     let second = client(wire.api.authority(), None);
@@ -63,7 +63,7 @@ fn changes_reach_a_watcher_when_it_is_driven() {
 }
 
 #[test]
-fn requests_sent_ahead_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let mut wire = Wire::new(manual(), 5);
     let all = [post(&node_csr("a", "one")), get(&format!("{COLLECTION}/a")), get(&format!("{COLLECTION}/b"))].concat();
     let text = wire.exchange(all.as_bytes());
@@ -88,7 +88,7 @@ fn a_chunked_body_is_read_and_its_continuation_granted() {
 }
 
 #[test]
-fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
+fn invalid_framing_is_refused_and_closes_the_connection() {
     let long = "x".repeat(70_000);
     let head = |method: &str, fields: &str| {
         format!("{method} {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n{fields}\r\n")
@@ -116,7 +116,7 @@ fn what_cannot_be_framed_is_refused_and_the_connection_closed() {
 }
 
 #[test]
-fn a_body_that_grows_too_large_is_refused_on_the_way() {
+fn body_over_the_limit_is_refused_early() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let head = format!(
         "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -134,7 +134,7 @@ fn a_body_that_grows_too_large_is_refused_on_the_way() {
 }
 
 #[test]
-fn head_and_close_are_understood() {
+fn head_method_and_connection_close_work() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let text = wire.exchange(get(COLLECTION).replace("GET", "HEAD").as_bytes());
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
@@ -146,7 +146,7 @@ fn head_and_close_are_understood() {
 }
 
 #[test]
-fn a_client_certificate_says_who_the_client_is() {
+fn client_certificate_authenticates() {
     let mut wire = Wire::with_client(manual(), usize::MAX, |authority, random| {
         authority.client_credential("system:node:one", &["system:nodes"], random, NOW, DAY).ok()
     });
@@ -169,7 +169,7 @@ fn an_expired_client_certificate_ends_the_handshake_with_an_alert() {
 }
 
 #[test]
-fn a_strangers_client_certificate_ends_the_handshake_with_an_alert() {
+fn certificate_of_another_ca_ends_the_handshake() {
     let mut wire = Wire::with_client(manual(), usize::MAX, |_, random| {
         let other = Authority::generate(random, NOW, DAY).ok()?;
         other.client_credential("x", &["system:masters"], random, NOW, DAY).ok()
@@ -180,7 +180,7 @@ fn a_strangers_client_certificate_ends_the_handshake_with_an_alert() {
 }
 
 #[test]
-fn what_is_no_tls_is_answered_with_an_alert_and_closed() {
+fn plaintext_gets_a_tls_alert() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.session.receive(get("/").as_bytes());
     wire.drive();
@@ -190,7 +190,7 @@ fn what_is_no_tls_is_answered_with_an_alert_and_closed() {
 }
 
 #[test]
-fn a_silent_client_is_let_go_and_a_quiet_watcher_is_not() {
+fn silent_client_times_out_and_idle_watch_does_not() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(COLLECTION).as_bytes());
     assert_eq!(wire.session.deadline(), Instant::from_millis(120_000));
@@ -222,7 +222,7 @@ fn a_client_that_leaves_ends_its_watch() {
 }
 
 #[test]
-fn warnings_are_headers_and_cannot_be_made_to_break_out_of_them() {
+fn warnings_cannot_inject_headers() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let mut object = node_csr("a", "one");
     object["spec"]["x\"\r\nset-cookie: é"] = 1.into();

@@ -1,4 +1,4 @@
-//! What the embedded server approves and signs, and what its certificates say.
+//! Approval and signing by the embedded server, and the contents of its certificates.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -53,7 +53,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
 }
 
 #[test]
-fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
+fn key_algorithm_is_independent_of_the_signature() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/p384-signed-with-sha256.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
@@ -63,7 +63,7 @@ fn the_kind_of_key_is_the_keys_own_not_its_signatures() {
 }
 
 #[test]
-fn nothing_of_a_request_gets_in_but_subject_names_and_key() {
+fn certificate_takes_only_subject_names_and_key() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/asks-to-be-an-authority.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
@@ -98,7 +98,7 @@ fn issuer_and_key_identifiers_lead_to_the_authority() {
 }
 
 #[test]
-fn serial_numbers_are_positive_and_never_repeat_even_for_one_key() {
+fn serial_numbers_are_positive_and_unique() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::node("one"), &key());
     let mut serials: Vec<Vec<u8>> = Vec::new();
@@ -113,7 +113,7 @@ fn serial_numbers_are_positive_and_never_repeat_even_for_one_key() {
 }
 
 #[test]
-fn subjects_come_out_as_they_went_in() {
+fn subject_is_copied_unchanged() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/several-organizations.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
@@ -126,7 +126,7 @@ fn subjects_come_out_as_they_went_in() {
 }
 
 #[test]
-fn names_of_every_kind_are_copied_where_the_signer_lets_them() {
+fn permitted_alternative_names_are_copied() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/every-kind-of-name.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &CLIENT_USAGES, pem));
@@ -140,7 +140,7 @@ fn names_of_every_kind_are_copied_where_the_signer_lets_them() {
 }
 
 #[test]
-fn serving_certificates_serve() {
+fn serving_certificate_serves_tls() {
     let mut server = Server::new(Options::default());
     let roots = server.api.authority().roots().unwrap();
     let key = key();
@@ -162,7 +162,7 @@ fn serving_certificates_serve() {
 }
 
 #[test]
-fn signers_refuse_in_a_clusters_words_and_for_good() {
+fn signer_refusal_has_the_message_of_a_cluster() {
     let node = Template::node("one");
     let with = |file: &str| file.to_owned();
     let named = |template: &Template| request(template, &key());
@@ -225,7 +225,7 @@ fn key_encipherment_is_optional_for_kubelets() {
 }
 
 #[test]
-fn other_peoples_signers_are_left_alone() {
+fn requests_for_other_signers_stay_pending() {
     let mut server = Server::new(Options::default());
     server
         .create(&Role::Bootstrap, &csr("a", "example.com/mine", &CLIENT_USAGES, &request(&Template::new("x"), &key())));
@@ -236,7 +236,7 @@ fn other_peoples_signers_are_left_alone() {
 }
 
 #[test]
-fn the_approver_approves_what_a_clusters_does() {
+fn approver_follows_the_rules_of_a_cluster() {
     let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
     let first = "Auto approving kubelet client certificate after SubjectAccessReview.";
     let joe = Role::Other(User::new("joe", ["system:nodes"]));
@@ -244,7 +244,7 @@ fn the_approver_approves_what_a_clusters_does() {
         (Role::Bootstrap, "one", Some(first)),
         (Role::Node("one"), "one", Some(own)),
         (Role::Admin, "one", Some(first)),
-        // In the nodes' group, but not the node itself.
+        // A user in the group of nodes that is not the node itself.
         (joe, "one", None),
     ] {
         let mut server = Server::new(Options::default());
@@ -255,7 +255,7 @@ fn the_approver_approves_what_a_clusters_does() {
 }
 
 #[test]
-fn nobody_is_approved_by_itself_where_people_approve() {
+fn manual_approval_approves_nothing_by_itself() {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.object("a")["status"], json!({}));
@@ -264,7 +264,7 @@ fn nobody_is_approved_by_itself_where_people_approve() {
 }
 
 #[test]
-fn serving_certificates_are_approved_by_themselves_only_on_demand_and_for_oneself() {
+fn serving_certificates_are_approved_only_if_configured() {
     let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
     let template = Template::node("one").with_dns_names(["one"]);
     let object = |name| csr(name, KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key()));
@@ -274,7 +274,7 @@ fn serving_certificates_are_approved_by_themselves_only_on_demand_and_for_onesel
 }
 
 #[test]
-fn serving_approval_covers_the_nodes_own_names_alone() {
+fn serving_approval_covers_own_names_only() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let own = |more: &[&str]| ServingApproval::Own(more.iter().map(|name| (*name).to_owned()).collect());
     let address = |kind, address: &str| NodeAddress { kind, address: address.into() };
@@ -342,7 +342,7 @@ fn decisions_are_final() {
 }
 
 #[test]
-fn lifetimes_are_the_signers_or_shorter_ones_asked_for() {
+fn lifetime_is_the_requested_one_up_to_the_signers() {
     let options = Options { signing_duration: Duration::from_secs(3600), ..Options::default() };
     let strict = Options { allow_short: false, ..options.clone() };
     let cluster = Options { backdate: Some(Duration::from_secs(300)), ..options.clone() };
@@ -355,7 +355,7 @@ fn lifetimes_are_the_signers_or_shorter_ones_asked_for() {
         (&options, Some(1), (-1, 1)),
         (&strict, Some(600), (-30, 600)),
         (&cluster, Some(1800), (-300, 1800)),
-        // From eight hours on the backdating is taken off.
+        // Lifetimes of eight hours or more are shortened by the backdating.
         (&day, None, (-300, 86_400 - 300)),
     ] {
         let mut server = Server::new(options.clone());
@@ -382,7 +382,7 @@ fn no_certificate_outlives_the_authority() {
 }
 
 #[test]
-fn signing_takes_as_long_as_it_is_told_to() {
+fn signing_delay_is_observed() {
     let mut server = Server::new(Options { signing_delay: Duration::from_secs(5), ..Options::default() });
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert!(condition(&server.object("a"), "Approved").is_some() && server.chain("a").is_none());
@@ -394,7 +394,7 @@ fn signing_takes_as_long_as_it_is_told_to() {
 }
 
 #[test]
-fn an_authority_can_be_a_clusters_own() {
+fn authority_can_be_loaded_from_a_clusters_files() {
     let bundle = include_str!("support/kubeadm-like-ca.pem");
     let authority = Authority::from_pem(bundle).unwrap();
     assert_eq!(Authority::from_pem(&authority.to_pem()).unwrap().certificate_pem(), authority.certificate_pem());
@@ -413,7 +413,7 @@ fn an_authority_can_be_a_clusters_own() {
 }
 
 #[test]
-fn a_leaf_is_no_authority() {
+fn leaf_certificate_is_refused_as_authority() {
     let mut random = Random::from_seed([6; 32]);
     let authority = Authority::generate(&mut random, NOW, DAY).unwrap();
     let leaf = authority.client_credential("x", &[], &mut random, NOW, DAY).unwrap();

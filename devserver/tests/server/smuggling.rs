@@ -1,4 +1,4 @@
-//! Requests that two readers could take for different ones: the embedded server takes them for none.
+//! Request smuggling: the embedded server refuses requests that two HTTP implementations could read differently.
 
 use crate::support::wire::Wire;
 use crate::support::*;
@@ -8,12 +8,12 @@ fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")
 }
 
-/// What somebody would like to get past a reader who sees only the first request.
+/// The smuggled request: a proxy that reads the framing differently would not see it.
 fn second() -> String {
     head("GET", "/version", "")
 }
 
-/// The answers' statuses, in order, and whether the connection is closed then.
+/// Statuses of the answers, in order, and whether the connection was closed.
 fn answers(bytes: &str) -> (Vec<String>, bool) {
     let options = Options { approval: Approval::Manual, ..Options::default() };
     let mut wire = Wire::new(options, usize::MAX);
@@ -25,13 +25,13 @@ fn answers(bytes: &str) -> (Vec<String>, bool) {
     )
 }
 
-/// One refusal, and nothing of what follows is ever read.
+/// Expects one refusal, a closed connection, and no effect of the bytes that follow.
 fn is_refused(bytes: &str) {
     assert_eq!(answers(bytes), (vec!["400".to_owned()], true), "{bytes:?}");
 }
 
 #[test]
-fn a_head_that_frames_its_body_in_two_ways_or_in_an_odd_one_ends_the_connection() {
+fn ambiguous_body_framing_ends_the_connection() {
     let second = second();
     let length = second.len();
     for fields in [
@@ -57,7 +57,7 @@ fn a_head_that_frames_its_body_in_two_ways_or_in_an_odd_one_ends_the_connection(
 }
 
 #[test]
-fn header_lines_that_are_read_differently_elsewhere_end_the_connection() {
+fn ambiguous_header_lines_end_the_connection() {
     for fields in [
         "Content-Length : 0\r\n",
         "Transfer-Encoding : chunked\r\n",
@@ -90,7 +90,7 @@ fn header_lines_that_are_read_differently_elsewhere_end_the_connection() {
 }
 
 #[test]
-fn chunks_of_a_size_that_is_no_plain_number_end_the_connection() {
+fn malformed_chunk_size_ends_the_connection() {
     let head = head("POST", COLLECTION, "Transfer-Encoding: chunked\r\n");
     for body in [
         "zz\r\n\r\n",
@@ -114,18 +114,18 @@ fn chunks_of_a_size_that_is_no_plain_number_end_the_connection() {
 }
 
 #[test]
-fn what_can_be_read_in_one_way_only_is_read() {
+fn unambiguous_requests_are_accepted() {
     let second = second();
     let length = second.len();
     let chunked = head("POST", COLLECTION, "Transfer-Encoding: Chunked\r\n");
     for (bytes, statuses) in [
-        // The same length twice is one length: the second request is the first one's body.
+        // Two equal lengths count as one: the second request is the body of the first.
         (
             head("GET", "/version", &format!("Content-Length: {length}\r\nContent-Length: {length}\r\n")) + &second,
             "200",
         ),
         (head("GET", "/version", "Content-Length: 0\r\n") + &second, "200 200"),
-        // No object, but a whole body.
+        // The body is complete, but is no object.
         (format!("{chunked}2;x=y\r\n{{}}\r\n0\r\nX: y\r\n\r\n{second}"), "400 200"),
         (second.replace("\r\n", "\n") + &second, "200 200"),
         (format!("\r\n\r\n{second}{second}"), "200 200"),

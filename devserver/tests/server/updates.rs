@@ -1,11 +1,11 @@
-//! Updates and deletions on the embedded server: who may change what, and what happens to stale ones.
+//! Updates and deletions on the embedded server: rights, fields, and stale versions.
 
 use crate::support::*;
 use perennial::Template;
 use perennial_dev::{ApiRequest, Approval, Method, Options, User};
 use serde_json::{Value, json};
 
-/// A server with one request nobody has approved.
+/// A server with one pending request.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
@@ -13,7 +13,7 @@ fn pending() -> (Server, Value) {
     (server, created)
 }
 
-/// The same for a signer this server does not sign for.
+/// A server with one pending request for a signer name that the server does not sign for.
 fn pending_elsewhere() -> (Server, Value) {
     let (mut server, _) = pending();
     let pem = request(&Template::new("x"), &key());
@@ -60,7 +60,7 @@ fn an_update_of_another_object_of_the_same_name_conflicts() {
 }
 
 #[test]
-fn a_plain_update_changes_labels_and_annotations_and_nothing_else() {
+fn update_changes_labels_and_annotations_only() {
     let (mut server, created) = pending();
     let mut update = with_condition(created.clone(), "Approved");
     update["metadata"]["labels"] = json!({ "x": "y" });
@@ -76,7 +76,7 @@ fn a_plain_update_changes_labels_and_annotations_and_nothing_else() {
 }
 
 #[test]
-fn an_update_that_changes_nothing_has_no_version_of_its_own() {
+fn update_without_change_keeps_the_version() {
     let (mut server, created) = pending();
     let (_, updated) = server.put(&Role::Admin, "a", &created);
     assert_eq!(updated, created);
@@ -149,10 +149,10 @@ fn the_status_takes_certificate_and_failure_but_no_decision() {
 }
 
 #[test]
-fn approving_and_signing_are_for_those_who_may() {
+fn approving_and_signing_need_rights() {
     let (mut server, created) = pending_elsewhere();
-    // A role that may update approvals, but not approve for this signer, is not one this server gives; nobody but
-    // administrators gets through either check.
+    // No role of this server may update approvals without the right to approve for the signer: only administrators pass
+    // either check.
     for user in [Role::Bootstrap, Role::Node("one"), Role::Other(User::new("joe", ["dev"]))] {
         for path in ["b", "b/approval", "b/status"] {
             assert_eq!(server.put(&user, path, &with_condition(created.clone(), "Approved")).0, 403);
@@ -161,7 +161,7 @@ fn approving_and_signing_are_for_those_who_may() {
 }
 
 #[test]
-fn a_deletion_tells_what_was_deleted_and_heeds_its_conditions() {
+fn deletion_checks_preconditions_and_returns_the_uid() {
     let (mut server, created) = pending();
     let delete = |uid: &str| {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": { "uid": uid } });
@@ -176,7 +176,7 @@ fn a_deletion_tells_what_was_deleted_and_heeds_its_conditions() {
 }
 
 #[test]
-fn a_collection_is_deleted_as_selected() {
+fn deletion_of_a_collection_deletes_selected_objects() {
     let (mut server, _) = pending_elsewhere();
     let target = format!("{COLLECTION}?fieldSelector=spec.signerName%3Dexample.com%2Fmine");
     let request = ApiRequest::new(Method::Delete, target);
@@ -185,7 +185,7 @@ fn a_collection_is_deleted_as_selected() {
 }
 
 #[test]
-fn subresources_can_be_read_and_others_do_not_exist() {
+fn known_subresources_can_be_read() {
     let (mut server, created) = pending();
     for path in ["a", "a/approval", "a/status"] {
         assert_eq!(server.get(&Role::Admin, &format!("{COLLECTION}/{path}")), (200, created.clone()));

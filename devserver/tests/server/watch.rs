@@ -14,7 +14,7 @@ fn status_of_watch(server: &mut Server, query: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_watch_from_the_creations_version_tells_all_that_follows_and_nothing_before() {
+fn watch_sends_all_events_after_its_version() {
     let mut server = Server::new(Options::default());
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version = created["metadata"]["resourceVersion"].as_str().unwrap();
@@ -28,7 +28,7 @@ fn a_watch_from_the_creations_version_tells_all_that_follows_and_nothing_before(
 }
 
 #[test]
-fn a_watch_without_a_version_begins_with_what_is_there() {
+fn watch_without_version_begins_with_stored_objects() {
     let mut server = manual();
     for name in ["b", "a"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -44,7 +44,7 @@ fn a_watch_without_a_version_begins_with_what_is_there() {
 }
 
 #[test]
-fn initial_events_end_with_a_bookmark_where_it_is_asked_for() {
+fn initial_events_end_with_a_bookmark_if_requested() {
     let mut server = manual();
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=0";
@@ -61,7 +61,7 @@ fn initial_events_end_with_a_bookmark_where_it_is_asked_for() {
 }
 
 #[test]
-fn an_object_that_leaves_the_selection_is_deleted_to_the_watcher_and_one_that_enters_is_new() {
+fn object_leaving_the_selection_is_sent_as_deleted() {
     let mut server = manual();
     let (_, mut object) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let mut watcher = server.watch("labelSelector=tier%3Done&resourceVersion=2");
@@ -129,7 +129,7 @@ fn bookmark_carries_watch_past_writes_of_other_resources() {
 }
 
 #[test]
-fn a_watcher_that_falls_behind_the_history_is_told_so_and_ends() {
+fn watcher_behind_the_history_gets_410_and_ends() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     let mut watcher = server.watch("");
     for name in ["a", "b", "c", "d", "e"] {
@@ -140,7 +140,7 @@ fn a_watcher_that_falls_behind_the_history_is_told_so_and_ends() {
 }
 
 #[test]
-fn a_quiet_selection_does_not_fall_behind() {
+fn watch_without_matching_events_does_not_fall_behind() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     let mut watcher = server.watch("fieldSelector=metadata.name%3Dother");
     for round in 0..20 {
@@ -150,7 +150,7 @@ fn a_quiet_selection_does_not_fall_behind() {
 }
 
 #[test]
-fn lists_hold_what_is_selected_and_the_version_to_watch_from() {
+fn list_contains_selected_objects_and_a_version() {
     let mut server = manual();
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let pem = request(&Template::new("x"), &key());
@@ -172,7 +172,7 @@ fn lists_hold_what_is_selected_and_the_version_to_watch_from() {
 }
 
 #[test]
-fn kubectl_is_shown_a_clusters_columns() {
+fn table_has_the_columns_of_a_cluster() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 7200.into();
@@ -212,7 +212,7 @@ fn kubectl_is_shown_a_clusters_columns() {
 }
 
 #[test]
-fn discovery_tells_of_requests_and_reviews() {
+fn discovery_lists_requests_and_reviews() {
     let mut server = manual();
     let (_, version) = server.get(&Role::Bootstrap, "/version");
     assert!(version["gitVersion"].as_str().unwrap().contains("perennial"));
@@ -234,7 +234,7 @@ fn discovery_tells_of_requests_and_reviews() {
 }
 
 #[test]
-fn users_can_ask_who_they_are_and_what_they_may() {
+fn reviews_return_user_and_rights() {
     let mut server = manual();
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let metadata = json!({ "creationTimestamp": null });

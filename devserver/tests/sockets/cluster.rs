@@ -22,7 +22,7 @@ fn node_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
     assert_eq!(credential.chain().certificate().common_name, "system:node:worker-1");
     node.rotate_now();
     node.wait_for(|now| now.issued == 2).within(BOUND).unwrap();
-    // The bootstrap token for the first, the first certificate for the second.
+    // The first request authenticates with the bootstrap token, the second with the first certificate.
     let mut users: Vec<String> = cluster.requests().into_iter().map(|request| request.spec.username).collect();
     users.sort();
     assert!(users[0].starts_with("system:bootstrap:"), "{users:?}");
@@ -67,7 +67,7 @@ fn signer_of_own_name_issues_any_subject_but_administrators() -> Result<(), Box<
 }
 
 #[test]
-fn signer_of_own_name_is_left_alone_as_in_a_cluster() -> Result<(), Box<dyn Error>> {
+fn default_options_leave_other_signer_names_pending() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start_with(ClusterSetup { options: Options::default(), ..ClusterSetup::default() })?;
     let waiting = mesh(&cluster, Template::new("web"));
     waiting.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();
@@ -92,7 +92,7 @@ fn request_is_decided_and_faults_are_set_from_outside() -> Result<(), Box<dyn Er
 }
 
 #[test]
-fn same_authority_and_port_make_the_same_cluster() -> Result<(), Box<dyn Error>> {
+fn same_authority_port_and_token_make_an_equal_cluster() -> Result<(), Box<dyn Error>> {
     let mut random = Random::from_os()?;
     let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     let again = Authority::from_pem(&authority.to_pem())?;
@@ -102,7 +102,7 @@ fn same_authority_and_port_make_the_same_cluster() -> Result<(), Box<dyn Error>>
 
     let other = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     assert!(first.rotate_authority(other)?);
-    // Clients verify the server by its certificate's CA still, and new ones by both.
+    // Earlier clients trust the CA of the server's certificate, new clients both CAs.
     assert!(Roots::from_pem(first.ca_pem()).is_ok() && first.ca_pem().starts_with(&roots));
     let node = perennial_std::start(Rotator::new().template(Template::node("worker-1")).signer(first.node_signer()))?;
     node.ready().within(BOUND)?;

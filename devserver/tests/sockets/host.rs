@@ -60,7 +60,7 @@ fn send(stream: &mut Stream, method: &str, target: &str, body: &[u8]) {
     stream.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
 }
 
-/// The head of a response, and its body if that has a length.
+/// Reads the head of a response, and the body if it has a Content-Length.
 fn receive(stream: &mut Stream) -> (String, Vec<u8>) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -73,7 +73,7 @@ fn receive(stream: &mut Stream) -> (String, Vec<u8>) {
     (head, body)
 }
 
-/// One chunk: one event of a watch.
+/// Reads one chunk: one event of a watch.
 fn event(stream: &mut Stream) -> String {
     let mut length = String::new();
     stream.read_line(&mut length).unwrap();
@@ -133,7 +133,7 @@ fn every_watcher_is_woken_by_a_decision() {
 }
 
 #[test]
-fn a_delayed_signature_comes_without_anybody_asking() {
+fn delayed_signature_needs_no_further_request() {
     let (server, roots) = serve(Options { signing_delay: Duration::from_millis(50), ..Options::default() });
     let mut stream = connect(&server, &roots);
     send(&mut stream, "POST", CSR_PATH, &request("a"));
@@ -156,18 +156,18 @@ fn stopping_closes_the_connections_and_frees_the_address() {
 }
 
 #[test]
-fn a_refusal_is_read_even_if_the_request_is_not() {
+fn client_reads_the_refusal_of_an_unread_request() {
     let (server, roots) = serve(Options::default());
     let mut stream = connect(&server, &roots);
     let head = format!("POST {CSR_PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n");
     stream.get_mut().write_all(head.as_bytes()).unwrap();
-    // The server has said no by now, or will have soon; its word must not be lost to what is still being sent.
+    // The server refuses while the client is still sending: the refusal must not be lost to a reset of the connection.
     let _ = stream.get_mut().write_all(&vec![b'x'; 500_000]);
     assert!(receive(&mut stream).0.starts_with("HTTP/1.1 413"));
 }
 
 #[test]
-fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
+fn clients_beyond_the_limit_get_429() {
     let (server, roots) = serve(Options { clients: 2, ..Options::default() });
     let mut held: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
     for stream in &mut held {
@@ -193,19 +193,19 @@ fn clients_beyond_the_limit_are_told_to_come_back_until_others_leave() {
     }
 }
 
-/// Connections without a word, and such that have finished the handshake and shown no credential.
+/// Opens silent TCP connections, and TLS connections that show no credential.
 fn strangers(count: usize, server: &ApiServer, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
     let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();
     for stream in &mut anonymous {
-        // One that has given way finds its connection broken.
+        // A connection that was closed for another one fails here.
         let _ = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
     }
     (silent, anonymous)
 }
 
 #[test]
-fn strangers_give_way_to_new_clients() {
+fn unauthenticated_connections_yield_to_new_clients() {
     let (server, roots) = serve(Options { clients: 4, ..Options::default() });
     let mut known: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
     for stream in &mut known {
@@ -213,7 +213,7 @@ fn strangers_give_way_to_new_clients() {
         assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
     }
     let held = strangers(10, &server, &roots);
-    // A handshake alone may take 10 s, and a client between requests may be silent for minutes.
+    // Without yielding, the new clients would wait for the timeouts: 10 s for a handshake, minutes between requests.
     let begun = std::time::Instant::now();
     for _ in 0..3 {
         let mut newcomer = connect(&server, &roots);
@@ -229,7 +229,7 @@ fn strangers_give_way_to_new_clients() {
 }
 
 #[test]
-fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves() {
+fn always_ready_clients_do_not_starve_others() {
     let (server, roots) = serve(Options::default());
     let answered = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -238,7 +238,7 @@ fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves
         }
         std::thread::sleep(Duration::from_millis(100));
         let mut stream = connect(&server, &roots);
-        // Starved, it finds its read timed out.
+        // If the server starved this client, the read would time out.
         let asked = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
         let read = asked.and_then(|()| stream.read(&mut [0]));
         answered.store(true, Ordering::SeqCst);
@@ -247,7 +247,7 @@ fn clients_that_never_have_to_be_waited_for_do_not_keep_the_server_to_themselves
     server.shutdown().unwrap();
 }
 
-/// Stays hundreds of requests ahead of the answers.
+/// Sends requests without a pause, hundreds ahead of the answers.
 fn flood(stream: &mut Stream, enough: &AtomicBool) {
     const AHEAD: usize = 1200;
     let requests = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(AHEAD / 3);
@@ -263,7 +263,7 @@ fn flood(stream: &mut Stream, enough: &AtomicBool) {
 }
 
 #[test]
-fn another_authority_is_taken_up_by_connections_to_come() {
+fn new_connections_use_the_new_authority() {
     let (now, hour) = (perennial_rotation::clock::now().unix, Duration::from_secs(3600));
     let mut random = Random::from_os().unwrap();
     let first = Authority::generate(&mut random, now, hour).unwrap();
@@ -299,7 +299,7 @@ fn another_authority_is_taken_up_by_connections_to_come() {
 }
 
 #[test]
-fn whoever_waits_for_a_change_is_woken_by_it() {
+fn changed_wakes_its_waiters() {
     let (server, _) = serve(Options::default());
     let version = server.with_api(|api, _| api.version());
     std::thread::scope(|scope| {
@@ -317,7 +317,7 @@ fn whoever_waits_for_a_change_is_woken_by_it() {
 }
 
 #[test]
-fn an_answer_told_to_be_reset_in_its_body_comes_so_far_and_no_end_of_it() {
+fn reset_within_the_body_cuts_the_answer() {
     for (fault, end) in [("cut", ErrorKind::UnexpectedEof), ("reset", ErrorKind::ConnectionReset)] {
         let (server, roots) = serve(Options::default());
         let plan = Plan::parse(&format!("rules: [{{ fault: {{ {fault}: inBody }} }}]")).unwrap();

@@ -1,4 +1,4 @@
-//! What the tests of the embedded server share: a server in memory, its users, and requests to it.
+//! Helpers of these tests: a server in memory, its users, and requests to it.
 
 pub(crate) mod text;
 pub(crate) mod wire;
@@ -24,7 +24,7 @@ pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// A server whose requests wait for a person.
+/// Options of a server that leaves approval to a person.
 pub(crate) fn manual() -> Options {
     Options { approval: Approval::Manual, ..Options::default() }
 }
@@ -33,7 +33,7 @@ pub(crate) fn after(seconds: u64) -> UnixTime {
     NOW.after(Duration::from_secs(seconds))
 }
 
-/// Whoever asks.
+/// The user of a request.
 #[derive(Clone)]
 pub(crate) enum Role {
     Admin,
@@ -132,7 +132,7 @@ impl Server {
         }
     }
 
-    /// All events there are now, as `TYPE name`, and whether the watch has ended.
+    /// All pending events as `TYPE name`, and whether the watch has ended.
     pub(crate) fn drain(&self, watcher: &mut Watcher) -> (Vec<String>, bool) {
         let mut events = Vec::new();
         loop {
@@ -191,7 +191,7 @@ pub(crate) fn with_condition(mut object: Value, kind: &str) -> Value {
     object
 }
 
-/// Reason and message of the condition, if it is there.
+/// Reason and message of a condition of this type, if there is one.
 pub(crate) fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
     let conditions = object["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|condition| condition["type"] == kind)?;

@@ -1,4 +1,4 @@
-//! Requests as text, and what answers say.
+//! Requests as text, and parsers of answers.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub(crate) fn post(object: &Value) -> String {
     )
 }
 
-/// Status, head and body of the first response; the rest is what follows it.
+/// Status, head and body of the first response, and the bytes after it.
 pub(crate) fn response(text: &str) -> (u16, &str, &str, &str) {
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn response(text: &str) -> (u16, &str, &str, &str) {
     (status, head, body, rest)
 }
 
-/// A chunked body, and what follows it, if it has ended.
+/// Contents of a chunked body, and the bytes after it if it has ended.
 pub(crate) fn chunks(mut chunked: &str) -> (String, Option<&str>) {
     let mut body = String::new();
     while let Some((length, rest)) = chunked.split_once("\r\n") {

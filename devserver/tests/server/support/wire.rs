@@ -13,7 +13,7 @@ use rustls::time_provider::TimeProvider;
 
 use super::{DAY, NOW, TOKEN, YEAR};
 
-/// Stands still at [`NOW`].
+/// A clock that always shows [`NOW`].
 #[derive(Debug)]
 pub(crate) struct Clock;
 
@@ -29,7 +29,7 @@ pub(crate) struct Wire {
     pub(crate) tls: Tls,
     pub(crate) session: Session,
     pub(crate) client: ClientConnection,
-    /// Bytes are handed over in pieces of at most this many.
+    /// Largest number of bytes that are moved at once.
     piece: usize,
     pub(crate) millis: u64,
     pub(crate) received: Vec<u8>,
@@ -41,7 +41,7 @@ impl Wire {
         Self::with_client(options, piece, |_, _| None)
     }
 
-    /// `credential` makes the client's certificate.
+    /// A wire whose client presents the certificate that `credential` returns.
     pub(crate) fn with_client(
         options: Options,
         piece: usize,
@@ -108,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// Sends plaintext and gives the plaintext that comes back.
+    /// Sends plaintext, and returns the plaintext received.
     pub(crate) fn exchange(&mut self, bytes: &[u8]) -> String {
         self.client.set_buffer_limit(None);
         self.client.writer().write_all(bytes).unwrap();
