@@ -116,7 +116,7 @@ impl Judge<'_> {
             held.map_or(Grade::Expired, |held| self.grade(held).min(at_most))
         };
         match grade {
-            // To serve another party's certificate is to speak in that party's name: worse than none.
+            // A server with another party's certificate speaks in that party's name, which is worse than none.
             Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
             // A certificate of our own, however imperfect, beats none, a borrowed one and another party's.

@@ -8,7 +8,7 @@
 //! | [`field`] | a machine, or client-go, in a simulated cluster: faults, and their costs |
 //! | `simulation/server.rs` | the embedded API server, byte for byte |
 //! | `simulation/node.rs` | a rotation, its connection, its disk; it may crash |
-//! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange and its connection, or a closure's result |
+//! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange with a connection, or a closure |
 //! | `simulation/own_ca.rs` | a CA that is a closure in the node's own process |
 
 mod agenda;

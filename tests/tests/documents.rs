@@ -54,7 +54,7 @@ fn every_quoted_message_occurs_in_source() {
         .iter()
         .flat_map(|folder| sources(&Path::new(HERE).join(folder)))
         .collect();
-    // A string goes on in the next line of a source.
+    // Strings may span lines of a source.
     let said: Vec<String> = said.iter().map(|source| source.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for part in quoted.iter().flat_map(|phrase| phrase.split('…')).map(|part| part.trim_matches([' ', ':', ')'])) {
         assert!(said.iter().any(|source| source.contains(part)), "no source contains {part:?}");

@@ -57,7 +57,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     });
 }
 
-/// A crash between issue and use leaves such a directory.
+/// A crash between the issue of an early certificate and its use leaves such a directory.
 #[test]
 fn pair_written_ahead_is_found_beside_the_one_in_use() {
     let directory = tempfile::tempdir().unwrap();

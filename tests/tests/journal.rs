@@ -58,7 +58,7 @@ fn signer_status_keeps_its_old_journal_text() {
         let line = journal::step("node", &Transition::of(&mut after, Event::SignerChanged(status), now));
         assert!(line.contains(text), "{line}");
         lines += &line;
-        // The machine in this state, where a journal begins anew.
+        // A new journal may begin with the machine in this state.
         lines += &journal::begin("node", now, &after);
     }
     let mut replay = Replay::new();
@@ -124,7 +124,7 @@ proptest! {
             };
             prop_assert!(failed.len() <= 1, "{step}: {failed:?}");
             prop_assert!(reported.is_none_or(|failure| failed == [failure]), "{step}: {failed:?}");
-            // Nothing fails but what was out.
+            // Only a request in flight can fail.
             prop_assert!(failed.is_empty() || in_flight(before).is_some(), "{step}: {failed:?}");
         }
     }

@@ -58,7 +58,7 @@ fn kill_at_any_moment_loses_no_pair() {
         // Never the same moment twice: the golden ratio spreads them over what some writes take.
         let moment = f64::from(kill) * 0.618_034 % 1.0;
         let first = lines.find_map(|line| line.strip_prefix("begun ")?.parse().ok()).unwrap();
-        // Meanwhile others read what is in use.
+        // Meanwhile readers open the pair in use.
         let until = Instant::now() + writes.mul_f64(moment);
         while Instant::now() < until {
             let current = pki.join(CURRENT);

@@ -32,7 +32,7 @@ impl Run {
 
     fn stop(self) {
         match self.task {
-            // A future is dropped at whatever point it is.
+            // A future can be dropped at any point.
             Some(task) => drop(smol::block_on(task.cancel())),
             // A thread cannot be dropped, but at its end it does nothing unless a certificate is to be written.
             None => self.handle.shutdown().wait(),

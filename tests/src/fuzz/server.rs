@@ -104,7 +104,7 @@ fn check_store(api: &Api, by_admin: bool) {
         let has = |kind| object.status.conditions.iter().any(|condition| condition.type_ == kind);
         assert!(!(has("Approved") && has("Denied")), "{object:?}");
         if !by_admin && has("Approved") {
-            // The controller approves what nodes ask for themselves, and nothing else.
+            // The controller approves only requests of nodes for themselves.
             let request = read_request(&object.spec.request).expect("what is stored was read");
             assert!(request.common_name.starts_with("system:node:"), "{object:?}");
             if let Ok(chain) = Chain::from_pem(&object.status.certificate) {

@@ -22,7 +22,7 @@ fn noted() -> Plan {
 }
 
 /// A rotation whose certificate is signed after [`WAIT`]. Meanwhile another resource is written each second; the watch
-/// cache begins anew at these intervals, if at all.
+/// cache restarts at the interval `restarts`, if given.
 fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     // For the clock of the server's TLS, which stands still, the first certificate must be valid at the start.
     let (signing_delay, backdate) = (WAIT, Some(HOUR));

@@ -29,7 +29,7 @@ fn slow_signer() -> Scenario {
     Scenario::new("each signature takes 20 min").at(ZERO, Happening::Requests(Conduct::signs_after(20 * MINUTE)))
 }
 
-/// A person approves after an hour whatever waits then. client-go's first three requests have been given up by then.
+/// A person approves all waiting requests after an hour. client-go has given up its first three requests by then.
 /// A client that still waits gets its certificate at once:
 /// <https://github.com/kubernetes/kubernetes/issues/51966>
 fn approved_after_an_hour() -> Scenario {

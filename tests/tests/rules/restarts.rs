@@ -58,7 +58,7 @@ fn crash_loop_after_denial_keeps_backoff() {
 fn forgotten_refusal_still_spends_the_key() {
     let (mut holder, asked) = Holder::asking();
     holder.fail(asked.id, Failure::Denied);
-    holder.want(with_name()); // within the spacing: nothing is asked
+    holder.want(with_name()); // within the spacing: nothing is submitted
     holder.want(node());
     assert_eq!(again(&holder).ask().key, Key::New);
 }
