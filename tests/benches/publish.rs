@@ -18,7 +18,7 @@ fn main() {
     let pair = Arc::new(interim(&Template::node("worker-1"), clock::now().unix).unwrap());
     store.write(&pair, true, clock::now().unix).unwrap();
     let (handle, mut task) = Rotator::new().store(store).prepare().unwrap();
-    // The credential is not for the wanted name, and then it is: each is another snapshot.
+    // Alternates between a template that the credential does not satisfy and none: each makes another snapshot.
     let mut wanted = [Some(Template::node("worker-2")), None].into_iter().cycle();
     let mut publish = || {
         handle.set_template(wanted.next().flatten());

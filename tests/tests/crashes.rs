@@ -54,7 +54,7 @@ fn repeated_crashes_make_no_second_request() {
     for period in 1..7 {
         let mut node = life(period, Some(period));
         assert!(node.crashes >= 2, "{}", node.crashes);
-        // Whatever the crashes have cost of the budget, it ends well once they do.
+        // The crashes may have spent the budget: the node gets its certificate once they end.
         node.crash_after = None;
         node.run(10 * MINUTE);
         node.decide(Decision::Approve);

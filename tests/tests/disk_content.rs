@@ -59,7 +59,7 @@ fn link_targets_outside_directory_stay_unchanged() {
     let directory = Directory::open(&pki, PREFIX).unwrap();
     let secret = elsewhere.join("secret.pem");
     put(&secret, &pair(NODE, 1));
-    // Others may read it: not our affair.
+    // Readable by others: perennial must not change the mode of a file outside the directory.
     fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
     for name in [CURRENT, "kubelet-client-updated.pem", "kubelet-client-2025-01-01-00-00-00-000.pem"] {
         symlink(&secret, pki.join(name)).unwrap();

@@ -185,7 +185,7 @@ fn untrusted_lock_file_blocks_no_start() {
         assert!(
             theirs.is_none_or(|theirs| theirs.metadata().unwrap().is_dir() || theirs.metadata().unwrap().len() == 6)
         );
-        // Once it is gone there is a lock again.
+        // Once the untrusted entry is removed, the lock works again.
         let remove = if pki.path(LOCK).is_dir() { fs::remove_dir } else { fs::remove_file };
         remove(pki.path(LOCK)).unwrap();
         directory.write(&pair(NODE, 2), NOW).unwrap();

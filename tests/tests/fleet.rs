@@ -61,7 +61,7 @@ fn fleet_returns_spread_and_without_loss_after_outage() {
     let back = &fleet.submissions()[before..];
     let worst = worst(back, Duration::from_secs(10));
     println!("came back: {} worst ten seconds: {worst}", back.len());
-    // All of them are back in two minutes: a tenth of that time is not for half of them.
+    // All nodes return within two minutes: fewer than a quarter of them in any ten seconds.
     assert!(back.len() > 100 && worst * 4 < back.len(), "{worst} of {}", back.len());
     assert!(fleet.worlds().iter().all(has_a_certificate));
     lawful(&fleet);

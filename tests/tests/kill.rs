@@ -158,7 +158,7 @@ fn kill_during_recovery_loses_no_pair() {
             recovered += u32::from(line == "recovered");
         }
         in_the_middle += u32::from(unfinished);
-        // Linked, and what comes last not done.
+        // The recovery was killed between its link and the removal of leftovers.
         let left = names(&pki);
         let is_linked = fs::read_link(pki.join(CURRENT)).is_ok_and(|target| target == Path::new(GOOD));
         partly += u32::from(is_linked && left.iter().any(|name| name.ends_with(".new")));

@@ -51,7 +51,7 @@ fn through(mut client: TcpStream, answer: &str, heads: &Mutex<Vec<String>>) -> O
     }
     let head = String::from_utf8(head).unwrap();
     heads.lock().unwrap().push(head.clone());
-    // Byte by byte, as networks may.
+    // One byte at a time, as a network may deliver them.
     client.set_nodelay(true).ok()?;
     answer.bytes().try_for_each(|byte| client.write_all(&[byte])).ok()?;
     if !answer.contains(" 200 ") {

@@ -61,7 +61,7 @@ fn kubelet_config(text: &[u8]) {
 }
 
 fn node(text: &[u8]) {
-    // Its error is the JSON reader's own.
+    // The error is `serde_json`'s, which is not checked here.
     let template = Addresses::of_node(text).ok().and_then(|addresses| addresses.template("worker-1"));
     let Some(template) = template else { return };
     assert!(!template.ip_addresses().is_empty());

@@ -91,7 +91,7 @@ fn key(pem: &[u8]) {
     let template = Template::node("a").with_dns_names(["a.example"]);
     let request = match certificate_request(&template, &key) {
         Ok(request) => request,
-        // Whether the parts of an RSA key fit together shows when it signs.
+        // RSA keys are checked for consistency only when they sign.
         Err(error) => return assert_eq!(key.algorithm(), KeyAlgorithm::Rsa, "{error}"),
     };
     let facts = read_request(request.pem.as_bytes()).expect("a request of ours");
@@ -101,7 +101,7 @@ fn key(pem: &[u8]) {
 }
 
 fn credential(pem: &[u8]) {
-    // Whatever the bytes, there is a verdict; what Go loads has the leaf that Go loads.
+    // `go_verdict` accepts any bytes. Of a pair that Go loads, perennial reads the same leaf.
     if let (GoVerdict::Loads(chain), Ok(credential)) = (go_verdict(pem, pem), Credential::from_pem(pem)) {
         assert_eq!(chain.public_key_der(), credential.chain().public_key_der());
     }

@@ -175,7 +175,7 @@ pub(crate) const ROWS: &[Row] = &[
                 });
                 let [(before, at)] = issued.collect::<Vec<_>>()[..] else { panic!("it rotates once") };
                 assert_eq!(before, expected);
-                // Issued two hours before, and dated back by five minutes.
+                // Issued two hours before, and backdated by five minutes.
                 let age = before.map(|began| (at.since(began) - 5 * rig::MINUTE).as_secs() / 60);
                 assert_eq!(age, expected.map(|_| 120));
             }

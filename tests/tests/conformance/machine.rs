@@ -65,7 +65,7 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(due(Some(certified("system:node:fake-node-name", |_| {})), None), None);
     }),
     template_row("TestCertSatisfiesTemplate/Mismatched common name", LACKS, || {
-        // Wanted from the start, another party's would not even be held.
+        // With this template from the start, the machine would drop the certificate.
         let mut machine = machine(Some(certified("system:node:fake-node-name-2", |_| {})), None);
         let wanted = Arc::new(Template::new("system:node:fake-node-name"));
         let actions = machine.handle(Event::TemplateChanged(Some(wanted)), now());
