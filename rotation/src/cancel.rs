@@ -36,6 +36,7 @@ impl Cancel {
     /// Replaces the previous hook. Runs the hook at once if the code was cancelled already.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
         *self.lock() = Some(Box::new(hook));
+        // After setting the hook: a cancellation before found none to run.
         if self.is_cancelled() {
             self.run_hook();
         }

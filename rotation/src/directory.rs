@@ -248,6 +248,7 @@ impl Directory {
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
         let folder = self.held()?;
         let listing = self.list(&*folder)?;
+        // A pair that `write_ahead` stored needs a link only.
         let plan = match self.stored(&*folder, &listing, credential) {
             Some(file) => self.layout.use_stored(&listing, &file, now),
             None => self.layout.update(&listing, now),
@@ -260,6 +261,7 @@ impl Directory {
             _ => None,
         });
         let before = linked.or_else(|| listing.file_behind(&current));
+        // The new pair is durable and in use: a failure to remove old ones does not fail the write.
         if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name, before) {
             tracing::warn!("cannot remove old certificates: {error}; the next write tries again");
         }
@@ -318,6 +320,7 @@ impl Directory {
         let mut found = Vec::new();
         for source in self.layout.sources(listing) {
             found.extend(inspection.at_used(&source).map(|credential| (source, credential)));
+            // Further names are read only if this one does not lead to a pair that can be used.
             if found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
                 break;
             }

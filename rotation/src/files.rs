@@ -64,6 +64,7 @@ impl FileCredential {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let rotated = if held.looked.elapsed() >= self.every { self.look(&mut held) } else { None };
         let credential = held.credential.clone();
+        // The lock is released first: `tell` is foreign code and may call `credential`.
         drop(held);
         if let Some(rotated) = rotated {
             (self.tell)(&rotated);
@@ -84,6 +85,7 @@ impl FileCredential {
                 return Some(Rotated { old: Some(old), new });
             }
             Err(error) => {
+                // Logged once, not at every read.
                 if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
                     tracing::warn!("{error}; the pair there was before is kept");
                 }

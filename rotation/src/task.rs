@@ -106,6 +106,7 @@ impl Task {
         self.paused_until = Some(now.instant.after(pause));
         let link = self.link().clone();
         let (machine, published) = (link.machine(), link.snapshot());
+        // The restarted rotation fails the request in flight: its exchange must not report any more.
         self.held = None;
         work.extend(self.driven.take().map(|_| Work::Cancel));
         self.rotation.restart(machine.clone(), &published, &error, now);
@@ -133,6 +134,7 @@ impl Task {
                 }
                 (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, work),
                 (Stage::Running, Message::Stop) => {
+                    // A request is dropped at once; only calls to the store are waited for.
                     self.held = None;
                     work.extend(self.driven.take().map(|_| Work::Cancel));
                     self.stage = Stage::Stopping;
@@ -214,6 +216,7 @@ impl Task {
         if let (false, Stage::Stopping, Some((credential, serve))) =
             (self.jobs.has_writes(), self.stage, self.rotation.unwritten())
         {
+            // Any id will do: in the next stage, results of writes are not passed to the rotation.
             self.jobs.write(RequestId::new(NonZeroU64::MAX), credential.clone(), serve);
             self.stage = Stage::LastWrite;
         }
@@ -232,6 +235,7 @@ impl Task {
 
     /// When to call [`step`](Self::step) even if nothing arrives; `None`: not before something arrives.
     pub fn deadline(&self) -> Option<Instant> {
+        // After a panic, Ticks wait for the end of the pause; messages do not.
         let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
         let deadlines = tick.into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
         deadlines.min().filter(|_| self.stage == Stage::Running)

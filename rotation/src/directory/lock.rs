@@ -72,6 +72,7 @@ impl Lock {
         let path = path.join(&self.name);
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match self.open(directory, OFlags::empty()) {
+            // `flock` belongs to the open file: our own lock would make it fail on another descriptor.
             Ok(_) if held.is_some() => Ok(()),
             Ok(file) => lock(&file, &path).map(drop),
             Err(error) if error.kind() == ErrorKind::NotFound || self.in_the_way(directory).is_some() => Ok(()),

@@ -43,6 +43,7 @@ impl Directory {
                 return Ok(loaded);
             }
             drop(settled);
+            // `READS` reads at this interval take `SPAN`.
             thread::sleep(SPAN / (READS - 1));
         }
     }

@@ -82,6 +82,7 @@ impl Link {
             return;
         }
         let mut inbox = self.inbox();
+        // Under the lock of the messages: `Handle::ready` waits for a signer that was set just before.
         if let Message::Input(Input::SignerChanged(signer)) = &message {
             inbox.has_signer = signer.is_some();
         }
@@ -93,6 +94,7 @@ impl Link {
     /// Logs the news, replaces the snapshot that handles see, and queues the news for observers.
     pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
         let (at, before) = (snapshot.at, self.snapshot());
+        // A change of the time alone must not wake every wait at every Tick.
         let is_changed = snapshot != Snapshot { at, ..Snapshot::clone(&before) };
         let snapshot = if is_changed { Arc::new(snapshot) } else { before };
         let notices = news.into_iter().map(|news| Notice { at, news, snapshot: snapshot.clone() });
@@ -125,6 +127,7 @@ impl Link {
 
     /// Marks the end of the rotation, and wakes all waits.
     pub(crate) fn end(&self) {
+        // Under the lock that `subscribe` takes: each observer gets `Ended` exactly once.
         let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
         let end = shown.end();

@@ -60,6 +60,7 @@ impl Queue {
             return waiting.push_back(notice.clone());
         }
         let (mut count, mut steps) = (1, u64::from(matches!(notice.news, News::Stepped(_))));
+        // One `Missed` for each gap: merge with the one just before.
         if let Some(News::Missed { count: before, steps: stepped, .. }) = waiting.back().map(|last| &last.news) {
             (count, steps) = (count + before, steps + stepped);
             waiting.pop_back();

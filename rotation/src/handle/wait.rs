@@ -56,6 +56,7 @@ impl<'a, T> Wait<'a, T> {
                 listener.wait();
                 continue;
             };
+            // At the timeout, check once more: a change that came with it counts.
             if listener.wait_deadline(until).is_none() {
                 return self.check().unwrap_or_else(|_| (self.late)(&self.link));
             }

@@ -42,6 +42,7 @@ impl Rotation {
     /// available.
     pub(super) fn identity_changed(&mut self, event: &Event, now: Now) -> Option<Event> {
         match &self.awaited {
+            // A Tick for another reason does not poll the source before its time.
             Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
             Some(awaited) => {
                 let wait = awaited.wait.saturating_mul(2).min(LONGEST);

@@ -122,6 +122,7 @@ impl Rotation {
             }
             Input::ServerDated(date) => return self.server_dated(Some(date), now).into_iter().collect(),
             Input::Finished { id, result } => {
+                // The result of a superseded request is ignored.
                 let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
                 let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
                 self.health = health.or(self.health);
@@ -133,6 +134,7 @@ impl Rotation {
             }
             Input::Written { id, result: Ok(()) } => {
                 // The credential is durable: its key is not pending any more.
+                // An older write proves nothing about the credential that is owed now.
                 let is_owed = self.machine.writes().is_some_and(|(owed, _)| owed == id);
                 let written = self.unwritten().filter(|_| is_owed).map(|(credential, _)| credential.key().clone());
                 self.pending.take_if(|pending| written.is_some_and(|key| Arc::ptr_eq(&key, pending)));
@@ -168,6 +170,7 @@ impl Rotation {
             return None;
         }
         self.server_read_at = Some(at);
+        // The machine expects the server's time at `now`; the reading is older.
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 

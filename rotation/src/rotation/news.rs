@@ -29,6 +29,7 @@ impl Rotation {
         let is_issued = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         self.issued += u64::from(is_issued);
         for mut news in step.news() {
+            // The error of the signer, or of `explain`, is more specific than the description of the failure.
             if let (News::Failed { error, .. }, Some(known)) = (&mut news, &self.request_error) {
                 error.clone_from(known);
             }
@@ -99,6 +100,7 @@ impl Rotation {
             State::BackingOff { reason: before, .. } | State::Requesting { reason: before, .. } if before == reason
         );
         let bootstrap = self.bootstrapping;
+        // The first request with the bootstrap identity is news, even as a retry.
         self.news.push(News::Requesting { reason, bootstrap, is_retry: is_retry && (bootstrapped || !bootstrap) });
     }
 

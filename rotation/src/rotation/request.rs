@@ -110,6 +110,8 @@ impl Rotation {
         let begun = catch_unwind(AssertUnwindSafe(|| self.ask(id, template, key, now)));
         match begun.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(exchange) => {
+                // Save first: a restart can continue a request only if its key was durable before the CSR was
+                // submitted.
                 commands.extend(self.save(now));
                 commands.push(Command::Drive { id, exchange: exchange.contained() });
                 None

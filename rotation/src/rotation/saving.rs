@@ -74,8 +74,10 @@ impl Saving {
             return;
         };
         self.failures = self.failures.saturating_add(1);
+        // The seed instead of a random number: the members of a fleet differ by their seeds.
         let draw = draw(self.seed ^ u64::from(self.failures));
         let wait = self.backoff.wait(self.failures, Duration::ZERO, draw);
+        // Later than `now`: with a wait of zero, a save that fails at once would be repeated without end.
         self.again_at = Some(now.after(wait.max(Duration::from_millis(1))));
         self.error = Some(why.into());
     }

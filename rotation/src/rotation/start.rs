@@ -51,6 +51,7 @@ impl Rotation {
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
+        // From the signer, if there is one: a record of an old version does not name its endpoint.
         let of_record = |record| signer.as_deref().map_or_else(|| Addressee::of_record(record), Addressee::of);
         let addressee = record.as_ref().map(of_record);
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
@@ -87,6 +88,7 @@ impl Rotation {
             pending,
         };
         let machine = Arc::new(RotationMachine::new(setup, now));
+        // The machine may have rejected the waiting certificate.
         let waiting = waiting.filter(|_| machine.waiting().is_some());
         let mut rotation = Self {
             machine,
