@@ -62,6 +62,7 @@ impl Authority {
         let signed_before = before.certificate_pem().to_owned();
         self.predecessors.extend(before.predecessors);
         self.predecessors.push(signed_before);
+        // An earlier authority may return: it is not its own predecessor.
         self.predecessors.retain(|predecessor| predecessor != self.issuer.credential().chain().pem());
     }
 

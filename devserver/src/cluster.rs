@@ -204,6 +204,7 @@ impl TestCluster {
         self.server.set_tls(tls?);
         self.admin = Arc::new(admin);
         let bundle = self.endpoint.ca_pem.get_or_insert_default();
+        // Clients verify the server by these roots. With a CA of its own for the server, they do not change.
         if !self.has_own_ca && !bundle.windows(pem.len()).any(|part| part == pem) {
             bundle.extend(pem);
             self.cluster = Arc::new(Cluster::clone(&self.cluster).with_roots(roots?));

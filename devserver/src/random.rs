@@ -54,6 +54,7 @@ impl Random {
     pub(super) fn uid(&mut self) -> String {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.block()[..16]);
+        // Version 4 and variant 10 (RFC 9562 §5.4).
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         let hex = format!("{:032x}", u128::from_be_bytes(bytes));
@@ -64,6 +65,7 @@ impl Random {
     pub(super) fn serial(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.block()[..16]);
+        // Positive (RFC 5280 §4.1.2.2), and no leading zeros, which DER would drop.
         bytes[0] = bytes[0] & 0x7f | 0x40;
         bytes
     }

@@ -80,6 +80,7 @@ impl ApiServer {
     /// Waits until the API's [version](Api::version) differs from `seen`.
     pub async fn changed(&self, seen: u64) {
         loop {
+            // Listen before checking: a change in between is not missed.
             let changed = self.shared.changed.listen();
             if self.shared.lock().version() != seen {
                 return;
@@ -129,6 +130,7 @@ impl Shared {
         let before = api.version();
         let result = f(&mut api, clock::now().unix);
         let changed = api.version() != before;
+        // Released before waking: each woken client locks the API.
         drop(api);
         if changed {
             self.changed.notify(usize::MAX);

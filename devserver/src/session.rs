@@ -152,6 +152,7 @@ impl Session {
         if answered && self.connection.deaf {
             self.connection.concluded = true;
         }
+        // The client left in the middle of a request, and has all its earlier answers.
         let abandoned =
             self.connection.deaf && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
         self.closed = abandoned || now.instant >= self.end();
@@ -168,6 +169,7 @@ impl Session {
                 api.restart_watch_cache();
             }
             Some(Fault::Delay(delay)) => {
+                // The wait for the delayed answer is no silence of the client.
                 self.active = now.instant.after(*delay);
                 self.held_until = Some(self.active);
             }
@@ -180,6 +182,7 @@ impl Session {
         }
         match api.handle(request, now.unix) {
             Answer::Response(response) => self.answer(response, api, now),
+            // Faults change or cut complete answers, so that the list is written at once.
             Answer::List(listing) if self.fault.is_some() => self.answer(listing.into_response(), api, now),
             Answer::List(listing) => self.stream(Stream::List(listing), "application/json", now.instant.after(READING)),
             Answer::Watch(watcher) => {

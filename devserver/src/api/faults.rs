@@ -100,6 +100,7 @@ impl Faults {
             if after.is_some_and(|after| age < after) || until.is_some_and(|until| age >= until) {
                 continue;
             }
+            // Counted even after a match of an earlier rule: `nth` counts requests, not faults.
             live.met = live.met.saturating_add(1);
             let begun = live.met >= nth.unwrap_or(1);
             let left = live.rule.times.is_none_or(|times| live.used < times);

@@ -111,6 +111,7 @@ impl Api {
             .ok_or_else(|| status::invalid(&name, causes))?;
         access::restrict_subject(&request, &name, &csr.spec)?;
 
+        // From here on the server's own fields, whatever the object contained (`PrepareForCreate`).
         csr.metadata.uid = self.random.uid();
         csr.metadata.creation_timestamp = Some(rfc3339(now));
         csr.metadata.resource_version = String::new();
@@ -123,6 +124,7 @@ impl Api {
             StoreError::Exists => status::already_exists(&name),
             StoreError::Full => status::full(&self.options),
         })?;
+        // After all checks: a dry run fails whenever the write would.
         if dry_run {
             return Ok(Arc::new(Stored::new(csr, 0, now)));
         }
@@ -168,6 +170,7 @@ impl Api {
         for stored in page.objects.iter().filter(|_| !dry_run) {
             self.store.remove(&stored.object.metadata.name);
         }
+        // The deletions may have removed the page's version from the log: its objects are still to be written.
         page.version = self.store.version();
         Ok(Answer::List(Listing::new(page, Shape::Objects, call.now)))
     }

@@ -116,6 +116,7 @@ impl Store {
     pub(super) fn at(&self, version: u64) -> BTreeMap<&str, &Arc<Stored>> {
         let mut objects: BTreeMap<&str, &Arc<Stored>> =
             self.objects.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+        // Undo the changes after `version`, the latest first.
         for event in self.log.iter().rev().take_while(|event| event.object.version > version) {
             let name = event.object.object.metadata.name.as_str();
             match &event.before {
@@ -144,6 +145,7 @@ impl Store {
     /// True if there is room for an object in place of `before`. Controllers do not check this: they add little.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, before) = (to_json(object).len(), before.map_or(0, Stored::size));
+        // An object that does not grow is accepted even by a full store.
         size <= before || self.size - before + size <= self.bounds.bytes
     }
 
@@ -193,6 +195,7 @@ impl Store {
         self.log_size += event.size();
         self.log.push_back(event);
         let Bounds { history, bytes, .. } = self.bounds;
+        // The last event stays, even if it alone exceeds the bytes: watches must see it.
         while self.log.len() > 1 && (self.log.len() > history || self.log_size > bytes) {
             self.log_size -= self.log.pop_front().map_or(0, |event| event.size());
             self.since = self.log.front().map_or(self.version, |event| event.object.version - 1);

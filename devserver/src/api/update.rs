@@ -49,6 +49,7 @@ impl Api {
                 return Err(status::invalid(name, causes));
             }
         }
+        // Before the dry run, which fails whenever the write would.
         if !self.store.has_room(Some(&old), &object) {
             return Err(status::full(&self.options));
         }
@@ -56,6 +57,7 @@ impl Api {
             return Ok(Arc::new(Stored::new(object, old.version, old.created)));
         }
         let stored = self.store.replace(&old, object);
+        // The signer acts on approvals only, after its configured delay.
         if part == Some(Part::Approval) {
             self.schedule(name, now.after(self.options.signing_delay));
         }

@@ -84,6 +84,7 @@ impl Tokens {
     /// The user of a request: by its client certificate, else by its bearer token, as in a cluster. `None` if neither
     /// is valid.
     pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<User> {
+        // TLS verified the certificate at the handshake; it may have expired on the open connection.
         if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {
             return Some(User::clone(peer));
         }
@@ -99,6 +100,7 @@ impl Tokens {
         let mut found = None;
         for (known, user) in &self.0 {
             let differs = known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
+            // `black_box`: the compiler must not end the comparison at the first difference.
             if std::hint::black_box(differs) == 0 && known.len() == token.len() && !token.is_empty() {
                 found = Some(user);
             }

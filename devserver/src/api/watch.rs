@@ -86,6 +86,7 @@ impl Api {
             query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
         let timeout = timeout.map_or(LASTS, Duration::from_secs);
         let wish = self.wish(query)?;
+        // One reference is the API's own.
         if Arc::strong_count(&self.watches) > self.options.watches {
             return Err(status::too_many_watches(self.options.watches));
         }

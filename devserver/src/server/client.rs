@@ -52,6 +52,7 @@ pub(super) async fn serve(
     let mut out = Vec::new();
     let mut closing: Option<Instant> = None;
     loop {
+        // Listen before driving the session: a change in between is not missed.
         let changed = shared.changed.listen();
         let now = clock::now();
         shared.with_api(|api, _| session.drive(api, now));

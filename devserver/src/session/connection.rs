@@ -36,6 +36,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(tls: &Tls) -> Result<Self, TlsError> {
         let mut tls = tls.connection()?;
+        // No limit of rustls is needed: `transmit` sends each record before it encrypts the next.
         tls.set_buffer_limit(None);
         Ok(Self {
             tls,
@@ -73,6 +74,7 @@ impl Connection {
                 Ok(_) | Err(_) => self.deaf = true,
             }
         }
+        // The client certificate is known once the handshake has ended.
         if was_handshaking && !self.tls.is_handshaking() {
             let leaf = self.tls.peer_certificates().and_then(|chain| chain.first());
             self.peer = leaf.and_then(|leaf| User::from_certificate(leaf)).map(Arc::new);

@@ -207,6 +207,7 @@ impl Http {
                     Err(_) => Step::Next(Phase::Closing),
                 };
             }
+            // Stop at each chunk: its head is checked before ureq-proto reads it.
             reply.stop_on_chunk_boundary(true);
             let plain = !reply.is_on_chunk_boundary() || is_plain_chunk(&self.received);
             let Some((used, read)) = reply.read(&self.received, &mut buffer).ok().filter(|_| plain) else {
@@ -241,6 +242,7 @@ impl Http {
         );
         self.unsent.bytes.extend_from_slice(head.as_bytes());
         self.unsent.bytes.extend_from_slice(body);
+        // Bytes that follow must never be read as another request.
         self.received = Vec::new();
         Step::Next(Phase::Closing)
     }

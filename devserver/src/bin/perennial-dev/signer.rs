@@ -127,6 +127,7 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
     let mut request = ApiRequest::new(Method::Get, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
     let answer = server.server().with_api(|api, now| {
+        // With the API locked, so that no other client takes the place of the ended watch.
         drop(ended);
         api.handle(&request, now)
     });
