@@ -254,6 +254,7 @@ impl Api {
         // Decode after the split: an escaped slash is part of a name.
         let path: Vec<Cow<'_, str>> = request.path().split('/').map(decode).collect();
         let path: Vec<&str> = path.iter().map(|segment| &**segment).filter(|segment| !segment.is_empty()).collect();
+        // Before authentication: as in a cluster, health needs no credential.
         if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
             return Ok(Answer::Response(Response::text(200, "ok")));
         }

@@ -184,6 +184,7 @@ impl Directory {
     /// As [`Directory::load`]. Repairs that failed are among the [problems](Loaded::problems).
     pub fn recover_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return self.load_of(common_name, now) };
+        // Before listing: no other writer may change files in between.
         let held = folder.hold();
         let listing = self.list(&*folder)?;
         let (mut loaded, recover) = self.find(&*folder, &listing, common_name, now);

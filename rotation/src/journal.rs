@@ -71,6 +71,6 @@ const fn at(now: Now) -> (u64, i64) {
 }
 
 fn line(line: &Line) -> String {
-    // Names, numbers and lists always serialize.
+    // Names, numbers and lists always serialize. Escaped, so that a terminal can show a journal with hostile names.
     format!("{:#}\n", Escaped(&serde_json::to_string(line).unwrap_or_default()))
 }

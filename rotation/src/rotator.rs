@@ -130,6 +130,7 @@ impl Rotator {
             rotate_now: is_misplaced,
             pending,
         };
+        // Read again: loading may have taken seconds.
         let now = clock::now();
         let rotation = Rotation::new(start, now);
         let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.machine().clone()));

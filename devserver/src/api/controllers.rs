@@ -99,6 +99,7 @@ impl Api {
     /// The reason to approve a request without a person; `None` leaves it to one.
     fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
         let request = read_request(&spec.request).ok()?;
+        // As in a cluster, requests that their signer would refuse are left to a person.
         signer::check(&request, spec).ok()?;
         let user = User::new(&spec.username, spec.groups.iter().cloned());
         let may = |subresource| {

@@ -73,6 +73,7 @@ impl Api {
         let selector = Selector::from_query(query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
             Some(limit) => limit.parse().map_err(|_| status::bad_request(format!("invalid limit {limit:?}")))?,
+            // As in a cluster, zero is no limit.
             None => 0_usize,
         };
         let as_of = as_of(query, limit)?;

@@ -28,6 +28,7 @@ impl Api {
             return Err(status::bad_request(message));
         }
         let old = Arc::clone(self.find(name)?);
+        // Optional preconditions, as in a cluster: an update without a version overwrites other changes.
         let (uid, version) = (&new.metadata.uid, &new.metadata.resource_version);
         if !uid.is_empty() {
             Preconditions { uid: Some(uid.clone()), resource_version: None }.check(&old.object.metadata)?;

@@ -113,6 +113,7 @@ impl Folder for Opened<'_> {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str().map(String::from) else { continue };
             let kind = match entry.file_type() {
+                // Some file systems do not report types when listing.
                 FileType::Unknown => match statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     // The file was removed after it was listed.

@@ -113,6 +113,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
         policy: &policy,
         interrupted: &interrupted,
         waits_for: String::new(),
+        // Each rotation takes less than a lifetime. Two more and 30 s are for the start and a busy host.
         deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
     };
     let shown = show.rotations(options, begun);

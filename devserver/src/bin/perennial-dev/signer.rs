@@ -74,6 +74,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         let (next, version) = server.server().with_api(|api, now| (api.next_event(&mut watcher, now), api.version()));
         match next {
             Next::Event(line) => log.event(&line, &server),
+            // The next watch begins with all requests again; `Log` prints no step twice.
             Next::End => watcher = watch(&server, Some(watcher))?,
             Next::Pending => {
                 let changed = async {
@@ -141,6 +142,7 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
 /// limit is lower than [`Options::clients`]. Without descriptors, clients wait to be accepted.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
+    // Best effort: with fewer descriptors the server takes fewer clients.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
