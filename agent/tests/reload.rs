@@ -124,6 +124,11 @@ fn certificate_written_at_exit_is_reported() {
     }
 }
 
+/// Removes a directory into which the command may be writing its record.
+fn remove(directory: &Path) {
+    until("the removal", || fs::remove_dir_all(directory).ok());
+}
+
 #[test]
 fn sighup_with_removed_directory_writes_pair_again() {
     let directory = TempDir::new().unwrap();
@@ -132,7 +137,7 @@ fn sighup_with_removed_directory_writes_pair_again() {
     let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     let first = on_disk(directory);
-    fs::remove_dir_all(directory.join("worker/pki")).unwrap();
+    remove(&directory.join("worker/pki"));
     run.signal(Signal::HUP);
     assert_eq!(run.event("reloaded", 1)["certificate"]["serial"], first.as_str());
     until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
@@ -190,7 +195,7 @@ fn removed_directory_is_written_again_without_signal() {
     let mut run = support::start(directory, &run_arguments(&["--json"]));
     run.event("kubeconfig", 1);
     let first = on_disk(directory);
-    fs::remove_dir_all(directory.join("worker/pki")).unwrap();
+    remove(&directory.join("worker/pki"));
     until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
     assert_eq!(on_disk(directory), first);
     assert!(run.stderr().contains("is gone; writing the certificate again"), "{}", run.stderr());
