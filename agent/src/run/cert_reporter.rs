@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial::{Certificate, Fingerprint, State, UnixTime};
+use perennial::{Certificate, Fingerprint, Slot, State, UnixTime};
 use perennial_pki::Credential;
 use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
@@ -186,6 +186,8 @@ impl CertReporter {
             News::Progressed(Progress::WaitingForApproval { request_name }) => {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
+            // So that a file removed before the first look is missed, too.
+            News::Written { slot: Slot::Served } => self.was_there = true,
             News::Failed { error, .. }
             | News::Panicked { error, .. }
             | News::Unwritten { error }
