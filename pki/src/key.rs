@@ -224,7 +224,8 @@ impl KeyPair {
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);
-        signer.ok_or_else(|| rustls::Error::General(format!("the key cannot sign with {scheme:?}")))?.sign(message)
+        let unable = || rustls::Error::General(format!("the {} key cannot sign", self.algorithm));
+        signer.ok_or_else(unable)?.sign(message)
     }
 }
 

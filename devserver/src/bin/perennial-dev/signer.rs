@@ -134,7 +134,10 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
     });
     match answer {
         Answer::Watch(watcher) => Ok(watcher),
-        answer => Err(Failure::failed(format!("the server does not let itself be watched: {answer:?}"))),
+        Answer::Response(response) => {
+            Err(Failure::failed(format!("the server refused the watch: {}", response.status)))
+        }
+        Answer::List(_) => Err(Failure::failed("the server answered the watch with a list")),
     }
 }
 
