@@ -6,6 +6,7 @@ default:
 # 30 s: the machine against its laws, without X.509, and the words.
 quick:
     cargo fmt --all --check
+    .ci/words
     cargo test -p perennial
     cargo test -p perennial-tests --no-default-features --test laws --test rules
 
