@@ -90,6 +90,7 @@ mod jobs;
 pub mod journal;
 mod log;
 mod progress;
+mod reporter;
 mod rotation;
 mod rotator;
 mod sign_error;
@@ -114,6 +115,7 @@ pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
 pub use progress::{Issued, Progress};
+pub use reporter::Reporter;
 pub use rotation::{
     ClockOffset, Command, Input, News, Notice, Record, RecordError, Rotation, Snapshot, Start, Transition,
 };
@@ -122,4 +124,4 @@ pub use sign_error::SignError;
 pub use sign_with::SignWith;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use store::{LoadRequest, Memory, Store, StoreError, Stored};
-pub use task::{Reporter, Task, Work};
+pub use task::{Task, Work};

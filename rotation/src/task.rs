@@ -6,23 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Failure, Instant, Now, RequestId};
+use perennial::{Instant, Now, RequestId};
 
 use crate::Wait;
 use crate::exchange::text_of;
 use crate::handle::link::{Ending, Link, Message};
 use crate::jobs::{Job, Jobs};
-use crate::{
-    Command, Exchange, Health, Input, Issued, News, Progress, Rotation, SignError, SignerConversation, Snapshot, Store,
-};
+use crate::reporter::Reporter;
+use crate::{Command, Exchange, Input, News, Rotation, Snapshot, Store};
 
 /// Longest wait of a request for its record to become durable. Then the request is submitted without: a crash may lead
 /// to a second request object, but a disk that hangs does not let the certificate expire.
 const RECORD: Duration = Duration::from_secs(10);
-/// Shortest interval between reports that differ in the time of the last answer only: a server that streams may send
-/// many messages a second, and each report wakes the loop.
-const STILL: Duration = Duration::from_secs(10);
-
 /// Pause after the first panic of a rotation. Doubled by each further panic within [`LONGEST_PAUSE`] of the last pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -155,7 +150,7 @@ impl Task {
             self.exchanges += 1;
             self.driven = Some((id, self.exchanges));
             let (exchange_number, link) = (self.exchanges, self.link().clone());
-            work.push(Work::Drive(exchange, Reporter { id, exchange: exchange_number, link, reported: None }));
+            work.push(Work::Drive(exchange, Reporter::new(id, exchange_number, link)));
         }
     }
 
@@ -251,68 +246,15 @@ impl Task {
     }
 }
 
-/// Reports the progress and the result of an exchange to its rotation.
-#[derive(Clone, Debug)]
-pub struct Reporter {
-    id: RequestId,
-    exchange: u64,
-    link: Arc<Link>,
-    reported: Option<Report>,
-}
-
-/// The last report of an exchange's progress.
-type Report = (Progress, Option<Health>);
-
-impl Reporter {
-    /// Reports the progress of a conversation and the health of its server, if they have changed. Call this after every
-    /// [`poll`](crate::Conversation::poll), before carrying out the operation that it returned. If only the time of the
-    /// last answer has changed, that is reported every ten seconds at most.
-    pub fn progress(&mut self, exchange: &dyn SignerConversation) {
-        let report = (exchange.progress(), exchange.health());
-        if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
-            self.reported = Some(report.clone());
-            let (progress, health) = report;
-            self.send(Input::Progressed { id: self.id, progress, health });
-        }
-    }
-
-    fn send(&self, input: Input) {
-        self.link.send(Message::Reported(self.exchange, input));
-    }
-
-    /// Reports the end of the exchange with its outcome.
-    pub fn finish(self, result: Result<Issued, SignError>) {
-        self.send(Input::Finished { id: self.id, result });
-    }
-
-    /// Reports that the runtime cannot drive the exchange, which fails the request. `why` is a clause for people.
-    pub fn fail(self, why: String) {
-        self.finish(Err(SignError::new(Failure::Local, why)));
-    }
-}
-
-/// True if anything but the time of the last answer changed, or that time advanced by `STILL`.
-fn is_news(reported: &Report, report: &Report) -> bool {
-    match (reported.1, report.1) {
-        _ if reported.0 != report.0 => true,
-        (Some(before), Some(health)) => {
-            before.answer != health.answer
-                || before.date != health.date
-                || health.at.instant.since(before.at.instant) >= STILL
-        }
-        (before, health) => before != health,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use perennial::{Now, State, Template};
+    use perennial::{Failure, State, Template};
 
     use super::*;
-    use crate::{Answer, Authentication, Handle, Identity, Memory, NotYet, Rotator, ServerDate, SignWith, clock};
+    use crate::{Authentication, Handle, Identity, Memory, NotYet, Rotator, SignWith, clock};
 
     fn signer() -> SignWith {
         SignWith::future("example.com/mesh", |_| future::pending())
@@ -422,33 +364,5 @@ mod tests {
         let now = panicked(&mut task, now);
         assert!(matches!(task.step(now)[..], [Work::Drive(..)]));
         assert!(store.recall().unwrap().is_some());
-    }
-
-    fn report(answer: Answer, seconds: u64) -> Report {
-        let at = Now { instant: Instant::from_millis(seconds * 1000), ..Now::default() };
-        (Progress::WaitingForApproval { request_name: "a".into() }, Some(Health { answer, at, date: None }))
-    }
-
-    #[test]
-    fn unchanged_health_is_reported_every_ten_seconds() {
-        // A watch that receives data each second for a minute.
-        let (mut told, mut times) = (report(Answer::Served, 0), 0);
-        for news in (1..=60).map(|second| report(Answer::Served, second)) {
-            if is_news(&told, &news) {
-                (told, times) = (news, times + 1);
-            }
-        }
-        assert_eq!((times, told), (6, report(Answer::Served, 60)));
-    }
-
-    #[test]
-    fn changed_health_or_progress_is_reported_at_once() {
-        let told = report(Answer::Served, 0);
-        assert!(!is_news(&told, &told));
-        assert!(is_news(&told, &report(Answer::Unreachable, 0)));
-        assert!(is_news(&(Progress::Submitting, told.1), &told));
-        assert!(is_news(&(told.0.clone(), None), &told));
-        let date = Some(ServerDate { unix: Now::default().unix, at: Now::default().instant });
-        assert!(is_news(&told, &(told.0.clone(), told.1.map(|health| Health { date, ..health }))));
     }
 }

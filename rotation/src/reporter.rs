@@ -1,0 +1,107 @@
+//! Reports of an exchange to the rotation that requested it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, RequestId};
+
+use crate::handle::link::{Link, Message};
+use crate::{Health, Input, Issued, Progress, SignError, SignerConversation};
+
+/// Shortest interval between reports that differ in the time of the last answer only: a server that streams may send
+/// many messages a second, and each report wakes the loop.
+const STILL: Duration = Duration::from_secs(10);
+
+/// Reports the progress and the result of an exchange to its rotation.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    id: RequestId,
+    exchange: u64,
+    link: Arc<Link>,
+    reported: Option<Report>,
+}
+
+/// The last report of an exchange's progress.
+type Report = (Progress, Option<Health>);
+
+impl Reporter {
+    /// A reporter of the exchange with this number, for the request `id`.
+    pub(crate) fn new(id: RequestId, exchange: u64, link: Arc<Link>) -> Self {
+        Self { id, exchange, link, reported: None }
+    }
+
+    /// Reports the progress of a conversation and the health of its server, if they have changed. Call this after every
+    /// [`poll`](crate::Conversation::poll), before carrying out the operation that it returned. If only the time of the
+    /// last answer has changed, that is reported every ten seconds at most.
+    pub fn progress(&mut self, exchange: &dyn SignerConversation) {
+        let report = (exchange.progress(), exchange.health());
+        if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
+            self.reported = Some(report.clone());
+            let (progress, health) = report;
+            self.send(Input::Progressed { id: self.id, progress, health });
+        }
+    }
+
+    fn send(&self, input: Input) {
+        self.link.send(Message::Reported(self.exchange, input));
+    }
+
+    /// Reports the end of the exchange with its outcome.
+    pub fn finish(self, result: Result<Issued, SignError>) {
+        self.send(Input::Finished { id: self.id, result });
+    }
+
+    /// Reports that the runtime cannot drive the exchange, which fails the request. `why` is a clause for people.
+    pub fn fail(self, why: String) {
+        self.finish(Err(SignError::new(Failure::Local, why)));
+    }
+}
+
+/// True if anything but the time of the last answer changed, or that time advanced by `STILL`.
+fn is_news(reported: &Report, report: &Report) -> bool {
+    match (reported.1, report.1) {
+        _ if reported.0 != report.0 => true,
+        (Some(before), Some(health)) => {
+            before.answer != health.answer
+                || before.date != health.date
+                || health.at.instant.since(before.at.instant) >= STILL
+        }
+        (before, health) => before != health,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial::{Instant, Now};
+
+    use super::*;
+    use crate::{Answer, ServerDate};
+
+    fn report(answer: Answer, seconds: u64) -> Report {
+        let at = Now { instant: Instant::from_millis(seconds * 1000), ..Now::default() };
+        (Progress::WaitingForApproval { request_name: "a".into() }, Some(Health { answer, at, date: None }))
+    }
+
+    #[test]
+    fn unchanged_health_is_reported_every_ten_seconds() {
+        // A watch that receives data each second for a minute.
+        let (mut told, mut times) = (report(Answer::Served, 0), 0);
+        for news in (1..=60).map(|second| report(Answer::Served, second)) {
+            if is_news(&told, &news) {
+                (told, times) = (news, times + 1);
+            }
+        }
+        assert_eq!((times, told), (6, report(Answer::Served, 60)));
+    }
+
+    #[test]
+    fn changed_health_or_progress_is_reported_at_once() {
+        let told = report(Answer::Served, 0);
+        assert!(!is_news(&told, &told));
+        assert!(is_news(&told, &report(Answer::Unreachable, 0)));
+        assert!(is_news(&(Progress::Submitting, told.1), &told));
+        assert!(is_news(&(told.0.clone(), None), &told));
+        let date = Some(ServerDate { unix: Now::default().unix, at: Now::default().instant });
+        assert!(is_news(&told, &(told.0.clone(), told.1.map(|health| Health { date, ..health }))));
+    }
+}
