@@ -102,8 +102,7 @@ impl Task {
         let link = self.link().clone();
         let (machine, published) = (link.machine(), link.snapshot());
         // The restarted rotation fails the request in flight: its exchange must not report any more.
-        self.held = None;
-        work.extend(self.driven.take().map(|_| Work::Cancel));
+        self.drop_exchange(work);
         self.rotation.restart(machine.clone(), &published, &error, now);
         let published = Snapshot { progress: None, at: now, ..Snapshot::clone(&published) };
         link.publish(published, &machine, vec![News::Panicked { error, pause }]);
@@ -130,8 +129,7 @@ impl Task {
                 (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, work),
                 (Stage::Running, Message::Stop) => {
                     // A request is dropped at once; only calls to the store are waited for.
-                    self.held = None;
-                    work.extend(self.driven.take().map(|_| Work::Cancel));
+                    self.drop_exchange(work);
                     self.stage = Stage::Stopping;
                     self.finish(None, now);
                 }
@@ -152,6 +150,12 @@ impl Task {
             let (exchange_number, link) = (self.exchanges, self.link().clone());
             work.push(Work::Drive(exchange, Reporter::new(id, exchange_number, link)));
         }
+    }
+
+    /// Drops the exchange of the request in flight, held or driven. A driven one reports no more.
+    fn drop_exchange(&mut self, work: &mut Vec<Work>) {
+        self.held = None;
+        work.extend(self.driven.take().map(|_| Work::Cancel));
     }
 
     /// Handles a report, unless its exchange was dropped. Exchanges have numbers of their own, since a request that
