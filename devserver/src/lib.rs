@@ -42,7 +42,7 @@
 //!
 //! # Limits
 //!
-//! What clients can cost is bounded: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
+//! The server bounds what clients cost: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
 //! else 431) and body (128 KiB, else 413; a body without a known credential is not read), open watches (else 429), an
 //! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). Each of a
 //! thousand waiting clients takes 16 KiB; `cargo bench -p perennial-tests --bench load` measures it.
