@@ -14,11 +14,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     let before = files(directory);
     let output = perennial(directory, arguments);
-    assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
-    for word in words {
-        assert!(output.stderr.contains(word), "{arguments:?}: no {word:?} in: {}", output.stderr);
-    }
-    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    output.expect_refusal(arguments, words);
     assert_eq!(files(directory), before, "{arguments:?}");
 }
 

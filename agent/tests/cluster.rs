@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use crate::support::{self, Ca, Signer, files, perennial, run_arguments, start};
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, node_kubeconfig};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_rotation::clock;
+use perennial_tests::command::mode;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,10 +17,6 @@ use tempfile::TempDir;
 fn status(directory: &Path) -> (Value, Option<i32>) {
     let output = perennial(directory, &["status", "--json", "--cert-dir", "worker/pki"]);
     (serde_json::from_str(&output.stdout).unwrap(), output.code)
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Keys and tokens are in files of mode 0600, and in no output.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +13,9 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{Identity, Record, Token};
 use perennial_std::{Cancel, drive};
+use perennial_tests::command::{mode, set_mode};
 use rustix::process::Signal;
 use tempfile::TempDir;
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
 
 #[test]
 fn written_files_are_private_over_open_ones() {

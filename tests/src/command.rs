@@ -1,7 +1,8 @@
 //! Commands as people and scripts run them: processes with their output in files, and the files that they leave.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -127,6 +128,37 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+impl Output {
+    /// Expects that the command refused its input: exit code 2, these words on stderr, and no panic. `what` names the
+    /// command in failures.
+    ///
+    /// # Panics
+    /// The command did anything else.
+    pub fn expect_refusal(&self, what: &[&str], words: &[&str]) {
+        assert_eq!(self.code, Some(2), "{what:?}: {self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{what:?}: no {word:?} in: {}", self.stderr);
+        }
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+/// The permission bits of a file.
+///
+/// # Panics
+/// There is no such file.
+pub fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+/// Sets the permission bits of a file.
+///
+/// # Panics
+/// There is no such file, or it belongs to another user.
+pub fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
 }
 
 /// The lines of JSON on stdout, without a last one that is half written.

@@ -1,9 +1,8 @@
 //! `perennial-dev signer`: its arguments and its files.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{Credential, Expected, Roots};
 use perennial_rotation::{Authentication, Directory, Handle, IdentitySource, Rotator, Token, clock};
-use perennial_tests::command::{BOUND, Process, files, until};
+use perennial_tests::command::{BOUND, Process, files, mode, set_mode, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -27,11 +26,7 @@ const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig",
 fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     let before = files(directory);
     let output = perennial_dev(directory, arguments);
-    assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
-    for word in words {
-        assert!(output.stderr.contains(word), "{arguments:?}: no {word:?} in: {}", output.stderr);
-    }
-    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    output.expect_refusal(arguments, words);
     assert_eq!(files(directory), before, "{arguments:?}");
 }
 
@@ -70,14 +65,6 @@ fn node(directory: &Path) -> Handle {
 fn written(node: &Handle, issued: u64) -> Arc<Credential> {
     let snapshot = node.wait_for(|now| now.issued == issued && !now.unwritten).within(BOUND);
     snapshot.and_then(|now| now.credential.clone()).expect("a certificate")
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]
