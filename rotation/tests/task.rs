@@ -150,7 +150,8 @@ fn request_waits_for_its_record_ten_seconds_at_most() {
             save.run();
             task.step(after(now, 9))
         } else {
-            assert_eq!(task.deadline(), Some(after(now, 10).instant));
+            // The regular check of the clocks may be due first.
+            assert!(task.deadline().is_some_and(|deadline| deadline <= after(now, 10).instant));
             task.step(after(now, 10))
         };
         assert!(matches!(work[..], [Work::Drive(..)]), "{work:?}");
