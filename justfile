@@ -18,6 +18,10 @@ test:
 ci:
     .ci/run
 
+# Licences, bans and sources of all dependencies. Needs cargo-deny.
+deny:
+    cargo deny --locked check licenses bans sources
+
 # Hours: larger worlds, many more lives and kills, mutants, fuzzing.
 long:
     .ci/long
