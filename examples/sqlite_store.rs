@@ -4,17 +4,16 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use perennial::{Template, UnixTime};
+use perennial::Template;
 use perennial_dev::TestCluster;
-use perennial_pki::Credential;
-use perennial_rotation::{LoadRequest, Rotator, Store, StoreError, Stored};
+use perennial_rotation::{KeyValue, Rotator, StoreError};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
-/// A database with the pairs of one certificate (`in_use` 1: current, 0: not valid yet) and the pending record.
+/// A database with a table of keys and values.
 #[derive(Debug)]
 struct Sqlite(Mutex<Connection>);
 
@@ -23,40 +22,22 @@ impl Sqlite {
         // The database holds keys: only its owner may read it.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let database = Connection::open(path)?;
-        database.execute_batch(
-            "CREATE TABLE IF NOT EXISTS pair (in_use INTEGER PRIMARY KEY, pem BLOB);
-             CREATE TABLE IF NOT EXISTS record (id INTEGER PRIMARY KEY, json BLOB)",
-        )?;
+        database.execute("CREATE TABLE IF NOT EXISTS item (key TEXT PRIMARY KEY, value BLOB)", [])?;
         Ok(Self(Mutex::new(database)))
-    }
-
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).execute(sql, values)?;
-        Ok(())
     }
 }
 
-impl Store for Sqlite {
-    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+impl KeyValue for Sqlite {
+    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = database.prepare("SELECT pem FROM pair")?;
-        let pems = rows.query_map([], |row| row.get(0).map(Zeroizing::<Vec<u8>>::new))?;
-        let pairs: Result<_, StoreError> = pems.map(|pem| Ok(Arc::new(Credential::from_pem(&pem?)?))).collect();
-        Ok(Stored::best_of(pairs?, request))
+        let value = database.query_row("SELECT value FROM item WHERE key = ?", [key], |row| row.get(0)).optional()?;
+        Ok(value.map(Zeroizing::new))
     }
 
-    fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
-        self.execute("INSERT OR REPLACE INTO pair VALUES (?, ?)", params![serve, credential.to_pem().as_bytes()])
-    }
-
-    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = database.query_row("SELECT json FROM record", [], |row| row.get(0)).optional()?;
-        Ok(record.map(Zeroizing::new))
-    }
-
-    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
-        self.execute("INSERT OR REPLACE INTO record VALUES (0, ?)", params![record])
+        database.execute("INSERT OR REPLACE INTO item VALUES (?, ?)", params![key, value])?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 //! - [`Handle`]: the current credential, waits, notices, changes, shutdown.
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
-//!   stores.
+//!   stores, and so is every [`KeyValue`], such as a table of a database.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
@@ -123,5 +123,5 @@ pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;
 pub use sign_with::SignWith;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
-pub use store::{LoadRequest, Memory, Store, StoreError, Stored};
+pub use store::{KeyValue, LoadRequest, Memory, Store, StoreError, Stored};
 pub use task::{Task, Work};

@@ -1,8 +1,9 @@
 //! [`Store`]: storage of a rotation's credential and of its pending record.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::store::{Found, Layout};
 use perennial::{Certificate, UnixTime};
@@ -115,45 +116,69 @@ fn facts(credential: &Credential) -> &Certificate {
     credential.chain().certificate()
 }
 
-/// A store in memory, lost when the process ends: the default of [`Rotator`](crate::Rotator). Clones share their
-/// contents.
-#[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<MemoryContents>>);
+/// Storage of values under keys, such as a table of a database: the short way to write a [`Store`], which every
+/// `KeyValue` is. The keys are `current` and `waiting`, whose values are a pair in PEM, and `record`.
+pub trait KeyValue: Debug + Send + Sync {
+    /// Reads the value that was last given to [`put`](Self::put); `None` if there is none.
+    ///
+    /// # Errors
+    /// The value cannot be read. See [`Store::load`] and [`Store::recall`].
+    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
-#[derive(derive_more::Debug, Default)]
-struct MemoryContents {
-    current: Option<Arc<Credential>>,
-    waiting: Option<Arc<Credential>>,
-    /// Contains a key, so that `Debug` omits it.
-    #[debug(skip)]
-    record: Option<Zeroizing<Vec<u8>>>,
-}
+    /// Replaces the value of `key`, which is secret: it contains a private key. Returns `Ok` only once it is durable.
+    ///
+    /// # Errors
+    /// The new value is not durable; the old one still is.
+    fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError>;
 
-impl Memory {
-    fn held(&self) -> MutexGuard<'_, MemoryContents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// See [`Store::is_instant`].
+    fn is_instant(&self) -> bool {
+        false
     }
 }
 
-impl Store for Memory {
+impl<T: KeyValue> Store for T {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        let held = self.held();
-        Ok(Stored::best_of(held.current.iter().chain(&held.waiting).cloned().collect(), request))
+        let mut held = Vec::new();
+        for key in ["current", "waiting"] {
+            if let Some(pem) = self.get(key)? {
+                let unusable = |error| format!("the pair `{key}` of the store is unusable: {error}; remove it");
+                held.push(Arc::new(Credential::from_pem(&pem).map_err(unusable)?));
+            }
+        }
+        Ok(Stored::best_of(held, request))
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
-        let mut held = self.held();
-        let slot = if serve { &mut held.current } else { &mut held.waiting };
-        *slot = Some(credential.clone());
-        Ok(())
+        self.put(if serve { "current" } else { "waiting" }, credential.to_pem().as_bytes())
     }
 
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        Ok(self.held().record.clone())
+        self.get("record")
     }
 
     fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
-        self.held().record = Some(Zeroizing::new(record.to_vec()));
+        self.put("record", record)
+    }
+
+    fn is_instant(&self) -> bool {
+        KeyValue::is_instant(self)
+    }
+}
+
+/// A store in memory, lost when the process ends: the default of [`Rotator`](crate::Rotator). Clones share their
+/// contents.
+#[derive(Clone, derive_more::Debug, Default)]
+#[debug("Memory")]
+pub struct Memory(Arc<Mutex<HashMap<&'static str, Zeroizing<Vec<u8>>>>>);
+
+impl KeyValue for Memory {
+    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Zeroizing::new(value.to_vec()));
         Ok(())
     }
 
