@@ -1,0 +1,58 @@
+//! Lists the texts that people meet: log, errors, help and output of the shipped crates, collected from their sources.
+//!
+//! Checks the rules for these texts that a program can check.
+
+mod collect;
+mod rules;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use collect::Message;
+use rules::Exception;
+
+const CRATES: [&str; 8] =
+    ["core", "pki", "rotation", "kubernetes", "runtime-std", "runtime-smol", "agent", "devserver"];
+
+/// The Rust files in a folder and its subfolders.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
+}
+
+/// The messages of a crate, with their files.
+fn messages(name: &str) -> Vec<(String, Message)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = rust_files(&root.join(name).join("src"));
+    files.sort();
+    let of_file = |path: &PathBuf| {
+        let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let messages = collect::messages(&fs::read_to_string(path).unwrap());
+        messages.into_iter().map(move |message| (file.clone(), message))
+    };
+    files.iter().flat_map(of_file).collect()
+}
+
+#[test]
+fn every_message_follows_the_rules() {
+    let messages: Vec<(String, Message)> = CRATES.iter().flat_map(|name| messages(name)).collect();
+    assert!(messages.len() > 900, "only {} found", messages.len());
+    let mut unused: Vec<_> = rules::EXCEPTIONS.iter().collect();
+    let mut findings = Vec::new();
+    for (file, message) in &messages {
+        let is_about =
+            |exception: &Exception| file.starts_with(exception.path) && message.text.contains(exception.text);
+        let broken = rules::broken(message);
+        if broken.is_empty() {
+            continue;
+        }
+        unused.retain(|exception| !is_about(exception));
+        if !rules::EXCEPTIONS.iter().any(is_about) {
+            findings.extend(broken.iter().map(|rule| format!("{file}: {rule}:\n{message}")));
+        }
+    }
+    assert!(findings.is_empty(), "{}", findings.concat());
+    assert!(unused.is_empty(), "nothing needs these exceptions: {unused:?}");
+}
