@@ -1,4 +1,4 @@
-//! Duties that the machine hands to its driver, in the imperative.
+//! Actions: work that the machine returns for its driver, in the imperative.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -9,36 +9,39 @@ use crate::outcome::{Outcome, Outcomes};
 use crate::template::Template;
 use crate::time::Instant;
 
-/// The key that a request is signed with. The machine never sees keys; it names the slot.
+/// The key that a request is signed with. The driver holds the keys; the machine only chooses between a new key and the
+/// pending one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Generate a key and put it into the pending slot, replacing the key there.
+    /// Generate a key. It becomes the pending key, in place of the one before.
     New,
-    /// Use the key in the pending slot again: the signer may already know it, and finds the same request object.
+    /// Use the pending key again, so that the retry finds the request object of the earlier attempt: request objects
+    /// are named by their key.
     Pending,
 }
 
-/// A duty of the driver. Exhaustive on purpose: a new duty must break a driver's build.
+/// Work for the driver. Exhaustive on purpose: a new kind of action must break a driver's build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop working on this request. Advisory: a late reply is ignored anyway. The pending key stays.
+    /// Stop working on this request. Advisory: the machine ignores a late reply. Keep the pending key.
     CancelRequest {
         /// The request.
         id: RequestId,
     },
-    /// Make this certificate durable, with the key it was issued for. Ends in
-    /// [`CertWritten`](crate::Event::CertWritten) or [`WriteFailed`](crate::Event::WriteFailed). Idempotent; the
-    /// machine repeats it until the certificate is written.
+    /// Make this certificate durable, with the key that it was issued for, and report
+    /// [`CertWritten`](crate::Event::CertWritten) or [`WriteFailed`](crate::Event::WriteFailed). Must be idempotent:
+    /// the machine repeats the action until the certificate is written.
     WriteCert {
         /// Identifies the write; the reply carries the same id.
         id: RequestId,
         /// The certificate.
         certificate: Arc<Certificate>,
-        /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid yet;
-        /// keep its key, another `WriteCert` follows when it is to be served.
+        /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid
+        /// yet; keep its key, since another `WriteCert` orders when to serve it.
         serve: bool,
     },
-    /// Submit a request to the signer. Ends in one `CsrIssued` or `CsrFailed`, or in a [`Action::CancelRequest`].
+    /// Submit a request to the signer, and report one `CsrIssued` or `CsrFailed` unless
+    /// [`CancelRequest`](Action::CancelRequest) comes first.
     SubmitCsr {
         /// Identifies the request; the reply carries the same id.
         id: RequestId,
@@ -54,18 +57,19 @@ pub enum Action {
 
 /// The actions that follow from one event: at most one of each kind, in the order in which the driver carries them out;
 /// and the [outcomes](Self::outcomes), which report decisions and need no work.
-#[must_use = "an action that is not carried out is a duty forgotten"]
+#[must_use = "the driver must carry out every action"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
     cancel: Option<RequestId>,
     pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
     pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
+    /// `None`: the timer stays. `Some(None)`: the timer is cancelled.
     pub(crate) timer: Option<Option<Instant>>,
     pub(crate) outcomes: Outcomes,
 }
 
 impl Actions {
-    /// No actions, and this outcome of the event itself.
+    /// No actions yet, with the outcome of the event itself.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }
@@ -92,7 +96,7 @@ impl Iterator for Actions {
     type Item = Action;
 
     fn next(&mut self) -> Option<Action> {
-        // Cancelled before submitted: a driver never has two requests in flight.
+        // Cancel before submit, so that a driver never has two requests in flight.
         if let Some(id) = self.cancel.take() {
             Some(Action::CancelRequest { id })
         } else if let Some((id, certificate, serve)) = self.write.take() {

@@ -1,4 +1,4 @@
-//! The facts of a certificate that the machine judges by. The driver reads them from X.509.
+//! The facts of a certificate by which the machine judges it. The driver reads them from X.509.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -97,7 +97,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A certificate: facts that the machine judges by, and the chain, which the machine never reads.
+/// A certificate: the facts by which the machine judges it, and its chain, which the machine never reads.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Certificate {
     /// The validity period of the leaf.
@@ -112,7 +112,8 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// IP addresses among the subject alternative names.
     pub ip_addresses: Vec<IpAddr>,
-    /// True for a bootstrap credential. It authenticates requests and is due until an issued certificate replaces it.
+    /// True for a bootstrap credential, which authenticates requests and is due until an issued certificate replaces
+    /// it.
     pub provisional: bool,
     /// The chain, leaf first, in the encoding of the driver (PEM for the bundled ones). May be empty.
     pub chain: Arc<[u8]>,

@@ -14,9 +14,8 @@ use crate::template::Template;
 use crate::time::Instant;
 
 /// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
-/// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) makes the same machine of it. For
-/// replay, not for restarts: its instants are of the monotonic clock of this boot. A restart uses
-/// [`Pending`](crate::Pending).
+/// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) rebuilds the machine. For replay,
+/// not for restarts: instants are of the monotonic clock of this boot. A restart uses [`Pending`](crate::Pending).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// Times, limits and budget.
@@ -27,9 +26,9 @@ pub struct Checkpoint {
     pub signer: SignerStatus,
     /// The identity wanted. `None`: there is nothing to request.
     pub template: Option<Arc<Template>>,
-    /// The certificate that is served, expired or not.
+    /// The served certificate, expired or not.
     pub certificate: Option<Arc<Certificate>>,
-    /// The successor of the certificate that is served, not valid yet.
+    /// The waiting certificate: the successor of the served one, not valid yet.
     pub waiting: Option<Arc<Certificate>>,
     /// True if a server refused the served certificate ([`Event::CertRefused`](crate::Event::CertRefused)).
     pub refused: bool,
@@ -44,7 +43,7 @@ pub struct Checkpoint {
     pub next_id: RequestId,
     /// The request in flight, and when it was submitted.
     pub in_flight: Option<(RequestId, Instant)>,
-    /// The use that was made of the key in the pending slot, and whether a retry may use the key again.
+    /// The template for which the pending key was last used, and whether a retry may use the key again.
     pub pending_key: PendingKey,
     /// Failures, spacing and budget: the earlier requests of this identity, as far as they delay the next one.
     pub pacing: RequestPacing,
@@ -60,7 +59,7 @@ pub struct Checkpoint {
 pub struct Unwritten {
     /// The id in [`WriteCert`](crate::Action::WriteCert) and its replies.
     pub id: RequestId,
-    /// The certificate to write: the served one or the waiting one.
+    /// The slot of the certificate to write.
     pub slot: Slot,
     /// When to order the first or the next attempt.
     pub again_at: Instant,

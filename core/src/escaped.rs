@@ -1,13 +1,13 @@
-//! Escaping of foreign text before people see it: names in certificates, messages of servers, names of files.
+//! Escaping of text from outside before a person reads it: names in certificates, messages of servers, names of files.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Formatter, Write as _};
 
-/// Shows text with its control characters escaped, as `\n` and `\u{1b}`: a name must not control a terminal, forge
-/// a log line, or change the direction of writing. The alternate form (`{:#}`) escapes as JSON does (`\u001b`), for JSON
-/// that has been serialized on one line.
+/// Shows text with its control characters escaped, such as `\n` and `\u{1b}`: a name must not control a terminal, forge
+/// a log line, or change the direction of writing. The alternate form (`{:#}`) escapes as JSON does (`\u001b`), for
+/// text that is a line of JSON already.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -28,8 +28,8 @@ fn obeyed(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Makes one line of at most 200 characters: runs of white space become one space, control characters are [`Escaped`],
-/// and an ellipsis replaces the rest.
+/// Makes one line for a message: a run of white space becomes one space, control characters are [`Escaped`], and an
+/// ellipsis replaces the text after 200 characters.
 pub fn printable(text: &str) -> String {
     const LONGEST: usize = 200;
     let words: Vec<&str> = text.split_whitespace().collect();

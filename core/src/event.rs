@@ -1,4 +1,4 @@
-//! Facts that the driver reports to the machine, in the past tense.
+//! Events: facts that the driver reports to the machine, in the past tense.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -26,7 +26,7 @@ impl RequestId {
         Self(number)
     }
 
-    /// The number itself: a map key, an io_uring `user_data`.
+    /// The number, for use as a key of a map or as an io_uring `user_data`.
     pub const fn get(self) -> u64 {
         self.0.get()
     }
@@ -38,31 +38,33 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A fact that the driver reports. Any event is safe in any order and at any time.
+/// A fact that the driver reports. The machine accepts events in any order and at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Time passed. An early or a late Tick does no harm.
+    /// Time passed. Send a Tick at [`RotationMachine::deadline`](crate::RotationMachine::deadline); an early or a late
+    /// Tick does no harm.
     Tick,
-    /// The identity wanted from now on. `None`: there is nothing to request (yet).
+    /// Another template is wanted from now on. `None`: there is nothing to request (yet).
     TemplateChanged(Option<Arc<Template>>),
     /// A signer was configured or removed, or the identity to authenticate with came or went. A change to or from
-    /// [`SignerStatus::Absent`] forgets failures, since they were another signer's, but restores no budget.
+    /// [`SignerStatus::Absent`] forgets failures, since another signer caused them, but restores no budget.
     SignerChanged(SignerStatus),
-    /// The policy changed. The new one holds at once, without a restart:
+    /// The policy changed. The new policy applies at once, without a restart:
     ///
-    /// - The rotation point moves. A request in flight because the old one has passed goes on.
+    /// - The rotation point moves. A request that is in flight because the old rotation point has passed goes on.
     /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. No number of changes
     ///   grants more submissions than the policies themselves do.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
-    /// - Failures in a row still count. A wait under way is not drawn anew, but ends no later than the longest wait of the
-    ///   new policy would if it began now.
+    /// - Failures in a row still count. The machine does not draw a wait under way anew, but ends it no later than the
+    ///   longest wait of the new policy would end if it began now.
     PolicyChanged(Arc<Policy>),
-    /// The signer issued a certificate, and the driver found it well-formed, for our key and not expired.
+    /// The signer issued a certificate. The driver has checked that it is well-formed, for the key of the request and
+    /// not expired.
     CsrIssued {
         /// The request that the certificate was issued for.
         id: RequestId,
-        /// The certificate, for the key in the pending slot.
+        /// The certificate, for the pending key.
         certificate: Arc<Certificate>,
     },
     /// The request ended without a usable certificate.
@@ -79,26 +81,28 @@ pub enum Event {
         /// The id of the [`WriteCert`](crate::Action::WriteCert) that was carried out.
         id: RequestId,
     },
-    /// The certificate could not be made durable. It is still served from memory, and the machine repeats the write.
+    /// The certificate could not be made durable. The machine keeps the certificate in memory, served or waiting, and
+    /// repeats the write.
     WriteFailed {
         /// The id of the [`WriteCert`](crate::Action::WriteCert) that failed.
         id: RequestId,
     },
     /// Another program changed the store, which holds this certificate now (`None`: no certificate). The machine takes
-    /// over a better certificate and overwrites a worse one. Without a signer it overwrites nothing: another program
-    /// owns the store then.
+    /// over a certificate that is no worse than the served one; otherwise it writes the served one again. Without a
+    /// signer it writes nothing, since another program owns the store then.
     CertReplaced(Option<Arc<Certificate>>),
     /// A server refused the certificate that was presented to it (HTTP 401, TLS alert).
     CertRefused {
-        /// The certificate that was presented: a late report does not count against its successor.
+        /// The certificate that was presented. The machine ignores a report about any other than the served
+        /// certificate.
         fingerprint: Fingerprint,
     },
-    /// A person or program requested a rotation. Remembered until a certificate is taken. Ends a backoff; spacing and
-    /// budget still hold.
+    /// A person or program requested a rotation. The machine remembers the request until it takes a certificate, and
+    /// ends a backoff; spacing and budget still apply.
     RotateNow,
     /// The API server reported its time (the `Date` of an HTTP response) over a connection whose certificate was
-    /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, until one
-    /// disagrees.
+    /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, and until a
+    /// reading disagrees.
     ServerDated {
         /// The server's time now: the `Date` plus the time since the response arrived.
         unix: UnixTime,
@@ -108,11 +112,12 @@ pub enum Event {
 /// Whether requests can be submitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SignerStatus {
-    /// No signer is configured: rotation is not enabled. The certificate is served, the store is left to other programs,
-    /// and a request in flight is withdrawn.
+    /// No signer is configured: rotation is not enabled. The machine serves its certificate, writes nothing to a store
+    /// that another program changes, and withdraws a request in flight.
     Absent,
-    /// A signer is configured, but the identity to authenticate with does not exist yet. No request is submitted; that is
-    /// no failure and starts no backoff. A request in flight goes on, since it has its identity. The store is ours.
+    /// A signer is configured, but the identity to authenticate with does not exist yet. The machine submits no
+    /// request; that is no failure and starts no backoff. A request in flight goes on, since it has its identity. The
+    /// machine owns the store.
     NotReady,
     /// A signer is configured and requests can be submitted.
     #[default]
@@ -143,7 +148,8 @@ impl SignerStatus {
     }
 }
 
-/// Why a request ended without a usable certificate. Only the kind: the driver logs the signer's message.
+/// Why a request ended without a usable certificate. Holds only the kind of failure; the driver logs the signer's
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Failure {
@@ -158,21 +164,21 @@ pub enum Failure {
     BadCertificate,
     /// The issued certificate lacks names that the template requests.
     Unsatisfying,
-    /// The issued certificate is already past its rotation point.
+    /// The issued certificate is already past its rotation point, or is a bootstrap credential.
     AlreadyDue,
-    /// The server did not accept our credential (HTTP 401, TLS alert).
+    /// The server did not accept the credential of the request (HTTP 401, TLS alert).
     Unauthorized,
-    /// Our credential may not do this (HTTP 403).
+    /// The credential lacks the permission to submit the request (HTTP 403).
     Forbidden,
     /// The server throttles requests (HTTP 429).
     Throttled,
-    /// The server could not be reached or broke down (network, TLS, HTTP 5xx).
+    /// The server could not be reached or failed (network, TLS, HTTP 5xx).
     Unreachable,
     /// The request was not answered within [`Policy::request_timeout`](crate::Policy::request_timeout).
     TimedOut,
     /// The request object was deleted.
     Deleted,
-    /// The request object under our name is from an earlier run, and its certificate has expired.
+    /// The API server already has a request object of this name, from an earlier run, and its certificate has expired.
     Outdated,
     /// A problem on this machine: no key, no credential to authenticate with.
     Local,
@@ -197,7 +203,8 @@ impl Failure {
         Self::Local,
     ];
 
-    /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals, records. Never changed once released.
+    /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals, records. Never changed once
+    /// released.
     pub const fn name(self) -> &'static str {
         self.words().0
     }
@@ -216,13 +223,13 @@ impl Failure {
         )
     }
 
-    /// Whether the next request needs a new key: with the same key it would find the same request object and its
-    /// answer.
+    /// Whether the next request needs a new key. With the same key it would find the same request object, which is
+    /// decided already.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)
     }
 
-    /// For people: a phrase that completes "the last request failed: …".
+    /// A phrase for people, which completes "the last request failed: …".
     pub const fn describe(self) -> &'static str {
         self.words().1
     }

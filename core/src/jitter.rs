@@ -1,7 +1,7 @@
-//! Spread without randomness: a pure mix of seed, certificate and attempt.
+//! Jitter without randomness: a pure function of seed, certificate and attempt.
 //!
-//! A restart computes the same points, a clone agrees, a run can be replayed; a fleet whose seeds
-//! differ is spread as if each member had drawn at random.
+//! A restart, a clone of the machine and a replay compute the same times. A fleet whose seeds differ is spread as if
+//! each member had drawn at random.
 
 /// The seed for all jitter of one rotated identity, computed from the names of signer and certificate. Every restart,
 /// and every tool that computes a rotation point, gets the same seed.
@@ -16,6 +16,7 @@ pub(crate) const fn mix(seed: u64, certificate: u64, attempt: u64) -> u64 {
     finalise(finalise(finalise(seed) ^ certificate) ^ attempt)
 }
 
+/// One output of splitmix64 (Steele, Lea, Flood 2014).
 const fn finalise(value: u64) -> u64 {
     let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,5 @@
-//! Grades certificates: why one is due, whether an issued one has a fault, and which one to serve.
+//! Grades certificates: why a successor is due, whether an issued certificate has a fault, and which certificate to
+//! serve.
 
 use core::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::template::Template;
 use crate::time::UnixTime;
 
 /// The time from which a certificate is due: a point in the policy's window of its lifetime, notAfter at the latest.
-/// Drawn from `seed` and fingerprint, so that every start and every tool computes the same point.
+/// Computed from `seed` and fingerprint, so that every start and every tool gets the same point.
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
@@ -29,7 +30,7 @@ pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>)
 /// Grades certificates at one moment, by template and policy, and compares them with the served one.
 pub(crate) struct Judge<'a> {
     pub(crate) facts: &'a Checkpoint,
-    /// The earlier of the local clock and the API server's: a certificate is expired only if it is so by both.
+    /// The earlier of the local clock and the API server's: a certificate has expired only if it has by both.
     pub(crate) earliest: UnixTime,
     /// The later of the two clocks: notBefore and rotation point have passed if they have by either.
     pub(crate) latest: UnixTime,
@@ -46,7 +47,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 enum Grade {
     Expired,
     Provisional,
-    /// The common name differs from the template's: served since before the template changed, or never to be served.
+    /// The common name differs from the template's. The machine serves such a certificate only if it did so before the
+    /// template changed.
     Foreign,
     /// Lacks names that the template requests.
     Unsatisfying,
@@ -70,8 +72,8 @@ impl Judge<'_> {
         reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
 
-    /// The fault of an issued certificate, by what was `requested`: if the template has changed since, the signer is
-    /// not to blame. `valid` is the certificate that is served, if it is valid.
+    /// The fault of an issued certificate, by the template of its request: if the template has changed since, the
+    /// signer is not to blame. `valid` is the served certificate, if it is valid.
     pub(crate) fn fault(
         &self,
         issued: &Certificate,
@@ -87,15 +89,15 @@ impl Judge<'_> {
         } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
         } else if issued.provisional || self.is_past_rotation_point(issued) {
-            // A provisional certificate is due by definition.
+            // A bootstrap credential is due at once, so it is no success for a signer to return one.
             Some(Failure::AlreadyDue)
         } else {
             None
         }
     }
 
-    /// The slot for a new certificate; `None`: do not take it. A certificate that is not valid yet never displaces a
-    /// valid one, and waits only if it is good.
+    /// The slot for a new certificate; `None` if the machine must not take it. A certificate that is not valid yet
+    /// never displaces a valid one, and waits only if it is good.
     pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
         let displaces_valid = self.facts.certificate.as_ref().is_some_and(|held| !self.is_expired(held));
         if displaces_valid && !self.has_begun(new) {
@@ -121,7 +123,8 @@ impl Judge<'_> {
             Grade::Good => true,
             // A certificate of our own, however imperfect, beats none, a borrowed one and another party's.
             Grade::Unsatisfying | Grade::Due if held_grade() <= Grade::Foreign => true,
-            // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer again.
+            // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer
+            // again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
                 let lasts = |held: &Certificate| new.validity.not_after() >= held.validity.not_after();
                 grade >= held_grade() && held.is_none_or(lasts)

@@ -2,18 +2,17 @@
 //!
 //! [`RotationMachine`] decides *whether and when* to request a new certificate from a signer, and which
 //! certificate to serve. It owns no clock, no randomness, no key, no file, no socket and no thread:
-//! facts go in ([`Event`]), duties come out ([`Action`]), and one deadline is the time of the next [`Event::Tick`].
+//! events go in ([`Event`]), actions for the driver come out ([`Action`]), and one deadline is the time of the next
+//! [`Event::Tick`].
 //!
 //! # The run loop
 //!
-//! A driver's loop passes an event to the machine, carries out at most four actions, and sleeps until the deadline. This loop
-//! is complete except for signer, disk and clock, which it simulates:
+//! A driver's loop passes an event to the machine, carries out at most four actions, and sleeps until the deadline.
+//! This loop is complete except for signer, disk and clock, which it simulates:
 //!
 //! ```
-//! use std::collections::VecDeque;
-//! use std::sync::Arc;
-//! use std::time::Duration;
-//! use perennial::{Action, Certificate, Event, Fingerprint, Instant, Now, RotationMachine, Setup, Template, UnixTime, Validity};
+//! use std::collections::VecDeque; use std::sync::Arc; use std::time::Duration; use perennial::{Action, Certificate,
+//! Event, Fingerprint, Instant, Now, RotationMachine, Setup, Template, UnixTime, Validity};
 //!
 //! let template = Arc::new(Template::node("worker-1"));
 //! let mut now = Now { instant: Instant::from_millis(0), unix: UnixTime::from_secs(1_767_225_600) };
@@ -83,8 +82,8 @@
 //! backoff and timeouts monotonic. Suspend and clock steps are noticed within [`Policy::max_sleep`].
 //!
 //! A wall clock may be wrong. The machine also uses the API server's clock ([`Event::ServerDated`]) once three readings
-//! in a row agree: a certificate is valid if it is valid by either clock, and due once it is due by either. So the server's
-//! clock delays nothing and makes nothing expire.
+//! in a row agree: a certificate is valid if it is valid by either clock, and due once it is due by either. So the
+//! server's clock delays nothing and makes nothing expire.
 //!
 //! # Map
 //!
@@ -94,7 +93,8 @@
 //! | `machine/absorb.rs` | how each event changes the state |
 //! | `machine/settle.rs`, `machine/write.rs`, `machine/deadline.rs` | the actions that follow: requests, writes, the deadline |
 //! | `machine/view.rs` | the machine as observers see it |
-//! | `event.rs`, `action.rs`, `outcome.rs` | facts in, duties out, decisions for observers |
+//! | `machine/alike.rs` | a hash by which a model checker compares machines (feature `hash-at`) |
+//! | `event.rs`, `action.rs`, `outcome.rs` | events in, actions out, decisions for observers |
 //! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
 //! | `certificate.rs`, `template.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |

@@ -1,5 +1,5 @@
-//! The machine. Each event is absorbed into the facts; then the machine settles: whether a certificate is due, and
-//! which actions follow.
+//! The machine. It absorbs each event into its facts, and then settles: decides whether a certificate is due, and which
+//! actions follow.
 
 mod absorb;
 #[cfg(feature = "hash-at")]
@@ -74,7 +74,7 @@ impl RotationMachine {
         self.facts.clone()
     }
 
-    /// The machine that this checkpoint was taken of.
+    /// Rebuilds a machine from its checkpoint.
     pub const fn restore(checkpoint: Checkpoint) -> Self {
         Self { facts: checkpoint }
     }
@@ -99,8 +99,8 @@ impl RotationMachine {
     }
 
     /// The record of the last request, for [`Setup::pending`] after a restart; `None` before the first request. The
-    /// driver makes it durable, with the pending key, before it carries out a [`SubmitCsr`](crate::Action::SubmitCsr),
-    /// after a refusal, and after a change of the policy.
+    /// driver makes the record durable, with the pending key, before it carries out a
+    /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
         self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
     }
@@ -113,7 +113,7 @@ impl RotationMachine {
         self.reconsider_refusal();
     }
 
-    /// Forgets a refusal if the template has changed since: the signer may issue for the new one.
+    /// Forgets a refusal if the template has changed since the last request: the signer may issue for the new template.
     fn reconsider_refusal(&mut self) {
         if self.facts.template.is_some() && self.is_superseded() {
             self.facts.pacing.forget_refusal();

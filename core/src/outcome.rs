@@ -1,4 +1,5 @@
-//! Decisions of the machine, for observers: no log, metric or report has to compare machines before and after an event.
+//! Decisions of the machine, for observers. Logs, metrics and reports need not compare the machine before and after an
+//! event.
 
 use alloc::sync::Arc;
 
@@ -22,7 +23,7 @@ pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
     #[default]
     Ignored,
-    /// The event changed a fact. Further outcomes follow if it led to a decision.
+    /// The machine has taken note of the event. Further outcomes follow if the event led to a decision.
     Noted,
     /// The issued certificate was taken. Ends the request.
     Accepted {
@@ -43,8 +44,8 @@ pub enum Outcome {
         /// The fault.
         failure: Failure,
     },
-    /// The issued certificate was as requested, but not taken: the template has changed since. Ends the request without
-    /// a failure.
+    /// The issued certificate was as requested, but the machine did not take it: the template has changed since. Ends
+    /// the request without a failure.
     Unwanted {
         /// The request.
         id: RequestId,
@@ -101,8 +102,8 @@ pub enum Outcome {
         /// The certificate that was served until now, valid or expired.
         replaced: Option<Arc<Certificate>>,
     },
-    /// The waiting certificate was dropped: it has expired or, after a change of the template, is worse than the served
-    /// one.
+    /// The waiting certificate was dropped: it has expired, or is worse than the served one, as after a change of the
+    /// template.
     Dropped,
     /// A certificate became due, or is due for another reason than before.
     BecameDue(Reason),
@@ -111,7 +112,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The failure, if this outcome ends an attempt without a certificate or with a faulty one. Each attempt fails at
+    /// The failure of the attempt that this outcome ends: no certificate, or one with a fault. Each attempt fails at
     /// most once.
     pub const fn failure(&self) -> Option<Failure> {
         match self {

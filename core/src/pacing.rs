@@ -14,7 +14,7 @@ use crate::time::{Instant, Now, UnixTime, millis};
 /// The earlier requests of this identity, as far as they delay the next one: backoff, spacing and submission budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestPacing {
-    /// Failures of the same kind in a row.
+    /// The number of failures in a row of the kind of `last_failure`: refusals, or other failures.
     pub failures: u32,
     /// The last failure. `None` after a success, and after a change that makes the failure irrelevant.
     pub last_failure: Option<Failure>,
@@ -22,12 +22,13 @@ pub struct RequestPacing {
     pub retry_at: Instant,
     /// Spacing: no request is submitted before this instant. Zero: no request was submitted yet.
     pub spaced_at: Instant,
-    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission moves it by one refill.
+    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission delays it by one
+    /// refill.
     pub budget_whole_at: Instant,
 }
 
-/// How urgent a submission is. Independent of the quality of a certificate, which [`Judge`](crate::judge::Judge)
-/// grades: a refused certificate may be flawless, and is replaced urgently.
+/// How urgent a submission is. Differs from the quality of the certificate, which [`Judge`](crate::judge::Judge)
+/// grades: a certificate that a server refused may be flawless, and is replaced urgently.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
     /// The certificate is missing, unusable or about to expire: the submission may take the last token.
@@ -78,6 +79,7 @@ impl RequestPacing {
         [retry_at, spaced_at, budget_whole_at].map(|at| at.since(now)).hash(state);
     }
 
+    /// Takes a token for a submission, and starts the spacing.
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
         self.spaced_at = now.after(policy.spacing());
         // A bucket that has been full for a while still holds no more than its size: count from now.
@@ -100,10 +102,10 @@ impl RequestPacing {
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
-    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves one
-    /// more attempt before the certificate expires. Without a valid certificate, which a step of the wall clock may lead
-    /// to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except after a
-    /// refusal.
+    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves
+    /// one more attempt before the certificate expires. Without a valid certificate, which a step of the wall clock may
+    /// lead to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except
+    /// after a refusal.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let latest = match left {
             Some(left) => now.after(left / 2),
@@ -158,7 +160,8 @@ impl RequestPacing {
         self.retry_at = Instant::default();
     }
 
-    /// The record of the last request for a restart, if there was a request. Times are by the wall clock.
+    /// The record of the last request, from which a restart continues; `None` before the first request. Times are by
+    /// the wall clock.
     pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
         // One of the two spans is zero: `at` lies ahead or behind.
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
@@ -173,7 +176,7 @@ impl RequestPacing {
     }
 
     /// The pacing after a restart, from a record by [`remember`](Self::remember). The wall clock may have been wrong
-    /// then or may be wrong now, so each wait is at most as long as the policy's longest.
+    /// when the record was made or may be wrong now, so each wait is at most as long as the policy's longest.
     pub(crate) fn resume(policy: &Policy, pending: &Pending, now: Now) -> Self {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         let mut pacing = Self {

@@ -1,12 +1,12 @@
-//! The key in the pending slot: whether the next request may use it again.
+//! The pending key, which is that of the last request: whether the next request may use it again.
 
 use alloc::sync::Arc;
 
 use crate::action::Key;
 use crate::template::Template;
 
-/// The key in the pending slot: the template it was last used for, and whether a retry may use it again. The name of a
-/// request object is derived from the key, so that a retry with the same key finds the same object.
+/// The use of the pending key: the template of the last request, and whether a retry may use the key again. The name of
+/// a request object is derived from the key, so that a retry with the same key finds the same object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PendingKey {
     /// No request was submitted yet.
@@ -42,6 +42,7 @@ impl PendingKey {
         if self.template() == Some(wanted) { self.key() } else { Key::New }
     }
 
+    /// Requires a new key for the next request.
     pub(crate) fn spend(&mut self) {
         if let Self::Usable(template) = self {
             *self = Self::Spent(template.clone());

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::time::millis;
 
-/// A range of fractions in permille, of which jitter chooses one.
+/// A range of fractions in permille, from which jitter chooses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     from: u16,
@@ -125,7 +125,7 @@ impl Backoff {
         Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
     }
 
-    /// Clamps to the first failure count whose backoff has reached the cap.
+    /// Clamps `failures` to the first count whose wait has reached the cap: from there on all waits are alike.
     #[cfg(feature = "hash-at")]
     pub(crate) fn no_longer_after(&self, failures: u32) -> u32 {
         let at_cap = (0..failures).find(|fewer| self.unjittered(*fewer) == self.cap);
@@ -133,7 +133,8 @@ impl Backoff {
     }
 }
 
-/// The submission budget: a token bucket that starts full. Each submission takes a token.
+/// The submission budget: a token bucket that starts full. Each submission takes a token, and one token is refilled at
+/// a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budget {
     size: u32,
@@ -164,7 +165,7 @@ impl Budget {
         self.refill
     }
 
-    /// The time in which an empty bucket fills up.
+    /// The time in which an empty bucket becomes full.
     pub(crate) const fn whole(&self) -> Duration {
         self.refill_of(self.size)
     }
@@ -193,7 +194,7 @@ pub struct Policy {
     pub request_timeout: Duration,
     /// The least time between two submissions.
     pub spacing: Duration,
-    /// The number of submissions over time. No event overrules it.
+    /// The limit of submissions over time. No event overrules it.
     pub budget: Budget,
     /// Backoff after outages: network errors, timeouts, throttling and every other failure that is no refusal.
     pub transient: Backoff,
@@ -201,7 +202,7 @@ pub struct Policy {
     pub refused: Backoff,
     /// Backoff between attempts to make a certificate durable. A write without a reply is repeated after the cap.
     pub write: Backoff,
-    /// The longest sleep, within which suspend and steps of the wall clock are noticed.
+    /// The longest sleep: the machine notices suspend and steps of the wall clock within this time.
     pub max_sleep: Duration,
     /// True: every attempt has a new key, and so a new request object, as in client-go. False: a retry uses the same
     /// key, and the signer sees one request however long approval takes.
@@ -235,10 +236,10 @@ impl Policy {
         }
     }
 
-    /// A policy for certificates of this lifetime, counted from issue. From five hours on it is the default policy.
-    /// Below, the default's waits for approval and outages would outlast the certificate, so that each wait is a
-    /// fraction of the lifetime instead. The tenth of the lifetime after the window leaves time for one request that is
-    /// never answered and one that is, and the budget has a token for each.
+    /// A policy for certificates of this lifetime, counted from issue. From five hours on, it is the default policy.
+    /// For shorter lifetimes, the default's waits for approval and in outages would outlast the certificate, so each
+    /// wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, leaves time for a request
+    /// that is never answered and for one that is, and the budget has a token for each.
     ///
     /// The policy's [`shortest_lifetime`](Self::shortest_lifetime) is at most `lifetime`, if that is 2 ms or more. The
     /// backoff of writes is the default's: disks are no faster for short-lived certificates.
@@ -282,7 +283,8 @@ impl Policy {
         new_key_per_attempt: false,
     };
 
-    /// The most submissions in any period of length `span`, whatever happens: the load that a signer must be ready for.
+    /// The most submissions in any period of length `span`, whatever the events: the load for which a signer must be
+    /// sized.
     pub fn submissions_within(&self, span: Duration) -> u64 {
         let by_budget = u64::from(self.budget.size).saturating_add(millis(span) / millis(self.budget.refill));
         // The first submission of the period waits for no spacing.
@@ -291,9 +293,9 @@ impl Policy {
     }
 
     /// The shortest lifetime, counted from issue, for which every rotation with a healthy signer happens inside the
-    /// window: the budget has regained a token before the next request. For a signer that backdates notBefore, which
-    /// brings the rotation point nearer to the issue, add the time by which it backdates.
-    /// [`for_lifetime`](Self::for_lifetime) has policies for shorter lifetimes.
+    /// window: the budget has regained a token before the next request. If the signer backdates notBefore, which brings
+    /// the rotation point nearer to the issue, add that time. [`for_lifetime`](Self::for_lifetime) has policies for
+    /// shorter lifetimes.
     pub fn shortest_lifetime(&self) -> Duration {
         let pace = millis(self.budget.refill.max(self.spacing()));
         Duration::from_millis(pace.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
@@ -308,7 +310,7 @@ impl Default for Policy {
     }
 }
 
-/// A part of a policy that is out of range. Nothing was built.
+/// A value of a policy that is out of range. The constructor has returned no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyError {
     /// A window that ends before it begins.

@@ -21,11 +21,11 @@ pub struct ServerClock {
 }
 
 impl ServerClock {
-    /// Takes in a reading: the server's clock shows `shown` at `now`. Returns whether the estimate changed.
+    /// Adds a reading: the server's clock showed `shown` at `now`. Returns whether the estimate changed.
     pub(crate) fn read(&mut self, shown: UnixTime, now: Instant) -> bool {
         let origin = shown.before(since_origin(now));
         let before = *self;
-        // Compared with the first reading of the row: small differences in one direction must not add up.
+        // Compare with the first reading of the row: small differences in one direction must not add up.
         if self.agreeing > 0 && apart(origin, self.origin) <= AGREEMENT {
             self.agreeing = self.agreeing.saturating_add(1).min(ENOUGH);
         } else {

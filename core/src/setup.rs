@@ -21,15 +21,15 @@ pub struct Setup {
     pub signer: SignerStatus,
     /// The identity wanted. `None`: there is nothing to request yet.
     pub template: Option<Arc<Template>>,
-    /// The certificate found in the store. With a signer, a certificate whose common name differs from the template's is
-    /// neither served nor used to submit requests, unless it is provisional.
+    /// The certificate found in the store. With a signer, the machine neither serves a certificate whose common name
+    /// differs from the template's nor uses it to submit requests, unless it is provisional.
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
     /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and no certificate has been taken
     /// since.
     pub rotate_now: bool,
-    /// The record of an earlier run, whose key is in the pending slot.
+    /// The record of the last request of an earlier run. The driver has loaded the record's key as the pending key.
     pub pending: Option<Pending>,
 }
 
@@ -37,9 +37,9 @@ pub struct Setup {
 /// makes it durable before each submission. Times are by the wall clock, since monotonic clocks end with a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pending {
-    /// The identity that the last request was for.
+    /// The template of the last request.
     pub template: Arc<Template>,
-    /// The key for a retry: [`Key::New`] if the key in the pending slot is spent.
+    /// The key for a retry: [`Key::New`] if the pending key may not be used again.
     pub key: Key,
     /// When the last request was submitted.
     pub submitted: UnixTime,

@@ -3,7 +3,8 @@
 use crate::event::{Failure, RequestId};
 use crate::time::{Instant, UnixTime};
 
-/// Why a certificate is due. Ordered by urgency: of several reasons the smallest, the most urgent one, counts.
+/// Why a certificate is due. Ordered by urgency: if several reasons apply, the machine reports the smallest, which is
+/// the most urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -40,7 +41,7 @@ impl Reason {
         self.words().0
     }
 
-    /// For people: a phrase that completes "a new certificate is wanted because …".
+    /// A phrase for people, which completes "a new certificate is wanted because …".
     pub const fn describe(self) -> &'static str {
         self.words().1
     }
@@ -66,13 +67,13 @@ pub enum State {
     NotEnabled,
     /// There is no template, so nothing to request.
     NoTemplate,
-    /// A certificate is due, and the identity to request it with does not exist yet
+    /// A certificate is due, and the identity that would authenticate the request does not exist yet
     /// ([`SignerStatus::NotReady`](crate::SignerStatus::NotReady)).
     NoIdentity {
         /// Why a certificate is due.
         reason: Reason,
     },
-    /// No certificate is due until the rotation point of the current one.
+    /// No certificate is due before the rotation point of the served or, if there is one, the waiting certificate.
     Scheduled {
         /// The rotation point.
         rotate_at: UnixTime,
@@ -92,7 +93,7 @@ pub enum State {
         reason: Reason,
         /// When the next request is submitted.
         until: Instant,
-        /// Failures of the same kind, refusals or others, in a row.
+        /// The number of failures in a row of the kind of `last`: refusals, or other failures.
         failures: u32,
         /// The last failure.
         last: Failure,

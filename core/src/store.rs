@@ -25,7 +25,7 @@ use core::fmt;
 
 use crate::time::UnixTime;
 
-/// The entries that the driver found in the directory.
+/// The entries of the directory, as the driver has listed them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing(pub Vec<Entry>);
 
@@ -60,14 +60,14 @@ impl Listing {
         self.entry(name).map(|entry| entry.kind)
     }
 
-    /// The regular file with this name, or the one in the directory that the link with this name leads to.
+    /// The regular file with this name, or the regular file in the directory to which the link with this name leads.
     pub fn file_behind(&self, name: &str) -> Option<&str> {
         let entry = self.entry(name)?;
         let file = entry.target.as_deref().map_or(Some(entry), |target| self.entry(target))?;
         (file.kind == Kind::File).then_some(file.name.as_str())
     }
 
-    /// This name if no entry has it, else this name with the first free number from 2 on.
+    /// This name if no entry has it; otherwise this name with the first free number from 2 on.
     fn unused(&self, name: &str) -> String {
         let mut unused = String::from(name);
         let mut count = 1_u32;
@@ -146,8 +146,8 @@ pub struct Plan {
 
 impl Plan {
     /// The clean-up if only the first `done` steps succeeded; empty once readers may find the new pair. The driver
-    /// stops at the first clean-up step that fails: a rename may report an error although it was done; then the link is
-    /// not there to be removed, and the file that it leads to must stay.
+    /// stops at the first clean-up step that fails. A rename may report an error although it was carried out: then the
+    /// link has its final name, its removal fails, and the file behind the link must stay.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let mut undo = Vec::new();
@@ -155,12 +155,13 @@ impl Plan {
         for step in done.iter().rev() {
             match step {
                 FileOp::CreateNew { name } | FileOp::Symlink { name, .. } | FileOp::Link { name, .. } => {
-                    // A new file that got its final name meanwhile is removed by that.
+                    // If a later step gave a new file its final name, that name is removed.
                     let name = named.filter(|(from, _)| *from == name).map_or(name, |(_, to)| to);
                     undo.push(FileOp::Remove { name: name.clone() });
                 }
                 FileOp::Rename { from, to } if self.links_to(to) => named = Some((from, to)),
-                // Any other rename puts something in use: readers may have found it.
+                // Any other rename puts a file or link in use, which readers may have found, or quarantines an entry.
+                // Neither is undone, nor are the steps before.
                 FileOp::Rename { .. } => break,
                 FileOp::Sync { .. } | FileOp::SyncDir | FileOp::Remove { .. } => {}
             }
@@ -168,7 +169,7 @@ impl Plan {
         undo
     }
 
-    /// Whether this plan makes a link to `name`: the name of a new file that is not in use before its link is.
+    /// Whether this plan makes a link to `name`. A file of this name is not in use before the link is.
     fn links_to(&self, name: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
@@ -196,14 +197,14 @@ impl Layout {
         format!("{}-current.pem", self.prefix)
     }
 
-    /// The names under which the pair in use may be found, best first: `PREFIX-current.pem`, then `PREFIX-updated.pem`,
-    /// which an interrupted update leaves. If neither holds a pair that has not expired, try [`Layout::others`].
+    /// The names that may lead to the pair in use, best first: `PREFIX-current.pem`, then `PREFIX-updated.pem`, which
+    /// an interrupted update leaves. If neither leads to a pair that has not expired, try [`Layout::others`].
     pub fn sources(&self, listing: &Listing) -> Vec<Source> {
         let bundle = |name| listing.kind(name).is_some().then(|| Source::Bundle(name.into()));
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
     }
 
-    /// The regular files that `PREFIX-current.pem` and `PREFIX-updated.pem` are or lead to.
+    /// The regular files in use: each of `PREFIX-current.pem` and `PREFIX-updated.pem`, or the file behind the link.
     pub fn in_use<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
         [self.current(), self.updated()].iter().filter_map(|name| listing.file_behind(name)).collect()
     }
@@ -266,8 +267,8 @@ impl Layout {
         steps
     }
 
-    /// The name of the link that an update renames to `PREFIX-current.pem`: `PREFIX-updated.pem`. Exists for a moment,
-    /// and after an interrupted update.
+    /// The name of the link that an update renames to `PREFIX-current.pem`: `PREFIX-updated.pem`. An entry has this
+    /// name for a moment during an update, and after an interrupted one.
     pub fn updated(&self) -> String {
         format!("{}-updated.pem", self.prefix)
     }
@@ -281,7 +282,7 @@ impl Layout {
             *now = UnixTime::from_millis(now.as_millis().wrapping_add(1));
             let time = format!("{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
             let name = format!("{}-{time}.pem", self.prefix);
-            // With suffixes, too: a leftover by such a name would be in the way of a later step.
+            // Check the suffixes, too: a leftover of such a name would be in the way of a later step.
             let is_taken = |suffix: &str| listing.kind(&format!("{name}{suffix}")).is_some();
             if !["", NEW, LINK, BAD].into_iter().any(is_taken) {
                 return name;
@@ -294,9 +295,9 @@ impl Layout {
         format!("{}-pending.json", self.prefix)
     }
 
-    /// Replaces the pending record: a crash leaves the old record or the new one. An old record that cannot be read is
-    /// replaced like any other, since its key was never certified. A directory, pipe or device with that name is
-    /// renamed (`.bad`) before the new record takes the name.
+    /// Replaces the pending record: a crash leaves the old record or the new one. An old record is replaced even if it
+    /// cannot be read, since its key has no certificate yet. A directory, pipe or device with that name is renamed
+    /// (`.bad`) before the new record takes the name.
     pub fn remember(&self, listing: &Listing) -> Plan {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
@@ -307,7 +308,7 @@ impl Layout {
     }
 }
 
-/// Creates a file that gets its name only once its contents are complete and synced.
+/// Creates a file under a temporary name, and gives the file its name once its contents are complete and synced.
 fn create(name: &str) -> [FileOp; 3] {
     let new = format!("{name}{NEW}");
     [

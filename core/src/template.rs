@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use crate::certificate::Certificate;
 
-/// The identity wanted: subject and subject alternative names.
+/// The identity that a certificate must have: subject and subject alternative names.
 ///
 /// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
 /// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity.
@@ -86,8 +86,8 @@ impl Template {
     }
 }
 
-/// Whether two DNS names are the same name: without regard to the case of ASCII letters (RFC 4343 §2) and to one
-/// trailing dot, which marks an absolute name and is no part of it.
+/// Whether two DNS names are equal. Ignores the case of ASCII letters (RFC 4343 §2), and one trailing dot, which marks
+/// an absolute name and is no part of the name.
 pub fn same_dns_name(a: &str, b: &str) -> bool {
     relative(a).eq_ignore_ascii_case(relative(b))
 }

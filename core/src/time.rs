@@ -1,8 +1,8 @@
-//! Two clocks, one value.
+//! The two clocks, as values.
 //!
-//! Rotation points are wall-clock facts: X.509 validity is written in UTC. Backoff and timeouts are
-//! spans, and must not stretch when the wall clock is set back, so they are monotonic. A driver
-//! reads both clocks together and hands them over as one [`Now`]; the core reads neither.
+//! Rotation points are times of the wall clock: X.509 validity is written in UTC. Backoff and timeouts are
+//! spans of the monotonic clock, which must not stretch if the wall clock is set back. A driver
+//! reads both clocks together and passes them as one [`Now`]; the core reads neither.
 
 use core::fmt;
 use core::time::Duration;
@@ -115,9 +115,9 @@ impl fmt::Display for UnixTime {
 /// Both clocks, read together by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Now {
-    /// The monotonic clock: paces backoff, timeouts and the submission budget.
+    /// The monotonic clock: measures backoff, timeouts and the submission budget.
     pub instant: Instant,
-    /// The wall clock: decides validity and the rotation point.
+    /// The wall clock: measures validity and the rotation point.
     pub unix: UnixTime,
 }
 

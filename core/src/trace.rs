@@ -88,7 +88,7 @@ impl Display for Event {
     }
 }
 
-/// Shows window, budget, spacing and timeout: enough to distinguish two policies of one operator.
+/// Shows window, budget, spacing and timeout, by which an operator distinguishes policies.
 impl Display for Policy {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { window, request_timeout, spacing, budget, .. } = self;

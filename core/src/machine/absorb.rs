@@ -1,4 +1,4 @@
-//! Absorbing events: how each one changes the facts. The actions that follow are settled afterwards.
+//! Absorbing events: how each event changes the machine's facts. Settling decides afterwards which actions follow.
 
 use alloc::sync::Arc;
 use core::mem;
@@ -63,7 +63,7 @@ impl RotationMachine {
         let old = mem::replace(&mut self.facts.policy, policy);
         let new = &self.facts.policy;
         self.facts.pacing.change_policy(&old, new, now.instant);
-        // As with a backoff under way: the next write is no later than the longest wait of the new policy from now on.
+        // Like a backoff under way, the wait for the next write is shortened to the longest wait of the new policy.
         if let Some(write) = &mut self.facts.unwritten {
             let longest = at_least_a_millisecond(new.write.cap().max(new.write.longest()));
             write.again_at = write.again_at.min(now.instant.after(longest));
@@ -102,7 +102,7 @@ impl RotationMachine {
             Some(failure) => self.failed(failure, None, since, now),
             None => self.facts.pacing.forget_failures(),
         }
-        // Another request with this key would find the same request object, and its certificate, again.
+        // The next request with this key would find this request object, and its certificate, again.
         self.facts.pending_key.spend();
         outcome
     }
@@ -118,8 +118,8 @@ impl RotationMachine {
         Outcome::Failed { id, failure }
     }
 
-    /// The store now holds another certificate. The machine takes over a better one, lets one that is not valid yet
-    /// wait, and overwrites a worse one.
+    /// The store now holds another certificate. The machine takes over a certificate that is no worse than the served
+    /// one, lets a good one that is not valid yet wait, and otherwise writes the served one again.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
             // The store holds the served certificate: a write of it that was owed is done.

@@ -1,4 +1,4 @@
-//! Hashing a machine by its future, so that a model checker recognises states that behave alike.
+//! Hashing a machine by its future behaviour, so that a model checker recognises equivalent states.
 
 use core::hash::{Hash, Hasher};
 
@@ -12,8 +12,8 @@ impl RotationMachine {
     /// not at all.
     ///
     /// Two machines of one policy and seed with like certificates and equal hashes behave alike, each by its own
-    /// clocks, but for jitter, which is drawn from ids and fingerprints. For a model checker the passing of time alone
-    /// makes no new state.
+    /// clocks, except for jitter, which is computed from ids and fingerprints. So time that passes makes no new state
+    /// for a model checker, unless a wait ends.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         // Every field by name: a new field breaks this build and is not forgotten.
         let Checkpoint {

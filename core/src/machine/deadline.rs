@@ -17,7 +17,7 @@ impl RotationMachine {
     /// The deadline that follows from the facts.
     pub(super) fn next_look(&self, now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
-        // Without template, signer and waiting certificate nothing but a write depends on time.
+        // Without template or signer, and without a waiting certificate, only a write depends on time.
         if !self.is_enabled() && self.facts.waiting.is_none() {
             return write;
         }

@@ -14,11 +14,12 @@ use crate::state::Reason;
 use crate::time::{Instant, Now};
 
 impl RotationMachine {
-    /// Adds the actions that follow from the facts, and sets the next deadline. `was_due` is the reason before the
-    /// event.
+    /// Adds the actions that follow from the facts, and sets the next deadline. `was_due` is the reason why a
+    /// certificate was due before the event.
     ///
-    /// The order matters. A request that has timed out ends before another can be submitted. The waiting certificate
-    /// takes its turn before anything is judged by the served one. Waits are shortened before a request is considered.
+    /// The order matters. A request that has timed out ends before the next one can be submitted. The waiting
+    /// certificate takes its turn before the served certificate is judged. Waits are shortened before a request is
+    /// considered.
     pub(super) fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
         actions.outcomes.turn = self.take_turn(now);
@@ -47,8 +48,8 @@ impl RotationMachine {
         }
     }
 
-    /// Keeps a request in flight if the rotation point has moved behind it: the wall clock was set back, or the policy
-    /// changed.
+    /// Keeps a request for a rotation in flight if its rotation point lies in the future again: the wall clock was set
+    /// back, or the policy changed.
     fn still_rotating(&self) -> Option<Reason> {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
     }
@@ -103,6 +104,7 @@ impl RotationMachine {
         }
     }
 
+    /// Submits a request for the template now.
     fn submit(&mut self, now: Now, actions: &mut Actions) {
         let Some(wanted) = self.facts.template.clone() else { return };
         let id = self.take_id();
@@ -121,7 +123,7 @@ impl RotationMachine {
         let took = now.instant.since(since);
         let is_valid = self.certificate_at(now.unix).is_some();
         let certificate = self.facts.certificate.as_ref().map_or(0, |served| served.fingerprint.prefix());
-        // The next id is new for each attempt, so that each wait is drawn anew.
+        // The next id differs for each attempt, so that each wait has its own jitter.
         let draw = mix(self.facts.seed, certificate, self.facts.next_id.get());
         let failed = Failed { failure, retry_after, took, is_valid };
         self.facts.pacing.failed(&self.facts.policy, failed, draw, now.instant);

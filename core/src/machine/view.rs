@@ -1,4 +1,4 @@
-//! Accessors: state, certificates and settings of the machine.
+//! Accessors: the machine's state, certificates and settings.
 
 use alloc::sync::Arc;
 
@@ -37,7 +37,8 @@ impl RotationMachine {
         }
     }
 
-    /// The certificate to serve at `unix`, by that clock alone: `None` once it has expired.
+    /// The served certificate, unless it has expired at `unix`. Ignores the API server's clock; see
+    /// [`valid_by_either_clock`](Self::valid_by_either_clock).
     pub fn certificate_at(&self, unix: UnixTime) -> Option<&Arc<Certificate>> {
         self.facts.certificate.as_ref().filter(|certificate| !certificate.validity.expired(unix))
     }
@@ -53,13 +54,15 @@ impl RotationMachine {
         self.facts.server_clock.time(now.instant)
     }
 
-    /// The clocks that certificates are judged by, the earlier one first: the local wall clock and the API server's. Both
-    /// are the local clock while the server's is not known, or differs by no more than ten seconds.
+    /// The two wall-clock times by which the machine judges certificates, the earlier first: that of the local clock
+    /// and that of the API server's. Both are the local time while the server's is not known, or differs by no more
+    /// than ten seconds.
     pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
         self.facts.server_clock.and_local(now)
     }
 
-    /// The served certificate, expired or not: the wall clock may yet step back.
+    /// The served certificate, expired or not. The machine keeps an expired certificate, since the wall clock may step
+    /// back.
     pub const fn certificate(&self) -> Option<&Arc<Certificate>> {
         self.facts.certificate.as_ref()
     }

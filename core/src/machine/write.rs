@@ -1,4 +1,5 @@
-//! Writes: ordered until the driver confirms that a certificate is durable, independently of requests.
+//! Writes: the machine orders a write until the driver confirms that the certificate is durable, independently of
+//! requests.
 
 use core::time::Duration;
 
@@ -22,12 +23,12 @@ impl RotationMachine {
     }
 
     pub(super) fn written(&mut self, id: RequestId, now: Now) -> Outcome {
-        // Also after a `WriteFailed`: a write that reported an error may have become durable.
+        // Counts even after a `WriteFailed`: a write that reported an error may have become durable.
         let Some(Unwritten { slot, .. }) = self.facts.unwritten.take_if(|write| write.id == id) else {
             return Outcome::Ignored;
         };
-        // The waiting certificate is written after the served one: whether it is durable is not recorded, and a second
-        // write costs little.
+        // Write the waiting certificate next: the machine does not record whether that one is durable already, and a
+        // second write costs little.
         if slot == Slot::Served && self.facts.waiting.is_some() {
             let id = self.take_id();
             self.owe_write(id, Slot::Waiting, now);

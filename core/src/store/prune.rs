@@ -52,7 +52,8 @@ impl Layout {
         Plan { steps: left.map(|entry| FileOp::Remove { name: entry.name.clone() }).collect() }
     }
 
-    /// True for perennial's own temporaries: `*.new` files and `*.link` symlinks. No other program uses such names.
+    /// True for perennial's own temporaries: `*.new` files and `*.link` symlinks of this prefix. No other program is
+    /// known to use such names.
     fn is_unfinished(&self, Entry { name, kind, .. }: &Entry) -> bool {
         match kind {
             Kind::File => name.strip_suffix(NEW).is_some_and(|name| self.is_dated(name) || name == self.pending()),

@@ -10,6 +10,7 @@ use crate::time::UnixTime;
 /// The number of dated files that a start reads at most. Bounds the time of a start in a directory that is never
 /// pruned.
 const MOST_DATED: usize = 1000;
+/// The form of the time in a dated name: digits and hyphens.
 const TIME: &str = "0000-00-00-00-00-00-000";
 
 /// A pair that was found in the directory.
@@ -33,7 +34,7 @@ impl Layout {
         dated.chain(pair.then_some(Source::Pair { certificate, key })).collect()
     }
 
-    /// Whether the directory has an entry of this certificate: the name of a pair, valid or not, or a pending record.
+    /// Whether the directory has a file of this certificate: a pair, valid or not, or a pending record.
     pub fn is_used(&self, listing: &Listing) -> bool {
         let record = listing.kind(&self.pending()).is_some();
         record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
@@ -59,6 +60,7 @@ impl Layout {
         dated
     }
 
+    /// Whether this is a dated name of this prefix, with or without milliseconds.
     pub(super) fn is_dated(&self, name: &str) -> bool {
         let time = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('-'));
         let time = time.and_then(|rest| rest.strip_suffix(".pem"));
@@ -67,7 +69,7 @@ impl Layout {
         time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
-    /// True for the names that only files with a key of this certificate have.
+    /// True for a name under which only a file with a private key of this certificate is stored.
     pub fn is_ours(&self, name: &str) -> bool {
         let is_link = name == self.current() || name == self.updated();
         is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
