@@ -7,8 +7,8 @@ mod run;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use perennial::Window;
 
+use crate::timing::Timing;
 pub(crate) use observe::{Observe, Replay};
 pub(crate) use run::{Proxy, Run, Which};
 
@@ -52,10 +52,10 @@ pub(crate) enum Command {
 /// Show the certificates of a certificate directory, and when they will be rotated
 ///
 /// Reads the directory and changes nothing. `perennial run` computes the same rotation point if it has the
-/// same --policy and --rotation-window, since the point depends on the certificate alone. Also shown are a
-/// request without a certificate yet (its name, its age and, after a refusal, the time of the next request),
-/// the previous pairs, and problems with what to do about them. The serving certificate, kubelet-server, is
-/// shown if it has any file. With --kubeconfig, the API server of `run` is shown too: its URL, the CAs that
+/// same flags under Timing (the waits between requests do not matter here), since the point depends on the
+/// certificate alone. Also shown are a request without a certificate yet (its name, its age and, after a
+/// refusal, the time of the next request), the previous pairs, and problems with what to do about them. The
+/// serving certificate, kubelet-server, is shown if it has any file. With --kubeconfig, the API server of `run` is shown too: its URL, the CAs that
 /// verify it and the proxy, each with its source. No server is contacted: `perennial run` checks that the
 /// API server accepts the certificate (--certificate-check-interval).
 #[derive(Debug, Args)]
@@ -92,12 +92,8 @@ pub(crate) struct Status {
     /// environment, which may differ from that of a service
     #[arg(long, value_enum, default_value_t = Proxy::Environment, requires = "kubeconfig")]
     pub(crate) proxy: Proxy,
-    /// The timing preset of `run`, if it has this flag
-    #[arg(long, value_enum, default_value_t = Policy::Default)]
-    pub(crate) policy: Policy,
-    /// The rotation window of `run`, if it has this flag
-    #[arg(long, value_name = "FROM-TO", value_parser = run::window)]
-    pub(crate) rotation_window: Option<Window>,
+    #[command(flatten)]
+    pub(crate) timing: Timing,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -145,23 +141,6 @@ impl Runtime {
         match self {
             Self::Std => "std",
             Self::Smol => "smol",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Policy {
-    /// Long waits for approval, few requests to the signer
-    Default,
-    /// client-go's timing
-    Kubelet,
-}
-
-impl Policy {
-    pub(crate) fn numbers(self) -> perennial::Policy {
-        match self {
-            Self::Default => perennial::Policy::default(),
-            Self::Kubelet => perennial::Policy::kubelet(),
         }
     }
 }

@@ -26,6 +26,7 @@ mod signals;
 mod sizes;
 mod spans;
 mod status;
+mod timing;
 mod trust;
 mod verify;
 mod whoami;

@@ -26,8 +26,7 @@ use pending::Pending;
 
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
-    let like = options.policy.numbers();
-    let policy = Policy { window: options.rotation_window.unwrap_or(like.window), ..like };
+    let policy = options.timing.policy()?;
     let now = clock::now().unix;
     let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
     let mut views = vec![CertStatus::of(&open(prefix)?, prefix, &policy, now)?];

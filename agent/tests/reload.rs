@@ -188,6 +188,47 @@ fn failed_reload_keeps_configuration() {
 }
 
 #[test]
+fn sighup_applies_changed_policy_file() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &[]);
+    let set = |policy: &str| fs::write(directory.join("policy.yaml"), policy).unwrap();
+    set("rotationWindow: 40%-50%\nrequestTimeout: 5m\n");
+    let file = ["--policy-file", "policy.yaml"];
+    let mut run = support::start(directory, &run_arguments(&[&["--json"], file.as_slice()].concat()));
+    let status = |more: &[&str]| {
+        let options = ["status", "--json", "--cert-dir", "worker/pki"];
+        let status = perennial(directory, &[&options, more].concat());
+        assert_eq!(status.code, Some(0), "{}", status.stderr);
+        serde_json::from_str::<Value>(&status.stdout).unwrap()["rotate_at"].clone()
+    };
+    let first = run.event("resting", 1)["rotate_at"].clone();
+    assert_eq!(status(&file), first);
+
+    set("rotationWindow: 80%-90%\n");
+    run.signal(Signal::HUP);
+    let second = run.event("resting", 2)["rotate_at"].clone();
+    assert!(second.as_str() > first.as_str(), "{first} {second}");
+    assert_eq!(status(&file), second);
+    // A flag overrides the file.
+    assert_eq!(status(&[file.as_slice(), &["--rotation-window", "40%-50%"]].concat()), first);
+
+    set("rotationWindow: 90%-80%\n");
+    run.signal(Signal::HUP);
+    let trouble = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
+    for part in ["reload failed, keeping the current configuration", "policy.yaml: ", "line 1, column 17"] {
+        assert!(trouble.contains(part), "{trouble}");
+    }
+    // An unchanged policy is no event for the rotation.
+    set("rotationWindow: 80%-90%\n");
+    run.signal(Signal::HUP);
+    run.event("reloaded", 2);
+    assert_eq!((run.events("resting").len(), signer.requests().len()), (2, 1), "{}", run.stdout());
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+}
+
+#[test]
 fn removed_directory_is_written_again_without_signal() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use perennial::{Backoff, Window};
 use perennial_kubernetes::addresses::{check_dns_name, check_node_ip};
 use perennial_pki::KeyAlgorithm;
 
-use super::{Observe, Policy, Runtime};
+use super::{Observe, Runtime};
 use crate::spans;
+use crate::timing::Timing;
 
 /// Keep this node's certificates rotated, as kubelet would
 ///
@@ -181,25 +181,12 @@ pub(crate) struct Wanted {
     pub(crate) accept_extra_rights: bool,
 }
 
-/// Timing of rotations and requests.
+/// Timing of rotations, requests and checks.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Timing")]
 pub(crate) struct Numbers {
-    /// Preset; single flags override it
-    #[arg(long, value_enum, default_value_t = Policy::Default)]
-    pub(crate) policy: Policy,
-    /// The part of its lifetime in which a certificate is replaced, for example 70%-90%
-    #[arg(long, value_name = "FROM-TO", value_parser = window)]
-    pub(crate) rotation_window: Option<Window>,
-    /// Longest wait of a request for approval, for example 15m. Then perennial requests again
-    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
-    pub(crate) request_timeout: Option<Duration>,
-    /// First and longest wait after network errors and the like, for example 1s-2m
-    #[arg(long, value_name = "FIRST-MOST", value_parser = backoff)]
-    pub(crate) retry: Option<Backoff>,
-    /// First and longest wait after a refusal, for example 5m-1h
-    #[arg(long, value_name = "FIRST-MOST", value_parser = patience)]
-    pub(crate) retry_refused: Option<Backoff>,
+    #[command(flatten)]
+    pub(crate) timing: Timing,
     /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
     /// 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the bootstrap
     /// credential. So a replaced client CA is noticed before the next rotation
@@ -296,58 +283,9 @@ fn requested_lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn window(text: &str) -> Result<Window, String> {
-    const HOW: &str = "write two percentages of the lifetime, for example 70%-90%";
-    let permille = |part: &str| {
-        let number: f64 = part.trim().trim_end_matches('%').parse().ok()?;
-        (0.1..=99.9).contains(&number).then_some((number * 10.0).round() as u16)
-    };
-    let (from, to) = text.split_once('-').ok_or(HOW)?;
-    match (permille(from), permille(to)) {
-        (Some(from), Some(to)) => Window::new(from, to).map_err(|_| format!("it ends before it begins; {HOW}")),
-        _ => Err(format!("{HOW}; between 0.1% and 99.9%")),
-    }
-}
-
-/// Parses `--retry`. The jitter is the default policy's, so that clients that failed together do not retry together.
-fn backoff(text: &str) -> Result<Backoff, String> {
-    spread(text, perennial::Policy::default().transient)
-}
-
-/// Parses `--retry-refused`.
-fn patience(text: &str) -> Result<Backoff, String> {
-    spread(text, perennial::Policy::default().refused)
-}
-
-/// Parses `FIRST-MOST`, two durations, into a backoff with the jitter of `like`.
-fn spread(text: &str, like: Backoff) -> Result<Backoff, String> {
-    let (first, most) =
-        text.split_once('-').ok_or("write two durations, the first wait and the longest, for example 1s-2m")?;
-    let (first, most) = (spans::parse(first.trim())?, spans::parse(most.trim())?);
-    Backoff::new(first, most, like.spread()).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn window_parses_two_percentages() {
-        assert_eq!(window("70%-90%"), Ok(Window::new(700, 900).unwrap()));
-        assert_eq!(window("33.3-66.7"), Ok(Window::new(333, 667).unwrap()));
-        for bad in ["", "70%", "90%-70%", "0-50", "50-100", "a-b", "-5%-10%", "NaN-90"] {
-            assert!(window(bad).is_err_and(|why| why.contains("for example 70%-90%")), "{bad}");
-        }
-    }
-
-    #[test]
-    fn retry_parses_first_and_longest_wait() {
-        let wait = backoff("1s-2m").unwrap();
-        assert_eq!((wait.first().as_secs(), wait.cap().as_secs()), (1, 120));
-        for bad in ["", "1s", "2m-1s", "0s-1s", "1-2"] {
-            assert!(backoff(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn requested_lifetime_rejects_what_api_rejects() {

@@ -149,6 +149,10 @@ impl<'a> Running<'a> {
         {
             serving.reporter.take_up(store, &node::common_name(node));
         }
+        if next.settings.policy != config.settings.policy {
+            let handles = self.reporters().map(|reporter| reporter.rotation.handle());
+            handles.for_each(|handle| handle.set_policy(next.settings.policy.clone()));
+        }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
             ended.reporter.rotation.stop();
             ended.reporter.poll(self.outside.report, &self.outside.hook);

@@ -76,7 +76,7 @@ impl Settings {
         };
         let rotated = which.rotate_certificates.or(config.rotate_certificates).unwrap_or(true);
         let client = ClientSettings::read(options, node.as_deref(), rotated)?;
-        Ok(Self { policy: policy(options), client, serving })
+        Ok(Self { policy: options.numbers.timing.policy()?, client, serving })
     }
 }
 
@@ -156,18 +156,6 @@ impl ClientSettings {
             accepts_extra_rights: wanted.accept_extra_rights,
             ..Profile::new(usages)
         }
-    }
-}
-
-fn policy(options: &Run) -> Policy {
-    let numbers = &options.numbers;
-    let like = numbers.policy.numbers();
-    Policy {
-        window: numbers.rotation_window.unwrap_or(like.window),
-        request_timeout: numbers.request_timeout.unwrap_or(like.request_timeout),
-        transient: numbers.retry.unwrap_or(like.transient),
-        refused: numbers.retry_refused.unwrap_or(like.refused),
-        ..like
     }
 }
 

@@ -1,0 +1,214 @@
+//! The timing of rotations: flags, a policy file with the same values, and the policy that both result in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use perennial::{Backoff, Policy, Window};
+use serde::{Deserialize, Deserializer, de};
+use serde_saphyr::UserMessageFormatter;
+
+use crate::failure::Failure;
+use crate::files;
+use crate::spans;
+
+/// The timing of rotations and requests, from flags and a policy file.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Timing")]
+pub(crate) struct Timing {
+    /// A YAML file of the values below, with keys named like the flags: policy, rotationWindow, requestTimeout, retry,
+    /// retryRefused. Flags override it. Read again at SIGHUP, which changes running rotations
+    #[arg(long, value_name = "FILE")]
+    policy_file: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Values,
+}
+
+/// Values of a policy; `None`: not given. Flags and the keys of a policy file have the same names and the same syntax.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Values {
+    /// Preset; single values override it [default: default]
+    #[arg(long, value_enum)]
+    policy: Option<Preset>,
+    /// The part of its lifetime in which a certificate is replaced, for example 70%-90%
+    #[arg(long, value_name = "FROM-TO", value_parser = window)]
+    #[serde(deserialize_with = "window_text")]
+    rotation_window: Option<Window>,
+    /// Longest wait of a request for approval, for example 15m. Then perennial requests again
+    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    #[serde(deserialize_with = "span_text")]
+    request_timeout: Option<Duration>,
+    /// First and longest wait after network errors and the like, for example 1s-2m
+    #[arg(long, value_name = "FIRST-MOST", value_parser = retry)]
+    #[serde(deserialize_with = "retry_text")]
+    retry: Option<Backoff>,
+    /// First and longest wait after a refusal, for example 5m-1h
+    #[arg(long, value_name = "FIRST-MOST", value_parser = retry_refused)]
+    #[serde(deserialize_with = "retry_refused_text")]
+    retry_refused: Option<Backoff>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Preset {
+    /// Long waits for approval, few requests to the signer
+    Default,
+    /// client-go's timing
+    Kubelet,
+}
+
+impl Timing {
+    /// Reads the policy file, if there is one, and returns the policy.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with the file and, for a wrong key or value, line and column.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        let file = self.policy_file.as_deref().map(Values::read).transpose()?.unwrap_or_default();
+        let flags = &self.flags;
+        let like = match flags.policy.or(file.policy) {
+            None | Some(Preset::Default) => Policy::default(),
+            Some(Preset::Kubelet) => Policy::kubelet(),
+        };
+        Ok(Policy {
+            window: flags.rotation_window.or(file.rotation_window).unwrap_or(like.window),
+            request_timeout: flags.request_timeout.or(file.request_timeout).unwrap_or(like.request_timeout),
+            transient: flags.retry.or(file.retry).unwrap_or(like.transient),
+            refused: flags.retry_refused.or(file.retry_refused).unwrap_or(like.refused),
+            ..like
+        })
+    }
+}
+
+impl Values {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
+        let text = files::read_text_once(path).map_err(|error| unusable(&error))?;
+        let options = serde_saphyr::options! { with_snippet: false };
+        let values: Option<Self> = serde_saphyr::from_str_with_options(&text, options)
+            .map_err(|error| unusable(&error.render_with_formatter(&UserMessageFormatter)))?;
+        Ok(values.unwrap_or_default())
+    }
+}
+
+fn window_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Window>, D::Error> {
+    parsed(text, window)
+}
+
+fn span_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Duration>, D::Error> {
+    parsed(text, spans::parse)
+}
+
+fn retry_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Backoff>, D::Error> {
+    parsed(text, retry)
+}
+
+fn retry_refused_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Backoff>, D::Error> {
+    parsed(text, retry_refused)
+}
+
+/// Deserializes text with the parser of a flag. Null is no value, as in Kubernetes.
+fn parsed<'de, D: Deserializer<'de>, T>(
+    text: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, D::Error> {
+    Option::<String>::deserialize(text)?.map(|text| parse(&text)).transpose().map_err(de::Error::custom)
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    const HOW: &str = "write two percentages of the lifetime, for example 70%-90%";
+    let permille = |part: &str| {
+        let number: f64 = part.trim().trim_end_matches('%').parse().ok()?;
+        (0.1..=99.9).contains(&number).then_some((number * 10.0).round() as u16)
+    };
+    let (from, to) = text.split_once('-').ok_or(HOW)?;
+    match (permille(from), permille(to)) {
+        (Some(from), Some(to)) => Window::new(from, to).map_err(|_| format!("it ends before it begins; {HOW}")),
+        _ => Err(format!("{HOW}; between 0.1% and 99.9%")),
+    }
+}
+
+/// Parses `--retry`. The jitter is the default policy's, so that clients that failed together do not retry together.
+fn retry(text: &str) -> Result<Backoff, String> {
+    backoff(text, Policy::default().transient)
+}
+
+/// Parses `--retry-refused`.
+fn retry_refused(text: &str) -> Result<Backoff, String> {
+    backoff(text, Policy::default().refused)
+}
+
+/// Parses `FIRST-MOST`, two durations, into a backoff with the jitter of `like`.
+fn backoff(text: &str, like: Backoff) -> Result<Backoff, String> {
+    let (first, most) =
+        text.split_once('-').ok_or("write two durations, the first wait and the longest, for example 1s-2m")?;
+    let (first, most) = (spans::parse(first.trim())?, spans::parse(most.trim())?);
+    Backoff::new(first, most, like.spread()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_parses_two_percentages() {
+        assert_eq!(window("70%-90%"), Ok(Window::new(700, 900).unwrap()));
+        assert_eq!(window("33.3-66.7"), Ok(Window::new(333, 667).unwrap()));
+        for bad in ["", "70%", "90%-70%", "0-50", "50-100", "a-b", "-5%-10%", "NaN-90"] {
+            assert!(window(bad).is_err_and(|why| why.contains("for example 70%-90%")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn retry_parses_first_and_longest_wait() {
+        let wait = retry("1s-2m").unwrap();
+        assert_eq!((wait.first().as_secs(), wait.cap().as_secs()), (1, 120));
+        for bad in ["", "1s", "2m-1s", "0s-1s", "1-2"] {
+            assert!(retry(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn policy(file: &str, flags: Values) -> Result<Policy, String> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&path, file).unwrap();
+        let timing = Timing { policy_file: Some(path.path().to_owned()), flags };
+        timing.policy().map_err(|failure| failure.to_string().replace(path.path().to_str().unwrap(), "FILE"))
+    }
+
+    #[test]
+    fn policy_file_takes_every_value_and_flags_override() {
+        let all =
+            "# ours\npolicy: kubelet\nrotationWindow: 50%-60%\nrequestTimeout: 5m\nretry: 2s-4s\nretryRefused: 1m-2m\n";
+        let read = policy(all, Values::default()).unwrap();
+        assert_eq!(read.window, Window::new(500, 600).unwrap());
+        assert_eq!(read.request_timeout, Duration::from_secs(300));
+        assert_eq!((read.transient, read.refused), (retry("2s-4s").unwrap(), retry_refused("1m-2m").unwrap()));
+        assert!(read.new_key_per_attempt, "the rest is the preset's");
+        let flags = Values { policy: Some(Preset::Default), retry: retry("1s-1m").ok(), ..Values::default() };
+        let mixed = policy(all, flags).unwrap();
+        assert_eq!((mixed.window, mixed.transient), (read.window, retry("1s-1m").unwrap()));
+        assert!(!mixed.new_key_per_attempt);
+        for empty in ["", "---\n", "# retry: 1s-2s\n", "retry:\n"] {
+            assert_eq!(policy(empty, Values::default()), Ok(Policy::default()), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn policy_file_error_names_line_and_column() {
+        for (bad, why) in [
+            ("policy: default\nrotationWindows: 50%-60%\n", "unknown field `rotationWindows`, expected one of policy,"),
+            ("policy: default\nrotationWindows: 50%-60%\n", " at line 2, column 1"),
+            ("policy: fast\n", "`fast`, expected one of default, kubelet at line 1, column 9"),
+            ("\nrotationWindow: 60%-50%\n", "for example 70%-90% at line 2, column 17"),
+            ("retry: 7\n", "for example 1s-2m at line 1, column 8"),
+            ("retry: [1s, 2s]\n", "at line 1, column 8"),
+            ("retry: 1s-2s\nretry: 1s-2s\n", "duplicate mapping key `retry` is not allowed here at line 2, column 1"),
+            ("requestTimeout: \"1s\n", "unclosed quote at line 1, column 17"),
+            ("- policy: default\n", "expected mapping start at line 1, column 1"),
+            ("policy: default\n---\npolicy: kubelet\n", "only single YAML document expected"),
+        ] {
+            let error = policy(bad, Values::default()).expect_err(bad);
+            assert!(error.starts_with("FILE: ") && error.contains(why), "{bad:?}: {error}");
+        }
+    }
+}
