@@ -11,8 +11,10 @@
 //! This loop is complete except for signer, disk and clock, which it simulates:
 //!
 //! ```
-//! use std::collections::VecDeque; use std::sync::Arc; use std::time::Duration; use perennial::{Action, Certificate,
-//! Event, Fingerprint, Instant, Now, RotationMachine, Setup, Template, UnixTime, Validity};
+//! use std::collections::VecDeque;
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use perennial::{Action, Certificate, Event, Fingerprint, Instant, Now, RotationMachine, Setup, Template, UnixTime, Validity};
 //!
 //! let template = Arc::new(Template::node("worker-1"));
 //! let mut now = Now { instant: Instant::from_millis(0), unix: UnixTime::from_secs(1_767_225_600) };
