@@ -144,7 +144,7 @@ impl Session {
                 true if !api.knows(request, now.unix) => Err(status::unauthorized()),
                 true | false => Ok(()),
             };
-            let Some(request) = self.connection.poll_request(admit) else { break self.stream.is_none() };
+            let Some(request) = self.connection.http.poll_request(admit) else { break self.stream.is_none() };
             self.active = now.instant;
             self.known |= api.knows(&request, now.unix);
             self.serve(&request, api, now);

@@ -64,7 +64,7 @@ pub(super) fn deleted(name: &str, uid: &str) -> Response {
     Response::json(200, &status)
 }
 
-pub(super) fn bad_request(message: impl Into<String>) -> Response {
+pub(crate) fn bad_request(message: impl Into<String>) -> Response {
     refused(400, "BadRequest", message)
 }
 

@@ -7,7 +7,6 @@ use rustls::ServerConnection;
 
 use super::http::Http;
 use crate::api::faults::Delivery;
-use crate::api::message::{ApiRequest, Response};
 use crate::api::user::User;
 use crate::tls::{Tls, TlsError};
 
@@ -20,7 +19,6 @@ const TRANSMIT: usize = RECORD;
 pub(super) struct Connection {
     tls: ServerConnection,
     pub(super) http: Http,
-    peer: Option<Arc<User>>,
     /// Nothing is read any more: the client has closed its side, or its bytes are invalid.
     pub(super) deaf: bool,
     /// No further answer will be written; unsent bytes are still sent.
@@ -40,8 +38,7 @@ impl Connection {
         tls.set_buffer_limit(None);
         Ok(Self {
             tls,
-            http: Http::new(),
-            peer: None,
+            http: Http::default(),
             deaf: false,
             concluded: false,
             said_goodbye: false,
@@ -77,7 +74,7 @@ impl Connection {
         // The client certificate is known once the handshake has ended.
         if was_handshaking && !self.tls.is_handshaking() {
             let leaf = self.tls.peer_certificates().and_then(|chain| chain.first());
-            self.peer = leaf.and_then(|leaf| User::from_certificate(leaf)).map(Arc::new);
+            self.http.peer = leaf.and_then(|leaf| User::from_certificate(leaf)).map(Arc::new);
         }
     }
 
@@ -92,17 +89,6 @@ impl Connection {
 
     pub(super) fn wants_read(&self) -> bool {
         !self.deaf && !self.is_closing() && self.http.wants_read()
-    }
-
-    /// The next request. Calls `admit` with the request's head, and whether a body follows, before the body is read.
-    pub(super) fn poll_request(
-        &mut self,
-        admit: impl Fn(&ApiRequest, bool) -> Result<(), Response>,
-    ) -> Option<ApiRequest> {
-        self.http.poll_request(|request, has_body| {
-            request.peer.clone_from(&self.peer);
-            admit(request, has_body)
-        })
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

@@ -1,79 +1,120 @@
-//! Checks of a request's framing, and the conversion of its head to an [`ApiRequest`].
+//! The head of a request, with checks of its framing.
 
-use ureq_proto::http::{HeaderMap, HeaderName, Method as HttpMethod, Request, Version, header};
+use http::Uri;
+use httparse::{EMPTY_HEADER, Header, Request, Status};
 use zeroize::Zeroizing;
 
-use crate::api::message::{ApiRequest, Method};
+use super::body::{Body, LONGEST_BODY, too_large};
+use crate::api::message::{ApiRequest, Method, Response};
+use crate::api::status::{bad_request, refused};
 
-/// Longest body of a request, in bytes. Twice the largest object that is accepted.
-pub(super) const LONGEST_BODY: usize = 128 * 1024;
-pub(super) const TOO_LARGE: &str = "the body of the request is larger than 128 KiB";
+/// Most header lines of a request.
+const MOST_LINES: usize = 128;
 
-/// Returns whether a body follows. Refuses, before the body is read, a request whose framing is ambiguous or missing:
-/// another HTTP implementation in front of this server could see other requests in it (RFC 9112 §11.2).
-pub(super) fn check_framing(request: &Request<()>) -> Result<bool, (u16, &'static str, &'static str)> {
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH);
-    let encodings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
-    let has_body = length.is_some() || !encodings.is_empty();
-    if request.version() != Version::HTTP_11 {
-        return Err((505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
-    }
-    if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err((400, "BadRequest", "the request needs a Host header, and no second one"));
-    }
-    let needs_body = [HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH].contains(request.method());
-    match encodings.as_slice() {
-        [] => {}
-        [one] if one.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none() => {}
-        _ => return Err((400, "BadRequest", "the body must be either chunked or of a given length")),
-    }
-    if needs_body && !has_body {
-        return Err((411, "LengthRequired", "the request needs a body, and its length"));
-    }
-    if has_body && [HttpMethod::HEAD, HttpMethod::CONNECT].contains(request.method()) {
-        return Err((400, "BadRequest", "this method takes no body"));
-    }
-    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-    if length.is_some_and(|length| length > LONGEST_BODY as u64) {
-        return Err((413, "RequestEntityTooLarge", TOO_LARGE));
-    }
-    Ok(has_body)
+/// A request whose head has arrived.
+pub(super) struct Incoming {
+    pub(super) request: ApiRequest,
+    /// The body that follows; `None` if the head announces none.
+    pub(super) body: Option<Body>,
+    /// The client sends the body after `100 Continue`.
+    pub(super) expects_continue: bool,
+    /// The answer has no body.
+    pub(super) is_head: bool,
+    /// The connection is closed after the answer.
+    pub(super) is_last: bool,
 }
 
-/// False if the head of a chunk, as far as it has arrived, is anything but hexadecimal digits and an extension.
-/// ureq-proto also accepts signs and spaces in the size, and a lone line feed in an extension, which other
-/// implementations may read differently.
-pub(super) fn is_plain_chunk(received: &[u8]) -> bool {
-    // ureq-proto refuses longer heads of chunks.
-    let start = &received[..received.len().min(32)];
-    let Some(end) = start.windows(2).position(|pair| pair == b"\r\n") else { return true };
-    let digits = start.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    digits > 0 && matches!(start[digits], b'\r' | b';') && !start[..end].iter().any(u8::is_ascii_control)
-}
-
-pub(super) fn api_request(request: &Request<()>) -> ApiRequest {
-    let method = match *request.method() {
-        HttpMethod::GET | HttpMethod::HEAD => Method::Get,
-        HttpMethod::POST => Method::Post,
-        HttpMethod::PUT => Method::Put,
-        HttpMethod::PATCH => Method::Patch,
-        HttpMethod::DELETE => Method::Delete,
+/// Parses the head at the start of `bytes`, and returns its length with it; `None` if more bytes are needed.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response> {
+    let malformed = || bad_request("the request is not HTTP/1.1");
+    let mut room = [EMPTY_HEADER; MOST_LINES];
+    let mut head = Request::new(&mut room);
+    let Status::Complete(length) = head.parse(bytes).map_err(|_| malformed())? else { return Ok(None) };
+    let (Some(name), Some(target), Some(version)) = (head.method, head.path, head.version) else { return Ok(None) };
+    let target: Uri = target.parse().map_err(|_| malformed())?;
+    let lines = Lines(head.headers);
+    if version != 1 {
+        return Err(refused(505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
+    }
+    let body = body(name, &lines)?;
+    let method = match name {
+        "GET" | "HEAD" => Method::Get,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "PATCH" => Method::Patch,
+        "DELETE" => Method::Delete,
         _ => Method::Other,
     };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let headers = request.headers();
-    ApiRequest {
-        accept: joined(headers, header::ACCEPT),
-        content_type: joined(headers, header::CONTENT_TYPE),
-        authorization: Some(Zeroizing::new(joined(headers, header::AUTHORIZATION))).filter(|text| !text.is_empty()),
-        impersonates: headers.keys().any(|name| name.as_str().starts_with("impersonate-")),
-        ..ApiRequest::new(method, target)
+    let request = ApiRequest {
+        accept: lines.joined("accept"),
+        content_type: lines.joined("content-type"),
+        authorization: Some(Zeroizing::new(lines.joined("authorization"))).filter(|text| !text.is_empty()),
+        impersonates: lines.0.iter().any(|line| line.name.to_ascii_lowercase().starts_with("impersonate-")),
+        ..ApiRequest::new(method, target.path_and_query().map_or("/", |target| target.as_str()))
+    };
+    let incoming = Incoming {
+        request,
+        body,
+        expects_continue: lines.has("expect", "100-continue"),
+        is_head: name == "HEAD",
+        is_last: lines.has("connection", "close"),
+    };
+    Ok(Some((length, incoming)))
+}
+
+/// The body that follows the head. Refuses, before the body is read, a request whose framing is ambiguous or missing:
+/// another HTTP implementation in front of this server could see other requests in it (RFC 9112 §11.2).
+fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
+    if lines.values("host").count() != 1 {
+        return Err(bad_request("the request needs a Host header, and no second one"));
+    }
+    let mut length = None;
+    for text in lines.elements("content-length") {
+        // `parse` alone would accept a plus sign.
+        let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = digits.and_then(|digits| digits.parse::<usize>().ok());
+        if number.is_none() || *length.get_or_insert(number) != number {
+            return Err(bad_request("the length of the body is no number, or there are two of them"));
+        }
+    }
+    let codings: Vec<&str> = lines.values("transfer-encoding").collect();
+    let body = match (codings.as_slice(), length.flatten()) {
+        ([], None) => None,
+        ([], Some(length)) => Some(Body::sized(length)),
+        ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Some(Body::chunked()),
+        _ => return Err(bad_request("the body must be either chunked or of a given length")),
+    };
+    match (method, &body) {
+        ("POST" | "PUT" | "PATCH", None) => {
+            Err(refused(411, "LengthRequired", "the request needs a body, and its length"))
+        }
+        ("HEAD" | "CONNECT", Some(_)) => Err(bad_request("this method takes no body")),
+        _ if length.flatten().is_some_and(|length| length > LONGEST_BODY) => Err(too_large()),
+        _ => Ok(body),
     }
 }
 
-/// A header's values as one list; empty if absent or not text.
-fn joined(headers: &HeaderMap, name: HeaderName) -> String {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    values.join(", ")
+/// The header lines of a request.
+struct Lines<'a>(&'a [Header<'a>]);
+
+impl<'a> Lines<'a> {
+    /// The values of a header. A value that is not text stays a value: framing that cannot be read is not absent.
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
+        named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}").trim())
+    }
+
+    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1).
+    fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.values(name).flat_map(|value| value.split(',')).map(str::trim)
+    }
+
+    fn has(&self, name: &'static str, wanted: &str) -> bool {
+        self.elements(name).any(|element| element.eq_ignore_ascii_case(wanted))
+    }
+
+    /// A header's values as one list; empty if absent.
+    fn joined(&self, name: &'static str) -> String {
+        self.values(name).collect::<Vec<_>>().join(", ")
+    }
 }
