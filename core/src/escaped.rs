@@ -14,7 +14,7 @@ pub struct Escaped<'a>(pub &'a str);
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
-            c if !obeyed(c) => f.write_char(c),
+            c if !must_be_escaped(c) => f.write_char(c),
             // None of these lies beyond the basic plane: one escape is enough.
             c if f.alternate() => write!(f, "\\u{:04x}", u32::from(c)),
             c => c.escape_default().try_for_each(|c| f.write_char(c)),
@@ -23,7 +23,7 @@ impl Display for Escaped<'_> {
 }
 
 /// True for characters that terminals act upon, and for Unicode's bidirectional and invisible formatting.
-fn obeyed(c: char) -> bool {
+fn must_be_escaped(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

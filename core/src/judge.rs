@@ -67,7 +67,7 @@ impl Judge<'_> {
             (Reason::RotationPoint, self.is_past_rotation_point(certificate)),
             (Reason::Refused, self.facts.refused),
             (Reason::TemplateNotSatisfied, !self.is_satisfied_by(certificate)),
-            (Reason::Asked, self.facts.rotate_now),
+            (Reason::RotateNow, self.facts.rotate_now),
         ];
         reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
@@ -82,8 +82,8 @@ impl Judge<'_> {
     ) -> Option<Failure> {
         let has_another_name = requested.is_some_and(|requested| !requested.is_named_by(issued));
         // A certificate that begins before the served one ends leaves no gap. Without a valid one, a day is the limit.
-        let worth_waiting = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
-        let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > worth_waiting;
+        let latest_begin = valid.map_or_else(|| self.latest.after(DAY), |valid| valid.validity.not_after());
+        let is_too_early = !self.has_begun(issued) && issued.validity.not_before() > latest_begin;
         if has_another_name || self.is_expired(issued) || is_too_early {
             Some(Failure::BadCertificate)
         } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
@@ -99,7 +99,7 @@ impl Judge<'_> {
     /// The slot for a new certificate; `None` if the machine must not take it. A certificate that is not valid yet
     /// never displaces a valid one, and waits only if it is good.
     pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
-        let displaces_valid = self.facts.certificate.as_ref().is_some_and(|held| !self.is_expired(held));
+        let displaces_valid = self.facts.certificate.as_ref().is_some_and(|served| !self.is_expired(served));
         if displaces_valid && !self.has_begun(new) {
             (self.grade(new) == Grade::Good).then_some(Slot::Waiting)
         } else {
@@ -110,24 +110,24 @@ impl Judge<'_> {
     /// Whether `new` may take the place of the served certificate. A served certificate that a server refused counts as
     /// due at best.
     pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
-        let held = self.facts.certificate.as_deref();
+        let served = self.facts.certificate.as_deref();
         let grade = self.grade(new);
-        let held_grade = || {
+        let served_grade = || {
             // A certificate that its server refused is due, however good it is.
             let at_most = if self.facts.refused { Grade::Due } else { Grade::Good };
-            held.map_or(Grade::Expired, |held| self.grade(held).min(at_most))
+            served.map_or(Grade::Expired, |served| self.grade(served).min(at_most))
         };
         match grade {
             // A server with another party's certificate speaks in that party's name, which is worse than none.
             Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
             // A certificate of our own, however imperfect, beats none, a borrowed one and another party's.
-            Grade::Unsatisfying | Grade::Due if held_grade() <= Grade::Foreign => true,
+            Grade::Unsatisfying | Grade::Due if served_grade() <= Grade::Foreign => true,
             // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer
             // again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
-                let lasts = |held: &Certificate| new.validity.not_after() >= held.validity.not_after();
-                grade >= held_grade() && held.is_none_or(lasts)
+                let lasts = |served: &Certificate| new.validity.not_after() >= served.validity.not_after();
+                grade >= served_grade() && served.is_none_or(lasts)
             }
         }
     }

@@ -41,8 +41,9 @@ impl RotationMachine {
         let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
         // Another party's certificate, after a typing error in a name perhaps, is neither served nor used to
         // authenticate.
-        let may_hold = |held: &Arc<Certificate>| !signer.is_configured() || !is_foreign(held, template.as_deref());
-        let [certificate, waiting] = [certificate, waiting].map(|held| held.filter(may_hold));
+        let may_use =
+            |certificate: &Arc<Certificate>| !signer.is_configured() || !is_foreign(certificate, template.as_deref());
+        let [certificate, waiting] = [certificate, waiting].map(|found| found.filter(may_use));
         let mut machine = Self::restore(Checkpoint {
             policy,
             seed,
@@ -95,7 +96,7 @@ impl RotationMachine {
     /// Why a new certificate is due at `now`: the most urgent reason, or `None`. Requests are submitted only while a
     /// certificate is due.
     pub fn due(&self, now: Now) -> Option<Reason> {
-        self.judge(now).due(self.relied_on().map(Arc::as_ref))
+        self.judge(now).due(self.newest_certificate().map(Arc::as_ref))
     }
 
     /// The record of the last request, for [`Setup::pending`] after a restart; `None` before the first request. The
@@ -131,7 +132,7 @@ impl RotationMachine {
     }
 
     /// The certificate whose age decides whether a new one is due: the waiting one, else the served one.
-    fn relied_on(&self) -> Option<&Arc<Certificate>> {
+    fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
         self.facts.waiting.as_ref().or(self.facts.certificate.as_ref())
     }
 

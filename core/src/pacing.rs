@@ -40,7 +40,7 @@ pub(crate) enum Priority {
 impl Priority {
     pub(crate) const fn of(reason: Reason) -> Self {
         match reason {
-            Reason::TemplateNotSatisfied | Reason::Asked => Self::Normal,
+            Reason::TemplateNotSatisfied | Reason::RotateNow => Self::Normal,
             Reason::NoCertificate | Reason::Expired | Reason::Provisional | Reason::Refused | Reason::RotationPoint => {
                 Self::Urgent
             }
@@ -75,7 +75,7 @@ impl RequestPacing {
     pub(crate) fn hash_at<H: Hasher>(&self, policy: &Policy, now: Instant, state: &mut H) {
         let Self { failures, last_failure, retry_at, spaced_at, budget_whole_at } = self;
         let refusal = last_failure.map(Failure::is_refusal);
-        (refusal, policy.backoff(self.is_refused()).no_longer_after(*failures)).hash(state);
+        (refusal, policy.backoff(self.is_refused()).clamp_failures(*failures)).hash(state);
         [retry_at, spaced_at, budget_whole_at].map(|at| at.since(now)).hash(state);
     }
 
@@ -95,10 +95,10 @@ impl RequestPacing {
         self.last_failure = Some(failure);
 
         // Retry-After is added to the jittered wait: clients that were throttled together must not return together.
-        let patience = if is_valid { Duration::MAX } else { policy.transient.cap() };
+        let cap = if is_valid { Duration::MAX } else { policy.transient.cap() };
         // Capped even with a valid certificate: no server may silence a node for years.
-        let asked_for = retry_after.unwrap_or_default().min(policy.refused.cap()).min(patience);
-        let wait = policy.backoff(failure.is_refusal()).wait(self.failures, took, draw).saturating_add(asked_for);
+        let honoured = retry_after.unwrap_or_default().min(policy.refused.cap()).min(cap);
+        let wait = policy.backoff(failure.is_refusal()).wait(self.failures, took, draw).saturating_add(honoured);
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 

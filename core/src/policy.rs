@@ -127,7 +127,7 @@ impl Backoff {
 
     /// Clamps `failures` to the first count whose wait has reached the cap: from there on all waits are alike.
     #[cfg(feature = "hash-at")]
-    pub(crate) fn no_longer_after(&self, failures: u32) -> u32 {
+    pub(crate) fn clamp_failures(&self, failures: u32) -> u32 {
         let at_cap = (0..failures).find(|fewer| self.unjittered(*fewer) == self.cap);
         at_cap.map_or(failures, |fewer| failures.min(fewer + 1))
     }

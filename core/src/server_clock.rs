@@ -36,18 +36,18 @@ impl ServerClock {
 
     /// The server's time, if enough readings agree on it.
     pub(crate) fn time(&self, now: Instant) -> Option<UnixTime> {
-        self.shows(now).filter(|_| self.agreeing >= ENOUGH)
+        self.estimate(now).filter(|_| self.agreeing >= ENOUGH)
     }
 
     /// The local wall clock and the server's, the earlier one first. A difference up to that between agreeing readings
     /// counts as none: then both are the local clock.
-    pub(crate) fn and_local(&self, now: Now) -> (UnixTime, UnixTime) {
+    pub(crate) fn earlier_and_later(&self, now: Now) -> (UnixTime, UnixTime) {
         let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))
     }
 
     /// The server's time by the agreeing readings so far, even by a single one.
-    pub(crate) fn shows(&self, now: Instant) -> Option<UnixTime> {
+    pub(crate) fn estimate(&self, now: Instant) -> Option<UnixTime> {
         (self.agreeing > 0).then(|| self.origin.after(since_origin(now)))
     }
 }

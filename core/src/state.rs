@@ -21,7 +21,7 @@ pub enum Reason {
     /// The certificate lacks names that the template requests.
     TemplateNotSatisfied,
     /// A rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)).
-    Asked,
+    RotateNow,
 }
 
 impl Reason {
@@ -33,7 +33,7 @@ impl Reason {
         Self::RotationPoint,
         Self::Refused,
         Self::TemplateNotSatisfied,
-        Self::Asked,
+        Self::RotateNow,
     ];
 
     /// The stable name in `snake_case`, for programs: labels of metrics, JSON, journals. Never changed once released.
@@ -55,7 +55,7 @@ impl Reason {
             Self::RotationPoint => ("rotation_point", "the current one has passed its rotation point"),
             Self::Refused => ("refused", "the server refused the current one"),
             Self::TemplateNotSatisfied => ("template_not_satisfied", "the current one lacks names that are wanted now"),
-            Self::Asked => ("asked", "a rotation was requested"),
+            Self::RotateNow => ("asked", "a rotation was requested"),
         }
     }
 }

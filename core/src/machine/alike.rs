@@ -36,13 +36,13 @@ impl RotationMachine {
         } = &self.facts;
         (signer, template, refused, rotate_now, due, pending_key).hash(state);
         let write = unwritten.map(|Unwritten { id: _, slot, again_at, failures, in_flight }| {
-            (slot, again_at.since(now.instant), policy.write.no_longer_after(failures), in_flight)
+            (slot, again_at.since(now.instant), policy.write.clamp_failures(failures), in_flight)
         });
         write.hash(state);
         in_flight.map(|(_, since)| now.instant.since(since)).hash(state);
         pacing.hash_at(policy, now.instant, state);
-        let shows = server_clock.shows(now.instant);
-        let ahead = shows.map(|shows| (shows.since(now.unix), now.unix.since(shows)));
+        let estimate = server_clock.estimate(now.instant);
+        let ahead = estimate.map(|server| (server.since(now.unix), now.unix.since(server)));
         (ahead, server_clock.agreeing).hash(state);
         deadline.map(|at| at.since(now.instant)).hash(state);
         self.clock_check(now).since(now.instant).hash(state);

@@ -15,7 +15,7 @@ impl RotationMachine {
     }
 
     /// The deadline that follows from the facts.
-    pub(super) fn next_look(&self, now: Now) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
         // Without template or signer, and without a waiting certificate, only a write depends on time.
         if !self.is_enabled() && self.facts.waiting.is_none() {
@@ -24,7 +24,7 @@ impl RotationMachine {
         let times_out = self.facts.in_flight.map(|(_, since)| since.after(self.request_timeout()));
         let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
         let Judge { earliest, latest, .. } = self.judge(now);
-        let rotates = self.relied_on().map(|held| self.point(held));
+        let rotates = self.newest_certificate().map(|certificate| self.rotation_point_of(certificate));
         let begins = self.facts.waiting.as_ref().map(|waiting| waiting.validity.not_before());
         // By the later clock: rotation point and notBefore count as passed if they have by either clock.
         let [rotates, begins] = [rotates, begins].map(|at| at.and_then(|at| until(at, latest)));

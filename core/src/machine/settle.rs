@@ -41,7 +41,7 @@ impl RotationMachine {
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
         }
-        let deadline = self.next_look(now);
+        let deadline = self.next_deadline(now);
         if deadline != self.facts.deadline {
             self.facts.deadline = deadline;
             actions.timer = Some(deadline);

@@ -19,10 +19,10 @@ impl RotationMachine {
         if let (Some((id, since)), Some(reason)) = (self.facts.in_flight, self.facts.due) {
             return State::Requesting { id, reason, until: since.after(self.request_timeout()) };
         }
-        match (self.facts.due, self.relied_on()) {
+        match (self.facts.due, self.newest_certificate()) {
             _ if !self.facts.signer.is_configured() => State::NotEnabled,
             _ if self.facts.template.is_none() => State::NoTemplate,
-            (None, Some(certificate)) => State::Scheduled { rotate_at: self.point(certificate) },
+            (None, Some(certificate)) => State::Scheduled { rotate_at: self.rotation_point_of(certificate) },
             (reason, _) => {
                 let reason = reason.unwrap_or(Reason::NoCertificate);
                 if !self.facts.signer.is_ready() {
@@ -45,7 +45,7 @@ impl RotationMachine {
 
     /// The served certificate, unless it has expired by both the local wall clock and the API server's.
     pub fn valid_by_either_clock(&self, now: Now) -> Option<&Arc<Certificate>> {
-        self.facts.certificate.as_ref().filter(|held| !self.judge(now).is_expired(held))
+        self.facts.certificate.as_ref().filter(|served| !self.judge(now).is_expired(served))
     }
 
     /// The API server's time at `now`, if three readings in a row ([`Event::ServerDated`](crate::Event::ServerDated))
@@ -58,7 +58,7 @@ impl RotationMachine {
     /// and that of the API server's. Both are the local time while the server's is not known, or differs by no more
     /// than ten seconds.
     pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
-        self.facts.server_clock.and_local(now)
+        self.facts.server_clock.earlier_and_later(now)
     }
 
     /// The served certificate, expired or not. The machine keeps an expired certificate, since the wall clock may step
@@ -105,11 +105,11 @@ impl RotationMachine {
 
     /// The rotation point of the served certificate. `None` without a certificate.
     pub fn rotation_point(&self) -> Option<UnixTime> {
-        self.facts.certificate.as_ref().map(|held| self.point(held))
+        self.facts.certificate.as_ref().map(|certificate| self.rotation_point_of(certificate))
     }
 
     /// The rotation point of this certificate.
-    pub(super) fn point(&self, certificate: &Certificate) -> UnixTime {
+    pub(super) fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
         rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 }

@@ -212,7 +212,7 @@ pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) ->
 fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
     let Some(pending) = machine.pending(now) else { return Default::default() };
     let instant = |at: UnixTime| now.instant.after(at.since(now.unix));
-    let tokens = if matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied) { 2 } else { 1 };
+    let tokens = if matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied) { 2 } else { 1 };
     let ahead = policy.budget.refill() * (policy.budget.size() - tokens);
     let spacing = policy.spacing.max(Duration::from_millis(1));
     (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))

@@ -108,7 +108,7 @@ fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     else {
         return Ok(());
     };
-    let is_wish = |reason| matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied);
+    let is_wish = |reason| matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied);
     let set_back = |at: Now| Now { unix: at.unix.before(back), ..at };
     let end = set_back(later(now, until.since(now.instant)));
     let mut machine = machine.clone();
@@ -140,7 +140,7 @@ pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(
         "at {now} the server's clock, {server}, makes a certificate expire: {machine}"
     );
     let alone = without_server_clock(machine);
-    let is_urgent = |reason| !matches!(reason, Reason::Asked | Reason::TemplateNotSatisfied);
+    let is_urgent = |reason| !matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied);
     let (due, due_alone) = (machine.due(now), alone.due(now));
     ensure!(
         due_alone.is_none_or(|alone| due.is_some_and(|due| is_urgent(due) || !is_urgent(alone))),

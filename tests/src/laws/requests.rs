@@ -92,8 +92,10 @@ pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
 fn is_churn(step: &Step<'_>) -> bool {
     let ends = |since: Instant| since.after(step.noted.policy.request_timeout);
     let superseded = step.books.in_flight.as_ref().is_some_and(|out| step.now.instant < ends(out.since));
-    let is_wish =
-        matches!(step.after.state(), State::Requesting { reason: Reason::Asked | Reason::TemplateNotSatisfied, .. });
+    let is_wish = matches!(
+        step.after.state(),
+        State::Requesting { reason: Reason::RotateNow | Reason::TemplateNotSatisfied, .. }
+    );
     is_wish || (superseded && !step.books.is_answer(step.event))
 }
 

@@ -47,7 +47,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
     let (due, due_again) = (machine.due(now), restarted.due(now));
     // `RotateNow` and `CertRefused` are not remembered here; the other reasons follow from the certificate.
-    let was_said = matches!(due, Some(Reason::Asked | Reason::Refused));
+    let was_said = matches!(due, Some(Reason::RotateNow | Reason::Refused));
     ensure!(was_said || due == due_again, "due at {now}: {due:?}, after a restart {due_again:?}");
     if !can_ask(machine) || due.is_none() || due != due_again {
         return Ok(());

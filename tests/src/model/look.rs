@@ -20,7 +20,7 @@ impl Model {
             (Reason::RotationPoint, self.is_past_rotation_point(held, now)),
             (Reason::Refused, history.refused()),
             (Reason::TemplateNotSatisfied, history.wanted().is_some_and(|wanted| !wanted.satisfied_by(held))),
-            (Reason::Asked, history.asked_for()),
+            (Reason::RotateNow, history.asked_for()),
         ];
         reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
     }
@@ -183,7 +183,7 @@ const WISH: u32 = 2;
 /// The number of tokens that a request for this reason needs: the last token is reserved for urgent reasons.
 const fn tokens(reason: Reason) -> u32 {
     match reason {
-        Reason::TemplateNotSatisfied | Reason::Asked => WISH,
+        Reason::TemplateNotSatisfied | Reason::RotateNow => WISH,
         _ => 1,
     }
 }

@@ -165,7 +165,7 @@ fn rotate_now_is_remembered_until_certificate_is_taken() {
     holder.tick();
     let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
     holder.fail(id, Failure::Denied);
-    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotateNow));
     let asked = holder.ask();
     holder.issue(asked.id, &issued(&node(), 2, HOUR, DAY));
     assert_eq!(holder.machine.due(holder.now), None);
@@ -175,7 +175,7 @@ fn rotate_now_is_remembered_until_certificate_is_taken() {
 fn most_urgent_of_several_reasons_is_reported() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::RotateNow);
-    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotateNow));
     holder.want(with_name());
     assert_eq!(holder.machine.due(holder.now), Some(Reason::TemplateNotSatisfied));
     holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) });
@@ -189,7 +189,7 @@ fn most_urgent_of_several_reasons_is_reported() {
 #[test]
 fn reasons_are_ordered_most_urgent_first() {
     assert!(Reason::ALL.is_sorted());
-    let wishes = [Reason::TemplateNotSatisfied, Reason::Asked];
+    let wishes = [Reason::TemplateNotSatisfied, Reason::RotateNow];
     assert_eq!(Reason::ALL[5..], wishes, "what may not spend the last token comes last");
 }
 

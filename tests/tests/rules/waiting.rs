@@ -58,11 +58,11 @@ fn waiting_certificate_found_again_keeps_rotate_now() {
     holder.handle(Event::CertWritten { id: first });
     holder.handle(Event::RotateNow);
     let before = holder.machine.clone();
-    assert_eq!(before.due(holder.now), Some(Reason::Asked));
+    assert_eq!(before.due(holder.now), Some(Reason::RotateNow));
     let found = Event::CertReplaced(Some(Arc::new(next)));
     assert!(holder.machine.handle(found.clone(), holder.now).outcomes().iter().eq([&Outcome::Reinstated]));
     assert!(holder.machine.handle(found, holder.now).outcomes().is_ignored());
-    assert_eq!((holder.machine.due(holder.now), holder.machine.state()), (Some(Reason::Asked), before.state()));
+    assert_eq!((holder.machine.due(holder.now), holder.machine.state()), (Some(Reason::RotateNow), before.state()));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn rotate_now_while_waiting_outlives_the_turn() {
     holder.now.unix = holder.now.unix.after(HOUR);
     holder.tick();
     assert!(holder.serves(&next));
-    assert_eq!(holder.machine.due(holder.now), Some(Reason::Asked));
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::RotateNow));
 }
 
 #[test]
