@@ -58,11 +58,13 @@ pub struct NodeAddress {
 }
 
 /// A family of IP addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4.
+    #[display("IPv4")]
     V4,
     /// IPv6.
+    #[display("IPv6")]
     V6,
 }
 
@@ -73,15 +75,6 @@ impl Family {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
     }
 }
 

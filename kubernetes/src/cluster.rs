@@ -14,11 +14,12 @@ pub use proxy::Proxy;
 pub use trust::{Trust, TrustSource};
 
 /// An API server: its address, the CAs that verify its certificate, and the proxy in between.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct Cluster {
     host: String,
     port: u16,
     path_prefix: String,
+    #[debug("{}", trust.is_some())]
     trust: Option<TrustSource>,
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
@@ -182,18 +183,6 @@ impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = bracketed(&self.host).replace('%', "%25");
         write!(f, "https://{}{}", with_port(&host, self.port), self.path_prefix)
-    }
-}
-
-impl fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster")
-            .field("server", &format_args!("{self}"))
-            .field("has_roots", &self.trust.is_some())
-            .field("tls_server_name", &self.tls_server_name)
-            .field("insecure_skip_tls_verify", &self.insecure_skip_tls_verify)
-            .field("proxy", &self.proxy)
-            .finish()
     }
 }
 

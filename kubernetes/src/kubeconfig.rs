@@ -14,7 +14,6 @@ mod selected;
 mod spelling;
 mod write;
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +50,8 @@ pub type ReadFile<'a> = dyn FnMut(&Path) -> io::Result<Vec<u8>> + 'a;
 /// assert!(matches!(identity, Identity::Token(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(derive_more::Debug)]
+#[debug("Kubeconfig {{ path: {path:?}, .. }}")]
 pub struct Kubeconfig {
     path: PathBuf,
     root: Node,
@@ -177,12 +178,6 @@ impl Kubeconfig {
             None => None,
         };
         Ok(Selected { path: &self.path, context: name, cluster, user })
-    }
-}
-
-impl fmt::Debug for Kubeconfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kubeconfig").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

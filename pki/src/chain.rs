@@ -1,6 +1,5 @@
 //! Reading certificate chains: PEM or DER in, facts of the leaf out.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Certificate, Fingerprint, UnixTime, Validity, ValidityError};
@@ -18,7 +17,8 @@ use crate::{PemError, Usage, sha256, strict, x509};
 const MAX_CERTIFICATES: usize = 16;
 
 /// A certificate chain, the leaf first. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, _0.serial, _0.issuer, _0.der.len())]
 pub struct Chain(Arc<Parsed>);
 
 struct Parsed {
@@ -187,17 +187,6 @@ impl PartialEq for Chain {
 }
 
 impl Eq for Chain {}
-
-impl fmt::Debug for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chain")
-            .field("certificate", &self.0.certificate)
-            .field("serial", &self.0.serial)
-            .field("issuer", &self.0.issuer)
-            .field("length", &self.0.der.len())
-            .finish()
-    }
-}
 
 pub(crate) fn encode(certificates: &[CertificateDer<'_>]) -> String {
     certificates.iter().map(|der| pem::encode(pem::CERTIFICATE, der).to_string()).collect()

@@ -1,7 +1,5 @@
 //! Issuing certificates (RFC 5280 §4).
 
-use std::fmt;
-
 use perennial::{Template, UnixTime, Validity};
 use x509_parser::extensions::ParsedExtension;
 use yasna::tags::{TAG_GENERALIZEDTIME, TAG_UTCTIME};
@@ -11,6 +9,8 @@ use crate::write::{self, AlternativeNames};
 use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, x509};
 
 /// A certificate authority: a CA certificate and its key.
+#[derive(derive_more::Debug)]
+#[debug("Issuer {{ credential: {credential:?}, .. }}")]
 pub struct Issuer {
     credential: Credential,
     subject: Vec<u8>,
@@ -110,12 +110,6 @@ impl Issuer {
                 extensions.next().write_der(&names);
             }
         })
-    }
-}
-
-impl fmt::Debug for Issuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer").field("credential", &self.credential).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,6 @@
 mod form;
 mod stack;
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
@@ -20,17 +19,21 @@ use crate::{PemError, provider};
 use stack::WipingKey;
 
 /// The kind of a private key, with its curve and hash. Displayed by the name in backquotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, derive_more::Display, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAlgorithm {
     /// ECDSA on P-256 with SHA-256: `ecdsa-p256`, what kubelet uses.
     #[default]
+    #[display("ecdsa-p256")]
     EcdsaP256,
     /// ECDSA on P-384 with SHA-384: `ecdsa-p384`.
+    #[display("ecdsa-p384")]
     EcdsaP384,
     /// Ed25519: `ed25519`.
+    #[display("ed25519")]
     Ed25519,
     /// RSA of 2048 to 4096 bits: `rsa`. Generating one, of 3072 bits, needs the feature `aws-lc-rs`.
+    #[display("rsa")]
     Rsa,
 }
 
@@ -53,21 +56,12 @@ impl KeyAlgorithm {
     }
 }
 
-impl fmt::Display for KeyAlgorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::EcdsaP384 => "ecdsa-p384",
-            Self::Ed25519 => "ed25519",
-            Self::Rsa => "rsa",
-        })
-    }
-}
-
 /// A private key and its public key.
 ///
 /// Not `Clone`: share a pair behind an `Arc`. The encoding of the key is wiped on drop; the crypto provider's own
 /// copy inside [`KeyPair::signing_key`] is not.
+#[derive(derive_more::Debug)]
+#[debug("KeyPair {{ algorithm: {algorithm:?}, .. }}")]
 pub struct KeyPair {
     der: Zeroizing<PrivateKeyDer<'static>>,
     algorithm: KeyAlgorithm,
@@ -238,13 +232,6 @@ fn ed25519_v1(v2: &[u8]) -> Option<Vec<u8>> {
     v1.extend_from_slice(HEADER);
     v1.extend_from_slice(private_key);
     Some(v1)
-}
-
-/// Shows the algorithm and nothing else.
-impl fmt::Debug for KeyPair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyPair").field("algorithm", &self.algorithm).finish_non_exhaustive()
-    }
 }
 
 /// Why a private key cannot be generated or read. No variant holds any part of the key.

@@ -1,6 +1,5 @@
 //! The CA certificates to trust.
 
-use std::fmt;
 use std::slice;
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use crate::pem::Block;
 use crate::{ChainError, PemError, chain, describe, names, pem, x509};
 
 /// The usable CA certificates of a CA bundle, for verifying peers and issued chains. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Roots {{ certificates: {} }}", store.len())]
 pub struct Roots {
     store: Arc<RootCertStore>,
     pem: Arc<str>,
@@ -101,11 +101,5 @@ fn add(block: &Block<'_>, store: &mut RootCertStore) -> Result<CertificateDer<'s
             let unreadable = x509::parse(&der).err();
             Err(block.unusable(unreadable.unwrap_or_else(|| describe(&error, slice::from_ref(&der)))))
         }
-    }
-}
-
-impl fmt::Debug for Roots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Roots").field("certificates", &self.store.len()).finish()
     }
 }

@@ -1,24 +1,15 @@
 //! Extended key usages and key usages.
 
-use std::fmt;
-
-/// The side of TLS on which a certificate is used: an extended key usage (RFC 5280 §4.2.1.12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The side of TLS on which a certificate is used: an extended key usage (RFC 5280 §4.2.1.12). Displayed as in
+/// `spec.usages` of a Kubernetes request.
+#[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq, Hash)]
 pub enum Usage {
     /// The certificate authenticates a client.
+    #[display("client auth")]
     ClientAuth,
     /// The certificate authenticates a server.
+    #[display("server auth")]
     ServerAuth,
-}
-
-/// Displays the usage as in `spec.usages` of a Kubernetes request.
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClientAuth => "client auth",
-            Self::ServerAuth => "server auth",
-        })
-    }
 }
 
 impl Usage {

@@ -1,6 +1,5 @@
 //! A single request and its answer.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Instant, Now};
@@ -13,6 +12,8 @@ use crate::cluster::Cluster;
 use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 
 /// A single request. Its outcome is the answer, of any status, or the reason why there is none.
+#[derive(derive_more::Debug)]
+#[debug("Call({:?}, outcome {outcome:?})", session.cluster())]
 pub struct Call {
     session: Session,
     request: Option<Request>,
@@ -55,11 +56,5 @@ impl Conversation for Call {
             return step;
         }
         self.outcome.take().map_or(IoRequest::Wait { until: Instant::MAX }, IoRequest::Done)
-    }
-}
-
-impl fmt::Debug for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("cluster", self.session.cluster()).field("outcome", &self.outcome).finish()
     }
 }

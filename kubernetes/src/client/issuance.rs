@@ -10,7 +10,6 @@
 
 mod answers;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +40,8 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
 /// caller limits the total time: dropping the submission ends it.
+#[derive(derive_more::Debug)]
+#[debug("Issuance({}, {session:?}, {:?})", ask.name, self.progress())]
 pub struct Issuance {
     ask: Ask,
     session: Session,
@@ -319,16 +320,5 @@ impl SignerConversation for Issuance {
             Some((_, health)) => *health,
             None => self.session.health(),
         }
-    }
-}
-
-impl fmt::Debug for Issuance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuance")
-            .field("request_name", &self.ask.name)
-            .field("cluster", self.session.cluster())
-            .field("identity", self.session.identity())
-            .field("progress", &self.progress())
-            .finish_non_exhaustive()
     }
 }

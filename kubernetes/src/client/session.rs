@@ -71,6 +71,8 @@ impl Limits {
     }
 }
 
+#[derive(derive_more::Debug)]
+#[debug("Session({cluster:?}, {identity:?})")]
 pub(crate) struct Session {
     cluster: Arc<Cluster>,
     identity: Identity,

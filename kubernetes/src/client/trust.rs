@@ -1,6 +1,5 @@
 //! Verifying a server's certificate: by a chain to one of the CAs, or by its being in the CA bundle itself.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use perennial::UnixTime;
@@ -21,6 +20,8 @@ use crate::cluster::Cluster;
 ///
 /// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Such a leaf
 /// is checked for name, validity and extended key usage like any other, and so is the signature of the handshake.
+#[derive(derive_more::Debug)]
+#[debug("Verifier(..)")]
 pub(super) struct Verifier {
     /// `None`: any certificate is accepted (kubeconfig `insecure-skip-tls-verify`).
     trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
@@ -58,12 +59,6 @@ impl Verifier {
 
 fn holds(roots: &Roots, certificate: &CertificateDer<'_>) -> bool {
     CertificateDer::pem_slice_iter(roots.pem().as_bytes()).flatten().any(|root| root == *certificate)
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").finish_non_exhaustive()
-    }
 }
 
 impl ServerCertVerifier for Verifier {

@@ -1,7 +1,5 @@
 //! An HTTP proxy in front of an API server.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
@@ -9,8 +7,10 @@ use zeroize::Zeroizing;
 
 use super::{ClusterError, bracketed, split_port};
 
-/// An HTTP proxy that opens a tunnel on CONNECT (RFC 9110 §9.3.6). Its credentials are never shown.
-#[derive(Clone, PartialEq, Eq)]
+/// An HTTP proxy that opens a tunnel on CONNECT (RFC 9110 §9.3.6). Displayed as its URL without the credentials.
+#[derive(Clone, derive_more::Debug, derive_more::Display, PartialEq, Eq)]
+#[debug("Proxy({self})")]
+#[display("http://{}:{port}", bracketed(host))]
 pub struct Proxy {
     /// The URL as it was written, with its credentials.
     url: Zeroizing<String>,
@@ -73,20 +73,6 @@ fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let begins_with_digits =
         |rest: &str| rest.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     text.split('%').skip(1).all(begins_with_digits).then(|| Zeroizing::new(percent_decode_str(text).collect()))
-}
-
-/// Displays the URL of the proxy without credentials.
-impl fmt::Display for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", bracketed(&self.host), self.port)
-    }
-}
-
-/// Shows the URL of the proxy without credentials.
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy({self})")
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Parts of a kubeconfig that belong to other programs, copied without being interpreted.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 use super::document::Node;
 
 /// The `extensions` of a cluster in a kubeconfig: data of other programs, copied without being interpreted or shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
+#[debug("Extensions(..)")]
 pub struct Extensions(Zeroizing<String>);
 
 impl Extensions {
@@ -20,11 +19,5 @@ impl Extensions {
     /// The value of `extensions` as YAML on one line.
     pub(super) fn yaml(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Debug for Extensions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Extensions(..)")
     }
 }

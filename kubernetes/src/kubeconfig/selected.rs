@@ -1,6 +1,5 @@
 //! The cluster and the user of a context: the API server's address and CAs, and the identity to use with it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,8 @@ use crate::cluster::{Cluster, ClusterError, Proxy};
 use crate::text;
 
 /// The cluster and the user of the context that [`Kubeconfig::select`](super::Kubeconfig::select) has chosen.
+#[derive(derive_more::Debug)]
+#[debug("Selected {{ path: {path:?}, .. }}")]
 pub struct Selected<'a> {
     pub(super) path: &'a Path,
     pub(super) context: String,
@@ -165,12 +166,6 @@ impl Selected<'_> {
             Ok(bytes) => Ok(Content { at, file: Some(file), bytes: Zeroizing::new(bytes) }),
             Err(error) => Err(KubeconfigError::Unreadable { at, error }),
         }
-    }
-}
-
-impl fmt::Debug for Selected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selected").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
