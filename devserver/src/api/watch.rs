@@ -67,87 +67,61 @@ pub enum Next {
     End,
 }
 
-/// Options of a watch.
-struct Wish {
-    /// Begin with the stored objects, as ADDED.
-    initial: bool,
-    /// Send a bookmark after the initial objects.
-    marked: bool,
-    /// Version after which events begin.
-    after: u64,
-    /// Error if the watch cannot begin at the wanted version.
-    refusal: Option<Status>,
-}
-
 impl Api {
     pub(super) fn watch(&self, query: &Query, name: &str, shape: Shape, now: UnixTime) -> Result<Watcher, Response> {
         let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
         let timeout =
             query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
         let timeout = timeout.map_or(LASTS, Duration::from_secs);
-        let wish = self.wish(query)?;
+        let initial = initial_events(query)?;
+        let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
+        let version = version.map(parse_version).transpose()?;
         // One reference is the API's own.
         if Arc::strong_count(&self.watches) > self.options.watches {
             return Err(status::too_many_watches(self.options.watches));
         }
-        let initial = wish.initial && wish.refusal.is_none();
-        let initial = self.store.iter().filter(|stored| initial && selector.matches(&stored.object));
+
+        // Begin with the current objects, or with the events after the version.
+        let from_objects = initial.unwrap_or_else(|| version.is_none());
+        let (oldest, current) = (self.store.oldest(), self.store.version());
+        // Sent as an event, as by a cluster's watch cache, not as the status of the answer.
+        let refusal = match version {
+            Some(version) if version > current && from_objects => Some(status::too_large_version(version, current)),
+            Some(version) if version > current => Some(status::ahead(version, current)),
+            Some(version) if version < oldest && !from_objects => Some(status::expired(version, oldest)),
+            _ => None,
+        };
+        let sends_objects = from_objects && refusal.is_none();
+        let objects = self.store.iter().filter(|stored| sends_objects && selector.matches(&stored.object));
+        let after = version.filter(|_| !from_objects).unwrap_or(current);
+        let bookmarks = query.flag("allowWatchBookmarks");
         Ok(Watcher {
-            initial: initial.map(Arc::clone).collect(),
+            initial: objects.map(Arc::clone).collect(),
             selector,
             shape,
-            marks_initial_end: wish.marked,
-            after: wish.after,
-            told: if wish.initial { 0 } else { wish.after },
-            bookmark: query.flag("allowWatchBookmarks").then(|| now.after(BOOKMARKS)),
+            marks_initial_end: initial == Some(true) && bookmarks,
+            after,
+            told: if from_objects { 0 } else { after },
+            bookmark: bookmarks.then(|| now.after(BOOKMARKS)),
             timeout,
             end: now.after(timeout),
             ended: false,
-            refusal: wish.refusal.map(Box::new),
+            refusal: refusal.map(Box::new),
             _open: Arc::clone(&self.watches),
         })
     }
+}
 
-    fn wish(&self, query: &Query) -> Result<Wish, Response> {
-        const MATCH: &str = "resourceVersionMatch";
-        let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())));
-        let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-        match (initial, query.get(MATCH).filter(|wanted| !wanted.is_empty())) {
-            (Some(_), Some("NotOlderThan")) | (None, None) => {}
-            (Some(_), _) => {
-                return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-            }
-            (None, Some(_)) => {
-                return forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-            }
-        }
-        let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
-        let version = version.map(parse_version).transpose()?;
-        let current = self.store.version();
-        // Begin with the current objects, or with the events after the version.
-        let from_objects = initial.unwrap_or_else(|| version.is_none());
-        let refusal = match version {
-            Some(version) if !from_objects => self.out_of_reach(version),
-            Some(version) if version > current => Some(status::too_large_version(version, current)),
-            _ => None,
-        };
-        Ok(Wish {
-            initial: from_objects,
-            marked: initial == Some(true) && query.flag("allowWatchBookmarks"),
-            after: version.filter(|_| !from_objects).unwrap_or(current),
-            refusal,
-        })
-    }
-
-    /// The error of a watch from a version that the log has forgotten, or that this server has not reached. Sent as an
-    /// event, as by a cluster's watch cache, not as the status of the answer.
-    fn out_of_reach(&self, version: u64) -> Option<Status> {
-        let (oldest, current) = (self.store.oldest(), self.store.version());
-        if version < oldest {
-            return Some(status::expired(version, oldest));
-        }
-        (version > current).then(|| status::ahead(version, current))
-    }
+/// `sendInitialEvents`, by a cluster's rules for it and `resourceVersionMatch`.
+fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
+    const MATCH: &str = "resourceVersionMatch";
+    let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+    let why = match (initial, query.get(MATCH).filter(|wanted| !wanted.is_empty())) {
+        (Some(_), Some("NotOlderThan")) | (None, None) => return Ok(initial),
+        (Some(_), _) => "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        (None, Some(_)) => "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+    };
+    Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())))
 }
 
 impl Watcher {
