@@ -37,7 +37,7 @@ use crate::authority::Authority;
 use crate::random::Random;
 use access::Attributes;
 use faults::Faults;
-use list::{Listing, Piece};
+use list::Listing;
 use message::{Answer, ApiRequest, Method, Response};
 use nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
@@ -233,15 +233,15 @@ impl Api {
         watcher.next(&self.store, now)
     }
 
-    pub(super) fn next_piece(&self, listing: &mut Listing) -> Piece {
-        listing.next(&self.store)
-    }
-
     /// Drops the objects of a stream whose version the store has forgotten, so that a slow reader holds no memory.
-    pub(super) fn let_go(&self, stream: &mut Stream) {
+    /// Returns true if the stream cannot go on: it is a list.
+    pub(super) fn let_go(&self, stream: &mut Stream) -> bool {
         match stream {
-            Stream::List(listing) => listing.let_go(&self.store),
-            Stream::Watch(watcher) => watcher.let_go(&self.store),
+            Stream::List(listing) => listing.is_lost(&self.store),
+            Stream::Watch(watcher) => {
+                watcher.let_go(&self.store);
+                false
+            }
         }
     }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use perennial::{Instant, Now};
 
 use crate::api::faults::{self, Answered, ConnectionFault, Fault, Lines};
-use crate::api::list::Piece;
 use crate::api::message::{Answer, ApiRequest, Response};
 use crate::api::status;
 use crate::api::watch::Next;
@@ -122,8 +121,10 @@ impl Session {
         }
         self.connection.http.clock = now.unix;
         self.held_until = self.held_until.filter(|until| *until > now.instant);
-        if let Some((stream, _)) = &mut self.stream {
-            api.let_go(stream);
+        if self.stream.as_mut().is_some_and(|(stream, _)| api.let_go(stream)) {
+            self.stream = None;
+            // Ends the connection in the middle of the answer, so that the client notices the loss.
+            self.connection.delivery.allowance = Some(self.connection.unsent().len());
         }
         // A client that has closed its sending side may still read an answer. A watch would never end, so end it now.
         if self.connection.deaf && matches!(self.stream, Some((Stream::Watch(_), _))) {
@@ -243,14 +244,9 @@ impl Session {
             let Some((stream, end)) = &mut self.stream else { return };
             let over = now.instant >= *end;
             match stream {
-                Stream::List(listing) => match api.next_piece(listing) {
-                    Piece::Bytes(piece) => self.connection.http.write(&piece),
-                    Piece::End => self.end_stream(now),
-                    Piece::Lost => {
-                        self.stream = None;
-                        // Ends the connection in the middle of the answer, so that the client notices the loss.
-                        self.connection.delivery.allowance = Some(0);
-                    }
+                Stream::List(listing) => match listing.next() {
+                    Some(piece) => self.connection.http.write(&piece),
+                    None => self.end_stream(now),
                 },
                 Stream::Watch(watcher) => match api.next_event(watcher, now.unix) {
                     Next::Event(line) => self.tell(line, api, now),

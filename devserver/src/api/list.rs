@@ -184,16 +184,6 @@ pub struct Listing {
     ended: bool,
 }
 
-/// The next part of a [`Listing`].
-#[derive(Debug)]
-pub(crate) enum Piece {
-    Bytes(Vec<u8>),
-    /// The list is complete.
-    End,
-    /// The server has forgotten the version of the list: the rest is lost.
-    Lost,
-}
-
 impl Listing {
     pub(super) fn new(Page { objects, metadata, version }: Page, shape: Shape, now: UnixTime) -> Self {
         let opening = shape.opening(&metadata);
@@ -201,42 +191,36 @@ impl Listing {
     }
 
     /// The whole list as one response.
-    pub fn into_response(mut self) -> Response {
-        let mut body = Vec::new();
-        while self.write(&mut body) {}
-        Response::written(200, body)
+    pub fn into_response(self) -> Response {
+        Response::written(200, self.flatten().collect())
     }
 
-    pub(super) fn let_go(&mut self, store: &Store) {
-        if self.version < store.oldest() {
-            self.objects = Vec::new().into_iter();
-        }
+    /// True if the server has forgotten the version of the list.
+    pub(super) fn is_lost(&self, store: &Store) -> bool {
+        self.version < store.oldest()
     }
+}
 
-    pub(super) fn next(&mut self, store: &Store) -> Piece {
+/// The pieces of the list's text, each of about 8 KiB.
+impl Iterator for Listing {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
         if self.ended {
-            return Piece::End;
+            return None;
         }
-        if self.version < store.oldest() {
-            return Piece::Lost;
+        let mut piece = std::mem::take(&mut self.opening);
+        while piece.len() < PIECE {
+            let Some(stored) = self.objects.next() else {
+                piece.extend_from_slice(CLOSING);
+                self.ended = true;
+                break;
+            };
+            if std::mem::replace(&mut self.begun, true) {
+                piece.push(b',');
+            }
+            piece.extend_from_slice(&self.shape.item(&stored, self.now));
         }
-        let mut piece = Vec::new();
-        while piece.len() < PIECE && self.write(&mut piece) {}
-        Piece::Bytes(piece)
-    }
-
-    /// Writes the next object, or the end of the list. Returns true if there is more to write.
-    fn write(&mut self, out: &mut Vec<u8>) -> bool {
-        out.append(&mut self.opening);
-        let Some(stored) = self.objects.next() else {
-            out.extend_from_slice(CLOSING);
-            self.ended = true;
-            return false;
-        };
-        if std::mem::replace(&mut self.begun, true) {
-            out.push(b',');
-        }
-        out.extend_from_slice(&self.shape.item(&stored, self.now));
-        true
+        Some(piece)
     }
 }
