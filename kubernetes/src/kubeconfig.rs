@@ -109,7 +109,7 @@ impl Kubeconfig {
         entries(&document, "clusters")?;
         entries(&document, "users")?;
         let contexts = entries(&document, "contexts")?.into_iter().map(|(name, _)| name.to_owned()).collect();
-        let current_context = document.get("current-context")?.map(|name| name.text()).transpose()?.map(str::to_owned);
+        let current_context = document.text_of("current-context")?.map(str::to_owned);
         let mut warnings = Vec::new();
         if let Some(at) = more {
             warnings.push(format!("{at}: a second YAML document follows; only the first one counts, as for kubectl"));

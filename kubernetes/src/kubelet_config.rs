@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kubeconfig::KubeconfigError;
 use crate::kubeconfig::compose::documents;
 use crate::kubeconfig::document::{Field, Node};
+use crate::kubeconfig::{KubeconfigError, Place};
 
 /// The settings for certificates in a `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`). `None`: not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,109 +36,57 @@ impl KubeletConfig {
     /// `KubeletConfiguration` counts.
     ///
     /// # Errors
-    /// [`KubeletConfigError`] if there is no such document, if a setting for certificates is of the wrong type or given
-    /// twice with different values, or if only one of certificate file and key file is named.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, KubeletConfigError> {
+    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if there is no such document, if a
+    /// setting for certificates is of the wrong type or given twice with different values, or if only one of
+    /// certificate file and key file is named.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         let (documents, error) = documents(path, text);
         error.map_or(Ok(()), Err)?;
-        let config = Self::read(path, &of_kubelet(path, &documents)?)?;
-        match (&config.tls_cert_file, &config.tls_private_key_file) {
-            (Some(_), None) | (None, Some(_)) => Err(KubeletConfigError::HalfAPair),
-            _ => Ok(config),
-        }
-    }
-
-    fn read(path: &Path, document: &Field<'_>) -> Result<Self, KubeconfigError> {
-        let flag = |key| document.get(key)?.as_ref().map(Field::flag).transpose();
+        let document = of_kubelet(path, &documents)?;
         let from = path.parent().unwrap_or_else(|| Path::new(""));
-        let file = |key| -> Result<Option<PathBuf>, KubeconfigError> {
-            Ok(document.get(key)?.map(|name| name.text()).transpose()?.map(|name| from.join(name)))
-        };
+        let file = |key| document.text_of(key).map(|name| name.map(|name| from.join(name)));
+        let (tls_cert_file, tls_private_key_file) = (file("tlsCertFile")?, file("tlsPrivateKeyFile")?);
+        if tls_cert_file.is_some() != tls_private_key_file.is_some() {
+            return Err(document.invalid("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither"));
+        }
         Ok(Self {
-            rotate_certificates: flag("rotateCertificates")?,
-            server_tls_bootstrap: flag("serverTLSBootstrap")?,
-            tls_cert_file: file("tlsCertFile")?,
-            tls_private_key_file: file("tlsPrivateKeyFile")?,
+            rotate_certificates: document.flag_of("rotateCertificates")?,
+            server_tls_bootstrap: document.flag_of("serverTLSBootstrap")?,
+            tls_cert_file,
+            tls_private_key_file,
             warnings: document.repetitions().into_iter().chain(document.misspellings(KEYS)).collect(),
         })
     }
 }
 
 /// Finds the document of the kind `KubeletConfiguration`.
-fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, KubeletConfigError> {
-    let (mut found, mut other) = (None, None);
-    for document in documents {
+fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, KubeconfigError> {
+    let mut found = None;
+    let mut other = (Place::new(path, 1, 1, ""), "", "");
+    // Backwards, so that an error names the first document of another kind.
+    for document in documents.iter().rev() {
         let document = Field::root(path, document);
-        let kind = name(&document, "kind")?;
-        let api_version = name(&document, "apiVersion")?;
+        let kind = document.text_of("kind")?.unwrap_or_default();
+        let api_version = document.text_of("apiVersion")?.unwrap_or_default();
         if kind != KIND || !api_version.starts_with(GROUP) {
-            other.get_or_insert(KubeletConfigError::Kind { kind, api_version });
-        } else if found.is_some() {
-            return Err(document.invalid(format!("a second document of kind {KIND}; keep one")).into());
-        } else {
-            found = Some(document);
+            other = (document.place(), kind, api_version);
+        } else if let Some(later) = found.replace(document) {
+            return Err(later.invalid(format!("a second document of kind {KIND}; keep one")));
         }
     }
-    let absent = || KubeletConfigError::Kind { kind: String::new(), api_version: String::new() };
-    found.ok_or_else(|| other.unwrap_or_else(absent))
-}
-
-fn name(document: &Field<'_>, key: &str) -> Result<String, KubeconfigError> {
-    Ok(document.get(key)?.map(|name| name.text()).transpose()?.unwrap_or_default().to_owned())
-}
-
-/// Why kubelet's configuration file cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KubeletConfigError {
-    /// The text is not YAML, or a field is of the wrong type.
-    #[error("line {line}, column {column}: {reason}")]
-    Text {
-        /// The line, counted from 1.
-        line: u64,
-        /// The column, counted from 1 in characters.
-        column: u64,
-        /// The problem, with the name of the field.
-        reason: String,
-    },
-    /// The file has no document of the kind `KubeletConfiguration`.
-    #[error(
-        "this is not kubelet's configuration: kind is {kind:?} and apiVersion {api_version:?}, \
-         expected \"{KIND}\" and \"{GROUP}v1beta1\""
-    )]
-    Kind {
-        /// The kind of the first document; empty if it has none.
-        kind: String,
-        /// The API version of the first document; empty if it has none.
-        api_version: String,
-    },
-    /// The file names a certificate file without a key file, or a key file without a certificate file.
-    #[error("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither")]
-    HalfAPair,
-}
-
-/// Converts an error of the YAML reader, which kubeconfig files share.
-impl From<KubeconfigError> for KubeletConfigError {
-    fn from(error: KubeconfigError) -> Self {
-        let (at, reason) = match error {
-            KubeconfigError::Syntax { at, reason } => (at, format!("not valid YAML: {reason}")),
-            KubeconfigError::Invalid { at, reason } if at.field.is_empty() => (at, reason),
-            KubeconfigError::Invalid { at, reason } => {
-                let reason = format!("{}: {reason}", at.field);
-                (at, reason)
-            }
-            // Unreachable: the other errors are about entries of a kubeconfig.
-            other => return Self::Text { line: 1, column: 1, reason: other.to_string() },
-        };
-        Self::Text { line: at.line, column: at.column, reason }
-    }
+    let (at, kind, api_version) = other;
+    let reason = format!(
+        "this is not kubelet's configuration: kind is {kind:?} and apiVersion {api_version:?}, expected \"{KIND}\" and \
+         \"{GROUP}v1beta1\""
+    );
+    found.ok_or(KubeconfigError::Invalid { at, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<KubeletConfig, KubeletConfigError> {
+    fn parse(text: &str) -> Result<KubeletConfig, KubeconfigError> {
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
         KubeletConfig::parse(Path::new("/var/lib/kubelet/config.yaml"), &format!("{head}{text}"))
     }
@@ -160,7 +108,8 @@ mod tests {
         assert_eq!(config.tls_cert_file.unwrap(), Path::new("/var/lib/kubelet/pki/kubelet.crt"));
         assert_eq!(config.tls_private_key_file.unwrap(), Path::new("/etc/kubelet.key"));
         assert_eq!(parse("tlsCertFile: ''\ntlsPrivateKeyFile: ''").unwrap().tls_cert_file, None);
-        assert_eq!(parse("tlsCertFile: a.crt"), Err(KubeletConfigError::HalfAPair));
+        let half = parse("tlsCertFile: a.crt").unwrap_err().to_string();
+        assert!(half.ends_with("tlsCertFile and tlsPrivateKeyFile belong together: give both, or neither"), "{half}");
     }
 
     #[test]
@@ -185,8 +134,8 @@ mod tests {
         }
         let error = parse("rotateCertificates: true\nrotateCertificates: false").unwrap_err().to_string();
         let told =
-            "line 4, column 21: rotateCertificates: this key was given in line 3 already, with another value; keep one";
-        assert_eq!(error, told);
+            "config.yaml:4:21: rotateCertificates: this key was given in line 3 already, with another value; keep one";
+        assert!(error.ends_with(told), "{error}");
     }
 
     #[test]
@@ -203,7 +152,7 @@ mod tests {
             assert_eq!(parse(&text).unwrap().rotate_certificates, Some(true), "{text}");
         }
         let twice = parse(&format!("{of_kubelet}---\n{of_kubelet}")).unwrap_err().to_string();
-        assert!(twice.starts_with("line 5, column 1: a second document"), "{twice}");
+        assert!(twice.starts_with("a:5:1: a second document"), "{twice}");
         let none = parse(&format!("{of_kubeadm}---\n")).unwrap_err().to_string();
         assert!(none.contains("kind is \"InitConfiguration\""), "{none}");
     }
@@ -227,7 +176,7 @@ mod tests {
             ("? [a]\n: b", "not valid YAML"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with("line ") && error.contains(told), "{text}: {error}");
+            assert!(error.starts_with("/var/lib/kubelet/config.yaml:") && error.contains(told), "{text}: {error}");
             for word in ["Options", "from_str", "expected struct", "invalid type", "snippet"] {
                 assert!(!error.contains(word), "{error}");
             }
@@ -237,10 +186,10 @@ mod tests {
     #[test]
     fn other_document_is_refused_with_its_kind() {
         let error = parse("rotateCertificates: often").unwrap_err();
-        assert!(matches!(error, KubeletConfigError::Text { line: 3, .. }), "{error}");
+        assert!(matches!(&error, KubeconfigError::Invalid { at, .. } if at.line == 3), "{error}");
         for text in ["", "kind: Config\napiVersion: v1", "{}", "kind: KubeletConfiguration"] {
             let error = KubeletConfig::parse(Path::new("a"), text).unwrap_err().to_string();
-            assert!(error.contains("KubeletConfiguration") || error.contains("line"), "{text:?}: {error}");
+            assert!(error.contains("KubeletConfiguration") && error.starts_with("a:1:1: "), "{text:?}: {error}");
         }
     }
 }

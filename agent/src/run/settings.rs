@@ -180,7 +180,7 @@ fn usages(usages: &[String], signer_name: &str) -> Result<Vec<Usage>, Failure> {
 
 fn read_config(path: &Path) -> Result<KubeletConfig, Failure> {
     let text = files::read_text_once(path).map_err(|error| unreadable(path, error))?;
-    let config = KubeletConfig::parse(path, &text).map_err(|error| unreadable(path, error))?;
+    let config = KubeletConfig::parse(path, &text).map_err(|error| Failure::Usage(error.to_string()))?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(config)
 }

@@ -190,6 +190,16 @@ impl<'a> Field<'a> {
         self.get(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))
     }
 
+    /// The text of the field `key`.
+    pub(crate) fn text_of(&self, key: &str) -> Result<Option<&'a str>, KubeconfigError> {
+        self.get(key)?.map(|field| field.text()).transpose()
+    }
+
+    /// The boolean of the field `key`.
+    pub(crate) fn flag_of(&self, key: &str) -> Result<Option<bool>, KubeconfigError> {
+        self.get(key)?.map(|field| field.flag()).transpose()
+    }
+
     /// The items of the list `key`; empty if there is no such list.
     pub(crate) fn items(&self, key: &str) -> Result<Vec<Self>, KubeconfigError> {
         let Some(list) = self.get(key)? else { return Ok(Vec::new()) };

@@ -1,4 +1,4 @@
-//! Errors of kubeconfig files, with the place in the file.
+//! Errors of kubeconfig files and of kubelet's configuration, with the place in the file.
 
 use std::fmt;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use perennial_pki::{ChainError, CredentialError, KeyError};
 
-/// A place in a kubeconfig, displayed as `/etc/kubernetes/kubelet.conf:5:13: clusters[0].cluster.server`.
+/// A place in a configuration file, displayed as `/etc/kubernetes/kubelet.conf:5:13: clusters[0].cluster.server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The path of the kubeconfig.
+    /// The path of the configuration file.
     pub file: PathBuf,
     /// The line, counted from 1.
     pub line: u64,
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why a kubeconfig cannot be used. No message shows a secret of the file.
+/// Why a kubeconfig, or kubelet's configuration, cannot be used. No message shows a secret of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// The text is not YAML (or JSON).

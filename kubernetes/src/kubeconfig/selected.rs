@@ -74,7 +74,7 @@ impl Selected<'_> {
             None => (None, None),
         };
         let proxy = cluster.get("proxy-url")?.map(|url| proxy(&url)).transpose()?;
-        let disable_compression = cluster.get("disable-compression")?.as_ref().map(Field::flag).transpose()?;
+        let disable_compression = cluster.flag_of("disable-compression")?.unwrap_or(false);
         let extensions = cluster.get("extensions")?.map(|field| Extensions::of(field.node()));
         Ok(Endpoint {
             server,
@@ -83,7 +83,7 @@ impl Selected<'_> {
             tls_server_name,
             insecure_skip_tls_verify,
             proxy,
-            disable_compression: disable_compression.unwrap_or(false),
+            disable_compression,
             extensions,
         })
     }
