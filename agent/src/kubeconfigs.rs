@@ -199,8 +199,7 @@ fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
         Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(Own::Useless),
         Err(
             error @ (KubeconfigError::Unreadable { .. }
-            | KubeconfigError::Certificate { .. }
-            | KubeconfigError::Key { .. }
+            | KubeconfigError::Credential { .. }
             | KubeconfigError::Mismatch { .. }),
         ) => {
             tracing::warn!("the kubeconfig's own credential cannot be used: {error}");

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use perennial_pki::{ChainError, CredentialError, KeyError};
+use perennial_pki::CredentialError;
 
 /// A place in a configuration file, displayed as `/etc/kubernetes/kubelet.conf:5:13: clusters[0].cluster.server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,29 +86,13 @@ pub enum KubeconfigError {
         /// The error of reading the file.
         error: io::Error,
     },
-    /// The CA has no usable certificate.
+    /// The client certificate or its key cannot be read.
     #[error("{at}: {error}")]
-    CertificateAuthority {
-        /// The field of the CA.
+    Credential {
+        /// The field of the certificate or of the key.
         at: Box<Place>,
-        /// The problem with the CA.
-        error: ChainError,
-    },
-    /// The client certificate cannot be read.
-    #[error("{at}: {error}")]
-    Certificate {
-        /// The field of the certificate.
-        at: Box<Place>,
-        /// The problem with the certificate.
-        error: ChainError,
-    },
-    /// The client key cannot be read.
-    #[error("{at}: {error}")]
-    Key {
-        /// The field of the key.
-        at: Box<Place>,
-        /// The problem with the key.
-        error: KeyError,
+        /// The problem with the certificate or the key.
+        error: CredentialError,
     },
     /// The client certificate and the key do not belong together.
     #[error("{certificate} and {key}: {error}")]

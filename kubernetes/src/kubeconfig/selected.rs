@@ -69,7 +69,7 @@ impl Selected<'_> {
         let (ca_pem, ca_file) = match ca {
             Some(Content { at, file, bytes }) => match Roots::from_pem(&bytes) {
                 Ok(_) => (Some(bytes.to_vec()), file),
-                Err(error) => return Err(KubeconfigError::CertificateAuthority { at, error }),
+                Err(error) => return Err(KubeconfigError::Invalid { at, reason: error.to_string() }),
             },
             None => (None, None),
         };
@@ -131,12 +131,11 @@ impl Selected<'_> {
             (Some(_), None) => return Err(user.invalid("there is a client certificate but no client key")),
             (None, Some(_)) => return Err(user.invalid("there is a client key but no client certificate")),
         };
-        match Credential::from_pair(&certificate.bytes, &key.bytes) {
-            Ok(credential) => Ok(Some(credential)),
-            Err(CredentialError::Chain(error)) => Err(KubeconfigError::Certificate { at: certificate.at, error }),
-            Err(CredentialError::Key(error)) => Err(KubeconfigError::Key { at: key.at, error }),
-            Err(error) => Err(KubeconfigError::Mismatch { certificate: certificate.at, key: key.at, error }),
-        }
+        Credential::from_pair(&certificate.bytes, &key.bytes).map(Some).map_err(|error| match error {
+            CredentialError::Chain(_) => KubeconfigError::Credential { at: certificate.at, error },
+            CredentialError::Key(_) => KubeconfigError::Credential { at: key.at, error },
+            error => KubeconfigError::Mismatch { certificate: certificate.at, key: key.at, error },
+        })
     }
 
     /// The decoded field `name`-data, or else the content of the file that the field `name` names.
