@@ -69,6 +69,7 @@ use perennial::{Instant, Now};
 /// ```
 ///
 /// To cancel, drop the conversation and close its connection.
+#[auto_impl::auto_impl(Box)]
 pub trait Conversation {
     /// The result of the whole conversation.
     type Outcome;
@@ -79,18 +80,6 @@ pub trait Conversation {
 
     /// Returns the next operation. Repeated calls are harmless, except that bytes to transmit are returned once.
     fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome>;
-}
-
-impl<C: Conversation + ?Sized> Conversation for Box<C> {
-    type Outcome = C::Outcome;
-
-    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
-        (**self).handle(input, now);
-    }
-
-    fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
-        (**self).poll(now)
-    }
 }
 
 /// Result of an operation, reported by the driver. `Debug` shows the number of bytes only.

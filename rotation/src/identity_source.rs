@@ -10,6 +10,7 @@ use crate::identity::{Identity, Token};
 /// Source of the identity that requests authenticate with. Read for each request, since a token file may have changed.
 ///
 /// The loop of the rotation makes these calls and waits for them: read a file, but do not use the network.
+#[auto_impl::auto_impl(Arc)]
 pub trait IdentitySource: Send + Sync {
     /// Returns the identity to authenticate with now.
     ///
@@ -64,21 +65,6 @@ impl NotYet {
 impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     fn identity(&self) -> Result<Identity, NotYet> {
         self()
-    }
-}
-
-/// A shared source.
-impl<S: IdentitySource + ?Sized> IdentitySource for Arc<S> {
-    fn identity(&self) -> Result<Identity, NotYet> {
-        (**self).identity()
-    }
-
-    fn wake_on_change(&self, waker: &Waker) {
-        (**self).wake_on_change(waker);
-    }
-
-    fn identity_refused(&self, identity: &Identity) {
-        (**self).identity_refused(identity);
     }
 }
 
