@@ -349,7 +349,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        let version = format!("{{\"begin\":{{\"version\":1,\"perennial\":\"{}\",", env!("CARGO_PKG_VERSION"));
+        let version = format!("{{\"begin\":{{\"version\":2,\"perennial\":\"{}\",", env!("CARGO_PKG_VERSION"));
         assert!(lines[1].starts_with(&version) && lines[2].starts_with("{\"step\":"), "{text}");
     }
 

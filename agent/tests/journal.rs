@@ -297,14 +297,14 @@ fn replay_of_no_journal_is_bad_input() {
     let _signer = Signer::start(path, &[]);
     let text = first_certificate(path);
     fs::write(path.join("headless"), changed(&text, 1, |_| String::new())).unwrap();
-    fs::write(path.join("newer"), text.replace("\"version\":1", "\"version\":2")).unwrap();
+    fs::write(path.join("newer"), text.replace("\"version\":2", "\"version\":3")).unwrap();
     File::create(path.join("notes")).unwrap().write_all(b"milk\neggs\n").unwrap();
     for (file, words) in [
         ("missing", "missing: cannot be read"),
         (".", ".: cannot be read"),
         ("notes", "no journal"),
         ("headless", "nothing in it could be replayed"),
-        ("newer", "newer:1: the journal is of version 2; this is version 1"),
+        ("newer", "newer:1: the journal is of version 3; this is version 2"),
     ] {
         let output = perennial(path, &["replay", file]);
         assert_eq!(output.code, Some(2), "{output:?}");

@@ -1,26 +1,16 @@
-//! Names of failures and reasons in pending records and journals: the stable names of `core`, spelt in `UpperCamelCase`,
-//! as all released versions write and read them.
+//! Names of failures in pending records: the stable names of `core`, spelt in `UpperCamelCase`, as all released versions
+//! write and read them.
 
-use perennial::{Failure, Reason};
+use perennial::Failure;
 
-/// The failure's name in files: `TimedOut`.
+/// The failure's name in records: `TimedOut`.
 pub(crate) fn failure(failure: Failure) -> String {
     upper_camel(failure.name())
 }
 
-/// The failure with this name in a file; `None` if the name is unknown.
+/// The failure with this name in a record; `None` if the name is unknown.
 pub(crate) fn failure_named(name: &str) -> Option<Failure> {
     Failure::ALL.into_iter().find(|known| failure(*known) == name)
-}
-
-/// The reason's name in files: `RotationPoint`.
-pub(crate) fn reason(reason: Reason) -> String {
-    upper_camel(reason.name())
-}
-
-/// The reason with this name in a file; `None` if the name is unknown.
-pub(crate) fn reason_named(name: &str) -> Option<Reason> {
-    Reason::ALL.into_iter().find(|known| reason(*known) == name)
 }
 
 fn upper_camel(snake: &str) -> String {
@@ -40,10 +30,7 @@ mod tests {
             "Denied SignerFailed Rejected BadCertificate Unsatisfying AlreadyDue Unauthorized Forbidden Throttled \
              Unreachable TimedOut Deleted Outdated Local"
         );
-        let reasons = Reason::ALL.map(reason).join(" ");
-        assert_eq!(reasons, "NoCertificate Expired Provisional RotationPoint Refused TemplateNotSatisfied Asked");
         assert!(Failure::ALL.into_iter().all(|known| failure_named(&failure(known)) == Some(known)));
-        assert!(Reason::ALL.into_iter().all(|known| reason_named(&reason(known)) == Some(known)));
-        assert_eq!((failure_named("timed_out"), reason_named("")), (None, None));
+        assert_eq!((failure_named("timed_out"), failure_named("")), (None, None));
     }
 }

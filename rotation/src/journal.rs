@@ -6,19 +6,21 @@
 //! repeat every step and compare its actions. A journal contains the facts of certificates (names, validity,
 //! fingerprint), and no keys.
 
+mod form;
 mod replay;
-mod text;
+mod values;
 
-use perennial::{Escaped, Now, RotationMachine};
+use perennial::{Actions, Escaped, Event, Now, RotationMachine};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::rotation::Transition;
 
 pub use replay::{Replay, ReplayError, Replayed};
-use text::{CheckpointText, EventText};
+use values::{CheckpointFields, EventFields};
 
 /// Version of the journal format. [`Replay`] reads no other version.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The line that begins the journal of the machine named `of`: its whole state. Ends with a line break.
 pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
@@ -27,15 +29,16 @@ pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
 
 /// Like [`begin`], for a journal that continues after a gap of `missing` steps of any machines. Ends with a line break.
 pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) -> String {
-    let machine = Box::new(CheckpointText::of(machine.checkpoint()));
+    // Names, numbers and lists always serialize.
+    let machine = CheckpointFields::serialize(&machine.checkpoint(), serde_json::value::Serializer).unwrap_or_default();
     let perennial = Some(env!("CARGO_PKG_VERSION").to_owned());
-    line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: at(now), missing, machine })
+    line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: now, missing, machine })
 }
 
 /// The line for one step of the machine named `of`. Ends with a line break.
 pub fn step(of: &str, step: &Transition) -> String {
-    let (event, actions) = (EventText::of(&step.event), text::words(&step.actions));
-    line(&Line::Step { of: of.to_owned(), at: at(step.now), event, actions })
+    let Transition { now, event, actions, .. } = step;
+    line(&Line::Step { of: of.to_owned(), at: *now, event: event.clone(), actions: words(actions) })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,17 +50,21 @@ enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         perennial: Option<String>,
         of: String,
-        at: (u64, i64),
+        #[serde(with = "form")]
+        at: Now,
         /// Steps that were dropped before this line.
         #[serde(default, skip_serializing_if = "is_zero")]
         missing: u64,
-        machine: Box<CheckpointText>,
+        /// A [`CheckpointFields`], which is read once the version is known to be this one.
+        machine: Value,
     },
     Step {
         of: String,
         /// Time by the monotonic clock and by the wall clock (Unix time), in milliseconds.
-        at: (u64, i64),
-        event: EventText,
+        #[serde(with = "form")]
+        at: Now,
+        #[serde(with = "EventFields")]
+        event: Event,
         actions: Vec<String>,
     },
 }
@@ -66,11 +73,12 @@ const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-const fn at(now: Now) -> (u64, i64) {
-    (now.instant.as_millis(), now.unix.as_millis())
+/// Each action as its `Display` text, as in logs.
+fn words(actions: &Actions) -> Vec<String> {
+    actions.clone().map(|action| action.to_string()).collect()
 }
 
 fn line(line: &Line) -> String {
-    // Names, numbers and lists always serialize. Escaped, so that a terminal can show a journal with hostile names.
+    // Escaped, so that a terminal can show a journal with hostile names.
     format!("{:#}\n", Escaped(&serde_json::to_string(line).unwrap_or_default()))
 }

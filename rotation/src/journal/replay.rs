@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use perennial::{Escaped, Instant, Now, RotationMachine, UnixTime};
+use perennial::{Escaped, Now, RotationMachine, printable};
 use serde_json::error::Category;
 
-use super::text::words;
-use super::{Line, VERSION};
+use super::{CheckpointFields, Line, VERSION, words};
 use crate::rotation::Transition;
 
 /// Replays a journal line by line: holds each machine in its state after the lines read so far.
@@ -75,17 +74,16 @@ impl Replay {
     /// [`ReplayError`]. After [`ReplayError::Differs`], the machine is in the state that the replay led to. Any other
     /// error leaves the replay unchanged.
     pub fn line(&mut self, line: &str) -> Result<Replayed, ReplayError> {
-        let line = serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))?;
-        match line {
+        match serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))? {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
             Line::Begin { of, at, missing, machine, perennial, .. } => {
-                let machine = Arc::new(RotationMachine::restore(machine.checkpoint().map_err(ReplayError::Value)?));
+                let checkpoint = CheckpointFields::deserialize(machine).map_err(|error| ReplayError::text(&error))?;
+                let machine = Arc::new(RotationMachine::restore(checkpoint));
                 let before = self.machines.insert(of.clone(), machine.clone());
                 let goes_on = missing == 0 && before.as_ref() == Some(&machine);
-                Ok(Replayed { of, at: now(at), machine, perennial, missing, goes_on, step: None })
+                Ok(Replayed { of, at, machine, perennial, missing, goes_on, step: None })
             }
             Line::Step { of, at, event, actions: journal } => {
-                let (at, event) = (now(at), event.event().map_err(ReplayError::Value)?);
                 let Some(machine) = self.machines.get_mut(&of) else { return Err(ReplayError::NotBegun(of)) };
                 let step = Transition::of(machine, event, at);
                 let again = words(&step.actions);
@@ -99,10 +97,6 @@ impl Replay {
     }
 }
 
-const fn now((instant, unix): (u64, i64)) -> Now {
-    Now { instant: Instant::from_millis(instant), unix: UnixTime::from_millis(unix) }
-}
-
 /// Error of a line that cannot be replayed, or whose replay differs. `Display` escapes text from the file for
 /// terminals.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,19 +105,12 @@ pub enum ReplayError {
     /// The line ends too soon: the process was killed, or the disk was full, while the line was being written.
     #[error("it is cut short")]
     Cut,
-    /// The line is not a line of a journal.
-    #[error("{what} (column {column})")]
-    Text {
-        /// The problem, as a clause.
-        what: &'static str,
-        /// Column of the problem in the line.
-        column: usize,
-    },
-    /// The line contains a value that this version of perennial does not know; the text names its kind.
+    /// The line is not a line of a journal, or contains a value that this version of perennial does not know: the
+    /// problem, as a clause.
     #[error("{0}")]
-    Value(&'static str),
+    Text(String),
     /// The journal is of another format version.
-    #[error("the journal is of version {0}; this is version {VERSION}")]
+    #[error("the journal is of version {0}; this is version {VERSION}: replay it with the perennial that wrote it")]
     Version(u64),
     /// A step of a machine without a first line: the beginning of the journal is missing.
     #[error("nothing was said of {} before: the beginning of the journal is missing", Escaped(.0))]
@@ -152,7 +139,8 @@ impl ReplayError {
             Category::Data => "it is not a line of a journal",
             Category::Syntax | Category::Io => "it is not JSON",
         };
-        Self::Text { what, column: error.column() }
+        // The error may quote the line.
+        Self::Text(format!("{what}: {}", printable(&error.to_string())))
     }
 }
 

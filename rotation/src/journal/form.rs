@@ -1,0 +1,70 @@
+//! Forms: the JSON of values whose types serde does not know, alone and inside `Option` and `Arc`.
+//!
+//! `#[serde(with = "form")]` serializes a field in its form.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A value with a form that serde can serialize.
+pub(super) trait Form: Sized {
+    type Form: Serialize + DeserializeOwned;
+
+    fn form(&self) -> Self::Form;
+
+    fn read(form: Self::Form) -> Result<Self, Box<dyn Error>>;
+}
+
+/// Implements [`Form`] for a type by two closures: the form of a value, and the value of a form.
+macro_rules! form {
+    ($value:ty as $form:ty, $write:expr, $read:expr) => {
+        impl Form for $value {
+            type Form = $form;
+
+            fn form(&self) -> Self::Form {
+                let write: fn(&Self) -> Self::Form = $write;
+                write(self)
+            }
+
+            fn read(form: Self::Form) -> Result<Self, Box<dyn Error>> {
+                let read: fn(Self::Form) -> Result<Self, Box<dyn Error>> = $read;
+                read(form)
+            }
+        }
+    };
+}
+pub(super) use form;
+
+impl<T: Form> Form for Option<T> {
+    type Form = Option<T::Form>;
+
+    fn form(&self) -> Self::Form {
+        self.as_ref().map(T::form)
+    }
+
+    fn read(form: Self::Form) -> Result<Self, Box<dyn Error>> {
+        form.map(T::read).transpose()
+    }
+}
+
+impl<T: Form> Form for Arc<T> {
+    type Form = T::Form;
+
+    fn form(&self) -> Self::Form {
+        T::form(self)
+    }
+
+    fn read(form: Self::Form) -> Result<Self, Box<dyn Error>> {
+        T::read(form).map(Self::new)
+    }
+}
+
+pub(super) fn serialize<T: Form, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    value.form().serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, T: Form, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::read(T::Form::deserialize(deserializer)?).map_err(D::Error::custom)
+}
