@@ -31,7 +31,7 @@ use perennial::{
 };
 
 use crate::laws::Verdict;
-use crate::trace::{Record, Run, Trace, live};
+use crate::trace::{Record, Run, Trace, in_flight};
 use history::{Between, Fact, History, Millis};
 
 /// Checks that every run of the trace follows the rules.
@@ -124,7 +124,7 @@ impl Model {
         same("reason", &self.due(now), &machine.due(now))?;
         same("certificate", &self.history.held(), &machine.certificate())?;
         same("waiting", &self.history.waits(), &machine.waiting())?;
-        same("request out", &self.history.out().map(|(id, _)| id), &live(machine).map(RequestId::get))?;
+        same("request out", &self.history.out().map(|(id, _)| id), &in_flight(machine).map(RequestId::get))?;
         same("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
         self.compare_state(machine.state())?;
         same("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;

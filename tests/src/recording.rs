@@ -21,12 +21,12 @@ impl Recording {
         let beginning = rotation.machine().checkpoint();
         let trace = Trace { policy: beginning.policy, seed: beginning.seed, wild: false, runs: vec![] };
         let mut recording = Self { trace, news: vec![] };
-        recording.goes_on(rotation, now);
+        recording.continue_with(rotation, now);
         recording
     }
 
     /// Continues the recording after a restart of the process, with its new rotation.
-    pub fn goes_on(&mut self, rotation: &mut Rotation, now: Now) {
+    pub fn continue_with(&mut self, rotation: &mut Rotation, now: Now) {
         let first = RotationMachine::clone(rotation.machine());
         // Clocks are not compared across a restart here, so that no budget is counted across it.
         let run = Run { started: now, pending: first.pending(now), remembers: false, first, records: vec![] };

@@ -109,12 +109,12 @@ pub fn has_duty(actions: &Actions) -> bool {
 }
 
 /// The request in flight.
-pub fn live(machine: &RotationMachine) -> Option<RequestId> {
+pub fn in_flight(machine: &RotationMachine) -> Option<RequestId> {
     if let State::Requesting { id, .. } = machine.state() { Some(id) } else { None }
 }
 
 /// Whether requests can be submitted: there is a template, and the signer is ready.
-pub fn can_ask(machine: &RotationMachine) -> bool {
+pub fn can_submit(machine: &RotationMachine) -> bool {
     machine.template().is_some() && machine.signer().is_ready()
 }
 

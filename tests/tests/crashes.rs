@@ -100,7 +100,7 @@ fn unchanged_record_is_not_saved_again() {
         if n == 200 {
             node.server.clocks.now.unix = node.server.now().unix.after(HOUR);
         }
-        node.tell(Input::Tick);
+        node.handle(Input::Tick);
         node.run(SECOND);
     }
     assert_eq!(node.saves, 1);
@@ -244,7 +244,7 @@ fn record_is_used_once_template_arrives() {
     node.restart_without_template();
     node.run(MINUTE);
     assert!(matches!(node.rotation.machine().state(), State::NoTemplate));
-    node.tell(Input::TemplateChanged(Some(Arc::new(Template::node("worker-1")))));
+    node.handle(Input::TemplateChanged(Some(Arc::new(Template::node("worker-1")))));
     node.run(MINUTE);
     assert_eq!((node.record().request_name, node.objects().len()), (name, 1));
 }

@@ -8,7 +8,7 @@ use perennial::{
 };
 
 use crate::subject::{Duties, Subject};
-use crate::trace::live;
+use crate::trace::in_flight;
 
 /// A machine with a fault.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ faults! {
     /// Submits a second request on `RotateNow` while one is in flight.
     AsksTwice {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
-            if let (Event::RotateNow, Some(id)) = (&event, live(machine)) {
+            if let (Event::RotateNow, Some(id)) = (&event, in_flight(machine)) {
                 let mut hurried = machine.clone();
                 let _ = hurried.handle(Event::CsrFailed { id, failure: Failure::Local, retry_after: None }, now);
                 let duties = Duties::from(hurried.handle(event.clone(), now));
@@ -101,7 +101,7 @@ faults! {
     /// Accepts a failure of any request as one of the request in flight.
     BelievesAnyReply {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
-            let event = match (event, live(machine)) {
+            let event = match (event, in_flight(machine)) {
                 (Event::CsrFailed { failure, retry_after, .. }, Some(id)) => {
                     Event::CsrFailed { id, failure, retry_after }
                 }
@@ -115,7 +115,7 @@ faults! {
     TakesWhatIsFound {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let held = machine.certificate().map(|held| held.fingerprint);
-            if let (Event::CertReplaced(Some(_)), Some(fingerprint), None) = (&event, held, live(machine)) {
+            if let (Event::CertReplaced(Some(_)), Some(fingerprint), None) = (&event, held, in_flight(machine)) {
                 let mut greedy = machine.clone();
                 // Without a signer a refused certificate leads to no request, which would reveal the detour.
                 for event in [Event::SignerChanged(SignerStatus::Absent), Event::CertRefused { fingerprint }] {
@@ -137,7 +137,7 @@ faults! {
     ServesAnybody {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let issued = match &event {
-                Event::CsrIssued { id, certificate } if live(machine) == Some(*id) => Some(certificate.clone()),
+                Event::CsrIssued { id, certificate } if in_flight(machine) == Some(*id) => Some(certificate.clone()),
                 _ => None,
             };
             let duties = Duties::from(machine.handle(event, now));

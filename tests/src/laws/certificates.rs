@@ -13,7 +13,7 @@ use crate::mint;
 use crate::simulation::Member as _;
 use crate::simulation::world::{Answer, World};
 use crate::subject::Subject;
-use crate::trace::{Trace, can_ask, live, submitted};
+use crate::trace::{Trace, can_submit, in_flight, submitted};
 
 /// A valid certificate is served until it expires or one at least as good takes its place: no failure, no refusal, no
 /// change of template and no empty directory removes it.
@@ -189,7 +189,9 @@ pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Ve
 /// transient backoff and its cap: one misconfigured load balancer must not let a fleet expire.
 pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
-    let Some(reason) = machine.due(now).filter(|_| can_ask(machine) && live(machine).is_none()) else { return Ok(()) };
+    let Some(reason) = machine.due(now).filter(|_| can_submit(machine) && in_flight(machine).is_none()) else {
+        return Ok(());
+    };
     let (affordable, spaced) = allowed(policy, machine, reason, now);
     let expiry = machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
     let refused = machine.last_failure().is_some_and(Failure::is_refusal);

@@ -7,7 +7,7 @@ use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, ServerC
 use super::bounds::{later, longest_silence};
 use super::{Moment, Step, Verdict, ensure, name};
 use crate::subject::{Duties, Subject};
-use crate::trace::{can_ask, has_duty, live, submitted};
+use crate::trace::{can_submit, has_duty, in_flight, submitted};
 
 /// A Tick before the deadline changes nothing: a loop may wake up early.
 pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
@@ -47,7 +47,7 @@ pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<
 /// If no reply ever comes, Ticks alone lead to the next submission, within a bound from the policy.
 pub(super) fn lost_replies_lead_to_another_request<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
-    if !can_ask(machine) || machine.due(now).is_none() {
+    if !can_submit(machine) || machine.due(now).is_none() {
         return Ok(());
     }
     let most = longest_silence(moment.policy) + moment.unnoticed();
@@ -119,7 +119,7 @@ fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
         return Ok(());
     }
     ensure!(machine.deadline().is_some_and(|at| at <= until), "{back:?} back at {now}: sleeps past {until}: {machine}");
-    let was_out = live(&machine);
+    let was_out = in_flight(&machine);
     let actions = machine.handle(Event::Tick, end);
     let gave_up = actions.clone().any(|action| matches!(action, Action::CancelRequest { .. }));
     ensure!(
@@ -147,7 +147,7 @@ pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(
         "at {now} by the server's clock, {server}, due is {due:?}, by the local clock {due_alone:?}: {machine}"
     );
     // Later requests are not compared: their jitter and their certificates differ.
-    if live(machine).is_some() || machine.waiting().is_some() {
+    if in_flight(machine).is_some() || machine.waiting().is_some() {
         return Ok(());
     }
     let most = longest_silence(policy);

@@ -3,7 +3,7 @@
 use perennial::{Event, Failure, Outcome, Outcomes, RotationMachine, Slot};
 
 use super::{Step, Verdict, ensure};
-use crate::trace::live;
+use crate::trace::in_flight;
 
 /// The outcomes of a step report every change of the machine, and no change that did not happen.
 pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
@@ -31,7 +31,7 @@ pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
 /// Whether the first outcome, and no other, is one of the event itself.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
-    let (out, write) = (live(before), before.writes().map(|(id, serve)| (id, slot(serve))));
+    let (out, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));
     let answers = match (event, outcomes.next()) {
         (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }, Some(Outcome::Ignored)) => out != Some(*id),
         (
@@ -88,7 +88,7 @@ fn request_ends(
     cancels: bool,
     after: &RotationMachine,
 ) -> bool {
-    let (was, is) = (live(before), live(after));
+    let (was, is) = (in_flight(before), in_flight(after));
     let ended: Vec<_> = outcomes.iter().filter_map(Outcome::ended).collect();
     let answered = matches!(event, Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } if was == Some(*id));
     let superseded = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Superseded { .. }));

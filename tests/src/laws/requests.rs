@@ -6,7 +6,7 @@ use perennial::{Event, Instant, Policy, Reason, State};
 
 use super::books::spacing;
 use super::{Step, Verdict, ensure, name};
-use crate::trace::{Run, Trace, can_ask, live};
+use crate::trace::{Run, Trace, can_submit, in_flight};
 
 /// At most one request of a holder is in flight at a time.
 pub(super) fn at_most_one_request_is_in_flight(step: &Step<'_>) -> Verdict {
@@ -24,7 +24,7 @@ pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     if let Some((id, ..)) = step.duties.submit {
         ensure!(step.books.last_id < Some(id), "{id} does not follow {}", name(step.books.last_id));
     }
-    let (is_out, should) = (live(step.after), step.noted.in_flight.as_ref().map(|out| out.id));
+    let (is_out, should) = (in_flight(step.after), step.noted.in_flight.as_ref().map(|out| out.id));
     ensure!(is_out == should, "{} is out, by the machine {}", name(should), name(is_out));
     Ok(())
 }
@@ -50,12 +50,12 @@ pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
 /// No request is submitted without a template and a ready signer, and none stays in flight without template or signer.
 pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict {
     if let Some((_, template, _)) = &step.duties.submit {
-        let wanted = can_ask(step.after) && step.after.template() == Some(template);
+        let wanted = can_submit(step.after) && step.after.template() == Some(template);
         ensure!(wanted, "{template} is asked for, but is not wanted");
     }
     // A request in flight has its identity already: the signer need not be ready any more.
     let may_be_out = step.after.template().is_some() && step.after.signer().is_configured();
-    ensure!(may_be_out || live(step.after).is_none(), "a request is in flight without template or signer");
+    ensure!(may_be_out || in_flight(step.after).is_none(), "a request is in flight without template or signer");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::bounds::longest_silence;
 use super::clocks::{ticks, without_server_clock};
 use super::{Moment, Verdict, ensure};
 use crate::subject::Subject;
-use crate::trace::{Trace, can_ask, live, submitted};
+use crate::trace::{Trace, can_submit, in_flight, submitted};
 
 /// A clone handles an event like the original: a run can be replayed, a state compared.
 pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
@@ -49,7 +49,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     // `RotateNow` and `CertRefused` are not remembered here; the other reasons follow from the certificate.
     let was_said = matches!(due, Some(Reason::RotateNow | Reason::Refused));
     ensure!(was_said || due == due_again, "due at {now}: {due:?}, after a restart {due_again:?}");
-    if !can_ask(machine) || due.is_none() || due != due_again {
+    if !can_submit(machine) || due.is_none() || due != due_again {
         return Ok(());
     }
     let (Some((asks_at, key)), Some((resumes_at, resumed_key))) =
@@ -63,7 +63,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     });
     let patient = now.instant.after(policy.refused.cap()).min(asks_at.instant);
     ensure!(
-        !slow || live(machine).is_some() || resumes_at.instant >= patient,
+        !slow || in_flight(machine).is_some() || resumes_at.instant >= patient,
         "refused, it asks at {asks_at}, after a restart at {resumes_at}"
     );
     Ok(())
@@ -92,7 +92,7 @@ fn restart(
 /// The next request, if the one in flight is lost, as in a restart.
 fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let mut machine = machine.clone();
-    let lost = live(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
+    let lost = in_flight(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
     let at_once = lost.and_then(|lost| submitted(&machine.handle(lost, now)));
     at_once.map(|(_, _, key)| (now, key)).or_else(|| first_request(policy, &machine, now))
 }

@@ -1,4 +1,4 @@
-//! Life in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and the
+//! ScenarioRun in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and the
 //! [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the control plane, and for how
 //! long the holder was without a valid certificate.
 //!
@@ -201,15 +201,19 @@ pub enum End {
 }
 
 /// Runs a scenario with the holder that `begin` makes, and returns the result.
-pub fn live<H: Holder>(scenario: &Scenario, seed: u64, begin: impl FnOnce(SharedScene, HolderStart) -> H) -> Tally {
-    let mut life = Life::new(scenario, seed, begin);
-    life.run_until(scenario.span, |_| false);
-    life.holder.lawful().unwrap_or_else(|broken| panic!("{}: {broken}", scenario.name));
-    tally(&life.scene.borrow(), life.holder.certificate().as_deref(), life.without)
+pub fn run_scenario<H: Holder>(
+    scenario: &Scenario,
+    seed: u64,
+    begin: impl FnOnce(SharedScene, HolderStart) -> H,
+) -> Tally {
+    let mut run = ScenarioRun::new(scenario, seed, begin);
+    run.run_until(scenario.span, |_| false);
+    run.holder.lawful().unwrap_or_else(|broken| panic!("{}: {broken}", scenario.name));
+    tally(&run.scene.borrow(), run.holder.certificate().as_deref(), run.without)
 }
 
 /// A holder and its scene.
-struct Life<'a, H> {
+struct ScenarioRun<'a, H> {
     name: &'static str,
     /// The happenings to come.
     events: Peekable<slice::Iter<'a, (Elapsed, Happening)>>,
@@ -219,7 +223,7 @@ struct Life<'a, H> {
     steps: u32,
 }
 
-impl<'a, H: Holder> Life<'a, H> {
+impl<'a, H: Holder> ScenarioRun<'a, H> {
     fn new(scenario: &'a Scenario, seed: u64, begin: impl FnOnce(SharedScene, HolderStart) -> H) -> Self {
         let certificate = scenario.holds.map(|age| {
             let whole = scenario.lifetime + cluster::BACKDATE;
@@ -241,7 +245,7 @@ impl<'a, H: Holder> Life<'a, H> {
     }
 }
 
-impl<H: Holder> Member for Life<'_, H> {
+impl<H: Holder> Member for ScenarioRun<'_, H> {
     fn now(&self) -> Now {
         self.scene.borrow().clocks.now
     }

@@ -43,7 +43,7 @@ pub struct Node {
     /// How long a signer that is a closure takes.
     pub closure_takes: Duration,
     template: Option<Arc<Template>>,
-    live: Option<Live>,
+    submission: Option<Submission>,
     /// The number of beginnings and ends of commands until the next crash. Becomes [`period`](Self::period) by a crash.
     pub crash_after: Option<u32>,
     /// The value of [`crash_after`](Self::crash_after) after a crash; `None`: no further crash.
@@ -68,7 +68,7 @@ pub struct Node {
     steps: u32,
 }
 
-struct Live {
+struct Submission {
     id: RequestId,
     in_flight: InFlight,
     /// The number of HTTP requests in the server's journal when the exchange began.
@@ -85,12 +85,12 @@ impl Node {
     pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);
-        Self::asking(server, signer, Template::node("worker-1"), credential)
+        Self::with_signer(server, signer, Template::node("worker-1"), credential)
     }
 
     /// A node that requests `template` from this signer, and holds this credential. If the signer is a closure, the
     /// server only provides the clocks.
-    pub fn asking(
+    pub fn with_signer(
         server: Server,
         signer: impl Signer + 'static,
         template: Template,
@@ -109,7 +109,7 @@ impl Node {
             signer,
             closure_takes: Duration::ZERO,
             template,
-            live: None,
+            submission: None,
             crash_after: None,
             period: None,
             crashes: 0,
@@ -189,8 +189,8 @@ impl Node {
     fn restart(&mut self) {
         let start = start(&self.disk, &self.signer, self.template.clone());
         self.rotation = Rotation::new(start, self.server.now());
-        self.recording.goes_on(&mut self.rotation, self.server.now());
-        self.live = None;
+        self.recording.continue_with(&mut self.rotation, self.server.now());
+        self.submission = None;
     }
 
     /// Runs for this time, and checks the laws.
@@ -201,16 +201,17 @@ impl Node {
     }
 
     /// Updates the counters by an exchange that has ended, and returns the input that reports it.
-    fn finish(&mut self, live: &Live, result: Result<Issued, SignError>) -> Input {
-        let requests = self.server.api.journal().count().saturating_sub(live.journal) + live.in_flight.refused();
+    fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
+        let requests =
+            self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
         let healthy = result.as_ref().map_or_else(|error| error.health.map(client_go_healthy), |_| Some(true));
         self.healthy = healthy.or(self.healthy);
-        Input::Finished { id: live.id, result }
+        Input::Finished { id: submission.id, result }
     }
 
     /// Hands an input to the rotation, and carries out its commands.
-    pub fn tell(&mut self, input: Input) {
+    pub fn handle(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let now = self.now();
@@ -220,7 +221,7 @@ impl Node {
                 if self.crashes_here() {
                     return;
                 }
-                inputs.extend(self.obey(command));
+                inputs.extend(self.carry_out(command));
                 if self.crashes_here() {
                     return;
                 }
@@ -228,23 +229,23 @@ impl Node {
         }
     }
 
-    fn obey(&mut self, command: Command) -> Option<Input> {
+    fn carry_out(&mut self, command: Command) -> Option<Input> {
         match command {
             Command::Drive { id, exchange } => {
-                assert!(self.live.is_none(), "one request at a time");
+                assert!(self.submission.is_none(), "one request at a time");
                 self.submissions += 1;
                 let journal = self.server.api.journal().count();
                 let in_flight = InFlight::of(exchange, self.now(), self.closure_takes);
-                let mut live = Live { id, in_flight, journal };
+                let mut submission = Submission { id, in_flight, journal };
                 // An exchange may end before the next command is carried out.
-                if let Some(result) = live.in_flight.carry(&mut self.server) {
-                    return Some(self.finish(&live, result));
+                if let Some(result) = submission.in_flight.carry(&mut self.server) {
+                    return Some(self.finish(&submission, result));
                 }
-                self.live = Some(live);
+                self.submission = Some(submission);
                 None
             }
             Command::Drop { id } => {
-                self.live.take_if(|live| live.id == id);
+                self.submission.take_if(|submission| submission.id == id);
                 None
             }
             Command::Write { id, credential, .. } => {
@@ -289,8 +290,8 @@ impl Member for Node {
     fn next_at(&self) -> Option<Instant> {
         let now = self.now();
         let controllers = now.instant.after(self.server.api.deadline().since(now.unix));
-        let live = self.live.as_ref().and_then(|live| live.in_flight.until());
-        let next = [self.rotation.deadline(), live, Some(controllers)].into_iter().flatten().min();
+        let submission = self.submission.as_ref().and_then(|submission| submission.in_flight.until());
+        let next = [self.rotation.deadline(), submission, Some(controllers)].into_iter().flatten().min();
         next.map(|at| at.max(now.instant.after(Duration::from_millis(1))))
     }
 
@@ -304,17 +305,17 @@ impl Member for Node {
         assert!(self.steps < 50_000, "something spins: {:?}", self.rotation.snapshot(now));
         self.server.api.tick(now.unix);
         if self.rotation.deadline().is_some_and(|due| due <= now.instant) {
-            self.tell(Input::Tick);
+            self.handle(Input::Tick);
         }
         let before = self.issued();
-        while let Some(mut live) = self.live.take() {
-            match live.in_flight.carry(&mut self.server) {
+        while let Some(mut submission) = self.submission.take() {
+            match submission.in_flight.carry(&mut self.server) {
                 Some(result) => {
-                    let finished = self.finish(&live, result);
-                    self.tell(finished);
+                    let finished = self.finish(&submission, result);
+                    self.handle(finished);
                 }
                 None => {
-                    self.live = Some(live);
+                    self.submission = Some(submission);
                     break;
                 }
             }

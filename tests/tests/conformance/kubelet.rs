@@ -165,7 +165,7 @@ pub(crate) const ROWS: &[Row] = &[
             let began = old.chain().certificate().validity.not_before();
             for (credential, expected) in [(Some(old), Some(began)), (None, None)] {
                 let mut node = rig::Node::new(rig::Server::new(Options::default()), credential);
-                node.tell(Input::RotateNow);
+                node.handle(Input::RotateNow);
                 node.run(rig::MINUTE);
                 let issued = node.recording.news().iter().filter_map(|(at, news)| match news {
                     News::Issued { replaced, .. } => {

@@ -34,7 +34,7 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     let own = serving.then(|| server.node_credential(Duration::ZERO, 50 * LIFETIME));
     let mut signer = kubelet(server.signer().cluster, own);
     signer.profile.issuers = Some(server.api.authority().roots().unwrap());
-    let mut node = Node::asking(server, signer, template(serving), None);
+    let mut node = Node::with_signer(server, signer, template(serving), None);
     assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
     node
 }

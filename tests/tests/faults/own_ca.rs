@@ -95,7 +95,7 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let server = Server::new(Options::default());
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
     let template = Template::new(NAME).with_dns_names([NAME]);
-    let mut node = Node::asking(server, ca.signer(is_async), template, None);
+    let mut node = Node::with_signer(server, ca.signer(is_async), template, None);
     assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
     (node, ca)
 }
@@ -197,8 +197,8 @@ fn ten_minute_certificates_keep_the_laws_for_a_day() {
     let server = Server::new(Options::default());
     let lifetime = 10 * MINUTE;
     let ca = OwnCa::new(server.wall_clock(), lifetime);
-    let mut node = Node::asking(server, ca.signer(false), Template::new(NAME), None);
-    node.tell(Input::PolicyChanged(Arc::new(Policy::for_lifetime(lifetime))));
+    let mut node = Node::with_signer(server, ca.signer(false), Template::new(NAME), None);
+    node.handle(Input::PolicyChanged(Arc::new(Policy::for_lifetime(lifetime))));
     for _ in 0..24 {
         node.run(HOUR);
     }

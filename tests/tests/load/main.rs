@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use perennial::{Policy, Template};
 use perennial_tests::oracle::Oracle;
-use perennial_tests::simulation::field::{End, Happening, Perennial, Scenario, Tally, live};
+use perennial_tests::simulation::field::{End, Happening, Perennial, Scenario, Tally, run_scenario};
 
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,15 +77,15 @@ fn seed(n: u64) -> u64 {
 }
 
 fn default(scenario: &Scenario, n: u64) -> Tally {
-    live(scenario, seed(n), Perennial::begin(Policy::default()))
+    run_scenario(scenario, seed(n), Perennial::begin(Policy::default()))
 }
 
 fn kubelet(scenario: &Scenario, n: u64) -> Tally {
-    live(scenario, seed(n), Perennial::begin(Policy::kubelet()))
+    run_scenario(scenario, seed(n), Perennial::begin(Policy::kubelet()))
 }
 
 fn client_go(scenario: &Scenario, n: u64) -> Tally {
-    live(scenario, seed(n), Oracle::begin)
+    run_scenario(scenario, seed(n), Oracle::begin)
 }
 
 fn named(names: &[&str]) -> Template {
@@ -111,7 +111,7 @@ struct Tallies {
 }
 
 static ALL: LazyLock<Vec<Lived>> = LazyLock::new(|| {
-    let live = |scenario: Scenario| {
+    let run_scenario = |scenario: Scenario| {
         let tallies = SEEDS.map(|n| Tallies {
             default: default(&scenario, n),
             kubelet: kubelet(&scenario, n),
@@ -119,7 +119,7 @@ static ALL: LazyLock<Vec<Lived>> = LazyLock::new(|| {
         });
         Lived { tallies: tallies.collect(), scenario }
     };
-    scenarios().into_iter().map(live).collect()
+    scenarios().into_iter().map(run_scenario).collect()
 });
 
 #[test]
