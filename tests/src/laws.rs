@@ -2,16 +2,16 @@
 //!
 //! A property test and a fuzz target check the steps and states of a trace ([`check`]); the [model
 //! checker](crate::check) checks all steps and states of a small world. A law of states experiments with a copy of the
-//! machine: it ticks the copy early, restarts it, or never answers it again. So every state of a hostile life is put to
-//! every test.
+//! machine: it ticks the copy early, restarts it, or answers none of its requests. So every test applies to every state
+//! of a hostile life.
 //!
 //! The first law is that the machine never panics, whatever the events, their order and the clocks. It needs no
 //! function: a trace exists only if it held.
 
-mod books;
 mod bounds;
 mod certificates;
 mod clocks;
+mod driver;
 mod outcomes;
 mod requests;
 mod restarts;
@@ -22,15 +22,15 @@ use std::time::Duration;
 
 use perennial::{Event, Now, Policy, RotationMachine};
 
-pub(crate) use books::{Books, InFlight, spacing};
+pub(crate) use driver::{DriverState, InFlight, spacing};
 
 use crate::subject::{Duties, Subject};
 use crate::trace::Trace;
 
-/// A broken law: what was promised, and where it was not kept.
+/// The result of a check. The error describes the step or state that breaks the law.
 pub type Verdict = Result<(), String>;
 
-/// A law.
+/// A promise of the machine, as a function that checks it.
 #[derive(Debug)]
 pub enum Law<S> {
     /// Holds for every step.
@@ -43,7 +43,7 @@ pub enum Law<S> {
     Trace(fn(&Trace) -> Verdict),
 }
 
-/// One step, with the driver's books.
+/// One step, with the driver's state before and after.
 #[derive(Debug)]
 pub struct Step<'a> {
     pub(crate) seed: u64,
@@ -52,10 +52,10 @@ pub struct Step<'a> {
     pub(crate) event: &'a Event,
     pub(crate) duties: &'a Duties,
     pub(crate) after: &'a RotationMachine,
-    /// The driver's books before the step.
-    pub(crate) books: &'a Books,
-    /// The driver's books after the step.
-    pub(crate) noted: &'a Books,
+    /// The driver's state before the step.
+    pub(crate) driver: &'a DriverState,
+    /// The driver's state after the step.
+    pub(crate) driver_after: &'a DriverState,
 }
 
 /// One state of a machine at one time.
@@ -168,31 +168,39 @@ pub fn check(trace: &Trace) -> Verdict {
     { rest }.try_for_each(|(name, law)| law.check(trace).map_err(|how| broken(name, how)))
 }
 
-/// Calls `law` for every step of a trace, with the driver's books.
+/// Calls `law` for every step of a trace, with the driver's state.
 fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdict {
-    let mut last: Option<Books> = None;
+    let mut last: Option<DriverState> = None;
     for run in &trace.runs {
         let (first, pending, at) = (&run.first, run.pending.as_ref(), run.started.instant);
-        let mut books = match last {
+        let mut driver = match last {
             Some(last) => last.restart(first, pending, run.remembers, at),
-            None => Books::begin(first.policy().clone(), first, pending, at),
+            None => DriverState::start(first.policy().clone(), first, pending, at),
         };
         for (before, record) in run.steps() {
             let (now, event, after, duties) = (record.now, &record.event, &record.after, record.actions.clone().into());
-            let mut noted = books.clone();
-            noted.note(event, &duties, after, now.instant);
-            let step =
-                Step { seed: trace.seed, now, before, event, duties: &duties, after, books: &books, noted: &noted };
+            let mut driver_after = driver.clone();
+            driver_after.update(event, &duties, after, now.instant);
+            let step = Step {
+                seed: trace.seed,
+                now,
+                before,
+                event,
+                duties: &duties,
+                after,
+                driver: &driver,
+                driver_after: &driver_after,
+            };
             law(&step).map_err(|broken| format!("at {now} after {event}: {broken}"))?;
-            books = noted;
+            driver = driver_after;
         }
-        last = Some(books);
+        last = Some(driver);
     }
     Ok(())
 }
 
 /// About `most` states of a trace, evenly spread, including the last. With `fresh_only`, of those states in which the
-/// machine has read the clocks: it does not for a stale reply.
+/// machine has just read the clocks; it does not read them for an event that it ignores.
 fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, RotationMachine>> {
     let states = trace.steps().map(|(_, record)| {
         let (subject, fresh) = (&record.after, !record.actions.outcomes().is_ignored());
@@ -204,11 +212,11 @@ fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, Rotat
 }
 
 impl Step<'_> {
-    /// The books before the step, with the answer entered if the event is one.
-    fn answered(&self) -> Books {
-        let mut books = self.books.clone();
-        books.note(self.event, &Duties::default(), self.after, self.now.instant);
-        books
+    /// The driver's state after the event and before its actions.
+    fn driver_after_event(&self) -> DriverState {
+        let mut driver = self.driver.clone();
+        driver.update(self.event, &Duties::default(), self.after, self.now.instant);
+        driver
     }
 }
 
@@ -226,9 +234,9 @@ impl<S: Subject> Moment<'_, S> {
 /// The number of states of a trace that an experiment starts from.
 const SAMPLES: usize = 40;
 
-/// The text of a value, or "nothing".
-fn name(one: Option<impl Display>) -> String {
-    one.map_or_else(|| "nothing".into(), |one| one.to_string())
+/// The text of a value, or "none".
+fn shown(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".into(), |value| value.to_string())
 }
 
 macro_rules! ensure {

@@ -64,19 +64,22 @@ fn found<F: Fault>(world: &str) -> Counterexample {
 #[test]
 fn broken_machines_are_found() {
     let cases = [
-        (found::<broken::ForgetsToCancel>("replies"), "#1 is out, by the machine nothing"),
-        (found::<broken::AsksTwice>("wishes"), "a second request is out"),
-        (found::<broken::Overspends>("wishes"), "tokens are left"),
-        (found::<broken::BelievesAnyReply>("replies"), "is stale, but is heeded"),
+        (found::<broken::ForgetsToCancel>("replies"), "the machine has none in flight, the driver #1"),
+        (found::<broken::AsksTwice>("wishes"), "a second request is submitted while one is in flight"),
+        (found::<broken::Overspends>("wishes"), "a request is submitted with a budget of 0 tokens"),
+        (found::<broken::BelievesAnyReply>("replies"), "is stale, but is not ignored"),
         (found::<broken::TakesWhatIsFound>("the store"), "which is not valid yet, displaces"),
-        (found::<broken::ServesAnybody>("replies"), "another party's is taken"),
-        (found::<broken::ForgetsTheTimer>("replies"), "the timer is"),
-        (found::<broken::LosesItsPast>("kubelet"), "too soon after"),
-        (found::<broken::GivesUpWriting>("replies"), "#1 is not durable, by the machine nothing"),
-        (found::<broken::Sulks>("replies"), "a Tick at the deadline leaves it"),
-        (found::<broken::WaitsTooLong>("replies"), "nothing is asked"),
-        (found::<broken::RefillsOnChange>("policies"), "tokens are left"),
-        (found::<broken::HidesFailures>("replies"), "not what happened"),
+        (found::<broken::ServesAnybody>("replies"), "a certificate of another common name is taken"),
+        (found::<broken::ForgetsTheTimer>("replies"), "the timer is set to"),
+        (found::<broken::LosesItsPast>("kubelet"), "after the last one"),
+        (
+            found::<broken::GivesUpWriting>("replies"),
+            "the driver owes the write #1, but the machine reports unwritten as false",
+        ),
+        (found::<broken::Sulks>("replies"), "the deadline after a Tick at the deadline"),
+        (found::<broken::WaitsTooLong>("replies"), "no request is submitted"),
+        (found::<broken::RefillsOnChange>("policies"), "a request is submitted with a budget of 0 tokens"),
+        (found::<broken::HidesFailures>("replies"), "the first outcome does not fit the event"),
     ];
     for (counterexample, expected) in cases {
         assert!(counterexample.law.contains(expected), "not \"{expected}\":\n{counterexample}");

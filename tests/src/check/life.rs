@@ -10,7 +10,7 @@ use perennial::{
 };
 
 use super::setting::{AHEAD, Flavour, LATE, Move, Setting, WISHES};
-use crate::laws::{Books, InFlight, Law, Moment, Step, Verdict, spacing};
+use crate::laws::{DriverState, InFlight, Law, Moment, Step, Verdict, spacing};
 use crate::mint;
 use crate::subject::{Duties, Subject};
 
@@ -31,8 +31,8 @@ pub(super) struct Life<S> {
     disk: Option<Arc<Certificate>>,
     /// The durable certificate that waits for its notBefore.
     later: Option<Arc<Certificate>>,
-    /// The driver's knowledge: requests, writes and budget.
-    books: Books,
+    /// The driver's state: requests, writes and budget.
+    driver: DriverState,
     /// The last request that ended: a late reply names it.
     ended: Option<RequestId>,
     /// True if the driver carries out the write that is owed.
@@ -66,7 +66,7 @@ impl<S: Subject> Life<S> {
                 },
                 now,
             );
-            let books = Books::begin(setting.policy.clone(), subject.machine(), None, now.instant);
+            let driver = DriverState::start(setting.policy.clone(), subject.machine(), None, now.instant);
             Self {
                 subject,
                 now,
@@ -74,7 +74,7 @@ impl<S: Subject> Life<S> {
                 unnoticed: false,
                 disk: certificate,
                 later: None,
-                books,
+                driver,
                 ended: None,
                 writing: false,
                 stale: None,
@@ -92,7 +92,7 @@ impl<S: Subject> Life<S> {
             Move::Pass => deadline.is_none_or(|at| self.now.instant < later(at, LATE)),
             Move::Alarm => deadline.is_some_and(|at| at > self.now.instant),
             Move::Sleep(_) => deadline.is_some_and(|at| self.now.instant <= at),
-            Move::Issue(_) | Move::Fail(..) => self.books.in_flight.is_some(),
+            Move::Issue(_) | Move::Fail(..) => self.driver.in_flight.is_some(),
             Move::Written | Move::WriteFailed => self.writing,
             Move::Refused | Move::FoundOurs => machine.certificate().is_some(),
             Move::RestartAhead => !self.ahead,
@@ -126,9 +126,9 @@ impl<S: Subject> Life<S> {
 
     /// Checks the step from `before` by the laws of steps.
     fn has_kept_the_laws(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
-        let (books, noted) = (&before.books, &self.books);
+        let (driver, driver_after) = (&before.driver, &self.driver);
         let (before, after) = (before.subject.machine(), self.subject.machine());
-        let step = Step { seed: SEED, now: self.now, before, event, duties, after, books, noted };
+        let step = Step { seed: SEED, now: self.now, before, event, duties, after, driver, driver_after };
         laws::<S>().try_for_each(|law| if let Law::Step(law) = law { law(&step) } else { Ok(()) })
     }
 
@@ -144,7 +144,7 @@ impl<S: Subject> Life<S> {
             life.has_kept_the_laws(self, &event, &duties)?;
         }
         let fresh = !self.unnoticed;
-        let moment = Moment { policy: &self.books.policy, seed: SEED, subject: &self.subject, now: self.now, fresh };
+        let moment = Moment { policy: &self.driver.policy, seed: SEED, subject: &self.subject, now: self.now, fresh };
         laws().try_for_each(|law| match law {
             Law::State(law) => law(&moment),
             Law::Fresh(law) if fresh => law(&moment),
@@ -179,17 +179,17 @@ impl<S: Subject> Life<S> {
             Move::Sleep(millis) => self.pass(millis),
             Move::WallClock => self.set_wall_clock(!self.ahead),
             Move::Restart => {
-                let kept = self.books.kept.clone();
+                let kept = self.driver.reusable_key_for.clone();
                 self.restart(self.subject.pending(self.now), true);
-                self.books.kept = kept;
+                self.driver.reusable_key_for = kept;
             }
             Move::RestartAhead => {
                 let pending = self.subject.pending(self.now);
                 self.set_wall_clock(true);
-                let kept = self.books.kept.clone();
+                let kept = self.driver.reusable_key_for.clone();
                 // By the clock that was set ahead, the budget has been refilled.
                 self.restart(pending, false);
-                self.books.kept = kept;
+                self.driver.reusable_key_for = kept;
             }
             Move::RestartBlank => self.restart_at_a_loss(None),
             Move::RestartStale => self.restart_at_a_loss(self.stale.clone()),
@@ -203,7 +203,7 @@ impl<S: Subject> Life<S> {
                 return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
             }
             Move::Policy => {
-                let is_first = self.books.policy == setting.policy;
+                let is_first = self.driver.policy == setting.policy;
                 let policy = if is_first { &setting.other } else { &setting.policy };
                 return Some(Event::PolicyChanged(policy.clone()));
             }
@@ -215,15 +215,15 @@ impl<S: Subject> Life<S> {
             }
             Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
             Move::Issue(flavour) => {
-                let InFlight { id, template, .. } = self.books.in_flight.clone()?;
+                let InFlight { id, template, .. } = self.driver.in_flight.clone()?;
                 return Some(Event::CsrIssued { id, certificate: self.mint(setting, &template, flavour) });
             }
             Move::Fail(failure, patience) => {
                 let retry_after = patience.map(Duration::from_millis);
-                return Some(Event::CsrFailed { id: self.books.in_flight.as_ref()?.id, failure, retry_after });
+                return Some(Event::CsrFailed { id: self.driver.in_flight.as_ref()?.id, failure, retry_after });
             }
             Move::Written => {
-                let (id, serve) = self.books.owed?;
+                let (id, serve) = self.driver.owed?;
                 if serve {
                     self.later.take_if(|later| held.as_ref() == Some(later));
                     self.disk = held;
@@ -232,7 +232,7 @@ impl<S: Subject> Life<S> {
                 }
                 return Some(Event::CertWritten { id });
             }
-            Move::WriteFailed => return Some(Event::WriteFailed { id: self.books.owed?.0 }),
+            Move::WriteFailed => return Some(Event::WriteFailed { id: self.driver.owed?.0 }),
             Move::Found(flavour) => {
                 let template = machine.template().cloned().unwrap_or_else(|| WISHES[0].clone());
                 self.disk = flavour.map(|flavour| self.mint(setting, &template, flavour));
@@ -264,7 +264,7 @@ impl<S: Subject> Life<S> {
     fn restart(&mut self, pending: Option<Pending>, remembers: bool) {
         let machine = self.subject.machine();
         let setup = Setup {
-            policy: self.books.policy.clone(),
+            policy: self.driver.policy.clone(),
             seed: SEED,
             signer: machine.signer(),
             template: machine.template().cloned(),
@@ -274,7 +274,7 @@ impl<S: Subject> Life<S> {
             pending: pending.clone(),
         };
         self.subject = S::start(setup, self.now);
-        self.books = self.books.restart(self.subject.machine(), pending.as_ref(), remembers, self.now.instant);
+        self.driver = self.driver.restart(self.subject.machine(), pending.as_ref(), remembers, self.now.instant);
         (self.ended, self.writing) = (None, false);
     }
 
@@ -284,16 +284,16 @@ impl<S: Subject> Life<S> {
         self.restart(pending, false);
     }
 
-    /// Updates the books by a step.
+    /// Updates the driver's state by a step.
     fn note(&mut self, event: &Event, duties: &Duties) {
         self.unnoticed &= !self.has_looked(event, duties);
-        if duties.cancel.is_some() || self.books.is_answer(event) {
-            self.ended = self.books.in_flight.as_ref().map(|out| out.id);
+        if duties.cancel.is_some() || self.driver.is_answer(event) {
+            self.ended = self.driver.in_flight.as_ref().map(|out| out.id);
         }
-        self.books.note(event, duties, self.subject.machine(), self.now.instant);
+        self.driver.update(event, duties, self.subject.machine(), self.now.instant);
         // A store does one write at a time: a new write replaces the one under way.
         let reported = matches!(event, Event::CertWritten { .. } | Event::WriteFailed { .. } | Event::CertReplaced(_));
-        self.writing = duties.write.is_some() || (self.writing && !reported && self.books.owed.is_some());
+        self.writing = duties.write.is_some() || (self.writing && !reported && self.driver.owed.is_some());
     }
 
     /// Whether the machine read the clocks in this step: it does not for an event that it ignores.
@@ -320,13 +320,13 @@ impl<S: Subject> Life<S> {
         // When the waiting certificate takes its turn, it is on disk already.
         (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut state);
         (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
-        self.books.owed.map(|(_, serve)| serve).hash(&mut state);
-        (self.ahead, self.unnoticed, self.writing, &self.books.kept).hash(&mut state);
+        self.driver.owed.map(|(_, serve)| serve).hash(&mut state);
+        (self.ahead, self.unnoticed, self.writing, &self.driver.reusable_key_for).hash(&mut state);
         let spacing = setting.policies().map(|policy| spacing(policy)).max().unwrap_or_default();
         self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
-        let spaced = self.books.spent.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
-        (self.books.bucket.level(now.instant), spaced).hash(&mut state);
-        (self.books.policy == setting.policy).hash(&mut state);
+        let spaced = self.driver.last_submitted.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
+        (self.driver.bucket.level(now.instant), spaced).hash(&mut state);
+        (self.driver.policy == setting.policy).hash(&mut state);
         // No Tick is later than that.
         let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
         late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
@@ -367,7 +367,7 @@ impl<S: Subject> Life<S> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
             stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
-            if self.books.owed.is_none_or(|(owed, _)| owed != id) {
+            if self.driver.owed.is_none_or(|(owed, _)| owed != id) {
                 stale.extend([Event::CertWritten { id }, Event::WriteFailed { id }]);
             }
         }

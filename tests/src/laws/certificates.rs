@@ -7,8 +7,8 @@ use perennial::{Certificate, Event, Failure, Instant, Now, Policy, Reason, Rotat
 use perennial::{SignerStatus, UnixTime, rotation_point};
 
 use super::bounds::{later, longest_silence};
-use super::clocks::{lead_to, ticks};
-use super::{Moment, Step, Verdict, ensure, moments, name};
+use super::clocks::{ticks, ticks_lead_to};
+use super::{Moment, Step, Verdict, ensure, moments, shown};
 use crate::mint;
 use crate::simulation::Member as _;
 use crate::simulation::world::{Answer, World};
@@ -24,14 +24,14 @@ pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'
         |machine: &'_ RotationMachine| machine.certificate().filter(|held| !held.validity.expired(earliest)).cloned();
     let Some(old) = valid(before) else { return Ok(()) };
     let Some(new) = valid(after) else {
-        return Err(format!("{old} is given up for nothing at {now}"));
+        return Err(format!("at {now} {old}, which is valid, is dropped without a successor"));
     };
     if old != new {
-        let quality = |certificate| Quality::of(&step.noted.policy, seed, certificate, after, now);
+        let quality = |certificate| Quality::of(&step.driver_after.policy, seed, certificate, after, now);
         let (was, is) = (quality(&old), quality(&new));
         // A certificate that a server refused counts as due at best.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
-        ensure!(is.is_no_worse_than(&was), "{old} is given up for {new} at {now}");
+        ensure!(is.is_no_worse_than(&was), "at {now} {old} is replaced by {new}, which is worse");
     }
     Ok(())
 }
@@ -40,7 +40,7 @@ pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'
 /// it has none. It keeps serving a certificate from before a change of the template. Bootstrap credentials are exempt.
 pub(super) fn no_certificate_of_another_name_is_taken(step: &Step<'_>) -> Verdict {
     let is_news = step.before.certificate() != step.after.certificate();
-    ensure!(!is_news || is_wanted(step.after), "another party's is taken: {}", step.after);
+    ensure!(!is_news || is_wanted(step.after), "a certificate of another common name is taken: {}", step.after);
     Ok(())
 }
 
@@ -48,11 +48,15 @@ pub(super) fn no_certificate_of_another_name_is_taken(step: &Step<'_>) -> Verdic
 /// is externally managed, and exempt.
 pub(super) fn no_start_serves_another_name(trace: &Trace) -> Verdict {
     for first in trace.runs.iter().map(|run| &run.first) {
-        ensure!(!first.signer().is_configured() || is_wanted(first), "begins with another party's: {first}");
+        ensure!(
+            !first.signer().is_configured() || is_wanted(first),
+            "a start serves a certificate of another common name: {first}"
+        );
     }
     Ok(())
 }
 
+/// Whether the served certificate has the common name of the template, or is exempt.
 fn is_wanted(machine: &RotationMachine) -> bool {
     let foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
@@ -68,7 +72,7 @@ pub(super) fn no_early_certificate_displaces_a_valid_one(step: &Step<'_>) -> Ver
     let (_, latest) = after.both_clocks(now);
     let is_early = old != new && new.validity.not_before() > latest;
     let refused = || before.checkpoint().refused || matches!(event, Event::CertRefused { .. });
-    ensure!(!is_early || refused(), "{new}, which is not valid yet, displaces {old} at {now}");
+    ensure!(!is_early || refused(), "at {now} {new}, which is not valid yet, displaces {old}, which is valid");
     Ok(())
 }
 
@@ -84,10 +88,10 @@ pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment
             let _ = machine.handle(Event::Tick, now);
             let is_wanted = machine.template().is_none_or(|template| template.satisfied_by(waiting));
             let served = machine.certificate() == Some(waiting) && machine.waiting().is_none();
-            ensure!(!is_wanted || served, "at {now} it is the turn of {waiting}: {machine}");
+            ensure!(!is_wanted || served, "at {now}, its notBefore, {waiting} is not served: {machine}");
             return Ok(());
         }
-        let deadline = machine.deadline().ok_or("something waits, and no Tick is wanted")?;
+        let deadline = machine.deadline().ok_or("there is a waiting certificate, but no deadline")?;
         now = later(now, deadline.since(now.instant));
         let _ = machine.handle(Event::Tick, now);
     }
@@ -134,13 +138,13 @@ impl Quality {
 /// the served one.
 pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
-    if !step.books.is_answer(step.event) {
+    if !step.driver.is_answer(step.event) {
         return Ok(());
     }
     let taken = step.after.certificate() == Some(certificate);
-    ensure!(!taken || step.duties.write.is_some(), "what was issued is taken, but not written");
+    ensure!(!taken || step.duties.write.is_some(), "an issued certificate is served without an order to write it");
     let waits = step.after.waiting() == Some(certificate);
-    ensure!(!waits || step.after.is_unwritten(), "what was issued waits, but is not to be written");
+    ensure!(!waits || step.after.is_unwritten(), "an issued certificate waits, but no write of it is owed");
     Ok(())
 }
 
@@ -148,15 +152,18 @@ pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdic
 pub(super) fn only_current_certificates_are_written(step: &Step<'_>) -> Verdict {
     let Some((_, certificate, serve)) = &step.duties.write else { return Ok(()) };
     let expected = if *serve { step.after.certificate() } else { step.after.waiting() };
-    ensure!(expected == Some(certificate), "{certificate} is to be written, but is not held");
+    ensure!(expected == Some(certificate), "a write of {certificate} is ordered, which is neither served nor waiting");
     Ok(())
 }
 
-/// The machine reports a certificate as unwritten exactly if a write is owed by the driver's books.
+/// The machine reports a certificate as unwritten exactly if the driver owes a write.
 pub(super) fn unwritten_certificates_have_an_owed_write(step: &Step<'_>) -> Verdict {
-    let (unwritten, owed) = (step.after.is_unwritten(), step.noted.owed.map(|(id, _)| id));
-    let by_the_machine = if unwritten { "something" } else { "nothing" };
-    ensure!(unwritten == owed.is_some(), "{} is not durable, by the machine {by_the_machine}", name(owed));
+    let (unwritten, owed) = (step.after.is_unwritten(), step.driver_after.owed.map(|(id, _)| id));
+    ensure!(
+        unwritten == owed.is_some(),
+        "the driver owes the write {}, but the machine reports unwritten as {unwritten}",
+        shown(owed)
+    );
     Ok(())
 }
 
@@ -165,10 +172,10 @@ pub(super) fn unwritten_certificates_have_an_owed_write(step: &Step<'_>) -> Verd
 pub(super) fn the_served_certificate_is_stored_or_rewritten(step: &Step<'_>) -> Verdict {
     let Event::CertReplaced(found) = step.event else { return Ok(()) };
     let ours = step.after.certificate_at(step.now.unix).filter(|held| !held.provisional);
-    let written_back = step.noted.owed.is_some_and(|(_, serve)| serve);
+    let written_back = step.driver_after.owed.is_some_and(|(_, serve)| serve);
     let safe = ours.is_none_or(|ours| found.as_ref() == Some(ours) || written_back);
     let keeps = step.after.signer().is_configured();
-    ensure!(safe || !keeps, "what is served is no longer in the store, and not to be written");
+    ensure!(safe || !keeps, "the served certificate is no longer in the store, and no write of it is owed");
     Ok(())
 }
 
@@ -179,8 +186,9 @@ pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Ve
     let Some((_, serve)) = machine.writes() else { return Ok(()) };
     let write = moment.policy.write;
     let most = write.cap().max(write.longest()) + Duration::from_millis(1) + moment.unnoticed();
-    let writes = lead_to(moment, most, |duties, after| duties.write.is_some() || !(serve || after.is_unwritten()));
-    ensure!(writes, "within {most:?} after {now} nothing is written: {machine}");
+    let writes =
+        ticks_lead_to(moment, most, |duties, after| duties.write.is_some() || !(serve || after.is_unwritten()));
+    ensure!(writes, "no write is ordered within {most:?} after {now}: {machine}");
     Ok(())
 }
 
@@ -205,7 +213,7 @@ pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) ->
     let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant <= latest);
     ensure!(
         soon.any(|(_, actions)| submitted(&actions).is_some()),
-        "after {now} nothing is asked until {latest}, and the certificate expires: {machine}"
+        "after {now} no request is submitted until {latest}, which leaves none before the certificate expires: {machine}"
     );
     Ok(())
 }
@@ -222,7 +230,7 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
 
 /// Whatever happened before: once the signer answers, a good certificate follows within a bound from the policy.
 pub(super) fn an_answering_signer_leads_to_a_good_certificate<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
-    gets_well(moment, Duration::ZERO).map(|_| ())
+    recovers(moment, Duration::ZERO).map(|_| ())
 }
 
 /// With a healthy signer every certificate is replaced at its rotation point, inside the window, and none expires, for
@@ -232,15 +240,15 @@ pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Ve
     let (policy, seed) = (last.policy, last.seed);
     let life = policy.shortest_lifetime();
     let delay = (life / 100).min(policy.request_timeout / 2);
-    let (machine, now) = gets_well(&last, delay)?;
+    let (machine, now) = recovers(&last, delay)?;
     let setup = Setup { policy: policy.clone(), seed, ..Setup::default() };
     let mut world = World::around(machine, setup, life, now);
     world.habit = Answer::healthy(life).after(delay);
-    (0..3).try_for_each(|_| renewed_in_time(&mut world))
+    (0..3).try_for_each(|_| rotates_in_time(&mut world))
 }
 
 /// The machine and the time at which it has a good certificate, from a signer that answers after `delay`.
-fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
+fn recovers<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
     let (policy, began) = (moment.policy, moment.now.instant);
     let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;
     let life = policy.shortest_lifetime();
@@ -268,7 +276,8 @@ fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, 
     while subject.machine().due(now).is_some() {
         let deadline = subject.machine().deadline();
         let first = reply.take_if(|(at, ..)| deadline.is_none_or(|deadline| *at <= deadline));
-        let at = first.as_ref().map(|(at, ..)| *at).or(deadline).ok_or("something is due, but no Tick is wanted")?;
+        let at =
+            first.as_ref().map(|(at, ..)| *at).or(deadline).ok_or("a certificate is due, but there is no deadline")?;
         now = later(now, at.since(now.instant));
         serial += 1;
         let event = first.map_or(Event::Tick, |(_, id, template): (_, _, Arc<perennial::Template>)| {
@@ -278,29 +287,35 @@ fn gets_well<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, 
         handle(&mut subject, event, now, &mut reply);
         ensure!(
             now.instant.since(began) <= most && serial < (1 << 40) + 100_000,
-            "{most:?} after the signer is back there is no good certificate: {}",
+            "there is no good certificate {most:?} after the signer has recovered: {}",
             subject.machine()
         );
     }
     Ok((subject, now))
 }
 
-fn renewed_in_time(world: &mut World) -> Verdict {
+/// Checks that the next rotation happens at its rotation point, and that the certificate does not expire before.
+fn rotates_in_time(world: &mut World) -> Verdict {
     let held = world.machine.certificate().cloned().ok_or("no certificate")?;
     let point = world.machine.rotation_point().ok_or("no rotation point")?;
-    let (mut asked_at, mut steps) = (None, 0);
+    let (mut requested_at, mut steps) = (None, 0);
     while world.machine.certificate() == Some(&held) {
         world.step();
         steps += 1;
         if matches!(world.machine.state(), State::Requesting { .. }) {
-            asked_at = asked_at.or_else(|| Some(world.now().unix));
+            requested_at = requested_at.or_else(|| Some(world.now().unix));
         }
         ensure!(
             world.machine.certificate_at(world.now().unix).is_some() && steps < 100_000,
-            "{held} expires unreplaced:\n{}",
+            "{held} expires before its successor is issued:\n{}",
             world.transcript()
         );
     }
-    ensure!(asked_at == Some(point), "{held} was to be replaced {point}, not {asked_at:?}:\n{}", world.transcript());
+    ensure!(
+        requested_at == Some(point),
+        "the successor of {held} is requested at {}, not at its rotation point, {point}:\n{}",
+        shown(requested_at),
+        world.transcript()
+    );
     Ok(())
 }

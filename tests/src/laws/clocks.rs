@@ -5,7 +5,7 @@ use std::time::Duration;
 use perennial::{Action, Checkpoint, Event, Now, Reason, RotationMachine, ServerClock, State};
 
 use super::bounds::{later, longest_silence};
-use super::{Moment, Step, Verdict, ensure, name};
+use super::{Moment, Step, Verdict, ensure, shown};
 use crate::subject::{Duties, Subject};
 use crate::trace::{can_submit, has_duty, in_flight, submitted};
 
@@ -19,7 +19,7 @@ pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) 
         let duties = ticked.handle(Event::Tick, later(now, early));
         ensure!(
             duties.is_empty() && ticked == *moment.subject,
-            "{early:?} after {now} a Tick leads to {duties} and from {machine} to {}",
+            "a Tick {early:?} after {now}, before the deadline, leads to {duties} and from {machine} to {}",
             ticked.machine()
         );
     }
@@ -29,7 +29,11 @@ pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) 
 /// After any Tick the deadline lies in the future: no loop spins.
 pub(super) fn a_tick_makes_progress(step: &Step<'_>) -> Verdict {
     let deadline = step.after.deadline().filter(|_| *step.event == Event::Tick);
-    ensure!(deadline.is_none_or(|at| at > step.now.instant), "a Tick leaves the deadline at {}", name(deadline));
+    ensure!(
+        deadline.is_none_or(|at| at > step.now.instant),
+        "the deadline after a Tick, {}, is not in the future",
+        shown(deadline)
+    );
     Ok(())
 }
 
@@ -40,7 +44,11 @@ pub(super) fn a_tick_at_the_deadline_makes_progress<S: Subject>(moment: &Moment<
     let mut ticked = moment.subject.clone();
     let _ = ticked.handle(Event::Tick, now);
     let next = ticked.machine().deadline();
-    ensure!(next.is_none_or(|at| at > now.instant), "a Tick at the deadline leaves it at {}", name(next));
+    ensure!(
+        next.is_none_or(|at| at > now.instant),
+        "the deadline after a Tick at the deadline, {}, is not in the future",
+        shown(next)
+    );
     Ok(())
 }
 
@@ -51,16 +59,16 @@ pub(super) fn lost_replies_lead_to_another_request<S: Subject>(moment: &Moment<'
         return Ok(());
     }
     let most = longest_silence(moment.policy) + moment.unnoticed();
-    let asks = lead_to(moment, most, |duties, _| duties.submit.is_some());
-    ensure!(asks, "within {most:?} after {now} nothing is asked: {machine}");
+    let submits = ticks_lead_to(moment, most, |duties, _| duties.submit.is_some());
+    ensure!(submits, "no request is submitted within {most:?} after {now}: {machine}");
     Ok(())
 }
 
-/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to a step that satisfies `what` within `most`.
-pub(super) fn lead_to<S: Subject>(
+/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to a step that is `expected`, within `most`.
+pub(super) fn ticks_lead_to<S: Subject>(
     moment: &Moment<'_, S>,
     most: Duration,
-    what: impl Fn(&Duties, &RotationMachine) -> bool,
+    expected: impl Fn(&Duties, &RotationMachine) -> bool,
 ) -> bool {
     let (mut subject, mut now) = (moment.subject.clone(), moment.now);
     // Bounded, so that a machine whose deadline stands still fails.
@@ -71,7 +79,7 @@ pub(super) fn lead_to<S: Subject>(
             return false;
         }
         let duties = subject.handle(Event::Tick, now);
-        if what(&duties, subject.machine()) {
+        if expected(&duties, subject.machine()) {
             return true;
         }
     }
@@ -90,7 +98,7 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
         }
         let mut one = machine.clone();
         let _ = one.handle(Event::Tick, at);
-        ensure!(one == many, "{i} Ticks from {now} lead to {many:?}, one to {one:?}");
+        ensure!(one == many, "{i} Ticks after {now} lead to {many:?}, a single Tick to {one:?}");
     }
     Ok(())
 }
@@ -98,33 +106,37 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
 /// If the wall clock is set back, by a second or a year, backoff and timeouts end when they would have.
 pub(super) fn clock_set_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
-    { backs }.into_iter().try_for_each(|back| no_later(moment.machine(), moment.now, back))
+    { backs }.into_iter().try_for_each(|back| wait_ends_in_time(moment.machine(), moment.now, back))
 }
 
-fn no_later(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
+/// Checks that the wait under way ends in time if the wall clock is set back by this much now.
+fn wait_ends_in_time(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     let (State::Requesting { reason, until, .. }
     | State::BackingOff { reason, until, .. }
     | State::Waiting { reason, until }) = machine.state()
     else {
         return Ok(());
     };
-    let is_wish = |reason| matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied);
+    let is_normal = |reason| matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied);
     let set_back = |at: Now| Now { unix: at.unix.before(back), ..at };
     let end = set_back(later(now, until.since(now.instant)));
     let mut machine = machine.clone();
-    let as_pressing = machine.due(end).is_some_and(|then| is_wish(then) == is_wish(reason));
+    let keeps_priority = machine.due(end).is_some_and(|then| is_normal(then) == is_normal(reason));
 
-    let noticed = machine.handle(Event::Tick, set_back(now));
-    if !as_pressing || until <= now.instant || has_duty(&noticed) {
+    let actions = machine.handle(Event::Tick, set_back(now));
+    if !keeps_priority || until <= now.instant || has_duty(&actions) {
         return Ok(());
     }
-    ensure!(machine.deadline().is_some_and(|at| at <= until), "{back:?} back at {now}: sleeps past {until}: {machine}");
-    let was_out = in_flight(&machine);
-    let actions = machine.handle(Event::Tick, end);
-    let gave_up = actions.clone().any(|action| matches!(action, Action::CancelRequest { .. }));
     ensure!(
-        if was_out.is_some() { gave_up } else { submitted(&actions).is_some() },
-        "{back:?} back at {now}: at {end} nothing happens: {machine}"
+        machine.deadline().is_some_and(|at| at <= until),
+        "after the wall clock is set back {back:?} at {now}, the deadline is later than {until}: {machine}"
+    );
+    let was_in_flight = in_flight(&machine).is_some();
+    let actions = machine.handle(Event::Tick, end);
+    let cancels = actions.clone().any(|action| matches!(action, Action::CancelRequest { .. }));
+    ensure!(
+        if was_in_flight { cancels } else { submitted(&actions).is_some() },
+        "after the wall clock is set back {back:?} at {now}, the wait does not end at {end}: {machine}"
     );
     Ok(())
 }
@@ -137,29 +149,29 @@ pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(
     let valid = machine.certificate_at(now.unix);
     ensure!(
         valid.is_none() || machine.valid_by_either_clock(now) == valid,
-        "at {now} the server's clock, {server}, makes a certificate expire: {machine}"
+        "at {now} the server's clock, {server}, makes the served certificate expire: {machine}"
     );
     let alone = without_server_clock(machine);
     let is_urgent = |reason| !matches!(reason, Reason::RotateNow | Reason::TemplateNotSatisfied);
     let (due, due_alone) = (machine.due(now), alone.due(now));
     ensure!(
         due_alone.is_none_or(|alone| due.is_some_and(|due| is_urgent(due) || !is_urgent(alone))),
-        "at {now} by the server's clock, {server}, due is {due:?}, by the local clock {due_alone:?}: {machine}"
+        "at {now} the reason is {due:?} with the server's clock, {server}, and {due_alone:?} without: {machine}"
     );
     // Later requests are not compared: their jitter and their certificates differ.
     if in_flight(machine).is_some() || machine.waiting().is_some() {
         return Ok(());
     }
     let most = longest_silence(policy);
-    let asks = |machine: &RotationMachine| {
+    let submits_at = |machine: &RotationMachine| {
         let mut soon = ticks(machine, now).take_while(|(at, _)| at.instant.since(now.instant) <= most);
         soon.find_map(|(at, actions)| submitted(&actions).map(|_| at.instant))
     };
-    if let Some(alone) = asks(&alone) {
-        let with = asks(machine);
+    if let Some(alone) = submits_at(&alone) {
+        let with = submits_at(machine);
         ensure!(
             with.is_some_and(|with| with <= alone),
-            "after {now} by the server's clock, {server}, a request is made at {with:?}, by the local clock at {alone}"
+            "after {now} a request is submitted at {with:?} with the server's clock, {server}, and at {alone} without"
         );
     }
     Ok(())
@@ -172,10 +184,10 @@ pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine
 
 /// The last `SetTimer` equals `deadline()`: loops that arm timers and loops that poll wake up at the same time.
 pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
-    let (timer, deadline) = (step.noted.timer, step.after.deadline());
-    ensure!(timer == deadline, "the timer is {}, the deadline {}", name(timer), name(deadline));
+    let (timer, deadline) = (step.driver_after.timer, step.after.deadline());
+    ensure!(timer == deadline, "the timer is set to {}, the deadline is {}", shown(timer), shown(deadline));
     let set = step.duties.timer;
-    ensure!(set.is_none() || set != Some(step.before.deadline()), "the timer is set to what it was");
+    ensure!(set.is_none() || set != Some(step.before.deadline()), "the timer is set again to the same deadline");
     Ok(())
 }
 

@@ -9,37 +9,57 @@ use crate::trace::in_flight;
 pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (outcomes, cancels) = (&step.duties.outcomes, step.duties.cancel.is_some());
-    let said = || format!("at {now} {event} leads to {outcomes:?}, from {before} to {after}");
-    ensure!(!outcomes.is_ignored() || (before == after && outcomes.iter().count() == 1), "not ignored: {}", said());
-    ensure!(answers(before, event, outcomes), "not what happened: {}", said());
-    ensure!(request_ends(before, event, outcomes, cancels, after), "a request ends otherwise: {}", said());
-    ensure!(certificate_changes(before, event, outcomes, after), "another certificate: {}", said());
+    let step = || format!("{event} at {now} has outcomes {outcomes:?}, from {before} to {after}");
+    ensure!(
+        !outcomes.is_ignored() || (before == after && outcomes.iter().count() == 1),
+        "the event is reported as ignored, but something changed: {}",
+        step()
+    );
+    ensure!(answers(before, event, outcomes), "the first outcome does not fit the event: {}", step());
+    ensure!(
+        request_ends(before, event, outcomes, cancels, after),
+        "outcomes do not report the end of a request: {}",
+        step()
+    );
+    ensure!(
+        certificate_changes(before, event, outcomes, after),
+        "outcomes do not report the certificates that changed: {}",
+        step()
+    );
     let due = outcomes.iter().find_map(|outcome| match outcome {
         Outcome::BecameDue(reason) => Some(Some(*reason)),
         Outcome::NoLongerDue => Some(None),
         _ => None,
     });
     let (was, is) = (before.checkpoint().due, after.checkpoint().due);
-    ensure!(due == (was != is).then_some(is), "due is {is:?} after {was:?}: {}", said());
+    ensure!(
+        due == (was != is).then_some(is),
+        "outcomes do not report that the reason changed from {was:?} to {is:?}: {}",
+        step()
+    );
     // A refusal for a template that is no longer wanted is forgotten at once.
     let failure = outcomes.failure();
     let forgotten = after.last_failure().is_none() && failure.is_some_and(Failure::is_refusal);
-    ensure!(failure.is_none() || after.last_failure() == failure || forgotten, "no such failure: {}", said());
+    ensure!(
+        failure.is_none() || after.last_failure() == failure || forgotten,
+        "the reported failure is not the machine's last failure: {}",
+        step()
+    );
     Ok(())
 }
 
 /// Whether the first outcome, and no other, is one of the event itself.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
-    let (out, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));
+    let (request, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));
     let answers = match (event, outcomes.next()) {
-        (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }, Some(Outcome::Ignored)) => out != Some(*id),
+        (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }, Some(Outcome::Ignored)) => request != Some(*id),
         (
             Event::CsrIssued { id, .. },
             Some(Outcome::Accepted { id: to, .. } | Outcome::Rejected { id: to, .. } | Outcome::Unwanted { id: to }),
-        ) => id == to && out == Some(*id),
+        ) => id == to && request == Some(*id),
         (Event::CsrFailed { id, failure, .. }, Some(Outcome::Failed { id: to, failure: why })) => {
-            id == to && failure == why && out == Some(*id)
+            id == to && failure == why && request == Some(*id)
         }
         (Event::CertWritten { id }, Some(Outcome::Ignored)) => write.is_none_or(|(write, _)| write != *id),
         (Event::CertWritten { id }, Some(Outcome::Written { id: to, slot })) => id == to && write == Some((*id, *slot)),

@@ -4,46 +4,53 @@ use std::sync::Arc;
 
 use perennial::{Event, Instant, Policy, Reason, State};
 
-use super::books::spacing;
-use super::{Step, Verdict, ensure, name};
+use super::driver::spacing;
+use super::{Step, Verdict, ensure, shown};
 use crate::trace::{Run, Trace, can_submit, in_flight};
 
-/// At most one request of a holder is in flight at a time.
+/// At most one request of a machine is in flight at a time.
 pub(super) fn at_most_one_request_is_in_flight(step: &Step<'_>) -> Verdict {
-    let out = step.books.in_flight.is_some() && !step.books.is_answer(step.event) && step.duties.cancel.is_none();
-    ensure!(!out || step.duties.submit.is_none(), "a second request is out");
+    let is_in_flight =
+        step.driver.in_flight.is_some() && !step.driver.is_answer(step.event) && step.duties.cancel.is_none();
+    ensure!(
+        !is_in_flight || step.duties.submit.is_none(),
+        "a second request is submitted while one is in flight: {}",
+        step.duties
+    );
     Ok(())
 }
 
 /// Every request ends in one reply that counts or one `CancelRequest`, so that a driver leaks no state of a request.
 pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
-    let out = step.books.in_flight.as_ref().filter(|_| !step.books.is_answer(step.event)).map(|out| out.id);
+    let unanswered = step.driver.in_flight.as_ref().filter(|_| !step.driver.is_answer(step.event));
     if let Some(id) = step.duties.cancel {
-        ensure!(out == Some(id), "{id} is cancelled, but is not out");
+        ensure!(unanswered.is_some_and(|request| request.id == id), "{id} is cancelled, but is not in flight");
     }
     if let Some((id, ..)) = step.duties.submit {
-        ensure!(step.books.last_id < Some(id), "{id} does not follow {}", name(step.books.last_id));
+        let last = shown(step.driver.last_id);
+        ensure!(step.driver.last_id < Some(id), "{id} is submitted, but is not greater than the last id, {last}");
     }
-    let (is_out, should) = (in_flight(step.after), step.noted.in_flight.as_ref().map(|out| out.id));
-    ensure!(is_out == should, "{} is out, by the machine {}", name(should), name(is_out));
+    let (is, expected) = (in_flight(step.after), step.driver_after.in_flight.as_ref().map(|request| request.id));
+    let (in_machine, in_driver) = (shown(is), shown(expected));
+    ensure!(is == expected, "the machine has {in_machine} in flight, the driver {in_driver}");
     Ok(())
 }
 
 /// A late, repeated or foreign reply changes nothing and leads to no action: a network may deliver any reply at any
 /// time. (A `CertWritten` after a `WriteFailed` counts while the write is owed.)
 pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
-    let owed = step.books.owed.map(|(id, _)| id);
+    let owed = step.driver.owed.map(|(id, _)| id);
     let stale = match step.event {
-        Event::CsrIssued { .. } | Event::CsrFailed { .. } => !step.books.is_answer(step.event),
+        Event::CsrIssued { .. } | Event::CsrFailed { .. } => !step.driver.is_answer(step.event),
         Event::CertWritten { id } => owed != Some(*id),
-        Event::WriteFailed { id } => owed != Some(*id) || step.books.writing != Some(*id),
+        Event::WriteFailed { id } => owed != Some(*id) || step.driver.write_in_flight != Some(*id),
         Event::CertRefused { fingerprint } => {
             step.before.certificate().is_none_or(|held| held.fingerprint != *fingerprint)
         }
         _ => false,
     };
     let ignored = step.duties.outcomes.is_ignored() && step.duties.is_empty() && step.before == step.after;
-    ensure!(!stale || ignored, "{} is stale, but is heeded: {}", step.event, step.duties);
+    ensure!(!stale || ignored, "{} is stale, but is not ignored: {}", step.event, step.duties);
     Ok(())
 }
 
@@ -51,11 +58,11 @@ pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
 pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict {
     if let Some((_, template, _)) = &step.duties.submit {
         let wanted = can_submit(step.after) && step.after.template() == Some(template);
-        ensure!(wanted, "{template} is asked for, but is not wanted");
+        ensure!(wanted, "a request for {template} is submitted without that template or without a ready signer");
     }
     // A request in flight has its identity already: the signer need not be ready any more.
-    let may_be_out = step.after.template().is_some() && step.after.signer().is_configured();
-    ensure!(may_be_out || in_flight(step.after).is_none(), "a request is in flight without template or signer");
+    let is_enabled = step.after.template().is_some() && step.after.signer().is_configured();
+    ensure!(is_enabled || in_flight(step.after).is_none(), "a request is in flight without template or signer");
     Ok(())
 }
 
@@ -64,16 +71,16 @@ pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict
 /// old answer.
 pub(super) fn retries_reuse_the_key_until_an_answer(step: &Step<'_>) -> Verdict {
     let Some((_, template, key)) = &step.duties.submit else { return Ok(()) };
-    let expected = step.answered().key_for(template);
-    ensure!(*key == expected, "it is asked with the {key}, not the {expected}");
+    let expected = step.driver_after_event().key_for(template);
+    ensure!(*key == expected, "a request uses the {key} instead of the {expected}");
     Ok(())
 }
 
 /// Two submissions are at least the spacing apart.
 pub(super) fn submissions_keep_the_spacing(step: &Step<'_>) -> Verdict {
-    let least = spacing(&step.noted.policy);
-    let spaced = step.books.spent.is_none_or(|at| step.now.instant.since(at) >= least);
-    ensure!(spaced || step.duties.submit.is_none(), "a request too soon after the last one");
+    let least = spacing(&step.driver_after.policy);
+    let spaced = step.driver.last_submitted.is_none_or(|at| step.now.instant.since(at) >= least);
+    ensure!(spaced || step.duties.submit.is_none(), "a request is submitted less than {least:?} after the last one");
     Ok(())
 }
 
@@ -83,20 +90,21 @@ pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
     }
-    let (tokens, needed) = (step.answered().bucket.tokens(step.now.instant), if is_churn(step) { 2 } else { 1 });
-    ensure!(tokens >= needed, "{tokens} tokens are left, {needed} are needed");
+    let tokens = step.driver_after_event().bucket.tokens(step.now.instant);
+    let needed = if has_normal_priority(step) { 2 } else { 1 };
+    ensure!(tokens >= needed, "a request is submitted with a budget of {tokens} tokens, but needs {needed}");
     Ok(())
 }
 
 /// Whether the step submits a request at normal priority, or supersedes one before its timeout.
-fn is_churn(step: &Step<'_>) -> bool {
-    let ends = |since: Instant| since.after(step.noted.policy.request_timeout);
-    let superseded = step.books.in_flight.as_ref().is_some_and(|out| step.now.instant < ends(out.since));
-    let is_wish = matches!(
+fn has_normal_priority(step: &Step<'_>) -> bool {
+    let ends = |since: Instant| since.after(step.driver_after.policy.request_timeout);
+    let superseded = step.driver.in_flight.as_ref().is_some_and(|request| step.now.instant < ends(request.since));
+    let is_normal = matches!(
         step.after.state(),
         State::Requesting { reason: Reason::RotateNow | Reason::TemplateNotSatisfied, .. }
     );
-    is_wish || (superseded && !step.books.is_answer(step.event))
+    is_normal || (superseded && !step.driver.is_answer(step.event))
 }
 
 /// No script makes the machine submit more than [`Policy::submissions_within`] allows in any span, across restarts with
@@ -117,14 +125,14 @@ pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
         for (i, (first, policy, _)) in submissions.iter().enumerate() {
             let mut tokens = f64::from(policy.budget.size());
             let mut is_same = true;
-            for (made, (last, then, came_back)) in (1_u64..).zip(&submissions[i..]) {
+            for (made, (last, then, refilled)) in (1_u64..).zip(&submissions[i..]) {
                 let span = last.since(*first);
-                tokens += if made > 1 { *came_back } else { 0.0 };
+                tokens += if made > 1 { *refilled } else { 0.0 };
                 is_same &= then == policy;
                 let most = if is_same { policy.submissions_within(span) } else { u64::MAX };
                 ensure!(
                     made <= most && made as f64 <= tokens + 1e-6,
-                    "{made} submissions from {first} to {last}, at most {most} are allowed, and {tokens} by the budget"
+                    "{made} submissions from {first} to {last}: the policy allows {most}, the budget {tokens}"
                 );
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
         let mut clone = before.clone();
         let actions = clone.handle(record.event.clone(), record.now);
-        ensure!(actions == record.actions && clone == record.after, "at {} a clone goes another way", record.now);
+        ensure!(actions == record.actions && clone == record.after, "at {} a clone behaves differently", record.now);
     }
     Ok(())
 }
@@ -23,7 +23,7 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
 /// A restart with the certificate, the pending record and the seed continues: with the same rotation point, the same
 /// choice of key, and no sooner after a refusal. So a crash loop costs the signer no more than a process that runs on.
 ///
-/// A restart reads the clocks at once, so that it is compared with a machine that has just read them.
+/// A restart reads the clocks at once, so the law compares it with a machine that has just read them.
 pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // Readings of the API server's clock are lost in a restart.
@@ -39,32 +39,35 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     if machine.signer().is_configured() && (held || waits) {
         ensure!(
             !held || restarted.certificate().is_none(),
-            "a restart at {now} begins with another party's certificate"
+            "a restart at {now} serves a certificate of another common name"
         );
-        ensure!(!waits || restarted.waiting().is_none(), "a restart at {now} waits for another party's certificate");
+        ensure!(
+            !waits || restarted.waiting().is_none(),
+            "a restart at {now} keeps a waiting certificate of another common name"
+        );
         return Ok(());
     }
-    ensure!(restarted.rotation_point() == machine.rotation_point(), "the rotation point moves in a restart at {now}");
+    ensure!(restarted.rotation_point() == machine.rotation_point(), "a restart at {now} changes the rotation point");
     let (due, due_again) = (machine.due(now), restarted.due(now));
-    // `RotateNow` and `CertRefused` are not remembered here; the other reasons follow from the certificate.
-    let was_said = matches!(due, Some(Reason::RotateNow | Reason::Refused));
-    ensure!(was_said || due == due_again, "due at {now}: {due:?}, after a restart {due_again:?}");
+    // This restart forgets `RotateNow` and `CertRefused`; the other reasons follow from the certificate.
+    let is_forgotten = matches!(due, Some(Reason::RotateNow | Reason::Refused));
+    ensure!(is_forgotten || due == due_again, "a restart at {now} changes the reason from {due:?} to {due_again:?}");
     if !can_submit(machine) || due.is_none() || due != due_again {
         return Ok(());
     }
-    let (Some((asks_at, key)), Some((resumes_at, resumed_key))) =
+    let (Some((next_at, key)), Some((resumes_at, resumed_key))) =
         (next_request(policy, machine, now), first_request(policy, &restarted, now))
     else {
-        return Err(format!("after {now} nothing is asked: {machine}"));
+        return Err(format!("after {now} no request is submitted, with a restart or without: {machine}"));
     };
-    ensure!(key == resumed_key, "after {now} it goes on with the {key}, a restart with the {resumed_key}");
-    let slow = pending.is_some_and(|pending| {
+    ensure!(key == resumed_key, "after {now} the next request uses the {key}, after a restart the {resumed_key}");
+    let is_refused = pending.is_some_and(|pending| {
         pending.refusal.is_some() && pending.template == *machine.template().unwrap_or(&pending.template)
     });
-    let patient = now.instant.after(policy.refused.cap()).min(asks_at.instant);
+    let earliest = now.instant.after(policy.refused.cap()).min(next_at.instant);
     ensure!(
-        !slow || in_flight(machine).is_some() || resumes_at.instant >= patient,
-        "refused, it asks at {asks_at}, after a restart at {resumes_at}"
+        !is_refused || in_flight(machine).is_some() || resumes_at.instant >= earliest,
+        "after a refusal the next request is at {next_at}, after a restart at {resumes_at}"
     );
     Ok(())
 }

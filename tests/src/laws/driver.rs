@@ -1,4 +1,5 @@
-//! The driver's books: its knowledge of a run, updated at every step, so that a law is a function of one step.
+//! The state of a driver: requests, writes, budget and timer as the driver sees them, updated at every step, so that a
+//! law is a function of one step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +8,22 @@ use perennial::{Event, Failure, Instant, Key, Pending, Policy, RequestId, Rotati
 
 use crate::subject::Duties;
 
-/// The driver's knowledge of requests, writes, budget and timer.
+/// Requests, writes, budget and timer, as the driver sees them from events and actions.
 #[derive(Clone, Debug)]
-pub(crate) struct Books {
+pub(crate) struct DriverState {
     pub(crate) policy: Arc<Policy>,
     pub(crate) in_flight: Option<InFlight>,
     /// The last id of a request or a write.
     pub(crate) last_id: Option<RequestId>,
     /// The template of the last request, if a retry for it uses the pending key again.
-    pub(crate) kept: Option<Arc<Template>>,
+    pub(crate) reusable_key_for: Option<Arc<Template>>,
     /// The write of a certificate that is not durable, and whether that certificate is to be served.
     pub(crate) owed: Option<(RequestId, bool)>,
     /// The write that the driver has not reported on.
-    pub(crate) writing: Option<RequestId>,
+    pub(crate) write_in_flight: Option<RequestId>,
     pub(crate) bucket: Bucket,
     /// When the last request was submitted.
-    pub(crate) spent: Option<Instant>,
+    pub(crate) last_submitted: Option<Instant>,
     pub(crate) timer: Option<Instant>,
 }
 
@@ -34,17 +35,28 @@ pub(crate) struct InFlight {
     pub(crate) since: Instant,
 }
 
-impl Books {
-    /// The books of a machine that was made at this time from this record.
-    pub(crate) fn begin(policy: Arc<Policy>, first: &RotationMachine, pending: Option<&Pending>, at: Instant) -> Self {
-        let kept = pending.filter(|pending| pending.key == Key::Pending).map(|pending| pending.template.clone());
+impl DriverState {
+    /// The driver's state when a machine starts at this time from this record.
+    pub(crate) fn start(policy: Arc<Policy>, first: &RotationMachine, pending: Option<&Pending>, at: Instant) -> Self {
+        let reusable_key_for =
+            pending.filter(|pending| pending.key == Key::Pending).map(|pending| pending.template.clone());
         let bucket = Bucket::full(&policy);
         let timer = Some(at);
-        let (in_flight, last_id, writing, spent) = Default::default();
-        Self { policy, in_flight, last_id, kept, owed: first.writes(), writing, bucket, spent, timer }
+        let (in_flight, last_id, write_in_flight, last_submitted) = Default::default();
+        Self {
+            policy,
+            in_flight,
+            last_id,
+            reusable_key_for,
+            owed: first.writes(),
+            write_in_flight,
+            bucket,
+            last_submitted,
+            timer,
+        }
     }
 
-    /// The books of the next run. They include earlier submissions only if the run `remembers`.
+    /// The driver's state after a restart. Includes earlier submissions only if the run `remembers`.
     pub(crate) fn restart(
         &self,
         first: &RotationMachine,
@@ -52,36 +64,36 @@ impl Books {
         remembers: bool,
         at: Instant,
     ) -> Self {
-        let next = Self::begin(self.policy.clone(), first, pending, at);
-        if remembers { Self { bucket: self.bucket.clone(), spent: self.spent, ..next } } else { next }
+        let next = Self::start(self.policy.clone(), first, pending, at);
+        if remembers { Self { bucket: self.bucket.clone(), last_submitted: self.last_submitted, ..next } } else { next }
     }
 
     /// The key that a request for this template must use.
     pub(crate) fn key_for(&self, template: &Arc<Template>) -> Key {
-        if self.kept.as_ref() == Some(template) { Key::Pending } else { Key::New }
+        if self.reusable_key_for.as_ref() == Some(template) { Key::Pending } else { Key::New }
     }
 
     /// Whether this is the answer to the request in flight.
     pub(crate) fn is_answer(&self, event: &Event) -> bool {
         let (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }) = event else { return false };
-        self.in_flight.as_ref().is_some_and(|out| out.id == *id)
+        self.in_flight.as_ref().is_some_and(|request| request.id == *id)
     }
 
-    /// Updates the books by a step that led to the machine `after`.
-    pub(crate) fn note(&mut self, event: &Event, duties: &Duties, after: &RotationMachine, now: Instant) {
+    /// Updates the driver's state by a step that led to the machine `after`.
+    pub(crate) fn update(&mut self, event: &Event, duties: &Duties, after: &RotationMachine, now: Instant) {
         if let Event::PolicyChanged(policy) = event {
             self.bucket.change(policy, now);
             self.policy.clone_from(policy);
         }
         let keeps_keys = !self.policy.new_key_per_attempt;
-        self.kept.take_if(|_| !keeps_keys);
+        self.reusable_key_for.take_if(|_| !keeps_keys);
         if self.is_answer(event) {
             self.in_flight = None;
-            self.kept.take_if(|_| ends_its_key(event));
+            self.reusable_key_for.take_if(|_| spends_key(event));
         }
         match event {
             Event::CertWritten { id } | Event::WriteFailed { id } => {
-                self.writing.take_if(|writing| writing == id);
+                self.write_in_flight.take_if(|write_in_flight| write_in_flight == id);
                 let durable = matches!(event, Event::CertWritten { .. });
                 self.owed.take_if(|(owed, _)| durable && owed == id);
             }
@@ -99,21 +111,21 @@ impl Books {
         }
         if let Some((id, _, serve)) = duties.write {
             self.last_id = self.last_id.max(Some(id));
-            (self.owed, self.writing) = (Some((id, serve)), Some(id));
+            (self.owed, self.write_in_flight) = (Some((id, serve)), Some(id));
         }
         if let Some((id, template, _)) = &duties.submit {
-            self.kept = Some(template.clone()).filter(|_| keeps_keys);
+            self.reusable_key_for = Some(template.clone()).filter(|_| keeps_keys);
             self.in_flight = Some(InFlight { id: *id, template: template.clone(), since: now });
             self.last_id = Some(*id);
             self.bucket.take(now);
-            self.spent = Some(now);
+            self.last_submitted = Some(now);
         }
         self.timer = duties.timer.unwrap_or(self.timer);
     }
 }
 
 /// Whether a request with the same key would only get this reply again.
-pub(crate) fn ends_its_key(reply: &Event) -> bool {
+pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
         Event::CsrFailed { failure, .. } => failure.is_refusal() || *failure == Failure::Outdated,
@@ -136,7 +148,7 @@ impl Bucket {
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
     }
 
-    /// Changes the policy. Tokens are kept up to the new size.
+    /// Changes the policy. Tokens are reusable_key_for up to the new size.
     fn change(&mut self, policy: &Policy, now: Instant) {
         let (full, level) = (Self::full(policy), self.level(now));
         let level = (level * full.refill / self.refill).min(full.level);
