@@ -6,7 +6,7 @@
 //! | | |
 //! |---|---|
 //! | `check/setting.rs` | small worlds |
-//! | `check/life.rs` | a state: a machine and its world, the possible moves, and the key by which states are equal |
+//! | `check/state.rs` | a state: a machine and its world, the possible moves, and the key by which states are equal |
 //! | `check/search.rs` | breadth-first search |
 //! | `check/broken.rs` | machines that break a rule |
 //!
@@ -14,9 +14,9 @@
 //! equality of states, the laws of a single state) is particular to this machine and has to be written anyway.
 
 pub mod broken;
-mod life;
 mod search;
 mod setting;
+mod world_state;
 
-pub use search::{Counterexample, Explored, keys_tell_all, search};
-pub use setting::{Flavour, Move, Setting, Wish, settings};
+pub use search::{Counterexample, Explored, check_keys, search};
+pub use setting::{Flavour, Move, Setting, TemplateChoice, settings};

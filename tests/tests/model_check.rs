@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use perennial::RotationMachine;
 use perennial_tests::check::broken::{self, Broken, Fault};
-use perennial_tests::check::{Counterexample, Setting, keys_tell_all, search, settings};
+use perennial_tests::check::{Counterexample, Setting, check_keys, search, settings};
 
 /// The setting, as large as the build and `PERENNIAL_CHECK` allow.
 fn sized(setting: Setting) -> Setting {
@@ -50,7 +50,7 @@ fn no_state_of_a_small_world_breaks_a_law() {
 fn states_with_equal_keys_behave_alike() {
     let most = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
     for setting in settings() {
-        let compared = keys_tell_all::<RotationMachine>(&setting, most).unwrap_or_else(|broken| panic!("{broken}"));
+        let compared = check_keys::<RotationMachine>(&setting, most).unwrap_or_else(|broken| panic!("{broken}"));
         assert!(compared > most / 2, "in {setting} only {compared} pairs were compared");
     }
 }
@@ -64,21 +64,21 @@ fn found<F: Fault>(world: &str) -> Counterexample {
 #[test]
 fn broken_machines_are_found() {
     let cases = [
-        (found::<broken::ForgetsToCancel>("replies"), "the machine has none in flight, the driver #1"),
-        (found::<broken::AsksTwice>("wishes"), "a second request is submitted while one is in flight"),
-        (found::<broken::Overspends>("wishes"), "a request is submitted with a budget of 0 tokens"),
-        (found::<broken::BelievesAnyReply>("replies"), "is stale, but is not ignored"),
-        (found::<broken::TakesWhatIsFound>("the store"), "which is not valid yet, displaces"),
-        (found::<broken::ServesAnybody>("replies"), "a certificate of another common name is taken"),
-        (found::<broken::ForgetsTheTimer>("replies"), "the timer is set to"),
-        (found::<broken::LosesItsPast>("kubelet"), "after the last one"),
+        (found::<broken::OmitsCancel>("replies"), "the machine has none in flight, the driver #1"),
+        (found::<broken::SubmitsTwice>("templates"), "a second request is submitted while one is in flight"),
+        (found::<broken::Overspends>("templates"), "a request is submitted with a budget of"),
+        (found::<broken::AcceptsAnyReply>("replies"), "is stale, but is not ignored"),
+        (found::<broken::TakesAnyFoundCertificate>("the store"), "which is not valid yet, displaces"),
+        (found::<broken::ServesAnyName>("replies"), "a certificate of another common name is taken"),
+        (found::<broken::OmitsTimer>("replies"), "the timer is set to"),
+        (found::<broken::LosesPendingRecord>("kubelet"), "after the last one"),
         (
-            found::<broken::GivesUpWriting>("replies"),
+            found::<broken::ForgetsFailedWrite>("replies"),
             "the driver owes the write #1, but the machine reports unwritten as false",
         ),
-        (found::<broken::Sulks>("replies"), "the deadline after a Tick at the deadline"),
+        (found::<broken::IgnoresTicksAfterRefusal>("replies"), "the deadline after a Tick at the deadline"),
         (found::<broken::WaitsTooLong>("replies"), "no request is submitted"),
-        (found::<broken::RefillsOnChange>("policies"), "a request is submitted with a budget of 0 tokens"),
+        (found::<broken::RefillsOnPolicyChange>("policies"), "a request is submitted with a budget of"),
         (found::<broken::HidesFailures>("replies"), "the first outcome does not fit the event"),
     ];
     for (counterexample, expected) in cases {
@@ -89,7 +89,7 @@ fn broken_machines_are_found() {
 /// The transcript of a counterexample as a snapshot.
 #[test]
 fn a_counterexample_is_a_transcript() {
-    let counterexample = found::<broken::LosesItsPast>("kubelet").to_string();
+    let counterexample = found::<broken::LosesPendingRecord>("kubelet").to_string();
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "snapshots" }, {
         insta::assert_snapshot!(counterexample);
     });

@@ -1,4 +1,4 @@
-//! Machines that break one rule each, to test that the checker finds the fault.
+//! Machines that break one rule each, for tests of the model checker, which must find each fault.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -68,14 +68,14 @@ macro_rules! faults {
 
 faults! {
     /// Ends requests without a `CancelRequest` for the driver.
-    ForgetsToCancel {
+    OmitsCancel {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             Duties { cancel: None, ..machine.handle(event, now).into() }
         }
     }
 
     /// Submits a second request on `RotateNow` while one is in flight.
-    AsksTwice {
+    SubmitsTwice {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let (Event::RotateNow, Some(id)) = (&event, in_flight(machine)) {
                 let mut hurried = machine.clone();
@@ -99,7 +99,7 @@ faults! {
     }
 
     /// Accepts a failure of any request as one of the request in flight.
-    BelievesAnyReply {
+    AcceptsAnyReply {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = match (event, in_flight(machine)) {
                 (Event::CsrFailed { failure, retry_after, .. }, Some(id)) => {
@@ -112,7 +112,7 @@ faults! {
     }
 
     /// Takes any certificate that another program puts into the store, good or bad.
-    TakesWhatIsFound {
+    TakesAnyFoundCertificate {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let held = machine.certificate().map(|held| held.fingerprint);
             if let (Event::CertReplaced(Some(_)), Some(fingerprint), None) = (&event, held, in_flight(machine)) {
@@ -134,7 +134,7 @@ faults! {
     }
 
     /// Without a certificate, takes any certificate that is issued, whatever its common name.
-    ServesAnybody {
+    ServesAnyName {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let issued = match &event {
                 Event::CsrIssued { id, certificate } if in_flight(machine) == Some(*id) => Some(certificate.clone()),
@@ -149,7 +149,7 @@ faults! {
     }
 
     /// Sets no timer in a step that submits a request.
-    ForgetsTheTimer {
+    OmitsTimer {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let duties = Duties::from(machine.handle(event, now));
             Duties { timer: duties.timer.filter(|_| duties.submit.is_none()), ..duties }
@@ -157,14 +157,14 @@ faults! {
     }
 
     /// Leaves no pending record for the next run.
-    LosesItsPast {
+    LosesPendingRecord {
         fn pending(_: &RotationMachine, _: Now) -> Option<Pending> {
             None
         }
     }
 
     /// Treats a failed write as a completed one.
-    GivesUpWriting {
+    ForgetsFailedWrite {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = if let Event::WriteFailed { id } = event { Event::CertWritten { id } } else { event };
             machine.handle(event, now).into()
@@ -172,7 +172,7 @@ faults! {
     }
 
     /// Ignores every Tick after a refusal.
-    Sulks {
+    IgnoresTicksAfterRefusal {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let refused = machine.last_failure().is_some_and(Failure::is_refusal);
             if refused && event == Event::Tick { Duties::default() } else { machine.handle(event, now).into() }
@@ -180,7 +180,7 @@ faults! {
     }
 
     /// Fills the budget whenever the policy changes.
-    RefillsOnChange {
+    RefillsOnPolicyChange {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {
                 let mut full = machine.checkpoint();

@@ -9,8 +9,8 @@ use std::fmt;
 
 use perennial::Event;
 
-use super::life::Life;
 use super::setting::{Move, Setting};
+use super::world_state::WorldState;
 use crate::subject::{Duties, Subject};
 
 /// The result of a search.
@@ -42,7 +42,7 @@ pub struct Counterexample {
 /// A state that was found, as the last step of the path to it.
 #[derive(Clone, Copy)]
 struct Node {
-    /// The index of the state before. An initial state has its own.
+    /// The index of the state before; for an initial state, its own index.
     from: u32,
     /// The index of the move in the setting.
     by: u16,
@@ -50,7 +50,7 @@ struct Node {
 
 /// The result of a thread for its share of a layer.
 struct Found<S> {
-    lives: Vec<(u64, Node, Life<S>)>,
+    states: Vec<(u64, Node, WorldState<S>)>,
     taken: Vec<usize>,
     broken: Option<(Node, String)>,
 }
@@ -60,9 +60,9 @@ pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();
     let mut layer = Vec::new();
-    for life in Life::<S>::beginnings(setting) {
-        known.insert(life.key(setting));
-        layer.push((index(&nodes), life));
+    for state in WorldState::<S>::initial_states(setting) {
+        known.insert(state.key(setting));
+        layer.push((index(&nodes), state));
         nodes.push(Node { from: index(&nodes), by: 0 });
     }
     let mut outcome =
@@ -75,14 +75,14 @@ pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
             shares.into_iter().map(|share| share.join().expect("no law panics")).collect()
         });
         layer = Vec::new();
-        for Found { lives, taken, broken } in found {
+        for Found { states, taken, broken } in found {
             outcome.taken.iter_mut().zip(taken).for_each(|(sum, taken)| *sum += taken);
             if let (None, Some((node, law))) = (&outcome.broken, broken) {
                 outcome.broken = Some(Counterexample { law, lines: lines::<S>(setting, &nodes, node) });
             }
-            for (key, node, life) in lives {
+            for (key, node, state) in states {
                 if known.insert(key) {
-                    layer.push((index(&nodes), life));
+                    layer.push((index(&nodes), state));
                     nodes.push(node);
                 }
             }
@@ -100,25 +100,25 @@ fn index(nodes: &[Node]) -> u32 {
 }
 
 /// Makes every possible move in each of these states.
-fn expand<S: Subject>(setting: &Setting, share: &[(u32, Life<S>)], known: &HashSet<u64>) -> Found<S> {
-    let mut found = Found { lives: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
+fn expand<S: Subject>(setting: &Setting, share: &[(u32, WorldState<S>)], known: &HashSet<u64>) -> Found<S> {
+    let mut found = Found { states: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
     let mut fresh = HashSet::new();
-    for (from, life) in share {
-        if let Err(law) = life.is_lawful() {
+    for (from, state) in share {
+        if let Err(law) = state.check_state() {
             found.broken = Some((Node { from: *from, by: NO_MOVE }, law));
             return found;
         }
         for (by, what) in (0..).zip(&setting.moves) {
-            if !life.allows(*what) {
+            if !state.allows(*what) {
                 continue;
             }
             found.taken[usize::from(by)] += 1;
             let node = Node { from: *from, by };
-            match life.after(setting, *what) {
+            match state.after(setting, *what) {
                 Ok(next) => {
                     let key = next.key(setting);
                     if !known.contains(&key) && fresh.insert(key) {
-                        found.lives.push((key, node, next));
+                        found.states.push((key, node, next));
                     }
                 }
                 Err(law) => {
@@ -141,21 +141,21 @@ fn lines<S: Subject>(setting: &Setting, nodes: &[Node], last: Node) -> Vec<Strin
         way.push(nodes[at as usize]);
         at = nodes[at as usize].from;
     }
-    let mut life = Life::<S>::beginnings(setting).swap_remove(at as usize);
-    let mut lines = vec![format!("{} | begin | {}", life.now, life.subject.machine())];
+    let mut state = WorldState::<S>::initial_states(setting).swap_remove(at as usize);
+    let mut lines = vec![format!("{} | begin | {}", state.now, state.subject.machine())];
     for node in way.into_iter().rev().filter(|node| node.by != NO_MOVE) {
         let what = setting.moves[usize::from(node.by)];
-        let (next, told) = life.retrace(setting, what);
-        lines.push(line(&next, what, told));
-        life = next;
+        let (next, shown) = state.retrace(setting, what);
+        lines.push(line(&next, what, shown));
+        state = next;
     }
     lines
 }
 
 /// A step as [`TraceLine`](perennial::TraceLine) shows it.
-fn line<S: Subject>(life: &Life<S>, what: Move, told: Option<(Event, Duties)>) -> String {
-    let (now, machine) = (life.now, life.subject.machine());
-    match told {
+fn line<S: Subject>(state: &WorldState<S>, what: Move, shown: Option<(Event, Duties)>) -> String {
+    let (now, machine) = (state.now, state.subject.machine());
+    match shown {
         Some((event, duties)) => format!("{now} | {event} -> {duties} | {machine}"),
         None => format!("{now} | {what} | {machine}"),
     }
@@ -170,40 +170,42 @@ impl fmt::Display for Counterexample {
 }
 
 /// Checks that states with equal keys behave alike. Visits up to `most` states of a world, and compares each with the
-/// known state of the same key, if there is one: every move must lead both to equal keys, or be impossible in both.
-/// Returns the number of pairs that were compared.
+/// known state of its key, if there is one: every move must lead both to equal keys, or be impossible in both. Returns
+/// the number of pairs that were compared.
 ///
 /// # Errors
 /// Two states with equal keys of which a move leads to different ones.
-pub fn keys_tell_all<S: Subject>(setting: &Setting, most: usize) -> Result<usize, String> {
-    let mut known: HashMap<u64, Life<S>> = HashMap::new();
+pub fn check_keys<S: Subject>(setting: &Setting, most: usize) -> Result<usize, String> {
+    let mut known: HashMap<u64, WorldState<S>> = HashMap::new();
     let mut queue: VecDeque<u64> = VecDeque::new();
     let mut compared = 0;
-    let successors = |life: &Life<S>| -> Vec<Option<Result<u64, String>>> {
-        let after = |what: &Move| life.after(setting, *what).map(|next| next.key(setting));
-        setting.moves.iter().map(|what| life.allows(*what).then(|| after(what))).collect()
+    let successors = |state: &WorldState<S>| -> Vec<Option<Result<u64, String>>> {
+        let after = |what: &Move| state.after(setting, *what).map(|next| next.key(setting));
+        setting.moves.iter().map(|what| state.allows(*what).then(|| after(what))).collect()
     };
-    let mut find = |life: Life<S>, queue: &mut VecDeque<u64>, known: &mut HashMap<u64, Life<S>>| {
-        let key = life.key(setting);
+    let mut find = |state: WorldState<S>, queue: &mut VecDeque<u64>, known: &mut HashMap<u64, WorldState<S>>| {
+        let key = state.key(setting);
         let Some(same) = known.get(&key) else {
-            known.insert(key, life);
+            known.insert(key, state);
             queue.push_back(key);
             return Ok(());
         };
         compared += 1;
-        let (these, those) = (successors(same), successors(&life));
+        let (these, those) = (successors(same), successors(&state));
         match these.iter().zip(&those).position(|(this, that)| this.is_some() != that.is_some() || this != that) {
-            Some(by) => Err(format!("{:?} tells them apart:\n{same:?}\n{life:?}", setting.moves[by])),
+            Some(by) => {
+                Err(format!("{:?} leads two states with one key apart:\n{same:?}\n{state:?}", setting.moves[by]))
+            }
             None => Ok(()),
         }
     };
-    for life in Life::beginnings(setting) {
-        find(life, &mut queue, &mut known)?;
+    for state in WorldState::initial_states(setting) {
+        find(state, &mut queue, &mut known)?;
     }
     while let Some(key) = queue.pop_front().filter(|_| known.len() < most) {
-        let life = known[&key].clone();
-        for what in setting.moves.iter().filter(|what| life.allows(**what)) {
-            find(life.after(setting, *what)?, &mut queue, &mut known)?;
+        let state = known[&key].clone();
+        for what in setting.moves.iter().filter(|what| state.allows(**what)) {
+            find(state.after(setting, *what)?, &mut queue, &mut known)?;
         }
     }
     Ok(compared)

@@ -11,7 +11,7 @@ use crate::mint;
 /// A small world. The machine counts whole milliseconds, so that steps of one millisecond cover all of time.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The name of the world: the kind of events that it is about.
+    /// The name of the world, after the kind of its events.
     pub name: &'static str,
     /// The policy. Without jitter, which would be drawn anew for each id and multiply the states.
     pub policy: Arc<Policy>,
@@ -25,8 +25,8 @@ pub struct Setting {
     pub most: usize,
 }
 
-/// Something that happens in the world. Possible whenever it makes sense: a reply while a request is in flight, and so
-/// on.
+/// A step of the world. Possible only if it makes sense in the state: a reply only while a request is in flight, for
+/// example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// A millisecond passes, without an event.
@@ -42,7 +42,7 @@ pub enum Move {
     /// A response of the API server shows that its clock is this many milliseconds ahead of the true time.
     ServerDated(u64),
     /// This template is wanted from now on, or none.
-    Template(Option<Wish>),
+    Template(Option<TemplateChoice>),
     /// The signer is configured or removed, or the identity to authenticate with comes or goes.
     Signer(SignerStatus),
     /// The policy changes to the other one, or back.
@@ -51,7 +51,7 @@ pub enum Move {
     RotateNow,
     /// A server refuses the served certificate.
     Refused,
-    /// The signer issues such a certificate for the request in flight.
+    /// The signer issues a certificate of this kind for the request in flight.
     Issue(Flavour),
     /// The request in flight fails, with a `Retry-After` of this many milliseconds if there is a number.
     Fail(Failure, Option<u64>),
@@ -59,7 +59,7 @@ pub enum Move {
     Written,
     /// The write that is under way failed.
     WriteFailed,
-    /// Another program puts such a certificate into the store, or empties it.
+    /// Another program puts a certificate of this kind into the store, or removes the one there.
     Found(Option<Flavour>),
     /// Another program puts the served certificate into the store.
     FoundOurs,
@@ -75,7 +75,7 @@ pub enum Move {
 
 /// Three templates: a plain one, one that requests more, and one for another party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum TemplateChoice {
     /// A common name.
     Plain,
     /// The common name of [`Plain`](Self::Plain) and an IP address.
@@ -111,8 +111,8 @@ pub(super) const AHEAD: Duration = Duration::from_millis(5);
 /// How late a Tick may come, in milliseconds. [`Move::Sleep`] makes it later.
 pub(super) const LATE: u64 = 1;
 
-/// The templates, in the order of [`Wish`].
-pub(super) static WISHES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
+/// The templates, in the order of [`TemplateChoice`].
+pub(super) static TEMPLATES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
     let more = Template::new("a").with_ip_addresses([[192, 0, 2, 1].into()]);
     [Template::new("a"), more, Template::new("b")].map(Arc::new)
 });
@@ -150,10 +150,10 @@ static EVERY_FAILURE: LazyLock<Vec<Move>> = LazyLock::new(|| {
 });
 
 const TIME: [Move; 3] = [Move::Pass, Move::Alarm, Move::Tick];
-const CHANGES_OF_MIND: [Move; 4] = [
-    Move::Template(Some(Wish::Plain)),
-    Move::Template(Some(Wish::More)),
-    Move::Template(Some(Wish::Other)),
+const TEMPLATE_CHANGES: [Move; 4] = [
+    Move::Template(Some(TemplateChoice::Plain)),
+    Move::Template(Some(TemplateChoice::More)),
+    Move::Template(Some(TemplateChoice::Other)),
     Move::Template(None),
 ];
 const SIGNERS: [Move; 3] =
@@ -190,7 +190,7 @@ pub fn settings() -> Vec<Setting> {
     let few = [Move::Issue(Flavour::Good), Move::Fail(Failure::Unreachable, None), Move::Fail(Failure::Denied, None)];
     vec![
         setting("replies", small(), 8, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &DISK]),
-        setting("wishes", small(), 6, usize::MAX, &[&few, &CHANGES_OF_MIND, &SIGNERS, &[Move::RotateNow]]),
+        setting("templates", small(), 6, usize::MAX, &[&few, &TEMPLATE_CHANGES, &SIGNERS, &[Move::RotateNow]]),
         setting("policies", small(), 6, usize::MAX, &[&few, &DISK, &[Move::Policy, Move::RotateNow]]),
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
@@ -204,7 +204,7 @@ pub fn settings() -> Vec<Setting> {
         setting("restarts", small(), 6, usize::MAX, &[&few, &DISK[..1], &[Move::Restart, Move::RestartAhead]]),
         setting("lost records", small(), 6, usize::MAX, &[&few, &DISK[..1], &LOST_RECORDS, &[Move::Restart]]),
         setting("kubelet", kubelet(), 8, usize::MAX, &[&few, &DISK, &[Move::Restart, Move::RotateNow]]),
-        setting("no waits", hasty(), 6, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &CHANGES_OF_MIND]),
+        setting("no waits", hasty(), 6, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &TEMPLATE_CHANGES]),
         setting("everything", small(), 8, 400_000, &[&everything()]),
     ]
 }
@@ -220,7 +220,7 @@ fn everything() -> Vec<Move> {
         Move::RestartAhead,
         Move::RestartBlank,
     ];
-    [&EVERY_ISSUE[..], &EVERY_FAILURE, &CHANGES_OF_MIND, &SIGNERS, &DISK, &EVERY_FIND, &rest].concat()
+    [&EVERY_ISSUE[..], &EVERY_FAILURE, &TEMPLATE_CHANGES, &SIGNERS, &DISK, &EVERY_FIND, &rest].concat()
 }
 
 fn setting(name: &'static str, policy: Policy, life: u64, most: usize, moves: &[&[Move]]) -> Setting {

@@ -9,7 +9,7 @@ use perennial::{
     Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RequestId, Setup, SignerStatus, Template,
 };
 
-use super::setting::{AHEAD, Flavour, LATE, Move, Setting, WISHES};
+use super::setting::{AHEAD, Flavour, LATE, Move, Setting, TEMPLATES};
 use crate::laws::{DriverState, InFlight, Law, Moment, Step, Verdict, spacing};
 use crate::mint;
 use crate::subject::{Duties, Subject};
@@ -18,12 +18,12 @@ pub(super) const SEED: u64 = 1;
 
 /// One state of one world.
 #[derive(Clone, Debug)]
-pub(super) struct Life<S> {
+pub(super) struct WorldState<S> {
     /// The machine, as shipped or broken.
     pub(super) subject: S,
     /// Both clocks.
     pub(super) now: Now,
-    /// True while the wall clock is set ahead of the true time.
+    /// True while the wall clock is ahead of the true time.
     ahead: bool,
     /// True if the wall clock was set since the machine last read it.
     unnoticed: bool,
@@ -37,19 +37,19 @@ pub(super) struct Life<S> {
     ended: Option<RequestId>,
     /// True if the driver carries out the write that is owed.
     writing: bool,
-    /// The pending record from before the last request, if that can be found again in this world.
-    stale: Option<Pending>,
+    /// The pending record from before the last request, in worlds where a restart may find it ([`Move::RestartStale`]).
+    stale_record: Option<Pending>,
     serial: u64,
 }
 
-/// One answer per template of [`Wish`](super::setting::Wish).
+/// One answer per template of [`TemplateChoice`](super::setting::TemplateChoice).
 type Names = [bool; 3];
 
-impl<S: Subject> Life<S> {
+impl<S: Subject> WorldState<S> {
     /// The initial states: without a certificate, with a good one, and with a bootstrap credential.
-    pub(super) fn beginnings(setting: &Setting) -> Vec<Self> {
+    pub(super) fn initial_states(setting: &Setting) -> Vec<Self> {
         let now = Now { instant: Instant::from_millis(1_000), unix: mint::EPOCH };
-        let template = WISHES[0].clone();
+        let template = TEMPLATES[0].clone();
         let first = |flavour| setting.mint(&template, flavour, 1, now);
         let certificates = [None, Some(first(Flavour::Good)), Some(first(Flavour::Provisional))];
         let begin = |certificate: Option<Arc<Certificate>>| {
@@ -77,7 +77,7 @@ impl<S: Subject> Life<S> {
                 driver,
                 ended: None,
                 writing: false,
-                stale: None,
+                stale_record: None,
                 serial: 1,
             }
         };
@@ -115,17 +115,17 @@ impl<S: Subject> Life<S> {
     /// # Errors
     /// The law that was broken.
     pub(super) fn after(&self, setting: &Setting, what: Move) -> Result<Self, String> {
-        let mut life = self.clone();
-        if let Some(event) = life.happen(setting, what) {
-            let duties = life.handle(setting, &event);
-            life.note(&event, &duties);
-            life.has_kept_the_laws(self, &event, &duties)?;
+        let mut state = self.clone();
+        if let Some(event) = state.apply(setting, what) {
+            let duties = state.handle(setting, &event);
+            state.note(&event, &duties);
+            state.check_step(self, &event, &duties)?;
         }
-        Ok(life)
+        Ok(state)
     }
 
     /// Checks the step from `before` by the laws of steps.
-    fn has_kept_the_laws(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
+    fn check_step(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
         let (driver, driver_after) = (&before.driver, &self.driver);
         let (before, after) = (before.subject.machine(), self.subject.machine());
         let step = Step { seed: SEED, now: self.now, before, event, duties, after, driver, driver_after };
@@ -136,12 +136,12 @@ impl<S: Subject> Life<S> {
     ///
     /// # Errors
     /// The law that was broken.
-    pub(super) fn is_lawful(&self) -> Verdict {
-        for event in self.stale() {
-            let mut life = self.clone();
-            let duties = life.subject.handle(event.clone(), self.now);
-            life.note(&event, &duties);
-            life.has_kept_the_laws(self, &event, &duties)?;
+    pub(super) fn check_state(&self) -> Verdict {
+        for event in self.late_reports() {
+            let mut state = self.clone();
+            let duties = state.subject.handle(event.clone(), self.now);
+            state.note(&event, &duties);
+            state.check_step(self, &event, &duties)?;
         }
         let fresh = !self.unnoticed;
         let moment = Moment { policy: &self.driver.policy, seed: SEED, subject: &self.subject, now: self.now, fresh };
@@ -154,24 +154,24 @@ impl<S: Subject> Life<S> {
 
     /// The state after this move, with event and duties to show, without a check by the laws.
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
-        let mut life = self.clone();
-        let Some(event) = life.happen(setting, what) else { return (life, None) };
-        let duties = life.handle(setting, &event);
-        life.note(&event, &duties);
-        (life, Some((event, duties)))
+        let mut state = self.clone();
+        let Some(event) = state.apply(setting, what) else { return (state, None) };
+        let duties = state.handle(setting, &event);
+        state.note(&event, &duties);
+        (state, Some((event, duties)))
     }
 
     fn handle(&mut self, setting: &Setting, event: &Event) -> Duties {
         let record = self.subject.pending(self.now);
         let duties = self.subject.handle(event.clone(), self.now);
         if duties.submit.is_some() && setting.moves.contains(&Move::RestartStale) {
-            self.stale = record;
+            self.stale_record = record;
         }
         duties
     }
 
     /// Changes the world by this move. Returns the event that the driver reports of it, if any.
-    fn happen(&mut self, setting: &Setting, what: Move) -> Option<Event> {
+    fn apply(&mut self, setting: &Setting, what: Move) -> Option<Event> {
         let machine = self.subject.machine();
         let held = machine.certificate().cloned();
         match what {
@@ -191,16 +191,16 @@ impl<S: Subject> Life<S> {
                 self.restart(pending, false);
                 self.driver.reusable_key_for = kept;
             }
-            Move::RestartBlank => self.restart_at_a_loss(None),
-            Move::RestartStale => self.restart_at_a_loss(self.stale.clone()),
+            Move::RestartBlank => self.restart_with_lost_submissions(None),
+            Move::RestartStale => self.restart_with_lost_submissions(self.stale_record.clone()),
             Move::Alarm => {
                 let sleep = machine.deadline()?.since(self.now.instant);
                 self.pass(u64::try_from(sleep.as_millis()).unwrap_or(u64::MAX));
                 return Some(Event::Tick);
             }
             Move::Tick => return Some(Event::Tick),
-            Move::Template(wish) => {
-                return Some(Event::TemplateChanged(wish.map(|wish| WISHES[wish as usize].clone())));
+            Move::Template(choice) => {
+                return Some(Event::TemplateChanged(choice.map(|choice| TEMPLATES[choice as usize].clone())));
             }
             Move::Policy => {
                 let is_first = self.driver.policy == setting.policy;
@@ -234,7 +234,7 @@ impl<S: Subject> Life<S> {
             }
             Move::WriteFailed => return Some(Event::WriteFailed { id: self.driver.owed?.0 }),
             Move::Found(flavour) => {
-                let template = machine.template().cloned().unwrap_or_else(|| WISHES[0].clone());
+                let template = machine.template().cloned().unwrap_or_else(|| TEMPLATES[0].clone());
                 self.disk = flavour.map(|flavour| self.mint(setting, &template, flavour));
                 return Some(Event::CertReplaced(self.disk.clone()));
             }
@@ -279,14 +279,14 @@ impl<S: Subject> Life<S> {
     }
 
     /// Restarts with this record or none, so that the submissions since then are forgotten.
-    fn restart_at_a_loss(&mut self, pending: Option<Pending>) {
-        self.stale.clone_from(&pending);
+    fn restart_with_lost_submissions(&mut self, pending: Option<Pending>) {
+        self.stale_record.clone_from(&pending);
         self.restart(pending, false);
     }
 
     /// Updates the driver's state by a step.
     fn note(&mut self, event: &Event, duties: &Duties) {
-        self.unnoticed &= !self.has_looked(event, duties);
+        self.unnoticed &= !self.reads_clocks(event, duties);
         if duties.cancel.is_some() || self.driver.is_answer(event) {
             self.ended = self.driver.in_flight.as_ref().map(|out| out.id);
         }
@@ -297,40 +297,40 @@ impl<S: Subject> Life<S> {
     }
 
     /// Whether the machine read the clocks in this step: it does not for an event that it ignores.
-    fn has_looked(&self, event: &Event, duties: &Duties) -> bool {
+    fn reads_clocks(&self, event: &Event, duties: &Duties) -> bool {
         *event == Event::Tick || *duties != Duties::default()
     }
 
     /// The key of this state: states with equal keys are explored once. All times count from now.
     pub(super) fn key(&self, setting: &Setting) -> u64 {
-        let mut state = DefaultHasher::new();
+        let mut hasher = DefaultHasher::new();
         let now = self.now;
         let held = self.subject.machine().certificate();
-        self.subject.hash_at(now, &mut state);
-        held.map(|held| self.facts(setting, held)).hash(&mut state);
+        self.subject.hash_at(now, &mut hasher);
+        held.map(|held| self.facts(setting, held)).hash(&mut hasher);
         let other = self.disk.as_ref().filter(|disk| held.is_none_or(|held| held.fingerprint != disk.fingerprint));
-        (self.disk.is_some(), other.map(|other| self.facts(setting, other))).hash(&mut state);
+        (self.disk.is_some(), other.map(|other| self.facts(setting, other))).hash(&mut hasher);
         let waiting = self.subject.machine().waiting();
-        waiting.map(|waiting| self.facts(setting, waiting)).hash(&mut state);
+        waiting.map(|waiting| self.facts(setting, waiting)).hash(&mut hasher);
         let later = self.later.as_ref().filter(|later| later.validity.not_before() > self.earliest());
-        // Whether they are the same certificate, since each may come to be served.
+        // Whether these are one certificate, since each may come to be served.
         let (disk_waits, disk_later) = (self.disk.as_ref() == waiting, self.disk.as_ref() == later);
-        (disk_waits, disk_later).hash(&mut state);
+        (disk_waits, disk_later).hash(&mut hasher);
         let is_waiting = later.is_some() && later == waiting;
         // When the waiting certificate takes its turn, it is on disk already.
-        (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut state);
-        (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut state);
-        self.driver.owed.map(|(_, serve)| serve).hash(&mut state);
-        (self.ahead, self.unnoticed, self.writing, &self.driver.reusable_key_for).hash(&mut state);
+        (self.disk.is_some() && self.disk.as_ref() == waiting).hash(&mut hasher);
+        (is_waiting, later.filter(|_| !is_waiting).map(|later| self.facts(setting, later))).hash(&mut hasher);
+        self.driver.owed.map(|(_, serve)| serve).hash(&mut hasher);
+        (self.ahead, self.unnoticed, self.writing, &self.driver.reusable_key_for).hash(&mut hasher);
         let spacing = setting.policies().map(|policy| spacing(policy)).max().unwrap_or_default();
-        self.stale.as_ref().map(|record| self.told(spacing, record)).hash(&mut state);
+        self.stale_record.as_ref().map(|record| self.record_facts(spacing, record)).hash(&mut hasher);
         let spaced = self.driver.last_submitted.map_or(Duration::ZERO, |at| at.after(spacing).since(now.instant));
-        (self.driver.bucket.level(now.instant), spaced).hash(&mut state);
-        (self.driver.policy == setting.policy).hash(&mut state);
-        // No Tick is later than that.
+        (self.driver.bucket.level(now.instant), spaced).hash(&mut hasher);
+        (self.driver.policy == setting.policy).hash(&mut hasher);
+        // No Tick is later than `LATE`.
         let late = self.subject.machine().deadline().map(|at| now.instant.since(at));
-        late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut state);
-        state.finish()
+        late.map(|late| late.min(Duration::from_millis(LATE))).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The facts of a certificate that still matter: its names, when it is due and when it expires. Only its names once
@@ -340,8 +340,8 @@ impl<S: Subject> Life<S> {
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let validity = certificate.validity;
         let due = [&setting.policy, &setting.other].map(|policy| perennial::rotation_point(policy, SEED, certificate));
-        let named = WISHES.each_ref().map(|wish| wish.is_named_by(certificate));
-        let fits = WISHES.each_ref().map(|wish| wish.satisfied_by(certificate));
+        let named = TEMPLATES.each_ref().map(|template| template.is_named_by(certificate));
+        let fits = TEMPLATES.each_ref().map(|template| template.satisfied_by(certificate));
         let times = [validity.not_before(), due[0], due[1], validity.not_after()].map(ahead);
         (named, (!validity.expired(earliest)).then_some((times, fits, certificate.provisional)))
     }
@@ -352,7 +352,11 @@ impl<S: Subject> Life<S> {
     }
 
     /// The facts of a record that still matter to the next run.
-    fn told<'a>(&self, spacing: Duration, record: &'a Pending) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>) {
+    fn record_facts<'a>(
+        &self,
+        spacing: Duration,
+        record: &'a Pending,
+    ) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>) {
         let Pending { template, key, submitted, budget_whole, refusal } = record;
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
         // Every policy of the settings reaches its cap after this many failures.
@@ -363,7 +367,7 @@ impl<S: Subject> Life<S> {
     }
 
     /// Reports that come too late: each must change nothing.
-    pub(super) fn stale(&self) -> Vec<Event> {
+    pub(super) fn late_reports(&self) -> Vec<Event> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
             stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
