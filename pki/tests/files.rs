@@ -268,7 +268,7 @@ fn foreign_format_is_named_with_converting_command() {
         (key_der.clone(), "a private key in DER", "openssl pkey -inform DER -in FILE -out FILE.pem"),
         (pkcs7.into_bytes(), "a PKCS#7 bundle", "openssl pkcs7 -in FILE -print_certs -out FILE.pem"),
         (pkcs7_der, "PKCS#7 in DER", "openssl pkcs7 -inform DER -in FILE -print_certs -out FILE.pem"),
-        (pkcs12, "PKCS#12", "openssl pkcs12 -in FILE -nodes -out FILE.pem"),
+        (pkcs12, "PKCS#12 in DER", "openssl pkcs12 -in FILE -nodes -out FILE.pem"),
         (
             base64(&der).into_bytes(),
             "base64 of a certificate without PEM boundaries",

@@ -87,8 +87,8 @@ pub enum PemError {
     #[error("this is {what}; convert it to PEM with `{command}`")]
     Foreign {
         /// The kind of the input, such as `PKCS#12`.
-        what: &'static str,
+        what: String,
         /// The command that converts it.
-        command: &'static str,
+        command: String,
     },
 }
