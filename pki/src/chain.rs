@@ -9,7 +9,7 @@ use x509_parser::error::X509Error;
 use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 
-use crate::names::{self, AltNames, Subject};
+use crate::names::{self, AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{PemError, Usage, sha256, strict, x509};
 
@@ -196,14 +196,14 @@ fn unreadable_leaf(reason: String) -> ChainError {
     ChainError::Certificate { position: 1, reason }
 }
 
-fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AltNames, String> {
+fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AlternativeNames, String> {
     let names = leaf.subject_alternative_name().map_err(|error| x509::reason(&error).to_owned())?;
-    names.map_or_else(|| Ok(AltNames::default()), |names| AltNames::read(names.value))
+    names.map_or_else(|| Ok(AlternativeNames::default()), |names| AlternativeNames::read(names.value))
 }
 
-fn facts(leaf: &X509Certificate<'_>, names: AltNames, pem: &str) -> Result<Certificate, ChainError> {
+fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames, pem: &str) -> Result<Certificate, ChainError> {
     let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
-    let AltNames { dns_names, ip_addresses, .. } = names;
+    let AlternativeNames { dns_names, ip_addresses, .. } = names;
     Ok(Certificate {
         validity: validity(leaf)?,
         fingerprint: Fingerprint(sha256(leaf.as_raw())),

@@ -1,7 +1,5 @@
 //! Reading PKCS#10 requests (RFC 2986): the facts that a signer may rely on.
 
-use std::net::IpAddr;
-
 use perennial::same_dns_name;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
@@ -11,7 +9,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::names::{AltNames, Subject};
+use crate::names::{AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{KeyAlgorithm, RequestError, x509};
 
@@ -31,14 +29,8 @@ pub struct RequestFacts {
     pub organizations: Vec<String>,
     /// The subject's other attributes, as `OID=value`.
     pub other_attributes: Vec<String>,
-    /// DNS names among the subject alternative names.
-    pub dns_names: Vec<String>,
-    /// IP addresses among the subject alternative names, IPv4-mapped ones as IPv4.
-    pub ip_addresses: Vec<IpAddr>,
-    /// E-mail addresses among the subject alternative names.
-    pub emails: Vec<String>,
-    /// URIs among the subject alternative names.
-    pub uris: Vec<String>,
+    /// The subject alternative names.
+    pub names: AlternativeNames,
     /// The kind of key.
     pub key_algorithm: KeyAlgorithm,
     /// The public key as a DER `SubjectPublicKeyInfo`.
@@ -57,10 +49,10 @@ impl RequestFacts {
             && self.common_name == other.common_name
             && same_set(&self.organizations, &other.organizations)
             && same_set(&self.other_attributes, &other.other_attributes)
-            && same_names(&self.dns_names, &other.dns_names)
-            && same_set(&self.ip_addresses, &other.ip_addresses)
-            && same_set(&self.emails, &other.emails)
-            && same_set(&self.uris, &other.uris)
+            && same_names(&self.names.dns_names, &other.names.dns_names)
+            && same_set(&self.names.ip_addresses, &other.names.ip_addresses)
+            && same_set(&self.names.emails, &other.names.emails)
+            && same_set(&self.names.uris, &other.names.uris)
     }
 }
 
@@ -101,16 +93,12 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     request.verify_signature().map_err(|_| RequestError::Signature)?;
 
     let Subject { common_name, organizations, others } = Subject::read(&info.subject);
-    let AltNames { dns_names, ip_addresses, emails, uris } = alternative_names(&request).map_err(malformed)?;
     Ok(RequestFacts {
         subject_der: info.subject.as_raw().to_vec(),
         common_name,
         organizations,
         other_attributes: others,
-        dns_names,
-        ip_addresses,
-        emails,
-        uris,
+        names: alternative_names(&request).map_err(malformed)?,
         key_algorithm,
         public_key_der: info.subject_pki.raw.to_vec(),
         der: der.to_vec(),
@@ -140,18 +128,18 @@ fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
     }
 }
 
-fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<AltNames, String> {
+fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<AlternativeNames, String> {
     let attributes = request.certification_request_info.iter_attributes();
     let requests = attributes.filter_map(|attribute| match attribute.parsed_attribute() {
         ParsedCriAttribute::ExtensionRequest(request) => Some(request),
         ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
     });
     // Of two, it is undefined which one counts.
-    let Some(requested) = at_most_one(requests, "extensionRequest")? else { return Ok(AltNames::default()) };
+    let Some(requested) = at_most_one(requests, "extensionRequest")? else { return Ok(AlternativeNames::default()) };
     let names = requested.extensions.iter().filter(|extension| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
-    let Some(names) = at_most_one(names, "subjectAltName")? else { return Ok(AltNames::default()) };
+    let Some(names) = at_most_one(names, "subjectAltName")? else { return Ok(AlternativeNames::default()) };
     match names.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => AltNames::read(names),
+        ParsedExtension::SubjectAlternativeName(names) => AlternativeNames::read(names),
         _ => Err("its subjectAltName cannot be read".to_owned()),
     }
 }

@@ -5,8 +5,7 @@ use x509_parser::extensions::ParsedExtension;
 use yasna::tags::{TAG_GENERALIZEDTIME, TAG_UTCTIME};
 use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
-use crate::write::{self, AlternativeNames};
-use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, x509};
+use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, write, x509};
 
 /// A certificate authority: a CA certificate and its key.
 #[derive(derive_more::Debug)]
@@ -104,9 +103,7 @@ impl Issuer {
                     });
                 });
             }
-            let RequestFacts { dns_names, emails, ip_addresses, uris, .. } = request;
-            let names = AlternativeNames { dns_names, emails, ip_addresses, uris };
-            if let Some(names) = names.extension(&request.subject_der) {
+            if let Some(names) = request.names.extension(&request.subject_der) {
                 extensions.next().write_der(&names);
             }
         })

@@ -71,6 +71,7 @@ pub use go::{GoVerdict, go_verdict};
 pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, Terms, self_signed};
 pub use key::{KeyAlgorithm, KeyError, KeyPair};
+pub use names::AlternativeNames;
 pub use pem::PemError;
 pub use provider::{provider, sha256};
 pub use request::{CertificateRequest, RequestError, certificate_request};

@@ -80,16 +80,20 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// Subject alternative names, by kind. Other kinds (directory names, registered ids …) are not read.
-#[derive(Default)]
-pub(crate) struct AltNames {
-    pub(crate) dns_names: Vec<String>,
-    pub(crate) ip_addresses: Vec<IpAddr>,
-    pub(crate) emails: Vec<String>,
-    pub(crate) uris: Vec<String>,
+/// Subject alternative names, by kind. Other kinds (directory names, registered ids …) are neither read nor written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlternativeNames {
+    /// DNS names.
+    pub dns_names: Vec<String>,
+    /// IP addresses, IPv4-mapped ones as IPv4.
+    pub ip_addresses: Vec<IpAddr>,
+    /// E-mail addresses.
+    pub emails: Vec<String>,
+    /// URIs.
+    pub uris: Vec<String>,
 }
 
-impl AltNames {
+impl AlternativeNames {
     /// Sorts the names by kind.
     ///
     /// # Errors

@@ -3,8 +3,7 @@
 use perennial::Template;
 use yasna::{DERWriter, Tag, construct_der};
 
-use crate::write::{self, AlternativeNames};
-use crate::{KeyPair, PemError, pem};
+use crate::{AlternativeNames, KeyPair, PemError, pem, write};
 
 /// A signed certification request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
         return Err(RequestError::DnsName { name: name.clone() });
     }
     let subject = write::subject(template);
-    let (dns_names, ip_addresses) = (template.dns_names(), template.ip_addresses());
+    let (dns_names, ip_addresses) = (template.dns_names().to_vec(), template.ip_addresses().to_vec());
     let names = AlternativeNames { dns_names, ip_addresses, ..AlternativeNames::default() }.extension(&subject);
     let info = construct_der(|writer| {
         writer.write_sequence(|info| {

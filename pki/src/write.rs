@@ -7,7 +7,7 @@ use yasna::models::ObjectIdentifier;
 use yasna::tags::{TAG_PRINTABLESTRING, TAG_UTF8STRING};
 use yasna::{DERWriter, Tag, construct_der};
 
-use crate::KeyPair;
+use crate::{AlternativeNames, KeyPair};
 
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
@@ -43,16 +43,7 @@ fn attribute(writer: DERWriter<'_>, kind: &[u64], value: &str) {
     });
 }
 
-/// Subject alternative names, by kind.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct AlternativeNames<'a> {
-    pub(crate) dns_names: &'a [String],
-    pub(crate) emails: &'a [String],
-    pub(crate) ip_addresses: &'a [IpAddr],
-    pub(crate) uris: &'a [String],
-}
-
-impl AlternativeNames<'_> {
+impl AlternativeNames {
     /// Writes the extension for a certificate with this subject, with the kinds in Go's order. `None` without names.
     pub(crate) fn extension(&self, subject: &[u8]) -> Option<Vec<u8>> {
         const EMPTY_SEQUENCE: &[u8] = &[0x30, 0];

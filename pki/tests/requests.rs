@@ -58,7 +58,7 @@ fn request_without_alternative_names_has_no_extension() {
 fn request_with_empty_subject_is_read() {
     let facts = round_trip(&Template::default().with_dns_names(["x"]), &key());
     assert_eq!((facts.common_name.as_str(), facts.organizations.len()), ("", 0));
-    assert_eq!(facts.dns_names, ["x"]);
+    assert_eq!(facts.names.dns_names, ["x"]);
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn openssl_request_is_read_in_full() {
     assert_eq!(facts.common_name, "second", "the last one, as in Go");
     assert_eq!(facts.organizations, ["b", "a"]);
     assert_eq!(facts.other_attributes, ["2.5.4.6=XX", "2.5.4.11=unit"]);
-    assert_eq!(facts.dns_names, ["x.example"]);
-    assert_eq!(facts.ip_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
-    assert_eq!(facts.emails, ["a@x.example"]);
-    assert_eq!(facts.uris, ["spiffe://x/y"]);
+    assert_eq!(facts.names.dns_names, ["x.example"]);
+    assert_eq!(facts.names.ip_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(facts.names.emails, ["a@x.example"]);
+    assert_eq!(facts.names.uris, ["spiffe://x/y"]);
     assert_eq!(facts.key_algorithm, KeyAlgorithm::EcdsaP384, "though signed with SHA-256");
 }
 
@@ -132,9 +132,9 @@ fn same_identity_ignores_order_and_signature() {
 
     let mut shuffled = again;
     shuffled.organizations.reverse();
-    shuffled.dns_names.reverse();
-    shuffled.ip_addresses.reverse();
-    shuffled.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
+    shuffled.names.dns_names.reverse();
+    shuffled.names.ip_addresses.reverse();
+    shuffled.names.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
     assert!(facts.same_identity(&shuffled), "as an older version, or another client, wrote them");
 
     for different in [
@@ -166,8 +166,8 @@ proptest! {
         let facts = round_trip(&template, &key());
         let read = Template::new(facts.common_name)
             .with_organizations(facts.organizations)
-            .with_dns_names(facts.dns_names)
-            .with_ip_addresses(facts.ip_addresses);
+            .with_dns_names(facts.names.dns_names)
+            .with_ip_addresses(facts.names.ip_addresses);
         prop_assert_eq!(read, template);
     }
 

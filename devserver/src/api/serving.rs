@@ -35,7 +35,8 @@ impl ServingApproval {
                 || nodes.addresses(node).iter().any(|NodeAddress { address, .. }| same(address, wanted))
                 || more.iter().any(|allowed| same(allowed, wanted))
         };
-        request.dns_names.iter().all(|name| own(name)) && request.ip_addresses.iter().all(|ip| own(&ip.to_string()))
+        let names = &request.names;
+        names.dns_names.iter().all(|name| own(name)) && names.ip_addresses.iter().all(|ip| own(&ip.to_string()))
     }
 }
 

@@ -37,20 +37,22 @@ pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String
 }
 
 fn check_kubelet_client(request: &RequestFacts, usages: &[String]) -> Result<(), String> {
+    let names = &request.names;
     forbid(request.organizations != ["system:nodes"], "subject organization is not system:nodes")?;
-    forbid(!request.dns_names.is_empty(), "DNS subjectAltNames are not allowed")?;
-    forbid(!request.emails.is_empty(), "Email subjectAltNames are not allowed")?;
-    forbid(!request.ip_addresses.is_empty(), "IP subjectAltNames are not allowed")?;
-    forbid(!request.uris.is_empty(), "URI subjectAltNames are not allowed")?;
+    forbid(!names.dns_names.is_empty(), "DNS subjectAltNames are not allowed")?;
+    forbid(!names.emails.is_empty(), "Email subjectAltNames are not allowed")?;
+    forbid(!names.ip_addresses.is_empty(), "IP subjectAltNames are not allowed")?;
+    forbid(!names.uris.is_empty(), "URI subjectAltNames are not allowed")?;
     check_node_name(request)?;
     check_kubelet_usages(usages, "client auth")
 }
 
 fn check_kubelet_serving(request: &RequestFacts, usages: &[String]) -> Result<(), String> {
+    let names = &request.names;
     forbid(request.organizations != ["system:nodes"], "subject organization is not system:nodes")?;
-    forbid(request.dns_names.is_empty() && request.ip_addresses.is_empty(), "DNS or IP subjectAltName is required")?;
-    forbid(!request.emails.is_empty(), "Email subjectAltNames are not allowed")?;
-    forbid(!request.uris.is_empty(), "URI subjectAltNames are not allowed")?;
+    forbid(names.dns_names.is_empty() && names.ip_addresses.is_empty(), "DNS or IP subjectAltName is required")?;
+    forbid(!names.emails.is_empty(), "Email subjectAltNames are not allowed")?;
+    forbid(!names.uris.is_empty(), "URI subjectAltNames are not allowed")?;
     check_kubelet_usages(usages, "server auth")?;
     check_node_name(request)
 }

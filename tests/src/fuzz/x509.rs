@@ -97,7 +97,7 @@ fn key(pem: &[u8]) {
     let facts = read_request(request.pem.as_bytes()).expect("a request of ours");
     assert_eq!(facts.public_key_der, key.public_key_der());
     assert_eq!(facts.key_algorithm, key.algorithm());
-    assert_eq!((facts.common_name, facts.dns_names), ("system:node:a".to_owned(), vec!["a.example".to_owned()]));
+    assert_eq!((facts.common_name, facts.names.dns_names), ("system:node:a".to_owned(), vec!["a.example".to_owned()]));
 }
 
 fn credential(pem: &[u8]) {
@@ -136,9 +136,9 @@ fn request(pem: &[u8]) {
         names.sort();
         names
     };
-    assert_eq!(sorted(&issued.dns_names), sorted(&facts.dns_names));
-    assert!(facts.ip_addresses.iter().all(|address| issued.ip_addresses.contains(address)));
-    assert!(issued.ip_addresses.iter().all(|address| facts.ip_addresses.contains(address)));
+    assert_eq!(sorted(&issued.dns_names), sorted(&facts.names.dns_names));
+    assert!(facts.names.ip_addresses.iter().all(|address| issued.ip_addresses.contains(address)));
+    assert!(issued.ip_addresses.iter().all(|address| facts.names.ip_addresses.contains(address)));
 }
 
 fn roots(pem: &[u8]) {

@@ -80,7 +80,7 @@ pub(crate) const ROWS: &[Row] = &[
         let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
         let server = signed(HOUR, ZERO, &csr_of("a", CLIENT, &["client auth"], pem));
         let chain = server.chain("a").unwrap();
-        let [uri] = &asked.uris[..] else { panic!("{:?}", asked.uris) };
+        let [uri] = &asked.names.uris[..] else { panic!("{:?}", asked.names.uris) };
         assert!(chain.der()[0].windows(uri.len()).any(|bytes| bytes == uri.as_bytes()));
     }),
     same(SOURCE, "TestCertificateAuthority/expired ca", "nothing is signed; the request waits", || expired(ZERO)),

@@ -81,7 +81,7 @@ fn wrong_name(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
 
 fn a_name_too_few(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
     let mut facts = OwnCa::read(request)?;
-    facts.dns_names.clear();
+    facts.names.dns_names.clear();
     signed(ca, &facts, Usage::ClientAuth)
 }
 

@@ -157,10 +157,10 @@ fn misread(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFac
             let template = Template::new(&*request.common_name).with_organizations(request.organizations.clone());
             request.subject_der = subject(&template.with_organizations(["system:masters"]))?;
         }
-        CertificateFault::ExtraUri => request.uris.push("spiffe://example.org/admin".to_owned()),
+        CertificateFault::ExtraUri => request.names.uris.push("spiffe://example.org/admin".to_owned()),
         CertificateFault::WithoutNames => {
-            request.dns_names.clear();
-            request.ip_addresses.clear();
+            request.names.dns_names.clear();
+            request.names.ip_addresses.clear();
         }
         _ => {}
     }
