@@ -20,6 +20,7 @@
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
 //! | [`malicious`] | malformed and hostile certificates |
+//! | [`sources`] | the source files of the workspace, for tests of texts |
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +48,7 @@ pub mod oracle;
 pub mod recording;
 pub mod script;
 pub mod simulation;
+pub mod sources;
 pub mod subject;
 #[cfg(feature = "edge")]
 pub mod tls;

@@ -2,17 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use perennial_tests::sources::rust_files;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
-
-/// The Rust files in a folder and its subfolders.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
-}
 
 /// The text of the Rust files in a folder and its subfolders.
 fn sources(folder: &Path) -> Vec<String> {

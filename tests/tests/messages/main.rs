@@ -8,25 +8,18 @@ mod rules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use perennial_tests::sources::rust_files;
+
 use collect::Message;
 use rules::Exception;
 
 const CRATES: [&str; 8] =
     ["core", "pki", "rotation", "kubernetes", "runtime-std", "runtime-smol", "agent", "devserver"];
 
-/// The Rust files in a folder and its subfolders.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
-}
-
 /// The messages of a crate, with their files.
 fn messages(name: &str) -> Vec<(String, Message)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut files = rust_files(&root.join(name).join("src"));
-    files.sort();
+    let files = rust_files(&root.join(name).join("src"));
     let of_file = |path: &PathBuf| {
         let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let messages = collect::messages(&fs::read_to_string(path).unwrap());
