@@ -8,14 +8,10 @@ use perennial_tests::sources::rust_files;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The text of the Rust files in a folder and its subfolders.
-fn sources(folder: &Path) -> Vec<String> {
-    rust_files(folder).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-}
-
 /// The names of the `different` cases in the source of the conformance tables.
 fn in_the_table() -> BTreeSet<String> {
-    let sources = sources(&Path::new(HERE).join("tests/conformance"));
+    let files = rust_files(&Path::new(HERE).join("tests/conformance"));
+    let sources: Vec<String> = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let rows = sources.iter().flat_map(|source| {
         // The definition of the function is no call.
         let calls = source.split("different(").zip(source.split("different(").skip(1));
@@ -35,24 +31,6 @@ fn differences_page_lists_exactly_the_deliberate_differences() {
     let (table, page) = (in_the_table(), on_the_page());
     assert!(table.len() > 20, "{table:?}");
     assert_eq!(page, table);
-}
-
-/// Every message that the page explains occurs in the source.
-#[test]
-fn every_quoted_message_occurs_in_source() {
-    let page = include_str!("../../agent/docs/cluster.md");
-    let (_, table) = page.split_once("| `perennial run` says |").unwrap();
-    let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-    assert!(quoted.len() > 5, "{quoted:?}");
-    let said: Vec<String> = ["../rotation/src", "../kubernetes/src", "../agent/src"]
-        .iter()
-        .flat_map(|folder| sources(&Path::new(HERE).join(folder)))
-        .collect();
-    // Strings may span lines of a source.
-    let said: Vec<String> = said.iter().map(|source| source.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    for part in quoted.iter().flat_map(|phrase| phrase.split('…')).map(|part| part.trim_matches([' ', ':', ')'])) {
-        assert!(said.iter().any(|source| source.contains(part)), "no source contains {part:?}");
-    }
 }
 
 /// The files that `include_str!` and `include_bytes!` of a source name.

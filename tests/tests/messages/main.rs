@@ -49,3 +49,17 @@ fn every_message_follows_the_rules() {
     assert!(findings.is_empty(), "{}", findings.concat());
     assert!(unused.is_empty(), "nothing needs these exceptions: {unused:?}");
 }
+
+/// Every message that the page explains occurs in the source.
+#[test]
+fn every_quoted_message_occurs_in_source() {
+    let page = include_str!("../../../agent/docs/cluster.md");
+    let (_, table) = page.split_once("| `perennial run` says |").unwrap();
+    let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(quoted.len() > 5, "{quoted:?}");
+    let messages: Vec<(String, Message)> =
+        ["rotation", "kubernetes", "agent"].iter().flat_map(|name| messages(name)).collect();
+    for part in quoted.iter().flat_map(|phrase| phrase.split('…')).map(|part| part.trim_matches([' ', ':', ')'])) {
+        assert!(messages.iter().any(|(_, message)| message.text.contains(part)), "no message contains {part:?}");
+    }
+}
