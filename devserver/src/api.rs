@@ -31,6 +31,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use perennial::UnixTime;
 
 use crate::authority::Authority;
@@ -38,7 +39,7 @@ use crate::random::Random;
 use access::Attributes;
 use faults::Faults;
 use list::Listing;
-use message::{Answer, ApiRequest, Method, Response};
+use message::{Answer, ApiRequest, Response};
 use nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
 use serving::ServingApproval;
@@ -255,7 +256,7 @@ impl Api {
         let path: Vec<Cow<'_, str>> = request.path().split('/').map(decode).collect();
         let path: Vec<&str> = path.iter().map(|segment| &**segment).filter(|segment| !segment.is_empty()).collect();
         // Before authentication: as in a cluster, health needs no credential.
-        if let (Method::Get, ["healthz" | "livez" | "readyz", ..]) = (request.method, path.as_slice()) {
+        if let (&Method::GET, ["healthz" | "livez" | "readyz", ..]) = (&request.method, path.as_slice()) {
             return Ok(Answer::Response(Response::text(200, "ok")));
         }
         let user = self.tokens.authenticate(request, now).ok_or_else(status::unauthorized)?;
@@ -270,20 +271,20 @@ impl Api {
             // Earlier versions are gone since Kubernetes 1.22.
             ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),
             ["apis", group @ ("authentication.k8s.io" | "authorization.k8s.io"), "v1", resource] => {
-                if request.method != Method::Post {
+                if request.method != Method::POST {
                     return Err(status::method_not_allowed());
                 }
                 let wanted = Attributes { verb: "create", group, resource, subresource: "", name: "" };
                 access::authorize(&user, &wanted)?;
                 review::answer(request, &user, resource, now).map(Answer::Response)
             }
-            ["api", "v1", "nodes", name] if request.method == Method::Get => {
+            ["api", "v1", "nodes", name] if request.method == Method::GET => {
                 self.nodes.get(&user, name).map(Answer::Response)
             }
             path => {
                 let joined = format!("/{}", path.join("/"));
-                access::authorize_path(&user, &request.method.name().to_ascii_lowercase(), &joined)?;
-                if request.method != Method::Get {
+                access::authorize_path(&user, &request.method.as_str().to_ascii_lowercase(), &joined)?;
+                if request.method != Method::GET {
                     return Err(status::method_not_allowed());
                 }
                 discovery::answer(path, &request.accept, self.options.minor)

@@ -67,13 +67,14 @@ mod tls;
 
 pub use api::controllers::{Decision, DecisionError};
 pub use api::list::Listing;
-pub use api::message::{Answer, ApiRequest, Method, Response};
+pub use api::message::{Answer, ApiRequest, Response};
 pub use api::serving::ServingApproval;
 pub use api::user::User;
 pub use api::watch::{Next, Watcher};
 pub use api::{Api, Approval, Options, faults};
 pub use authority::{Authority, AuthorityError};
 pub use cluster::{ClusterError, ClusterSetup, TestCluster};
+pub use http::Method;
 pub use random::{NoRandomness, Random};
 pub use server::ApiServer;
 pub use session::{Break, Session};

@@ -75,7 +75,7 @@ impl Api {
         if self.faults.rules.is_empty() {
             return None;
         }
-        self.faults.note(format!("{} {}", request.method.name(), request.target));
+        self.faults.note(format!("{} {}", request.method.as_str(), request.target));
         let user = self.tokens.authenticate(request, now).map(|user| user.username);
         self.faults.find(now, |rule| {
             !matches!(rule.fault, Fault::Connection(_)) && concerns(&rule.matches, request, user.as_deref())
@@ -116,7 +116,7 @@ impl Faults {
 fn concerns(wanted: &Match, request: &ApiRequest, user: Option<&str>) -> bool {
     let path = request.path();
     let below = path.rsplit('/').next();
-    wanted.method.as_deref().is_none_or(|wanted| wanted == request.method.name())
+    wanted.method.as_deref().is_none_or(|wanted| wanted == request.method.as_str())
         && wanted.path.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
             Some(start) => path.starts_with(start),
             None => path == wanted,

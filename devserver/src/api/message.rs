@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use derive_more::Debug;
+use http::Method;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -11,41 +12,10 @@ use super::list::Listing;
 use super::user::User;
 use super::watch::Watcher;
 
-/// An HTTP method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `GET`, and `HEAD`, which gets the same answer without the body.
-    Get,
-    /// `POST`.
-    Post,
-    /// `PUT`.
-    Put,
-    /// `PATCH`.
-    Patch,
-    /// `DELETE`.
-    Delete,
-    /// Any other method, which is answered with 405.
-    Other,
-}
-
-impl Method {
-    /// The method as in a request line; `OPTIONS` stands for any other method.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-            Self::Other => "OPTIONS",
-        }
-    }
-}
-
 /// One request, with the headers the API reads.
 #[derive(Clone, Debug)]
 pub struct ApiRequest {
-    /// The method.
+    /// The method; `GET` also for `HEAD`, which gets the same answer without the body.
     pub method: Method,
     /// Path and query as sent, for example `/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=true`.
     pub target: String,
@@ -166,7 +136,7 @@ mod tests {
 
     #[test]
     fn query_is_split_before_decoding() {
-        let request = ApiRequest::new(Method::Get, "/x?fieldSelector=metadata.name%3Da%26b&watch=1&empty&sp=a+b%zz");
+        let request = ApiRequest::new(Method::GET, "/x?fieldSelector=metadata.name%3Da%26b&watch=1&empty&sp=a+b%zz");
         let query = request.query();
         assert_eq!(request.path(), "/x");
         assert_eq!(query.get("fieldSelector"), Some("metadata.name=a&b"));
@@ -176,7 +146,7 @@ mod tests {
 
     #[test]
     fn debug_of_request_hides_credentials() {
-        let mut request = ApiRequest::new(Method::Get, "/");
+        let mut request = ApiRequest::new(Method::GET, "/");
         request.authorization = Some(Zeroizing::new("Bearer secret".into()));
         assert!(!format!("{request:?}").contains("secret"));
     }

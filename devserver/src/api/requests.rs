@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use perennial::UnixTime;
 
 use super::Api;
 use super::access::{self, Attributes};
 use super::body;
 use super::list::Listing;
-use super::message::{Answer, ApiRequest, Method, Query, Response};
+use super::message::{Answer, ApiRequest, Query, Response};
 use super::options::WriteOptions;
 use super::store::{StoreError, Stored};
 use super::table::{Shape, shaped};
@@ -50,15 +51,15 @@ impl Api {
             [name, "status"] => (name, "status", Some(Part::Status)),
             _ => return Err(status::no_such_resource()),
         };
-        let verb = match (request.method, name) {
-            (Method::Get, _) if query.flag("watch") => "watch",
-            (Method::Get, "") => "list",
-            (Method::Get, _) => "get",
-            (Method::Post, "") => "create",
-            (Method::Put, name) if !name.is_empty() => "update",
-            (Method::Patch, name) if !name.is_empty() => "patch",
-            (Method::Delete, "") => "deletecollection",
-            (Method::Delete, _) if part.is_none() => "delete",
+        let verb = match (&request.method, name) {
+            (&Method::GET, _) if query.flag("watch") => "watch",
+            (&Method::GET, "") => "list",
+            (&Method::GET, _) => "get",
+            (&Method::POST, "") => "create",
+            (&Method::PUT, name) if !name.is_empty() => "update",
+            (&Method::PATCH, name) if !name.is_empty() => "patch",
+            (&Method::DELETE, "") => "deletecollection",
+            (&Method::DELETE, _) if part.is_none() => "delete",
             _ => return Err(status::method_not_allowed()),
         };
         let (group, resource) = (status::GROUP, status::RESOURCE);

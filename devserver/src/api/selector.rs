@@ -135,11 +135,12 @@ fn parse(term: &str) -> Option<(&str, Test)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{ApiRequest, Method};
+    use super::super::message::ApiRequest;
     use super::*;
+    use crate::Method;
 
     fn selector(query: &str) -> Result<Selector, Response> {
-        Selector::from_query(&ApiRequest::new(Method::Get, format!("/?{query}")).query())
+        Selector::from_query(&ApiRequest::new(Method::GET, format!("/?{query}")).query())
     }
 
     #[test]

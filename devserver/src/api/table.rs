@@ -186,8 +186,9 @@ fn human_duration(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{ApiRequest, Method};
+    use super::super::message::ApiRequest;
     use super::*;
+    use crate::Method;
 
     #[test]
     fn durations_have_the_form_of_kubectl() {
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn first_supported_media_type_is_used() {
-        let query = ApiRequest::new(Method::Get, "/?includeObject=Object").query();
+        let query = ApiRequest::new(Method::GET, "/?includeObject=Object").query();
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
                        application/json";
         for (accept, shape) in [

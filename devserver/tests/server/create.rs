@@ -198,7 +198,7 @@ fn part_of_a_token_is_rejected() {
         ("Basic abcdef.0123456789abcdef", 401),
         ("abcdef.0123456789abcdef", 401),
     ] {
-        let mut request = ApiRequest::new(Method::Get, COLLECTION);
+        let mut request = ApiRequest::new(Method::GET, COLLECTION);
         request.authorization = Some(Zeroizing::new(header.into()));
         assert_eq!(server.send(&Role::Nobody, request).0, status, "{header}");
     }
@@ -264,7 +264,7 @@ fn unknown_paths_get_404_with_a_status() {
         assert_eq!((status, &answer["kind"], &answer["reason"]), (404, &json!("Status"), &json!("NotFound")), "{path}");
     }
     // Old kubelets POST to v1beta1.
-    assert_eq!(server.send(&Role::Bootstrap, with_body(Method::Post, &old, &node_csr("a", "one"))).0, 404);
+    assert_eq!(server.send(&Role::Bootstrap, with_body(Method::POST, &old, &node_csr("a", "one"))).0, 404);
     let answer = server.get(&Role::Admin, &format!("{COLLECTION}/a"));
     assert_eq!(message(&answer), r#"certificatesigningrequests.certificates.k8s.io "a" not found"#);
 }
@@ -272,7 +272,7 @@ fn unknown_paths_get_404_with_a_status() {
 #[test]
 fn unreadable_bodies_are_refused() {
     let mut server = Server::new(Options::default());
-    let mut request = with_body(Method::Post, COLLECTION, &node_csr("a", "one"));
+    let mut request = with_body(Method::POST, COLLECTION, &node_csr("a", "one"));
     request.content_type = "application/yaml".into();
     assert_eq!(server.send(&Role::Admin, request.clone()).0, 415);
     request.content_type = "application/json; charset=utf-8".into();
@@ -298,7 +298,7 @@ fn full_server_answers_429_with_retry_after() {
         assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);
     }
     let Answer::Response(response) =
-        server.answer(&Role::Bootstrap, with_body(Method::Post, COLLECTION, &node_csr("c", "one")))
+        server.answer(&Role::Bootstrap, with_body(Method::POST, COLLECTION, &node_csr("c", "one")))
     else {
         panic!("a watch");
     };

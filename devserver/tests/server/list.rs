@@ -99,7 +99,7 @@ fn list_is_as_of_the_requested_version() {
 #[test]
 fn tables_are_paged() {
     let mut server = with(&["a", "b", "c"], 100);
-    let mut request = ApiRequest::new(Method::Get, format!("{COLLECTION}?limit=2"));
+    let mut request = ApiRequest::new(Method::GET, format!("{COLLECTION}?limit=2"));
     request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io".into();
     let (_, page) = server.send(&Role::Admin, request);
     assert_eq!((page["rows"].as_array().unwrap().len(), &page["metadata"]["remainingItemCount"]), (2, &json!(1)));
@@ -111,7 +111,7 @@ fn collection_is_deleted_only_if_all_preconditions_hold() {
     let mut server = with(&["a", "b", "c"], 100);
     let delete = |server: &mut Server, query: &str, preconditions: Value| {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions });
-        server.send(&Role::Admin, with_body(Method::Delete, &format!("{COLLECTION}?{query}"), &options))
+        server.send(&Role::Admin, with_body(Method::DELETE, &format!("{COLLECTION}?{query}"), &options))
     };
     assert_eq!(delete(&mut server, "", json!({ "resourceVersion": "2" })).0, 409);
     assert_eq!(names(&server.list(&Role::Admin, "").1), ["a", "b", "c"]);

@@ -49,7 +49,7 @@ fn transmitted(wire: &mut Wire) -> Vec<u8> {
 fn list_is_written_as_the_client_reads() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..100 {
-        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));
     }
     ask(&mut wire, &get(COLLECTION));
     let mut pieces = 0;
@@ -75,10 +75,10 @@ fn list_is_written_as_the_client_reads() {
 fn list_shows_the_version_of_its_request() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
-        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
     ask(&mut wire, &get(COLLECTION));
-    aside(&mut wire, Method::Delete, &format!("{COLLECTION}/d"), &json!({}));
+    aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/d"), &json!({}));
     wire.pump();
     let text = wire.read();
     let list: Value = serde_json::from_str(&chunks(response(&text).2).0).unwrap();
@@ -89,11 +89,11 @@ fn list_shows_the_version_of_its_request() {
 fn reader_of_a_forgotten_list_is_disconnected() {
     let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
     for name in ["a", "b", "c", "d"] {
-        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
     ask(&mut wire, &get(COLLECTION));
     for name in ["a", "b", "c"] {
-        aside(&mut wire, Method::Delete, &format!("{COLLECTION}/{name}"), &json!({}));
+        aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/{name}"), &json!({}));
     }
     wire.pump();
     let text = wire.read();
@@ -105,7 +105,7 @@ fn reader_of_a_forgotten_list_is_disconnected() {
 fn list_not_read_within_a_minute_ends() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
-        aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
     ask(&mut wire, &get(COLLECTION));
     // The client reads a little now and then, so that it is not dropped as silent.
@@ -122,7 +122,7 @@ fn watcher_that_does_not_read_gets_410() {
     let mut wire = Wire::new(Options { history: 16, ..manual() }, usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     for index in 0..100 {
-        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index}"), 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index}"), 20_000));
     }
     let out = transmitted(&mut wire);
     assert!(out.len() < 50_000, "{}", out.len());
@@ -153,7 +153,7 @@ fn watcher_slow_with_initial_objects_gets_410() {
 #[test]
 fn unread_answers_do_not_accumulate() {
     let mut wire = Wire::new(manual(), usize::MAX);
-    aside(&mut wire, Method::Post, COLLECTION, &large("a", 40_000));
+    aside(&mut wire, Method::POST, COLLECTION, &large("a", 40_000));
     ask(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
     let mut answers = 0;
     loop {
@@ -208,7 +208,7 @@ fn watch_beyond_the_limit_gets_429() {
     );
     assert_eq!(refused.1["details"]["retryAfterSeconds"], 1);
     drop(first);
-    let request = ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true"));
+    let request = ApiRequest::new(Method::GET, format!("{COLLECTION}?watch=true"));
     assert!(matches!(server.answer(&Role::Admin, request), Answer::Watch(_)));
 }
 
@@ -251,7 +251,7 @@ fn deadline_of_an_idle_watch_is_its_next_bookmark() {
     let selector = "watch=true&allowWatchBookmarks=true&resourceVersion=1&fieldSelector=metadata.name%3Db";
     wire.exchange(get(&format!("{COLLECTION}?{selector}")).as_bytes());
     assert_eq!(wire.session.deadline(), Instant::from_millis(1_800_000), "there is nothing to tell");
-    aside(&mut wire, Method::Post, COLLECTION, &node_csr("a", "one"));
+    aside(&mut wire, Method::POST, COLLECTION, &node_csr("a", "one"));
     assert_eq!(wire.session.deadline(), Instant::from_millis(60_000));
     wire.millis = 60_000;
     wire.pump();
@@ -268,7 +268,7 @@ fn driven_session_has_a_deadline_in_the_future() {
     for plan in [None, Some(plan)] {
         let mut wire = Wire::new(manual(), usize::MAX);
         for name in ["a", "b", "c"] {
-            aside(&mut wire, Method::Post, COLLECTION, &large(name, 20_000));
+            aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
         }
         if let Some(plan) = plan {
             wire.api.set_faults(Plan::parse(plan).unwrap(), NOW);
@@ -302,7 +302,7 @@ fn last_words(wire: &mut Wire) -> String {
 fn half_closed_client_gets_all_its_answers() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..30 {
-        aside(&mut wire, Method::Post, COLLECTION, &large(&format!("n{index:02}"), 20_000));
+        aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));
     }
     let texts = [get(COLLECTION), get(&format!("{COLLECTION}/n00")).repeat(10), get(COLLECTION)];
     ask(&mut wire, &texts.concat());

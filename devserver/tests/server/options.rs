@@ -9,8 +9,8 @@ fn manual() -> Server {
 }
 
 fn at(method: Method, target: &str, body: &Value) -> ApiRequest {
-    let mut request = with_body(method, &format!("{COLLECTION}{target}"), body);
-    if method == Method::Patch {
+    let mut request = with_body(method.clone(), &format!("{COLLECTION}{target}"), body);
+    if method == Method::PATCH {
         request.content_type = "application/merge-patch+json".into();
     }
     request
@@ -25,28 +25,28 @@ fn respond(server: &mut Server, request: ApiRequest) -> (Response, Value) {
 #[test]
 fn dry_run_answers_and_stores_nothing() {
     let mut server = Server::new(Options::default());
-    let (status, created) = server.send(&Role::Bootstrap, at(Method::Post, "?dryRun=All", &node_csr("a", "one")));
+    let (status, created) = server.send(&Role::Bootstrap, at(Method::POST, "?dryRun=All", &node_csr("a", "one")));
     assert_eq!(status, 201);
     assert!(created["metadata"]["uid"].is_string(), "{created}");
     assert_eq!(created["metadata"].get("resourceVersion"), None);
-    assert_eq!(server.send(&Role::Admin, at(Method::Post, "?dryRun=All", &csr("a", "x", &[], ""))).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::POST, "?dryRun=All", &csr("a", "x", &[], ""))).0, 422);
     assert_eq!(server.api.version(), 1);
 
     let (_, object) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
-    assert_eq!(server.send(&Role::Admin, at(Method::Post, "?dryRun=All", &node_csr("a", "one"))).0, 409);
+    assert_eq!(server.send(&Role::Admin, at(Method::POST, "?dryRun=All", &node_csr("a", "one"))).0, 409);
     let before = server.object("a");
     let label = json!({ "metadata": { "labels": { "x": "y" } } });
-    let (status, patched) = server.send(&Role::Admin, at(Method::Patch, "/a?dryRun=All", &label));
+    let (status, patched) = server.send(&Role::Admin, at(Method::PATCH, "/a?dryRun=All", &label));
     assert_eq!((status, &patched["metadata"]["labels"]["x"]), (200, &json!("y")));
     assert_eq!(patched["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     let denied = with_condition(before.clone(), "Denied");
-    assert_eq!(server.send(&Role::Admin, at(Method::Put, "/a/approval?dryRun=All", &denied)).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::PUT, "/a/approval?dryRun=All", &denied)).0, 422);
     let failed = with_condition(before.clone(), "Failed");
-    assert_eq!(server.send(&Role::Admin, at(Method::Put, "/a/status?dryRun=All", &failed)).0, 200);
+    assert_eq!(server.send(&Role::Admin, at(Method::PUT, "/a/status?dryRun=All", &failed)).0, 200);
     let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"] });
     for target in ["/a", ""] {
-        assert_eq!(server.send(&Role::Admin, at(Method::Delete, target, &options)).0, 200);
-        let query = ApiRequest::new(Method::Delete, format!("{COLLECTION}{target}?dryRun=All"));
+        assert_eq!(server.send(&Role::Admin, at(Method::DELETE, target, &options)).0, 200);
+        let query = ApiRequest::new(Method::DELETE, format!("{COLLECTION}{target}?dryRun=All"));
         assert_eq!(server.send(&Role::Admin, query).0, 200);
     }
     assert_eq!(server.object("a"), before);
@@ -58,7 +58,7 @@ fn a_dry_run_decides_nothing() {
     let mut server = manual();
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let approved = with_condition(created.clone(), "Approved");
-    let (status, answer) = server.send(&Role::Admin, at(Method::Put, "/a/approval?dryRun=All", &approved));
+    let (status, answer) = server.send(&Role::Admin, at(Method::PUT, "/a/approval?dryRun=All", &approved));
     assert_eq!((status, &answer["status"]["conditions"][0]["type"]), (200, &json!("Approved")));
     assert_eq!(server.object("a"), created);
     assert!(server.chain("a").is_none());
@@ -68,13 +68,13 @@ fn a_dry_run_decides_nothing() {
 fn unknown_options_are_refused() {
     let mut server = manual();
     for (target, kind) in [("?dryRun=Some", "CreateOptions"), ("?fieldValidation=Lax", "CreateOptions")] {
-        let answer = server.send(&Role::Admin, at(Method::Post, target, &node_csr("a", "one")));
+        let answer = server.send(&Role::Admin, at(Method::POST, target, &node_csr("a", "one")));
         assert_eq!((answer.0, &answer.1["details"]["kind"]), (422, &json!(kind)), "{answer:?}");
         assert!(message(&answer).contains("Unsupported value"), "{answer:?}");
     }
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let options = json!({ "dryRun": ["Some"] });
-    assert_eq!(server.send(&Role::Admin, at(Method::Delete, "/a", &options)).0, 422);
+    assert_eq!(server.send(&Role::Admin, at(Method::DELETE, "/a", &options)).0, 422);
     server.object("a");
 }
 
@@ -83,7 +83,7 @@ fn field_validation_refuses_warns_or_ignores() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["foo"] = 1.into();
-    let answer = server.send(&Role::Admin, at(Method::Post, "?fieldValidation=Strict", &object));
+    let answer = server.send(&Role::Admin, at(Method::POST, "?fieldValidation=Strict", &object));
     assert_eq!(answer.0, 400);
     assert_eq!(
         message(&answer),
@@ -91,7 +91,7 @@ fn field_validation_refuses_warns_or_ignores() {
          decoding error: unknown field \"spec.foo\""
     );
     for (query, warnings) in [("", vec!["unknown field \"spec.foo\""]), ("?fieldValidation=Ignore", vec![])] {
-        let (response, created) = respond(&mut server, at(Method::Post, query, &object));
+        let (response, created) = respond(&mut server, at(Method::POST, query, &object));
         assert_eq!((response.status, response.warnings), (201, warnings.iter().map(|text| text.to_string()).collect()));
         assert_eq!(created["spec"].get("foo"), None);
         server.delete(&Role::Admin, "a");
@@ -99,10 +99,10 @@ fn field_validation_refuses_warns_or_ignores() {
 
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let patch = json!({ "metadata": { "lables": {} } });
-    let answer = server.send(&Role::Admin, at(Method::Patch, "/a?fieldValidation=Strict", &patch));
+    let answer = server.send(&Role::Admin, at(Method::PATCH, "/a?fieldValidation=Strict", &patch));
     assert_eq!(answer.0, 422);
     assert!(message(&answer).contains("strict decoding error: unknown field \"metadata.lables\""), "{answer:?}");
-    let (response, _) = respond(&mut server, at(Method::Patch, "/a", &patch));
+    let (response, _) = respond(&mut server, at(Method::PATCH, "/a", &patch));
     assert_eq!(response.warnings, ["unknown field \"metadata.lables\""]);
 }
 
@@ -123,7 +123,7 @@ fn malformed_labels_and_annotations_are_refused() {
 
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let patch = json!({ "metadata": { "labels": { "x": "a/b" } } });
-    let answer = server.send(&Role::Admin, at(Method::Patch, "/a", &patch));
+    let answer = server.send(&Role::Admin, at(Method::PATCH, "/a", &patch));
     assert_eq!(answer.0, 422);
     assert!(message(&answer).contains("a valid label must be an empty string or consist of"), "{answer:?}");
 }

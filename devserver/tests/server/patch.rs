@@ -16,7 +16,7 @@ fn pending() -> (Server, Value) {
 }
 
 fn patch(server: &mut Server, media_type: &str, path: &str, patch: &Value) -> (u16, Value) {
-    let mut request = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), patch);
+    let mut request = with_body(Method::PATCH, &format!("{COLLECTION}/{path}"), patch);
     request.content_type = media_type.into();
     server.send(&Role::Admin, request)
 }
@@ -162,7 +162,7 @@ fn patches_of_other_kinds_and_directives_are_refused_clearly() {
         assert!(message(&answer).contains('$'), "{answer:?}");
     }
     for body in ["", "{", "[]", "\"x\""] {
-        let mut request = ApiRequest::new(Method::Patch, format!("{COLLECTION}/a"));
+        let mut request = ApiRequest::new(Method::PATCH, format!("{COLLECTION}/a"));
         request.content_type = MERGE.into();
         request.body = body.into();
         assert_eq!(server.send(&Role::Admin, request).0, 400, "{body}");
@@ -175,7 +175,7 @@ fn patch_needs_rights() {
     let (mut server, _) = pending();
     for user in [Role::Bootstrap, Role::Node("one"), Role::Nobody] {
         for path in ["a", "a/approval", "a/status"] {
-            let mut request = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), &approved());
+            let mut request = with_body(Method::PATCH, &format!("{COLLECTION}/{path}"), &approved());
             request.content_type = MERGE.into();
             assert!(matches!(server.send(&user, request).0, 401 | 403), "{path}");
         }

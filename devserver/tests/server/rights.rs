@@ -38,7 +38,7 @@ fn only_administrators_approve_deny_and_sign() {
         for changed in ["Approved", "Denied", "Failed"].map(|kind| with_condition(before.clone(), kind)) {
             for path in ["a", "a/approval", "a/status"] {
                 assert_eq!(server.put(&user, path, &changed).0, 403, "{path}");
-                let mut patch = with_body(Method::Patch, &format!("{COLLECTION}/{path}"), &changed);
+                let mut patch = with_body(Method::PATCH, &format!("{COLLECTION}/{path}"), &changed);
                 patch.content_type = MERGE.into();
                 assert_eq!(server.send(&user, patch).0, 403, "{path}");
             }
@@ -46,7 +46,7 @@ fn only_administrators_approve_deny_and_sign() {
         for path in ["a", "a/approval", "a/status"] {
             assert_eq!(server.put(&user, path, &signed).0, 403, "{path}");
             let mut patch = with_body(
-                Method::Patch,
+                Method::PATCH,
                 &format!("{COLLECTION}/{path}"),
                 &json!([
                     { "op": "add", "path": "/status/certificate", "value": signed["status"]["certificate"] },
@@ -78,7 +78,7 @@ fn node_cannot_take_over_the_request_of_another() {
     assert_eq!(server.create(&two, &node_csr("node-csr-one", "two")).0, 409);
     assert_eq!(server.put(&two, "node-csr-one", &before).0, 403);
     assert_eq!(server.delete(&two, "node-csr-one").0, 403);
-    assert_eq!(server.send(&two, ApiRequest::new(Method::Delete, COLLECTION)).0, 403);
+    assert_eq!(server.send(&two, ApiRequest::new(Method::DELETE, COLLECTION)).0, 403);
     // As in a cluster, the name of the object does not matter: the subject of the CSR does.
     assert_eq!(server.create(&two, &node_csr("node-csr-one-again", "two")).0, 201);
     for (signer, name) in [(KUBELET_CLIENT, "one"), (KUBELET_SERVING, "one"), (KUBELET_CLIENT, "two/../one")] {
@@ -174,19 +174,19 @@ fn oddly_encoded_paths_bypass_no_rule() {
     };
     for path in ["a", "a/approval", "a/status"].iter().flat_map(|name| odd(name)) {
         for user in others().iter().chain([&Role::Nobody]) {
-            for method in [Method::Put, Method::Patch, Method::Delete, Method::Post] {
-                let (code, answer) = server.send(user, with_body(method, &path, &approved));
-                assert!(matches!(code, 401 | 403 | 404 | 405), "{method:?} {path}: {code} {answer}");
+            for method in [Method::PUT, Method::PATCH, Method::DELETE, Method::POST] {
+                let (code, answer) = server.send(user, with_body(method.clone(), &path, &approved));
+                assert!(matches!(code, 401 | 403 | 404 | 405), "{method} {path}: {code} {answer}");
             }
         }
         // Without a credential, only the health endpoints answer.
-        let Answer::Response(response) = server.answer(&Role::Nobody, ApiRequest::new(Method::Get, path.clone()))
+        let Answer::Response(response) = server.answer(&Role::Nobody, ApiRequest::new(Method::GET, path.clone()))
         else {
             panic!("a watch: {path}")
         };
         assert!(response.status == 401 || response.body == b"ok", "{path}");
         let joe = Role::Other(User::new("joe", ["dev"]));
-        let Answer::Response(response) = server.answer(&joe, ApiRequest::new(Method::Get, path.clone())) else {
+        let Answer::Response(response) = server.answer(&joe, ApiRequest::new(Method::GET, path.clone())) else {
             panic!("a watch: {path}")
         };
         assert!(matches!(response.status, 403 | 404) || response.body == b"ok", "{path}: {}", response.status);

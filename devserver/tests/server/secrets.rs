@@ -71,7 +71,7 @@ fn debug_of_public_types_hides_keys_and_tokens() {
 
     let serving = authority.server_credential(&["localhost"], &[], &mut random, NOW, DAY).unwrap();
     let tls = Tls::new(&authority, &serving).unwrap();
-    let mut request = ApiRequest::new(Method::Get, "/");
+    let mut request = ApiRequest::new(Method::GET, "/");
     request.authorization = Some(Zeroizing::new(format!("Bearer {TOKEN}")));
     shown.extend([format!("{authority:?}"), format!("{held:?}"), format!("{tls:?}"), format!("{request:?}")]);
     let mut api = Api::new(Options::default(), authority, random);

@@ -165,7 +165,7 @@ fn deletion_checks_preconditions_and_returns_the_uid() {
     let (mut server, created) = pending();
     let delete = |uid: &str| {
         let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "preconditions": { "uid": uid } });
-        with_body(Method::Delete, &format!("{COLLECTION}/a"), &options)
+        with_body(Method::DELETE, &format!("{COLLECTION}/a"), &options)
     };
     assert_eq!(server.send(&Role::Admin, delete("other")).0, 409);
     let uid = created["metadata"]["uid"].as_str().unwrap();
@@ -179,7 +179,7 @@ fn deletion_checks_preconditions_and_returns_the_uid() {
 fn deletion_of_a_collection_deletes_selected_objects() {
     let (mut server, _) = pending_elsewhere();
     let target = format!("{COLLECTION}?fieldSelector=spec.signerName%3Dexample.com%2Fmine");
-    let request = ApiRequest::new(Method::Delete, target);
+    let request = ApiRequest::new(Method::DELETE, target);
     assert_eq!(server.send(&Role::Admin, request).0, 200);
     assert_eq!(server.api.requests().map(|object| object.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
@@ -191,8 +191,8 @@ fn known_subresources_can_be_read() {
         assert_eq!(server.get(&Role::Admin, &format!("{COLLECTION}/{path}")), (200, created.clone()));
     }
     assert_eq!(server.get(&Role::Admin, &format!("{COLLECTION}/a/scale")).0, 404);
-    let patch = with_body(Method::Patch, &format!("{COLLECTION}/a"), &json!({}));
+    let patch = with_body(Method::PATCH, &format!("{COLLECTION}/a"), &json!({}));
     assert_eq!(server.send(&Role::Admin, patch).0, 415);
-    let post = with_body(Method::Post, &format!("{COLLECTION}/a"), &created);
+    let post = with_body(Method::POST, &format!("{COLLECTION}/a"), &created);
     assert_eq!(server.send(&Role::Admin, post).0, 405);
 }

@@ -182,7 +182,7 @@ fn table_has_the_columns_of_a_cluster() {
     server.now = after(150);
 
     let table = |target: String| {
-        let mut request = ApiRequest::new(Method::Get, target);
+        let mut request = ApiRequest::new(Method::GET, target);
         request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json".into();
         request
     };
@@ -225,7 +225,7 @@ fn discovery_lists_requests_and_reviews() {
     assert_eq!(names, [base, &format!("{base}/approval"), &format!("{base}/status")]);
     assert_eq!(resources["resources"][0]["shortNames"], json!(["csr"]));
 
-    let mut request = ApiRequest::new(Method::Get, "/apis");
+    let mut request = ApiRequest::new(Method::GET, "/apis");
     request.accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json".into();
     let Answer::Response(response) = server.answer(&Role::Admin, request) else { panic!("a watch") };
     assert_eq!(response.content_type, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
@@ -239,7 +239,7 @@ fn reviews_return_user_and_rights() {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let metadata = json!({ "creationTimestamp": null });
     let review = json!({ "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata });
-    let (status, answer) = server.send(&Role::Node("one"), with_body(Method::Post, path, &review));
+    let (status, answer) = server.send(&Role::Node("one"), with_body(Method::POST, path, &review));
     assert_eq!((status, &answer["status"]["userInfo"]["username"]), (201, &json!("system:node:one")));
 
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -247,7 +247,7 @@ fn reviews_return_user_and_rights() {
         let attributes =
             json!({ "group": "certificates.k8s.io", "resource": "certificatesigningrequests", "verb": verb });
         let review = json!({ "spec": { "resourceAttributes": attributes } });
-        let (status, answer) = server.send(&Role::Bootstrap, with_body(Method::Post, path, &review));
+        let (status, answer) = server.send(&Role::Bootstrap, with_body(Method::POST, path, &review));
         assert_eq!((status, &answer["status"]["allowed"]), (201, &json!(allowed)), "{verb}");
     }
     assert_eq!(server.get(&Role::Admin, path).0, 405);

@@ -305,7 +305,7 @@ fn changed_wakes_its_waiters() {
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| smol::block_on(server.changed(version)));
         server.with_api(|api, now| {
-            let mut request = ApiRequest::new(Method::Post, CSR_PATH);
+            let mut request = ApiRequest::new(Method::POST, CSR_PATH);
             request.content_type = "application/json".into();
             request.peer = Some(Arc::new(User::new("admin", ["system:masters"])));
             request.body = self::request("a");

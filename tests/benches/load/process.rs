@@ -130,13 +130,13 @@ fn create(api: &mut Api, index: usize, filler: usize) {
     };
     object.metadata.name = format!("request-{index}");
     object.metadata.annotations.insert("filler".into(), "x".repeat(filler));
-    let mut request = as_admin(Method::Post, CSR_PATH.to_owned());
+    let mut request = as_admin(Method::POST, CSR_PATH.to_owned());
     request.body = serde_json::to_vec(&object).unwrap();
     api.handle(&request, clock::now().unix);
 }
 
 fn annotate(api: &mut Api, index: usize, round: usize, now: perennial::UnixTime) {
-    let mut request = as_admin(Method::Patch, format!("{CSR_PATH}/request-{index}"));
+    let mut request = as_admin(Method::PATCH, format!("{CSR_PATH}/request-{index}"));
     request.content_type = "application/merge-patch+json".into();
     request.body = format!(r#"{{"metadata":{{"annotations":{{"round":"{round}"}}}}}}"#).into_bytes();
     api.handle(&request, now);

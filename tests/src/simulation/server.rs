@@ -133,7 +133,7 @@ impl Server {
 
     /// Creates a request object, and returns the HTTP status.
     pub fn create(&mut self, user: &perennial_dev::User, object: &CertificateSigningRequest) -> u16 {
-        self.send(user, Method::Post, "", json(object))
+        self.send(user, Method::POST, "", json(object))
     }
 
     /// The request object of this name.
@@ -146,7 +146,7 @@ impl Server {
         let mut object = self.object(name).unwrap();
         let condition = Condition { type_: kind.into(), status: "True".into(), ..Condition::default() };
         object.status.conditions.push(condition);
-        self.send(&admin(), Method::Put, &format!("/{name}/{subresource}"), json(&object))
+        self.send(&admin(), Method::PUT, &format!("/{name}/{subresource}"), json(&object))
     }
 
     /// Approves a request object, and returns the HTTP status.

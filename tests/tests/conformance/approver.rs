@@ -139,7 +139,7 @@ fn approval(user: &User, object: &CertificateSigningRequest) -> Option<String> {
 }
 
 fn created(object: serde_json::Value) -> u16 {
-    Server::new(Options::default()).send(&bootstrapper(), Method::Post, "", object)
+    Server::new(Options::default()).send(&bootstrapper(), Method::POST, "", object)
 }
 
 fn not_with(usages: &[&str]) {

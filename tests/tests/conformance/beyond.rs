@@ -86,7 +86,7 @@ pub(crate) const ROWS: &[Row] = &[
         let ask = ask(&key(), KUBELET_CLIENT);
         let path = format!("/{}", ask.name);
         let delete = |server: &mut Server| {
-            assert_eq!(server.send(&admin(), Method::Delete, &path, serde_json::json!({})), 200);
+            assert_eq!(server.send(&admin(), Method::DELETE, &path, serde_json::json!({})), 200);
         };
         let error = server.submit(&ask, MINUTE, delete).unwrap().unwrap_err();
         assert_eq!(error.failure, Failure::Deleted);
@@ -104,7 +104,7 @@ pub(crate) const ROWS: &[Row] = &[
             let mut object = server.object(&ask.name).unwrap();
             object.status.certificate = issued.chain.pem().into();
             let path = format!("/{}/status", ask.name);
-            assert_eq!(server.send(&admin(), Method::Put, &path, json(&object)), 200);
+            assert_eq!(server.send(&admin(), Method::PUT, &path, json(&object)), 200);
         };
         assert!(server.submit(&ask, MINUTE, sign).is_none());
         assert_eq!(server.approve(&ask.name), 200);

@@ -58,7 +58,7 @@ pub(crate) const ROWS: &[Row] = &[
             approved(&mut server);
             let mut object = server.object("a").unwrap();
             object.status.certificate = b"garbage".to_vec();
-            assert_eq!(server.send(&admin(), Method::Put, "/a/status", json(&object)), 422);
+            assert_eq!(server.send(&admin(), Method::PUT, "/a/status", json(&object)), 422);
         },
     ),
     same(

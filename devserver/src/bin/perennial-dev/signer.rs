@@ -125,7 +125,7 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
 /// Watches all requests, beginning with the stored ones. Drops the watch `ended` first: it counts toward the limit of
 /// watches.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
-    let mut request = ApiRequest::new(Method::Get, format!("{CSR_PATH}?watch=true"));
+    let mut request = ApiRequest::new(Method::GET, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
     let answer = server.server().with_api(|api, now| {
         // With the API locked, so that no other client takes the place of the ended watch.

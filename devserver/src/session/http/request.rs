@@ -1,11 +1,11 @@
 //! The head of a request, with checks of its framing.
 
-use http::Uri;
+use http::{Method, Uri};
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use zeroize::Zeroizing;
 
 use super::body::{Body, LONGEST_BODY, too_large};
-use crate::api::message::{ApiRequest, Method, Response};
+use crate::api::message::{ApiRequest, Response};
 use crate::api::status::{bad_request, refused};
 
 /// Most header lines of a request.
@@ -37,14 +37,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response>
         return Err(refused(505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
     }
     let body = body(name, &lines)?;
-    let method = match name {
-        "GET" | "HEAD" => Method::Get,
-        "POST" => Method::Post,
-        "PUT" => Method::Put,
-        "PATCH" => Method::Patch,
-        "DELETE" => Method::Delete,
-        _ => Method::Other,
-    };
+    let method = if name == "HEAD" { Method::GET } else { name.parse().map_err(|_| malformed())? };
     let request = ApiRequest {
         accept: lines.joined("accept"),
         content_type: lines.joined("content-type"),

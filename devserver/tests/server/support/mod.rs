@@ -86,7 +86,7 @@ impl Server {
     }
 
     pub(crate) fn get(&mut self, user: &Role, target: &str) -> (u16, Value) {
-        self.send(user, ApiRequest::new(Method::Get, target))
+        self.send(user, ApiRequest::new(Method::GET, target))
     }
 
     pub(crate) fn list(&mut self, user: &Role, query: &str) -> (u16, Value) {
@@ -94,15 +94,15 @@ impl Server {
     }
 
     pub(crate) fn create(&mut self, user: &Role, object: &Value) -> (u16, Value) {
-        self.send(user, with_body(Method::Post, COLLECTION, object))
+        self.send(user, with_body(Method::POST, COLLECTION, object))
     }
 
     pub(crate) fn put(&mut self, user: &Role, path: &str, object: &Value) -> (u16, Value) {
-        self.send(user, with_body(Method::Put, &format!("{COLLECTION}/{path}"), object))
+        self.send(user, with_body(Method::PUT, &format!("{COLLECTION}/{path}"), object))
     }
 
     pub(crate) fn delete(&mut self, user: &Role, name: &str) -> (u16, Value) {
-        self.send(user, ApiRequest::new(Method::Delete, format!("{COLLECTION}/{name}")))
+        self.send(user, ApiRequest::new(Method::DELETE, format!("{COLLECTION}/{name}")))
     }
 
     /// The stored object.
@@ -126,7 +126,7 @@ impl Server {
     }
 
     pub(crate) fn watch(&mut self, query: &str) -> Watcher {
-        match self.answer(&Role::Admin, ApiRequest::new(Method::Get, format!("{COLLECTION}?watch=true&{query}"))) {
+        match self.answer(&Role::Admin, ApiRequest::new(Method::GET, format!("{COLLECTION}?watch=true&{query}"))) {
             Answer::Watch(watcher) => watcher,
             answer => panic!("no watch: {answer:?}"),
         }
