@@ -15,27 +15,28 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 /// Deepest nesting of a patched object: more than twice that of a valid request.
 const DEEPEST: usize = 32;
 
-/// A patch by its media type.
-pub(super) enum Patch {
-    Operations(Vec<PatchOperation>),
-    Merge(Value),
-}
-
-pub(super) fn read(request: &ApiRequest) -> Result<Patch, Response> {
-    let patch = match body::media_type(request) {
-        "application/json-patch+json" => Patch::Operations(decode(request)?),
-        "application/merge-patch+json" => Patch::Merge(decode(request)?),
-        "application/strategic-merge-patch+json" => {
-            let merge = decode(request)?;
-            refuse_directives(&merge)?;
-            Patch::Merge(merge)
+/// Applies the patch in the body of `request` to `object`, without any validation; returns warnings with the result.
+pub(super) fn apply(
+    request: &ApiRequest,
+    object: &CertificateSigningRequest,
+    fields: FieldValidation,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+    let mut value = body::to_value(object);
+    match body::media_type(request) {
+        "application/json-patch+json" => operate(&mut value, &decode::<Vec<PatchOperation>>(request)?)?,
+        media @ ("application/merge-patch+json" | "application/strategic-merge-patch+json") => {
+            let merge: Value = decode(request)?;
+            if !merge.is_object() {
+                return Err(status::bad_request("error decoding patch: not an object"));
+            }
+            if media.starts_with("application/strategic") {
+                refuse_directives(&merge)?;
+            }
+            json_patch::merge(&mut value, &merge);
         }
         _ => return Err(status::unsupported_patch()),
-    };
-    match patch {
-        Patch::Merge(merge) if !merge.is_object() => Err(status::bad_request("error decoding patch: not an object")),
-        patch => Ok(patch),
     }
+    body::patched(value, fields)
 }
 
 fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Response> {
@@ -57,22 +58,6 @@ fn refuse_directives(merge: &Value) -> Result<(), Response> {
         }),
         Value::Array(items) => items.iter().try_for_each(refuse_directives),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
-    }
-}
-
-impl Patch {
-    /// Applies the patch to `object`, without any validation.
-    pub(super) fn apply(
-        &self,
-        object: &CertificateSigningRequest,
-        fields: FieldValidation,
-    ) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
-        let mut value = body::to_value(object);
-        match self {
-            Self::Merge(merge) => json_patch::merge(&mut value, merge),
-            Self::Operations(operations) => operate(&mut value, operations)?,
-        }
-        body::patched(value, fields)
     }
 }
 

@@ -78,8 +78,7 @@ impl Api {
                 (201, self.create(csr, &call)?, warnings)
             }
             "patch" => {
-                let patch = patch::read(request)?;
-                let (csr, warnings) = patch.apply(&self.find(name)?.object, options.fields)?;
+                let (csr, warnings) = patch::apply(request, &self.find(name)?.object, options.fields)?;
                 (200, self.update(csr, &call)?, warnings)
             }
             _ => {
