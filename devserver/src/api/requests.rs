@@ -11,7 +11,7 @@ use super::body;
 use super::list::Listing;
 use super::message::{Answer, ApiRequest, Query, Response};
 use super::options::WriteOptions;
-use super::store::{StoreError, Stored};
+use super::store::Stored;
 use super::table::{Shape, shaped};
 use super::user::User;
 use super::validation::{self, Part};
@@ -120,10 +120,12 @@ impl Api {
         csr.spec.groups.clone_from(&user.groups);
         csr.spec.extra.clone_from(&user.extra);
         csr.status = CsrStatus::default();
-        self.store.admits(&csr).map_err(|error| match error {
-            StoreError::Exists => status::already_exists(&name),
-            StoreError::Full => status::full(&self.options),
-        })?;
+        if self.store.get(&name).is_some() {
+            return Err(status::already_exists(&name));
+        }
+        if !self.store.has_room(None, &csr) {
+            return Err(status::full(&self.options));
+        }
         // After all checks: a dry run fails whenever the write would.
         if dry_run {
             return Ok(Arc::new(Stored::new(csr, 0, now)));

@@ -45,13 +45,6 @@ impl Event {
     }
 }
 
-/// Error of a write. Nothing was stored.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum StoreError {
-    Exists,
-    Full,
-}
-
 /// Limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -133,28 +126,18 @@ impl Store {
         self.log.get(index)
     }
 
-    /// Succeeds if the object can be inserted: its name is free, and there is room for it.
-    pub(super) fn admits(&self, object: &CertificateSigningRequest) -> Result<(), StoreError> {
-        if self.objects.contains_key(&object.metadata.name) {
-            return Err(StoreError::Exists);
-        }
-        let room = self.objects.len() < self.bounds.capacity;
-        if room && self.has_room(None, object) { Ok(()) } else { Err(StoreError::Full) }
-    }
-
-    /// True if there is room for an object in place of `before`. Controllers do not check this: they add little.
+    /// True if there is room for an object, in place of `before` if there is one. Controllers do not check this: they
+    /// add little.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
-        let (size, before) = (to_json(object).len(), before.map_or(0, Stored::size));
+        let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.
-        size <= before || self.size - before + size <= self.bounds.bytes
+        let fits = size <= replaced || self.size - replaced + size <= self.bounds.bytes;
+        fits && (before.is_some() || self.objects.len() < self.bounds.capacity)
     }
 
-    /// Inserts an object that the store [admits](Store::admits).
+    /// Inserts an object whose name is free.
     pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
-        let stored = self.stamp(object, created);
-        self.put(&stored);
-        self.record(Event { is_deletion: false, object: Arc::clone(&stored), before: None });
-        stored
+        self.write(None, object, created)
     }
 
     /// Replaces `before`. If the object is unchanged, it keeps its version, and watches get no event.
@@ -162,9 +145,19 @@ impl Store {
         if object == before.object {
             return Arc::clone(before);
         }
-        let stored = self.stamp(object, before.created);
-        self.put(&stored);
-        let before = Some(Arc::clone(before));
+        self.write(Some(Arc::clone(before)), object, before.created)
+    }
+
+    fn write(
+        &mut self,
+        before: Option<Arc<Stored>>,
+        object: CertificateSigningRequest,
+        created: UnixTime,
+    ) -> Arc<Stored> {
+        let stored = self.stamp(object, created);
+        self.size += stored.size();
+        let replaced = self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(&stored));
+        self.size -= replaced.map_or(0, |replaced| replaced.size());
         self.record(Event { is_deletion: false, object: Arc::clone(&stored), before });
         stored
     }
@@ -182,12 +175,6 @@ impl Store {
         self.version += 1;
         object.metadata.resource_version = self.version.to_string();
         Arc::new(Stored::new(object, self.version, created))
-    }
-
-    fn put(&mut self, stored: &Arc<Stored>) {
-        self.size += stored.size();
-        let before = self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(stored));
-        self.size -= before.map_or(0, |before| before.size());
     }
 
     /// Appends an event to the log, and removes the oldest events that exceed the bounds.
@@ -221,7 +208,7 @@ mod tests {
         let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
         assert_eq!((first.version, same.version, store.version()), (2, 2, 2));
-        assert_eq!(store.admits(&named("a")), Err(StoreError::Exists));
+        assert!(store.get("a").is_some());
         store.remove("a").unwrap();
         assert!(store.remove("a").is_none());
         assert_eq!(store.version(), 3);
@@ -251,7 +238,7 @@ mod tests {
         assert_eq!(store.oldest(), store.version());
         store.insert(named("a"), UnixTime::default());
         store.insert(named("b"), UnixTime::default());
-        assert_eq!(store.admits(&named("c")), Err(StoreError::Full));
+        assert!(!store.has_room(None, &named("c")));
         for _ in 0..5 {
             store.remove("a").unwrap();
             store.insert(named("a"), UnixTime::default());
@@ -289,16 +276,16 @@ mod tests {
         };
         let mut store = Store::new(BOUNDS);
         for name in ["a", "b", "c"] {
-            store.admits(&large(name)).unwrap();
+            assert!(store.has_room(None, &large(name)));
             store.insert(large(name), UnixTime::default());
         }
-        assert_eq!(store.admits(&large("d")), Err(StoreError::Full));
+        assert!(!store.has_room(None, &large("d")));
         let small = store.insert(named("d"), UnixTime::default());
         assert!(!store.has_room(Some(&small), &large("d")) && store.has_room(Some(&small), &named("d")));
         assert!(store.log_size <= BOUNDS.bytes && store.log.len() == 4);
         store.remove("a").unwrap();
         assert!(store.log_size <= BOUNDS.bytes && store.log.len() < 4, "{}", store.log.len());
-        store.admits(&large("e")).unwrap();
+        assert!(store.has_room(None, &large("e")));
         for name in ["b", "c", "d"] {
             store.remove(name).unwrap();
         }
