@@ -30,36 +30,20 @@ fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response
     Ok(Response::json(201, &review))
 }
 
-#[derive(Deserialize)]
-struct AccessReview<'a> {
-    #[serde(borrow)]
-    spec: AccessSpec<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AccessSpec<'a> {
-    #[serde(borrow)]
-    resource_attributes: Option<Attributes<'a>>,
-    #[serde(borrow)]
-    non_resource_attributes: Option<NonResourceAttributes<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NonResourceAttributes<'a> {
-    verb: &'a str,
-    path: &'a str,
-}
-
 fn may_i(request: &ApiRequest, user: &User) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectAccessReview";
     const VERSION: &str = "authorization.k8s.io/v1";
     let review = body::object(request, protobuf::ACCESS_REVIEW, KIND, VERSION)?;
-    let review = AccessReview::deserialize(&review).map_err(|error| body::unreadable(KIND, error))?;
-    let allowed = match (&review.spec.resource_attributes, &review.spec.non_resource_attributes) {
-        (Some(wanted), _) => allowed(user, wanted),
-        (None, Some(path)) => authorize_path(user, path.verb, path.path).is_ok(),
+    let spec = &review["spec"];
+    let allowed = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
+        (Some(wanted), _) => {
+            let wanted = Attributes::deserialize(wanted).map_err(|error| body::unreadable(KIND, error))?;
+            allowed(user, &wanted)
+        }
+        (None, Some(path)) => {
+            let text = |key: &str| path[key].as_str().unwrap_or_default();
+            authorize_path(user, text("verb"), text("path")).is_ok()
+        }
         (None, None) => {
             let message = "exactly one of resourceAttributes and nonResourceAttributes must be given";
             return Err(status::bad_request(message));
