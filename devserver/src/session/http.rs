@@ -26,8 +26,6 @@ pub(super) struct Http {
     pub(super) peer: Option<Arc<User>>,
     phase: Phase,
     received: Vec<u8>,
-    /// Length of the part of `received` that was searched for the end of a head without finding one.
-    searched: usize,
     /// The request whose body is arriving.
     incoming: Option<Incoming>,
     unsent: Vec<u8>,
@@ -127,11 +125,8 @@ impl Http {
     }
 
     fn read_head(&mut self) -> Result<Option<Incoming>, Response> {
-        if self.has_head()
-            && let Some((length, incoming)) = request::parse(&self.received)?
-        {
+        if let Some((length, incoming)) = request::parse(&self.received)? {
             self.received.drain(..length);
-            self.searched = 0;
             return Ok(Some(incoming));
         }
         if self.received.len() >= LONGEST_HEAD {
@@ -139,17 +134,6 @@ impl Http {
             return Err(status::refused(431, "RequestHeaderFieldsTooLarge", message));
         }
         Ok(None)
-    }
-
-    /// True once another empty line has arrived. The head is not parsed before, so that many small reads cost no more
-    /// than one.
-    fn has_head(&mut self) -> bool {
-        // Empty lines before a request are not the end of its head (RFC 9112 §2.2).
-        let start = self.received.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        let from = self.searched.saturating_sub(3).max(start);
-        self.searched = self.received.len();
-        let fresh = &self.received[from..];
-        fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n")
     }
 
     /// Answers a request without reading it to its end, and closes the connection.
