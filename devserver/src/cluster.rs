@@ -83,7 +83,7 @@ impl TestCluster {
     pub fn start_with(setup: ClusterSetup) -> Result<Self, ClusterError> {
         let ClusterSetup { listener, options, authority, server_authority, token } = setup;
         let listener = listener.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
-        let (mut random, now) = (Random::from_os().map_err(io::Error::other)?, clock::now().unix);
+        let (mut random, now) = (Random::from_os()?, clock::now().unix);
         let authority = authority.map_or_else(|| Authority::generate(&mut random, now, CA_LIFETIME), Ok)?;
         let token = match token {
             Some(token) => token,
@@ -196,7 +196,7 @@ impl TestCluster {
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
             return Ok(false);
         }
-        let admin = administrator(&authority, &mut Random::from_os().map_err(io::Error::other)?, clock::now().unix)?;
+        let admin = administrator(&authority, &mut Random::from_os()?, clock::now().unix)?;
         let (tls, roots) = self.server.with_api(|api, _| {
             api.rotate_authority(authority);
             (Tls::new(api.authority(), &self.serving), api.authority().roots())

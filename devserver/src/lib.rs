@@ -75,7 +75,7 @@ pub use api::{Api, Approval, Options, faults};
 pub use authority::{Authority, AuthorityError};
 pub use cluster::{ClusterError, ClusterSetup, TestCluster};
 pub use http::Method;
-pub use random::{NoRandomness, Random};
+pub use random::Random;
 pub use server::ApiServer;
 pub use session::{Break, Session};
 pub use tls::{Tls, TlsError};

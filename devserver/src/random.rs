@@ -1,5 +1,7 @@
 //! Unpredictable values from one seed: the caller provides the seed, and the server is deterministic.
 
+use std::io;
+
 use derive_more::Debug;
 use perennial_pki::{provider, sha256};
 use zeroize::Zeroizing;
@@ -31,10 +33,11 @@ impl Random {
     /// A generator seeded by the operating system.
     ///
     /// # Errors
-    /// [`NoRandomness`] if the operating system provides no random bytes.
-    pub fn from_os() -> Result<Self, NoRandomness> {
+    /// The operating system provides no random bytes.
+    pub fn from_os() -> io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
-        provider().secure_random.fill(seed.as_mut()).map_err(|_| NoRandomness)?;
+        let filled = provider().secure_random.fill(seed.as_mut());
+        filled.map_err(|_| io::Error::other("the operating system gives no random bytes; is /dev/urandom there?"))?;
         Ok(Self { seed, drawn: 0 })
     }
 
@@ -88,11 +91,6 @@ impl Random {
         sha256(input.as_ref())
     }
 }
-
-/// Error of an operating system that provides no random bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the operating system gives no random bytes; is /dev/urandom there?")]
-pub struct NoRandomness;
 
 #[cfg(test)]
 mod tests {
