@@ -22,10 +22,7 @@ pub(super) fn csr(
         return Err(too_large());
     }
     let value = object(request, protobuf::CSR, status::KIND, API_VERSION)?;
-    let refuse = |why: &str| status::bad_request(fields::cannot_be_handled(why));
-    let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
-    let csr = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
-    Ok((typed(csr), warnings))
+    typed(value, fields, |why| status::bad_request(fields::cannot_be_handled(why)))
 }
 
 /// Reads a certificate signing request from the result of a patch; returns warnings with it.
@@ -38,13 +35,17 @@ pub(super) fn patched(
         return Err(too_large());
     }
     expect_type(&value, status::KIND, API_VERSION)?;
-    let warnings = fields.check(&value).map_err(|why| status::unreadable_patch(&why))?;
-    let csr = serde_json::from_value(value).map_err(|error| status::unreadable_patch(&error.to_string()))?;
-    Ok((typed(csr), warnings))
+    typed(value, fields, status::unreadable_patch)
 }
 
-fn typed(csr: CertificateSigningRequest) -> CertificateSigningRequest {
-    CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }
+fn typed(
+    value: Value,
+    fields: FieldValidation,
+    refuse: impl Fn(&str) -> Response,
+) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+    let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
+    let csr: CertificateSigningRequest = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
+    Ok((CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }, warnings))
 }
 
 /// A request as a JSON value, for patches and tables.

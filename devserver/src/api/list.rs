@@ -120,7 +120,7 @@ fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
     let given = |key| query.get(key).filter(|value| !value.is_empty());
     let (version, wanted, token) = (given("resourceVersion"), given("resourceVersionMatch"), given("continue"));
     const MATCH: &str = "resourceVersionMatch";
-    let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())));
+    let forbidden = |why: &str| Err(status::invalid_list_options(validation::forbidden(MATCH, why)));
     match (wanted, version) {
         (Some(_), None) => return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"),
         (Some(_), _) if token.is_some() => {
@@ -136,7 +136,7 @@ fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
         }
     }
     if query.get("sendInitialEvents").is_some() {
-        let why = "sendInitialEvents is forbidden for list".into();
+        let why = "sendInitialEvents is forbidden for list";
         return Err(status::invalid_list_options(validation::forbidden("sendInitialEvents", why)));
     }
     let version = version.map(parse_version).transpose()?.filter(|version| *version > 0);

@@ -1,5 +1,7 @@
 //! Validation of objects (`pkg/apis/certificates/validation`).
 
+use std::fmt::Display;
+
 use perennial_pki::{Chain, RequestFacts, read_request};
 
 use super::status::cause;
@@ -43,7 +45,7 @@ pub(super) fn required(field: impl Into<String>, why: &str) -> StatusCause {
     cause("FieldValueRequired", field, format!("Required value{colon}{why}"))
 }
 
-pub(super) fn forbidden(field: impl Into<String>, why: String) -> StatusCause {
+pub(super) fn forbidden(field: impl Into<String>, why: impl Display) -> StatusCause {
     cause("FieldValueForbidden", field, format!("Forbidden: {why}"))
 }
 
@@ -148,9 +150,9 @@ pub(super) fn update(
     if certificate != before {
         const FIELD: &str = "status.certificate";
         if part == Part::Approval {
-            causes.push(forbidden(FIELD, "updates may not set certificate content".into()));
+            causes.push(forbidden(FIELD, "updates may not set certificate content"));
         } else if !before.is_empty() {
-            causes.push(forbidden(FIELD, "updates may not modify existing certificate content".into()));
+            causes.push(forbidden(FIELD, "updates may not modify existing certificate content"));
         } else if let Err(why) = Chain::from_issued(certificate).map_err(|error| error.to_string()) {
             causes.push(invalid(FIELD, &format!("{} bytes", certificate.len()), &why));
         }

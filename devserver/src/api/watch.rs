@@ -121,7 +121,7 @@ fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
         (Some(_), _) => "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         (None, Some(_)) => "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
     };
-    Err(status::invalid_list_options(validation::forbidden(MATCH, why.into())))
+    Err(status::invalid_list_options(validation::forbidden(MATCH, why)))
 }
 
 impl Watcher {
