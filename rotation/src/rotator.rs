@@ -12,7 +12,6 @@ use crate::handle::link::Link;
 use crate::task::Task;
 use crate::{
     Cancel, LoadRequest, Memory, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store, StoreError,
-    Stored,
 };
 
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
@@ -23,11 +22,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Rotator {
     name: String,
-    policy: Policy,
-    template: Option<Template>,
-    common_name: Option<String>,
-    signer_name: Option<String>,
-    signer: Option<Arc<dyn Signer>>,
+    start: Start,
     store: Option<Arc<dyn Store>>,
 }
 
@@ -45,35 +40,40 @@ impl Rotator {
 
     /// Sets the timing: rotation window, backoff and submission budget.
     #[must_use]
-    pub fn policy(self, policy: Policy) -> Self {
-        Self { policy, ..self }
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.start.policy = Arc::new(policy);
+        self
     }
 
     /// Sets the names to request. [`Handle::set_template`] sets or changes them later.
     #[must_use]
-    pub fn template(self, template: Template) -> Self {
-        Self { template: Some(template), ..self }
+    pub fn template(mut self, template: Template) -> Self {
+        self.start.template = Some(Arc::new(template));
+        self
     }
 
     /// Sets the common name, if the template comes later: rotation points are drawn from the common name, and a restart must
     /// draw the same.
     #[must_use]
-    pub fn common_name(self, name: impl Into<String>) -> Self {
-        Self { common_name: Some(name.into()), ..self }
+    pub fn common_name(mut self, name: impl Into<String>) -> Self {
+        self.start.common_name = Some(name.into());
+        self
     }
 
     /// Sets the name of the signer, if the signer comes later ([`Handle::set_signer`]): rotation points are drawn from
     /// this name, too. Without a signer, neither this name nor [`common_name`](Self::common_name) restricts which
     /// certificate of the store is used.
     #[must_use]
-    pub fn signer_name(self, name: impl Into<String>) -> Self {
-        Self { signer_name: Some(name.into()), ..self }
+    pub fn signer_name(mut self, name: impl Into<String>) -> Self {
+        self.start.signer_name = Some(name.into());
+        self
     }
 
     /// Sets the signer to request certificates from.
     #[must_use]
-    pub fn signer(self, signer: impl Signer + 'static) -> Self {
-        Self { signer: Some(Arc::new(signer)), ..self }
+    pub fn signer(mut self, signer: impl Signer + 'static) -> Self {
+        self.start.signer = Some(Arc::new(signer));
+        self
     }
 
     /// Has client certificates issued by a closure that may block: see [`SignWith::blocking`]. For other usages, pass
@@ -111,25 +111,14 @@ impl Rotator {
     /// # Errors
     /// [`StartError::Store`]: the store cannot be read.
     pub fn prepare(self) -> Result<(Handle, Task), StartError> {
-        let store = self.store.clone().unwrap_or_else(|| Arc::new(Memory::default()));
-        let now = clock::now();
-        let later = self.common_name.as_deref().filter(|_| self.signer.is_some());
-        let common_name = self.template.as_ref().map(Template::common_name).or(later);
-        let request = LoadRequest { common_name, has_signer: self.signer.is_some(), now: now.unix };
-        let Stored { credential, waiting, is_misplaced } = store.load(&request).map_err(StartError::Store)?;
-        let pending = recall(&*store);
-        let Self { name, policy, template, common_name, signer_name, signer, .. } = self;
-        let start = Start {
-            policy: Arc::new(policy),
-            signer,
-            template: template.map(Arc::new),
-            common_name,
-            signer_name,
-            credential,
-            waiting,
-            rotate_now: is_misplaced,
-            pending,
-        };
+        let Self { name, mut start, store } = self;
+        let store = store.unwrap_or_else(|| Arc::new(Memory::default()));
+        let has_signer = start.signer.is_some();
+        let later = start.common_name.as_deref().filter(|_| has_signer);
+        let common_name = start.template.as_deref().map(Template::common_name).or(later);
+        let request = LoadRequest { common_name, has_signer, now: clock::now().unix };
+        start.stored = store.load(&request).map_err(StartError::Store)?;
+        start.pending = recall(&*store);
         // Read again: loading may have taken seconds.
         let now = clock::now();
         let rotation = Rotation::new(start, now);

@@ -11,7 +11,7 @@ use perennial_dev::{Approval, Authority, Decision, Options};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{
-    Authentication, Handle, Identity, IdentitySource, Input, NotYet, Rotation, Start, Token, clock,
+    Authentication, Handle, Identity, IdentitySource, Input, NotYet, Rotation, Start, Stored, Token, clock,
 };
 use perennial_tests::loopback::{
     BOUND, LoopbackServer, Runtime, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both,
@@ -150,7 +150,7 @@ fn credential_taken_over_from_store_is_served() {
     let start = Start {
         policy: Arc::new(policy()),
         template: Some(Arc::new(Template::node("worker-1"))),
-        credential: Some(first),
+        stored: Stored { credential: Some(first), ..Stored::default() },
         ..Start::default()
     };
     let now = clock::now();

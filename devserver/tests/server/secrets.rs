@@ -12,7 +12,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
-use perennial_rotation::{Command, Identity, Input, Rotation, Start, Token};
+use perennial_rotation::{Command, Identity, Input, Rotation, Start, Stored, Token};
 use zeroize::Zeroizing;
 
 /// Forms in which a private key could be shown: PEM, hexadecimal digits, a list of numbers.
@@ -45,8 +45,7 @@ fn debug_of_public_types_hides_keys_and_tokens() {
         policy: Arc::new(Policy::default()),
         signer: Some(Arc::new(signer)),
         template: Some(Arc::new(Template::node("one"))),
-        credential: Some(held.clone()),
-        waiting: Some(held.clone()),
+        stored: Stored { credential: Some(held.clone()), waiting: Some(held.clone()), is_misplaced: false },
         ..Start::default()
     };
     let mut shown = vec![format!("{start:?}")];

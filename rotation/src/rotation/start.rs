@@ -11,7 +11,7 @@ use super::addressee::Addressee;
 use super::record::Record;
 use super::saving::Saving;
 use super::shortfall::foreign;
-use crate::Signer;
+use crate::{Signer, Stored};
 
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug, Default)]
@@ -27,12 +27,8 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The name of the signer, if it is known before the signer: rotation points are computed from this name, too.
     pub signer_name: Option<String>,
-    /// The stored credential, valid or not.
-    pub credential: Option<Arc<Credential>>,
-    /// The successor of [`credential`](Self::credential), durable and not valid yet.
-    pub waiting: Option<Arc<Credential>>,
-    /// Request a new credential at once, since other programs do not find this one under the name they read.
-    pub rotate_now: bool,
+    /// The stored credential and its successor. If the credential is misplaced, a new one is requested at once.
+    pub stored: Stored,
     /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
     /// common name or key algorithm is not the one wanted now.
     pub pending: Option<Record>,
@@ -41,8 +37,8 @@ pub struct Start {
 impl Rotation {
     /// A rotation that wants its first Tick at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, signer_name, credential, waiting, rotate_now, pending } =
-            start;
+        let Start { policy, signer, template, common_name, signer_name, stored, pending } = start;
+        let Stored { credential, waiting, is_misplaced } = stored;
         let named_later = common_name.clone();
         // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
@@ -78,7 +74,7 @@ impl Rotation {
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
             // The last run's request has not ended: continue it, even if its reason, such as RotateNow, has not
             // survived.
-            rotate_now: rotate_now
+            rotate_now: is_misplaced
                 || signer.is_some()
                     && pending.as_ref().is_some_and(|pending| {
                         let wanted = template.as_ref().is_none_or(|template| *template == pending.template);

@@ -10,7 +10,7 @@ use perennial_dev::faults::Plan;
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::Credential;
-use perennial_rotation::{Command, Input, Issued, Record, Rotation, SignError, Signer, Start};
+use perennial_rotation::{Command, Input, Issued, Record, Rotation, SignError, Signer, Start, Stored};
 
 use super::{InFlight, Member, SECOND, Server};
 use crate::laws::Verdict;
@@ -330,5 +330,11 @@ impl Member for Node {
 /// The start of a process, from the disk.
 fn start(disk: &Durable, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
     let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
-    Start { signer: Some(signer.clone()), template, credential: disk.credential.clone(), pending, ..Start::default() }
+    Start {
+        signer: Some(signer.clone()),
+        template,
+        stored: Stored { credential: disk.credential.clone(), ..Stored::default() },
+        pending,
+        ..Start::default()
+    }
 }
