@@ -135,7 +135,7 @@ pub use certificate::{Certificate, Fingerprint, Validity, ValidityError};
 pub use checkpoint::{Checkpoint, Unwritten};
 pub use escaped::{Escaped, printable};
 pub use event::{Event, Failure, RequestId, SignerStatus};
-pub use jitter::seed;
+pub use jitter::{mix, seed};
 pub use judge::rotation_point;
 pub use machine::RotationMachine;
 pub use outcome::{Outcome, Outcomes, Slot};

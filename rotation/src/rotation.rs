@@ -22,9 +22,7 @@ mod transition;
 use std::sync::Arc;
 use std::task::Waker;
 
-use perennial::{
-    Action, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, Policy, RotationMachine, SignerStatus,
-};
+use perennial::{Action, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RotationMachine, SignerStatus};
 use perennial_pki::{Credential, KeyPair};
 
 use crate::{Health, Identity, NotYet, Signer};
@@ -37,7 +35,7 @@ pub use input::Input;
 pub use notice::{News, Notice};
 pub use record::{Record, RecordError};
 use request::Asking;
-use saving::Saving;
+use saving::{Mark, Saving};
 pub use snapshot::Snapshot;
 pub use start::Start;
 pub use transition::Transition;
@@ -46,7 +44,6 @@ pub use transition::Transition;
 #[derive(Debug)]
 pub struct Rotation {
     machine: Arc<RotationMachine>,
-    policy: Arc<Policy>,
     signer: Option<Arc<dyn Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
@@ -267,7 +264,8 @@ impl Rotation {
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
-        let is_news = self.saving.wants(&pending, self.turned_down(), has_key, now.instant);
+        let mark = Mark::of(&pending, self.machine.policy(), self.turned_down(), has_key);
+        let is_news = self.saving.wants(mark, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 

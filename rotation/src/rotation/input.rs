@@ -88,8 +88,6 @@ impl Rotation {
                 Event::TemplateChanged(template)
             }
             Input::PolicyChanged(policy) => {
-                self.policy.clone_from(&policy);
-                self.saving.set_policy(&policy);
                 // By the whole lifetime, as at issuance: what is left of it now says nothing about the next
                 // certificate.
                 let held = self.served.as_ref().filter(|_| self.issued > 0);
@@ -147,7 +145,7 @@ impl Rotation {
             }
             Input::Saved { result } => {
                 let before = self.saving.error.clone();
-                self.saving.saved(result, now.instant);
+                self.saving.saved(result, self.machine.policy(), self.seed, now.instant);
                 let error = self.saving.error.as_ref().filter(|error| before.as_ref() != Some(error));
                 self.news.extend(error.map(|error| News::Unsaved { error: error.clone() }));
                 return VecDeque::new();

@@ -79,7 +79,7 @@ impl Rotation {
 
     fn note_short_lived(&mut self, step: &Transition) {
         let Event::CsrIssued { certificate, .. } = &step.event else { return };
-        let error = too_short(&self.policy, certificate.validity, step.now.unix).map(Arc::from);
+        let error = too_short(self.machine.policy(), certificate.validity, step.now.unix).map(Arc::from);
         let before = std::mem::replace(&mut self.short_lived, error);
         let error = self.short_lived.as_ref().filter(|_| before.is_none());
         self.news.extend(error.map(|error| News::ShortLived { error: error.clone() }));

@@ -55,7 +55,7 @@ impl Rotation {
         // both.
         let signed_by = signer.as_ref().map(|signer| signer.name()).or(signer_name.as_deref());
         let seed = perennial::seed(signed_by.unwrap_or(""), named.or(named_later.as_deref()).unwrap_or(""));
-        let saving = Saving::new(&policy, seed, record.as_ref());
+        let saving = Saving::new(&policy, record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
                 // The certificate of the record's key is stored, and the process ended before the record said so: the
@@ -67,7 +67,7 @@ impl Rotation {
                 (request_name, Some(pending), key)
             });
         let setup = Setup {
-            policy: policy.clone(),
+            policy,
             seed,
             signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
@@ -88,7 +88,6 @@ impl Rotation {
         let waiting = waiting.filter(|_| machine.waiting().is_some());
         let mut rotation = Self {
             machine,
-            policy,
             signer,
             seed,
             served: credential,
