@@ -174,3 +174,10 @@ impl RotationMachine {
 fn at_least_a_millisecond(span: Duration) -> Duration {
     span.max(Duration::from_millis(1))
 }
+
+/// The machine of the default [`Setup`], whose first deadline is the origin of the clocks.
+impl Default for RotationMachine {
+    fn default() -> Self {
+        Self::new(Setup::default(), Now::default())
+    }
+}

@@ -41,7 +41,7 @@ pub use start::Start;
 pub use transition::Transition;
 
 /// One rotated certificate: decisions, keys and requests, without any I/O.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rotation {
     machine: Arc<RotationMachine>,
     signer: Option<Arc<dyn Signer>>,
@@ -84,7 +84,7 @@ pub struct Rotation {
     /// The identity that a request waits for.
     awaited: Option<Awaited>,
     /// Woken by an identity source when the awaited identity may be available.
-    identity_waker: Waker,
+    identity_waker: Option<Waker>,
     /// The identity for the request that is about to be submitted, and the fingerprint if it is our own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
@@ -97,7 +97,7 @@ impl Rotation {
     /// Sets the waker to wake when an identity that a request waits for may be available. The runtime then passes
     /// [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the identity source is polled only.
     pub fn wake_on_identity(&mut self, waker: Waker) {
-        self.identity_waker = waker;
+        self.identity_waker = Some(waker);
     }
 
     /// When to pass the next [`Input::Tick`]; `None`: no Tick is needed until another input.

@@ -73,7 +73,7 @@ impl Rotation {
         let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
         let read = || {
             // Register before reading: a change in between is not missed.
-            source.wake_on_change(&self.identity_waker);
+            self.identity_waker.iter().for_each(|waker| source.wake_on_change(waker));
             self.identity(signer.authentication(), now)
         };
         let found = catch_unwind(AssertUnwindSafe(read));

@@ -1,7 +1,6 @@
 //! The start of a rotation: its configuration, and the state that an earlier run left.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template};
 use perennial_pki::{Credential, KeyPair};
@@ -93,27 +92,11 @@ impl Rotation {
             served: credential,
             waiting,
             pending: key,
-            asking: None,
             addressee,
-            refused: None,
-            request_error: None,
-            health: None,
-            write_error: None,
             request_name,
             saving,
-            issued: 0,
-            short_lived: None,
             common_name,
-            foreign: None,
-            bootstrapping: false,
-            server_read_at: None,
-            clock_offset: None,
-            awaited: None,
-            identity_waker: Waker::noop().clone(),
-            found_identity: None,
-            reminders: 0,
-            panicked: None,
-            news: Vec::new(),
+            ..Self::default()
         };
         rotation.note_foreign(foreign);
         rotation.remind(now);
