@@ -2,12 +2,12 @@
 //! counters.
 //!
 //! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
-//! [`the_rules_are_kept`] goes through a trace and compares each step: duties, reason, deadline, and the pending
+//! [`check_rules`] goes through a trace and compares each step: duties, reason, deadline, and the pending
 //! record. Where jitter decides, the rule is an interval; each action of the machine narrows the interval, and must lie
 //! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
 //!
-//! The model uses the types of core, not its judgements, except one: where in its window a rotation point was drawn,
-//! since any point is as good as any other. `points_are_drawn_once` checks that the point lies in the window and does
+//! The model uses the types of core, not its judgements, except one: where in its window a rotation point lies,
+//! since any point is as good as any other. `check_rotation_points` checks that the point lies in the window and does
 //! not move. The model covers every failure and every certificate found, the last millisecond of every wait, and the
 //! facts that outlive a restart: these are the parts that are easily wrong.
 //!
@@ -15,11 +15,11 @@
 //! |---|---|
 //! | `model/history.rs` | the facts, and the questions that the rules ask of them |
 //! | `model/learn.rs` | the facts that follow from an event |
-//! | `model/look.rs` | why a certificate is due, which duties follow, and the next deadline |
+//! | `model/settle.rs` | why a certificate is due, which duties follow, and the next deadline |
 
 mod history;
 mod learn;
-mod look;
+mod settle;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ use crate::trace::{Record, Run, Trace, in_flight};
 use history::{Between, Fact, History, Millis};
 
 /// Checks that every run of the trace follows the rules.
-pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
-    points_are_drawn_once(trace)?;
+pub fn check_rules(trace: &Trace) -> Verdict {
+    check_rotation_points(trace)?;
     for run in &trace.runs {
         let mut model = Model::begin(trace, run);
         for record in &run.records {
@@ -48,7 +48,7 @@ pub fn the_rules_are_kept(trace: &Trace) -> Verdict {
 
 /// Checks that a certificate has one rotation point per window of a policy, inside that part of its lifetime, through
 /// every restart.
-fn points_are_drawn_once(trace: &Trace) -> Verdict {
+fn check_rotation_points(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
         let Some((held, point)) = after.certificate().zip(after.rotation_point()) else { continue };
@@ -59,9 +59,13 @@ fn points_are_drawn_once(trace: &Trace) -> Verdict {
         let (from, to) = (life * Millis::from(window.from()), life * Millis::from(window.to()));
         // Rotation points are whole milliseconds: they may miss the window by less than one.
         if thousandths <= from - 1000 || thousandths >= to + 1000 {
-            return Err(format!("at {now} {held} is to be rotated at {point}, outside of its window"));
+            return Err(format!("at {now} the rotation point of {held}, {point}, lies outside the policy's window"));
         }
-        same("rotation point", drawn.entry((held.fingerprint, window.from(), window.to())).or_insert(point), &point)?;
+        check_equal(
+            "rotation point",
+            drawn.entry((held.fingerprint, window.from(), window.to())).or_insert(point),
+            &point,
+        )?;
     }
     Ok(())
 }
@@ -74,7 +78,7 @@ struct Model {
     ids: u64,
 }
 
-/// The duties that a step must lead to.
+/// The actions that must follow from a step.
 #[derive(Debug, Default, PartialEq)]
 struct Duties {
     cancel: Option<u64>,
@@ -95,65 +99,73 @@ impl Model {
         let (first, now) = (&run.first, run.started);
         let mut learn = |fact| model.history.push(now, fact);
         learn(Fact::Signer(first.signer()));
-        learn(Fact::Wanted(first.template().cloned()));
-        first.certificate().into_iter().for_each(|certificate| learn(Fact::Held(certificate.clone())));
-        learn(Fact::Waits(first.waiting().cloned()));
+        learn(Fact::Template(first.template().cloned()));
+        first.certificate().into_iter().for_each(|certificate| learn(Fact::Served(certificate.clone())));
+        learn(Fact::Waiting(first.waiting().cloned()));
         run.pending.iter().for_each(|pending| model.resume(pending, now));
-        model.history.push(now, Fact::Looked(model.due(now)));
+        model.history.push(now, Fact::Settled(model.due(now)));
         model
     }
 
     fn step(&mut self, record: &Record) -> Verdict {
         let (now, mut due) = (record.now, Duties::default());
         if self.learn(&record.event, now) {
-            self.look(record, &mut due);
-            self.next_look(record)?;
+            self.settle(record, &mut due);
+            self.check_deadline(record)?;
         }
         let done = Duties {
             cancel: record.cancelled().map(RequestId::get),
             write: record.written().map(|(id, certificate, serve)| (id.get(), certificate, serve)),
             submit: record.submitted().map(|(id, template, key)| (id.get(), template, key)),
         };
-        same("duties", &due, &done)?;
-        same("deadline", &self.deadline, &record.after.deadline().map(|at| at.as_millis().into()))?;
+        check_equal("actions", &due, &done)?;
+        check_equal("deadline", &self.deadline, &record.after.deadline().map(|at| at.as_millis().into()))?;
         self.compare(&record.after, now)
     }
 
     /// Compares the machine's accessors with the rules.
     fn compare(&self, machine: &RotationMachine, now: Now) -> Verdict {
-        same("reason", &self.due(now), &machine.due(now))?;
-        same("certificate", &self.history.held(), &machine.certificate())?;
-        same("waiting", &self.history.waits(), &machine.waiting())?;
-        same("request out", &self.history.out().map(|(id, _)| id), &in_flight(machine).map(RequestId::get))?;
-        same("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
+        check_equal("reason", &self.due(now), &machine.due(now))?;
+        check_equal("certificate", &self.history.served(), &machine.certificate())?;
+        check_equal("waiting", &self.history.waiting(), &machine.waiting())?;
+        check_equal(
+            "request in flight",
+            &self.history.in_flight().map(|(id, _)| id),
+            &in_flight(machine).map(RequestId::get),
+        )?;
+        check_equal("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
         self.compare_state(machine.state())?;
-        same("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
+        check_equal("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
         let pending = machine.pending(now);
-        same("last request", &self.history.last_asked(), &pending.as_ref().map(|pending| &pending.template))?;
+        check_equal(
+            "template of the last request",
+            &self.history.last_requested(),
+            &pending.as_ref().map(|pending| &pending.template),
+        )?;
         pending.map_or(Ok(()), |pending| self.compare_pending(&pending, now))
     }
 
     /// Compares the state that the machine reports with the rules.
     fn compare_state(&self, state: State) -> Verdict {
         let history = &self.history;
-        let reason = history.last_look();
-        let expected = match (history.out(), reason, history.relied_on()) {
+        let reason = history.last_reason();
+        let expected = match (history.in_flight(), reason, history.newest_certificate()) {
             (Some((id, since)), Some(reason), _) => {
                 let State::Requesting { id: out, reason: why, until } = state else {
-                    return Err(format!("a request is out, but it is {state}"));
+                    return Err(format!("by the rules a request is in flight, but the state is: {state}"));
                 };
                 let until = Millis::from(until.as_millis());
-                return same("state", &(id, reason, since + self.timeout()), &(out.get(), why, until));
+                return check_equal("state", &(id, reason, since + self.timeout()), &(out.get(), why, until));
             }
             _ if history.signer() == SignerStatus::Absent => State::NotEnabled,
-            _ if history.wanted().is_none() => State::NoTemplate,
+            _ if history.template().is_none() => State::NoTemplate,
             (_, None, Some(held)) => State::Scheduled { rotate_at: rotation_point(&self.policy, self.seed, held) },
             _ if history.signer() == SignerStatus::NotReady => {
                 State::NoIdentity { reason: reason.unwrap_or(Reason::NoCertificate) }
             }
             _ => return self.compare_wait(reason.unwrap_or(Reason::NoCertificate), state),
         };
-        same("state", &expected, &state)
+        check_equal("state", &expected, &state)
     }
 
     /// Compares the state while a certificate is due and no request may be submitted yet.
@@ -161,26 +173,30 @@ impl Model {
         let (why, until, failed) = match state {
             State::BackingOff { reason, until, failures, last } => (reason, until, Some((last, failures))),
             State::Waiting { reason, until } => (reason, until, None),
-            _ => return Err(format!("{reason:?} is waited for, but it is {state}")),
+            _ => return Err(format!("by the rules a request waits because of {reason:?}, but the state is: {state}")),
         };
-        same("state", &(reason, self.history.failures()), &(why, failed))?;
-        let (earliest, latest) = self.wait_for(reason);
+        check_equal("state", &(reason, self.history.failures()), &(why, failed))?;
+        let (earliest, latest) = self.next_submission(reason);
         let until = Millis::from(until.as_millis());
         if (earliest..=latest).contains(&until) {
             return Ok(());
         }
-        Err(format!("it waits until {until}, not until {earliest} to {latest}"))
+        Err(format!("the wait ends at {until}, by the rules between {earliest} and {latest}"))
     }
 
     /// Compares the pending record with the rules. Its times are by the wall clock of this moment.
     fn compare_pending(&self, pending: &Pending, now: Now) -> Verdict {
         let wall = |at: Millis| unix(now.unix) + at - instant(now);
-        same("key", &self.key(self.history.last_asked()), &pending.key)?;
-        same("submitted", &(wall(self.history.spaced(self.spacing())) - self.spacing()), &unix(pending.submitted))?;
-        same("budget whole", &wall(self.left(self.policy.budget.size())), &unix(pending.budget_whole))?;
+        check_equal("key", &self.key(self.history.last_requested()), &pending.key)?;
+        check_equal(
+            "submitted",
+            &(wall(self.history.spaced_at(self.spacing())) - self.spacing()),
+            &unix(pending.submitted),
+        )?;
+        check_equal("budget whole", &wall(self.affordable_at(self.policy.budget.size())), &unix(pending.budget_whole))?;
         let refused = self.history.failures().filter(|(failure, _)| failure.is_refusal());
-        same("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
-        let (earliest, latest) = self.history.retry();
+        check_equal("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
+        let (earliest, latest) = self.history.backoff_ends();
         match pending.refusal.map(|refusal| unix(refusal.retry_at)) {
             Some(at) if at < wall(earliest) || at > wall(latest) => {
                 Err(format!("told to retry at {at}, not from {} to {}", wall(earliest), wall(latest)))
@@ -237,6 +253,6 @@ fn millis(span: Duration) -> Millis {
     span.as_millis().try_into().unwrap_or(Millis::MAX)
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, rule: &T, machine: &T) -> Verdict {
-    if rule == machine { Ok(()) } else { Err(format!("{what}: by the rules {rule:?}, but it is {machine:?}")) }
+fn check_equal<T: PartialEq + std::fmt::Debug>(what: &str, rule: &T, machine: &T) -> Verdict {
+    if rule == machine { Ok(()) } else { Err(format!("{what}: {rule:?} by the rules, {machine:?} by the machine")) }
 }

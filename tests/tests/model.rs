@@ -1,7 +1,7 @@
 //! The machine and the model of its rules agree at every step of random hostile lives.
 
 use perennial::{Backoff, Window};
-use perennial_tests::model::the_rules_are_kept;
+use perennial_tests::model::check_rules;
 use perennial_tests::script::{Deed, Script, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -16,7 +16,7 @@ fn agree(change: fn(&mut Script)) {
         if trace.wild {
             return Ok(());
         }
-        the_rules_are_kept(&trace).map_err(|broken| TestCaseError::fail(format!("{broken}\n{trace}")))
+        check_rules(&trace).map_err(|broken| TestCaseError::fail(format!("{broken}\n{trace}")))
     });
     if let Err(broken) = outcome {
         panic!("{broken}");

@@ -13,17 +13,17 @@ pub(super) type Millis = i128;
 pub(super) type Between = (Millis, Millis);
 
 /// No wait: the interval before any time.
-pub(super) const ALWAYS: Between = (0, 0);
+pub(super) const NO_WAIT: Between = (0, 0);
 
 #[derive(Clone, Debug)]
 pub(super) enum Fact {
-    Wanted(Option<Arc<Template>>),
+    Template(Option<Arc<Template>>),
     Signer(SignerStatus),
-    Held(Arc<Certificate>),
+    Served(Arc<Certificate>),
     /// This certificate waits for its notBefore; `None`: no certificate waits any more.
-    Waits(Option<Arc<Certificate>>),
+    Waiting(Option<Arc<Certificate>>),
     RefusedByServer,
-    AskedFor,
+    RotateNow,
     /// An earlier run requested this template.
     Resumed {
         template: Arc<Template>,
@@ -39,25 +39,25 @@ pub(super) enum Fact {
         template: Arc<Template>,
     },
     /// The request in flight has ended.
-    Closed,
+    Ended,
     /// The pending key may not be used again.
     KeySpent,
     /// An attempt failed, or this many did in a row in an earlier run.
     Failed(Failure, u32),
     /// The backoff ends at a time in this interval.
-    Retry(Between),
+    BackoffEnds(Between),
     /// Earlier failures no longer count.
-    Forgiven,
+    FailuresForgotten,
     /// A write with this id is owed: of the served certificate (true) or of the waiting one.
-    Unwritten(u64, bool),
-    WriteAgain(Between),
-    WriteSent,
+    OwesWrite(u64, bool),
+    WriteDue(Between),
+    WriteOrdered,
     WriteFailed,
-    Durable,
+    Written,
     /// A reading of the API server's clock, as its time at the origin of the monotonic clock.
     ServerDated(Millis),
     /// The machine settled: why a certificate was due then.
-    Looked(Option<Reason>),
+    Settled(Option<Reason>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,8 +73,8 @@ impl History {
         self.0.iter().rev().find_map(|(now, fact)| answer(now.instant.as_millis().into(), fact))
     }
 
-    pub(super) fn wanted(&self) -> Option<&Arc<Template>> {
-        self.last(|_, fact| if let Fact::Wanted(template) = fact { Some(template.as_ref()) } else { None })?
+    pub(super) fn template(&self) -> Option<&Arc<Template>> {
+        self.last(|_, fact| if let Fact::Template(template) = fact { Some(template.as_ref()) } else { None })?
     }
 
     pub(super) fn signer(&self) -> SignerStatus {
@@ -82,55 +82,55 @@ impl History {
         self.last(answer).unwrap_or(SignerStatus::Absent)
     }
 
-    pub(super) fn held(&self) -> Option<&Arc<Certificate>> {
-        self.last(|_, fact| if let Fact::Held(certificate) = fact { Some(certificate) } else { None })
+    pub(super) fn served(&self) -> Option<&Arc<Certificate>> {
+        self.last(|_, fact| if let Fact::Served(certificate) = fact { Some(certificate) } else { None })
     }
 
     /// The waiting certificate.
-    pub(super) fn waits(&self) -> Option<&Arc<Certificate>> {
+    pub(super) fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.last(|_, fact| match fact {
-            Fact::Waits(certificate) => Some(certificate.as_ref()),
-            Fact::Held(_) => Some(None),
+            Fact::Waiting(certificate) => Some(certificate.as_ref()),
+            Fact::Served(_) => Some(None),
             _ => None,
         })?
     }
 
     /// The certificate whose age decides whether a successor is due.
-    pub(super) fn relied_on(&self) -> Option<&Arc<Certificate>> {
-        self.waits().or_else(|| self.held())
+    pub(super) fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
+        self.waiting().or_else(|| self.served())
     }
 
     /// Whether a server refused the served certificate.
     pub(super) fn refused(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::RefusedByServer => Some(true),
-            Fact::Held(_) => Some(false),
+            Fact::Served(_) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)
     }
 
     /// Whether a rotation was requested and no certificate has been taken since.
-    pub(super) fn asked_for(&self) -> bool {
+    pub(super) fn rotate_now(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
-            Fact::AskedFor => Some(true),
-            Fact::Held(_) | Fact::Waits(Some(_)) => Some(false),
+            Fact::RotateNow => Some(true),
+            Fact::Served(_) | Fact::Waiting(Some(_)) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)
     }
 
     /// The request in flight, and when it was submitted.
-    pub(super) fn out(&self) -> Option<(u64, Millis)> {
+    pub(super) fn in_flight(&self) -> Option<(u64, Millis)> {
         self.last(|at, fact| match fact {
             Fact::Submitted { id, .. } => Some(Some((*id, at))),
-            Fact::Closed => Some(None),
+            Fact::Ended => Some(None),
             _ => None,
         })?
     }
 
     /// The template of the last request.
-    pub(super) fn last_asked(&self) -> Option<&Arc<Template>> {
+    pub(super) fn last_requested(&self) -> Option<&Arc<Template>> {
         self.last(|_, fact| match fact {
             Fact::Submitted { template, .. } | Fact::Resumed { template, .. } => Some(template),
             _ => None,
@@ -138,7 +138,7 @@ impl History {
     }
 
     /// Whether the pending key may be used again.
-    pub(super) fn key_is_open(&self) -> bool {
+    pub(super) fn key_is_reusable(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Submitted { .. } => Some(true),
             Fact::Resumed { key, .. } => Some(*key == Key::Pending),
@@ -149,7 +149,7 @@ impl History {
     }
 
     /// When spacing allows the next submission.
-    pub(super) fn spaced(&self, spacing: Millis) -> Millis {
+    pub(super) fn spaced_at(&self, spacing: Millis) -> Millis {
         let answer = |at, fact: &Fact| match fact {
             Fact::Submitted { .. } => Some(at + spacing),
             Fact::Paced { spaced, .. } => Some(*spaced),
@@ -172,31 +172,31 @@ impl History {
 
     /// The last failure that still counts, and the number of failures of its kind in a row.
     pub(super) fn failures(&self) -> Option<(Failure, u32)> {
-        let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Forgiven));
+        let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::FailuresForgotten));
         let mut failed = counting.filter_map(|(_, f)| if let Fact::Failed(f, n) = f { Some((*f, *n)) } else { None });
         let (last, n) = failed.next()?;
         let alike = failed.take_while(|(failure, _)| failure.is_refusal() == last.is_refusal());
         Some((last, n + alike.map(|(_, n)| n).sum::<u32>()))
     }
 
-    pub(super) fn retry(&self) -> Between {
+    pub(super) fn backoff_ends(&self) -> Between {
         let answer = |_, fact: &Fact| match fact {
-            Fact::Retry(between) => Some(*between),
-            Fact::Forgiven => Some(ALWAYS),
+            Fact::BackoffEnds(between) => Some(*between),
+            Fact::FailuresForgotten => Some(NO_WAIT),
             _ => None,
         };
-        self.last(answer).unwrap_or(ALWAYS)
+        self.last(answer).unwrap_or(NO_WAIT)
     }
 
     /// The write that is owed: its id, whether it is of the served certificate, and when it is repeated.
     pub(super) fn unwritten(&self) -> Option<(u64, bool, Between)> {
         let again = self.last(|_, fact| match fact {
-            Fact::WriteAgain(between) => Some(*between),
+            Fact::WriteDue(between) => Some(*between),
             _ => None,
         });
         let of = self.last(|_, fact| match fact {
-            Fact::Unwritten(id, held) => Some(Some((*id, *held))),
-            Fact::Durable => Some(None),
+            Fact::OwesWrite(id, held) => Some(Some((*id, *held))),
+            Fact::Written => Some(None),
             _ => None,
         })?;
         let (id, held) = of?;
@@ -204,17 +204,17 @@ impl History {
     }
 
     /// Whether a write is under way.
-    pub(super) fn is_writing(&self) -> bool {
+    pub(super) fn write_is_in_flight(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
-            Fact::WriteSent => Some(true),
-            Fact::WriteFailed | Fact::Durable | Fact::Unwritten(..) => Some(false),
+            Fact::WriteOrdered => Some(true),
+            Fact::WriteFailed | Fact::Written | Fact::OwesWrite(..) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)
     }
 
     pub(super) fn failed_writes(&self) -> u32 {
-        let since = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::Unwritten(..)));
+        let since = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::OwesWrite(..)));
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
@@ -234,15 +234,15 @@ impl History {
     }
 
     /// Why a certificate was due when the machine settled last.
-    pub(super) fn last_look(&self) -> Option<Reason> {
-        self.last(|_, fact| if let Fact::Looked(reason) = fact { Some(*reason) } else { None })?
+    pub(super) fn last_reason(&self) -> Option<Reason> {
+        self.last(|_, fact| if let Fact::Settled(reason) = fact { Some(*reason) } else { None })?
     }
 
     /// Whether the rotation point of the current certificate had passed when the machine settled last.
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
-            Fact::Looked(reason) => Some(*reason == Some(Reason::RotationPoint)),
-            Fact::Held(_) | Fact::Waits(Some(_)) => Some(false),
+            Fact::Settled(reason) => Some(*reason == Some(Reason::RotationPoint)),
+            Fact::Served(_) | Fact::Waiting(Some(_)) => Some(false),
             _ => None,
         };
         self.last(answer).unwrap_or(false)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::{Certificate, Event, Failure, Now, Pending, Policy, SignerStatus, rotation_point};
 
-use super::history::{ALWAYS, Fact, Millis};
+use super::history::{Fact, Millis, NO_WAIT};
 use super::{Model, instant, is_expired, millis, unix, wait};
 
 impl Model {
@@ -21,9 +21,9 @@ impl Model {
         if let Some(refusal) = pending.refusal {
             let at = later(unix(refusal.retry_at), 2 * millis(self.policy.refused.cap()));
             self.history.push(now, Fact::Failed(refusal.failure, refusal.failures));
-            self.history.push(now, Fact::Retry((at, at)));
+            self.history.push(now, Fact::BackoffEnds((at, at)));
         }
-        self.forgive_what_was_not_asked(now);
+        self.forget_refusal_of_other_template(now);
     }
 
     /// Adds the facts of an event. False if the event must be ignored.
@@ -31,23 +31,23 @@ impl Model {
         let history = &mut self.history;
         match event {
             Event::Tick => {}
-            Event::TemplateChanged(template) if history.wanted() == template.as_ref() => return false,
+            Event::TemplateChanged(template) if history.template() == template.as_ref() => return false,
             Event::TemplateChanged(template) => {
-                history.push(now, Fact::Wanted(template.clone()));
-                self.forgive_what_was_not_asked(now);
+                history.push(now, Fact::Template(template.clone()));
+                self.forget_refusal_of_other_template(now);
             }
             Event::SignerChanged(status) if history.signer() == *status => return false,
             Event::SignerChanged(status) => {
                 let is_another = (history.signer() == SignerStatus::Absent) != (*status == SignerStatus::Absent);
                 history.push(now, Fact::Signer(*status));
                 if is_another {
-                    history.push(now, Fact::Forgiven);
+                    history.push(now, Fact::FailuresForgotten);
                 }
             }
             Event::PolicyChanged(policy) if self.policy == *policy => return false,
             Event::PolicyChanged(policy) => self.policy_changed(policy, now),
             Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }
-                if history.out().is_none_or(|(out, _)| out != id.get()) =>
+                if history.in_flight().is_none_or(|(out, _)| out != id.get()) =>
             {
                 return false;
             }
@@ -59,18 +59,18 @@ impl Model {
                 return false;
             }
             Event::CertWritten { .. } => self.durable(now),
-            Event::WriteFailed { .. } if !history.is_writing() => return false,
+            Event::WriteFailed { .. } if !history.write_is_in_flight() => return false,
             Event::WriteFailed { .. } => self.write_failed(now),
             Event::CertReplaced(found) => return self.replaced(found.as_ref(), now),
             Event::CertRefused { fingerprint }
-                if history.refused() || history.held().is_none_or(|held| held.fingerprint != *fingerprint) =>
+                if history.refused() || history.served().is_none_or(|held| held.fingerprint != *fingerprint) =>
             {
                 return false;
             }
             Event::CertRefused { .. } => history.push(now, Fact::RefusedByServer),
             Event::RotateNow => {
-                history.push(now, Fact::AskedFor);
-                history.push(now, Fact::Retry(ALWAYS));
+                history.push(now, Fact::RotateNow);
+                history.push(now, Fact::BackoffEnds(NO_WAIT));
             }
             Event::ServerDated { unix: shows } => {
                 let before = history.server_clock();
@@ -88,9 +88,9 @@ impl Model {
     /// new policy, counted from now.
     fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
         let at = instant(now);
-        let (spaced, old_spacing) = (self.history.spaced(self.spacing()), self.spacing());
+        let (spaced, old_spacing) = (self.history.spaced_at(self.spacing()), self.spacing());
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
-        let missing = (self.left(self.policy.budget.size()) - at).max(0);
+        let missing = (self.affordable_at(self.policy.budget.size()) - at).max(0);
         // A retry may use the key again only if both policies allow it.
         if policy.new_key_per_attempt || self.policy.new_key_per_attempt {
             self.history.push(now, Fact::KeySpent);
@@ -103,23 +103,23 @@ impl Model {
         self.history.push(now, Fact::Paced { spaced, whole: at + new_size * new_refill - level });
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
         let backoff = if refused { policy.refused } else { policy.transient };
-        let latest = self.left(1).max(at) + millis(backoff.longest()) + millis(policy.refused.cap());
-        let (earliest, longest) = self.history.retry();
-        self.history.push(now, Fact::Retry((earliest.min(latest), longest.min(latest))));
+        let latest = self.affordable_at(1).max(at) + millis(backoff.longest()) + millis(policy.refused.cap());
+        let (earliest, longest) = self.history.backoff_ends();
+        self.history.push(now, Fact::BackoffEnds((earliest.min(latest), longest.min(latest))));
         if let Some((.., (earliest, longest))) = self.history.unwritten() {
             let latest = at + millis(policy.write.cap()).max(millis(policy.write.longest())).max(1);
-            self.history.push(now, Fact::WriteAgain((earliest.min(latest), longest.min(latest))));
+            self.history.push(now, Fact::WriteDue((earliest.min(latest), longest.min(latest))));
         }
     }
 
-    /// Takes an issued certificate if it is no loss, or lets it wait for its notBefore, and counts a failure if it is
-    /// not as requested.
+    /// Takes an issued certificate if it is no worse than the served one, or lets it wait for its notBefore, and counts
+    /// a failure if the certificate is not as requested.
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
-        let asked = self.history.last_asked();
-        let fits = asked.is_none_or(|asked| asked.satisfied_by(issued));
-        let another = asked.is_some_and(|asked| asked.common_name() != issued.common_name);
+        let requested = self.history.last_requested();
+        let fits = requested.is_none_or(|requested| requested.satisfied_by(issued));
+        let another = requested.is_some_and(|requested| requested.common_name() != issued.common_name);
         let (earlier, later) = self.both_clocks(now);
-        let latest = match self.history.held().filter(|held| !is_expired(held, unix(now.unix))) {
+        let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
             Some(held) => unix(held.validity.not_after()),
             None => later + 86_400_000,
         };
@@ -131,78 +131,78 @@ impl Model {
             () => None,
         };
         if wrong != Some(Failure::BadCertificate) {
-            if self.has_to_wait(issued, now) {
-                self.history.push(now, Fact::Waits(Some(issued.clone())));
+            if self.must_wait(issued, now) {
+                self.history.push(now, Fact::Waiting(Some(issued.clone())));
                 if !self.history.unwritten().is_some_and(|(_, held, _)| held) {
-                    self.must_write(id, false, now);
+                    self.owe_write(id, false, now);
                 }
-            } else if self.is_no_loss(issued, now) && !self.is_early_beside_a_valid_one(issued, now) {
-                self.history.push(now, Fact::Held(issued.clone()));
-                self.must_write(id, true, now);
+            } else if self.is_no_worse(issued, now) && !self.is_early_while_another_is_valid(issued, now) {
+                self.history.push(now, Fact::Served(issued.clone()));
+                self.owe_write(id, true, now);
             }
         }
         match wrong {
             Some(failure) => self.failed(failure, None, now),
             None => {
-                self.history.push(now, Fact::Forgiven);
-                self.history.push(now, Fact::Closed);
+                self.history.push(now, Fact::FailuresForgotten);
+                self.history.push(now, Fact::Ended);
             }
         }
         self.history.push(now, Fact::KeySpent);
     }
 
     /// The served certificate, if it is valid by either clock.
-    fn valid(&self, now: Now) -> Option<&Arc<Certificate>> {
-        self.history.held().filter(|held| !is_expired(held, self.both_clocks(now).0))
+    fn valid_certificate(&self, now: Now) -> Option<&Arc<Certificate>> {
+        self.history.served().filter(|held| !is_expired(held, self.both_clocks(now).0))
     }
 
     /// Whether `new` is not valid yet while a valid certificate is served, which it must not displace.
-    fn is_early_beside_a_valid_one(&self, new: &Certificate, now: Now) -> bool {
-        unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid(now).is_some()
+    fn is_early_while_another_is_valid(&self, new: &Certificate, now: Now) -> bool {
+        unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid_certificate(now).is_some()
     }
 
     /// Whether `new` must wait: only a flawless certificate may.
-    fn has_to_wait(&self, new: &Certificate, now: Now) -> bool {
-        self.is_early_beside_a_valid_one(new, now)
+    fn must_wait(&self, new: &Certificate, now: Now) -> bool {
+        self.is_early_while_another_is_valid(new, now)
             && !is_expired(new, self.both_clocks(now).0)
             && self.rank(new, now) == 4
     }
 
     /// Serves the waiting certificate from its notBefore on, or earlier if no other one is valid and accepted. Drops it
-    /// once it would be a loss.
+    /// once it is worse than the served one.
     pub(super) fn take_turn(&mut self, now: Now) {
-        let needed = self.history.refused() || self.is_without(now);
-        let Some(waits) = self.history.waits().cloned() else { return };
-        if !self.is_no_loss(&waits, now) {
-            self.history.push(now, Fact::Waits(None));
+        let needed = self.history.refused() || self.has_no_valid_certificate(now);
+        let Some(waits) = self.history.waiting().cloned() else { return };
+        if !self.is_no_worse(&waits, now) {
+            self.history.push(now, Fact::Waiting(None));
             if self.history.unwritten().is_some_and(|(_, held, _)| !held) {
-                self.history.push(now, Fact::Durable);
+                self.history.push(now, Fact::Written);
             }
         } else if needed || unix(waits.validity.not_before()) <= self.both_clocks(now).1 {
-            let asked_since = self.history.asked_for();
-            self.history.push(now, Fact::Held(waits));
-            if asked_since {
-                self.history.push(now, Fact::AskedFor);
+            let was_requested = self.history.rotate_now();
+            self.history.push(now, Fact::Served(waits));
+            if was_requested {
+                self.history.push(now, Fact::RotateNow);
             }
             let id = self.next_id();
-            self.must_write(id, true, now);
+            self.owe_write(id, true, now);
         }
     }
 
-    /// Ends the write that is owed. After that of the served certificate, the waiting one is written once more.
+    /// Ends the write that is owed. After a write of the served certificate, the waiting one is written once more.
     fn durable(&mut self, now: Now) {
         let of_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
-        self.history.push(now, Fact::Durable);
-        if of_held && self.history.waits().is_some() {
+        self.history.push(now, Fact::Written);
+        if of_held && self.history.waiting().is_some() {
             let id = self.next_id();
-            self.must_write(id, false, now);
+            self.owe_write(id, false, now);
         }
     }
 
     /// Records a failed attempt. The backoff counts from when the budget has a token.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
-        let began = self.history.out().map_or_else(|| instant(now), |(_, since)| since);
-        self.history.push(now, Fact::Closed);
+        let began = self.history.in_flight().map_or_else(|| instant(now), |(_, since)| since);
+        self.history.push(now, Fact::Ended);
         self.history.push(now, Fact::Failed(failure, 1));
         // A request with the same key would get the same answer.
         if failure.is_refusal() || failure == Failure::Outdated {
@@ -211,63 +211,64 @@ impl Model {
         let backoff = if failure.is_refusal() { self.policy.refused } else { self.policy.transient };
         let in_a_row = self.history.failures().map_or(1, |(_, n)| n);
         let longest = millis(self.policy.refused.cap());
-        let most = if self.is_without(now) { longest.min(millis(self.policy.transient.cap())) } else { longest };
-        let asked_for = millis(retry_after.unwrap_or_default()).min(most);
-        let from = self.left(1).max(instant(now));
-        let at = |wait: Millis| from + wait + asked_for;
+        let most =
+            if self.has_no_valid_certificate(now) { longest.min(millis(self.policy.transient.cap())) } else { longest };
+        let honoured = millis(retry_after.unwrap_or_default()).min(most);
+        let from = self.affordable_at(1).max(instant(now));
+        let at = |wait: Millis| from + wait + honoured;
         let (shortest, longest) = wait(&backoff, in_a_row, instant(now) - began);
-        self.history.push(now, Fact::Retry((at(shortest), at(longest))));
-        self.forgive_what_was_not_asked(now);
+        self.history.push(now, Fact::BackoffEnds((at(shortest), at(longest))));
+        self.forget_refusal_of_other_template(now);
     }
 
     /// Whether no valid certificate is served, by the local clock alone: the server's clock lengthens no wait.
-    fn is_without(&self, now: Now) -> bool {
-        self.history.held().is_none_or(|held| is_expired(held, unix(now.unix)))
+    fn has_no_valid_certificate(&self, now: Now) -> bool {
+        self.history.served().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
     /// Shortens a wait to half of the time until expiry. Without a valid certificate, shortens it to the longest
     /// transient backoff plus its cap, except after a refusal.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
-        let latest = match self.history.held().filter(|held| !is_expired(held, unix(now.unix))) {
+        let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
             Some(held) => instant(now) + (unix(held.validity.not_after()) - unix(now.unix)) / 2,
             None if refused => return,
             None => {
                 let transient = self.policy.transient;
-                self.left(1).max(instant(now)) + millis(transient.cap()) + millis(transient.longest())
+                self.affordable_at(1).max(instant(now)) + millis(transient.cap()) + millis(transient.longest())
             }
         };
-        let (earliest, longest) = self.history.retry();
-        self.history.push(now, Fact::Retry((earliest.min(latest), longest.min(latest))));
+        let (earliest, longest) = self.history.backoff_ends();
+        self.history.push(now, Fact::BackoffEnds((earliest.min(latest), longest.min(latest))));
     }
 
     /// Forgives a refusal of another template than the one wanted now.
-    fn forgive_what_was_not_asked(&mut self, now: Now) {
-        let wanted = self.history.wanted();
+    fn forget_refusal_of_other_template(&mut self, now: Now) {
+        let wanted = self.history.template();
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
-        if refused && wanted.is_some() && wanted != self.history.last_asked() {
-            self.history.push(now, Fact::Forgiven);
+        if refused && wanted.is_some() && wanted != self.history.last_requested() {
+            self.history.push(now, Fact::FailuresForgotten);
         }
     }
 
-    fn must_write(&mut self, id: u64, held: bool, now: Now) {
-        self.history.push(now, Fact::Unwritten(id, held));
-        self.history.push(now, Fact::WriteAgain((instant(now), instant(now))));
+    fn owe_write(&mut self, id: u64, held: bool, now: Now) {
+        self.history.push(now, Fact::OwesWrite(id, held));
+        self.history.push(now, Fact::WriteDue((instant(now), instant(now))));
     }
 
     fn write_failed(&mut self, now: Now) {
         self.history.push(now, Fact::WriteFailed);
         let (shortest, longest) = wait(&self.policy.write, self.history.failed_writes(), 0);
         let at = |wait: Millis| instant(now) + wait.max(1);
-        self.history.push(now, Fact::WriteAgain((at(shortest), at(longest))));
+        self.history.push(now, Fact::WriteDue((at(shortest), at(longest))));
     }
 
-    /// Another program changed the store. Takes the certificate found if it is no loss, lets it wait if it is not valid
-    /// yet, or else writes ours again. False if the event must be ignored.
+    /// Another program changed the store. Takes the certificate found if it is no worse than the served one, lets it
+    /// wait if it is not valid yet, or writes the served one again. False if the event must be ignored.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
-        if found.is_some() && found.map(fingerprint) == self.history.held().map(fingerprint) {
+        if found.is_some() && found.map(fingerprint) == self.history.served().map(fingerprint) {
             if writes_held {
                 self.durable(now);
             }
@@ -275,25 +276,25 @@ impl Model {
         }
         let mut news = false;
         match found {
-            Some(found) if self.history.waits() == Some(found) => {}
-            Some(found) if self.has_to_wait(found, now) => {
+            Some(found) if self.history.waiting() == Some(found) => {}
+            Some(found) if self.must_wait(found, now) => {
                 news = true;
-                self.history.push(now, Fact::Waits(Some(found.clone())));
+                self.history.push(now, Fact::Waiting(Some(found.clone())));
             }
-            Some(found) if !self.is_early_beside_a_valid_one(found, now) && self.is_no_loss(found, now) => {
-                self.history.push(now, Fact::Held(found.clone()));
-                self.history.push(now, Fact::Durable);
+            Some(found) if !self.is_early_while_another_is_valid(found, now) && self.is_no_worse(found, now) => {
+                self.history.push(now, Fact::Served(found.clone()));
+                self.history.push(now, Fact::Written);
                 if self.due(now).is_none() {
-                    self.history.push(now, Fact::Forgiven);
+                    self.history.push(now, Fact::FailuresForgotten);
                 }
                 return true;
             }
             _ => {}
         }
-        let ours = self.valid(now).is_some_and(|held| !held.provisional);
+        let ours = self.valid_certificate(now).is_some_and(|held| !held.provisional);
         if self.history.signer() != SignerStatus::Absent && !writes_held && ours {
             let id = self.next_id();
-            self.must_write(id, true, now);
+            self.owe_write(id, true, now);
             news = true;
         }
         news
@@ -301,7 +302,7 @@ impl Model {
 
     /// The quality of a certificate that has not expired, from 0 (a bootstrap credential) to 4 (flawless).
     fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
-        let satisfying = self.history.wanted().is_none_or(|wanted| wanted.satisfied_by(certificate));
+        let satisfying = self.history.template().is_none_or(|wanted| wanted.satisfied_by(certificate));
         match () {
             () if certificate.provisional => 0,
             () if self.is_foreign(certificate) => 1,
@@ -312,21 +313,23 @@ impl Model {
     }
 
     fn is_foreign(&self, certificate: &Certificate) -> bool {
-        let another = self.history.wanted().is_some_and(|wanted| wanted.common_name() != certificate.common_name);
+        let another = self.history.template().is_some_and(|wanted| wanted.common_name() != certificate.common_name);
         another && !certificate.provisional
     }
 
-    /// Whether `new` may take the place of the served certificate: if it is flawless, if it is ours and the served one
-    /// is not, or if it is as good and expires no earlier. A refused certificate counts as due at best. A certificate
-    /// with another common name never may.
-    fn is_no_loss(&self, new: &Certificate, now: Now) -> bool {
+    /// Whether `new` may take the place of the served certificate: if it is flawless, if it has the template's common
+    /// name and the served one has not or is a bootstrap credential, or if it is as good and expires no earlier. A
+    /// refused certificate counts as due at best. A certificate with another common name never may.
+    fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {
             let worth = self.rank(held, now).min(if self.history.refused() { 3 } else { 4 });
             let as_good = rank >= worth && new.validity.not_after() >= held.validity.not_after();
             !(rank == 4 || (rank > 1 && worth < 2) || as_good)
         };
-        !is_expired(new, self.both_clocks(now).0) && !self.is_foreign(new) && !self.valid(now).is_some_and(lost)
+        !is_expired(new, self.both_clocks(now).0)
+            && !self.is_foreign(new)
+            && !self.valid_certificate(now).is_some_and(lost)
     }
 
     pub(super) fn is_past_rotation_point(&self, certificate: &Certificate, now: Now) -> bool {
