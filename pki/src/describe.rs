@@ -28,7 +28,6 @@ pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
         Error::FailedToGetCurrentTime => "the clock shows a time before 1970; set it",
         Error::FailedToGetRandomBytes => "the system gave no random bytes",
         Error::InconsistentKeys(_) => "certificate and private key do not belong together",
-        Error::InvalidCertRevocationList(_) => "a certificate revocation list is unusable",
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } | Error::PeerMisbehaved(_) => {
             "the other side broke the rules of TLS"
         }
@@ -44,7 +43,6 @@ pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
     fixed.to_owned()
 }
 
-#[allow(deprecated, reason = "rustls may still return what it deprecates")]
 fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> String {
     let leaf = Named(presented.first());
     match error {
@@ -65,32 +63,19 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
             moment(*not_before),
             moment(*time)
         ),
-        CertificateError::Revoked => format!("{leaf} is revoked"),
-        CertificateError::UnknownRevocationStatus
-        | CertificateError::ExpiredRevocationList
-        | CertificateError::ExpiredRevocationListContext { .. } => {
-            format!("whether {leaf} is revoked cannot be told")
-        }
-        CertificateError::UnhandledCriticalExtension => {
-            format!(
-                "{leaf} has a critical extension that perennial does not know; have the certificate issued without it"
-            )
-        }
         CertificateError::UnknownIssuer => "it is signed by a CA that is not among the configured ones".to_owned(),
         CertificateError::BadSignature => {
             "the signature does not verify with the key of the issuer: another CA of the \
                                            same name signed it, or the certificate was altered"
                 .to_owned()
         }
-        CertificateError::UnsupportedSignatureAlgorithm => unsupported(None, None, presented),
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
-            unsupported(Some(signature_algorithm_id), None, presented)
+            unsupported(signature_algorithm_id, None, presented)
         }
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
             signature_algorithm_id,
             public_key_algorithm_id,
-        } => unsupported(Some(signature_algorithm_id), Some(public_key_algorithm_id), presented),
-        CertificateError::NotValidForName => format!("{leaf} is for another name"),
+        } => unsupported(signature_algorithm_id, Some(public_key_algorithm_id), presented),
         CertificateError::NotValidForNameContext { expected, presented: named } => {
             not_for_name(&leaf, &expected.to_str(), named)
         }
@@ -103,6 +88,7 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
         CertificateError::Other(OtherError(error)) if let Some(error) = error.downcast_ref() => {
             webpki(error, presented)
         }
+        // Such as revocation: no revocation lists are given to the verifiers.
         _ => format!("{leaf} was refused for a reason the TLS library does not name"),
     }
 }
@@ -162,12 +148,11 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
 }
 
 /// Names the certificate with an unsupported signature algorithm, the algorithm, and a supported one.
-fn unsupported(signature: Option<&[u8]>, key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
+fn unsupported(signature: &[u8], key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
-        x509::parse(der).is_ok_and(|it| signature.and_then(oid) == Some(it.signature_algorithm.algorithm))
+        x509::parse(der).is_ok_and(|it| oid(signature) == Some(it.signature_algorithm.algorithm))
     };
-    let (which, how) =
-        (Named(presented.iter().find(signed_with)), signature.map_or_else(|| "an algorithm".to_owned(), algorithm));
+    let (which, how) = (Named(presented.iter().find(signed_with)), algorithm(signature));
     let by = key.map_or_else(String::new, |key| format!(" by a key of the kind {}", algorithm(key)));
     format!(
         "{which} is signed with {how}{by}, which {LIBRARY} does not support; use a CA whose key is ECDSA P-256 or P-384, \
