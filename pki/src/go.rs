@@ -4,7 +4,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::key::has_compressed_point;
 use crate::pem::{self, Block};
-use crate::{Chain, ChainError, CredentialError, KeyError, KeyPair, der, strict};
+use crate::{Chain, CredentialError, KeyError, KeyPair, der, strict};
 
 /// The result of Go's `tls.LoadX509KeyPair` for a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,7 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
     let leaf = der.first().ok_or_else(|| refuses("Go finds no CERTIFICATE block"))?;
     strict::go(leaf).map_err(|why| refuses(format!("Go cannot read the certificate: {why}")))?;
     // Go's `X509KeyPair` parses the leaf only: certificates behind it do not change the verdict.
-    let chain = match Chain::from_der(vec![leaf.clone()]) {
-        Ok(chain) => chain,
-        Err(error) => return Err(unknown(None, chain_error(&error))),
-    };
+    let chain = Chain::from_der(vec![leaf.clone()]).map_err(|error| unknown(None, error.to_string()))?;
     if has_compressed_point(chain.public_key_der()) {
         return Err(refuses("Go cannot read the certificate: its public key is a compressed point"));
     }
@@ -83,13 +80,6 @@ fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
 
 fn mismatch(chain: &Chain) -> GoVerdict {
     refuses(CredentialError::KeyMismatch { serial: chain.serial().to_owned() }.to_string())
-}
-
-fn chain_error(error: &ChainError) -> String {
-    match error {
-        ChainError::Certificate { reason, .. } => format!("the certificate cannot be read: {reason}"),
-        other => other.to_string(),
-    }
 }
 
 fn refuses(why: impl Into<String>) -> GoVerdict {
