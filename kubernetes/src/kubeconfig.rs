@@ -55,7 +55,6 @@ pub type ReadFile<'a> = dyn FnMut(&Path) -> io::Result<Vec<u8>> + 'a;
 pub struct Kubeconfig {
     path: PathBuf,
     root: Node,
-    current_context: Option<String>,
     contexts: Vec<String>,
     warnings: Vec<String>,
 }
@@ -109,29 +108,20 @@ impl Kubeconfig {
         entries(&document, "clusters")?;
         entries(&document, "users")?;
         let contexts = entries(&document, "contexts")?.into_iter().map(|(name, _)| name.to_owned()).collect();
-        let current_context = document.text_of("current-context")?.map(str::to_owned);
+        // `select` reads this again; a value of another type is an error of the file.
+        document.text_of("current-context")?;
         let mut warnings = Vec::new();
         if let Some(at) = more {
             warnings.push(format!("{at}: a second YAML document follows; only the first one counts, as for kubectl"));
         }
         warnings.extend(document.repetitions());
         warnings.extend(misspellings(&document)?);
-        Ok(Self { path: path.to_owned(), root, current_context, contexts, warnings })
+        Ok(Self { path: path.to_owned(), root, contexts, warnings })
     }
 
     /// Warnings about the file, such as a repeated key or one that looks misspelt. Each is one line without secrets.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// The path of the file, as given to [`parse`](Self::parse).
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The name of the context that [`select`](Self::select) takes by default.
-    pub fn current_context(&self) -> Option<&str> {
-        self.current_context.as_deref()
     }
 
     /// The names of all contexts, in the order of the file.

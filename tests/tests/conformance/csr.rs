@@ -65,7 +65,7 @@ pub(crate) const ROWS: &[Row] = &[
         || {
             let config = kubeconfig("certificate-authority-data: VGVzdA==");
             let selected = config.select(None).unwrap();
-            assert_eq!(config.current_context(), Some("context-b"));
+            assert_eq!(selected.context(), "context-b");
             selected.cluster(&mut read).unwrap_err();
             let identity = selected.identity(&mut read).unwrap();
             assert!(matches!(&identity, Identity::Token(token) if token.reveal() == "mytoken-b"));
