@@ -83,11 +83,9 @@ impl Scene<'_> {
             _ => Failure::Unreachable,
         };
         SignError {
-            failure,
             retry_after: said.retry_after.or(response.retry_after),
-            message: format!("{}: the server answered {}{advice}", self, said.text),
             credential_refused: response.status == 401 && !matches!(self.identity, Identity::Anonymous),
-            health: None,
+            ..self.judged(failure, format_args!("the server answered {}{advice}", said.text))
         }
     }
 
@@ -116,15 +114,12 @@ impl Scene<'_> {
             | ExchangeError::Unusable(_) => (Failure::Unreachable, String::new()),
         };
         SignError {
-            failure,
-            retry_after: None,
-            message: format!("{self}: {error}{advice}"),
             credential_refused: failure == Failure::Unauthorized && with_certificate,
-            health: None,
+            ..self.judged(failure, format_args!("{error}{advice}"))
         }
     }
 
-    /// The error for a request object that ended without a usable certificate.
+    /// The error for a submission that ended without a usable certificate.
     pub(crate) fn judged(self, failure: Failure, what: impl fmt::Display) -> SignError {
         SignError::new(failure, format!("{self}: {what}"))
     }
@@ -137,8 +132,8 @@ impl Scene<'_> {
 
     /// The error for a submission that has used up its HTTP requests.
     pub(crate) fn given_up(self, requests: u32, trouble: &str) -> SignError {
-        let message = format!("{self}: gave up after {requests} HTTP requests; the last trouble: {trouble}");
-        SignError::new(Failure::Unreachable, message)
+        let what = format_args!("gave up after {requests} HTTP requests; the last trouble: {trouble}");
+        self.judged(Failure::Unreachable, what)
     }
 
     /// Advice for a server signed by another CA: the names and the origin of the configured CAs.
