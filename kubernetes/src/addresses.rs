@@ -34,12 +34,6 @@ pub enum AddressType {
     Other,
 }
 
-impl AddressType {
-    const fn is_ip(self) -> bool {
-        matches!(self, Self::InternalIp | Self::ExternalIp)
-    }
-}
-
 /// Displays the type as in Kubernetes, such as `InternalIP`.
 impl fmt::Display for AddressType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,7 +224,7 @@ fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static s
     match address.parse::<IpAddr>() {
         _ if kind == AddressType::Other => Err("addresses of this type are not known"),
         Ok(ip) => check_node_ip(ip).map(|()| Some(ip.to_canonical())),
-        Err(_) if kind.is_ip() => Err("this is not an IP address"),
+        Err(_) if matches!(kind, AddressType::InternalIp | AddressType::ExternalIp) => Err("this is not an IP address"),
         Err(_) if !is_dns_name(name) => Err("this is neither an IP address nor a DNS name"),
         Err(_) if ends_in_a_number(name) => {
             Err("this looks like an IP address and is none; no DNS name ends in a number")

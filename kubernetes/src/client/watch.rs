@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cluster::printable;
@@ -103,17 +103,9 @@ struct Bookmark {
 pub(crate) struct List {
     #[serde(default)]
     pub(crate) metadata: ListMeta,
-    /// The objects. An empty list of a server written in Go may be `null`.
-    #[serde(deserialize_with = "items")]
-    pub(crate) items: Vec<CertificateSigningRequest>,
-}
-
-fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CertificateSigningRequest>, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-pub(crate) fn list(body: &[u8]) -> serde_json::Result<List> {
-    serde_json::from_slice(body)
+    /// The objects. An empty list of a server written in Go may be `null`, but is not left out.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub(crate) items: Option<Vec<CertificateSigningRequest>>,
 }
 
 #[cfg(test)]

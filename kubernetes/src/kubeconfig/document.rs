@@ -71,18 +71,18 @@ impl Node {
         }
     }
 
-    /// Calls `told` with the key and the later value for each key that is repeated in its mapping.
-    fn repeated<'a>(&'a self, told: &mut dyn FnMut(&'a str, &'a Self)) {
+    /// Collects the later value of each key that is repeated in its mapping.
+    fn repeated<'a>(&'a self, found: &mut Vec<&'a Self>) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
-            Value::List(items) => items.iter().for_each(|item| item.repeated(told)),
+            Value::List(items) => items.iter().for_each(|item| item.repeated(found)),
             Value::Map(entries) => {
                 let mut seen = HashSet::new();
                 for (name, node) in entries {
                     if !seen.insert(name) {
-                        told(name, node);
+                        found.push(node);
                     }
-                    node.repeated(told);
+                    node.repeated(found);
                 }
             }
         }
@@ -158,13 +158,13 @@ impl<'a> Field<'a> {
     /// Warns about each repeated key, here and below. The warnings name no key: where a colon is missing, a "key" may
     /// be half a token.
     pub(crate) fn repetitions(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        self.node.repeated(&mut |_, node| {
+        let mut repeated = Vec::new();
+        self.node.repeated(&mut repeated);
+        let warn = |node: &Node| {
             let at = Place::new(self.file, node.line, node.column, "");
-            warnings
-                .push(format!("{at}: the key of this value was given in the same mapping already; one of them counts"));
-        });
-        warnings
+            format!("{at}: the key of this value was given in the same mapping already; one of them counts")
+        };
+        repeated.into_iter().map(warn).collect()
     }
 
     /// Warns about each key of this mapping that is not in `known` but looks like one of them.

@@ -8,7 +8,7 @@ use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{Response, Said};
 use crate::client::verdict::Verdict;
-use crate::client::watch::{News, list, news};
+use crate::client::watch::{List, News, news};
 use crate::objects::CertificateSigningRequest;
 
 impl Issuance {
@@ -41,8 +41,8 @@ impl Issuance {
     /// Handles the answer to listing the object.
     pub(super) fn listed(&mut self, response: &Response, now: Now) {
         match response.status {
-            200 => match list(&response.body) {
-                Ok(list) => match list.items.into_iter().find(|object| object.metadata.name == self.ask.name) {
+            200 => match serde_json::from_slice::<List>(&response.body) {
+                Ok(list) => match list.items.into_iter().flatten().find(|item| item.metadata.name == self.ask.name) {
                     Some(object) => {
                         self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
                         self.settle(object, now);
