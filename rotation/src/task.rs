@@ -1,7 +1,6 @@
 //! One rotation with its store and its handles, for a runtime to run.
 
 use std::any::Any;
-use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +51,6 @@ enum Stage {
     Stopping,
     /// A credential that is not durable is written once more.
     LastWrite,
-    LastWriteDone,
     Over,
 }
 
@@ -198,31 +196,20 @@ impl Task {
     fn finish(&mut self, input: Option<Input>, now: Now) {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
             self.jobs.note(&input);
-            match (input, self.stage) {
-                (Input::Written { result: Ok(()), .. }, Stage::LastWrite) => self.stage = Stage::LastWriteDone,
-                (Input::Written { result: Err(error), .. }, Stage::LastWrite) => {
-                    tracing::error!(
-                        "the certificate in use is lost with this process, the disk did not take it: {error}"
-                    );
-                }
-                // Only for the state: the commands are dropped, since the task is ending.
-                (input, _) => {
-                    self.rotation.handle(input, now);
-                    self.publish(now);
-                }
+            if let (Input::Written { result: Err(error), .. }, Stage::LastWrite) = (&input, self.stage) {
+                tracing::error!("the certificate in use is lost with this process, the disk did not take it: {error}");
             }
+            // Only for the state: the commands are dropped, since the task is ending.
+            self.rotation.handle(input, now);
         }
-        if let (false, Stage::Stopping, Some((credential, serve))) =
-            (self.jobs.has_writes(), self.stage, self.rotation.unwritten())
+        self.publish(now);
+        if let (false, Stage::Stopping, Some((credential, serve)), Some((id, _))) =
+            (self.jobs.has_writes(), self.stage, self.rotation.unwritten(), self.rotation.machine().writes())
         {
-            // Any id will do: in the next stage, results of writes are not passed to the rotation.
-            self.jobs.write(RequestId::new(NonZeroU64::MAX), credential.clone(), serve);
+            self.jobs.write(id, credential.clone(), serve);
             self.stage = Stage::LastWrite;
         }
         if !self.jobs.has_writes() && !self.jobs.has_saves() {
-            let last = self.rotation.snapshot(now);
-            let unwritten = last.unwritten && self.stage != Stage::LastWriteDone;
-            self.link().publish(Snapshot { unwritten, ..last }, self.rotation.machine(), Vec::new());
             self.stage = Stage::Over;
         }
     }
