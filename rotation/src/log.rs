@@ -54,7 +54,7 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         }
         News::Entered(state) => entered(&of, *state, notice),
         News::Stepped(step) => tracing::debug!("{of}{step}"),
-        News::TakenOver { .. } | News::Written { .. } | News::Missed { .. } | News::Ended => {}
+        News::TakenOver { .. } | News::Written { .. } | News::InPlace { .. } | News::Missed { .. } | News::Ended => {}
     }
 }
 

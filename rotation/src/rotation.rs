@@ -22,7 +22,9 @@ mod transition;
 use std::sync::Arc;
 use std::task::Waker;
 
-use perennial::{Action, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RotationMachine, SignerStatus};
+use perennial::{
+    Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RotationMachine, SignerStatus,
+};
 use perennial_pki::{Credential, KeyPair};
 
 use crate::{Health, Identity, NotYet, Signer};
@@ -47,6 +49,8 @@ pub struct Rotation {
     signer: Option<Arc<dyn Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
+    /// The certificate that was served and durable last, or that the rotation began with.
+    in_place: Option<Arc<Certificate>>,
     /// The pair of the machine's waiting certificate.
     waiting: Option<Arc<Credential>>,
     /// The key of the last request, until its certificate is durable or the key is spent.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use perennial::{Failure, Now, State, Template, UnixTime};
 use perennial_pki::{Credential, Usage, interim};
 use perennial_rotation::{
-    Authentication, Exchange, Handle, Job, LoadRequest, NotReady, Profile, Rotator, SignError, SignRequest, Signer,
-    Store, StoreError, Stored, Task, Work, clock,
+    Authentication, Exchange, Handle, Job, LoadRequest, News, NotReady, Profile, Rotator, SignError, SignRequest,
+    Signer, Store, StoreError, Stored, Task, Work, clock,
 };
 use silence::Silence;
 use zeroize::Zeroizing;
@@ -172,6 +172,28 @@ fn panic_of_the_store_is_an_error_and_retried() {
     });
     assert!(again.take(600).count() < 600);
     assert_eq!(disk.writes(), 1, "given to the runtime, not run");
+}
+
+#[test]
+fn certificate_in_place_is_news_once() {
+    let (old, new) = (pair(Duration::from_secs(3600)), Arc::new(pair(Duration::ZERO)));
+    let replaced = Some(old.chain().certificate().clone());
+    let (handle, mut task, now, first) = writing(&Disk::holding(old, &[]));
+    let mut all = handle.notices(64);
+    let mut in_place = || {
+        let news = std::iter::from_fn(|| all.try_recv()).map(|notice| notice.news);
+        news.filter(|news| matches!(news, News::InPlace { .. })).collect::<Vec<_>>()
+    };
+    first.run();
+    assert!(task.step(now).is_empty());
+    assert_eq!(in_place(), [] as [News; 0], "written again");
+    handle.report_replaced(Some(new));
+    drop(task.step(now));
+    assert_eq!(in_place(), [News::InPlace { replaced }]);
+    handle.report_replaced(None);
+    job(task.step(now)).run();
+    assert!(task.step(now).is_empty());
+    assert_eq!(in_place(), [] as [News; 0], "written again");
 }
 
 #[test]

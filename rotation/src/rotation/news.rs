@@ -24,6 +24,7 @@ impl Rotation {
     pub(super) fn take_decisions(&mut self, step: &Arc<Transition>, candidate: &mut Option<Arc<Credential>>) {
         self.news.push(News::Stepped(step.clone()));
         self.hold_decided(candidate);
+        self.note_in_place();
         let outcomes = step.actions.outcomes();
         outcomes.iter().for_each(|outcome| self.explain(outcome, step));
         let is_issued = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted { .. }));
@@ -55,6 +56,14 @@ impl Rotation {
         let known = [accepted, self.served.take(), self.waiting.take()];
         let pair_of = |certificate| known.iter().flatten().find(|pair| is(pair, certificate)).cloned();
         (self.served, self.waiting) = (pair_of(held), pair_of(waits));
+    }
+
+    /// Adds the news of a certificate in place, unless the store had lost it and holds it again.
+    fn note_in_place(&mut self) {
+        let served = self.machine.certificate().filter(|_| !self.machine.is_unwritten());
+        if let Some(new) = served.filter(|served| self.in_place.as_ref() != Some(*served)).cloned() {
+            self.news.push(News::InPlace { replaced: self.in_place.replace(new) });
+        }
     }
 
     /// Describes a failure that the machine found: names or validity that a certificate lacks, or how far a request had

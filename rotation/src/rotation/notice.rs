@@ -76,6 +76,12 @@ pub enum News {
         /// The served certificate or the waiting one.
         slot: Slot,
     },
+    /// A new certificate is served and durable, so that programs may use it. Comes before the other news of the same
+    /// step.
+    InPlace {
+        /// The certificate in place until now, valid or expired.
+        replaced: Option<Arc<Certificate>>,
+    },
     /// The certificate could not be written; emitted again when the error changes. The certificate is served from
     /// memory.
     Unwritten {

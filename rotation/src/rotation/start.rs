@@ -86,6 +86,7 @@ impl Rotation {
         // The machine may have rejected the waiting certificate.
         let waiting = waiting.filter(|_| machine.waiting().is_some());
         let mut rotation = Self {
+            in_place: machine.certificate().cloned(),
             machine,
             signer,
             seed,
