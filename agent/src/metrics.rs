@@ -82,7 +82,7 @@ impl Metrics {
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
             if let Some(Watched { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
-                tally.take(notice.at, &notice.news);
+                tally.take(notice);
             }
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use perennial::{Action, Certificate, Failure, Instant, Now, Outcome, RotationMachine, Slot, UnixTime};
-use perennial_rotation::{News, Transition};
+use perennial_rotation::{News, Notice};
 
 /// Counts since the process began, and the state after the last notice.
 #[derive(Clone)]
@@ -57,41 +57,29 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts one piece of news that happened at `at`.
-    pub(super) fn take(&mut self, at: Now, news: &News) {
+    /// Counts one notice.
+    pub(super) fn take(&mut self, notice: &Notice) {
+        let Notice { at, news, snapshot } = notice;
         match news {
-            News::Stepped(step) => self.take_step(step),
+            News::Stepped(step) => {
+                self.submissions += u64::from(step.actions.clone().any(|it| matches!(it, Action::SubmitCsr { .. })));
+                let failed = |outcome: &&Outcome| matches!(outcome, Outcome::WriteFailed { .. });
+                self.write_failures += step.actions.outcomes().iter().filter(failed).count() as u64;
+                self.machine = Some(step.after.clone());
+            }
+            News::Missed { machine, .. } => self.machine = Some(machine.clone()),
             News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
             News::Panicked { .. } => self.panics += 1,
-            News::Issued { replaced: Some(old), .. } | News::TookTurn { replaced: Some(old) } => self.rotated(at, old),
-            News::Missed { machine, .. } => self.take_machine(at, machine, false),
+            // A successor that is due as well counts from its own beginning.
+            News::TakenOver { slot: Slot::Served, .. } => self.due_since = None,
+            News::Issued { slot: Slot::Served, replaced } | News::TookTurn { replaced } => {
+                self.due_since = None;
+                replaced.iter().for_each(|old| self.rotated(*at, old));
+            }
             _ => {}
         }
-    }
-
-    fn take_step(&mut self, step: &Transition) {
-        let submits = |action| matches!(action, Action::SubmitCsr { .. });
-        self.submissions += u64::from(step.actions.clone().any(submits));
-        let mut is_replaced = false;
-        for outcome in step.actions.outcomes().iter() {
-            self.write_failures += u64::from(matches!(outcome, Outcome::WriteFailed { .. }));
-            is_replaced |= matches!(
-                outcome,
-                Outcome::Accepted { slot: Slot::Served, .. }
-                    | Outcome::TakenOver { slot: Slot::Served, .. }
-                    | Outcome::TookTurn { .. }
-            );
-        }
-        self.take_machine(step.now, &step.after, is_replaced);
-    }
-
-    fn take_machine(&mut self, at: Now, machine: &Arc<RotationMachine>, is_replaced: bool) {
-        // A successor that is due as well counts from its own beginning.
-        let since = self.due_since.filter(|_| !is_replaced).unwrap_or(at.instant);
-        self.due_since = machine.due(at).map(|_| since);
-        let since = self.unwritten_since.unwrap_or(at.unix);
-        self.unwritten_since = machine.is_unwritten().then_some(since);
-        self.machine = Some(machine.clone());
+        self.due_since = snapshot.due.map(|_| self.due_since.unwrap_or(at.instant));
+        self.unwritten_since = snapshot.unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
     }
 
     fn rotated(&mut self, at: Now, old: &Certificate) {
@@ -138,6 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use perennial::{Event, Fingerprint, RequestId, Setup, Template, Validity};
+    use perennial_rotation::{Rotator, Snapshot, Transition};
 
     use super::*;
 
@@ -157,9 +146,13 @@ mod tests {
 
         fn handle(&mut self, event: Event) {
             let step = Transition::of(&mut self.machine, event, self.now);
-            let news = step.news();
-            self.tally.take(self.now, &News::Stepped(Arc::new(step)));
-            news.iter().for_each(|news| self.tally.take(self.now, news));
+            let (due, unwritten) = (self.machine.due(self.now), self.machine.is_unwritten());
+            let snapshot = Rotator::new().prepare().unwrap().0.snapshot();
+            let snapshot = Arc::new(Snapshot { due, unwritten, ..Snapshot::clone(&snapshot) });
+            let decided = step.news();
+            for news in [News::Stepped(Arc::new(step))].into_iter().chain(decided) {
+                self.tally.take(&Notice { at: self.now, news, snapshot: snapshot.clone() });
+            }
         }
 
         /// Ticks until the machine submits a request.
