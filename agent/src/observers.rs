@@ -77,7 +77,7 @@ impl Observers {
 
     /// Starts the metrics server, unless it runs. Call once certificates are known, so that no probe finds none, and
     /// again after the time in [`retry`](Self::retry).
-    pub(crate) fn serve(&mut self, report: &mut Report) {
+    pub(crate) fn serve(&mut self, report: &Report) {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {
             let address = listener.local_addr()?;

@@ -144,7 +144,7 @@ impl Teller {
     fn finish(mut self) -> Result<(), Failure> {
         // An incomplete last line is no damage: its process may have been killed, or may still be writing.
         self.settle_cut(true);
-        let Self { mut report, count, .. } = self;
+        let Self { report, count, .. } = self;
         let verdict = count.verdict();
         if !matches!(verdict, Err(Failure::Usage(_))) {
             report.event("summary", count.to_json(), &count.to_text());

@@ -44,7 +44,7 @@ impl Report {
     }
 
     /// Reports an event: `name` and `fields` as JSON, or `sentence` as text. An empty sentence is not logged.
-    pub(crate) fn event(&mut self, name: &str, fields: Value, sentence: &str) {
+    pub(crate) fn event(&self, name: &str, fields: Value, sentence: &str) {
         let line = || json_line(&with(json!({ "event": name }), fields));
         match self {
             Self::Json(Some(lines)) => lines.push(line().into_bytes()),
@@ -56,7 +56,7 @@ impl Report {
     }
 
     /// Reports the failure of the command as JSON. As text, `main` prints it on stderr.
-    pub(crate) fn failed(&mut self, failure: &Failure) {
+    pub(crate) fn failed(&self, failure: &Failure) {
         if let Self::Json(_) = self {
             self.event("failed", json!({ "reason": failure.to_string() }), "");
         }

@@ -39,8 +39,8 @@ use wake::Wakes;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure> {
-    let mut report = Report::of_service(options.json)?;
-    let done = keep(options, &mut report, log);
+    let report = Report::of_service(options.json)?;
+    let done = keep(options, &report, log);
     match &done {
         Ok(()) => report.event("stopped", json!({}), "stopped"),
         Err(failure) => report.failed(failure),
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 }
 
 /// Reads the configuration, starts the rotations, and runs until the end.
-fn keep(options: &cli::Run, report: &mut Report, log: Option<Lines>) -> Result<(), Failure> {
+fn keep(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
     let service = &options.service;
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial::{Certificate, Fingerprint, Slot, State, UnixTime};
-use perennial_pki::Credential;
+use perennial::{Certificate, Slot, State, UnixTime};
+use perennial_pki::{Chain, Credential};
 use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
@@ -25,10 +25,6 @@ pub(super) struct CertReporter {
     current: PathBuf,
     /// The link led to a file at the last poll.
     was_there: bool,
-    /// There was a certificate: the next one is reported as `rotated`, not `issued`.
-    held: bool,
-    /// The certificate that was reported last, or existed at the start.
-    last_reported: Option<Fingerprint>,
     /// The reason why no request can be submitted; empty if one can.
     lacking: Lacking,
     /// True once the expiry of the externally managed certificate was reported.
@@ -37,36 +33,21 @@ pub(super) struct CertReporter {
     unwritten_since: Option<UnixTime>,
     /// The snapshot of the rotation that was reported last.
     snapshot: Arc<Snapshot>,
-    /// The state that was reported last; `None` while the certificate is not on disk, so that `issued` is reported
-    /// before `resting`.
-    state: Option<State>,
     /// The trouble that was reported last; `None` once it has passed.
     reported: Option<Arc<str>>,
 }
 
 impl CertReporter {
     pub(super) fn new(of: &str, rotation: ActiveRotation, current: PathBuf) -> Self {
-        let snapshot = rotation.began.clone();
-        let before = snapshot.credential.as_ref().map(|before| before.chain().certificate());
-        // An expired certificate does not count: its successor is reported as `issued`, not `rotated`. Without rotation,
-        // another program decides what is in use.
-        let counts = |before: &Certificate| {
-            rotation.handle().state() == State::NotEnabled || !before.validity.expired(clock::now().unix)
-        };
-        let held = before.is_some_and(|before| counts(before));
-        let last_reported = before.map(|before| before.fingerprint);
         Self {
             of: of.to_owned(),
+            snapshot: rotation.began.clone(),
             rotation,
             current,
             was_there: false,
-            held,
-            last_reported,
             lacking: Lacking::default(),
             lost: false,
             unwritten_since: None,
-            snapshot,
-            state: None,
             reported: None,
         }
     }
@@ -111,8 +92,7 @@ impl CertReporter {
 
     /// True if a certificate that is not due is current and on disk, by the last snapshot that was polled.
     pub(super) fn is_in_place(&self) -> bool {
-        let Snapshot { credential, due, unwritten, .. } = &*self.snapshot;
-        credential.is_some() && due.is_none() && !unwritten
+        in_place(&self.snapshot).is_some() && self.snapshot.due.is_none()
     }
 
     /// The last error; `None` once the failed operation has succeeded.
@@ -122,7 +102,7 @@ impl CertReporter {
 
     /// Sets the reason why no request can be submitted; `None` if one can. Reports the reason as an event, unless it
     /// will pass by itself ([`NotYet::is_coming`]). The caller logs.
-    pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &mut Report) {
+    pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &Report) {
         let text = why.map(ToString::to_string).unwrap_or_default();
         let before = self.lacking.set(text.clone());
         if why.is_some_and(|why| !why.is_coming()) && before != text {
@@ -159,35 +139,47 @@ impl CertReporter {
 
     /// Reports everything new since the last poll. Failures and progress are reported as JSON events only: the rotation
     /// logs them itself.
-    pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
-        let before = self.last_reported;
+    pub(super) fn poll(&mut self, report: &Report, hook: &Hook) {
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.handle().snapshot();
         while let Some(notice) = self.rotation.notices.try_recv() {
-            self.report_news(&notice.news, report);
-            self.snapshot = notice.snapshot;
-            self.report_state(report);
+            let before = std::mem::replace(&mut self.snapshot, notice.snapshot);
+            self.report_news(&notice.news, &before, report, hook);
         }
-        self.report_state(report);
-        // Compares fingerprints instead of counting notices, of which some may be missed. An unwritten certificate is
-        // not reported yet, so its run comes later.
-        let held = self.snapshot.credential.as_ref().map(|held| held.chain());
-        let held = held.filter(|chain| {
-            self.last_reported != before && self.last_reported == Some(chain.certificate().fingerprint)
-        });
-        if let Some(chain) = held {
-            hook.run(&self.of, hook::subject(self.current.clone(), chain));
-        }
+        let Snapshot { unwritten, at, .. } = &*self.snapshot;
+        self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
+        self.reported.take_if(|_| self.snapshot.last_error.is_none());
         self.report_lost(report);
     }
 
-    fn report_news(&mut self, news: &News, report: &mut Report) {
+    /// Reports a notice. `before` is the snapshot of the notice before it.
+    fn report_news(&mut self, news: &News, before: &Snapshot, report: &Report, hook: &Hook) {
         match news {
             News::Progressed(Progress::WaitingForApproval { request_name }) => {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
-            // So that a file removed before the first look is missed, too.
-            News::Written { slot: Slot::Served } => self.was_there = true,
+            News::InPlace { replaced } => {
+                // A certificate that had expired at the start does not count, unless another program decides what is in
+                // use.
+                let Snapshot { state, at, .. } = &*self.rotation.began;
+                let counts = |old: &Certificate| *state == State::NotEnabled || !old.validity.expired(at.unix);
+                let is_rotated = replaced.as_ref().is_some_and(|old| counts(old));
+                self.report_certificate(if is_rotated { "rotated" } else { "issued" }, report, hook);
+            }
+            // The snapshots show what the notices would have reported.
+            News::Missed { .. } => {
+                if in_place(&self.snapshot).is_some_and(|held| in_place(before) != Some(held)) {
+                    self.report_certificate("rotated", report, hook);
+                }
+                self.report_state(report);
+            }
+            // A later step of the same input may have changed the state again.
+            News::Entered(state) if *state == self.snapshot.state => self.report_state(report),
+            News::Written { slot } => {
+                // So that a file removed before the first look is missed, too.
+                self.was_there |= *slot == Slot::Served;
+                self.report_state(report);
+            }
             News::Failed { error, .. }
             | News::Panicked { error, .. }
             | News::Unwritten { error }
@@ -202,31 +194,31 @@ impl CertReporter {
         }
     }
 
-    /// Reports a new certificate and a new state.
-    fn report_state(&mut self, report: &mut Report) {
-        let (now, of) = (self.snapshot.clone(), &self.of);
-        self.unwritten_since = now.unwritten.then(|| self.unwritten_since.unwrap_or(now.at.unix));
-        self.reported.take_if(|_| now.last_error.is_none());
-        let held = now.credential.as_ref().map(|held| held.chain());
-        let end = held.map(|chain| chain.certificate().validity.not_after());
-        let fingerprint = held.map(|chain| chain.certificate().fingerprint);
-        if let (Some(chain), Some(end), true) = (held, end, fingerprint != self.last_reported && !now.unwritten) {
-            let name = if self.held { "rotated" } else { "issued" };
-            let by_others =
-                format!("{of}: another program has replaced the certificate; the new one is valid until {end}");
-            // The rotation logs a certificate that was issued to it.
-            let sentence = if now.state == State::NotEnabled { by_others.as_str() } else { "" };
-            self.event(report, name, report::certificate(chain), sentence);
-            (self.held, self.last_reported) = (true, fingerprint);
-        }
-        let state = (!now.unwritten).then_some(now.state);
-        match state.filter(|_| state != self.state) {
-            Some(State::Scheduled { rotate_at }) => {
+    /// Reports the certificate that has come into place, which owes a run of `--on-rotated`.
+    fn report_certificate(&self, name: &str, report: &Report, hook: &Hook) {
+        let Some(chain) = in_place(&self.snapshot) else { return };
+        // The rotation logs a certificate that was issued to it.
+        let sentence = (self.snapshot.state == State::NotEnabled).then(|| {
+            let (of, end) = (&self.of, chain.certificate().validity.not_after());
+            format!("{of}: another program has replaced the certificate; the new one is valid until {end}")
+        });
+        self.event(report, name, report::certificate(chain), &sentence.unwrap_or_default());
+        hook.run(&self.of, hook::subject(self.current.clone(), chain));
+    }
+
+    /// Reports the state, if nobody acts on it before something happens. While the certificate is not durable there is
+    /// nothing to report: `issued` comes before `resting`.
+    pub(super) fn report_state(&self, report: &Report) {
+        let Self { of, snapshot: now, .. } = self;
+        match now.state {
+            _ if now.unwritten => {}
+            State::Scheduled { rotate_at } => {
                 let left = words(rotate_at.since(now.at.unix));
                 let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
                 self.event(report, "resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
             }
-            Some(State::NotEnabled) => {
+            State::NotEnabled => {
+                let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
                 let what = end.map_or_else(
                     || "there is no certificate, and none is asked for".to_owned(),
                     |end| format!("the certificate is valid until {end}, and no other is asked for"),
@@ -236,11 +228,10 @@ impl CertReporter {
             }
             _ => {}
         }
-        self.state = state;
     }
 
     /// Reports, once, that an externally managed certificate has expired.
-    fn report_lost(&mut self, report: &mut Report) {
+    fn report_lost(&mut self, report: &Report) {
         let end = self.snapshot.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
         let lost = end.filter(|end| self.snapshot.state == State::NotEnabled && *end < clock::now().unix);
         if let (Some(end), false) = (lost, self.lost) {
@@ -251,7 +242,12 @@ impl CertReporter {
         self.lost = lost.is_some();
     }
 
-    fn event(&self, report: &mut Report, name: &str, fields: Value, sentence: &str) {
+    fn event(&self, report: &Report, name: &str, fields: Value, sentence: &str) {
         report.event(name, report::with(json!({ "of": self.of }), fields), sentence);
     }
+}
+
+/// The chain that is served and durable; `None` if there is none.
+fn in_place(snapshot: &Snapshot) -> Option<&Chain> {
+    snapshot.credential.as_ref().filter(|_| !snapshot.unwritten).map(|held| held.chain())
 }

@@ -48,7 +48,7 @@ impl ExternalCert {
     }
 
     /// Reports the certificate, each replacement, and an expiry. A replacement owes a run of `--on-rotated`.
-    pub(super) fn poll(&mut self, report: &mut Report, hook: &Hook) {
+    pub(super) fn poll(&mut self, report: &Report, hook: &Hook) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);
         let end = chain.certificate().validity.not_after();

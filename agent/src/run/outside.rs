@@ -18,7 +18,7 @@ use crate::rotation::ActiveRotation;
 /// The environment of the rotations. A reload does not replace it.
 pub(super) struct Outside<'a> {
     pub(super) options: &'a Run,
-    pub(super) report: &'a mut Report,
+    pub(super) report: &'a Report,
     pub(super) observers: Observers,
     pub(super) hook: Hook,
     pub(super) service: Service,
@@ -26,7 +26,7 @@ pub(super) struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    /// Starts a rotation whose files are in `store` and begin with `prefix`.
+    /// Starts a rotation whose files are in `store` and begin with `prefix`. Reports its state.
     ///
     /// # Errors
     /// The errors of [`ActiveRotation::start`].
@@ -39,7 +39,9 @@ impl Outside<'_> {
         let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
         let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]).collect();
         let rotation = ActiveRotation::start(rotator.store(store.clone()), self.options.runtime, observers)?;
-        Ok(CertReporter::new(prefix, rotation, current))
+        let reporter = CertReporter::new(prefix, rotation, current);
+        reporter.report_state(self.report);
+        Ok(reporter)
     }
 
     /// Reads or creates the record of `--on-rotated` for the certificate of `prefix`. Called before its rotation

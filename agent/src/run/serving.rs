@@ -88,7 +88,7 @@ impl Serving {
 
     /// Reads the addresses, and sets the template when they are first known or have changed, which makes a request due.
     /// Logs and reports why they are not known.
-    pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &mut Report) {
+    pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &Report) {
         let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
         let (template, missing) = match addresses.template(node, self.object.as_ref()) {
             Ok(Some(template)) => (Some(template), None),
