@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-use crate::api::faults::{self, Answered, ConnectionFault, Fault, Lines};
+use crate::api::faults::{self, ConnectionFault, Fault, Lines};
 use crate::api::message::{Answer, ApiRequest, Response};
 use crate::api::status;
 use crate::api::watch::Next;
@@ -165,6 +165,11 @@ impl Session {
         self.connection.delivery.bytewise = matches!(self.fault, Some(Fault::Trickle(_)));
         match &self.fault {
             Some(Fault::Silence) => return,
+            Some(Fault::Answer(answer)) => return self.connection.http.respond(&faults::canned(answer)),
+            Some(Fault::Garbage) => return self.connection.delivery.instead = Some(faults::GARBAGE.to_vec()),
+            Some(Fault::Oversized(part)) => {
+                return self.connection.delivery.instead = Some(faults::oversized(*part));
+            }
             Some(Fault::YoungCache) => {
                 api.write_elsewhere();
                 api.restart_watch_cache();
@@ -175,11 +180,6 @@ impl Session {
                 self.held_until = Some(self.active);
             }
             _ => {}
-        }
-        match self.fault.as_ref().and_then(faults::refuse) {
-            Some(Answered::Response(response)) => return self.connection.http.respond(&response),
-            Some(Answered::Bytes(bytes)) => return self.connection.delivery.instead = Some(bytes),
-            None => {}
         }
         match api.handle(request, now.unix) {
             Answer::Response(response) => self.answer(response, api, now),

@@ -21,7 +21,7 @@ pub use fault::{
 };
 pub use plan::{Match, Plan, PlanError, Rule};
 
-pub(crate) use delivery::{Answered, Delivery, refuse, wire};
+pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, wire};
 pub(crate) use objects::{Lines, spoil_answer};
 pub(crate) use tls::instead;
 

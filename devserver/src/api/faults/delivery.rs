@@ -1,6 +1,6 @@
 //! Faults in the delivery of answers: canned answers, and answers that arrive in pieces or not at all.
 
-use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Fault, Oversized};
+use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Oversized};
 use crate::api::message::Response;
 use crate::api::status;
 
@@ -39,24 +39,6 @@ impl Delivery {
     }
 }
 
-/// An answer in place of the API's.
-pub(crate) enum Answered {
-    /// A response, delivered like any other.
-    Response(Response),
-    /// Raw bytes, after which the connection ends.
-    Bytes(Vec<u8>),
-}
-
-/// The answer that a fault gives instead of carrying out the request; `None` if the request is carried out.
-pub(crate) fn refuse(fault: &Fault) -> Option<Answered> {
-    Some(match fault {
-        Fault::Answer(canned) => Answered::Response(made_up(canned)),
-        Fault::Garbage => Answered::Bytes(b"\x00\x01\xfe\xff\r\nthis is no HTTP\r\n\r\n".to_vec()),
-        Fault::Oversized(part) => Answered::Bytes(oversized(*part)),
-        _ => return None,
-    })
-}
-
 /// Bytes to send below TLS before closing the connection; `None` sends nothing and leaves it open.
 pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
@@ -74,7 +56,11 @@ pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
     }
 }
 
-fn made_up(canned: &CannedAnswer) -> Response {
+/// Bytes that are not HTTP.
+pub(crate) const GARBAGE: &[u8] = b"\x00\x01\xfe\xff\r\nthis is no HTTP\r\n\r\n";
+
+/// The answer to give instead of carrying out a request.
+pub(crate) fn canned(canned: &CannedAnswer) -> Response {
     let html = b"<html><body><h1>Something is wrong</h1></body></html>\n";
     let mut response = match canned.body {
         CannedBody::Status => {
@@ -105,7 +91,8 @@ const fn reason(status: u16) -> &'static str {
     }
 }
 
-fn oversized(part: Oversized) -> Vec<u8> {
+/// An answer whose head, line or body is too long.
+pub(crate) fn oversized(part: Oversized) -> Vec<u8> {
     match part {
         Oversized::Head => format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(128 << 10)).into_bytes(),
         Oversized::Line => {
