@@ -45,9 +45,8 @@ pub struct Session {
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
     active: Instant,
     closed: bool,
-    tls: Tls,
-    /// True until the first `drive`, which applies a fault of the connection.
-    fresh: bool,
+    /// The configuration of the connection, until the first `drive` applies a fault to it.
+    fresh: Option<Tls>,
     breaks: Option<Break>,
     /// Fault of the current answer.
     fault: Option<Fault>,
@@ -81,8 +80,7 @@ impl Session {
             known: false,
             active: now,
             closed: false,
-            tls: tls.clone(),
-            fresh: true,
+            fresh: Some(tls.clone()),
             breaks: None,
             fault: None,
             lines: Lines::default(),
@@ -113,8 +111,8 @@ impl Session {
 
     /// Answers requests, continues lists and watches, and applies deadlines.
     pub fn drive(&mut self, api: &mut Api, now: Now) {
-        if std::mem::take(&mut self.fresh) {
-            self.begin(api, now);
+        if let Some(tls) = self.fresh.take() {
+            self.begin(&tls, api, now);
         }
         if self.closed {
             return;
@@ -225,14 +223,14 @@ impl Session {
     }
 
     /// Applies a fault of the connection, if the plan has one.
-    fn begin(&mut self, api: &mut Api, now: Now) {
+    fn begin(&mut self, tls: &Tls, api: &mut Api, now: Now) {
         let Some(fault) = api.fault_of_connection(now.unix) else { return };
         self.breaks = match fault {
             ConnectionFault::Refused => Some(Break::Refused),
             ConnectionFault::Reset => Some(Break::Reset),
             _ => None,
         };
-        match faults::instead(fault, api, &self.tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {
+        match faults::instead(fault, api, tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {
             Some(connection) => self.connection = connection,
             None => self.connection.speak(faults::wire(fault)),
         }
