@@ -184,7 +184,8 @@ impl Watcher {
     }
 }
 
-fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
+/// The object of a bookmark.
+pub(super) fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
     let mut object = CertificateSigningRequest::default();
     (object.kind, object.api_version) = (status::KIND.into(), API_VERSION.into());
     object.metadata.resource_version = version.to_string();
@@ -194,7 +195,8 @@ fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
     to_json(&object)
 }
 
-fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
+/// The line of an event.
+pub(super) fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
     let opening = format!("{{\"type\":\"{kind}\",\"object\":");
     [opening.as_bytes(), object, b"}\n"].concat()
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use perennial::{Template, UnixTime, Validity};
 use perennial_pki::{Chain, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Usage, certificate_request, read_request};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fault::{CertificateFault, EventFault, Fault, ObjectFault};
 use crate::Api;
 use crate::api::controllers::condition;
 use crate::api::message::to_json;
 use crate::api::status;
+use crate::api::watch::{bookmark, encode};
 use crate::authority::Authority;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
@@ -38,12 +39,13 @@ impl Lines {
                     (Vec::new(), false)
                 }
             },
-            EventFault::OnlyBookmarks => (vec![retyped(&line, "BOOKMARK", |object| bookmark(&object))], false),
-            EventFault::Expired => {
-                (vec![retyped(&line, "ERROR", |_| json!(status::expired(1, api.store.version())))], true)
-            }
+            EventFault::OnlyBookmarks => (vec![encode("BOOKMARK", &bookmark(api.store.version(), false))], false),
+            EventFault::Expired => (vec![encode("ERROR", &to_json(&status::expired(1, api.store.version())))], true),
             EventFault::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
-            EventFault::Deleted => (vec![retyped(&line, "DELETED", |object| object)], false),
+            EventFault::Deleted => {
+                let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+                (vec![encode("DELETED", &to_json(&event["object"]))], false)
+            }
         }
     }
 }
@@ -60,25 +62,7 @@ fn event(
 ) -> Option<Vec<u8>> {
     let mut event: Value = serde_json::from_slice(line).ok()?;
     let object = serde_json::from_value(event.get_mut("object")?.take()).ok()?;
-    event["object"] = json!(spoil(object)?);
-    Some(with_newline(&event))
-}
-
-fn retyped(line: &[u8], kind: &str, object: impl FnOnce(Value) -> Value) -> Vec<u8> {
-    let mut event: Value = serde_json::from_slice(line).unwrap_or_default();
-    let before = event["object"].take();
-    with_newline(&json!({ "type": kind, "object": object(before) }))
-}
-
-fn bookmark(object: &Value) -> Value {
-    let version = &object["metadata"]["resourceVersion"];
-    json!({ "kind": status::KIND, "apiVersion": perennial_kubernetes::objects::API_VERSION, "metadata": { "resourceVersion": version } })
-}
-
-fn with_newline(event: &Value) -> Vec<u8> {
-    let mut line = to_json(event);
-    line.push(b'\n');
-    line
+    Some(encode(event["type"].as_str()?, &to_json(&spoil(object)?)))
 }
 
 /// The object with the fault applied; `None` if the fault concerns no objects, or the object is not a request.
