@@ -29,11 +29,13 @@ pub(super) struct Page {
 }
 
 /// The version to list at.
-enum AsOf {
-    Latest,
-    NotOlderThan(u64),
-    Exactly(u64),
-    Continued(Token),
+struct AsOf {
+    /// The version that the client asks for; `None` is the latest.
+    version: Option<u64>,
+    /// True if a later version will not do.
+    exact: bool,
+    /// The first name of the page, with a list that continues.
+    start: Option<String>,
 }
 
 /// The continue token, in a cluster's format.
@@ -49,8 +51,8 @@ struct Token {
 const TOKEN: &str = "meta.k8s.io/v1";
 
 impl Token {
-    fn new(rv: i64, last: &str) -> Self {
-        Self { v: TOKEN.into(), rv, start: format!("{last}\0") }
+    fn new(rv: i64, start: &str) -> Self {
+        Self { v: TOKEN.into(), rv, start: start.into() }
     }
 
     fn encode(&self) -> String {
@@ -79,15 +81,15 @@ impl Api {
         let as_of = as_of(query, limit)?;
         let version = self.version_to_list(&as_of)?;
         let mut objects = as_they_were(&self.store, &selector, version);
-        if let AsOf::Continued(token) = &as_of {
-            objects.retain(|stored| stored.object.metadata.name.as_str() >= token.start.as_str());
+        if let Some(start) = &as_of.start {
+            objects.retain(|stored| stored.object.metadata.name >= *start);
         }
 
         let mut metadata = ListMeta { resource_version: version.to_string(), ..ListMeta::default() };
         if (1..objects.len()).contains(&limit) {
             let left = objects.split_off(limit).len();
             let last = objects.last().map_or("", |stored| &stored.object.metadata.name);
-            metadata.continue_ = Token::new(version.cast_signed(), last).encode();
+            metadata.continue_ = Token::new(version.cast_signed(), &format!("{last}\0")).encode();
             // As in a cluster: the count is omitted with a selector.
             metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
         }
@@ -96,21 +98,15 @@ impl Api {
 
     fn version_to_list(&self, as_of: &AsOf) -> Result<u64, Response> {
         let (oldest, current) = (self.store.oldest(), self.store.version());
-        let asked = match as_of {
-            AsOf::Latest => return Ok(current),
-            AsOf::NotOlderThan(version) | AsOf::Exactly(version) => *version,
-            // -1 is the only negative value that `Token::decode` accepts.
-            AsOf::Continued(token) => u64::try_from(token.rv).unwrap_or(current),
-        };
-        match as_of {
-            _ if asked > current => Err(status::response(&status::too_large_version(asked, current))),
-            AsOf::NotOlderThan(_) => Ok(current),
-            AsOf::Continued(token) if asked < oldest => {
-                let fresh = Token { v: token.v.clone(), rv: -1, start: token.start.clone() };
-                Err(status::continue_expired(fresh.encode()))
-            }
-            AsOf::Exactly(_) if asked < oldest => Err(status::response(&status::expired(asked, oldest))),
-            AsOf::Latest | AsOf::Exactly(_) | AsOf::Continued(_) => Ok(asked),
+        let asked = as_of.version.unwrap_or(current);
+        if asked > current {
+            return Err(status::response(&status::too_large_version(asked, current)));
+        }
+        match &as_of.start {
+            _ if !as_of.exact => Ok(current),
+            _ if asked >= oldest => Ok(asked),
+            Some(start) => Err(status::continue_expired(Token::new(-1, start).encode())),
+            None => Err(status::response(&status::expired(asked, oldest))),
         }
     }
 }
@@ -144,11 +140,15 @@ fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
         (Some(_), Some(_)) => {
             Err(status::bad_request("specifying resource version is not allowed when using continue"))
         }
-        (Some(token), None) => Token::decode(token).map(AsOf::Continued),
-        (None, None) => Ok(AsOf::Latest),
+        (Some(token), None) => {
+            let Token { rv, start, .. } = Token::decode(token)?;
+            // -1 is the only negative version of a token: the latest.
+            Ok(AsOf { version: u64::try_from(rv).ok(), exact: true, start: Some(start) })
+        }
         // Without resourceVersionMatch, a limit makes the version exact: the behaviour before the parameter existed.
-        (None, Some(version)) if wanted == Some("Exact") || wanted.is_none() && limit > 0 => Ok(AsOf::Exactly(version)),
-        (None, Some(version)) => Ok(AsOf::NotOlderThan(version)),
+        (None, version) => {
+            Ok(AsOf { version, exact: wanted == Some("Exact") || wanted.is_none() && limit > 0, start: None })
+        }
     }
 }
 
