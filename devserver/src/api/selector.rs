@@ -25,8 +25,7 @@ enum Operand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Test {
-    Equals(String),
-    Differs(String),
+    /// Equal to one of these.
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,
@@ -38,10 +37,11 @@ impl Selector {
     pub(super) fn from_query(query: &Query) -> Result<Self, Response> {
         let mut requirements = Vec::new();
         for term in terms(query.get("fieldSelector").unwrap_or_default()) {
-            let (field, test) =
-                parse(term).filter(|(_, test)| matches!(test, Test::Equals(_) | Test::Differs(_))).ok_or_else(
-                    || status::bad_request(format!("invalid field selector {term:?}; want name=value or name!=value")),
-                )?;
+            let (field, test) = parse(term)
+                .filter(|(_, test)| !term.contains('(') && matches!(test, Test::In(_) | Test::NotIn(_)))
+                .ok_or_else(|| {
+                    status::bad_request(format!("invalid field selector {term:?}; want name=value or name!=value"))
+                })?;
             let of = match field {
                 "metadata.name" => Operand::Name,
                 "spec.signerName" => Operand::SignerName,
@@ -63,7 +63,7 @@ impl Selector {
 
     /// Selects the object named `name`.
     pub(super) fn named(name: &str) -> Self {
-        Self { requirements: vec![Requirement { of: Operand::Name, test: Test::Equals(name.into()) }] }
+        Self { requirements: vec![Requirement { of: Operand::Name, test: Test::In(vec![name.into()]) }] }
     }
 
     pub(super) fn matches(&self, object: &CertificateSigningRequest) -> bool {
@@ -73,7 +73,7 @@ impl Selector {
     /// The name of the only object that can match; `None` if several can.
     pub(super) fn name(&self) -> Option<&str> {
         self.requirements.iter().find_map(|requirement| match (&requirement.of, &requirement.test) {
-            (Operand::Name, Test::Equals(name)) => Some(name.as_str()),
+            (Operand::Name, Test::In(names)) => names.first().map(String::as_str),
             (Operand::Name | Operand::SignerName | Operand::Label(_), _) => None,
         })
     }
@@ -87,8 +87,6 @@ impl Requirement {
             Operand::Label(label) => object.metadata.labels.get(label),
         };
         match &self.test {
-            Test::Equals(wanted) => value == Some(wanted),
-            Test::Differs(unwanted) => value != Some(unwanted),
             Test::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
             Test::NotIn(unwanted) => value.is_none_or(|value| !unwanted.contains(value)),
             Test::Exists => value.is_some(),
@@ -120,9 +118,9 @@ fn parse(term: &str) -> Option<(&str, Test)> {
             _ => return None,
         }
     } else if let Some((key, value)) = term.split_once("!=") {
-        (key, Test::Differs(value.trim().into()))
+        (key, Test::NotIn(vec![value.trim().into()]))
     } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        (key, Test::Equals(value.trim().into()))
+        (key, Test::In(vec![value.trim().into()]))
     } else if let Some(key) = term.strip_prefix('!') {
         (key, Test::Missing)
     } else {
