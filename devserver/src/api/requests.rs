@@ -77,12 +77,11 @@ impl Api {
                 let (csr, warnings) = body::csr(request, options.fields)?;
                 (201, self.create(csr, &call)?, warnings)
             }
-            "patch" => {
-                let (csr, warnings) = patch::apply(request, &self.find(name)?.object, options.fields)?;
-                (200, self.update(csr, &call)?, warnings)
-            }
             _ => {
-                let (csr, warnings) = body::csr(request, options.fields)?;
+                let (csr, warnings) = match verb {
+                    "patch" => patch::apply(request, &self.find(name)?.object, options.fields)?,
+                    _ => body::csr(request, options.fields)?,
+                };
                 (200, self.update(csr, &call)?, warnings)
             }
         };
