@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use derive_more::Display;
 use jiff::{Span, SpanRelativeTo};
 use perennial_dev::Approval;
 use perennial_kubernetes::addresses::check_dns_name;
@@ -145,19 +146,12 @@ pub(crate) struct Signer {
     pub(crate) faults: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Display, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Runtime {
+    #[display("std")]
     Std,
+    #[display("smol")]
     Smol,
-}
-
-impl Runtime {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Std => "std",
-            Self::Smol => "smol",
-        }
-    }
 }
 
 fn approval(name: String) -> Approval {

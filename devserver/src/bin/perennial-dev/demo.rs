@@ -85,7 +85,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     report.event(
         "started",
         json!({
-            "runtime": options.runtime.name(),
+            "runtime": options.runtime.to_string(),
             "rotations": options.rotations,
             "lifetime_seconds": options.lifetime.as_secs_f64(),
             "server": cluster.url(),
@@ -94,7 +94,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
         &format!(
             "API server    {}, embedded, with a CA of its own\nnode          {NODE} on {}, certificates live {}, files in {}",
             cluster.url(),
-            options.runtime.name(),
+            options.runtime,
             words(options.lifetime),
             directory.display()
         ),

@@ -132,13 +132,10 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
         drop(ended);
         api.handle(&request, now)
     });
-    match answer {
-        Answer::Watch(watcher) => Ok(watcher),
-        Answer::Response(response) => {
-            Err(Failure::failed(format!("the server refused the watch: {}", response.status)))
-        }
-        Answer::List(_) => Err(Failure::failed("the server answered the watch with a list")),
-    }
+    let Answer::Watch(watcher) = answer else {
+        return Err(Failure::failed("the server refused to watch its requests: too many watches are open"));
+    };
+    Ok(watcher)
 }
 
 /// Raises the soft limit of file descriptors to the hard limit: each client needs a descriptor, and the usual soft

@@ -45,7 +45,7 @@ impl Show<'_> {
             due = self.rotation_point(credential.chain());
             seen = snapshot.issued;
         }
-        let (n, runtime, identity) = (options.rotations, options.runtime.name(), identity());
+        let (n, runtime, identity) = (options.rotations, options.runtime.to_string(), identity());
         let fields = json!({ "runtime": runtime, "rotations": n, "identity": identity });
         let rotations = if n == 1 { "rotation" } else { "rotations" };
         let sentence =
