@@ -2,15 +2,12 @@
 
 mod show;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
 
 use perennial::{Escaped, Policy, Template};
 use perennial_dev::{ClusterSetup, Options, TestCluster};
 use perennial_kubernetes::CsrSigner;
-use perennial_rotation::{Directory, Handle, Profile, Rotator, clock};
+use perennial_rotation::{Directory, Profile, Rotator, clock};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
@@ -18,7 +15,6 @@ use tempfile::TempDir;
 use crate::cli::{self, Runtime};
 use crate::report::{say, words};
 use crate::{Failure, on_signals};
-use show::Show;
 
 const NODE: &str = "demo-node";
 /// The prefix of kubelet's client certificate files.
@@ -48,6 +44,13 @@ impl Report {
             say(&format!("{:#}", Escaped(&fields.to_string())));
         } else {
             say(sentence);
+        }
+    }
+
+    /// Prints a line for people only.
+    fn comment(self, line: &str) {
+        if !self.json {
+            say(line);
         }
     }
 }
@@ -99,48 +102,21 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
             directory.display()
         ),
     );
-    let (handle, thread) = start(options.runtime, policy.clone(), signer, store)?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let (stopped, interruption) = (handle.clone(), Arc::clone(&interrupted));
-    on_signals(&[SIGINT, SIGTERM], move |_| {
-        interruption.store(true, Ordering::SeqCst);
-        drop(stopped.shutdown());
-    })?;
-    let mut show = Show {
-        report,
-        handle: &handle,
-        cluster: &cluster,
-        policy: &policy,
-        interrupted: &interrupted,
-        waits_for: String::new(),
-        // Each rotation takes less than a lifetime. Two more and 30 s are for the start and a busy host.
-        deadline: Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30),
-    };
-    let shown = show.rotations(options, begun);
-    handle.shutdown().wait();
-    if let Some(thread) = thread {
-        // A panic of the thread has been printed on stderr already.
-        let _ = thread.join();
-    }
-    cluster.shutdown()?;
-    shown
-}
-
-/// Starts the node on `runtime`. On smol, a thread runs the future of the rotation; a program with an executor would
-/// spawn the future there.
-fn start(
-    runtime: Runtime,
-    policy: Policy,
-    signer: CsrSigner,
-    store: Directory,
-) -> Result<(Handle, Option<JoinHandle<()>>), Failure> {
     let rotator = Rotator::new().policy(policy).template(Template::node(NODE)).signer(signer).store(store);
-    match runtime {
-        Runtime::Std => Ok((perennial_std::start(rotator)?, None)),
+    let (handle, task) = rotator.prepare()?;
+    // Before the first step, so that no notice is missed.
+    let notices = handle.notices(1000);
+    match options.runtime {
+        Runtime::Std => perennial_std::spawn(task)?,
+        // A program with an executor would spawn the future there.
         Runtime::Smol => {
-            let (handle, rotation) = perennial_smol::start(rotator)?;
-            let thread = thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(rotation));
-            Ok((handle, Some(thread?)))
+            thread::Builder::new().name("smol".into()).spawn(|| smol::block_on(perennial_smol::run(task)))?;
         }
     }
+    let stopped = handle.clone();
+    on_signals(&[SIGINT, SIGTERM], move |_| drop(stopped.shutdown()))?;
+    let shown = show::rotations(report, &cluster, options, notices, begun);
+    handle.shutdown().wait();
+    cluster.shutdown()?;
+    shown
 }
