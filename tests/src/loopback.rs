@@ -95,7 +95,7 @@ impl LoopbackServer {
     }
 
     /// The user name and the certificate digest that the server reports for a client with this credential.
-    pub fn who_is(&self, credential: &Arc<Credential>) -> (String, String) {
+    pub fn user_of(&self, credential: &Arc<Credential>) -> (String, String) {
         let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
         let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_vec());
         let identity = Identity::Certificate(credential.clone());
@@ -108,7 +108,7 @@ impl LoopbackServer {
     }
 }
 
-/// The digest of a certificate in the form that [`LoopbackServer::who_is`] returns.
+/// The digest of a certificate in the form that [`LoopbackServer::user_of`] returns.
 pub fn digest(credential: &Credential) -> String {
     format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
@@ -158,18 +158,18 @@ pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
 
 impl NodeConfig {
     /// Stores the certificate in this directory.
-    pub fn keeping(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn stored_in(mut self, path: impl Into<PathBuf>) -> Self {
         self.store = Some(Arc::new(Directory::open(path, "kubelet-client").unwrap()));
         self
     }
 
     /// Starts the node.
     pub fn start(self) -> Handle {
-        self.start_watched().0
+        self.start_with_notices().0
     }
 
     /// Starts the node, and returns its notices from the first step on.
-    pub fn start_watched(self) -> (Handle, Notices) {
+    pub fn start_with_notices(self) -> (Handle, Notices) {
         let Self { runtime, policy, template, signer, store } = self;
         let mut rotator = Rotator::new().policy(policy);
         if let Some(template) = template {
@@ -181,16 +181,16 @@ impl NodeConfig {
         if let Some(store) = store {
             rotator = rotator.store(store);
         }
-        start_watched(runtime, rotator)
+        start_with_notices(runtime, rotator)
     }
 }
 
 /// Starts a rotation on this runtime.
 pub fn start(runtime: Runtime, rotator: Rotator) -> Handle {
-    start_watched(runtime, rotator).0
+    start_with_notices(runtime, rotator).0
 }
 
-fn start_watched(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
+fn start_with_notices(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
     let (handle, task) = rotator.prepare().unwrap();
     let notices = handle.notices(usize::MAX);
     match runtime {

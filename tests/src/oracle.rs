@@ -1,5 +1,5 @@
 //! A port of client-go's certificate manager for comparison: `util/certificate/certificate_manager.go`, function by
-//! function, in virtual time. It shares no code with the machine; where it looks clumsy, so does the original.
+//! function, in virtual time. It shares no code with the machine; where it polls clumsy, so does the original.
 //!
 //! Two goroutines, as in client-go: one rotates, the other polls the template every second and notifies the first,
 //! which may be busy. Only the certificate survives a restart: the key of a request is in memory.
@@ -54,20 +54,20 @@ struct Manager {
 impl Oracle {
     /// `NewManager`, then `Start`. A bootstrap pair is written to the store, as if it had been issued to the holder.
     pub fn begin(world: SharedScene, start: HolderStart) -> Self {
-        let lent = start.certificate.clone().filter(|certificate| certificate.provisional);
-        Self::start(world, start, lent)
+        let bootstrap = start.certificate.clone().filter(|certificate| certificate.provisional);
+        Self::start(world, start, bootstrap)
     }
 
-    /// `getCurrentCertificateOrBootstrap`, with `lent` as the bootstrap pair; then both loops.
+    /// `getCurrentCertificateOrBootstrap`, with `bootstrap` as the bootstrap pair; then both loops.
     fn start(
         world: SharedScene,
         HolderStart { seed, certificate }: HolderStart,
-        lent: Option<Arc<Certificate>>,
+        bootstrap: Option<Arc<Certificate>>,
     ) -> Self {
         let valid = |stored: &Arc<Certificate>| world.borrow().clocks.now.unix < stored.validity.not_after();
-        let current = lent.clone().or_else(|| certificate.clone().filter(valid));
+        let current = bootstrap.clone().or_else(|| certificate.clone().filter(valid));
         let manager = Rc::new(Manager {
-            force_rotation: Cell::new(lent.is_some() || current.is_none()),
+            force_rotation: Cell::new(bootstrap.is_some() || current.is_none()),
             current: RefCell::new(current),
             world,
             dice: Cell::new(seed),
@@ -88,7 +88,7 @@ impl Oracle {
         let watch = async move {
             loop {
                 watcher.watch_template().await;
-                watcher.sleep_until_a_look_is_worth_it().await;
+                watcher.sleep_until_next_poll().await;
             }
         };
         Self { manager, goroutines: [Box::pin(rotate), Box::pin(watch)] }
@@ -159,13 +159,13 @@ impl Manager {
     }
 
     /// The pause of loop B, which polls every second. Polls that would find no change are skipped.
-    async fn sleep_until_a_look_is_worth_it(&self) {
+    async fn sleep_until_next_poll(&self) {
         let scene = || (self.template(), self.current.borrow().clone(), self.last_request.borrow().clone());
-        let (looked, seen) = (self.awake(), scene());
+        let (last_poll, seen) = (self.awake(), scene());
         self.wait(None, || scene() != seen).await;
-        let since = self.awake() - looked;
-        let looks = since.as_millis().div_ceil(SECOND.as_millis()).max(1);
-        self.wait(Some(looked + SECOND * u32::try_from(looks).unwrap_or(u32::MAX)), || false).await;
+        let since = self.awake() - last_poll;
+        let polls = since.as_millis().div_ceil(SECOND.as_millis()).max(1);
+        self.wait(Some(last_poll + SECOND * u32::try_from(polls).unwrap_or(u32::MAX)), || false).await;
     }
 
     /// `ExponentialBackoff{Duration: 2s, Factor: 2, Jitter: 0.1, Steps: 5}`: five attempts, four sleeps.
@@ -202,12 +202,12 @@ impl Manager {
         let Some(object) = self.post(&template).await else { return false };
         self.last_request.replace(Some(template));
         self.cancelled.set(false);
-        let answered = || self.cancelled.get() || self.look(object) != Seen::Nothing;
+        let answered = || self.cancelled.get() || self.watch_object(object) != Seen::Nothing;
         let end = self.awake() + WAIT;
         if !self.wait(Some(end), answered).await || self.cancelled.get() {
             return false;
         }
-        let Seen::Issued(certificate) = self.look(object) else { return false };
+        let Seen::Issued(certificate) = self.watch_object(object) else { return false };
         // client-go checks only that the certificate fits the key.
         self.store.replace(Some(certificate.clone()));
         self.current.replace(Some(certificate));
@@ -283,8 +283,8 @@ impl Manager {
         self.world.borrow().template.clone()
     }
 
-    fn look(&self, object: Object) -> Seen {
-        self.world.borrow().cluster.look(object)
+    fn watch_object(&self, object: Object) -> Seen {
+        self.world.borrow().cluster.watch(object)
     }
 
     /// Uniform in 0..1 (SplitMix64, Steele, Lea, Flood 2014).

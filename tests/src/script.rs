@@ -27,7 +27,7 @@ pub struct Script {
     /// The start.
     pub life: Life,
     /// The steps, in order.
-    pub steps: Vec<Deed>,
+    pub steps: Vec<LifeStep>,
 }
 
 /// The start of a life.
@@ -51,9 +51,9 @@ pub struct Life {
 
 /// A step of a life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum LifeStep {
     /// The next events happen, this many.
-    Go(usize),
+    Run(usize),
     /// Time passes, without an event.
     Pass(Duration),
     /// A Tick, at any time.
@@ -83,21 +83,21 @@ pub enum Deed {
     /// The wall clock is stepped by this many milliseconds.
     WallClock(i64),
     /// Whether the pending record can be saved from now on.
-    Records(bool),
+    SaveRecords(bool),
     /// The pending record is lost.
-    Forget,
+    LoseRecord,
     /// The process restarts.
     Restart,
     /// An earlier reply, counted from the latest, arrives once more.
-    Again(usize),
+    RepeatReply(usize),
     /// A reply arrives to a request that was never submitted.
-    Foreign,
+    ForeignReply,
     /// Readings of the API server's clock: milliseconds ahead of the local wall clock, and the number of readings.
     ServerClock(i64, usize),
     /// The monotonic clock jumps to this instant (in a wild life only).
-    Jump(Instant),
+    JumpMonotonic(Instant),
     /// The wall clock jumps to this time (in a wild life only).
-    Date(UnixTime),
+    JumpWallClock(UnixTime),
 }
 
 impl Script {
@@ -113,7 +113,7 @@ impl Script {
     pub fn run(&self) -> Trace {
         let mut world = self.life.begin();
         for step in &self.steps {
-            self.life.happen(&mut world, step);
+            self.life.apply(&mut world, step);
         }
         world.trace.wild = self.life.wild;
         world.trace
@@ -154,47 +154,47 @@ impl Life {
     }
 
     /// Carries out one step in this world.
-    pub fn happen(&self, world: &mut World, step: &Deed) {
+    pub fn apply(&self, world: &mut World, step: &LifeStep) {
         match step {
-            Deed::Go(most) => world.steps(*most),
-            Deed::Pass(span) => world.pass(*span),
-            Deed::Tick => world.handle(Event::Tick),
-            Deed::Answer(answer) => world.next_answers.push_back(answer.clone()),
-            Deed::Habit(answer) => world.habit = answer.clone(),
-            Deed::Disk(disk, delay) => world.disk = (*disk, *delay),
-            Deed::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
-            Deed::RotateNow => world.handle(Event::RotateNow),
-            Deed::Signer(status) => world.handle(Event::SignerChanged(*status)),
-            Deed::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
-            Deed::Removed => world.handle(Event::CertReplaced(None)),
-            Deed::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
-            Deed::Replaced(issue) => {
+            LifeStep::Run(most) => world.steps(*most),
+            LifeStep::Pass(span) => world.pass(*span),
+            LifeStep::Tick => world.handle(Event::Tick),
+            LifeStep::Answer(answer) => world.next_answers.push_back(answer.clone()),
+            LifeStep::Habit(answer) => world.habit = answer.clone(),
+            LifeStep::Disk(disk, delay) => world.disk = (*disk, *delay),
+            LifeStep::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
+            LifeStep::RotateNow => world.handle(Event::RotateNow),
+            LifeStep::Signer(status) => world.handle(Event::SignerChanged(*status)),
+            LifeStep::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
+            LifeStep::Removed => world.handle(Event::CertReplaced(None)),
+            LifeStep::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
+            LifeStep::Replaced(issue) => {
                 let template = world.machine.template().map_or_else(node, |template| Template::clone(template));
                 let certificate = Arc::new(world.mint(&template, *issue));
                 world.handle(Event::CertReplaced(Some(certificate)));
             }
-            Deed::Refused(known) => {
+            LifeStep::Refused(known) => {
                 let held = world.machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
                 world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
             }
-            Deed::WallClock(millis) => world.clocks.step_wall_clock(*millis),
-            Deed::Records(works) => world.records = *works,
-            Deed::Forget => world.lose_record(),
-            Deed::Restart => world.restart(),
-            Deed::Again(back) => again(world, *back),
-            Deed::Foreign => foreign(world),
-            Deed::ServerClock(ahead, times) => {
+            LifeStep::WallClock(millis) => world.clocks.step_wall_clock(*millis),
+            LifeStep::SaveRecords(works) => world.records = *works,
+            LifeStep::LoseRecord => world.lose_record(),
+            LifeStep::Restart => world.restart(),
+            LifeStep::RepeatReply(back) => repeat_reply(world, *back),
+            LifeStep::ForeignReply => foreign_replies(world),
+            LifeStep::ServerClock(ahead, times) => {
                 let unix = UnixTime::from_millis(world.now().unix.as_millis().saturating_add(*ahead));
                 (0..*times).for_each(|_| world.handle(Event::ServerDated { unix }));
             }
-            Deed::Jump(instant) => world.clocks.now.instant = *instant,
-            Deed::Date(unix) => world.clocks.now.unix = *unix,
+            LifeStep::JumpMonotonic(instant) => world.clocks.now.instant = *instant,
+            LifeStep::JumpWallClock(unix) => world.clocks.now.unix = *unix,
         }
     }
 }
 
 /// Repeats a reply of the current run: no reply reaches a process that has ended.
-fn again(world: &mut World, back: usize) {
+fn repeat_reply(world: &mut World, back: usize) {
     let run = world.trace.runs.last().expect("a world begins with a run");
     let replies = run.records.iter().filter(|r| r.replies_to().is_some() || r.reports_on().is_some());
     if let Some(event) = replies.rev().nth(back).map(|record| record.event.clone()) {
@@ -202,7 +202,7 @@ fn again(world: &mut World, back: usize) {
     }
 }
 
-fn foreign(world: &mut World) {
+fn foreign_replies(world: &mut World) {
     static FOREIGN: OnceLock<RequestId> = OnceLock::new();
     let id = *FOREIGN.get_or_init(foreign_id);
     world.handle(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
@@ -282,31 +282,39 @@ fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
     }
 }
 
-fn step(bytes: &[u8; STEP], life: &Life) -> Deed {
+fn step(bytes: &[u8; STEP], life: &Life) -> LifeStep {
     let [kind, a, b, c] = *bytes;
     match kind % 32 {
-        0..8 => Deed::Go(usize::from(a % 32) + 1),
-        9 if b >= 160 => Deed::Policy(Box::new(policy(a, c, life))),
-        8..10 => Deed::Pass(span(a, life)),
+        0..8 => LifeStep::Run(usize::from(a % 32) + 1),
+        9 if b >= 160 => LifeStep::Policy(Box::new(policy(a, c, life))),
+        8..10 => LifeStep::Pass(span(a, life)),
         10 if a >= 64 => server_clock(a, b, life),
-        10 => Deed::Tick,
-        11..14 => Deed::Answer(answer(a, b, c, life)),
-        14 | 15 => Deed::Habit(answer(a, b, c, life)),
-        16 => Deed::Disk([DiskHabit::Works, DiskHabit::Full, DiskHabit::Silent][usize::from(a) % 3], span(b / 2, life)),
-        17..20 => Deed::Template(template_of(a)),
-        20 => Deed::RotateNow,
-        21 => Deed::Signer(signer(a)),
-        22 => [Deed::Removed, Deed::Restored][usize::from(a) % 2].clone(),
-        23 | 24 => Deed::Replaced(issue(a, b, life)),
-        25 => Deed::Refused(a < 192),
-        26 => Deed::WallClock(i64::try_from(span(a, life).as_millis()).unwrap_or(0) * if b & 1 == 0 { 1 } else { -1 }),
-        27 => Deed::Restart,
-        28 | 29 => Deed::Again(usize::from(a % 8)),
-        30 => Deed::Foreign,
-        _ if life.wild && a & 4 == 0 => Deed::Jump(Instant::from_millis(anywhere(a, b, c))),
+        10 => LifeStep::Tick,
+        11..14 => LifeStep::Answer(answer(a, b, c, life)),
+        14 | 15 => LifeStep::Habit(answer(a, b, c, life)),
+        16 => LifeStep::Disk(
+            [DiskHabit::Works, DiskHabit::Full, DiskHabit::Silent][usize::from(a) % 3],
+            span(b / 2, life),
+        ),
+        17..20 => LifeStep::Template(template_of(a)),
+        20 => LifeStep::RotateNow,
+        21 => LifeStep::Signer(signer(a)),
+        22 => [LifeStep::Removed, LifeStep::Restored][usize::from(a) % 2].clone(),
+        23 | 24 => LifeStep::Replaced(issue(a, b, life)),
+        25 => LifeStep::Refused(a < 192),
+        26 => {
+            LifeStep::WallClock(i64::try_from(span(a, life).as_millis()).unwrap_or(0) * if b & 1 == 0 { 1 } else { -1 })
+        }
+        27 => LifeStep::Restart,
+        28 | 29 => LifeStep::RepeatReply(usize::from(a % 8)),
+        30 => LifeStep::ForeignReply,
+        _ if life.wild && a & 4 == 0 => LifeStep::JumpMonotonic(Instant::from_millis(anywhere(a, b, c))),
         // Shifts `anywhere`, which prefers the ends of `u64`, to the ends of `i64`.
-        _ if life.wild => Deed::Date(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed())),
-        _ => [Deed::Records(true), Deed::Records(false), Deed::Forget][usize::from(a) % 3].clone(),
+        _ if life.wild => {
+            LifeStep::JumpWallClock(UnixTime::from_millis(anywhere(a, b, c).wrapping_add(1 << 63).cast_signed()))
+        }
+        _ => [LifeStep::SaveRecords(true), LifeStep::SaveRecords(false), LifeStep::LoseRecord][usize::from(a) % 3]
+            .clone(),
     }
 }
 
@@ -343,10 +351,10 @@ fn span(byte: u8, life: &Life) -> Duration {
 }
 
 /// Readings of the API server's clock that are right, or off by about as much as wall clocks are stepped.
-fn server_clock(a: u8, b: u8, life: &Life) -> Deed {
+fn server_clock(a: u8, b: u8, life: &Life) -> LifeStep {
     let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
     let ahead = [span, -span, 0, span][usize::from(b) % 4];
-    Deed::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
+    LifeStep::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
 }
 
 fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {

@@ -70,8 +70,8 @@ fn full_disk_delays_no_request_and_saving_is_retried() {
     node.disk.is_full = true;
     node.run(SECOND);
     assert_eq!((node.submissions, node.objects().len()), (1, 1));
-    let told = |node: &Node| node.rotation.snapshot(node.server.now()).last_error;
-    assert_eq!(told(&node).as_deref(), Some("no space left"));
+    let last_error = |node: &Node| node.rotation.snapshot(node.server.now()).last_error;
+    assert_eq!(last_error(&node).as_deref(), Some("no space left"));
     node.run(10 * MINUTE);
     assert!((15..=25).contains(&node.saves), "{}", node.saves);
     assert_eq!(node.submissions, 1);
@@ -79,7 +79,7 @@ fn full_disk_delays_no_request_and_saving_is_retried() {
     node.disk.is_full = false;
     node.run(MINUTE);
     let saves = node.saves;
-    assert_eq!((told(&node), node.record().request_name), (None, node.objects().pop_first().unwrap()));
+    assert_eq!((last_error(&node), node.record().request_name), (None, node.objects().pop_first().unwrap()));
     node.run(MINUTE);
     assert_eq!(node.saves, saves, "once is enough");
     node.crash();
@@ -182,7 +182,7 @@ fn record_of_another_request_is_ignored() {
     node.run(SECOND);
     node.crash();
     let record = || Record::decode(node.disk.record.as_deref().unwrap()).unwrap();
-    let asks_with = |pending: Record, change: fn(&mut Start, &mut CsrSigner)| {
+    let first_request_name = |pending: Record, change: fn(&mut Start, &mut CsrSigner)| {
         let mut signer = node.server.signer();
         let mut start =
             Start { template: Some(Arc::new(Template::node("worker-1"))), pending: Some(pending), ..Start::default() };
@@ -198,10 +198,10 @@ fn record_of_another_request_is_ignored() {
             .find_map(|command| if let Command::Save { record } = command { Some(record.request_name) } else { None })
     };
     let name = Some(record().request_name);
-    assert_eq!(asks_with(record(), |_, _| {}), name);
-    assert_ne!(asks_with(Record { signer_name: "example.com/other".into(), ..record() }, |_, _| {}), name);
+    assert_eq!(first_request_name(record(), |_, _| {}), name);
+    assert_ne!(first_request_name(Record { signer_name: "example.com/other".into(), ..record() }, |_, _| {}), name);
     assert_eq!(record().server, Some(node.server.signer().cluster.to_string()));
-    assert_eq!(asks_with(Record { server: None, ..record() }, |_, _| {}), name, "an older version's");
+    assert_eq!(first_request_name(Record { server: None, ..record() }, |_, _| {}), name, "an older version's");
     for change in [
         (|start: &mut Start, _: &mut CsrSigner| start.template = Some(Arc::new(Template::node("worker-2"))))
             as fn(&mut Start, &mut CsrSigner),
@@ -209,7 +209,7 @@ fn record_of_another_request_is_ignored() {
         |_, signer| signer.signer_name = "example.com/other".into(),
         |_, signer| signer.cluster = Arc::new(Cluster::from_url("https://other.example").unwrap()),
     ] {
-        let other = asks_with(record(), change);
+        let other = first_request_name(record(), change);
         assert!(other.is_some() && other != name, "{other:?}");
     }
 }

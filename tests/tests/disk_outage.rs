@@ -35,7 +35,7 @@ fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
     };
     handle.wait_for(told).within(BOUND).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
-    assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+    assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
 /// Checks that the served certificate is on disk, and waits for the record of the last request without its key.
@@ -92,7 +92,7 @@ fn blocked_disk_stops_neither_requests_nor_the_loop() {
         let handle = start(runtime, &server, &volume);
         let served = handle.wait_for(|now| now.issued == 1 && now.unwritten).within(BOUND);
         served.unwrap_or_else(|| panic!("no certificate: {:?}", handle.snapshot()));
-        assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+        assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
         handle.rotate_now();
         let asks = |now: &Snapshot| matches!(now.state, State::Requesting { .. });
         handle

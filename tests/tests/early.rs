@@ -30,7 +30,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         // The early certificate begins in two hours, so that the current one has to last longer.
         let options = Options { signing_duration: DAY, ..Options::default() };
         let server = serve_at(([127, 0, 0, 1], 0).into(), new_authority(), options);
-        let handle = node(runtime, &server.cluster).keeping(path).start();
+        let handle = node(runtime, &server.cluster).stored_in(path).start();
         let held = issued(&handle, 1);
 
         let plan = Plan::parse("rules: [{ fault: { certificate: notYetValid } }]").unwrap();
@@ -44,7 +44,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         handle.shutdown().wait();
 
         let asked = server.csr_names().len();
-        let handle = node(runtime, &server.cluster).keeping(path).start();
+        let handle = node(runtime, &server.cluster).stored_in(path).start();
         let again = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
         let files = dated(path);

@@ -18,13 +18,13 @@ fn new_connections_present_the_rotated_certificate() {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();
         let first = issued(&handle, 1);
-        assert_eq!(server.who_is(&first), ("system:node:worker-1".into(), digest(&first)));
+        assert_eq!(server.user_of(&first), ("system:node:worker-1".into(), digest(&first)));
         // The second request itself is made with the first certificate, the third with the second.
         for n in 2..=3 {
             handle.rotate_now();
             let next = issued(&handle, n);
             assert_ne!(next.chain().serial(), first.chain().serial());
-            assert_eq!(server.who_is(&handle.credential().unwrap()), ("system:node:worker-1".into(), digest(&next)));
+            assert_eq!(server.user_of(&handle.credential().unwrap()), ("system:node:worker-1".into(), digest(&next)));
         }
         let askers: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
@@ -65,7 +65,7 @@ fn denial_keeps_certificate_and_reports_reason() {
         assert_eq!(denied.health.unwrap().answer, Answer::Served);
         assert!(matches!(denied.state, State::BackingOff { last: Failure::Denied, .. }), "{}", denied.state);
         assert_eq!(handle.credential().unwrap().chain(), first.chain());
-        assert_eq!(server.who_is(&first).0, "system:node:worker-1");
+        assert_eq!(server.user_of(&first).0, "system:node:worker-1");
         handle.shutdown().wait();
     });
 }
@@ -91,7 +91,7 @@ fn unknown_authority_falls_back_to_bootstrap_credential() {
         assert_eq!(handle.credential().unwrap().chain(), disowned.chain());
         handle.rotate_now();
         let ours = issued(&handle, 1);
-        assert_eq!(after.who_is(&ours), ("system:node:worker-1".into(), digest(&ours)));
+        assert_eq!(after.user_of(&ours), ("system:node:worker-1".into(), digest(&ours)));
         handle.shutdown().wait();
     });
 }
@@ -124,7 +124,7 @@ fn directory_holds_current_and_previous_pair_in_own_files() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Auto);
-        let handle = node(runtime, &server.cluster).keeping(&path).start();
+        let handle = node(runtime, &server.cluster).stored_in(&path).start();
         let mut last = issued(&handle, 1);
         for n in 2..=4 {
             handle.rotate_now();
@@ -155,7 +155,7 @@ fn restart_serves_stored_pair_without_request() {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
         for run in 0..2 {
-            let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+            let handle = node(runtime, &server.cluster).stored_in(directory.path()).start();
             let resting =
                 handle.wait_for(|now| matches!(now.state, State::Scheduled { .. }) && !now.unwritten).within(BOUND);
             assert_eq!(resting.unwrap().issued, u64::from(run == 0));
@@ -171,13 +171,13 @@ fn certificate_is_served_from_memory_until_disk_recovers() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Manual);
-        let handle = node(runtime, &server.cluster).keeping(&path).start();
+        let handle = node(runtime, &server.cluster).stored_in(&path).start();
         waits_for_approval(&handle);
         break_directory(&path);
         server.decide_all(Decision::Approve);
         let broken = handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
         assert!(broken.last_error.as_ref().unwrap().contains(path.to_str().unwrap()), "{:?}", broken.last_error);
-        assert_eq!(server.who_is(&handle.credential().unwrap()).0, "system:node:worker-1");
+        assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
         mend_directory(&path);
         let written = issued(&handle, 1);
         assert_eq!(Some(written.chain()), broken.credential.as_ref().map(|served| served.chain()));
@@ -199,7 +199,7 @@ fn api_that_starts_late_is_reached() {
         assert!(failed.last_error.as_ref().unwrap().contains(&address.to_string()), "{:?}", failed.last_error);
         let server = serve_at(address, authority, Options::default());
         let credential = issued(&handle, 1);
-        assert_eq!(server.who_is(&credential).0, "system:node:worker-1");
+        assert_eq!(server.user_of(&credential).0, "system:node:worker-1");
         assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown().wait();
     });
@@ -243,7 +243,7 @@ fn stored_pair_is_served_without_signer() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let directory = tempfile::tempdir().unwrap();
-        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+        let handle = node(runtime, &server.cluster).stored_in(directory.path()).start();
         let credential = issued(&handle, 1);
         handle.shutdown().wait();
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use perennial::{Event, Failure, Setup, Template};
 use perennial_tests::laws;
-use perennial_tests::script::{Deed, Script, bytes};
+use perennial_tests::script::{LifeStep, Script, bytes};
 use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::fleet::{Fleet, worst};
 use perennial_tests::simulation::world::{Answer, World};
@@ -88,8 +88,8 @@ fn fleet_worlds_stop_together_at_end_of_span() {
 }
 
 /// Whether a step takes no time of its own, so that it can happen to one world of a fleet.
-fn happens_at_once(step: &Deed) -> bool {
-    !matches!(step, Deed::Go(_) | Deed::Pass(_) | Deed::Jump(_) | Deed::Date(_))
+fn happens_at_once(step: &LifeStep) -> bool {
+    !matches!(step, LifeStep::Run(_) | LifeStep::Pass(_) | LifeStep::JumpMonotonic(_) | LifeStep::JumpWallClock(_))
 }
 
 proptest! {
@@ -97,13 +97,13 @@ proptest! {
 
     /// Hostile lives side by side: each leads to the same transcript as alone, and keeps every law.
     #[test]
-    fn fleet_lives_equal_lives_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
+    fn fleet_member_behaves_as_if_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();
         let begin = || scripts.iter().map(|script| script.life.begin()).collect::<Vec<_>>();
         let rounds = scripts.iter().map(|script| script.steps.len()).max().unwrap_or(0);
         let happens = |round: usize, i: usize, world: &mut World| {
             if let Some(step) = scripts[i].steps.get(round).filter(|step| happens_at_once(step)) {
-                scripts[i].life.happen(world, step);
+                scripts[i].life.apply(world, step);
             }
         };
         let beat = |round: usize| Duration::from_millis(7 << (round % 12));

@@ -30,7 +30,7 @@ fn foreign_first_certificate_is_rejected() {
             let directory = tempfile::tempdir().unwrap();
             let server = serve(Approval::Auto);
             spoil(&server, wrong);
-            let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+            let handle = node(runtime, &server.cluster).stored_in(directory.path()).start();
             let refused = handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
             let error = refused.last_error.as_ref().unwrap();
             assert!(error.contains(why), "{error}");
@@ -72,7 +72,7 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
-        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         let another = issued(&handle, 1);
@@ -80,7 +80,7 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
         let file = directory.path().join("kubelet-client-current.pem").read_link().unwrap();
 
         spoil(&server, "otherName");
-        let handle = node(runtime, &server.cluster).keeping(directory.path()).start();
+        let handle = node(runtime, &server.cluster).stored_in(directory.path()).start();
         let began = handle.snapshot();
         assert!(began.credential.is_none());
         let refused = handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
@@ -135,13 +135,13 @@ fn foreign_pair_is_served_without_signer() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);
-        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
         holder.template = Some(Template::node("worker-2"));
         let handle = holder.start();
         let another = issued(&handle, 1);
         handle.shutdown().wait();
 
-        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
         (holder.signer, holder.template) = (None, None);
         let handle = holder.start();
         assert_eq!(handle.credential().unwrap().chain(), another.chain());

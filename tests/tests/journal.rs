@@ -30,8 +30,8 @@ fn written(run: &Run, from: usize) -> Vec<String> {
     lines
 }
 
-/// The file has hostile lives, written by an older perennial that lacked some events of today. A change of the format that
-/// cannot read it is a new version.
+/// The file has hostile lives, written by an older perennial that lacked some events of today. A change of the format
+/// that cannot read it is a new version.
 #[test]
 fn journal_of_an_older_perennial_replays() {
     let mut replay = Replay::new();
@@ -114,7 +114,7 @@ proptest! {
 proptest! {
     /// Compares the news with the events and the request in flight, not with the machine's outcomes.
     #[test]
-    fn accepted_failure_is_news_exactly_once(script in scripts(24)) {
+    fn each_failure_is_news_exactly_once(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {
             let step = seen(before, record);
             let failed: Vec<Failure> = step.news().iter().filter_map(|news| match news {

@@ -128,7 +128,7 @@ fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
 
 /// Starts a node that requests from a signer that the cluster does not serve, so that the test answers its requests.
 fn start(runtime: Runtime, server: &LoopbackServer, path: &std::path::Path) -> Handle {
-    let mut node = node(runtime, &server.cluster).keeping(path);
+    let mut node = node(runtime, &server.cluster).stored_in(path);
     let signer = node.signer.as_mut().unwrap();
     signer.signer_name = "example.com/judge".into();
     let token = Token::new(TOKEN).unwrap();

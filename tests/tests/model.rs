@@ -2,7 +2,7 @@
 
 use perennial::{Backoff, Window};
 use perennial_tests::model::check_rules;
-use perennial_tests::script::{Deed, Script, scripts};
+use perennial_tests::script::{LifeStep, Script, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -33,7 +33,7 @@ fn machine_agrees_with_model() {
 fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     agree(|script| {
         let later = script.steps.iter_mut().filter_map(|step| match step {
-            Deed::Policy(policy) => Some(&mut **policy),
+            LifeStep::Policy(policy) => Some(&mut **policy),
             _ => None,
         });
         for policy in std::iter::once(&mut script.life.policy).chain(later) {

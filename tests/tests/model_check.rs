@@ -88,7 +88,7 @@ fn broken_machines_are_found() {
 
 /// The transcript of a counterexample as a snapshot.
 #[test]
-fn a_counterexample_is_a_transcript() {
+fn counterexample_is_shown_as_transcript() {
     let counterexample = found::<broken::LosesPendingRecord>("kubelet").to_string();
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "snapshots" }, {
         insta::assert_snapshot!(counterexample);

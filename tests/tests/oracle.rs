@@ -61,9 +61,9 @@ fn each_attempt_leaves_its_own_pending_object() {
 #[test]
 fn dropped_name_leads_to_a_request_every_second() {
     let trims = Conduct::Signs { after: ZERO, trims: true };
-    let scenario = Scenario::new("trims").wanting(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
+    let scenario = Scenario::new("trims").with_template(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
     let tally = client_go(&scenario, 1);
-    assert_eq!((tally.submissions.len(), tally.end), (86_400, End::Lacking));
+    assert_eq!((tally.submissions.len(), tally.end), (86_400, End::Unsatisfying));
     assert!(tally.submissions.windows(2).all(|pair| pair[1] - pair[0] == SECOND));
 }
 
@@ -71,7 +71,7 @@ fn dropped_name_leads_to_a_request_every_second() {
 fn rotation_point_lies_between_70_and_90_percent() {
     let mut points = Vec::new();
     for n in 0..50 {
-        let tally = client_go(&Scenario::new("rotates").holding(ZERO), n);
+        let tally = client_go(&Scenario::new("rotates").with_certificate_of_age(ZERO), n);
         // 24 h and 5 min, counted from 5 min ago.
         let share = (tally.submissions[0] + 5 * MINUTE).as_secs_f64() / (24.0 * 3600.0 + 300.0);
         assert!((0.7..0.9).contains(&share), "{share}");
@@ -83,9 +83,9 @@ fn rotation_point_lies_between_70_and_90_percent() {
 
 #[test]
 fn start_loads_valid_and_replaces_expired_certificate() {
-    let valid = Scenario::new("valid").holding(HOUR).lasting(HOUR);
+    let valid = Scenario::new("valid").with_certificate_of_age(HOUR).with_span(HOUR);
     assert!(client_go(&valid, 1).submissions.is_empty());
-    let expired = Scenario::new("expired").holding(25 * HOUR).lasting(HOUR);
+    let expired = Scenario::new("expired").with_certificate_of_age(25 * HOUR).with_span(HOUR);
     assert_eq!(client_go(&expired, 1).submissions, [ZERO]);
 }
 
@@ -94,7 +94,7 @@ fn start_loads_valid_and_replaces_expired_certificate() {
 #[test]
 fn only_first_template_change_cancels_the_request() {
     let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));
-    let scenario = changes.into_iter().fold(ignored().lasting(30 * MINUTE), |s, (at, what)| s.at(at, what));
+    let scenario = changes.into_iter().fold(ignored().with_span(30 * MINUTE), |s, (at, what)| s.at(at, what));
     let at = client_go(&scenario, 1).submissions;
     assert_eq!(at[0], ZERO);
     assert!((5 * MINUTE + 2 * SECOND..5 * MINUTE + 4 * SECOND).contains(&at[1]), "{:?}", at[1]);
@@ -103,7 +103,7 @@ fn only_first_template_change_cancels_the_request() {
 
 #[test]
 fn new_template_is_noticed_within_a_second() {
-    let scenario = Scenario::new("none").wanting(None).lasting(HOUR);
+    let scenario = Scenario::new("none").with_template(None).with_span(HOUR);
     assert!(client_go(&scenario, 1).submissions.is_empty());
     let comes = scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"]))));
     let at = client_go(&comes, 1).submissions;
@@ -112,14 +112,14 @@ fn new_template_is_noticed_within_a_second() {
 
 #[test]
 fn new_name_is_requested_within_two_seconds() {
-    let scenario = Scenario::new("name").holding(HOUR).lasting(HOUR);
+    let scenario = Scenario::new("name").with_certificate_of_age(HOUR).with_span(HOUR);
     let at = client_go(&scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"])))), 1).submissions;
     assert!(at.len() == 1 && at[0] <= 10 * MINUTE + 2 * SECOND, "{at:?}");
 }
 
 #[test]
 fn timers_stand_still_in_suspend() {
-    let scenario = Scenario::new("asleep").holding(ZERO).lasting(72 * HOUR);
+    let scenario = Scenario::new("asleep").with_certificate_of_age(ZERO).with_span(72 * HOUR);
     let awake = client_go(&scenario, 1).submissions[0];
     let slept = client_go(&scenario.at(HOUR, Happening::Suspend(30 * HOUR)), 1);
     assert_eq!(slept.submissions[0], awake + 30 * HOUR, "the deadline was drawn before, and is not looked at again");
@@ -128,7 +128,7 @@ fn timers_stand_still_in_suspend() {
 
 #[test]
 fn restart_forgets_key_and_submits_again() {
-    let scenario = ignored().lasting(HOUR).at(10 * MINUTE, Happening::Restart { remembers: true });
+    let scenario = ignored().with_span(HOUR).at(10 * MINUTE, Happening::Restart { remembers: true });
     let tally = client_go(&scenario, 1);
     assert_eq!(tally.submissions[1], 10 * MINUTE);
     assert_eq!(tally.objects, tally.submissions.len());
@@ -137,7 +137,7 @@ fn restart_forgets_key_and_submits_again() {
 /// client-go's REST client repeats a request after a `Retry-After`, ten times.
 #[test]
 fn attempt_repeats_ten_times_after_retry_after() {
-    let scenario = Scenario::new("throttled").lasting(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
+    let scenario = Scenario::new("throttled").with_span(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
     let at = client_go(&scenario, 1).submissions;
     let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits[..10].iter().all(|wait| *wait == MINUTE), "{waits:?}");
@@ -146,7 +146,7 @@ fn attempt_repeats_ten_times_after_retry_after() {
 
 #[test]
 fn request_follows_long_outage_within_32_s() {
-    let down = Scenario::new("down").lasting(DAY / 3).at(ZERO, Happening::Api(Api::Down));
+    let down = Scenario::new("down").with_span(DAY / 3).at(ZERO, Happening::Api(Api::Down));
     for n in SEEDS {
         let tally = client_go(&down.clone().at(6 * HOUR, Happening::Api(Api::Up)), n);
         let last = *tally.submissions.last().unwrap();

@@ -85,7 +85,7 @@ fn directory_with_the_records_name_is_quarantined() {
 }
 
 #[test]
-fn failed_write_of_a_record_names_it_and_leaves_no_litter() {
+fn failed_record_write_is_named_and_leaves_no_litter() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
     // A directory by the name of the temporary file cannot be removed as one.

@@ -57,7 +57,7 @@ fn twenty_restarts_before_approval_make_one_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
-        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let begin = || Run::start(node(runtime, &server.cluster).stored_in(directory.path()));
         let mut run = begin();
         let name = waits_for_approval(&run.handle);
         let key = record(directory.path()).key.unwrap();
@@ -89,7 +89,7 @@ fn restart_continues_an_undecided_rotation() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
-        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let begin = || Run::start(node(runtime, &server.cluster).stored_in(directory.path()));
         let run = begin();
         let first = waits_for_approval(&run.handle);
         server.decide_all(Decision::Approve);
@@ -117,7 +117,7 @@ fn timeouts_and_retries_make_no_second_object() {
         let server = serve(Approval::Manual);
         misbehaves(&server, "{ match: { method: POST }, times: 2, fault: { cut: beforeHead } }");
         let directory = tempfile::tempdir().unwrap();
-        let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+        let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
         holder.policy.request_timeout = Duration::from_secs(3);
         let run = Run::start(holder);
         let timed_out =
@@ -142,7 +142,7 @@ fn restarts_after_denial_keep_backoff_then_change_key() {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
         let begin = |refused| {
-            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
             holder.policy.refused = refused_for(refused);
             Run::start(holder)
         };
@@ -188,7 +188,7 @@ fn expired_issued_certificate_leads_to_a_new_request() {
         let server = serve_at("127.0.0.1:0".parse().unwrap(), new_authority(), options);
         let directory = tempfile::tempdir().unwrap();
         let begin = || {
-            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
             holder.signer.as_mut().unwrap().profile.skew = Duration::ZERO;
             Run::start(holder)
         };
@@ -219,7 +219,7 @@ fn foreign_object_under_our_name_leads_to_new_key() {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
         let begin = || {
-            let mut holder = node(runtime, &server.cluster).keeping(directory.path());
+            let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
             holder.policy.refused = refused_for(100);
             Run::start(holder)
         };
@@ -238,11 +238,11 @@ fn foreign_object_under_our_name_leads_to_new_key() {
 }
 
 #[test]
-fn unreadable_record_is_replaced_by_that_of_the_next_request() {
+fn unreadable_record_is_replaced_at_next_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();
-        let begin = || Run::start(node(runtime, &server.cluster).keeping(directory.path()));
+        let begin = || Run::start(node(runtime, &server.cluster).stored_in(directory.path()));
         let kept = directory.path().join("kubelet-client-pending.json");
         for (n, damage) in ["{", "not even that"].into_iter().enumerate() {
             fs::write(&kept, damage).unwrap();

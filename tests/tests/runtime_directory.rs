@@ -16,7 +16,7 @@ fn write_recreates_removed_directory() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Manual);
-        let handle = node(runtime, &server.cluster).keeping(&path).start();
+        let handle = node(runtime, &server.cluster).stored_in(&path).start();
         waits_for_approval(&handle);
         fs::remove_dir_all(&path).unwrap();
         server.decide_all(Decision::Approve);
@@ -35,7 +35,7 @@ fn write_goes_to_the_directory_at_the_path() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let server = serve(Approval::Auto);
-        let handle = node(runtime, &server.cluster).keeping(&path).start();
+        let handle = node(runtime, &server.cluster).stored_in(&path).start();
         issued(&handle, 1);
         // As by a volume that is mounted late, or a restored backup.
         fs::rename(&path, parent.path().join("old")).unwrap();

@@ -50,7 +50,7 @@ fn timed_out_request_is_reported_as_error() {
 /// A node with a certificate that it cannot write, and its broken directory.
 fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
-    let handle = node(runtime, &server.cluster).keeping(&pki).start();
+    let handle = node(runtime, &server.cluster).stored_in(&pki).start();
     waits_for_approval(&handle);
     break_directory(&pki);
     server.decide_all(Decision::Approve);
@@ -123,7 +123,7 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sy
 
         let after = serve_at(address, Authority::from_pem(&pem).unwrap(), Options::default());
         let next = issued(&handle, 2);
-        assert_eq!(after.who_is(&next).0, "system:node:worker-1");
+        assert_eq!(after.user_of(&next).0, "system:node:worker-1");
         handle.shutdown().wait();
     });
 }

@@ -1,7 +1,7 @@
 //! Snapshots of the main scenes of a certificate's life, one line per step: time, event → actions | state.
 //!
-//! To renew them after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test transcripts`, then
-//! read the difference.
+//! To renew them after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test transcripts`,
+//! then read the difference.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn rotation() {
 }
 
 #[test]
-fn denied_until_somebody_approves() {
+fn denied_until_approved() {
     let mut world = holder();
     let no = Answer::fail(Failure::Denied).after(30 * SECOND);
     world.next_answers.extend([no.clone(), no.clone(), no]);
@@ -85,7 +85,7 @@ fn denied_until_somebody_approves() {
 }
 
 #[test]
-fn nobody_approves_for_a_day() {
+fn unapproved_request_for_a_day() {
     let mut world = newcomer(node());
     world.habit = Answer::lose();
     world.run_for(2 * HOUR, 10_000);
@@ -107,7 +107,7 @@ fn outage_of_the_api_near_expiry() {
 }
 
 #[test]
-fn template_changes_while_a_request_is_out() {
+fn template_changes_while_a_request_is_in_flight() {
     let mut world = newcomer(node());
     world.habit = Answer::healthy(DAY).after(20 * SECOND);
     world.step();
@@ -139,7 +139,7 @@ fn suspended_past_the_rotation_point() {
 }
 
 #[test]
-fn restarted_while_a_request_is_out() {
+fn restarted_while_a_request_is_in_flight() {
     let mut world = newcomer(node());
     world.habit = Answer::healthy(DAY).after(10 * MINUTE);
     world.run_for(3 * MINUTE, 100);

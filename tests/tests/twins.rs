@@ -66,7 +66,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();
     let server = serve(Approval::Manual);
-    let (handle, notices) = node(runtime, &server.cluster).keeping(directory.path()).start_watched();
+    let (handle, notices) = node(runtime, &server.cluster).stored_in(directory.path()).start_with_notices();
     waits_for_approval(&handle);
     server.decide_all(Decision::Approve);
     issued(&handle, 1);
@@ -86,7 +86,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     handle.shutdown().wait();
     transcript.note_all(notices);
 
-    let (handle, notices) = node(runtime, &server.cluster).keeping(directory.path()).start_watched();
+    let (handle, notices) = node(runtime, &server.cluster).stored_in(directory.path()).start_with_notices();
     handle.rotate_now();
     waits_for_approval(&handle);
     server.decide_all(Decision::Approve);
@@ -123,7 +123,7 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
     let mut node = node(runtime, &server.cluster);
     let span = Duration::from_millis(100);
     node.policy.refused = Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap();
-    let (handle, notices) = node.start_watched();
+    let (handle, notices) = node.start_with_notices();
     issued(&handle, 1);
     handle.rotate_now();
     issued(&handle, 2);

@@ -92,7 +92,7 @@ impl Scene {
         let mut issuance = Issuance::new(self.ask.clone(), Arc::clone(&self.cluster), Identity::Anonymous, limits, 7);
         let mut world = World::new(&self.server, replies, portion);
         let outcome = world.run(&mut issuance);
-        assert!(issuance.requests() <= REQUESTS && world.asked.len() <= issuance.requests() as usize);
+        assert!(issuance.requests() <= REQUESTS && world.requests.len() <= issuance.requests() as usize);
         let outcome = match outcome {
             Ok(issued) => {
                 let requests = issued.requests;
@@ -105,7 +105,7 @@ impl Scene {
                 Err(failure)
             }
         };
-        (outcome, world.asked, world.elapsed)
+        (outcome, world.requests, world.elapsed)
     }
 
     /// Checks that a rotation serves the issued certificate exactly if it is good for our key.

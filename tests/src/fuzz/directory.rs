@@ -40,7 +40,7 @@ pub fn directory(bytes: &[u8]) {
             (kind, String::from_utf8_lossy(&text::expand(name, &words(now))).into_owned())
         })
         .collect();
-    let mut there = Things::new();
+    let mut things = Things::new();
     for (index, (kind, name)) in names.iter().enumerate() {
         let target = || names[usize::from(*kind) % names.len()].1.clone();
         let thing = match kind % 3 {
@@ -48,52 +48,52 @@ pub fn directory(bytes: &[u8]) {
             1 => Thing::Link(target()),
             _ => Thing::Other,
         };
-        there.insert(name.clone(), thing);
+        things.insert(name.clone(), thing);
     }
 
-    let updated = run(&there, &layout.update(&listing(&there), now), &[]);
+    let updated = run(&things, &layout.update(&listing(&things), now), &[]);
     let Some(Thing::Link(file)) = updated.get(&layout.current()) else { panic!("no link in use: {updated:?}") };
     assert_eq!(updated.get(file), Some(&Thing::File(NEW)));
-    nothing_is_lost(&there, &updated);
+    check_nothing_is_lost(&things, &updated);
 
-    let looked_at = listing(&there);
-    let sources: Vec<Source> = layout.sources(&looked_at).into_iter().chain(layout.others(&looked_at)).collect();
+    let entries = listing(&things);
+    let sources: Vec<Source> = layout.sources(&entries).into_iter().chain(layout.others(&entries)).collect();
     // Some files cannot be read; a start may use one of the others.
     let is_unreadable = |index: usize| (usize::from(when) >> (index % 8)) & 1 == 1;
     let readable = sources.iter().enumerate().filter(|(index, _)| !is_unreadable(*index)).map(|(_, source)| source);
     let taken = readable.into_iter().find(|source| match source {
-        Source::Bundle(name) => looked_at.file_behind(name).is_some(),
+        Source::Bundle(name) => entries.file_behind(name).is_some(),
         Source::Pair { .. } => false,
     });
-    let vacant = leads_nowhere(&there, &layout.current());
-    let recovered = run(&there, &layout.recover(&looked_at, vacant, taken, now), &[]);
+    let vacant = leads_nowhere(&things, &layout.current());
+    let recovered = run(&things, &layout.recover(&entries, vacant, taken, now), &[]);
     let may_change = |name: &String| {
-        let is_link = matches!(there.get(name), Some(Thing::Link(_)));
+        let is_link = matches!(things.get(name), Some(Thing::Link(_)));
         vacant && is_link && (*name == layout.current() || *name == layout.updated())
     };
-    let others = there.iter().filter(|(name, _)| !may_change(name));
+    let others = things.iter().filter(|(name, _)| !may_change(name));
     others.for_each(|(name, thing)| assert_eq!(recovered.get(name), Some(thing), "{name} may be in use"));
 
-    let dated = there.keys().map(|name| Dated { name: name.clone(), not_before: now }).collect::<Vec<_>>();
-    let plan = layout.prune(&looked_at, &dated, 1 + usize::from(when) % 3, there.keys().next().map(String::as_str));
+    let dated = things.keys().map(|name| Dated { name: name.clone(), not_before: now }).collect::<Vec<_>>();
+    let plan = layout.prune(&entries, &dated, 1 + usize::from(when) % 3, things.keys().next().map(String::as_str));
     let gone: Vec<&str> = plan.steps.iter().map(removed).collect();
     let in_use = [layout.current(), layout.updated()];
-    let in_use: Vec<&str> = in_use.iter().filter_map(|name| looked_at.file_behind(name)).collect();
+    let in_use: Vec<&str> = in_use.iter().filter_map(|name| entries.file_behind(name)).collect();
     assert!(gone.iter().all(|name| name.starts_with(PREFIX) && !in_use.contains(name)), "{gone:?}");
-    run(&there, &plan, &gone);
+    run(&things, &plan, &gone);
 
-    let plan = layout.sweep(&looked_at);
+    let plan = layout.sweep(&entries);
     let gone: Vec<&str> = plan.steps.iter().map(removed).collect();
     assert!(gone.iter().all(|name| name.starts_with(PREFIX) && (name.ends_with(".new") || name.contains(".link"))));
-    run(&there, &plan, &gone);
+    run(&things, &plan, &gone);
 
     let new = format!("{}.new", layout.pending());
-    if there.get(&new) != Some(&Thing::Other) {
-        let remembered = run(&there, &layout.remember(&looked_at), &[&new]);
+    if things.get(&new) != Some(&Thing::Other) {
+        let remembered = run(&things, &layout.remember(&entries), &[&new]);
         assert_eq!(remembered.get(&layout.pending()), Some(&Thing::File(NEW)));
     }
 
-    contents::contents(&there, &names, now);
+    contents::contents(&things, &names, now);
 }
 
 /// The number of the file that a plan writes.
@@ -119,7 +119,10 @@ fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
         let mut undone = things.clone();
         for step in plan.undo(done) {
             let thing = undone.remove(removed(&step));
-            assert!(thing.is_some() && before.get(removed(&step)) != thing.as_ref(), "{step:?} was there before");
+            assert!(
+                thing.is_some() && before.get(removed(&step)) != thing.as_ref(),
+                "{step:?} removes an entry that was there before"
+            );
         }
         match step {
             FileOp::CreateNew { name } => assert!(things.insert(name.clone(), Thing::File(NEW)).is_none(), "{name}"),
@@ -127,11 +130,11 @@ fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
                 assert!(things.insert(name.clone(), Thing::Link(target.clone())).is_none(), "{name}");
             }
             FileOp::Link { file, name } => {
-                let thing = things.get(file).expect("there is such a file").clone();
+                let thing = things.get(file).expect("a file to link").clone();
                 assert!(things.insert(name.clone(), thing).is_none(), "{name}");
             }
             FileOp::Rename { from, to } => {
-                let thing = things.remove(from).expect("there is something to rename");
+                let thing = things.remove(from).expect("an entry to rename");
                 things.insert(to.clone(), thing);
             }
             FileOp::Remove { name } => {
@@ -157,7 +160,7 @@ fn leads_nowhere(things: &Things, name: &str) -> bool {
     true
 }
 
-fn nothing_is_lost(before: &Things, after: &Things) {
+fn check_nothing_is_lost(before: &Things, after: &Things) {
     let kept = |thing: &&Thing| after.values().any(|now| now == *thing);
     let lost = before.values().find(|thing| !matches!(thing, Thing::Link(_)) && !kept(thing));
     assert_eq!(lost, None, "{before:?} became {after:?}");

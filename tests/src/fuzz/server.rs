@@ -41,8 +41,8 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
 pub fn server(bytes: &[u8]) {
     let scene = &*SCENE;
     let (how, rest) = text::first(bytes);
-    let (portion, said) = text::first(rest);
-    let pieces: Vec<(u8, Vec<u8>)> = text::pieces(said).map(|piece| scene.piece(piece)).collect();
+    let (portion, script) = text::first(rest);
+    let pieces: Vec<(u8, Vec<u8>)> = text::pieces(script).map(|piece| scene.piece(piece)).collect();
     let whole = scene.session(how, &pieces, usize::MAX);
     answers::check(&whole);
     if portion > 0 {
@@ -84,12 +84,12 @@ impl Scene {
         let mut wire = Wire::new(&self.stage, options, how & 3, portion);
         for (when, text) in pieces {
             wire.pass(Duration::from_secs([0, 1, 59, 3600][usize::from(when >> 1 & 3)]));
-            wire.say(text);
+            wire.send(text);
             check_store(&wire.api, how & 3 == ADMIN);
         }
         wire.end();
         check_store(&wire.api, how & 3 == ADMIN);
-        wire.heard
+        wire.received
     }
 }
 

@@ -33,7 +33,7 @@ pub fn texts(bytes: &[u8]) {
 fn record(text: &[u8]) {
     let record = match Record::decode(text) {
         Ok(record) => record,
-        Err(error) => return shown(&error, text),
+        Err(error) => return check_message(&error, text),
     };
     assert_eq!(record.key.is_some(), record.pending.key == Key::Pending);
     let again = Record::decode(&record.encode()).expect("it was written by us");
@@ -54,9 +54,9 @@ fn kubelet_config(text: &[u8]) {
     match KubeletConfig::parse(Path::new("/var/lib/kubelet/config.yaml"), &text) {
         Ok(config) => {
             assert_eq!(config.tls_cert_file.is_some(), config.tls_private_key_file.is_some());
-            config.warnings.iter().for_each(|warning| shown(warning, text.as_bytes()));
+            config.warnings.iter().for_each(|warning| check_message(warning, text.as_bytes()));
         }
-        Err(error) => shown(&error, text.as_bytes()),
+        Err(error) => check_message(&error, text.as_bytes()),
     }
 }
 
@@ -73,10 +73,10 @@ fn journal(text: &[u8]) {
     let mut replay = Replay::new();
     for line in String::from_utf8_lossy(text).lines() {
         match replay.line(line) {
-            Ok(told) => assert!(!told.to_string().is_empty()),
+            Ok(step) => assert!(!step.to_string().is_empty()),
             Err(error) => {
                 let ReplayError::Differs { journal, again, .. } = &error else {
-                    shown(&error, line.as_bytes());
+                    check_message(&error, line.as_bytes());
                     continue;
                 };
                 assert_ne!(journal, again);
@@ -86,7 +86,7 @@ fn journal(text: &[u8]) {
     }
 }
 
-fn shown(error: &(impl Display + Debug), text: &[u8]) {
+fn check_message(error: &(impl Display + Debug), text: &[u8]) {
     let (message, debug) = (error.to_string(), format!("{error:?}"));
     assert!(!message.is_empty() && !message.contains(char::is_control), "{message:?}");
     assert!(message.len() < LONGEST_MESSAGE + 8 * text.len(), "{message}");

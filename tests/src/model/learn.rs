@@ -242,7 +242,7 @@ impl Model {
         self.history.push(now, Fact::BackoffEnds((earliest.min(latest), longest.min(latest))));
     }
 
-    /// Forgives a refusal of another template than the one wanted now.
+    /// Forgets a refusal of a template that is no longer wanted.
     fn forget_refusal_of_other_template(&mut self, now: Now) {
         let wanted = self.history.template();
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());

@@ -1,6 +1,6 @@
-//! ScenarioRun in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and the
-//! [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the control plane, and for how
-//! long the holder was without a valid certificate.
+//! ScenarioRun in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and
+//! the [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the control plane, and for how long
+//! the holder was without a valid certificate.
 //!
 //! The simulation is simplified so that both differ only in their decisions: the network takes no time, a watch sees
 //! a decision as soon as the API can be reached, and there always is a credential to authenticate with.
@@ -37,7 +37,7 @@ pub struct Scenario {
     /// The age of the first certificate, if there is one.
     pub holds: Option<Duration>,
     /// True if the first certificate is a bootstrap credential.
-    pub lent: bool,
+    pub is_bootstrap: bool,
     /// The lifetime of certificates.
     pub lifetime: Duration,
     /// The length of the scenario.
@@ -78,7 +78,7 @@ impl Scenario {
             name,
             template: Some(Template::node("worker-1")),
             holds: None,
-            lent: false,
+            is_bootstrap: false,
             lifetime: day,
             span: day,
             events: vec![],
@@ -88,35 +88,35 @@ impl Scenario {
 
     /// Starts the holder with a certificate of this age.
     #[must_use]
-    pub fn holding(mut self, age: Duration) -> Self {
+    pub fn with_certificate_of_age(mut self, age: Duration) -> Self {
         self.holds = Some(age);
         self
     }
 
     /// Makes the first certificate a bootstrap credential.
     #[must_use]
-    pub fn bootstrapping(mut self) -> Self {
-        self.lent = true;
+    pub fn with_bootstrap_credential(mut self) -> Self {
+        self.is_bootstrap = true;
         self
     }
 
     /// Sets the first template of the holder.
     #[must_use]
-    pub fn wanting(mut self, template: Option<Template>) -> Self {
+    pub fn with_template(mut self, template: Option<Template>) -> Self {
         self.template = template;
         self
     }
 
     /// Sets the lifetime of certificates.
     #[must_use]
-    pub fn living(mut self, lifetime: Duration) -> Self {
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
     /// Sets the length of the scenario.
     #[must_use]
-    pub fn lasting(mut self, span: Duration) -> Self {
+    pub fn with_span(mut self, span: Duration) -> Self {
         self.span = span;
         self
     }
@@ -193,9 +193,9 @@ pub enum End {
     /// A valid certificate that satisfies the template.
     Good,
     /// A valid certificate that does not satisfy the template.
-    Lacking,
+    Unsatisfying,
     /// The bootstrap credential, still valid.
-    Lent,
+    Bootstrap,
     /// No valid certificate.
     None,
 }
@@ -229,7 +229,7 @@ impl<'a, H: Holder> ScenarioRun<'a, H> {
             let whole = scenario.lifetime + cluster::BACKDATE;
             let template = scenario.template.clone().unwrap_or_else(|| Template::node("worker-1"));
             let held = mint::certificate(&template, 1, mint::EPOCH.before(age + cluster::BACKDATE), whole);
-            Arc::new(if scenario.lent { mint::provisional(held) } else { held })
+            Arc::new(if scenario.is_bootstrap { mint::provisional(held) } else { held })
         });
         let template = scenario.template.clone().map(Arc::new);
         let cluster = Cluster::new(scenario.lifetime, template.clone());
@@ -237,7 +237,7 @@ impl<'a, H: Holder> ScenarioRun<'a, H> {
         // Happenings at time zero take effect before the holder starts.
         let mut events = scenario.events.iter().peekable();
         while let Some((_, happening)) = events.next_if(|(at, _)| at.is_zero()) {
-            scene.happen(happening);
+            scene.apply(happening);
         }
         let scene = Rc::new(RefCell::new(scene));
         let holder = begin(scene.clone(), HolderStart { seed, certificate });
@@ -274,7 +274,7 @@ impl<H: Holder> Member for ScenarioRun<'_, H> {
         while let Some((_, happening)) = self.events.next_if(|(at, _)| *at <= elapsed) {
             match happening {
                 Happening::Restart { remembers } => self.holder.restart(*remembers),
-                other => self.scene.borrow_mut().happen(other),
+                other => self.scene.borrow_mut().apply(other),
             }
         }
         let elapsed = self.scene.borrow().clocks.elapsed();
@@ -293,7 +293,7 @@ pub struct HolderStart {
 }
 
 impl Scene {
-    fn happen(&mut self, happening: &Happening) {
+    fn apply(&mut self, happening: &Happening) {
         let elapsed = self.clocks.elapsed();
         match happening {
             Happening::Requests(conduct) => self.cluster.conduct = *conduct,
@@ -330,9 +330,9 @@ fn tally(scene: &Scene, certificate: Option<&Certificate>, without: Duration) ->
     let valid = certificate.filter(|c| c.validity.not_before() <= now && !c.validity.expired(now));
     let end = match valid {
         None => End::None,
-        Some(held) if held.provisional => End::Lent,
+        Some(held) if held.provisional => End::Bootstrap,
         Some(held) if scene.template.as_ref().is_none_or(|template| template.satisfied_by(held)) => End::Good,
-        Some(_) => End::Lacking,
+        Some(_) => End::Unsatisfying,
     };
     let cluster = &scene.cluster;
     Tally { submissions: cluster.submissions.clone(), objects: cluster.made, most: cluster.most, without, end }

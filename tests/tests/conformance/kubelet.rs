@@ -151,7 +151,7 @@ pub(crate) const ROWS: &[Row] = &[
             let second = loopback::issued(&handle, 2);
             let told = rotations.try_recv().unwrap();
             assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
-            assert_eq!(server.who_is(&handle.credential().unwrap()).1, loopback::digest(&second));
+            assert_eq!(server.user_of(&handle.credential().unwrap()).1, loopback::digest(&second));
             handle.shutdown().wait();
         },
     ),
@@ -262,13 +262,13 @@ fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
             Directory::open(directory.path(), "kubelet-client").unwrap().write(&pair.unwrap(), issued).unwrap();
         }
         Held::Valid => {
-            let handle = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path()).start();
+            let handle = loopback::node(Runtime::Std, &server.cluster).stored_in(directory.path()).start();
             loopback::issued(&handle, 1);
             handle.shutdown().wait();
         }
     }
     let before = server.csr_names().len();
-    let mut node = loopback::node(Runtime::Std, &server.cluster).keeping(directory.path());
+    let mut node = loopback::node(Runtime::Std, &server.cluster).stored_in(directory.path());
     if !has_bootstrap {
         let signer = node.signer.take().unwrap();
         node.signer = Some(perennial_kubernetes::CsrSigner::kubelet_client(signer.cluster, None));

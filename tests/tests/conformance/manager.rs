@@ -204,10 +204,10 @@ pub(crate) const ROWS: &[Row] = &[
         },
     ),
     same(SOURCE, "TestGenerateKeyConfig/nil returns default EC key", "ECDSA P-256", || {
-        asks_with(None, KeyAlgorithm::EcdsaP256)
+        check_key_algorithm(None, KeyAlgorithm::EcdsaP256)
     }),
     same(SOURCE, "TestGenerateKeyConfig/returns custom EC key", "the kind of key that is configured", || {
-        asks_with(Some(KeyAlgorithm::EcdsaP384), KeyAlgorithm::EcdsaP384);
+        check_key_algorithm(Some(KeyAlgorithm::EcdsaP384), KeyAlgorithm::EcdsaP384);
     }),
     different(
         SOURCE,
@@ -216,17 +216,17 @@ pub(crate) const ROWS: &[Row] = &[
         "the usual crypto library generates none, and every cluster takes ECDSA; Ed25519, which client-go cannot keep, is there",
         || {
             if KeyAlgorithm::Rsa.can_be_generated() {
-                asks_with(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
+                check_key_algorithm(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
             } else {
                 assert!(matches!(KeyPair::generate(KeyAlgorithm::Rsa), Err(KeyError::NotGenerated { .. })));
             }
-            asks_with(Some(KeyAlgorithm::Ed25519), KeyAlgorithm::Ed25519);
+            check_key_algorithm(Some(KeyAlgorithm::Ed25519), KeyAlgorithm::Ed25519);
         },
     ),
     same(SOURCE, "TestGenerateKeyConfig/simulate parsing error", "the attempt fails, and the reason is told", || {
         if KeyAlgorithm::Rsa.can_be_generated() {
             // With RSA keys, only the system's randomness could fail.
-            return asks_with(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
+            return check_key_algorithm(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
         }
         let mut node = Node::with(Server::new(Options::default()), None, |signer| {
             signer.profile.key_algorithm = KeyAlgorithm::Rsa
@@ -327,7 +327,7 @@ pub(crate) fn error(fault: &str) -> SignError {
 
 /// Checks the kind of key in a request. From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
 /// <https://github.com/kubernetes/kubernetes/issues/141838>
-fn asks_with(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
+fn check_key_algorithm(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut CsrSigner| {
         signer.profile.key_algorithm = configured.unwrap_or(signer.profile.key_algorithm);
     };

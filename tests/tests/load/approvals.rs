@@ -5,13 +5,13 @@ use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 use super::{HOUR, MINUTE, ZERO};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![all_goes_well(), nobody_approves(), slow_signer(), approved_after_an_hour(), approved_during_a_restart()]
+    vec![all_goes_well(), never_approved(), slow_signer(), approved_after_an_hour(), approved_during_a_restart()]
 }
 
 /// The baseline for all other scenarios. How long a first certificate takes:
 /// <https://github.com/kubernetes/kubernetes/issues/112170>
 fn all_goes_well() -> Scenario {
-    Scenario::new("all goes well").lasting(72 * HOUR)
+    Scenario::new("all goes well").with_span(72 * HOUR)
 }
 
 /// Without approval requests pile up, or the caller waits for ever:
@@ -19,8 +19,8 @@ fn all_goes_well() -> Scenario {
 /// <https://github.com/cert-manager/csi-lib/issues/45>. Half a million of them, one per node every 15 minutes:
 /// <https://github.com/kubernetes/kubernetes/issues/132947>. Serving certificates are not approved by default:
 /// <https://github.com/kubernetes/kubeadm/issues/591>
-fn nobody_approves() -> Scenario {
-    Scenario::new("nobody approves").at(ZERO, Happening::Requests(Conduct::Ignores))
+fn never_approved() -> Scenario {
+    Scenario::new("never approved").at(ZERO, Happening::Requests(Conduct::Ignores))
 }
 
 /// A signer under load is slower than the request timeout, so that a client that begins again each time never succeeds:

@@ -13,9 +13,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// and stays until its own rotation point (`getCurrentCertificateOrBootstrap`).
 fn restarted_before_approval() -> Scenario {
     Scenario::new("bootstrap credential, restarted meanwhile")
-        .holding(HOUR)
-        .bootstrapping()
-        .lasting(12 * HOUR)
+        .with_certificate_of_age(HOUR)
+        .with_bootstrap_credential()
+        .with_span(12 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::Ignores))
         .at(5 * MINUTE, Happening::Restart { remembers: true })
         .at(10 * MINUTE, Happening::Requests(Conduct::WELL))
@@ -24,14 +24,17 @@ fn restarted_before_approval() -> Scenario {
 /// client-go replaces the bootstrap credential at its first rotation check, but not if there is no template then.
 fn without_a_template_at_first() -> Scenario {
     Scenario::new("bootstrap credential, template 1 min later")
-        .holding(HOUR)
-        .bootstrapping()
-        .lasting(12 * HOUR)
-        .wanting(None)
+        .with_certificate_of_age(HOUR)
+        .with_bootstrap_credential()
+        .with_span(12 * HOUR)
+        .with_template(None)
         .at(MINUTE, Happening::Wants(Some(Template::node("worker-1"))))
 }
 
 /// An expired bootstrap credential is useless, but must do no harm.
 fn expired() -> Scenario {
-    Scenario::new("bootstrap credential, expired").holding(DAY + HOUR).bootstrapping().lasting(12 * HOUR)
+    Scenario::new("bootstrap credential, expired")
+        .with_certificate_of_age(DAY + HOUR)
+        .with_bootstrap_credential()
+        .with_span(12 * HOUR)
 }

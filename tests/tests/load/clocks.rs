@@ -49,7 +49,7 @@ fn set_right_from_ahead() -> Scenario {
     Scenario::new("clock 6 h ahead, set right at 2 h")
         .at(ZERO, Happening::ClockAhead(6 * 3600))
         .at(2 * HOUR, Happening::ClockAhead(0))
-        .lasting(48 * HOUR)
+        .with_span(48 * HOUR)
 }
 
 /// A clock that was right is set back by six hours for good. By the local clock the rotation comes six hours later,
@@ -57,19 +57,19 @@ fn set_right_from_ahead() -> Scenario {
 /// restart.
 fn set_back_wrongly() -> Scenario {
     Scenario::new("clock set back 6 h at 2 h")
-        .holding(ZERO)
+        .with_certificate_of_age(ZERO)
         .at(2 * HOUR, Happening::ClockAhead(-6 * 3600))
-        .lasting(36 * HOUR)
+        .with_span(36 * HOUR)
 }
 
 /// A clock that is six hours behind, and stays so. The API server's `Date` shows the true time.
 fn always_behind() -> Scenario {
-    Scenario::new("clock 6 h behind").at(ZERO, Happening::ClockAhead(-6 * 3600)).lasting(96 * HOUR)
+    Scenario::new("clock 6 h behind").at(ZERO, Happening::ClockAhead(-6 * 3600)).with_span(96 * HOUR)
 }
 
 /// A clock that is six hours ahead, and stays so: the rotation point of each certificate comes six hours early.
 fn always_ahead() -> Scenario {
-    Scenario::new("clock 6 h ahead").at(ZERO, Happening::ClockAhead(6 * 3600)).lasting(96 * HOUR)
+    Scenario::new("clock 6 h ahead").at(ZERO, Happening::ClockAhead(6 * 3600)).with_span(96 * HOUR)
 }
 
 /// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,
@@ -78,9 +78,9 @@ fn always_ahead() -> Scenario {
 /// <https://github.com/kubernetes/kubernetes/issues/115648>
 fn asleep_over_the_rotation_point() -> Scenario {
     Scenario::new("asleep from 1 h to 22 h 30 min")
-        .holding(ZERO)
+        .with_certificate_of_age(ZERO)
         .at(HOUR, Happening::Suspend(21 * HOUR + 30 * MINUTE))
-        .lasting(36 * HOUR)
+        .with_span(36 * HOUR)
 }
 
 /// Asleep or offline past expiry, and then stuck: <https://github.com/kubernetes/kubernetes/issues/65991>,
@@ -88,5 +88,8 @@ fn asleep_over_the_rotation_point() -> Scenario {
 /// <https://github.com/kubernetes/kubernetes/issues/78758>, <https://github.com/rossoctl/rossoctl/issues/1899>,
 /// <https://github.com/linkerd/linkerd2/issues/13136>
 fn asleep_past_expiry() -> Scenario {
-    Scenario::new("asleep from 1 h to 31 h").holding(ZERO).at(HOUR, Happening::Suspend(30 * HOUR)).lasting(72 * HOUR)
+    Scenario::new("asleep from 1 h to 31 h")
+        .with_certificate_of_age(ZERO)
+        .at(HOUR, Happening::Suspend(30 * HOUR))
+        .with_span(72 * HOUR)
 }

@@ -12,7 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         signer_fails_while_valid(),
         denied_and_renamed(),
         restarts_after_a_denial("denied, restarted each minute", true),
-        restarts_after_a_denial("denied, restarted with no memory", false),
+        restarts_after_a_denial("denied, restarted with no record", false),
     ]
 }
 
@@ -35,7 +35,7 @@ fn denied_then_allowed() -> Scenario {
 /// <https://github.com/istio/istio/issues/56452>
 fn denied_while_valid() -> Scenario {
     Scenario::new("renewal denied for 100 min, valid for 2 h")
-        .holding(22 * HOUR)
+        .with_certificate_of_age(22 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::Denies))
         .at(100 * MINUTE, Happening::Requests(Conduct::WELL))
 }
@@ -44,7 +44,7 @@ fn denied_while_valid() -> Scenario {
 /// <https://github.com/RafPe/pod-certificate-signer/issues/28>
 fn signer_fails_while_valid() -> Scenario {
     Scenario::new("signer fails for 1 h, valid for 2 h")
-        .holding(22 * HOUR)
+        .with_certificate_of_age(22 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::Fails))
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
@@ -53,7 +53,7 @@ fn signer_fails_while_valid() -> Scenario {
 /// <https://github.com/istio/ztunnel/issues/725>
 fn denied_and_renamed() -> Scenario {
     Scenario::new("denied for a wrong name, set right at 30 min")
-        .wanting(Some(named(&["typo.example"])))
+        .with_template(Some(named(&["typo.example"])))
         .at(ZERO, Happening::Requests(Conduct::Denies))
         .at(30 * MINUTE, Happening::Requests(Conduct::WELL))
         .at(30 * MINUTE, Happening::Wants(Some(named(&["node.example"]))))
@@ -62,6 +62,6 @@ fn denied_and_renamed() -> Scenario {
 /// A restart submits again, and exhausts a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A supervisor
 /// that restarts a denied process makes a loop of it. Without the pending record the denial is forgotten.
 fn restarts_after_a_denial(name: &'static str, remembers: bool) -> Scenario {
-    let denied = Scenario::new(name).lasting(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
+    let denied = Scenario::new(name).with_span(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
     every(MINUTE, 2 * HOUR, denied, |_| Happening::Restart { remembers })
 }

@@ -23,7 +23,7 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
 /// nodes, which began together and spent their budgets together, are spread nevertheless.
 #[test]
 fn nodes_started_together_return_spread_after_outage() {
-    let down = Scenario::new("down").lasting(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
+    let down = Scenario::new("down").with_span(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(6 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 6 * HOUR, default), peak(&scenario, 6 * HOUR, client_go));
     println!(
@@ -35,7 +35,10 @@ fn nodes_started_together_return_spread_after_outage() {
 /// Nodes whose certificates became due one after the other return as spread as they were.
 #[test]
 fn nodes_started_apart_return_spread_after_outage() {
-    let down = Scenario::new("down").holding(14 * HOUR).lasting(9 * HOUR).at(ZERO, Happening::Api(Api::Down));
+    let down = Scenario::new("down")
+        .with_certificate_of_age(14 * HOUR)
+        .with_span(9 * HOUR)
+        .at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(8 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 8 * HOUR, default), peak(&scenario, 8 * HOUR, client_go));
     println!("{NODES} nodes, 8 h without an API, the most submissions in 10 s afterwards: {ours}, client-go {theirs}");
@@ -46,7 +49,7 @@ fn nodes_started_apart_return_spread_after_outage() {
 /// all of them, not of some: <https://github.com/istio/istio/pull/52638>
 #[test]
 fn same_second_nodes_rotate_over_a_fifth_of_lifetime() {
-    let scenario = Scenario::new("born").holding(ZERO);
+    let scenario = Scenario::new("born").with_certificate_of_age(ZERO);
     let mut points: Vec<Duration> = (0..NODES).flat_map(|n| default(&scenario, n).submissions).collect();
     points.sort_unstable();
     assert_eq!(points.len(), NODES as usize);

@@ -2,8 +2,8 @@
 //! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads that it
 //! comes from.
 //!
-//! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a change of
-//! behaviour: `INSTA_UPDATE=always`, then read the difference.
+//! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a
+//! change of behaviour: `INSTA_UPDATE=always`, then read the difference.
 
 mod approvals;
 mod bootstraps;
@@ -41,21 +41,18 @@ fn refusal() -> Duration {
 }
 
 /// Reasons for which the default policy may be without a certificate longer than client-go.
-const SPREAD: &str = "nodes that waited together do not come back together";
-const REFUSED: &str = "a refusal is asked again after minutes, then after an hour";
+const SPREAD: &str = "jitter spreads nodes that waited together";
+const REFUSED: &str = "a refused request is submitted again after minutes, then after an hour";
 
 /// Scenarios in which the default policy submits more requests than client-go, and the reason.
-const ASKS_MORE: [(&str, &str); 7] = [
+const SUBMITS_MORE: [(&str, &str); 7] = [
     ("clock 6 h behind", "client-go rotates by its clock: six hours late, after expiry"),
-    ("clock 6 h ahead", "both rotate six hours early; where their rotation points lie is chance"),
+    ("clock 6 h ahead", "both rotate six hours early; jitter decides the number of rotations"),
     ("asleep from 1 h to 22 h 30 min", "client-go sleeps on, past expiry"),
-    ("asleep from 1 h to 31 h", "the same"),
-    (
-        "address flaps, signer slower",
-        "client-go asks again with what is left of a backoff, but each time with a new object",
-    ),
-    ("bootstrap credential, restarted meanwhile", "client-go keeps what it was lent"),
-    ("bootstrap credential, template 1 min later", "the same"),
+    ("asleep from 1 h to 31 h", "client-go sleeps on, past expiry"),
+    ("address flaps, signer slower", "client-go delays each request by its backoff, but makes a new object each time"),
+    ("bootstrap credential, restarted meanwhile", "client-go keeps the bootstrap credential"),
+    ("bootstrap credential, template 1 min later", "client-go keeps the bootstrap credential"),
 ];
 
 fn scenarios() -> Vec<Scenario> {
@@ -99,7 +96,7 @@ fn every(period: Duration, span: Duration, scenario: Scenario, what: impl Fn(u32
 }
 
 /// A scenario and its results for each seed.
-struct Lived {
+struct ScenarioResults {
     scenario: Scenario,
     tallies: Vec<Tallies>,
 }
@@ -110,22 +107,22 @@ struct Tallies {
     client_go: Tally,
 }
 
-static ALL: LazyLock<Vec<Lived>> = LazyLock::new(|| {
-    let run_scenario = |scenario: Scenario| {
+static ALL: LazyLock<Vec<ScenarioResults>> = LazyLock::new(|| {
+    let run_all = |scenario: Scenario| {
         let tallies = SEEDS.map(|n| Tallies {
             default: default(&scenario, n),
             kubelet: kubelet(&scenario, n),
             client_go: client_go(&scenario, n),
         });
-        Lived { tallies: tallies.collect(), scenario }
+        ScenarioResults { tallies: tallies.collect(), scenario }
     };
-    scenarios().into_iter().map(run_scenario).collect()
+    scenarios().into_iter().map(run_all).collect()
 });
 
 #[test]
-fn table() {
+fn scenarios_match_the_table() {
     let mut table = String::from(HEAD);
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let Tallies { default, kubelet, client_go } = &tallies[0];
         let cells = [default, kubelet, client_go].map(cells).join(" || ");
         table += &format!("| {:<44} | {:>4} || {cells} |\n", scenario.name, span(scenario.span));
@@ -137,20 +134,20 @@ fn table() {
 }
 
 const HEAD: &str = "\
-Asked: submissions. Made: request objects. Most: objects there at a time. Without: time awake without a valid
-certificate. End: what is held at the end; `lacks` is a valid certificate without a name that is wanted, `lent` the
+Sent: submissions. Made: request objects. Most: request objects in the cluster at one time. Without: time awake
+without a valid certificate. End: the certificate at the end; `lacks`: valid, without a name that is wanted; `boot`: the
 bootstrap credential.
 
 |                                              |      || Policy::default()                       || Policy::kubelet()                       || client-go                               |
-| scenario                                     | span || asked | made  | most | without   | end   || asked | made  | most | without   | end   || asked | made  | most | without   | end   |
+| scenario                                     | span || sent  | made  | most | without   | end   || sent  | made  | most | without   | end   || sent  | made  | most | without   | end   |
 |----------------------------------------------|------||-------|-------|------|-----------|-------||-------|-------|------|-----------|-------||-------|-------|------|-----------|-------|
 ";
 
 fn cells(tally: &Tally) -> String {
     let end = match tally.end {
         End::Good => "good",
-        End::Lacking => "lacks",
-        End::Lent => "lent",
+        End::Unsatisfying => "lacks",
+        End::Bootstrap => "boot",
         End::None => "none",
     };
     let Tally { submissions, objects, most, without, .. } = tally;
@@ -172,7 +169,7 @@ fn span(span: Duration) -> String {
 #[test]
 fn default_policy_stays_within_its_submission_budget() {
     let policy = Policy::default();
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let forgets = |(at, what): &(Duration, Happening)| match what {
             Happening::Restart { remembers: false } => Some(*at),
             _ => None,
@@ -196,7 +193,7 @@ fn default_policy_stays_within_its_submission_budget() {
 /// more than zero without need.
 #[test]
 fn default_gap_exceeds_client_gos_only_as_conceded() {
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
             assert!(*ours <= *theirs + most, "{}: {ours:?}, client-go {theirs:?} ({why})", scenario.name);
@@ -210,7 +207,7 @@ fn default_gap_exceeds_client_gos_only_as_conceded() {
 #[test]
 fn conceded_gap_is_at_most_one_wait() {
     let retry_after = MINUTE;
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };
         assert!(scenario.concedes.0 <= one_wait, "{}", scenario.name);
         for Tallies { default, client_go, .. } in tallies {
@@ -225,14 +222,14 @@ fn conceded_gap_is_at_most_one_wait() {
     }
 }
 
-/// The default policy makes no more submissions and objects than client-go, except in [`ASKS_MORE`].
+/// The default policy makes no more submissions and objects than client-go, except in [`SUBMITS_MORE`].
 #[test]
 fn default_submits_no_more_than_client_go_except_listed() {
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let sum = |cost: fn(&Tallies) -> usize| tallies.iter().map(cost).sum::<usize>();
         let asked = (sum(|all| all.default.submissions.len()), sum(|all| all.client_go.submissions.len()));
         let made = (sum(|all| all.default.objects), sum(|all| all.client_go.objects));
-        if let Some((name, why)) = ASKS_MORE.iter().find(|(name, _)| *name == scenario.name) {
+        if let Some((name, why)) = SUBMITS_MORE.iter().find(|(name, _)| *name == scenario.name) {
             assert!(asked.0 > asked.1, "{name}: {asked:?}: no more that {why}");
             continue;
         }
@@ -246,9 +243,9 @@ fn default_submits_no_more_than_client_go_except_listed() {
 /// With client-go's timing perennial makes as many submissions as client-go, although the two share no code.
 #[test]
 fn kubelet_policy_submits_as_often_as_client_go() {
-    for name in ["nobody approves", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
-        let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
-        for Tallies { kubelet, client_go, .. } in &lived.tallies {
+    for name in ["never approved", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
+        let results = ALL.iter().find(|results| results.scenario.name == name).expect("it is in the table");
+        for Tallies { kubelet, client_go, .. } in &results.tallies {
             let (ours, theirs) = (kubelet.submissions.len(), client_go.submissions.len());
             assert!(ours.abs_diff(theirs) <= 1 + theirs / 50, "{name}: {ours}, client-go {theirs}");
         }
@@ -259,9 +256,9 @@ fn kubelet_policy_submits_as_often_as_client_go() {
 #[test]
 fn bootstrap_credential_is_replaced_unlike_in_client_go() {
     for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {
-        let lived = ALL.iter().find(|lived| lived.scenario.name == name).expect("it is in the table");
-        for Tallies { default, kubelet, client_go } in &lived.tallies {
-            assert_eq!([default.end, kubelet.end, client_go.end], [End::Good, End::Good, End::Lent], "{name}");
+        let results = ALL.iter().find(|results| results.scenario.name == name).expect("it is in the table");
+        for Tallies { default, kubelet, client_go } in &results.tallies {
+            assert_eq!([default.end, kubelet.end, client_go.end], [End::Good, End::Good, End::Bootstrap], "{name}");
         }
     }
 }
@@ -269,10 +266,10 @@ fn bootstrap_credential_is_replaced_unlike_in_client_go() {
 /// If the cluster works in the end, the default policy ends with a good certificate.
 #[test]
 fn default_ends_with_good_certificate_once_cluster_works() {
-    for Lived { scenario, tallies } in ALL.iter() {
+    for ScenarioResults { scenario, tallies } in ALL.iter() {
         let expected = match scenario.name {
-            "signer drops a SAN" => End::Lacking,
-            "nobody approves" | "denied" | "denied, restarted each minute" | "denied, restarted with no memory" => {
+            "signer drops a SAN" => End::Unsatisfying,
+            "never approved" | "denied" | "denied, restarted each minute" | "denied, restarted with no record" => {
                 End::None
             }
             _ => End::Good,

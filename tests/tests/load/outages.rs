@@ -12,7 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         down_past_expiry(),
         throttled(),
         flapping(),
-        restarts_while_nobody_approves(),
+        restarts_while_unapproved(),
         restarts_with_a_valid_certificate(),
     ]
 }
@@ -37,7 +37,7 @@ fn up_after_five_minutes() -> Scenario {
 /// The valid certificate has to last: <https://github.com/istio/istio/issues/56452>
 fn down_over_the_rotation_point() -> Scenario {
     Scenario::new("API down for 110 min, valid for 2 h")
-        .holding(22 * HOUR)
+        .with_certificate_of_age(22 * HOUR)
         .at(ZERO, Happening::Api(Api::Down))
         .at(110 * MINUTE, Happening::Api(Api::Up))
 }
@@ -46,7 +46,7 @@ fn down_over_the_rotation_point() -> Scenario {
 /// <https://github.com/spiffe/spire/issues/2061>, <https://github.com/kubernetes/kubernetes/issues/65991>
 fn down_past_expiry() -> Scenario {
     Scenario::new("API down for 4 h, valid for 2 h")
-        .holding(22 * HOUR)
+        .with_certificate_of_age(22 * HOUR)
         .at(ZERO, Happening::Api(Api::Down))
         .at(4 * HOUR + MINUTE / 2, Happening::Api(Api::Up))
         .conceding(outage(), SPREAD)
@@ -68,9 +68,9 @@ fn flapping() -> Scenario {
 }
 
 /// Each restart makes another request: <https://github.com/cert-manager/csi-driver/issues/119>
-fn restarts_while_nobody_approves() -> Scenario {
-    let ignored = Scenario::new("nobody approves, restarted each minute")
-        .lasting(4 * HOUR)
+fn restarts_while_unapproved() -> Scenario {
+    let ignored = Scenario::new("never approved, restarted each minute")
+        .with_span(4 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::Ignores));
     every(MINUTE, 2 * HOUR, ignored, |_| Happening::Restart { remembers: true })
         .at(2 * HOUR, Happening::Requests(Conduct::WELL))
@@ -79,6 +79,9 @@ fn restarts_while_nobody_approves() -> Scenario {
 /// A restart with a good certificate must not lead to a request:
 /// <https://github.com/cert-manager/csi-driver/issues/119>
 fn restarts_with_a_valid_certificate() -> Scenario {
-    let holding = Scenario::new("valid, restarted each minute").holding(HOUR).living(DAY).lasting(12 * HOUR);
+    let holding = Scenario::new("valid, restarted each minute")
+        .with_certificate_of_age(HOUR)
+        .with_lifetime(DAY)
+        .with_span(12 * HOUR);
     every(MINUTE, 12 * HOUR, holding, |_| Happening::Restart { remembers: true })
 }

@@ -12,7 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// <https://github.com/awslabs/amazon-eks-ami/issues/244>
 fn drops_a_name() -> Scenario {
     Scenario::new("signer drops a SAN")
-        .wanting(Some(named(&["node.example", "node.local"])))
+        .with_template(Some(named(&["node.example", "node.local"])))
         .at(ZERO, Happening::Requests(Conduct::Signs { after: ZERO, trims: true }))
 }
 
@@ -21,7 +21,7 @@ fn drops_a_name() -> Scenario {
 /// certificates expire together: <https://github.com/smallstep/certificates/issues/350>
 fn authority_in_its_last_minutes() -> Scenario {
     Scenario::new("CA in its last 20 min, replaced 10 min later")
-        .holding(23 * HOUR)
+        .with_certificate_of_age(23 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
         .at(ZERO, Happening::Authority(20 * MINUTE))
         .at(30 * MINUTE, Happening::Authority(100 * DAY))
@@ -29,5 +29,5 @@ fn authority_in_its_last_minutes() -> Scenario {
 
 /// Certificates of ten minutes, the shortest lifetime that Kubernetes grants.
 fn short_lifetimes() -> Scenario {
-    Scenario::new("lifetimes of 10 min").living(10 * MINUTE)
+    Scenario::new("lifetimes of 10 min").with_lifetime(10 * MINUTE)
 }

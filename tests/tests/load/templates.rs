@@ -13,7 +13,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// between waits out its 15 minutes.
 fn second_change() -> Scenario {
     Scenario::new("second address change while waiting")
-        .wanting(Some(named(&["a.example"])))
+        .with_template(Some(named(&["a.example"])))
         .at(ZERO, Happening::Requests(Conduct::Ignores))
         .at(5 * MINUTE, Happening::Wants(Some(named(&["b.example"]))))
         .at(6 * MINUTE, Happening::Wants(Some(named(&["c.example"]))))
@@ -25,9 +25,9 @@ fn flapping(slow: bool) -> Scenario {
     let (name, after) =
         if slow { ("address flaps, signer slower", MINUTE) } else { ("address flaps, signer quick", SECOND) };
     let steady = Scenario::new(name)
-        .wanting(Some(named(&["a.example"])))
-        .holding(HOUR)
-        .lasting(3 * HOUR)
+        .with_template(Some(named(&["a.example"])))
+        .with_certificate_of_age(HOUR)
+        .with_span(3 * HOUR)
         .at(ZERO, Happening::Requests(Conduct::signs_after(after)));
     every(MINUTE / 2, HOUR, steady, |i| {
         Happening::Wants(Some(named(if i % 2 == 0 { &["b.example"] } else { &["a.example"] })))
@@ -37,5 +37,7 @@ fn flapping(slow: bool) -> Scenario {
 /// A node whose address is not known at first submits no request, and submits one as soon as the address is known:
 /// <https://github.com/kubernetes/kubernetes/issues/130001>
 fn no_address_for_ten_minutes() -> Scenario {
-    Scenario::new("no address for 10 min").wanting(None).at(10 * MINUTE, Happening::Wants(Some(named(&["a.example"]))))
+    Scenario::new("no address for 10 min")
+        .with_template(None)
+        .at(10 * MINUTE, Happening::Wants(Some(named(&["a.example"]))))
 }

@@ -42,7 +42,7 @@ fn rotation_point_changes_only_with_the_certificate() {
 
 /// client-go `TestSetRotationDeadline`: (hours before now, hours after), the deadline at 70 % of the lifetime.
 #[test]
-fn upstream_rotation_deadlines() {
+fn rotation_deadlines_match_upstream_cases() {
     let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
     let hours = [(1, 99), (24, 24), (69, 31), (91, 9), (99, 1), (180 * 24, 180 * 24)];
     let cases = hours.map(|(before, after)| (before * 3600, after * 3600)).into_iter();
@@ -58,7 +58,7 @@ fn upstream_rotation_deadlines() {
 
 /// client-go `TestCertSatisfiesTemplate`.
 #[test]
-fn upstream_cert_satisfies_template() {
+fn template_comparison_matches_upstream_cases() {
     let base = || Template::new("system:node:fake-node-name");
     let ip = |last| std::net::IpAddr::from([192, 168, 1, last]);
     let all = base().with_organizations(["system:nodes"]).with_dns_names(["foo"]).with_ip_addresses([ip(1)]);

@@ -86,7 +86,7 @@ fn retry_after_counts_up_to_cap_plus_jitter() {
 
 /// A load balancer that sends a `Retry-After` of an hour must not keep a node without a certificate for that long.
 #[test]
-fn retry_after_without_a_certificate_counts_up_to_the_transient_cap() {
+fn retry_after_without_certificate_is_capped() {
     let cap = Policy::default().transient.cap();
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
     for (held, failure) in [None, Some(expired)]

@@ -61,7 +61,7 @@ fn policy_change_moves_rotation_point() {
 }
 
 #[test]
-fn slower_refill_grants_no_token_for_time_passed_under_a_faster_one() {
+fn slower_refill_grants_no_tokens_for_earlier_time() {
     let mut holder = under(budget(10, SECOND * 2), None);
     assert!(spend(&mut holder, SECOND * 20) >= 19);
     // Whole again in 20 s by the old policy, which would be next to nothing of an hour.

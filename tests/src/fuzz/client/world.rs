@@ -90,7 +90,7 @@ pub(super) struct World<'a> {
     replies: std::slice::Iter<'a, Reply>,
     /// The most bytes of one read.
     portion: usize,
-    pub(super) asked: Vec<String>,
+    pub(super) requests: Vec<String>,
     pub(super) elapsed: Duration,
     link: Option<Link>,
     unreachable: bool,
@@ -104,7 +104,7 @@ struct Link {
     /// A piece to repeat without end once the others are sent.
     flood: Vec<u8>,
     /// The number of bytes sent since the last request.
-    said: usize,
+    sent: usize,
     end: End,
     /// TLS bytes on their way to the client.
     wire: VecDeque<u8>,
@@ -113,8 +113,8 @@ struct Link {
 
 impl<'a> World<'a> {
     pub(super) fn new(config: &'a Arc<ServerConfig>, replies: &'a [Reply], portion: usize) -> Self {
-        let (asked, elapsed) = (Vec::new(), Duration::ZERO);
-        Self { config, replies: replies.iter(), portion, asked, elapsed, link: None, unreachable: false }
+        let (requests, elapsed) = (Vec::new(), Duration::ZERO);
+        Self { config, replies: replies.iter(), portion, requests, elapsed, link: None, unreachable: false }
     }
 
     pub(super) fn now(&self) -> Now {
@@ -157,7 +157,7 @@ impl<'a> World<'a> {
             };
             conversation.handle(input, self.now());
         }
-        panic!("no end in sight after {:?}", self.asked);
+        panic!("no end in sight after {:?}", self.requests);
     }
 
     fn pass(&mut self, until: Instant) {
@@ -174,7 +174,7 @@ impl<'a> World<'a> {
             plain: Vec::new(),
             later: VecDeque::new(),
             flood: Vec::new(),
-            said: 0,
+            sent: 0,
             end: End::Keep,
             wire: VecDeque::new(),
             ended: false,
@@ -197,7 +197,7 @@ impl<'a> World<'a> {
         while let Some(request) = take_request(&mut link.plain) {
             let busy = Reply::busy();
             let reply = self.replies.next().unwrap_or(&busy);
-            self.asked.push(request);
+            self.requests.push(request);
             self.unreachable |= reply.refuses;
             let mut at = now;
             for piece in &reply.pieces {
@@ -205,7 +205,7 @@ impl<'a> World<'a> {
                 link.later.push_back((at, piece.clone()));
             }
             link.flood = reply.pieces.last().filter(|_| reply.flood).cloned().unwrap_or_default();
-            (link.end, link.said) = (reply.end, 0);
+            (link.end, link.sent) = (reply.end, 0);
         }
         link.flush();
         true
@@ -214,11 +214,12 @@ impl<'a> World<'a> {
     /// The next bytes for the client. `None`: nothing came, and time passed, at most to `until`. An error: the
     /// connection ended.
     fn receive(&mut self, until: Instant) -> Option<Result<Vec<u8>, End>> {
-        let (now, is_watch) = (self.now().instant, self.asked.last().is_some_and(|line| line.contains("watch=true")));
+        let (now, is_watch) =
+            (self.now().instant, self.requests.last().is_some_and(|line| line.contains("watch=true")));
         let link = self.link.as_mut().expect("a connection to read from");
         if link.wire.is_empty() {
-            link.speak(now);
-            assert!(link.said < LONGEST || is_watch && link.flood.contains(&b'\n'), "this was read for ever");
+            link.send_due(now);
+            assert!(link.sent < LONGEST || is_watch && link.flood.contains(&b'\n'), "this was read for ever");
         }
         if !link.wire.is_empty() {
             let portion = if link.flood.is_empty() { self.portion } else { self.portion.max(16 << 10) };
@@ -236,18 +237,18 @@ impl<'a> World<'a> {
 
 impl Link {
     /// Sends the pieces that are due.
-    fn speak(&mut self, now: Instant) {
+    fn send_due(&mut self, now: Instant) {
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
             let piece = self.later.pop_front().map_or_else(Vec::new, |(_, piece)| piece);
-            self.say(&piece);
+            self.send(&piece);
         }
         if !self.later.is_empty() || self.ended {
             return;
         }
-        if !self.flood.is_empty() && self.said < LONGEST + (64 << 10) {
+        if !self.flood.is_empty() && self.sent < LONGEST + (64 << 10) {
             let times = 1 + (16 << 10) / self.flood.len();
             let flood = self.flood.repeat(times);
-            return self.say(&flood);
+            return self.send(&flood);
         }
         if self.end == End::Close {
             self.tls.send_close_notify();
@@ -256,8 +257,8 @@ impl Link {
         self.ended = self.end != End::Keep;
     }
 
-    fn say(&mut self, piece: &[u8]) {
-        self.said += piece.len();
+    fn send(&mut self, piece: &[u8]) {
+        self.sent += piece.len();
         let mut rest = piece;
         while !rest.is_empty() {
             let taken = self.tls.writer().write(rest).expect("a connection in order");

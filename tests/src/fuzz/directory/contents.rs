@@ -16,46 +16,49 @@ use crate::fuzz::pki::Pki;
 /// Checks for any contents that a load returns a complete pair of the directory and changes nothing, that recovery
 /// changes no file in use, that a pair is found once it is written, and that a record reads as it was written.
 pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
-    let shelf = Shelf(Arc::new(Mutex::new(disk(there, kinds))));
+    let disk = SharedDisk(Arc::new(Mutex::new(disk(there, kinds))));
     let layout = Layout::new(PREFIX).expect("a usable prefix");
-    let directory = Directory::on(Box::new(shelf.clone()), PathBuf::from(PATH), layout.clone());
-    let before = shelf.disk().clone();
-    let look = |when| directory.load(when).unwrap_or_else(|error| panic!("{error}"));
+    let directory = Directory::on(Box::new(disk.clone()), PathBuf::from(PATH), layout.clone());
+    let before = disk.disk().clone();
+    let load = |when| directory.load(when).unwrap_or_else(|error| panic!("{error}"));
 
-    let found = look(now);
-    told(&found);
+    let found = load(now);
+    check_problems(&found);
     let _ = directory.recall();
-    assert!(*shelf.disk() == before, "looking has changed something");
+    assert!(*disk.disk() == before, "a load has changed the directory");
     if let Some((credential, path)) = &found.credential {
-        let name = path.strip_prefix(PATH).ok().and_then(|name| name.to_str()).expect("a file there");
+        let name = path.strip_prefix(PATH).ok().and_then(|name| name.to_str()).expect("a file of the directory");
         // The pair may lie in two files.
         let names = [name.to_owned(), name.replace(".crt", ".key")];
-        let lies_there = names.map(|name| before.read(&name).ok().flatten().unwrap_or_default()).concat();
+        let file_contents = names.map(|name| before.read(&name).ok().flatten().unwrap_or_default()).concat();
         let pem = credential.chain().pem();
-        assert!(String::from_utf8_lossy(&lies_there).contains(pem.lines().nth(1).unwrap_or(pem)), "{name}");
+        assert!(String::from_utf8_lossy(&file_contents).contains(pem.lines().nth(1).unwrap_or(pem)), "{name}");
     }
 
     let recovered = directory.recover(now).unwrap_or_else(|error| panic!("{error}"));
-    told(&recovered);
+    check_problems(&recovered);
     assert_eq!(fingerprint(&recovered), fingerprint(&found));
     // A listing does not show where a link to a link leads.
     let is_link = |name: &String| matches!(there.get(name), Some(Thing::Link(_)));
     if !there.values().any(|thing| matches!(thing, Thing::Link(target) if is_link(target))) {
-        assert_eq!(fingerprint(&look(now)), fingerprint(&found), "once put right, the same is found");
+        assert_eq!(fingerprint(&load(now)), fingerprint(&found), "after a recovery, a load finds the same pair");
     }
     for (name, bytes) in before.visible() {
         let litter = name.ends_with(".new") || name.contains(".link");
         let is_file = matches!(there.get(name.as_ref()), Some(Thing::File(_)));
-        assert!(!is_file || litter || shelf.disk().visible().get(&name) == Some(&bytes), "{name} may be in use");
+        assert!(!is_file || litter || disk.disk().visible().get(&name) == Some(&bytes), "{name} may be in use");
     }
 
     if directory.remember(b"a record").is_ok() {
         assert_eq!(directory.recall().ok().flatten().as_deref().map(Vec::as_slice), Some(&b"a record"[..]));
     } else {
-        assert!(there.contains_key(&format!("{}.new", layout.pending())), "it can be remembered");
+        assert!(
+            there.contains_key(&format!("{}.new", layout.pending())),
+            "a record is refused without an entry in its way"
+        );
     }
     directory.write(&PAIRS[1], now).unwrap_or_else(|error| panic!("{error}"));
-    let written = look(now);
+    let written = load(now);
     assert_eq!(fingerprint(&written), Some(PAIRS[1].chain().certificate().fingerprint));
 }
 
@@ -64,7 +67,7 @@ fn fingerprint(loaded: &Loaded) -> Option<perennial::Fingerprint> {
 }
 
 /// Checks that problems of a load have a message and show no key.
-fn told(loaded: &Loaded) {
+fn check_problems(loaded: &Loaded) {
     for problem in &loaded.problems {
         let (message, debug) = (problem.to_string(), format!("{problem:?}"));
         assert!(!message.is_empty());
@@ -114,21 +117,21 @@ static PAIRS: LazyLock<[Credential; 2]> = LazyLock::new(|| {
 
 /// A virtual disk as a volume.
 #[derive(Clone, Debug)]
-struct Shelf(Arc<Mutex<Disk>>);
+struct SharedDisk(Arc<Mutex<Disk>>);
 
-impl Shelf {
+impl SharedDisk {
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Volume for Shelf {
+impl Volume for SharedDisk {
     fn open(&self) -> std::io::Result<Box<dyn Folder + '_>> {
         Ok(Box::new(self.clone()))
     }
 }
 
-impl Folder for Shelf {
+impl Folder for SharedDisk {
     fn list(&self) -> std::io::Result<Listing> {
         Ok(self.disk().list())
     }

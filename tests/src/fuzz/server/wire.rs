@@ -50,7 +50,7 @@ pub(super) struct Wire {
     portion: usize,
     elapsed: Duration,
     /// All bytes that the server has answered.
-    pub(super) heard: Vec<u8>,
+    pub(super) received: Vec<u8>,
 }
 
 impl Wire {
@@ -63,7 +63,7 @@ impl Wire {
         let mut client = ClientConnection::new(config, host).expect("a usable configuration");
         client.set_buffer_limit(None);
         let session = Session::new(&stage.tls, Instant::default()).expect("a usable configuration");
-        let mut wire = Self { api, session, client, portion, elapsed: Duration::ZERO, heard: Vec::new() };
+        let mut wire = Self { api, session, client, portion, elapsed: Duration::ZERO, received: Vec::new() };
         wire.pump();
         wire
     }
@@ -79,7 +79,7 @@ impl Wire {
     }
 
     /// Sends this text, each portion in a TLS record of its own.
-    pub(super) fn say(&mut self, text: &[u8]) {
+    pub(super) fn send(&mut self, text: &[u8]) {
         for record in text.chunks(self.portion) {
             self.client.writer().write_all(record).expect("room for it");
             self.pump();
@@ -102,18 +102,18 @@ impl Wire {
             let mut to_client = Vec::new();
             self.session.transmit(&mut to_client, now.instant);
             assert!(to_client.len() < 64 << 10, "{} bytes at once", to_client.len());
-            self.hear(&to_client);
+            self.receive(&to_client);
             if to_server.is_empty() && to_client.is_empty() {
                 return;
             }
         }
     }
 
-    fn hear(&mut self, mut bytes: &[u8]) {
+    fn receive(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.client.read_tls(&mut bytes).is_ok_and(|read| read > 0) {
             self.client.process_new_packets().expect("the server speaks TLS");
             // The reader returns "would block" once there is no more plaintext.
-            let _would_block = self.client.reader().read_to_end(&mut self.heard);
+            let _would_block = self.client.reader().read_to_end(&mut self.received);
         }
     }
 

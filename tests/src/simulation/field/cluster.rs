@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     /// The state of an object as a client sees it now.
-    pub fn look(&self, object: Object) -> Seen {
+    pub fn watch(&self, object: Object) -> Seen {
         match (self.api, self.requests.get(&object)) {
             (Api::Down | Api::Throttles(_), _) => Seen::Nothing,
             (Api::Up, None) => Seen::Deleted,

@@ -11,7 +11,7 @@ use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
 
 /// How often `run` checks with the API server that it accepts the client certificate. The response has a `Date`, too.
-const LOOK: Duration = Duration::from_secs(6 * 3600);
+const CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// A machine and its driver.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Perennial {
     wakes: Option<Duration>,
     in_flight: Option<(RequestId, Object)>,
     /// When the next check with the API server is due, by the clock that stands still in suspend.
-    looks: Duration,
+    next_check: Duration,
     /// The number of the key in the pending slot, and so the name of its request object.
     key: u64,
 }
@@ -37,7 +37,7 @@ impl Perennial {
             let mut node = World::at(setup, Duration::ZERO, around.borrow().clocks.now);
             node.habit = Answer::lose();
             let wakes = Some(around.borrow().clocks.awake());
-            Self { around, node, wakes, in_flight: None, looks: LOOK, key: 0 }
+            Self { around, node, wakes, in_flight: None, next_check: CHECK_INTERVAL, key: 0 }
         }
     }
 
@@ -82,7 +82,7 @@ impl Perennial {
 
     fn reply(&self) -> Option<Event> {
         let (id, object) = self.in_flight?;
-        let failure = match self.around.borrow().cluster.look(object) {
+        let failure = match self.around.borrow().cluster.watch(object) {
             Seen::Nothing => return None,
             Seen::Issued(certificate) => return Some(Event::CsrIssued { id, certificate }),
             Seen::Denied => Failure::Denied,
@@ -98,8 +98,8 @@ impl Perennial {
             return Some(Event::TemplateChanged(wanted));
         }
         let (awake, api) = (self.around.borrow().clocks.awake(), self.around.borrow().cluster.api);
-        if self.looks <= awake {
-            self.looks = awake + LOOK;
+        if self.next_check <= awake {
+            self.next_check = awake + CHECK_INTERVAL;
             if api == Api::Up && self.node.machine.certificate().is_some() {
                 return Some(self.dated());
             }
@@ -119,7 +119,7 @@ impl Holder for Perennial {
     }
 
     fn sleeps_until(&self) -> Option<Duration> {
-        Some(self.wakes.map_or(self.looks, |wakes| wakes.min(self.looks)))
+        Some(self.wakes.map_or(self.next_check, |wakes| wakes.min(self.next_check)))
     }
 
     fn certificate(&self) -> Option<Arc<Certificate>> {
@@ -134,7 +134,7 @@ impl Holder for Perennial {
         self.node.setup.template.clone_from(&self.around.borrow().template);
         self.node.restart();
         let awake = self.around.borrow().clocks.awake();
-        (self.in_flight, self.wakes, self.looks) = (None, Some(awake), awake + LOOK);
+        (self.in_flight, self.wakes, self.next_check) = (None, Some(awake), awake + CHECK_INTERVAL);
     }
 
     fn lawful(&self) -> Verdict {
