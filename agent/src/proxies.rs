@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 
 /// The proxy to an API server, or none, and the source of that decision.
@@ -57,8 +58,8 @@ fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
         if entry == "*" {
             return true;
         }
-        if let Some((network, bits)) = entry.split_once('/') {
-            return ip.is_some_and(|ip| contains(network, bits, ip));
+        if entry.contains('/') {
+            return ip.zip(entry.parse::<IpNet>().ok()).is_some_and(|(ip, network)| network.contains(&ip));
         }
         let (name, of_port) = split_port(&entry);
         if of_port.is_some_and(|of| of.parse() != Ok(port)) || name.is_empty() {
@@ -87,21 +88,6 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
     match entry.split_once(':') {
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
         Some(_) | None => (entry, None),
-    }
-}
-
-/// True if the network `network/bits` contains this address. False if the notation is invalid.
-fn contains(network: &str, bits: &str, ip: IpAddr) -> bool {
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
-    match (network, ip) {
-        // For /0, the shift by all bits is `None`: the network contains every address.
-        (IpAddr::V4(network), IpAddr::V4(ip)) if bits <= 32 => {
-            (network.to_bits() ^ ip.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(network), IpAddr::V6(ip)) if bits <= 128 => {
-            (network.to_bits() ^ ip.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
-        }
-        _ => false,
     }
 }
 
