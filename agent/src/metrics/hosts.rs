@@ -1,8 +1,9 @@
 //! Names that requests may have in their Host header. Others are refused: a page of another site could make its own
 //! name resolve to this node (DNS rebinding) and read the answers in a browser.
 
-use std::fs;
 use std::net::IpAddr;
+
+use rustix::system::uname;
 
 /// Names of this node, in lower case. IP addresses are accepted without being listed: DNS rebinding needs a name.
 pub(super) struct Hosts(Vec<String>);
@@ -10,8 +11,8 @@ pub(super) struct Hosts(Vec<String>);
 impl Hosts {
     /// Accepts `localhost`, the host name, and the names in `given`.
     pub(super) fn new(given: impl IntoIterator<Item = String>) -> Self {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let names = ["localhost".to_owned()].into_iter().chain(host).chain(given);
+        let host = uname().nodename().to_string_lossy().into_owned();
+        let names = ["localhost".to_owned(), host].into_iter().chain(given);
         Self(names.map(|name| canonical(name.trim())).filter(|name| !name.is_empty()).collect())
     }
 

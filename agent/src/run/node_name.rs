@@ -1,6 +1,6 @@
 //! The node's name, by kubelet's rules.
 
-use std::fs;
+use rustix::system::uname;
 
 use crate::failure::Failure;
 
@@ -9,11 +9,11 @@ use crate::failure::Failure;
 /// Follows kubelet's `nodeutil.GetHostname`, where an empty name counts as missing and blanks are an error.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the name is no RFC 1123 subdomain, or the host name cannot be read.
+/// [`Failure::Usage`] if the name is no RFC 1123 subdomain.
 pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
     let (text, from) = match given.filter(|given| !given.is_empty()) {
         Some(name) => (name.to_owned(), "--node-name"),
-        None => (host_name()?, "the host name"),
+        None => (uname().nodename().to_string_lossy().into_owned(), "the host name"),
     };
     let name = text.trim().to_lowercase();
     if is_subdomain(&name) {
@@ -23,12 +23,6 @@ pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
         "{from} {text:?} cannot be the name of a node: lower-case letters, digits, '-' and '.', \
          beginning and ending with a letter or digit; give another with --node-name"
     )))
-}
-
-fn host_name() -> Result<String, Failure> {
-    let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
-    let found = files.into_iter().find_map(|file| fs::read_to_string(file).ok());
-    found.ok_or_else(|| Failure::Usage("the host name cannot be read; give --node-name".into()))
 }
 
 /// True for an RFC 1123 subdomain, as Kubernetes requires of node names.
