@@ -26,25 +26,16 @@ pub(crate) struct Subject {
     pub(crate) fingerprint: String,
 }
 
-/// An owed run of the command.
-#[derive(Clone, Debug)]
-pub(crate) struct Owed {
-    pub(crate) subject: Subject,
-    /// Failed runs in a row, those of earlier processes included.
-    pub(crate) attempts: u32,
-    pub(crate) error: Option<String>,
-    /// Time of the next run; `None` before the first run of this process.
-    pub(crate) next: Option<Instant>,
-}
-
 /// The state of the command for one certificate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Debt {
     /// Path of the record; `None` if the state is in memory only.
-    pub(crate) record: Option<PathBuf>,
-    /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.
-    pub(crate) done: Option<String>,
-    pub(crate) owed: Option<Owed>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) record: Record,
+    /// The certificate that a run is owed for.
+    pub(crate) owed: Option<Subject>,
+    /// Time of the next run; `None` before the first run for `owed` in this process.
+    pub(crate) next: Option<Instant>,
     /// Failed runs of this process, for metrics.
     pub(crate) failures: u64,
     /// A thread runs the command for this certificate when a run is owed.
@@ -54,14 +45,26 @@ pub(crate) struct Debt {
 }
 
 impl Debt {
+    /// The failed attempts of the owed run.
+    pub(crate) fn failed(&self) -> Option<&FailedAttempts> {
+        self.record.failed_for(&self.owed.as_ref()?.fingerprint)
+    }
+
+    /// Notes the error of the owed run, and `more` failed attempts. Returns the number of failed attempts.
+    pub(crate) fn fail(&mut self, more: u32, error: String) -> u32 {
+        let attempts = self.failed().map_or(0, |failed| failed.attempts).saturating_add(more);
+        let failed = |owed: &Subject| FailedAttempts { fingerprint: owed.fingerprint.clone(), attempts, error };
+        self.record.failed = self.owed.as_ref().map(failed);
+        attempts
+    }
+
     /// The state of the command as JSON, for `/state`.
     pub(crate) fn to_json(&self) -> Value {
-        let owed = self.owed.as_ref();
         json!({
-            "owed": owed.is_some(),
+            "owed": self.owed.is_some(),
             "running": self.running,
-            "attempts": owed.map_or(0, |owed| owed.attempts),
-            "error": owed.and_then(|owed| owed.error.as_ref()),
+            "attempts": self.failed().map_or(0, |failed| failed.attempts),
+            "error": self.failed().map(|failed| &failed.error),
         })
     }
 }
@@ -98,15 +101,15 @@ pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
 }
 
 /// The contents of a record, beside its version.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
-    /// The fingerprint in [`Debt::done`].
+    /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.
     pub(crate) done: Option<String>,
     pub(crate) failed: Option<FailedAttempts>,
 }
 
-/// Runs that have failed in a row.
-#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// Runs that have failed in a row, those of earlier processes included.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct FailedAttempts {
     /// Fingerprint of the certificate that the runs were for.
     pub(crate) fingerprint: String,
@@ -116,20 +119,9 @@ pub(crate) struct FailedAttempts {
 }
 
 impl Record {
-    /// The record of this debt.
-    pub(crate) fn of(debt: &Debt) -> Self {
-        let failed = debt.owed.as_ref().filter(|owed| owed.attempts > 0).map(|owed| FailedAttempts {
-            fingerprint: owed.subject.fingerprint.clone(),
-            attempts: owed.attempts,
-            error: owed.error.clone().unwrap_or_default(),
-        });
-        Self { done: debt.done.clone(), failed }
-    }
-
-    /// The number of failed runs for the certificate with this fingerprint, and the error of the last one.
-    pub(crate) fn attempts(self, fingerprint: &str) -> (u32, Option<String>) {
-        let failed = self.failed.filter(|failed| failed.fingerprint == fingerprint);
-        failed.map_or((0, None), |failed| (failed.attempts, Some(failed.error)))
+    /// The failed runs for the certificate with this fingerprint.
+    pub(crate) fn failed_for(&self, fingerprint: &str) -> Option<&FailedAttempts> {
+        self.failed.as_ref().filter(|failed| failed.fingerprint == fingerprint)
     }
 
     /// Reads a record; `None` if the file does not exist.

@@ -114,8 +114,9 @@ impl HookState {
             Err(error) => return Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
         };
         let owed = record.done.as_ref() != Some(&in_use);
-        let (attempts, error) = record.attempts(&in_use);
-        Some(Self { owed, attempts, error })
+        let failed = record.failed_for(&in_use);
+        let (attempts, error) = failed.map(|failed| (failed.attempts, failed.error.clone())).unzip();
+        Some(Self { owed, attempts: attempts.unwrap_or_default(), error })
     }
 
     fn to_text(&self) -> String {

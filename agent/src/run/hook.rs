@@ -12,7 +12,7 @@ use perennial_pki::Chain;
 
 use crate::failure::Failure;
 use crate::files;
-use crate::hook_debt::{Debts, Owed, Record, Subject};
+use crate::hook_debt::{Debt, Debts, Record, Subject};
 use crate::spans::words;
 
 /// Wait after the first failed run. Doubles with each further one.
@@ -60,45 +60,41 @@ impl Hook {
     /// Continues from the record of an earlier process: a run may be owed for the current certificate, `in_use`. Must
     /// be called before the rotation of certificate `of` starts and changes that. Logs if the record cannot be read or
     /// written; the debt is then in memory only.
-    pub(super) fn begin(&self, of: &str, record: PathBuf, in_use: Option<Subject>) {
+    pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
             // then.
-            let _ = std::fs::remove_file(record);
+            let _ = std::fs::remove_file(path);
             return;
         };
         let mut debts = self.debts.all();
         if let Some(debt) = debts.get_mut(of) {
             // A reload has switched rotation on again: the debt gets its record back.
-            if debt.record.is_none() {
-                debt.record = Some(record);
-                let debt = debt.clone();
+            if debt.path.is_none() {
+                debt.path = Some(path);
                 drop(debts);
-                save(of, &debt);
+                save(of, &self.debts);
             }
             return;
         }
-        let debt = debts.entry(of.to_owned()).or_default();
-        files::sweep(&record);
-        let found = Record::read(&record).unwrap_or_else(|error| {
+        files::sweep(&path);
+        let found = Record::read(&path).unwrap_or_else(|error| {
             // A run too many does less harm than one too few.
-            tracing::warn!("cannot read {}: {error}; assuming that --on-rotated has not run", record.display());
+            tracing::warn!("cannot read {}: {error}; assuming that --on-rotated has not run", path.display());
             Some(Record::default())
         });
-        debt.record = Some(record);
-        let Some(found) = found else {
-            debt.done = in_use.map(|subject| subject.fingerprint);
-            let debt = debt.clone();
-            drop(debts);
-            save(of, &debt);
-            return;
-        };
-        debt.done = found.done.clone();
-        if let Some(subject) = in_use.filter(|subject| debt.done.as_ref() != Some(&subject.fingerprint)) {
-            let (attempts, error) = found.attempts(&subject.fingerprint);
+        let is_first = found.is_none();
+        let fingerprint = || in_use.as_ref().map(|subject| subject.fingerprint.clone());
+        let record = found.unwrap_or_else(|| Record { done: fingerprint(), failed: None });
+        let owed = in_use.filter(|subject| record.done.as_ref() != Some(&subject.fingerprint));
+        let is_owed = owed.is_some();
+        debts.insert(of.to_owned(), Debt { path: Some(path), record, owed, ..Debt::default() });
+        drop(debts);
+        if is_first {
+            save(of, &self.debts);
+        }
+        if is_owed {
             tracing::info!("{of}: --on-rotated has not succeeded for the certificate in use yet; running the command");
-            debt.owed = Some(Owed { subject, attempts, error, next: None });
-            drop(debts);
             self.attend(run, of);
         }
     }
@@ -106,7 +102,7 @@ impl Hook {
     /// Keeps the debt of certificate `of` in memory only from now on: without rotation, no file is written.
     pub(super) fn forget_record(&self, of: &str) {
         if let Some(debt) = self.debts.all().get_mut(of) {
-            debt.record = None;
+            debt.path = None;
         }
     }
 
@@ -114,7 +110,8 @@ impl Hook {
     pub(super) fn run(&self, of: &str, subject: Subject) {
         let Some(run) = &self.run else { return };
         let mut debts = self.debts.all();
-        debts.entry(of.to_owned()).or_default().owed = Some(Owed { subject, attempts: 0, error: None, next: None });
+        let debt = debts.entry(of.to_owned()).or_default();
+        (debt.owed, debt.next) = (Some(subject), None);
         drop(debts);
         self.debts.notify();
         self.attend(run, of);
@@ -139,9 +136,8 @@ impl Hook {
         self.enter(ENDING);
         self.is_settled_within(None);
         let debts = self.debts.all();
-        let owed = debts.iter().find_map(|(of, debt)| Some((of, debt.owed.as_ref()?)));
-        owed.map_or(Ok(()), |(of, owed)| {
-            let why = owed.error.as_deref().unwrap_or("was not run");
+        debts.iter().find(|(_, debt)| debt.owed.is_some()).map_or(Ok(()), |(of, debt)| {
+            let why = debt.failed().map_or("was not run", |failed| &failed.error);
             Err(Failure::Failed(format!("{of}: the certificate is in place, but --on-rotated {why}")))
         })
     }
@@ -149,8 +145,8 @@ impl Hook {
     /// The errors of owed runs, one line each, for systemd's STATUS.
     pub(super) fn troubles(&self) -> Vec<String> {
         let debts = self.debts.all();
-        let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.owed.as_ref()?)));
-        failed.filter_map(|(of, owed)| Some(format!("{of}: --on-rotated {}", owed.error.as_ref()?))).collect()
+        let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.failed()?)));
+        failed.map(|(of, failed)| format!("{of}: --on-rotated {}", failed.error)).collect()
     }
 
     fn enter(&self, phase: u8) {
@@ -187,7 +183,7 @@ impl Hook {
             tracing::warn!("{of}: {why}; --on-rotated runs with the next certificate or at the next start");
             if let Some(debt) = self.debts.all().get_mut(of) {
                 debt.attended = false;
-                debt.owed.iter_mut().for_each(|owed| owed.error = Some(format!("was not run: {why}")));
+                debt.fail(0, format!("was not run: {why}"));
             }
         }
     }
@@ -205,23 +201,22 @@ impl Run {
             let mut all = debts.all();
             let Some(debt) = all.get_mut(of) else { return };
             debt.running = false;
-            // A newer certificate may have replaced the debt during the run: its attempts are counted from zero.
-            let owed = debt.owed.as_mut().filter(|owed| owed.subject == subject);
+            let is_owed = debt.owed.as_ref() == Some(&subject);
             match &result {
                 Ok(()) => {
                     tracing::debug!("{of}: --on-rotated is done");
-                    debt.owed.take_if(|owed| owed.subject == subject);
-                    debt.done = Some(subject.fingerprint);
+                    debt.owed.take_if(|_| is_owed);
+                    debt.record = Record { done: Some(subject.fingerprint), failed: None };
                 }
                 Err(why) => {
-                    let wait = owed.map(|owed| {
-                        owed.attempts = owed.attempts.saturating_add(1);
-                        owed.error = Some(why.clone());
-                        let wait = FIRST_RETRY * 2_u32.saturating_pow(owed.attempts.min(8) - 1);
-                        owed.next = Some(Instant::now() + wait.min(LONGEST_RETRY));
-                        wait.min(LONGEST_RETRY)
-                    });
                     debt.failures += 1;
+                    // A newer certificate may have replaced the debt during the run: its attempts are counted from zero.
+                    let wait = is_owed.then(|| {
+                        let attempts = debt.fail(1, why.clone());
+                        let wait = (FIRST_RETRY * 2_u32.saturating_pow(attempts.min(8) - 1)).min(LONGEST_RETRY);
+                        debt.next = Some(Instant::now() + wait);
+                        wait
+                    });
                     let then = match wait.filter(|_| !self.once && self.phase() == PAYING) {
                         Some(wait) => format!("next attempt in {}", words(wait)),
                         None => "perennial tries again at its next start".into(),
@@ -229,10 +224,8 @@ impl Run {
                     tracing::warn!("{of}: --on-rotated {why}; {then}");
                 }
             }
-            let debt = debt.clone();
-            // Written without the lock, since the disk may not answer.
             drop(all);
-            save(of, &debt);
+            save(of, debts);
         }
         debts.notify();
     }
@@ -243,16 +236,16 @@ impl Run {
         let mut all = debts.all();
         loop {
             let debt = all.get_mut(of)?;
-            let due = match &debt.owed {
+            let due = match (&debt.owed, debt.next) {
                 // Tried once even while the process ends.
-                Some(Owed { next: None, .. }) => Some(Instant::now()),
-                Some(Owed { next, .. }) if !self.once && self.phase() == PAYING => *next,
+                (Some(_), None) => Some(Instant::now()),
+                (Some(_), next) if !self.once && self.phase() == PAYING => next,
                 _ => None,
             };
             match due {
                 Some(due) if due <= Instant::now() && self.phase() != KILLING => {
                     debt.running = true;
-                    return debt.owed.as_ref().map(|owed| owed.subject.clone());
+                    return debt.owed.clone();
                 }
                 Some(due) if self.phase() != KILLING => all = debts.wait(all, due),
                 _ => {
@@ -270,9 +263,10 @@ pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     Subject { file, serial: chain.serial().to_owned(), fingerprint }
 }
 
-fn save(of: &str, debt: &crate::hook_debt::Debt) {
-    let Some(path) = &debt.record else { return };
-    if let Err(error) = Record::of(debt).write(path) {
+/// Writes the record of certificate `of`, if it has one. Without the lock, since the disk may not answer.
+fn save(of: &str, debts: &Debts) {
+    let Some(Debt { path: Some(path), record, .. }) = debts.all().get(of).cloned() else { return };
+    if let Err(error) = record.write(&path) {
         let file = path.display();
         tracing::warn!("{of}: cannot write {file}: {error}; a restart will not know whether --on-rotated has run");
     }
