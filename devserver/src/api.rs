@@ -43,7 +43,7 @@ use message::{Answer, ApiRequest, Response};
 use nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
 use serving::ServingApproval;
-use store::{Bounds, Store};
+use store::Store;
 use user::{Tokens, User};
 use watch::{Next, Watcher};
 
@@ -157,14 +157,12 @@ pub struct Api {
 impl Api {
     /// An empty server that signs with `authority`.
     pub fn new(options: Options, authority: Authority, random: Random) -> Self {
-        let &Options { capacity, history, memory: bytes, .. } = &options;
-        let store = Store::new(Bounds { capacity, history, bytes });
         Self {
+            store: Store::new(options.clone()),
             options,
             authority,
             random,
             tokens: Tokens::default(),
-            store,
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
             faults: Faults::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use perennial::UnixTime;
 
+use super::Options;
 use super::message::to_json;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
@@ -45,17 +46,6 @@ impl Event {
     }
 }
 
-/// Limits of the store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Number of objects.
-    pub(super) capacity: usize,
-    /// Number of events in the log.
-    pub(super) history: usize,
-    /// Bytes of JSON, for the objects and, separately, for the log.
-    pub(super) bytes: usize,
-}
-
 /// The objects by name, and the log of their changes.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -68,12 +58,14 @@ pub(super) struct Store {
     version: u64,
     /// The log contains every change after this version.
     since: u64,
-    bounds: Bounds,
+    /// The limits of objects and log.
+    options: Options,
 }
 
 impl Store {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, since: 1, bounds }
+    /// An empty store with the limits of `options`.
+    pub(super) fn new(options: Options) -> Self {
+        Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, since: 1, options }
     }
 
     /// The version of the latest change.
@@ -131,8 +123,8 @@ impl Store {
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.
-        let fits = size <= replaced || self.size - replaced + size <= self.bounds.bytes;
-        fits && (before.is_some() || self.objects.len() < self.bounds.capacity)
+        let fits = size <= replaced || self.size - replaced + size <= self.options.memory;
+        fits && (before.is_some() || self.objects.len() < self.options.capacity)
     }
 
     /// Inserts an object whose name is free.
@@ -181,9 +173,9 @@ impl Store {
     fn record(&mut self, event: Event) {
         self.log_size += event.size();
         self.log.push_back(event);
-        let Bounds { history, bytes, .. } = self.bounds;
+        let Options { history, memory, .. } = self.options;
         // The last event stays, even if it alone exceeds the bytes: watches must see it.
-        while self.log.len() > 1 && (self.log.len() > history || self.log_size > bytes) {
+        while self.log.len() > 1 && (self.log.len() > history || self.log_size > memory) {
             self.log_size -= self.log.pop_front().map_or(0, |event| event.size());
             self.since = self.log.front().map_or(self.version, |event| event.object.version - 1);
         }
@@ -194,7 +186,11 @@ impl Store {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { capacity: 10, history: 10, bytes: 100_000 };
+    const MEMORY: usize = 100_000;
+
+    fn options() -> Options {
+        Options { capacity: 10, history: 10, memory: MEMORY, ..Options::default() }
+    }
 
     fn named(name: &str) -> CertificateSigningRequest {
         let mut object = CertificateSigningRequest::default();
@@ -204,7 +200,7 @@ mod tests {
 
     #[test]
     fn each_change_increments_the_version() {
-        let mut store = Store::new(BOUNDS);
+        let mut store = Store::new(options());
         let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
         assert_eq!((first.version, same.version, store.version()), (2, 2, 2));
@@ -218,7 +214,7 @@ mod tests {
 
     #[test]
     fn at_returns_the_objects_of_a_past_version() {
-        let mut store = Store::new(BOUNDS);
+        let mut store = Store::new(options());
         let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();
         changed.metadata.labels.insert("x".into(), "y".into());
@@ -234,7 +230,7 @@ mod tests {
 
     #[test]
     fn objects_and_history_are_bounded() {
-        let mut store = Store::new(Bounds { capacity: 2, history: 3, ..BOUNDS });
+        let mut store = Store::new(Options { capacity: 2, history: 3, ..options() });
         assert_eq!(store.oldest(), store.version());
         store.insert(named("a"), UnixTime::default());
         store.insert(named("b"), UnixTime::default());
@@ -248,7 +244,7 @@ mod tests {
 
     #[test]
     fn log_reaches_back_until_it_overflows_or_begins_anew() {
-        let mut store = Store::new(Bounds { history: 2, ..BOUNDS });
+        let mut store = Store::new(Options { history: 2, ..options() });
         let mut reach = Vec::new();
         let mut note = |store: &Store| reach.push((store.oldest(), store.version()));
         store.write_elsewhere();
@@ -274,7 +270,7 @@ mod tests {
             object.metadata.annotations.insert("filler".into(), "x".repeat(30_000));
             object
         };
-        let mut store = Store::new(BOUNDS);
+        let mut store = Store::new(options());
         for name in ["a", "b", "c"] {
             assert!(store.has_room(None, &large(name)));
             store.insert(large(name), UnixTime::default());
@@ -282,9 +278,9 @@ mod tests {
         assert!(!store.has_room(None, &large("d")));
         let small = store.insert(named("d"), UnixTime::default());
         assert!(!store.has_room(Some(&small), &large("d")) && store.has_room(Some(&small), &named("d")));
-        assert!(store.log_size <= BOUNDS.bytes && store.log.len() == 4);
+        assert!(store.log_size <= MEMORY && store.log.len() == 4);
         store.remove("a").unwrap();
-        assert!(store.log_size <= BOUNDS.bytes && store.log.len() < 4, "{}", store.log.len());
+        assert!(store.log_size <= MEMORY && store.log.len() < 4, "{}", store.log.len());
         assert!(store.has_room(None, &large("e")));
         for name in ["b", "c", "d"] {
             store.remove(name).unwrap();
