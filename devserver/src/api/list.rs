@@ -21,13 +21,6 @@ use perennial_kubernetes::objects::ListMeta;
 /// Size of a piece of a list, in bytes, approximately.
 const PIECE: usize = 8 * 1024;
 
-/// The objects of one LIST, as of a version.
-pub(super) struct Page {
-    pub(super) objects: Vec<Arc<Stored>>,
-    pub(super) metadata: ListMeta,
-    pub(super) version: u64,
-}
-
 /// The version to list at.
 struct AsOf {
     /// The version that the client asks for; `None` is the latest.
@@ -70,8 +63,8 @@ impl Token {
 }
 
 impl Api {
-    /// The objects that `query` selects, as of the version that it wants.
-    pub(super) fn page(&self, query: &Query) -> Result<Page, Response> {
+    /// Lists the objects that `query` selects, as of the version that it wants.
+    pub(super) fn list(&self, query: &Query, shape: Shape, now: UnixTime) -> Result<Listing, Response> {
         let selector = Selector::from_query(query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
             Some(limit) => limit.parse().map_err(|_| status::bad_request(format!("invalid limit {limit:?}")))?,
@@ -93,7 +86,8 @@ impl Api {
             // As in a cluster: the count is omitted with a selector.
             metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
         }
-        Ok(Page { objects, metadata, version })
+        let opening = shape.opening(&metadata);
+        Ok(Listing { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false })
     }
 
     fn version_to_list(&self, as_of: &AsOf) -> Result<u64, Response> {
@@ -175,21 +169,16 @@ fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Sto
 #[derive(Debug)]
 pub struct Listing {
     opening: Vec<u8>,
-    objects: vec::IntoIter<Arc<Stored>>,
+    pub(super) objects: vec::IntoIter<Arc<Stored>>,
     shape: Shape,
     now: UnixTime,
-    version: u64,
+    pub(super) version: u64,
     /// True once an object has been written: commas precede the others.
     begun: bool,
     ended: bool,
 }
 
 impl Listing {
-    pub(super) fn new(Page { objects, metadata, version }: Page, shape: Shape, now: UnixTime) -> Self {
-        let opening = shape.opening(&metadata);
-        Self { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false }
-    }
-
     /// The whole list as one response.
     pub fn into_response(self) -> Response {
         Response::written(200, self.flatten().collect())

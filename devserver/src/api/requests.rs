@@ -8,7 +8,6 @@ use perennial::UnixTime;
 use super::Api;
 use super::access::{self, Attributes};
 use super::body;
-use super::list::Listing;
 use super::message::{Answer, ApiRequest, Query, Response};
 use super::options::WriteOptions;
 use super::store::Stored;
@@ -69,7 +68,7 @@ impl Api {
         let call = Call { user, name, part, dry_run: options.dry_run, now };
         let (code, stored, warnings) = match verb {
             "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
-            "list" => return self.page(&query).map(|page| Answer::List(Listing::new(page, shape, now))),
+            "list" => return self.list(&query, shape, now).map(Answer::List),
             "deletecollection" => return self.delete_collection(request, &query, &call),
             "delete" => return self.delete(request, &call).map(Answer::Response),
             "get" => (200, Arc::clone(self.find(name)?), Vec::new()),
@@ -166,13 +165,14 @@ impl Api {
     fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
         let wanted = body::delete_options(request)?;
         let dry_run = call.dry_run || wanted.dry_run()?;
-        let mut page = self.page(query)?;
-        page.objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object.metadata))?;
-        for stored in page.objects.iter().filter(|_| !dry_run) {
+        let mut list = self.list(query, Shape::Objects, call.now)?;
+        let objects = list.objects.as_slice();
+        objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object.metadata))?;
+        for stored in objects.iter().filter(|_| !dry_run) {
             self.store.remove(&stored.object.metadata.name);
         }
-        // The deletions may have removed the page's version from the log: its objects are still to be written.
-        page.version = self.store.version();
-        Ok(Answer::List(Listing::new(page, Shape::Objects, call.now)))
+        // The deletions may have removed the list's version from the log: its objects are still to be written.
+        list.version = self.store.version();
+        Ok(Answer::List(list))
     }
 }
