@@ -58,16 +58,14 @@ pub(crate) struct Said {
 impl Said {
     pub(crate) fn read(response: &Response) -> Self {
         let status = serde_json::from_slice::<Status>(&response.body).ok().filter(|status| status.kind == "Status");
-        match status {
-            Some(status) => Self {
-                text: said_by_the_api(response.status, &status),
-                retry_after: status
-                    .details
-                    .and_then(|details| details.retry_after_seconds)
-                    .map(|seconds| Duration::from_secs(seconds.into())),
-                by_the_api: true,
-            },
-            None => Self { text: foreign(response), retry_after: None, by_the_api: false },
+        let Some(Status { reason, message, details, .. }) = status else {
+            return Self { text: foreign(response), retry_after: None, by_the_api: false };
+        };
+        let retry_after = details.and_then(|details| details.retry_after_seconds);
+        Self {
+            text: sentence(response.status, &reason, &message),
+            retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
+            by_the_api: true,
         }
     }
 
@@ -77,29 +75,24 @@ impl Said {
     }
 }
 
-/// The text of a `Status`. Its reason and its message are optional.
-fn said_by_the_api(status: u16, said: &Status) -> String {
-    let (reason, message) = (printable(&said.reason), printable(&said.message));
-    let separator = if reason.is_empty() { "" } else { " " };
-    match message.as_str() {
-        "" if reason.is_empty() => format!("{status}, no explanation"),
-        "" => format!("{status}{separator}{reason}"),
-        message => format!("{status}{separator}{reason}: {message}"),
-    }
-}
-
 /// The text of an answer that is not the API's, shortened.
 fn foreign(response: &Response) -> String {
     const EXCERPT: usize = 400;
     let start = &response.body[..response.body.len().min(EXCERPT)];
-    let excerpt = printable(&String::from_utf8_lossy(start));
     let kind = match response.content_type.as_str() {
         "" => String::new(),
-        kind => format!(" with {}", printable(kind)),
+        kind => format!("with {kind}"),
     };
-    match excerpt.as_str() {
-        "" => format!("{}{kind}, no explanation", response.status),
-        text => format!("{}{kind}: {text}", response.status),
+    sentence(response.status, &kind, &String::from_utf8_lossy(start))
+}
+
+/// Joins a status with a reason and an explanation, both of which are optional.
+fn sentence(status: u16, reason: &str, explanation: &str) -> String {
+    match (&*printable(reason), &*printable(explanation)) {
+        ("", "") => format!("{status}, no explanation"),
+        ("", explanation) => format!("{status}: {explanation}"),
+        (reason, "") => format!("{status} {reason}"),
+        (reason, explanation) => format!("{status} {reason}: {explanation}"),
     }
 }
 
@@ -109,10 +102,7 @@ mod tests {
 
     #[test]
     fn status_text_omits_absent_reason_and_message() {
-        let said = |reason: &str, message: &str| {
-            let status = Status { reason: reason.into(), message: message.into(), ..Status::default() };
-            said_by_the_api(401, &status)
-        };
+        let said = |reason, message| sentence(401, reason, message);
         assert_eq!(said("Unauthorized", "no token"), "401 Unauthorized: no token");
         assert_eq!(said("", "no token"), "401: no token");
         assert_eq!(said("Unauthorized", ""), "401 Unauthorized");
