@@ -132,7 +132,7 @@ impl Exchange {
     /// The awaited bytes, for the message of a timeout.
     pub(crate) fn awaited(&self) -> &'static str {
         if self.tunnel.is_some() {
-            Tunnel::awaited()
+            "the proxy's answer"
         } else if self.tls.is_handshaking() {
             "the TLS handshake"
         } else if self.heard {

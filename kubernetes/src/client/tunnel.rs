@@ -65,11 +65,6 @@ impl Tunnel {
             None => Err(format!("the proxy {} does not answer with HTTP/1; is it one?", self.proxy)),
         }
     }
-
-    /// The awaited bytes, for the message of a timeout.
-    pub(crate) const fn awaited() -> &'static str {
-        "the proxy's answer"
-    }
 }
 
 #[cfg(test)]
