@@ -133,7 +133,7 @@ impl HookState {
 
 impl CertStatus {
     fn of(directory: &Directory, prefix: &str, policy: &Policy, now: UnixTime) -> Result<Self, Failure> {
-        let loaded = directory.load(now).map_err(Failure::usage)?;
+        let loaded = directory.load(None, now).map_err(Failure::usage)?;
         let another = loaded.credential.is_some();
         let problems = loaded.problems.iter().map(|problem| (problem.to_string(), remedy(problem, another))).collect();
         let in_order = loaded.in_use && loaded.problems.iter().all(is_harmless);

@@ -14,13 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use perennial::UnixTime;
-use perennial::store::{Dated, FileOp, Found, Layout, Listing, Plan, Source};
-use perennial_pki::{Credential, PemError};
+use perennial::store::{Dated, FileOp, Layout, Listing, Plan};
+use perennial_pki::Credential;
 
 use disk::Disk;
 use inspection::Inspection;
-
-use crate::store::waiting_beside;
 
 pub use error::{DirectoryError, Distrust};
 use volume::{Contents, Folder, Stamp, Volume};
@@ -146,48 +144,32 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Changes nothing on disk.
+    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Uses pairs with this common name
+    /// only; `None` stands for the common name of the pair in use, if that can be read. Changes nothing on disk.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
-    pub fn load(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        self.load_of(None, now)
-    }
-
-    /// Like [`load`](Self::load), but uses pairs with this common name only. `None` stands for the common name of the
-    /// pair in use, if that can be read.
-    ///
-    /// # Errors
-    /// As [`Directory::load`].
-    pub fn load_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+    pub fn load(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else {
             return Ok(Loaded { credential: None, foreign: None, waiting: None, in_use: true, problems: Vec::new() });
         };
         let listing = self.list(&*folder)?;
-        let (loaded, _) = self.find(&*folder, &listing, common_name, now);
+        let (loaded, _) = Inspection::new(self, &*folder, &listing, common_name).find(now);
         Ok(loaded)
     }
 
-    /// Like [`recover_of`](Self::recover_of), with the common name of the pair in use.
-    ///
-    /// # Errors
-    /// As [`Directory::load`].
-    pub fn recover(&self, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        self.recover_of(None, now)
-    }
-
-    /// Like [`load_of`](Self::load_of), and then makes repairs that no other program can notice: links
+    /// Like [`load`](Self::load), and then makes repairs that no other program can notice: links
     /// `PREFIX-current.pem` to the pair found if that name resolves to nothing, and removes temporary files that a
     /// crash of perennial left.
     ///
     /// # Errors
     /// As [`Directory::load`]. Repairs that failed are among the [problems](Loaded::problems).
-    pub fn recover_of(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        let Some(folder) = self.existing_folder()? else { return self.load_of(common_name, now) };
+    pub fn recover(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let Some(folder) = self.existing_folder()? else { return self.load(common_name, now) };
         // Before listing: no other writer may change files in between.
         let held = folder.hold();
         let listing = self.list(&*folder)?;
-        let (mut loaded, recover) = self.find(&*folder, &listing, common_name, now);
+        let (mut loaded, recover) = Inspection::new(self, &*folder, &listing, common_name).find(now);
         match held {
             // Both plans are tried: each may succeed without the other.
             Ok(()) => loaded.problems.extend(
@@ -311,78 +293,6 @@ impl Directory {
             let contents = folder.read(name).ok()??;
             Some((name.into(), Credential::from_pem(&contents.bytes).ok()?))
         })
-    }
-
-    /// Chooses the pair to use, and plans the repairs of a start.
-    fn find(&self, folder: &dyn Folder, listing: &Listing, common_name: Option<&str>, now: UnixTime) -> (Loaded, Plan) {
-        let mut inspection = Inspection::new(&self.path, &self.layout, folder, listing, common_name);
-        inspection.at_folder();
-        let is_in_order = |credential: &Credential| !credential.chain().certificate().validity.expired(now);
-        let mut found = Vec::new();
-        for source in self.layout.sources(listing) {
-            found.extend(inspection.at_used(&source).map(|credential| (source, credential)));
-            // Further names are read only if this one does not lead to a pair that can be used.
-            if found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
-                break;
-            }
-        }
-        let in_use = found.len();
-        let names = if common_name.is_none() { inspection.names() } else { Vec::new() };
-        if !found.last().is_some_and(|(_, credential)| is_in_order(credential)) {
-            let others = self.layout.others(listing).into_iter();
-            found.extend(
-                others.filter_map(|source| inspection.at_other(&source).map(|credential| (source, credential))),
-            );
-        }
-        inspection.at_record();
-        let facts = found.iter().enumerate().map(|(index, (_, credential))| {
-            let certificate = credential.chain().certificate();
-            let in_use = index < in_use;
-            Found { in_use, common_name: &certificate.common_name, validity: certificate.validity }
-        });
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
-        let file = |source: &Source| match source {
-            Source::Bundle(name) | Source::Pair { certificate: name, .. } => self.path.join(name),
-        };
-        // `Layout::best` prefers pairs in use: one that it does not choose has expired.
-        let passed_over = (0..in_use).filter(|index| Some(*index) != best).map(|index| file(&found[index].0));
-        let expired: Vec<_> = passed_over.map(|path| DirectoryError::Expired { path }).collect();
-        let taken = best.map(|best| found.swap_remove(best));
-        let source = taken.as_ref().map(|(source, _)| source);
-        let vacant = inspection.is_vacant();
-        let plan = self.layout.recover(listing, vacant, source, now);
-        let current = self.layout.current();
-        let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(current));
-        let flaws: Vec<_> = taken.iter().flat_map(|(source, credential)| self.flaws(source, credential)).collect();
-        let in_use = in_use && !flaws.iter().any(|flaw| matches!(flaw, DirectoryError::Unserved { .. }));
-        let credential = taken.map(|(source, credential)| (credential, file(&source)));
-        let (foreign, mut problems) = inspection.into_findings();
-        problems.extend(expired.into_iter().chain(flaws));
-        let waiting = credential.as_ref().and_then(|(held, _)| {
-            waiting_beside(held, self.dated(folder, listing).map(|(_, other)| Arc::new(other)), now)
-        });
-        (Loaded { credential, foreign, waiting, in_use, problems }, plan)
-    }
-
-    /// Problems of a pair that is used in spite of them.
-    fn flaws(&self, source: &Source, credential: &Credential) -> Vec<DirectoryError> {
-        let (certificate, key) = match source {
-            Source::Bundle(name) => (name, None),
-            Source::Pair { certificate, key } => (certificate, Some(key)),
-        };
-        let damaged = |name: &String, skipped: &[PemError]| -> Vec<_> {
-            let path = self.path.join(name);
-            skipped
-                .iter()
-                .map(|damage| DirectoryError::Damaged { path: path.clone(), damage: damage.clone() })
-                .collect()
-        };
-        let mut flaws = damaged(certificate, credential.chain().skipped());
-        flaws.extend(key.into_iter().flat_map(|key| damaged(key, credential.key().skipped())));
-        let unserved = credential.chain().why_not_served();
-        flaws.extend(unserved.map(|why| DirectoryError::Unserved { path: self.path.join(certificate), why }));
-        flaws
     }
 
     fn carry_out(&self, folder: &dyn Folder, plan: &Plan, contents: &[u8]) -> Result<(), DirectoryError> {

@@ -76,7 +76,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
 /// The pair in use in a directory.
 pub fn stored(path: &Path) -> Arc<Credential> {
     let directory = Directory::open_existing(path, "kubelet-client").unwrap();
-    directory.load(clock::now().unix).unwrap().credential.unwrap().0
+    directory.load(None, clock::now().unix).unwrap().credential.unwrap().0
 }
 
 impl LoopbackServer {

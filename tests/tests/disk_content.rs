@@ -24,7 +24,7 @@ fn names(path: &Path) -> BTreeSet<OsString> {
 }
 
 fn found(directory: &Directory) -> Credential {
-    (*directory.load(NOW).unwrap().credential.unwrap().0).clone()
+    (*directory.load(None, NOW).unwrap().credential.unwrap().0).clone()
 }
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/53027>
@@ -66,7 +66,7 @@ fn link_targets_outside_directory_stay_unchanged() {
     }
     symlink("../elsewhere/secret.pem", pki.join("kubelet-client-2025-02-01-00-00-00-000.pem")).unwrap();
     let before = fs::read(&secret).unwrap();
-    assert_eq!(found(&directory).chain(), directory.recover(NOW).unwrap().credential.unwrap().0.chain());
+    assert_eq!(found(&directory).chain(), directory.recover(None, NOW).unwrap().credential.unwrap().0.chain());
     for n in 2..6 {
         directory.write(&pair(NODE, n), NOW).unwrap();
     }
@@ -84,11 +84,11 @@ fn longer_prefix_belongs_to_another_certificate() {
         for (at, directory) in directories.iter().enumerate() {
             let before = names(path);
             let mine = pair(NODE, round * 3 + u8::try_from(at).unwrap());
-            assert_eq!(directory.recover(NOW).unwrap().problems.len(), 0);
+            assert_eq!(directory.recover(None, NOW).unwrap().problems.len(), 0);
             directory.write(&mine, NOW).unwrap();
             assert_eq!(found(directory).chain(), mine.chain());
             let gone: Vec<_> = before.difference(&names(path)).cloned().collect();
-            let pairs = directories.iter().map(|other| other.load(NOW).unwrap().credential.is_some());
+            let pairs = directories.iter().map(|other| other.load(None, NOW).unwrap().credential.is_some());
             assert!(round == 0 || pairs.into_iter().all(|there| there));
             // One old pair at most, of its own.
             assert!(gone.len() == usize::from(round >= 2), "{gone:?}");
@@ -123,7 +123,7 @@ fn kubelets_files_are_adopted_and_later_pruned() {
     }
     symlink(path.join(&kubelets[1]), path.join(CURRENT)).unwrap();
     let directory = Directory::open(path, PREFIX).unwrap();
-    assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().1, path.join(CURRENT));
+    assert_eq!(directory.recover(None, NOW).unwrap().credential.unwrap().1, path.join(CURRENT));
     let left = |name: &String| path.join(name).exists();
     directory.write(&pair(NODE, 3), NOW).unwrap();
     assert_eq!(kubelets.each_ref().map(left), [false, true], "its last one is kept as the one before");

@@ -36,11 +36,11 @@ fn disk_failing_at_any_call_loses_nothing() {
                 let written = directory.write(&new, NOW);
                 let reached = volume.calls() > nth;
                 volume.set_fates(Box::new(|_, _| Fate::Done));
-                let found = directory.recover(NOW).unwrap().credential.unwrap().0;
+                let found = directory.recover(None, NOW).unwrap().credential.unwrap().0;
                 let which = [&old, &new].iter().position(|pair| pair.chain() == found.chain());
                 assert!(which == Some(1) || which == Some(0) && written.is_err(), "{what}, {kind}, {nth}: {which:?}");
                 directory.write(&new, NOW).unwrap();
-                assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), new.chain());
+                assert_eq!(directory.load(None, NOW).unwrap().credential.unwrap().0.chain(), new.chain());
                 if !reached {
                     break;
                 }
@@ -53,7 +53,7 @@ fn disk_failing_at_any_call_loses_nothing() {
 fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
     let directory = Directory::open_existing(pki, PREFIX).unwrap();
     let names = || -> BTreeSet<OsString> { fs::read_dir(pki).unwrap().map(|it| it.unwrap().file_name()).collect() };
-    let (before, found) = (names(), directory.recover(NOW).unwrap().credential.unwrap().0);
+    let (before, found) = (names(), directory.recover(None, NOW).unwrap().credential.unwrap().0);
     for _ in 0..3 {
         let error = directory.write(new, NOW).unwrap_err();
         let DirectoryError::Io { source, .. } = &error else { panic!("{error}") };
@@ -61,7 +61,7 @@ fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
         assert!(error.to_string().contains(pki.to_str().unwrap()), "{error}");
     }
     assert_eq!(names(), before);
-    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+    assert_eq!(directory.load(None, NOW).unwrap().credential.unwrap().0.chain(), found.chain());
 }
 
 fn child() -> Option<PathBuf> {

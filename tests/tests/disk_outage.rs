@@ -41,7 +41,7 @@ fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
 /// Checks that the served certificate is on disk, and waits for the record of the last request without its key.
 fn is_on_disk(handle: &Handle, volume: &Virtual) {
     let directory = volume.directory();
-    let stored = directory.load(clock::now().unix).unwrap().credential.unwrap().0;
+    let stored = directory.load(None, clock::now().unix).unwrap().credential.unwrap().0;
     assert_eq!(stored.chain(), handle.credential().unwrap().chain());
     let saved = || Some(Record::decode(&directory.recall().unwrap()?).unwrap()).filter(|record| record.key.is_none());
     until("the record without its key", || saved().is_some());

@@ -48,7 +48,7 @@ impl Pki {
     }
 
     fn recover(&self) -> Loaded {
-        self.directory().recover(NOW).unwrap()
+        self.directory().recover(None, NOW).unwrap()
     }
 }
 
@@ -108,8 +108,8 @@ fn exposed_record_is_reported_and_left_unchanged() {
     directory.remember(b"a key").unwrap();
     let name = "kubelet-client-pending.json";
     fs::set_permissions(pki.path(name), Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(exposed(&directory.load(NOW).unwrap().problems), [pki.path(name)]);
-    assert_eq!(exposed(&directory.recover(NOW).unwrap().problems), [pki.path(name)]);
+    assert_eq!(exposed(&directory.load(None, NOW).unwrap().problems), [pki.path(name)]);
+    assert_eq!(exposed(&directory.recover(None, NOW).unwrap().problems), [pki.path(name)]);
     assert_eq!(pki.mode(name), 0o640);
     assert_eq!(directory.recall().unwrap().unwrap().as_slice(), b"a key");
     directory.remember(b"another").unwrap();
@@ -125,7 +125,7 @@ fn link_to_another_programs_file_stays_until_the_next_write() {
         pki.put(foreign, good.chain().pem(), 0o644);
         pki.use_pair(foreign);
         let (directory, before) = (pki.directory(), everything(&pki));
-        let loaded = directory.recover(NOW).unwrap();
+        let loaded = directory.recover(None, NOW).unwrap();
         assert!(is(&loaded, &good) && !loaded.in_use && exposed(&loaded.problems).is_empty(), "{loaded:?}");
         assert_eq!(everything(&pki), before);
         directory.write(&pair(NODE, 2), NOW).unwrap();
@@ -207,7 +207,7 @@ fn pair_in_use_stays_whatever_the_clock_shows() {
     pki.put_pair(NEW, &newer);
     pki.use_pair(NEW);
     for now in [perennial::UnixTime::from_secs(0), NOW, NOW.after(std::time::Duration::from_secs(1 << 28))] {
-        assert!(is(&pki.directory().recover(now).unwrap(), &newer), "{now}");
+        assert!(is(&pki.directory().recover(None, now).unwrap(), &newer), "{now}");
     }
     assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(NEW));
 }
@@ -218,14 +218,14 @@ fn foreign_pair_is_ignored_if_name_is_known() {
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);
     // Without a pair in use, no name is known.
-    assert!(is(&pki.directory().load(NOW).unwrap(), &foreign));
-    assert!(pki.directory().load_of(Some(NODE), NOW).unwrap().credential.is_none());
+    assert!(is(&pki.directory().load(None, NOW).unwrap(), &foreign));
+    assert!(pki.directory().load(Some(NODE), NOW).unwrap().credential.is_none());
     // The common name is known from the chain of the pair in use.
     pki.put(NEW, damaged(&mine), 0o600);
     pki.use_pair(NEW);
-    assert!(pki.directory().load(NOW).unwrap().credential.is_none());
+    assert!(pki.directory().load(None, NOW).unwrap().credential.is_none());
     pki.put_pair("kubelet-client-2024-01-01-00-00-00-000.pem", &mine);
-    assert!(is(&pki.directory().load(NOW).unwrap(), &mine));
+    assert!(is(&pki.directory().load(None, NOW).unwrap(), &mine));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn foreign_pair_in_use_is_reported_and_stays() {
     pki.put_pair(OLD, &foreign);
     pki.use_pair(OLD);
     let before = everything(&pki);
-    let loaded = pki.directory().recover_of(Some(NODE), NOW).unwrap();
+    let loaded = pki.directory().recover(Some(NODE), NOW).unwrap();
     assert!(loaded.credential.is_none(), "{loaded:?}");
     let [DirectoryError::Foreign { path, common_name, wanted }] = &loaded.problems[..] else { panic!("{loaded:?}") };
     assert_eq!((path, common_name.as_str(), wanted.as_str()), (&pki.path(CURRENT), "system:node:worker-2", NODE));
@@ -243,7 +243,7 @@ fn foreign_pair_in_use_is_reported_and_stays() {
     assert!(said.contains("system:node:worker-2") && said.contains(NODE), "{said}");
     assert_eq!(everything(&pki), before);
     pki.directory().write(&mine, NOW).unwrap();
-    assert!(is(&pki.directory().load_of(Some(NODE), NOW).unwrap(), &mine));
+    assert!(is(&pki.directory().load(Some(NODE), NOW).unwrap(), &mine));
     assert_eq!(fs::read(pki.path(OLD)).unwrap(), foreign.to_pem().as_bytes());
 }
 
@@ -256,7 +256,7 @@ fn thousand_dated_files_do_not_hide_crt_key_pair() {
     let good = pair(NODE, 1);
     pki.put("kubelet-client.crt", good.chain().pem(), 0o644);
     pki.put("kubelet-client.key", good.key().to_pem().as_bytes(), 0o600);
-    assert!(is(&pki.directory().load(NOW).unwrap(), &good));
+    assert!(is(&pki.directory().load(None, NOW).unwrap(), &good));
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn shared_directory_of_our_own_files_works_with_a_warning() {
             if let Some(credential) = write {
                 directory.write(credential, NOW).unwrap();
             }
-            let loaded = directory.recover(NOW).unwrap();
+            let loaded = directory.recover(None, NOW).unwrap();
             assert_eq!(loaded.credential.unwrap().0.chain(), expected.chain());
             let warned = matches!(&loaded.problems[..], [DirectoryError::Shared { path }] if path == pki.0.path());
             assert!(warned == is_shared && loaded.problems.len() == usize::from(is_shared), "{:?}", loaded.problems);
@@ -96,7 +96,7 @@ fn file_that_others_could_have_written_is_ignored() {
             }
         }
         let directory = pki.directory();
-        let loaded = directory.recover(NOW).unwrap();
+        let loaded = directory.recover(None, NOW).unwrap();
         assert!(loaded.credential.is_none(), "{loaded:?}");
         assert_eq!(untrusted(&loaded.problems), [pki.path(CURRENT), pki.path(RECORD)]);
         assert!(matches!(directory.recall(), Err(DirectoryError::Untrusted { .. })));
@@ -107,7 +107,7 @@ fn file_that_others_could_have_written_is_ignored() {
         let new = pair(NODE, 2);
         directory.write(&new, NOW).unwrap();
         directory.remember(b"ours").unwrap();
-        let loaded = directory.recover(NOW).unwrap();
+        let loaded = directory.recover(None, NOW).unwrap();
         assert!(loaded.in_use && untrusted(&loaded.problems).is_empty(), "{loaded:?}");
         assert_eq!(loaded.credential.unwrap().0.chain(), new.chain());
         assert_eq!(directory.recall().unwrap().unwrap().as_slice(), b"ours");
@@ -132,7 +132,7 @@ fn link_that_another_user_made_is_ignored() {
         pki.put(DATED, newer.to_pem().as_bytes());
         symlink(target, pki.path(CURRENT)).unwrap();
         plant(&pki.path(CURRENT));
-        let loaded = pki.directory().recover(NOW).unwrap();
+        let loaded = pki.directory().recover(None, NOW).unwrap();
         assert_eq!(untrusted(&loaded.problems), [pki.path(CURRENT)], "{loaded:?}");
         let owner = loaded.problems.iter().find_map(|problem| match problem {
             DirectoryError::Untrusted { why: Distrust::Owner(owner), .. } => Some(*owner),
@@ -157,7 +157,7 @@ fn chained_links_lead_to_the_pair() {
     for target in [Path::new(DATED), &pki.path(DATED), Path::new("..data/../..data/tls.pem")] {
         let _ = fs::remove_file(pki.path(CURRENT));
         symlink(target, pki.path(CURRENT)).unwrap();
-        let loaded = pki.directory().load(NOW).unwrap();
+        let loaded = pki.directory().load(None, NOW).unwrap();
         assert_eq!(loaded.credential.expect("a pair").0.chain(), good.chain(), "{target:?}");
         assert!(loaded.in_use && loaded.problems.is_empty(), "{:?}", loaded.problems);
     }
@@ -180,7 +180,7 @@ fn untrusted_lock_file_blocks_no_start() {
         let directory = pki.directory();
         let new = pair(NODE, 1);
         directory.write(&new, NOW).unwrap();
-        assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().0.chain(), new.chain());
+        assert_eq!(directory.recover(None, NOW).unwrap().credential.unwrap().0.chain(), new.chain());
         assert!(fs::symlink_metadata(pki.path(LOCK)).is_ok() && !pki.path("elsewhere").exists());
         assert!(
             theirs.is_none_or(|theirs| theirs.metadata().unwrap().is_dir() || theirs.metadata().unwrap().len() == 6)

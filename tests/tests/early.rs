@@ -68,11 +68,11 @@ fn pair_written_ahead_is_found_beside_the_one_in_use() {
     store.write_ahead(&waiting, now).unwrap();
     store.write_ahead(&waiting, now).unwrap();
     assert_eq!(dated(directory.path()), 2, "once is enough");
-    let loaded = store.load(now).unwrap();
+    let loaded = store.load(None, now).unwrap();
     assert_eq!(loaded.credential.unwrap().0.chain(), held.chain());
     assert_eq!(loaded.waiting.unwrap().chain(), waiting.chain());
     store.write(&waiting, now).unwrap();
-    let loaded = store.load(now).unwrap();
+    let loaded = store.load(None, now).unwrap();
     assert_eq!((loaded.credential.unwrap().0.chain(), dated(directory.path())), (waiting.chain(), 2));
 }
 

@@ -87,9 +87,9 @@ fn kill_at_any_moment_loses_no_pair() {
         }
         in_the_middle += u32::from(next.is_some());
         let directory = Directory::open(&pki, PREFIX).unwrap();
-        let found = number(&pairs, &directory.load(NOW).unwrap().credential.expect("no pair").0);
+        let found = number(&pairs, &directory.load(None, NOW).unwrap().credential.expect("no pair").0);
         assert!(found == last || Some(found) == next, "kill {kill}: {found}, not {last} or {next:?}");
-        assert_eq!(number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0), found, "kill {kill}");
+        assert_eq!(number(&pairs, &directory.recover(None, NOW).unwrap().credential.unwrap().0), found, "kill {kill}");
         let names = names(&pki);
         assert!(names.iter().all(|name| name.ends_with(".pem") || name.ends_with(".lock")), "kill {kill}: {names:?}");
         // Lock, links, two retained pairs, one pair issued later than the written one, and one file for each write
@@ -122,10 +122,10 @@ fn kill_during_recovery_loses_no_pair() {
         // An unreadable file, which may be another program's pair.
         fs::write(pki.join("kubelet-client-2019-01-01-00-00-00-000.pem"), TORN).unwrap();
         (1..=4).for_each(|number| damage(&pki, number));
-        assert_eq!(directory.recover(NOW).unwrap().credential.unwrap().0.chain(), good.chain());
+        assert_eq!(directory.recover(None, NOW).unwrap().credential.unwrap().0.chain(), good.chain());
     }
     let is_good = |directory: &Directory| {
-        let found = directory.load(NOW).unwrap().credential;
+        let found = directory.load(None, NOW).unwrap().credential;
         found.is_some_and(|(credential, _)| credential.chain() == good.chain())
     };
     let (mut in_the_middle, mut partly, mut recovered, mut cycle) = (0, 0, 0, Duration::ZERO);
@@ -165,7 +165,7 @@ fn kill_during_recovery_loses_no_pair() {
 
         let directory = Directory::open(&pki, PREFIX).unwrap();
         assert!(is_good(&directory), "kill {kill}");
-        let loaded = directory.recover(NOW).unwrap();
+        let loaded = directory.recover(None, NOW).unwrap();
         assert_eq!(loaded.credential.unwrap().0.chain(), good.chain(), "kill {kill}");
         assert_eq!(fs::read_link(pki.join(CURRENT)).unwrap(), Path::new(GOOD), "kill {kill}");
         let there = names(&pki);
@@ -200,7 +200,7 @@ fn damage_and_recover_for_ever(pki: &Path) -> ! {
         damage(pki, number);
         out.write_all(b"begun\n").unwrap();
         out.flush().unwrap();
-        assert!(directory.recover(NOW).unwrap().credential.is_some());
+        assert!(directory.recover(None, NOW).unwrap().credential.is_some());
         out.write_all(b"recovered\n").unwrap();
         out.flush().unwrap();
     }
@@ -232,7 +232,7 @@ fn start(test: &str, variable: &str, directory: &Path) -> Child {
 fn write_for_ever(parent: &Path) -> ! {
     let pairs = PAIRS.map(|name| read(&parent.join(name)));
     let directory = Directory::open(parent.join("pki"), PREFIX).unwrap();
-    let mut next = 1 - number(&pairs, &directory.recover(NOW).unwrap().credential.unwrap().0);
+    let mut next = 1 - number(&pairs, &directory.recover(None, NOW).unwrap().credential.unwrap().0);
     let mut out = std::io::stdout();
     // Ends the line that the test harness began.
     out.write_all(b"\n").unwrap();

@@ -179,7 +179,8 @@ fn found_pair_that_peers_refuse_is_used_and_due() {
             std::fs::write(&file, format!("{certificate}{}", *key.to_pem())).unwrap();
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
 
-            let loaded = Directory::open_existing(directory.path(), "kubelet-client").unwrap().load(now()).unwrap();
+            let loaded =
+                Directory::open_existing(directory.path(), "kubelet-client").unwrap().load(None, now()).unwrap();
             assert!(matches!(&loaded.problems[..], [DirectoryError::Unserved { .. }]), "{name}: {:?}", loaded.problems);
             let handle = start(runtime, &server, directory.path());
             waits_for_approval(&handle);

@@ -65,7 +65,7 @@ fn record_is_recalled_as_it_was_written_last() {
         store.remember(contents).unwrap();
         assert_eq!(store.recall().unwrap().unwrap().as_slice(), contents);
     }
-    let loaded = store.load(perennial_rotation::clock::now().unix).unwrap();
+    let loaded = store.load(None, perennial_rotation::clock::now().unix).unwrap();
     assert!(loaded.credential.is_none() && loaded.problems.is_empty(), "it is not taken for a pair");
 }
 

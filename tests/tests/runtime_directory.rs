@@ -71,7 +71,7 @@ fn replaced_or_unlocked_directory_has_one_owner() {
         let second = Directory::open(&path, "kubelet-client").unwrap();
         second.remember(b"theirs").unwrap();
         of_another(first.remember(b"mine").unwrap_err());
-        let problems = first.recover(clock::now().unix).unwrap().problems;
+        let problems = first.recover(None, clock::now().unix).unwrap().problems;
         assert!(matches!(problems[..], [DirectoryError::Owned { .. }]), "{what}: {problems:?}");
         assert_eq!(second.recall().unwrap().unwrap().as_slice(), b"theirs", "{what}");
         drop(second);

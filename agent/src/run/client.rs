@@ -96,7 +96,7 @@ impl Client {
         if !self.reporter.rotation.handle().snapshot().unwritten {
             config.stores.client.release();
         }
-        let Ok(Loaded { credential: Some((found, _)), .. }) = config.stores.client.load(clock::now().unix) else {
+        let Ok(Loaded { credential: Some((found, _)), .. }) = config.stores.client.load(None, clock::now().unix) else {
             return;
         };
         let fingerprint = found.chain().certificate().fingerprint;

@@ -50,7 +50,7 @@ impl Outside<'_> {
         let now = clock::now().unix;
         // An unreadable or expired pair owes no run; its replacement will.
         let file = std::path::absolute(store.current()).unwrap_or_else(|_| store.current());
-        let in_use = store.load_of(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
+        let in_use = store.load(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
         let in_use = in_use.filter(|(credential, _)| !credential.chain().certificate().validity.expired(now));
         let in_use = in_use.map(|(credential, _)| hook::subject(file, credential.chain()));
         self.hook.begin(prefix, hook_debt::place(&self.options.cert_dir, prefix), in_use);

@@ -184,7 +184,7 @@ fn valid_in(store: &Directory, client: &ClientSettings) -> Result<Option<Chain>,
     let now = clock::now().unix;
     let loaded = match client.rotated {
         true => store.load_settled(Some(client.template.common_name()), now),
-        false => store.load(now),
+        false => store.load(None, now),
     };
     let chain = loaded.map_err(Failure::usage)?.credential.map(|(credential, _)| credential.chain().clone());
     Ok(chain.filter(|chain| !chain.certificate().validity.expired(now)))

@@ -19,7 +19,7 @@ pub(super) fn look(
     role: Role,
     now: UnixTime,
 ) -> Result<(Opinion, Vec<DirectoryError>), Failure> {
-    let Loaded { credential, mut problems, .. } = store.load(now).map_err(Failure::usage)?;
+    let Loaded { credential, mut problems, .. } = store.load(None, now).map_err(Failure::usage)?;
     let pair = credential
         .map(|(credential, path)| Pair { file: path.display().to_string(), chain: credential.chain().clone() });
     let in_the_way = problems.extract_if(.., |problem| matches!(problem, DirectoryError::MountPoint { .. }));

@@ -1,60 +1,107 @@
-//! Reads the files that may contain a pair, and collects their problems.
+//! Reads the files that may contain a pair, collects their problems, and chooses the pair to use.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use perennial::store::{Layout, Listing, Source};
-use perennial_pki::{Chain, Credential};
+use perennial::UnixTime;
+use perennial::store::{Found, Layout, Listing, Plan, Source};
+use perennial_pki::{Chain, Credential, PemError};
 
-use super::{Contents, DirectoryError, Folder};
+use super::{Contents, Directory, DirectoryError, Folder, Loaded};
+use crate::store::waiting_beside;
 
 /// Reads files and collects their problems.
 pub(super) struct Inspection<'a> {
-    path: &'a Path,
-    layout: &'a Layout,
+    directory: &'a Directory,
     folder: &'a dyn Folder,
     listing: &'a Listing,
     /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
+    /// Files with a problem that was collected; true: with [`DirectoryError::Exposed`], beside another one perhaps.
+    known: BTreeSet<(&'a str, bool)>,
     /// The first pair in use with another common name than the wanted one.
     foreign: Option<Arc<Credential>>,
-    /// Names whose file was reported as unusable.
-    unusable: Vec<String>,
-    /// Names whose file was reported as readable by other users.
-    exposed: Vec<String>,
-    /// The common names of the certificates that were read.
+    /// The common names of the certificates that were read, those included whose key cannot be read.
     names: Vec<String>,
 }
 
+/// A pair that was found, and true if its source is in use.
+type Candidate = (Source, Arc<Credential>, bool);
+
 impl<'a> Inspection<'a> {
     pub(super) fn new(
-        path: &'a Path,
-        layout: &'a Layout,
+        directory: &'a Directory,
         folder: &'a dyn Folder,
         listing: &'a Listing,
         wanted: Option<&'a str>,
     ) -> Self {
-        let (problems, foreign, unusable, exposed, names) = Default::default();
-        Self { path, layout, folder, listing, wanted, problems, foreign, unusable, exposed, names }
+        let (problems, known, foreign, names) = Default::default();
+        Self { directory, folder, listing, wanted, problems, known, foreign, names }
+    }
+
+    /// Chooses the pair to use, and plans the repairs of a start.
+    pub(super) fn find(mut self, now: UnixTime) -> (Loaded, Plan) {
+        let (layout, listing) = (&self.directory.layout, self.listing);
+        self.at_folder();
+        let is_in_order = |found: &Candidate| !found.1.chain().certificate().validity.expired(now);
+        let mut found: Vec<Candidate> = Vec::new();
+        for source in layout.sources(listing) {
+            found.extend(self.at_used(&source).map(|credential| (source, credential, true)));
+            // Further names are read only if this one does not lead to a pair that can be used.
+            if found.last().is_some_and(is_in_order) {
+                break;
+            }
+        }
+        let names = if self.wanted.is_none() { self.names.clone() } else { Vec::new() };
+        if !found.last().is_some_and(is_in_order) {
+            for source in layout.others(listing) {
+                found.extend(self.at_other(&source).map(|credential| (source, credential, false)));
+            }
+        }
+        self.at_record();
+        let facts = found.iter().map(|(_, credential, in_use)| {
+            let certificate = credential.chain().certificate();
+            Found { in_use: *in_use, common_name: &certificate.common_name, validity: certificate.validity }
+        });
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
+        let taken = best.map(|best| found.remove(best));
+        let source = taken.as_ref().map(|(source, ..)| source);
+        // Before the problems below, which do not matter for this.
+        let vacant = self.is_vacant();
+        let plan = layout.recover(listing, vacant, source, now);
+        // `Layout::best` prefers pairs in use: one that it does not choose has expired.
+        let expired = found.iter().filter(|(.., in_use)| *in_use);
+        let expired = expired.map(|(source, ..)| DirectoryError::Expired { path: self.path(names_of(source)[0]) });
+        self.problems.extend(expired.collect::<Vec<_>>());
+        let is_served = taken.as_ref().is_none_or(|(source, credential, _)| self.add_flaws(source, credential));
+        let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(layout.current()));
+        let credential = taken.map(|(source, credential, _)| (credential, self.path(names_of(&source)[0])));
+        let waiting = credential.as_ref().and_then(|(held, _)| {
+            let others = self.directory.dated(self.folder, listing);
+            waiting_beside(held, others.map(|(_, other)| Arc::new(other)), now)
+        });
+        let Self { foreign, problems, .. } = self;
+        (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }
 
     /// Reads a source that is in use. A pair with another common name is a problem, and not returned.
-    pub(super) fn at_used(&mut self, source: &Source) -> Option<Arc<Credential>> {
+    fn at_used(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let credential = self.at(source)?;
         let common_name = &credential.chain().certificate().common_name;
         let Some(wanted) = self.wanted.filter(|wanted| wanted != common_name) else { return Some(credential) };
         let name = names_of(source)[0];
-        let path = self.path.join(name);
-        let foreign = DirectoryError::Foreign { path, common_name: common_name.clone(), wanted: wanted.to_owned() };
-        self.is_unusable(name, foreign);
+        let (path, wanted) = (self.path(name), wanted.to_owned());
+        self.add(name, DirectoryError::Foreign { path, common_name: common_name.clone(), wanted });
         self.foreign.get_or_insert(credential);
         None
     }
 
     /// Reads a source that is not in use. A pair with another common name is skipped without a problem.
-    pub(super) fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
+    fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let credential = self.at(source)?;
         self.wanted.is_none_or(|wanted| wanted == credential.chain().certificate().common_name).then_some(credential)
     }
@@ -62,29 +109,16 @@ impl<'a> Inspection<'a> {
     /// Reads the pair of a source, and collects the problems of its files.
     fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let names = names_of(source);
-        let mut contents = Vec::new();
-        // Only the last file counts, which contains the key: a certificate alone is no secret.
-        let mut is_exposed = false;
-        for name in &names {
-            match self.folder.read(name) {
-                Ok(None) => return None,
-                Ok(Some(Contents { bytes, exposed })) => {
-                    is_exposed = exposed;
-                    contents.push(bytes);
-                }
-                Err(source) => {
-                    self.is_unusable(name, DirectoryError::read(&self.path.join(name), source));
-                    return None;
-                }
-            }
-        }
+        let contents: Option<Vec<Contents>> = names.iter().map(|name| self.read(name)).collect();
+        let contents = contents?;
         let (first, last) = (names.first()?, names.last()?);
-        let (certificate, key) = (contents.first()?, contents.last()?);
+        // Only the last file can expose the key, which it contains: a certificate alone is no secret.
+        let (certificate, Contents { bytes: key, exposed }) = (&contents.first()?.bytes, contents.last()?);
         let read = Credential::from_pair(certificate, key);
         // Our own files may contain a key even if damaged. An unreadable file behind a link may hold no secret of ours.
-        let is_ours = |name| self.listing.file_behind(name).is_some_and(|file| self.layout.is_ours(file));
-        if is_exposed && (read.is_ok() || is_ours(last)) {
-            self.exposes(last);
+        let is_ours = |name| self.listing.file_behind(name).is_some_and(|file| self.directory.layout.is_ours(file));
+        if *exposed && (read.is_ok() || is_ours(last)) {
+            self.add(last, DirectoryError::Exposed { path: self.path(last) });
         }
         match read {
             Ok(credential) => {
@@ -93,81 +127,91 @@ impl<'a> Inspection<'a> {
             }
             Err(error) => {
                 self.names.extend(Chain::from_pem(certificate).map(|chain| chain.certificate().common_name.clone()));
-                self.is_unusable(first, DirectoryError::Credential { path: self.path.join(first), error });
+                self.add(first, DirectoryError::Credential { path: self.path(first), error });
                 None
             }
         }
     }
 
+    fn read(&mut self, name: &str) -> Option<Contents> {
+        self.folder.read(name).unwrap_or_else(|source| {
+            self.add(name, DirectoryError::read(&self.path(name), source));
+            None
+        })
+    }
+
     /// Checks the mode and the owner of the pending record, which may contain a key.
-    pub(super) fn at_record(&mut self) {
-        let name = self.layout.pending();
+    fn at_record(&mut self) {
+        let name = self.directory.layout.pending();
         match self.folder.read(&name) {
             Ok(Some(Contents { exposed: true, .. })) if self.listing.file_behind(&name).is_some() => {
-                self.exposes(&name);
+                self.add(&name, DirectoryError::Exposed { path: self.path(&name) });
             }
             // `recall` reads the record later, and reports other errors.
             Err(source) => {
-                let problem = DirectoryError::read(&self.path.join(&name), source);
+                let problem = DirectoryError::read(&self.path(&name), source);
                 self.problems.extend(matches!(problem, DirectoryError::Untrusted { .. }).then_some(problem));
             }
             Ok(_) => {}
         }
     }
 
-    fn is_unusable(&mut self, name: &str, problem: DirectoryError) {
-        if !self.is_told(&self.unusable, name) {
+    /// Adds a problem, unless one is known of the file that this name leads to, as a link to a dated file does.
+    fn add(&mut self, name: &str, problem: DirectoryError) {
+        let is_exposed = matches!(problem, DirectoryError::Exposed { .. });
+        if self.listing.file_behind(name).is_none_or(|file| self.known.insert((file, is_exposed))) {
             self.problems.push(problem);
         }
-        self.unusable.push(name.to_owned());
     }
 
-    fn exposes(&mut self, name: &str) {
-        if !self.is_told(&self.exposed, name) {
-            self.exposed.push(name.to_owned());
-            self.problems.push(DirectoryError::Exposed { path: self.path.join(name) });
-        }
-    }
-
-    /// True if one of these names leads to the file of `name`, as a link to a dated file does.
-    fn is_told(&self, told: &[String], name: &str) -> bool {
-        let file = self.listing.file_behind(name);
-        file.is_some() && told.iter().any(|told| self.listing.file_behind(told) == file)
-    }
-
-    /// The common names of the certificates read so far, those included whose key cannot be read.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.names.clone()
+    /// Adds the problems of a pair that is used in spite of them. Returns true unless peers would reject its certificate.
+    fn add_flaws(&mut self, source: &Source, credential: &Credential) -> bool {
+        let path = |name| self.directory.path.join(name);
+        let (certificate, key) = match source {
+            Source::Bundle(name) => (path(name), None),
+            Source::Pair { certificate, key } => (path(certificate), Some(path(key))),
+        };
+        let mut damaged = |path: &PathBuf, skipped: &[PemError]| {
+            let damage = skipped.iter().cloned();
+            self.problems.extend(damage.map(|damage| DirectoryError::Damaged { path: path.clone(), damage }));
+        };
+        damaged(&certificate, credential.chain().skipped());
+        key.iter().for_each(|key| damaged(key, credential.key().skipped()));
+        let unserved = credential.chain().why_not_served();
+        let is_served = unserved.is_none();
+        self.problems.extend(unserved.map(|why| DirectoryError::Unserved { path: certificate, why }));
+        is_served
     }
 
     /// True if `PREFIX-current.pem` resolves to nothing, so that a start may link it to a pair. While any name cannot be
     /// read, it may lead to a better pair, and no link is made.
-    pub(super) fn is_vacant(&self) -> bool {
+    fn is_vacant(&self) -> bool {
         let may_pass =
             |problem: &DirectoryError| matches!(problem, DirectoryError::Io { .. }) && !problem.is_for_good();
         if self.problems.iter().any(may_pass) {
             return false;
         }
-        match self.folder.read(&self.layout.current()) {
+        match self.folder.read(&self.directory.layout.current()) {
             Ok(found) => found.is_none(),
             Err(error) => error.kind() == ErrorKind::NotFound,
         }
     }
 
     /// Collects the problems of the directory itself.
-    pub(super) fn at_folder(&mut self) {
+    fn at_folder(&mut self) {
+        let Directory { path, layout, .. } = self.directory;
         if self.folder.is_shared() {
-            self.problems.push(DirectoryError::Shared { path: self.path.to_owned() });
+            self.problems.push(DirectoryError::Shared { path: path.clone() });
         }
-        for name in [self.layout.current(), self.layout.pending()] {
+        for name in [layout.current(), layout.pending()] {
             if self.folder.is_mount_point(&name) {
-                self.problems.push(DirectoryError::MountPoint { path: self.path.join(name) });
+                self.problems.push(DirectoryError::MountPoint { path: path.join(name) });
             }
         }
     }
 
-    pub(super) fn into_findings(self) -> (Option<Arc<Credential>>, Vec<DirectoryError>) {
-        (self.foreign, self.problems)
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path.join(name)
     }
 }
 

@@ -15,7 +15,7 @@ const SPAN: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Directory {
-    /// Like [`load_of`](Self::load_of), for callers that replace a pair that cannot be read. Returns at once if all files that
+    /// Like [`load`](Self::load), for callers that replace a pair that cannot be read. Returns at once if all files that
     /// were read hold pairs. Otherwise another program may be writing them: they are read again until they do, or have
     /// not changed for five seconds, or thirty seconds have passed. Each state of a file is waited for once.
     ///
@@ -25,7 +25,7 @@ impl Directory {
         let begun = Instant::now();
         let (mut unchanged, mut since, mut reads) = (Vec::new(), begun, 0);
         loop {
-            let loaded = self.load_of(common_name, now)?;
+            let loaded = self.load(common_name, now)?;
             let stamps = self.stamps_of_unreadable(&loaded)?;
             let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
             if stamps.iter().all(|stamp| settled.contains(stamp)) {

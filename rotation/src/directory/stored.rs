@@ -10,16 +10,16 @@ use super::{Directory, DirectoryError};
 use crate::store::{LoadRequest, Store, StoreError, Stored};
 
 /// With a signer, a start waits until a pair that cannot be read stays as it is, since another program may be writing it,
-/// and repairs what no other program can be using ([`Directory::recover_of`]). Without one, nothing in the directory changes.
+/// and repairs what no other program can be using ([`Directory::recover`]). Without one, nothing in the directory changes.
 impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let LoadRequest { common_name, has_signer, now } = *request;
         let loaded = if has_signer {
-            // Only to wait for other writers: `recover_of` reads again, after its repairs.
+            // Only to wait for other writers: `recover` reads again, after its repairs.
             let _ = self.load_settled(common_name, now)?;
-            self.recover_of(common_name, now)?
+            self.recover(common_name, now)?
         } else {
-            self.load_of(common_name, now)?
+            self.load(common_name, now)?
         };
         loaded.problems.iter().for_each(DirectoryError::log);
         Ok(Stored {

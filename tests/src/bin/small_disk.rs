@@ -52,7 +52,7 @@ fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
     let lock = disk.join(format!(".{PREFIX}.lock"));
     fs::rename(&lock, filler).unwrap();
     let directory = Directory::open(disk, PREFIX).unwrap();
-    assert!(!lock.exists() && directory.recover(NOW).unwrap().credential.is_some());
+    assert!(!lock.exists() && directory.recover(None, NOW).unwrap().credential.is_some());
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 4));
     directory.write(&pair(NODE, 4), NOW).unwrap_err();
     fs::remove_file(filler).unwrap();
@@ -65,11 +65,11 @@ fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
 fn read_only(disk: &Path, locked: bool) {
     refuses(disk, ErrorKind::ReadOnlyFilesystem, &pair(NODE, 9));
     let directory = Directory::open(disk, PREFIX).unwrap();
-    let found = directory.recover(NOW).unwrap().credential.unwrap().0;
+    let found = directory.recover(None, NOW).unwrap().credential.unwrap().0;
     // Without a lock file on a read-only disk no process can lock, so two may open the directory; neither can write.
     let other = Directory::open(disk, PREFIX);
     assert_eq!(other.is_err(), locked, "{other:?}");
-    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+    assert_eq!(directory.load(None, NOW).unwrap().credential.unwrap().0.chain(), found.chain());
     directory.write(&pair(NODE, 7), NOW).unwrap_err();
     assert!(Command::new("mount").args(["-o", "remount,rw"]).arg(disk).status().unwrap().success());
     directory.write(&pair(NODE, 8), NOW).unwrap();
@@ -77,13 +77,16 @@ fn read_only(disk: &Path, locked: bool) {
         let error = late.and_then(|late| late.write(&pair(NODE, 9), NOW)).unwrap_err();
         assert!(matches!(error, DirectoryError::Owned { .. }), "{error}");
     }
-    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain().serial(), pair(NODE, 8).chain().serial());
+    assert_eq!(
+        directory.load(None, NOW).unwrap().credential.unwrap().0.chain().serial(),
+        pair(NODE, 8).chain().serial()
+    );
 }
 
 fn refuses(disk: &Path, why: ErrorKind, new: &Credential) {
     let directory = Directory::open_existing(disk, PREFIX).unwrap();
     let names = || fs::read_dir(disk).unwrap().count();
-    let (before, found) = (names(), directory.recover(NOW).unwrap().credential.unwrap().0);
+    let (before, found) = (names(), directory.recover(None, NOW).unwrap().credential.unwrap().0);
     for _ in 0..3 {
         match directory.write(new, NOW).unwrap_err() {
             DirectoryError::Io { source, .. } if source.kind() == why => {}
@@ -91,5 +94,5 @@ fn refuses(disk: &Path, why: ErrorKind, new: &Credential) {
         }
     }
     assert_eq!(names(), before, "something was left behind");
-    assert_eq!(directory.load(NOW).unwrap().credential.unwrap().0.chain(), found.chain());
+    assert_eq!(directory.load(None, NOW).unwrap().credential.unwrap().0.chain(), found.chain());
 }

@@ -105,7 +105,7 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(pki.loaded().chain().der().len(), 2);
     }),
     same(SOURCE, "TestCurrentNoFiles", "none, and that is no failure", || {
-        let loaded = Pki::new().directory().load(START).unwrap();
+        let loaded = Pki::new().directory().load(None, START).unwrap();
         assert!(loaded.credential.is_none() && loaded.problems.is_empty());
     }),
 ];
@@ -143,7 +143,13 @@ impl Pki {
     }
 
     pub(crate) fn loaded(&self) -> Arc<Credential> {
-        Directory::open_existing(self.root(), "kubelet-server").unwrap().load(START).unwrap().credential.unwrap().0
+        Directory::open_existing(self.root(), "kubelet-server")
+            .unwrap()
+            .load(None, START)
+            .unwrap()
+            .credential
+            .unwrap()
+            .0
     }
 
     pub(crate) fn another(&self) -> Arc<Credential> {

@@ -258,7 +258,7 @@ impl Explorer {
         match act {
             Act::Write(pair) => result = directory.write(&self.pairs[pair], NOW).ok().map(|()| Some((pair, true))),
             Act::Recover => {
-                result = directory.recover_of(Some(NODE), NOW).ok().map(|loaded| {
+                result = directory.recover(Some(NODE), NOW).ok().map(|loaded| {
                     let (credential, path) = loaded.credential?;
                     Some((self.number(&credential)?, loaded.in_use && path.extension()? == "pem"))
                 });
@@ -322,7 +322,7 @@ impl Explorer {
         if let Some(known) = self.loads.get(&there) {
             return *known;
         }
-        let loaded = Virtual::new(disk.clone()).directory().load_of(Some(NODE), NOW).unwrap();
+        let loaded = Virtual::new(disk.clone()).directory().load(Some(NODE), NOW).unwrap();
         let found = loaded.credential.and_then(|(credential, _)| self.number(&credential));
         self.loads.insert(there, found);
         found

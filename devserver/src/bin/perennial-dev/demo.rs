@@ -69,7 +69,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
         }
     };
     let store = Directory::open(directory, PREFIX).map_err(Failure::usage)?;
-    let held = store.load(clock::now().unix).map_err(Failure::usage)?;
+    let held = store.load(None, clock::now().unix).map_err(Failure::usage)?;
     if held.credential.is_some() || !held.problems.is_empty() {
         let why = "holds a certificate already; give a directory that does not";
         return Err(Failure::usage(format!("{} {why}", directory.display())));

@@ -20,7 +20,7 @@ pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     let layout = Layout::new(PREFIX).expect("a usable prefix");
     let directory = Directory::on(Box::new(disk.clone()), PathBuf::from(PATH), layout.clone());
     let before = disk.disk().clone();
-    let load = |when| directory.load(when).unwrap_or_else(|error| panic!("{error}"));
+    let load = |when| directory.load(None, when).unwrap_or_else(|error| panic!("{error}"));
 
     let found = load(now);
     check_problems(&found);
@@ -35,7 +35,7 @@ pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
         assert!(String::from_utf8_lossy(&file_contents).contains(pem.lines().nth(1).unwrap_or(pem)), "{name}");
     }
 
-    let recovered = directory.recover(now).unwrap_or_else(|error| panic!("{error}"));
+    let recovered = directory.recover(None, now).unwrap_or_else(|error| panic!("{error}"));
     check_problems(&recovered);
     assert_eq!(fingerprint(&recovered), fingerprint(&found));
     // A listing does not show where a link to a link leads.
