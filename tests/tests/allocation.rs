@@ -13,7 +13,7 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts what each thread allocates.
+/// Counts the allocations of each thread.
 struct Counting;
 
 // SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integer.
@@ -74,12 +74,12 @@ fn handle_never_allocates() {
 fn reading_a_machine_never_allocates() {
     let trace = long_life(1).run();
     for (now, machine) in trace.steps().map(|(_, record)| (record.now, &record.after)) {
-        let made = allocations(|| look(machine, now));
+        let made = allocations(|| read_everything(machine, now));
         assert_eq!(made, 0, "{machine}");
     }
 }
 
-fn look(machine: &RotationMachine, now: Now) {
+fn read_everything(machine: &RotationMachine, now: Now) {
     let pending = machine.pending(now);
     let seen = (machine.state(), machine.due(now), machine.deadline(), machine.certificate_at(now.unix), pending);
     drop(std::hint::black_box((seen, machine.clone())));

@@ -75,7 +75,7 @@ fn disabled_rotation_serves_without_requesting() {
         assert_eq!(handle.credential().unwrap().chain(), first.chain());
         assert_eq!(server.csr_names().len(), 1);
         handle.set_signer(signer_of(&server));
-        assert_ne!(issued(&handle, 2).chain(), first.chain(), "what was asked for meanwhile");
+        assert_ne!(issued(&handle, 2).chain(), first.chain(), "the rotation that was requested meanwhile");
         handle.shutdown().wait();
     });
 }

@@ -227,12 +227,12 @@ fn refusal_by_another_cluster_does_not_count() {
         pending: Some(pending),
         ..Start::default()
     };
-    let asks = |start: Start| {
+    let submits = |start: Start| {
         let commands = Rotation::new(start, node.server.now()).handle(Input::Tick, node.server.now());
         commands.iter().any(|command| matches!(command, Command::Drive { .. }))
     };
-    assert!(!asks(start(node.record())));
-    assert!(asks(start(Record { server: Some("https://other.example".into()), ..node.record() })));
+    assert!(!submits(start(node.record())));
+    assert!(submits(start(Record { server: Some("https://other.example".into()), ..node.record() })));
 }
 
 #[test]

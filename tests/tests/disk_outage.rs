@@ -31,10 +31,13 @@ fn start(runtime: Runtime, server: &LoopbackServer, volume: &Virtual) -> Handle 
 
 /// Waits for the `n`th certificate, which is served from memory and reported as unwritten for this reason.
 fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
-    let told = |now: &Snapshot| {
+    let is_unwritten = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
     };
-    handle.wait_for(told).within(BOUND).unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
+    handle
+        .wait_for(is_unwritten)
+        .within(BOUND)
+        .unwrap_or_else(|| panic!("no certificate in memory: {:?}", handle.snapshot()));
     assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
@@ -94,9 +97,9 @@ fn blocked_disk_stops_neither_requests_nor_the_loop() {
         served.unwrap_or_else(|| panic!("no certificate: {:?}", handle.snapshot()));
         assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
         handle.rotate_now();
-        let asks = |now: &Snapshot| matches!(now.state, State::Requesting { .. });
+        let is_requesting = |now: &Snapshot| matches!(now.state, State::Requesting { .. });
         handle
-            .wait_for(asks)
+            .wait_for(is_requesting)
             .within(BOUND)
             .unwrap_or_else(|| panic!("{runtime:?} stands still: {:?}", handle.snapshot()));
 

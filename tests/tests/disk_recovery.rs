@@ -154,8 +154,9 @@ fn valid_pair_is_used_instead_of_expired_one() {
         }
         let before = everything(&pki);
         let loaded = pki.recover();
-        let told = matches!(&loaded.problems[..], [DirectoryError::Expired { path }] if *path == pki.path(CURRENT));
-        assert!(is(&loaded, &new) && told && !loaded.in_use, "{kind}: {loaded:?}");
+        let is_reported =
+            matches!(&loaded.problems[..], [DirectoryError::Expired { path }] if *path == pki.path(CURRENT));
+        assert!(is(&loaded, &new) && is_reported && !loaded.in_use, "{kind}: {loaded:?}");
         assert_eq!(everything(&pki), before, "{kind}");
 
         let next = pair(NODE, 2);
@@ -179,9 +180,9 @@ fn regular_file_in_the_links_way_keeps_a_dated_name() {
     let previous = pki.directory().previous().unwrap();
     assert_eq!(previous.len(), 1, "the copy is the pair before");
     assert_eq!(previous[0].0.chain(), copy.chain());
-    let aside = pki.directory().aside().unwrap();
-    assert_eq!(aside.len(), 1, "{aside:?}");
-    assert_eq!(fs::read_to_string(&aside[0]).unwrap(), unreadable);
+    let quarantined = pki.directory().aside().unwrap();
+    assert_eq!(quarantined.len(), 1, "{quarantined:?}");
+    assert_eq!(fs::read_to_string(&quarantined[0]).unwrap(), unreadable);
 }
 
 #[test]
@@ -239,8 +240,8 @@ fn foreign_pair_in_use_is_reported_and_stays() {
     assert!(loaded.credential.is_none(), "{loaded:?}");
     let [DirectoryError::Foreign { path, common_name, wanted }] = &loaded.problems[..] else { panic!("{loaded:?}") };
     assert_eq!((path, common_name.as_str(), wanted.as_str()), (&pki.path(CURRENT), "system:node:worker-2", NODE));
-    let said = loaded.problems[0].to_string();
-    assert!(said.contains("system:node:worker-2") && said.contains(NODE), "{said}");
+    let message = loaded.problems[0].to_string();
+    assert!(message.contains("system:node:worker-2") && message.contains(NODE), "{message}");
     assert_eq!(everything(&pki), before);
     pki.directory().write(&mine, NOW).unwrap();
     assert!(is(&pki.directory().load(Some(NODE), NOW).unwrap(), &mine));

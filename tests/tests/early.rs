@@ -40,19 +40,19 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
         let waiting = waits.waiting.clone().unwrap();
         assert!(matches!(waits.state, State::Scheduled { .. }) && waits.last_error.is_none(), "{waits:?}");
         assert_eq!(handle.credential().unwrap().chain(), held.chain());
-        assert_eq!(stored(path).chain(), held.chain(), "and the link stays where it is");
+        assert_eq!(stored(path).chain(), held.chain(), "the link stays");
         handle.shutdown().wait();
 
-        let asked = server.csr_names().len();
+        let requests = server.csr_names().len();
         let handle = node(runtime, &server.cluster).stored_in(path).start();
         let again = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
-        assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds it again");
+        assert_eq!(again.waiting.as_ref().unwrap().chain(), waiting.chain(), "a restart finds the waiting pair");
         let files = dated(path);
         handle.report_refused(&held);
         handle.wait_for(|now| now.waiting.is_none() && !now.unwritten).within(BOUND).unwrap();
         assert_eq!(handle.credential().unwrap().chain(), waiting.chain());
-        assert_eq!((stored(path).chain(), dated(path)), (waiting.chain(), files), "under the name that it had");
-        assert_eq!(server.csr_names().len(), asked, "nothing more was asked");
+        assert_eq!((stored(path).chain(), dated(path)), (waiting.chain(), files), "the pair keeps its file");
+        assert_eq!(server.csr_names().len(), requests, "no further request");
         handle.shutdown().wait();
     });
 }

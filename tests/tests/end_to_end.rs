@@ -26,10 +26,10 @@ fn new_connections_present_the_rotated_certificate() {
             assert_ne!(next.chain().serial(), first.chain().serial());
             assert_eq!(server.user_of(&handle.credential().unwrap()), ("system:node:worker-1".into(), digest(&next)));
         }
-        let askers: Vec<String> =
+        let users: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
-        assert_eq!(askers.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 1);
-        assert_eq!(askers.iter().filter(|name| *name == "system:node:worker-1").count(), 2);
+        assert_eq!(users.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 1);
+        assert_eq!(users.iter().filter(|name| *name == "system:node:worker-1").count(), 2);
         handle.shutdown().wait();
     });
 }
@@ -110,10 +110,10 @@ fn refused_certificate_is_replaced_using_bootstrap_credential() {
         issued(&handle, 3);
         handle.shutdown().wait();
         assert_ne!(second.chain().serial(), first.chain().serial());
-        let askers: Vec<String> =
+        let users: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
-        assert_eq!(askers.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 2);
-        assert_eq!(askers.iter().filter(|name| *name == "system:node:worker-1").count(), 1);
+        assert_eq!(users.iter().filter(|name| *name == "system:bootstrap:abcdef").count(), 2);
+        assert_eq!(users.iter().filter(|name| *name == "system:node:worker-1").count(), 1);
     });
 }
 

@@ -53,18 +53,18 @@ fn on_change_reports_old_and_new_pair_only() {
     let directory = directory.path();
     let [first, second] = [pair(), pair()];
     write(directory, &first, &first);
-    let (told, hears) = mpsc::channel();
-    let files = open(directory).on_change(move |rotated| told.send(rotated.clone()).unwrap());
-    let looks = || (files.credential(), hears.try_iter().collect::<Vec<_>>()).1;
-    assert!(looks().is_empty());
+    let (sender, receiver) = mpsc::channel();
+    let files = open(directory).on_change(move |rotated| sender.send(rotated.clone()).unwrap());
+    let reported = || (files.credential(), receiver.try_iter().collect::<Vec<_>>()).1;
+    assert!(reported().is_empty());
     write(directory, &second, &first);
-    assert!(looks().is_empty());
+    assert!(reported().is_empty());
     write(directory, &second, &second);
-    let told = looks();
-    let [rotated] = told.as_slice() else { panic!("told {} times", told.len()) };
+    let rotations = reported();
+    let [rotated] = rotations.as_slice() else { panic!("{} reports instead of one", rotations.len()) };
     assert_eq!(rotated.old.as_ref().unwrap().chain(), first.chain());
     assert_eq!(rotated.new.chain(), second.chain());
-    assert!(looks().is_empty());
+    assert!(reported().is_empty());
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn fleet_worlds_stop_together_at_end_of_span() {
     let planned = |fleet: &Fleet| fleet.worlds().iter().map(|world| world.next_at().unwrap()).collect::<Vec<_>>();
     let next = planned(&fleet);
     let (first, later) = if next[0] < next[1] { (0, 1) } else { (1, 0) };
-    assert!(next[first] < next[later], "the worlds look at different times");
+    assert!(next[first] < next[later], "the worlds check their clocks at different times");
     fleet.each(|i, world| {
         if i == first {
             world.handle(Event::TemplateChanged(None));
@@ -84,7 +84,7 @@ fn fleet_worlds_stop_together_at_end_of_span() {
     let span = end.since(fleet.worlds()[0].now().instant);
     assert!(fleet.run_for(span, 100));
     assert!(fleet.worlds().iter().all(|world| world.now().instant == end), "all worlds are at {end}");
-    assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "what is planned for later has not happened yet");
+    assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "a later step has not happened yet");
 }
 
 /// Whether a step takes no time of its own, so that it can happen to one world of a fleet.

@@ -94,9 +94,9 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
         assert_eq!(stored(directory.path()).chain(), ours.chain());
         assert!(directory.path().join(file).exists(), "as the pair before this one");
         handle.shutdown().wait();
-        let askers: Vec<String> =
+        let users: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
-        assert!(askers.iter().all(|name| name == "system:bootstrap:abcdef"), "{askers:?}");
+        assert!(users.iter().all(|name| name == "system:bootstrap:abcdef"), "{users:?}");
     });
 }
 
@@ -118,9 +118,9 @@ fn pair_of_old_name_is_served_and_reported() {
         let both = "common name is `system:node:worker-2`, and `system:node:worker-1` is configured";
         assert!(error.contains(both), "{error}");
         assert_eq!(handle.credential().unwrap().chain(), before.chain());
-        let askers: Vec<String> =
+        let users: Vec<String> =
             server.handle.with_api(|api, _| api.requests().map(|csr| csr.spec.username.clone()).collect());
-        assert!(askers.iter().all(|name| name == "system:bootstrap:abcdef"), "{askers:?}");
+        assert!(users.iter().all(|name| name == "system:bootstrap:abcdef"), "{users:?}");
         server.decide_all(Decision::Approve);
         let after = issued(&handle, 2);
         assert_eq!(after.chain().certificate().common_name, "system:node:worker-1");

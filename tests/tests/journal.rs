@@ -37,8 +37,8 @@ fn journal_of_an_older_perennial_replays() {
     let mut replay = Replay::new();
     let mut steps = 0;
     for (i, line) in include_str!("journals/hostile_lives.jsonl").lines().enumerate() {
-        let told = replay.line(line).unwrap_or_else(|error| panic!("line {}: {error}", i + 1));
-        steps += u32::from(told.step().is_some());
+        let replayed = replay.line(line).unwrap_or_else(|error| panic!("line {}: {error}", i + 1));
+        steps += u32::from(replayed.step().is_some());
     }
     assert!(steps > 100, "{steps}");
 }
@@ -70,8 +70,8 @@ fn every_signer_status_replays() {
     }
     let mut replay = Replay::new();
     for (i, line) in lines.lines().enumerate() {
-        let told = replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        assert!(i == 0 || told.step().is_some() || told.goes_on(), "{line}");
+        let replayed = replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(i == 0 || replayed.step().is_some() || replayed.goes_on(), "{line}");
     }
 }
 
@@ -82,8 +82,8 @@ proptest! {
             for from in [0, from] {
                 let mut replay = Replay::new();
                 for line in written(&run, from) {
-                    let told = replay.line(&line);
-                    prop_assert!(told.is_ok(), "{line}{}", told.unwrap_err());
+                    let replayed = replay.line(&line);
+                    prop_assert!(replayed.is_ok(), "{line}{}", replayed.unwrap_err());
                 }
             }
         }
@@ -97,11 +97,11 @@ proptest! {
             prop_assert!(began.step().is_none() && !began.goes_on());
             for (i, (before, record)) in run.steps().enumerate() {
                 let seen = seen(before, record);
-                let told = replay.line(&journal::step("node", &seen)).unwrap();
-                let again = told.step().unwrap();
+                let replayed = replay.line(&journal::step("node", &seen)).unwrap();
+                let again = replayed.step().unwrap();
                 prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
                 prop_assert_eq!(again.news(), seen.news());
-                prop_assert_eq!(told.is_uneventful(), seen.is_uneventful());
+                prop_assert_eq!(replayed.is_uneventful(), seen.is_uneventful());
                 // As when a file is full, and the next one begins.
                 if i == from {
                     prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().goes_on());

@@ -50,7 +50,7 @@ fn malicious_certificates_are_rejected_with_reason() {
         };
         match (row.refused, &verdict) {
             (None, Ok(())) => {}
-            (Some(why), Err(told)) if told.contains(why) => {}
+            (Some(why), Err(error)) if error.contains(why) => {}
             (expected, got) => panic!("{}: expected {expected:?}, got {got:?}", row.name),
         }
         // A pair on disk that Go loads is never rejected.

@@ -122,7 +122,7 @@ fn timers_stand_still_in_suspend() {
     let scenario = Scenario::new("asleep").with_certificate_of_age(ZERO).with_span(72 * HOUR);
     let awake = client_go(&scenario, 1).submissions[0];
     let slept = client_go(&scenario.at(HOUR, Happening::Suspend(30 * HOUR)), 1);
-    assert_eq!(slept.submissions[0], awake + 30 * HOUR, "the deadline was drawn before, and is not looked at again");
+    assert_eq!(slept.submissions[0], awake + 30 * HOUR, "the deadline was drawn before, and is not computed again");
     assert!(slept.without > 15 * HOUR, "expired since long: {:?}", slept.without);
 }
 

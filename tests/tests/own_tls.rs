@@ -63,7 +63,7 @@ fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
 }
 
 /// The fingerprint of the client certificate that the server reports, and whether the session was resumed.
-fn asked(stream: &mut Stream) -> (String, bool) {
+fn answer(stream: &mut Stream) -> (String, bool) {
     stream.get_mut().write_all(b"who am I?\n").unwrap();
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();
@@ -103,17 +103,17 @@ fn server_sees_rotated_client_certificate_on_new_connections() {
         let first = issued(&handle, 1);
         let configs = ClientConfigs::new(&handle, client_config(None));
         let mut before = connect(address, configs.current());
-        assert_eq!(asked(&mut before), (fingerprint(&first), false));
+        assert_eq!(answer(&mut before), (fingerprint(&first), false));
         // Between rotations, sessions are resumed.
-        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&first), true));
+        assert_eq!(answer(&mut connect(address, configs.current())), (fingerprint(&first), true));
 
         handle.rotate_now();
         let second = issued(&handle, 2);
-        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), false));
-        assert_eq!(asked(&mut connect(address, configs.current())), (fingerprint(&second), true));
-        assert_eq!(asked(&mut before), (fingerprint(&first), false));
+        assert_eq!(answer(&mut connect(address, configs.current())), (fingerprint(&second), false));
+        assert_eq!(answer(&mut connect(address, configs.current())), (fingerprint(&second), true));
+        assert_eq!(answer(&mut before), (fingerprint(&first), false));
         // Session tickets of the old connection are not used by new ones.
-        assert_eq!(asked(&mut connect(address, configs.current())).0, fingerprint(&second));
+        assert_eq!(answer(&mut connect(address, configs.current())).0, fingerprint(&second));
         handle.shutdown().wait();
     });
 }
@@ -128,10 +128,10 @@ fn client_resolver_suffices_without_session_resumption() {
     config.resumption = Resumption::disabled();
     let config = Arc::new(config);
     let first = issued(&handle, 1);
-    assert_eq!(asked(&mut connect(address, config.clone())), (fingerprint(&first), false));
+    assert_eq!(answer(&mut connect(address, config.clone())), (fingerprint(&first), false));
     handle.rotate_now();
     let second = issued(&handle, 2);
-    assert_eq!(asked(&mut connect(address, config)), (fingerprint(&second), false));
+    assert_eq!(answer(&mut connect(address, config)), (fingerprint(&second), false));
     handle.shutdown().wait();
 }
 
@@ -141,7 +141,7 @@ fn client_without_certificate_presents_none() {
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Smol, &api.cluster).start();
     let configs = ClientConfigs::new(&handle, client_config(None));
-    assert_eq!(asked(&mut connect(address, configs.current())).0, "");
+    assert_eq!(answer(&mut connect(address, configs.current())).0, "");
     handle.shutdown().wait();
 }
 
@@ -178,7 +178,7 @@ fn client_sees_rotated_serving_certificate_on_new_connections() {
         // The interim certificate completes handshakes of clients that do not verify it.
         let seen = |roots| {
             let mut stream = connect(address, Arc::new(client_config(roots)));
-            asked(&mut stream);
+            answer(&mut stream);
             let shown = hex(&stream.get_ref().conn.peer_certificates().unwrap()[0]);
             (stream, shown)
         };
@@ -192,7 +192,7 @@ fn client_sees_rotated_serving_certificate_on_new_connections() {
         handle.rotate_now();
         let second = issued(&handle, 2);
         assert_eq!(seen(trusted()).1, fingerprint(&second));
-        asked(&mut before);
+        answer(&mut before);
         handle.shutdown().wait();
     });
 }
@@ -219,7 +219,7 @@ fn resuming_client_sees_rotation_after_full_handshake() {
         // The server certificate that the client relies on, and whether its session was resumed.
         let seen = |(address, config): &(SocketAddr, Arc<ClientConfig>)| {
             let mut stream = connect(*address, config.clone());
-            let (_, resumed) = asked(&mut stream);
+            let (_, resumed) = answer(&mut stream);
             (hex(&stream.get_ref().conn.peer_certificates().unwrap()[0]), resumed)
         };
         let [resuming, full] = &clients;

@@ -15,7 +15,7 @@ const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
 /// A test proxy, with the heads of the requests that it got.
 struct HttpProxy {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl HttpProxy {
@@ -26,19 +26,19 @@ impl HttpProxy {
 
     fn at(address: SocketAddr, answer: &'static str) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let heads = asked.clone();
+        let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let heads = requests.clone();
         thread::spawn(move || {
             for client in listener.incoming().map(Result::unwrap) {
                 let heads = heads.clone();
                 thread::spawn(move || through(client, answer, &heads));
             }
         });
-        Self { address, asked }
+        Self { address, requests }
     }
 
     fn lines(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
+        self.requests.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
     }
 }
 
@@ -84,7 +84,7 @@ fn node_rotates_through_a_proxy() {
         handle.shutdown().wait();
         let connect = format!("CONNECT {} HTTP/1.1", server.handle.address());
         assert_eq!(proxy.lines(), [connect.clone(), connect]);
-        assert!(proxy.asked.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"));
+        assert!(proxy.requests.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"));
     });
 }
 

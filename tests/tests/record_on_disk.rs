@@ -79,9 +79,9 @@ fn directory_with_the_records_name_is_quarantined() {
     assert!(error.contains("kubelet-client-pending.json"), "{error}");
     store.remember(b"one").unwrap();
     assert_eq!(store.recall().unwrap().unwrap().as_slice(), b"one");
-    let aside = parent.path().join("kubelet-client-pending.json.bad");
-    assert!(aside.join("kept").exists());
-    assert_eq!(store.aside().unwrap(), [aside]);
+    let quarantined = parent.path().join("kubelet-client-pending.json.bad");
+    assert!(quarantined.join("kept").exists());
+    assert_eq!(store.aside().unwrap(), [quarantined]);
 }
 
 #[test]

@@ -80,11 +80,12 @@ fn request_error_outlives_write_error() {
         let address = server.handle.address();
         drop(server);
         handle.rotate_now();
-        let told = |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
-        handle.wait_for(|now| told(&now.last_error)).within(BOUND).unwrap();
+        let has_write_error =
+            |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
+        handle.wait_for(|now| has_write_error(&now.last_error)).within(BOUND).unwrap();
         mend_directory(&broken);
         handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
-        assert!(told(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
+        assert!(has_write_error(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
         handle.shutdown().wait();
     });
 }

@@ -38,9 +38,9 @@ impl Transcript {
 
     fn note(&mut self, step: &Transition) {
         // Ticks and timers differ between loops, and so does whether a moment passes before an action.
-        let told = Some(&step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
+        let line = Some(&step.event).filter(|event| !is_about_time(event)).map(ToString::to_string);
         let duties = step.actions.clone().filter(|action| !matches!(action, Action::SetTimer(_)));
-        for line in told.into_iter().chain(duties.map(|duty| duty.to_string())) {
+        for line in line.into_iter().chain(duties.map(|duty| duty.to_string())) {
             let words: Vec<String> = line.split(' ').map(|word| self.timeless(word)).collect();
             self.lines.push(words.join(" "));
         }

@@ -8,9 +8,9 @@ use super::*;
 /// A holder of `held` that requested [`with_name`] and was issued `got`.
 fn answered(held: Option<Certificate>, got: &Certificate) -> Holder {
     let mut holder = Holder::with(held);
-    holder.want(with_name());
-    let asked = holder.ask();
-    holder.issue(asked.id, got);
+    holder.set_template(with_name());
+    let request = holder.next_request();
+    holder.issue(request.id, got);
     holder
 }
 
@@ -23,7 +23,7 @@ fn issued_certificate_without_a_wanted_name_backs_off() {
     let holder = answered(None, &fresh(DAY));
     let State::BackingOff { reason, last, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     assert_eq!((reason, last), (Reason::TemplateNotSatisfied, Failure::Unsatisfying));
-    assert!(holder.waits() >= 150 * SECOND, "no hot loop from a signer that trims names");
+    assert!(holder.time_to_request() >= 150 * SECOND, "no hot loop from a signer that trims names");
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn unsatisfying_certificate_replaces_its_like_only_if_longer() {
 fn unsatisfying_certificate_does_not_replace_a_good_one() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
-    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("asked");
+    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("a request is submitted");
     let actions = holder.issue(id, &mint::trimmed(with_serial(2, 30 * DAY)));
     assert!(holder.serves(&fresh(DAY)) && written(&actions).is_none());
     assert_eq!(holder.machine.last_failure(), Some(Failure::Unsatisfying));
@@ -54,23 +54,23 @@ fn unsatisfying_certificate_does_not_replace_a_good_one() {
 
 #[test]
 fn already_due_certificate_counts_as_failure() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let due = mint::certificate(&node(), 1, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
-    holder.issue(asked.id, &due);
-    assert!(holder.serves(&due), "better than none");
+    holder.issue(request.id, &due);
+    assert!(holder.serves(&due), "a certificate that is due is better than none");
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
-    assert!(holder.waits() >= 2 * MINUTE, "no hot loop from a skewed clock");
+    assert!(holder.time_to_request() >= 2 * MINUTE, "no hot loop from a skewed clock");
 }
 
 #[test]
 fn expired_or_provisional_answer_is_rejected() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
-    assert!(written(&holder.issue(asked.id, &expired)).is_none());
+    assert!(written(&holder.issue(request.id, &expired)).is_none());
     assert_eq!((holder.machine.certificate(), holder.machine.last_failure()), (None, Some(Failure::BadCertificate)));
 
-    let (mut holder, asked) = Holder::asking();
-    holder.issue(asked.id, &mint::provisional(fresh(DAY)));
+    let (mut holder, request) = Holder::requesting();
+    holder.issue(request.id, &mint::provisional(fresh(DAY)));
     assert!(holder.machine.last_failure().is_some_and(Failure::is_refusal));
 }
 
@@ -79,10 +79,10 @@ fn tiny_lifetime_makes_no_hot_loop() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
-        let asked = holder.ask();
+        let request = holder.next_request();
         made += 1;
         let begin = Duration::from_millis(holder.now.instant.as_millis());
-        holder.issue(asked.id, &issued(&node(), made, begin, Duration::from_millis(10)));
+        holder.issue(request.id, &issued(&node(), made, begin, Duration::from_millis(10)));
     }
     assert!(made <= 50, "{made} in an hour");
 }
@@ -96,7 +96,7 @@ fn valid_certificate_survives_every_adverse_event() {
     let State::Requesting { id, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.fail(id, Failure::Denied);
     assert!(holder.serves(&certificate));
-    holder.want(Template::new("somebody-else"));
+    holder.set_template(Template::new("somebody-else"));
     assert!(holder.serves(&certificate));
     holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
     assert!(holder.serves(&certificate));
@@ -111,7 +111,7 @@ fn valid_certificate_survives_every_adverse_event() {
 #[test]
 fn expired_certificate_is_served_again_after_clock_step() {
     let mut holder = Holder::with(Some(fresh(HOUR)));
-    holder.watch(2 * HOUR);
+    holder.requests_within(2 * HOUR);
     assert_eq!(holder.machine.certificate_at(holder.now.unix), None);
     holder.now.unix = holder.now.unix.before(90 * MINUTE);
     holder.tick();
@@ -122,7 +122,8 @@ fn expired_certificate_is_served_again_after_clock_step() {
 fn refused_certificate_is_replaced_by_already_due_one() {
     let mut holder = Holder::with(Some(fresh(HOUR)));
     holder.tick();
-    let (id, ..) = submitted(&holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) })).expect("asked");
+    let (id, ..) = submitted(&holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) }))
+        .expect("a request is submitted");
     let due = mint::certificate(&node(), 2, mint::EPOCH.before(98 * HOUR), 100 * HOUR);
     holder.issue(id, &due);
     assert!(holder.serves(&due));
@@ -133,7 +134,8 @@ fn refused_certificate_is_replaced_by_already_due_one() {
 fn removed_certificate_is_written_again() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
-    let (id, certificate) = written(&holder.handle(Event::CertReplaced(None))).expect("it is valid");
+    let (id, certificate) =
+        written(&holder.handle(Event::CertReplaced(None))).expect("a valid certificate is written again");
     assert_eq!(*certificate, fresh(DAY));
     holder.handle(Event::CertWritten { id });
     assert!(!holder.machine.is_unwritten());
@@ -141,10 +143,10 @@ fn removed_certificate_is_written_again() {
 
 #[test]
 fn better_certificate_in_store_is_taken_over() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let actions = holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
     assert!(holder.serves(&fresh(DAY)) && !holder.machine.is_unwritten());
-    assert_eq!(cancelled(&actions), Some(asked.id));
+    assert_eq!(cancelled(&actions), Some(request.id));
 }
 
 #[test]
@@ -180,12 +182,12 @@ fn early_certificate_in_store_displaces_no_valid_one() {
 fn takeover_of_due_certificate_keeps_refusal_backoff() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
-    let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
+    let (id, ..) = submitted(&holder.set_template(with_name())).expect("the certificate lacks a name");
     holder.fail(id, Failure::Denied);
-    let wait = holder.waits();
+    let wait = holder.time_to_request();
     holder.handle(Event::CertReplaced(Some(Arc::new(with_serial(2, 2 * DAY)))));
     assert!(holder.serves(&with_serial(2, 2 * DAY)));
-    assert_eq!(holder.waits(), wait);
+    assert_eq!(holder.time_to_request(), wait);
 }
 
 #[test]
@@ -209,15 +211,15 @@ fn already_due_certificate_displaces_no_longer_lasting_one() {
 fn issued_certificate_of_another_name_is_never_taken() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
     let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
-    let lent = mint::provisional(fresh(DAY));
-    for held in [None, Some(expired), Some(lent), Some(fresh(DAY)), Some(with_serial(9, HOUR))] {
+    let bootstrap = mint::provisional(fresh(DAY));
+    for held in [None, Some(expired), Some(bootstrap), Some(fresh(DAY)), Some(with_serial(9, HOUR))] {
         let mut holder = Holder::with(held.clone());
-        holder.want(with_name());
-        let asked = holder.ask();
-        let actions = holder.issue(asked.id, &masters);
+        holder.set_template(with_name());
+        let request = holder.next_request();
+        let actions = holder.issue(request.id, &masters);
         assert_eq!((holder.machine.certificate(), written(&actions)), (held.map(Arc::new).as_ref(), None));
         assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
-        assert!(holder.waits() >= 150 * SECOND, "asked again on the refused delay");
+        assert!(holder.time_to_request() >= 150 * SECOND, "the refused backoff delays the next request");
     }
 }
 
@@ -232,26 +234,27 @@ fn found_certificate_of_another_name_is_never_taken() {
     }
     let mut holder = Holder::with(Some(fresh(DAY)));
     let actions = holder.handle(Event::CertReplaced(Some(masters)));
-    assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "ours is put back");
+    assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "the served certificate is written again");
 }
 
 /// The signer issued what was requested, so that this is no failure.
 #[test]
 fn certificate_of_superseded_name_is_unwanted_but_no_failure() {
-    let (mut holder, asked) = Holder::asking();
-    holder.want(Template::node("worker-2")); // within the spacing: the request stays out
-    holder.issue(asked.id, &fresh(DAY));
+    let (mut holder, request) = Holder::requesting();
+    // Within the spacing: the request stays in flight.
+    holder.set_template(Template::node("worker-2"));
+    holder.issue(request.id, &fresh(DAY));
     assert_eq!((holder.machine.certificate(), holder.machine.last_failure()), (None, None));
-    assert_eq!(holder.ask().template.common_name(), "system:node:worker-2");
+    assert_eq!(holder.next_request().template.common_name(), "system:node:worker-2");
 }
 
 #[test]
 fn imperfect_own_certificate_replaces_foreign_one() {
     let mut holder = Holder::with(Some(fresh(30 * DAY)));
     let wanted = Template::node("worker-2").with_dns_names(["worker-2.example"]);
-    holder.want(wanted.clone());
-    let asked = holder.ask();
+    holder.set_template(wanted.clone());
+    let request = holder.next_request();
     let lacking = mint::trimmed(issued(&wanted, 2, Duration::ZERO, HOUR));
-    holder.issue(asked.id, &lacking);
+    holder.issue(request.id, &lacking);
     assert!(holder.serves(&lacking));
 }

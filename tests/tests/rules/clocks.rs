@@ -17,8 +17,8 @@ fn wakeup_past_rotation_point_is_noticed_within_max_sleep() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     holder.now.unix = holder.now.unix.after(22 * HOUR); // suspended, and the monotonic clock with it
-    let asked = holder.ask();
-    assert!(asked.at.as_millis() <= 60_000, "{}", asked.at);
+    let request = holder.next_request();
+    assert!(request.at.as_millis() <= 60_000, "{}", request.at);
 }
 
 #[test]
@@ -34,17 +34,17 @@ fn no_sleep_is_longer_than_max_sleep() {
 #[test]
 fn clock_set_back_postpones_the_rotation() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    holder.watch(12 * HOUR);
+    holder.requests_within(12 * HOUR);
     holder.now.unix = holder.now.unix.before(6 * HOUR);
-    let asked = holder.ask();
-    assert!(asked.at.since(Instant::from_millis(0)) >= DAY * 7 / 10 + 6 * HOUR);
+    let request = holder.next_request();
+    assert!(request.at.since(Instant::from_millis(0)) >= DAY * 7 / 10 + 6 * HOUR);
 }
 
 #[test]
 fn clock_at_the_epoch_keeps_the_certificate() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(0);
-    assert!(holder.watch(HOUR).is_empty());
+    assert!(holder.requests_within(HOUR).is_empty());
     assert!(holder.serves(&fresh(DAY)));
     holder.now.unix = mint::EPOCH.after(23 * HOUR);
     assert!(submitted(&holder.tick()).is_some());
@@ -54,9 +54,9 @@ fn clock_at_the_epoch_keeps_the_certificate() {
 fn clock_far_ahead_leads_to_one_request_then_backoff() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(253_402_300_799);
-    let asked = holder.ask();
-    holder.issue(asked.id, &issued(&node(), 2, Duration::ZERO, DAY));
-    assert!(holder.waits() >= 2 * MINUTE);
+    let request = holder.next_request();
+    holder.issue(request.id, &issued(&node(), 2, Duration::ZERO, DAY));
+    assert!(holder.time_to_request() >= 2 * MINUTE);
     assert_eq!(holder.machine.due(holder.now), Some(Reason::Expired));
 }
 
@@ -76,8 +76,8 @@ fn clock_checks_lie_on_a_fixed_grid() {
 #[test]
 fn expiry_is_noticed_to_the_millisecond() {
     let mut holder = Holder::with(Some(fresh(10 * SECOND)));
-    let asked = holder.ask();
-    assert!(asked.at < Instant::from_millis(10_000));
+    let request = holder.next_request();
+    assert!(request.at < Instant::from_millis(10_000));
     holder.tick_at_deadline();
     assert_eq!(holder.now.instant, Instant::from_millis(10_001));
     assert!(holder.machine.to_string().contains("expired"));
@@ -100,19 +100,19 @@ fn unbounded_max_sleep_disables_clock_checks() {
 
 #[test]
 fn reply_after_timeout_counts_until_the_next_tick() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     holder.pass(Policy::default().request_timeout + MINUTE);
-    holder.issue(asked.id, &issued(&node(), 1, Duration::ZERO, DAY));
+    holder.issue(request.id, &issued(&node(), 1, Duration::ZERO, DAY));
     assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None));
 }
 
 #[test]
 fn reply_after_timed_out_tick_is_ignored() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     holder.pass(Policy::default().request_timeout);
     holder.tick();
     let before = holder.machine.clone();
-    assert!(holder.issue(asked.id, &fresh(DAY)).is_empty());
+    assert!(holder.issue(request.id, &fresh(DAY)).is_empty());
     assert_eq!(holder.machine, before);
 }
 
@@ -147,17 +147,17 @@ fn machine_is_at_most_192_bytes() {
 #[test]
 fn clock_set_back_keeps_rotation_in_flight() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
+    let request = holder.next_request();
     holder.now.unix = holder.now.unix.before(SECOND);
     assert!(holder.tick().iter().all(|action| !matches!(action, Action::CancelRequest { .. })));
-    holder.issue(asked.id, &issued(&node(), 2, DAY * 9 / 10, DAY));
+    holder.issue(request.id, &issued(&node(), 2, DAY * 9 / 10, DAY));
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]
 fn rotation_by_another_program_cancels_the_request() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
+    let request = holder.next_request();
     let found = issued(&node(), 2, DAY * 7 / 10, DAY);
-    assert_eq!(cancelled(&holder.handle(Event::CertReplaced(Some(found.into())))), Some(asked.id));
+    assert_eq!(cancelled(&holder.handle(Event::CertReplaced(Some(found.into())))), Some(request.id));
 }

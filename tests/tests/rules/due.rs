@@ -9,16 +9,19 @@ use super::*;
 
 #[test]
 fn missing_certificate_is_due_at_once() {
-    let (holder, asked) = Holder::asking();
+    let (holder, request) = Holder::requesting();
     assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
-    assert_eq!((asked.at, asked.key, &*asked.template), (Instant::from_millis(0), Key::New, &node()));
+    assert_eq!((request.at, request.key, &*request.template), (Instant::from_millis(0), Key::New, &node()));
 }
 
 #[test]
 fn fresh_certificate_is_not_due_before_rotation_point() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point().unwrap();
-    assert_eq!(holder.ask().at.as_millis(), u64::try_from(point.as_millis() - mint::EPOCH.as_millis()).unwrap());
+    assert_eq!(
+        holder.next_request().at.as_millis(),
+        u64::try_from(point.as_millis() - mint::EPOCH.as_millis()).unwrap()
+    );
 }
 
 #[test]
@@ -34,9 +37,9 @@ fn rotation_points_spread_evenly_over_the_window() {
 fn rotation_point_changes_only_with_the_certificate() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point();
-    holder.watch(DAY / 2);
-    holder.want(with_name());
-    holder.want(node());
+    holder.requests_within(DAY / 2);
+    holder.set_template(with_name());
+    holder.set_template(node());
     assert_eq!(holder.machine.rotation_point(), point);
 }
 
@@ -75,7 +78,7 @@ fn template_comparison_matches_upstream_cases() {
     for (case, carries, template, satisfied) in cases {
         let certificate = Some(Arc::new(issued(&carries, 1, Duration::ZERO, DAY)));
         let mut holder = Holder::new(Setup { certificate, ..Setup::default() });
-        holder.want(template);
+        holder.set_template(template);
         let due = (!satisfied).then_some(Reason::TemplateNotSatisfied);
         assert_eq!(holder.machine.due(holder.now), due, "{case}");
     }
@@ -123,19 +126,19 @@ fn dns_names_compare_without_case_and_trailing_dot() {
         shouting.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
         assert_eq!(wanted.satisfied_by(&shouting), same, "{wanted} by {template}, shouted");
     }
-    assert_eq!(dns("Svc.Example.").dns_names(), ["svc.example"], "it is asked for in lower case");
+    assert_eq!(dns("Svc.Example.").dns_names(), ["svc.example"], "a template has names in lower case");
 }
 
 #[test]
 fn bootstrap_credential_is_served_and_due_until_success() {
     let bootstrap = mint::provisional(fresh(DAY));
     let mut holder = Holder::with(Some(bootstrap.clone()));
-    let asked = holder.ask();
-    holder.fail(asked.id, Failure::Denied);
+    let request = holder.next_request();
+    holder.fail(request.id, Failure::Denied);
     assert!(holder.serves(&bootstrap));
     assert_eq!(holder.machine.due(holder.now), Some(Reason::Provisional));
-    let asked = holder.ask();
-    holder.issue(asked.id, &issued(&node(), 2, HOUR, DAY));
+    let request = holder.next_request();
+    holder.issue(request.id, &issued(&node(), 2, HOUR, DAY));
     assert_eq!(holder.machine.due(holder.now), None);
 }
 
@@ -152,8 +155,8 @@ fn refused_certificate_is_due_and_still_served() {
 
 #[test]
 fn late_refusal_report_does_not_affect_successor() {
-    let (mut holder, asked) = Holder::asking();
-    holder.issue(asked.id, &fresh(DAY));
+    let (mut holder, request) = Holder::requesting();
+    holder.issue(request.id, &fresh(DAY));
     let before = holder.machine.clone();
     assert!(holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(99) }).is_empty());
     assert_eq!(holder.machine, before);
@@ -166,8 +169,8 @@ fn rotate_now_is_remembered_until_certificate_is_taken() {
     let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
     holder.fail(id, Failure::Denied);
     assert_eq!(holder.machine.due(holder.now), Some(Reason::RotateNow));
-    let asked = holder.ask();
-    holder.issue(asked.id, &issued(&node(), 2, HOUR, DAY));
+    let request = holder.next_request();
+    holder.issue(request.id, &issued(&node(), 2, HOUR, DAY));
     assert_eq!(holder.machine.due(holder.now), None);
 }
 
@@ -176,7 +179,7 @@ fn most_urgent_of_several_reasons_is_reported() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::RotateNow);
     assert_eq!(holder.machine.due(holder.now), Some(Reason::RotateNow));
-    holder.want(with_name());
+    holder.set_template(with_name());
     assert_eq!(holder.machine.due(holder.now), Some(Reason::TemplateNotSatisfied));
     holder.handle(Event::CertRefused { fingerprint: mint::fingerprint(1) });
     assert_eq!(holder.machine.due(holder.now), Some(Reason::Refused));
@@ -189,8 +192,8 @@ fn most_urgent_of_several_reasons_is_reported() {
 #[test]
 fn reasons_are_ordered_most_urgent_first() {
     assert!(Reason::ALL.is_sorted());
-    let wishes = [Reason::TemplateNotSatisfied, Reason::RotateNow];
-    assert_eq!(Reason::ALL[5..], wishes, "what may not spend the last token comes last");
+    let normal_reasons = [Reason::TemplateNotSatisfied, Reason::RotateNow];
+    assert_eq!(Reason::ALL[5..], normal_reasons, "reasons of normal priority come last");
 }
 
 #[test]
@@ -207,8 +210,8 @@ fn missing_template_leads_to_no_request_and_no_tick() {
     let mut holder = Holder::new(Setup::default());
     assert!(submitted(&holder.tick()).is_none());
     assert_eq!((holder.machine.deadline(), holder.machine.state()), (None, State::NoTemplate));
-    let asks = submitted(&holder.want(node()));
-    assert!(asks.is_some(), "no backoff stands in the way");
+    let request = submitted(&holder.set_template(node()));
+    assert!(request.is_some(), "no backoff stands in the way");
 }
 
 #[test]
@@ -225,17 +228,17 @@ fn missing_identity_holds_requests_back_without_failure() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(None) });
     let reason = Reason::NoCertificate;
     assert!(submitted(&holder.tick()).is_none());
-    assert!(holder.watch(DAY).is_empty());
+    assert!(holder.requests_within(DAY).is_empty());
     assert_eq!((holder.machine.state(), holder.machine.last_failure()), (State::NoIdentity { reason }, None));
     assert!(submitted(&holder.handle(Event::SignerChanged(SignerStatus::Ready))).is_some(), "at once");
 }
 
 #[test]
 fn missing_identity_leaves_request_in_flight_and_backoff() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     assert_eq!(cancelled(&holder.handle(Event::SignerChanged(SignerStatus::NotReady))), None);
-    assert!(matches!(holder.machine.state(), State::Requesting { id, .. } if id == asked.id));
-    holder.fail(asked.id, Failure::Denied);
+    assert!(matches!(holder.machine.state(), State::Requesting { id, .. } if id == request.id));
+    holder.fail(request.id, Failure::Denied);
     assert_eq!(holder.machine.state(), State::NoIdentity { reason: Reason::NoCertificate });
     let back = holder.handle(Event::SignerChanged(SignerStatus::Ready));
     assert!(submitted(&back).is_none() && holder.machine.last_failure() == Some(Failure::Denied), "denied is denied");
@@ -246,26 +249,26 @@ fn good_certificate_needs_no_identity_until_it_is_due() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(Some(fresh(DAY))) });
     holder.tick();
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
-    holder.watch(DAY);
+    holder.requests_within(DAY);
     assert_eq!(holder.machine.state(), State::NoIdentity { reason: Reason::RotationPoint });
 }
 
 #[test]
 fn request_is_cancelled_if_template_or_signer_goes() {
     for gone in [Event::TemplateChanged(None), Event::SignerChanged(SignerStatus::Absent)] {
-        let (mut holder, asked) = Holder::asking();
+        let (mut holder, request) = Holder::requesting();
         let actions = holder.handle(gone);
-        assert_eq!(cancelled(&actions), Some(asked.id));
-        assert!(holder.issue(asked.id, &fresh(DAY)).is_empty(), "its answer is stale");
+        assert_eq!(cancelled(&actions), Some(request.id));
+        assert!(holder.issue(request.id, &fresh(DAY)).is_empty(), "a late reply is ignored");
         assert_eq!(holder.machine.last_failure(), None, "no attempt failed");
     }
 }
 
 #[test]
 fn issued_certificate_is_written_after_template_is_gone() {
-    let (mut holder, asked) = Holder::asking();
-    holder.issue(asked.id, &fresh(DAY));
-    holder.handle(Event::WriteFailed { id: asked.id });
+    let (mut holder, request) = Holder::requesting();
+    holder.issue(request.id, &fresh(DAY));
+    holder.handle(Event::WriteFailed { id: request.id });
     holder.handle(Event::TemplateChanged(None));
     assert!(written(&holder.tick_at_deadline()).is_some());
 }
@@ -278,21 +281,21 @@ fn foreign_certificate_at_start_is_dropped() {
     let mut holder = Holder::with(Some(another.clone()));
     assert_eq!(holder.machine.certificate(), None);
     assert_eq!(holder.machine.due(holder.now), Some(Reason::NoCertificate));
-    assert_eq!(written(&holder.tick()), None, "nor is it written");
+    assert_eq!(written(&holder.tick()), None, "no write is ordered");
     let theirs = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(another.clone())) });
     assert!(theirs.serves(&another), "without a signer any name is served");
-    let lent = mint::provisional(another);
-    assert!(Holder::with(Some(lent.clone())).serves(&lent), "what was lent is for asking");
+    let bootstrap = mint::provisional(another);
+    assert!(Holder::with(Some(bootstrap.clone())).serves(&bootstrap), "a bootstrap credential authenticates requests");
 }
 
 #[test]
 fn certificate_is_served_on_after_name_change() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    holder.want(Template::node("worker-2"));
+    holder.set_template(Template::node("worker-2"));
     assert!(holder.serves(&fresh(DAY)));
-    let asked = holder.ask();
-    assert_eq!(asked.template.common_name(), "system:node:worker-2");
-    let new = issued(&asked.template, 2, Duration::ZERO, HOUR);
-    holder.issue(asked.id, &new);
+    let request = holder.next_request();
+    assert_eq!(request.template.common_name(), "system:node:worker-2");
+    let new = issued(&request.template, 2, Duration::ZERO, HOUR);
+    holder.issue(request.id, &new);
     assert!(holder.serves(&new));
 }

@@ -9,10 +9,10 @@ fn waits(policy: Policy, failure: Failure, count: usize) -> Vec<Duration> {
     let mut holder = under(policy, None);
     (0..count)
         .map(|_| {
-            let asked = holder.ask();
-            holder.fail(asked.id, failure);
+            let request = holder.next_request();
+            holder.fail(request.id, failure);
             let State::BackingOff { until, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
-            until.since(asked.at)
+            until.since(request.at)
         })
         .collect()
 }
@@ -31,9 +31,9 @@ fn outage_backs_off_from_seconds_to_minutes() {
     let mut holder = under(Policy { spacing: Duration::ZERO, ..Policy::default() }, None);
     let mut longest = Duration::ZERO;
     for i in 0..40 {
-        let asked = holder.ask();
-        holder.fail(asked.id, Failure::Unreachable);
-        let wait = holder.machine.deadline().map_or(Duration::ZERO, |_| holder.waits());
+        let request = holder.next_request();
+        holder.fail(request.id, Failure::Unreachable);
+        let wait = holder.machine.deadline().map_or(Duration::ZERO, |_| holder.time_to_request());
         // Once the budget is spent, the wait counts from when it has a token again.
         let base = (SECOND * (1 << i.min(10))).min(2 * MINUTE) + if i < 9 { Duration::ZERO } else { 90 * SECOND };
         assert!(wait <= base, "{i}: {wait:?} of {base:?}");
@@ -58,7 +58,7 @@ fn kubelet_policy_waits_as_client_go_does() {
 #[test]
 fn kubelet_policy_keeps_client_gos_beat() {
     let mut holder = under(Policy::kubelet(), None);
-    let begins: Vec<_> = holder.watch(3 * HOUR).iter().map(|asked| asked.at).collect();
+    let begins: Vec<_> = holder.requests_within(3 * HOUR).iter().map(|request| request.at).collect();
     let periods: Vec<_> = begins.windows(2).map(|pair| pair[1].since(pair[0])).collect();
     assert_eq!(periods[4], 932 * SECOND, "the first beat is counted from the fifth failure");
     assert!(periods[5..].iter().all(|period| *period == 928 * SECOND), "{periods:?}");
@@ -69,18 +69,18 @@ fn retry_after_counts_up_to_cap_plus_jitter() {
     let mut distinct = std::collections::BTreeSet::new();
     for seed in 0..20 {
         let mut holder = Holder::new(Setup { seed, ..setup(None) });
-        let asked = holder.ask();
+        let request = holder.next_request();
         let retry_after = Some(MINUTE);
-        holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after });
-        assert!((MINUTE..=MINUTE + SECOND).contains(&holder.waits()));
-        distinct.insert(holder.waits());
+        holder.handle(Event::CsrFailed { id: request.id, failure: Failure::Throttled, retry_after });
+        assert!((MINUTE..=MINUTE + SECOND).contains(&holder.time_to_request()));
+        distinct.insert(holder.time_to_request());
     }
     assert!(distinct.len() > 15, "a crowd sent away together does not come back together");
 
     let mut holder = Holder::with(Some(fresh(30 * DAY)));
-    let asked = holder.ask();
-    holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after: Some(Duration::MAX) });
-    let wait = holder.waits();
+    let request = holder.next_request();
+    holder.handle(Event::CsrFailed { id: request.id, failure: Failure::Throttled, retry_after: Some(Duration::MAX) });
+    let wait = holder.time_to_request();
     assert!((HOUR..=HOUR + SECOND).contains(&wait), "{wait:?}");
 }
 
@@ -94,9 +94,9 @@ fn retry_after_without_certificate_is_capped() {
         .flat_map(|held| [Failure::Throttled, Failure::Unreachable].map(|failure| (held.clone(), failure)))
     {
         let mut holder = Holder::with(held);
-        let asked = holder.ask();
-        holder.handle(Event::CsrFailed { id: asked.id, failure, retry_after: Some(HOUR) });
-        let wait = holder.waits();
+        let request = holder.next_request();
+        holder.handle(Event::CsrFailed { id: request.id, failure, retry_after: Some(HOUR) });
+        let wait = holder.time_to_request();
         assert!((cap..=cap + SECOND).contains(&wait), "{failure}: {wait:?}");
     }
 }
@@ -108,9 +108,9 @@ fn refusal_backoff_holds_without_a_certificate() {
     for failure in [Failure::Denied, Failure::SignerFailed, Failure::Unsatisfying, Failure::BadCertificate] {
         for held in [None, Some(expired.clone())] {
             let mut holder = Holder::with(held);
-            let asked = holder.ask();
-            holder.fail(asked.id, failure);
-            assert!(holder.waits() >= 150 * SECOND, "{failure}: {:?}", holder.waits());
+            let request = holder.next_request();
+            holder.fail(request.id, failure);
+            assert!(holder.time_to_request() >= 150 * SECOND, "{failure}: {:?}", holder.time_to_request());
         }
     }
 }
@@ -125,9 +125,9 @@ fn clock_step_past_expiry_shortens_the_wait() {
         holder.tick();
         let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
         holder.handle(Event::CsrFailed { id, failure, retry_after: Some(HOUR) });
-        assert!(holder.waits() >= HOUR, "{failure}");
+        assert!(holder.time_to_request() >= HOUR, "{failure}");
         holder.now.unix = holder.now.unix.after(31 * DAY);
-        let wait = holder.waits();
+        let wait = holder.time_to_request();
         assert!(wait <= most + Policy::default().max_sleep, "{failure}: {wait:?}");
         assert!(failure != Failure::Denied || wait >= HOUR - MINUTE, "a refusal stays one: {wait:?}");
     }
@@ -149,8 +149,8 @@ fn short_certificate_survives_retry_after_of_an_hour() {
             }
             request = submitted(&holder.tick_at_deadline()).map(|(id, ..)| id);
         }
-        let id = request.unwrap_or_else(|| holder.ask().id);
-        assert!(holder.serves(&held), "{failure}: asked again at {}", holder.now.instant);
+        let id = request.unwrap_or_else(|| holder.next_request().id);
+        assert!(holder.serves(&held), "{failure}: next request at {}", holder.now.instant);
         let next = mint::certificate(&node(), 2, holder.now.unix, 16 * SECOND);
         holder.issue(id, &next);
         assert!(holder.serves(&next));
@@ -161,42 +161,42 @@ fn short_certificate_survives_retry_after_of_an_hour() {
 fn wait_leaves_an_attempt_before_expiry() {
     for failure in [Failure::Denied, Failure::Unreachable, Failure::Throttled] {
         let mut holder = Holder::with(Some(fresh(10 * MINUTE)));
-        let asked = holder.ask();
+        let request = holder.next_request();
         let retry_after = Some(HOUR);
-        holder.handle(Event::CsrFailed { id: asked.id, failure, retry_after });
-        let asked = holder.ask();
-        assert!(holder.serves(&fresh(10 * MINUTE)), "{failure}: asked again at {}", asked.at);
+        holder.handle(Event::CsrFailed { id: request.id, failure, retry_after });
+        let request = holder.next_request();
+        assert!(holder.serves(&fresh(10 * MINUTE)), "{failure}: next request at {}", request.at);
     }
 }
 
 #[test]
 fn other_kind_of_failure_restarts_the_count() {
-    let (mut holder, mut asked) = Holder::asking();
+    let (mut holder, mut request) = Holder::requesting();
     for _ in 0..3 {
-        holder.fail(asked.id, Failure::Denied);
-        asked = holder.ask();
+        holder.fail(request.id, Failure::Denied);
+        request = holder.next_request();
     }
-    holder.fail(asked.id, Failure::Unreachable);
+    holder.fail(request.id, Failure::Unreachable);
     let State::BackingOff { failures, last, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     assert_eq!((failures, last), (1, Failure::Unreachable));
 }
 
 #[test]
 fn success_forgets_failures() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
-    let asked = holder.ask();
-    holder.issue(asked.id, &issued(&node(), 1, Duration::from_millis(asked.at.as_millis()), DAY));
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
+    let request = holder.next_request();
+    holder.issue(request.id, &issued(&node(), 1, Duration::from_millis(request.at.as_millis()), DAY));
     assert_eq!(holder.machine.last_failure(), None);
 }
 
 #[test]
 fn rotate_now_and_new_signer_end_backoff() {
-    let asked = [Event::RotateNow];
+    let request = [Event::RotateNow];
     let came = [Event::SignerChanged(SignerStatus::Absent), Event::SignerChanged(SignerStatus::Ready)];
-    for events in [&asked[..], &came[..]] {
-        let (mut holder, asked) = Holder::asking();
-        holder.fail(asked.id, Failure::Denied);
+    for events in [&request[..], &came[..]] {
+        let (mut holder, request) = Holder::requesting();
+        holder.fail(request.id, Failure::Denied);
         holder.pass(SECOND);
         let last = events.iter().map(|event| holder.handle(event.clone())).last();
         assert!(last.is_some_and(|actions| submitted(&actions).is_some()), "{events:?}");
@@ -205,15 +205,15 @@ fn rotate_now_and_new_signer_end_backoff() {
 
 #[test]
 fn unanswered_request_times_out() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     holder.pass(Policy::default().request_timeout);
-    assert_eq!(cancelled(&holder.tick()), Some(asked.id));
+    assert_eq!(cancelled(&holder.tick()), Some(request.id));
     assert_eq!(holder.machine.last_failure(), Some(Failure::TimedOut));
 }
 
 #[test]
 fn each_failure_has_its_own_description() {
-    let (holder, asked) = Holder::asking();
+    let (holder, request) = Holder::requesting();
     let all = [
         Failure::Denied,
         Failure::SignerFailed,
@@ -232,7 +232,7 @@ fn each_failure_has_its_own_description() {
     ];
     let phrases = all.map(|failure| {
         let mut holder = Holder { machine: holder.machine.clone(), now: holder.now };
-        holder.fail(asked.id, failure);
+        holder.fail(request.id, failure);
         holder.machine.last_failure().map(Failure::describe)
     });
     assert_eq!(phrases.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());

@@ -35,7 +35,7 @@ struct Holder {
 
 /// A request that was submitted.
 #[derive(Debug)]
-struct Asked {
+struct Request {
     at: Instant,
     id: RequestId,
     template: Arc<Template>,
@@ -54,10 +54,10 @@ impl Holder {
     }
 
     /// A holder without a certificate, whose first request is in flight.
-    fn asking() -> (Self, Asked) {
+    fn requesting() -> (Self, Request) {
         let mut holder = Self::with(None);
-        let asked = holder.ask();
-        (holder, asked)
+        let request = holder.next_request();
+        (holder, request)
     }
 
     fn handle(&mut self, event: Event) -> Vec<Action> {
@@ -75,20 +75,20 @@ impl Holder {
 
     /// Lets time pass to the deadline, and ticks.
     fn tick_at_deadline(&mut self) -> Vec<Action> {
-        let deadline = self.machine.deadline().expect("a Tick is wanted");
+        let deadline = self.machine.deadline().expect("there is a deadline");
         self.pass(deadline.since(self.now.instant));
         self.tick()
     }
 
     /// Ticks at every deadline of this span without answering. Returns the requests that were submitted.
-    fn watch(&mut self, span: Duration) -> Vec<Asked> {
+    fn requests_within(&mut self, span: Duration) -> Vec<Request> {
         let end = self.now.instant.after(span);
-        let (mut asked, mut ticks) = (vec![], 0);
+        let (mut request, mut ticks) = (vec![], 0);
         while self.machine.deadline().is_some_and(|at| at <= end) {
             ticks += 1;
-            assert!(ticks < 100_000, "it spins: {}", self.machine);
+            assert!(ticks < 100_000, "the machine spins: {}", self.machine);
             let actions = self.tick_at_deadline();
-            asked.extend(submitted(&actions).map(|(id, template, key)| Asked {
+            request.extend(submitted(&actions).map(|(id, template, key)| Request {
                 at: self.now.instant,
                 id,
                 template,
@@ -96,19 +96,19 @@ impl Holder {
             }));
         }
         self.pass(end.since(self.now.instant));
-        asked
+        request
     }
 
     /// Ticks at every deadline until a request is submitted.
-    fn ask(&mut self) -> Asked {
+    fn next_request(&mut self) -> Request {
         let mut actions = self.tick();
         for _ in 0..100_000 {
             if let Some((id, template, key)) = submitted(&actions) {
-                return Asked { at: self.now.instant, id, template, key };
+                return Request { at: self.now.instant, id, template, key };
             }
             actions = self.tick_at_deadline();
         }
-        panic!("nothing is ever asked: {}", self.machine);
+        panic!("no request is ever submitted: {}", self.machine);
     }
 
     fn fail(&mut self, id: RequestId, failure: Failure) -> Vec<Action> {
@@ -119,7 +119,7 @@ impl Holder {
         self.handle(Event::CsrIssued { id, certificate: Arc::new(certificate.clone()) })
     }
 
-    fn want(&mut self, template: Template) -> Vec<Action> {
+    fn set_template(&mut self, template: Template) -> Vec<Action> {
         self.handle(Event::TemplateChanged(Some(Arc::new(template))))
     }
 
@@ -128,9 +128,9 @@ impl Holder {
     }
 
     /// The time until the next request would be submitted by Ticks alone.
-    fn waits(&self) -> Duration {
+    fn time_to_request(&self) -> Duration {
         let mut clone = Self { machine: self.machine.clone(), now: self.now };
-        clone.ask().at.since(self.now.instant)
+        clone.next_request().at.since(self.now.instant)
     }
 }
 

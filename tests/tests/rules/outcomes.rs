@@ -13,16 +13,16 @@ impl Holder {
 
 #[test]
 fn issued_certificate_outcome_names_the_one_it_replaces() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let first = Arc::new(fresh(DAY));
     let accepted = |id, replaced| Outcome::Accepted { id, slot: Slot::Served, replaced, shortfall: None };
-    let outcomes = holder.outcomes(Event::CsrIssued { id: asked.id, certificate: first.clone() });
-    assert_eq!(outcomes, [accepted(asked.id, None), Outcome::NoLongerDue]);
+    let outcomes = holder.outcomes(Event::CsrIssued { id: request.id, certificate: first.clone() });
+    assert_eq!(outcomes, [accepted(request.id, None), Outcome::NoLongerDue]);
     assert_eq!(
-        holder.outcomes(Event::CertWritten { id: asked.id }),
-        [Outcome::Written { id: asked.id, slot: Slot::Served }]
+        holder.outcomes(Event::CertWritten { id: request.id }),
+        [Outcome::Written { id: request.id, slot: Slot::Served }]
     );
-    let again = holder.ask();
+    let again = holder.next_request();
     let certificate = Arc::new(issued(&node(), 2, Duration::from_millis(again.at.as_millis()), DAY));
     let outcomes = holder.outcomes(Event::CsrIssued { id: again.id, certificate });
     assert_eq!(outcomes, [accepted(again.id, Some(first)), Outcome::NoLongerDue]);
@@ -30,12 +30,12 @@ fn issued_certificate_outcome_names_the_one_it_replaces() {
 
 #[test]
 fn failed_attempt_has_exactly_one_failure() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let failure = Failure::Denied;
-    let failed = Event::CsrFailed { id: asked.id, failure, retry_after: None };
-    assert_eq!(holder.outcomes(failed.clone()), [Outcome::Failed { id: asked.id, failure }]);
-    assert_eq!(holder.outcomes(failed), [Outcome::Ignored], "the same once more");
-    let again = holder.ask();
+    let failed = Event::CsrFailed { id: request.id, failure, retry_after: None };
+    assert_eq!(holder.outcomes(failed.clone()), [Outcome::Failed { id: request.id, failure }]);
+    assert_eq!(holder.outcomes(failed), [Outcome::Ignored], "a repeated reply is ignored");
+    let again = holder.next_request();
     holder.pass(Policy::default().request_timeout);
     let actions = holder.machine.handle(Event::Tick, holder.now);
     assert!(actions.outcomes().iter().eq([&Outcome::Noted, &Outcome::TimedOut { id: again.id }]));
@@ -44,21 +44,21 @@ fn failed_attempt_has_exactly_one_failure() {
 
 #[test]
 fn certificate_with_shortfall_is_accepted_and_counts_as_failure() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     let template = Template::node("worker-1").with_dns_names(["worker-1"]);
     holder.handle(Event::TemplateChanged(Some(Arc::new(template))));
-    holder.fail(asked.id, Failure::Unreachable);
-    let asked = holder.ask();
-    let certificate = Arc::new(issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY));
+    holder.fail(request.id, Failure::Unreachable);
+    let request = holder.next_request();
+    let certificate = Arc::new(issued(&node(), 2, Duration::from_millis(request.at.as_millis()), DAY));
     let shortfall = Some(Failure::Unsatisfying);
-    let outcomes = holder.outcomes(Event::CsrIssued { id: asked.id, certificate });
-    let accepted = Outcome::Accepted { id: asked.id, slot: Slot::Served, replaced: None, shortfall };
+    let outcomes = holder.outcomes(Event::CsrIssued { id: request.id, certificate });
+    let accepted = Outcome::Accepted { id: request.id, slot: Slot::Served, replaced: None, shortfall };
     assert_eq!(outcomes, [accepted, Outcome::BecameDue(Reason::TemplateNotSatisfied)]);
 }
 
 #[test]
 fn superseded_or_withdrawn_request_is_no_failure() {
-    let (mut holder, first) = Holder::asking();
+    let (mut holder, first) = Holder::requesting();
     holder.pass(SECOND);
     let other = Some(Arc::new(Template::node("worker-2")));
     assert_eq!(holder.outcomes(Event::TemplateChanged(other)), [Outcome::Noted, Outcome::Superseded { id: first.id }]);
@@ -80,5 +80,5 @@ fn outcomes_report_takeover_and_reinstatement() {
     assert_eq!(holder.outcomes(Event::CertReplaced(None)), [Outcome::Reinstated]);
     let (id, _) = holder.machine.writes().unwrap();
     assert_eq!(holder.outcomes(Event::WriteFailed { id }), [Outcome::WriteFailed { id, slot }]);
-    assert_eq!(holder.outcomes(found), [Outcome::Written { id, slot }], "another program has put it back");
+    assert_eq!(holder.outcomes(found), [Outcome::Written { id, slot }], "another program has restored the certificate");
 }

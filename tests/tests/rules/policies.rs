@@ -90,13 +90,13 @@ fn kubelet_policy_is_never_delayed_by_its_budget() {
     let mut holder = under(Policy::kubelet(), None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
-        let asked = holder.ask();
+        let request = holder.next_request();
         made += 1;
-        holder.fail(asked.id, Failure::Denied);
+        holder.fail(request.id, Failure::Denied);
         let state = holder.machine.state();
         let State::BackingOff { until, .. } = state else { panic!("{state}") };
-        let waits = holder.waits();
-        assert_eq!(asked.at.after(waits), until, "after attempt {made}");
+        let wait = holder.time_to_request();
+        assert_eq!(request.at.after(wait), until, "after attempt {made}");
     }
     assert_eq!(made, 5 + (3600 - 30) / 32 + 1);
 }
@@ -127,6 +127,6 @@ fn window_returns_its_bounds() {
 fn window_past_the_end_rotates_at_expiry() {
     let policy = Policy { window: Window::new(1100, 1200).unwrap(), ..Policy::default() };
     let mut holder = under(policy, Some(fresh(DAY)));
-    assert_eq!(holder.ask().at, Instant::from_millis(0).after(DAY));
+    assert_eq!(holder.next_request().at, Instant::from_millis(0).after(DAY));
     assert!(holder.serves(&fresh(DAY)));
 }

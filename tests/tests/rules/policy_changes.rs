@@ -57,7 +57,7 @@ fn policy_change_moves_rotation_point() {
     assert!(matches!(holder.machine.state(), State::Requesting { reason: Reason::RotationPoint, .. }));
     let later = Event::PolicyChanged(Arc::new(Policy::default()));
     let actions: Vec<_> = holder.machine.handle(later, holder.now).collect();
-    assert_eq!(cancelled(&actions), None, "what has begun goes on");
+    assert_eq!(cancelled(&actions), None, "the request in flight continues");
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn slower_refill_grants_no_tokens_for_earlier_time() {
 fn resized_budget_keeps_tokens_up_to_its_size() {
     let mut holder = under(budget(2, HOUR), None);
     holder.change(budget(10, HOUR));
-    assert_eq!(spend(&mut holder, MINUTE), 2, "what there was");
+    assert_eq!(spend(&mut holder, MINUTE), 2, "the tokens of the old budget");
     let mut holder = under(budget(10, HOUR), None);
     holder.change(budget(2, HOUR));
-    assert_eq!(spend(&mut holder, MINUTE), 2, "what there is room for");
+    assert_eq!(spend(&mut holder, MINUTE), 2, "at most the new size");
 }
 
 #[test]
@@ -93,23 +93,23 @@ fn storm_of_policy_changes_neither_grants_nor_loses_tokens() {
 
 #[test]
 fn policy_change_shortens_wait_to_its_own_longest() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
-    assert!(holder.waits() >= MINUTE * 2);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
+    assert!(holder.time_to_request() >= MINUTE * 2);
     let refused = Backoff::new(SECOND, SECOND * 10, Window::new(1000, 1000).unwrap()).unwrap();
     holder.change(Policy { refused, ..Policy::default() });
     let State::BackingOff { failures: 1, last: Failure::Denied, .. } = holder.machine.state() else {
         panic!("{}", holder.machine)
     };
-    assert!(holder.waits() <= SECOND * 20);
+    assert!(holder.time_to_request() <= SECOND * 20);
 }
 
 #[test]
 fn shorter_timeout_ends_request_in_flight() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     holder.pass(MINUTE);
     let policy = Arc::new(Policy { request_timeout: SECOND * 30, ..Policy::default() });
     let actions = holder.machine.handle(Event::PolicyChanged(policy), holder.now);
     let outcomes: Vec<_> = actions.outcomes().iter().cloned().collect();
-    assert_eq!(outcomes, [Outcome::Noted, Outcome::TimedOut { id: asked.id }]);
+    assert_eq!(outcomes, [Outcome::Noted, Outcome::TimedOut { id: request.id }]);
 }

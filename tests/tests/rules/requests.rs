@@ -6,10 +6,10 @@ use super::*;
 
 #[test]
 fn submissions_are_spaced() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Unreachable);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Unreachable);
     holder.handle(Event::RotateNow); // no backoff
-    assert_eq!(holder.ask().at, asked.at.after(Policy::default().spacing));
+    assert_eq!(holder.next_request().at, request.at.after(Policy::default().spacing));
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn repeated_rotate_now_stays_within_budget() {
         holder.pass(SECOND);
     }
     assert_eq!(Policy::default().submissions_within(HOUR), 50);
-    assert_eq!(made, 49, "the last token of the hour comes a second after it");
+    assert_eq!(made, 49, "the last token of the hour is refilled a second later");
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn normal_requests_leave_the_last_token() {
     let size = Policy::default().budget.size();
     let mut made = 0;
     for i in 0..60 {
-        let actions = holder.want(node().with_dns_names([format!("name-{i}")]));
+        let actions = holder.set_template(node().with_dns_names([format!("name-{i}")]));
         made += u32::from(submitted(&actions).is_some());
         holder.pass(SECOND);
     }
@@ -43,7 +43,7 @@ fn normal_requests_leave_the_last_token() {
     assert!(submitted(&in_danger).is_none(), "a request is out already");
     let State::Requesting { id, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.fail(id, Failure::Unreachable);
-    assert!(holder.waits() < MINUTE, "the last token is there for it");
+    assert!(holder.time_to_request() < MINUTE, "an urgent request may take the last token");
 }
 
 #[test]
@@ -56,136 +56,136 @@ fn urgent_request_needs_one_token_normal_one_two() {
     }
     holder.handle(Event::RotateNow); // no backoff
     let begin = Instant::from_millis(0);
-    assert_eq!(begin.after(holder.waits() + 10 * SECOND), begin.after(90 * SECOND));
+    assert_eq!(begin.after(holder.time_to_request() + 10 * SECOND), begin.after(90 * SECOND));
     holder.handle(Event::CertReplaced(Some(Arc::new(fresh(DAY)))));
     holder.handle(Event::RotateNow);
-    assert_eq!(begin.after(holder.waits() + 10 * SECOND), begin.after(180 * SECOND));
+    assert_eq!(begin.after(holder.time_to_request() + 10 * SECOND), begin.after(180 * SECOND));
 }
 
 #[test]
 fn expiry_does_not_overrule_the_budget() {
     let mut holder = Holder::with(Some(fresh(20 * SECOND)));
-    let made = holder.watch(HOUR);
-    let first = made.first().expect("it asked").at;
+    let made = holder.requests_within(HOUR);
+    let first = made.first().expect("a request is submitted").at;
     assert!(made.len() as u64 <= Policy::default().submissions_within(HOUR), "{} since {first}", made.len());
 }
 
 #[test]
 fn equal_template_is_ignored() {
-    let (mut holder, _) = Holder::asking();
+    let (mut holder, _) = Holder::requesting();
     let before = holder.machine.clone();
-    assert!(holder.want(node().with_organizations(["system:nodes"])).is_empty());
+    assert!(holder.set_template(node().with_organizations(["system:nodes"])).is_empty());
     assert_eq!(holder.machine, before);
 }
 
 #[test]
 fn new_template_supersedes_request_in_one_step() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     holder.pass(SECOND);
-    let actions = holder.want(with_name());
-    let (_, template, key) = submitted(&actions).expect("the budget allows it");
-    assert_eq!(cancelled(&actions), Some(asked.id));
+    let actions = holder.set_template(with_name());
+    let (_, template, key) = submitted(&actions).expect("the budget allows a request");
+    assert_eq!(cancelled(&actions), Some(request.id));
     assert_eq!((&*template, key), (&with_name(), Key::New));
     assert_eq!(holder.machine.last_failure(), None, "being superseded is not a failure");
 }
 
 #[test]
 fn old_request_counts_until_budget_allows_successor() {
-    let (mut holder, asked) = Holder::asking();
-    assert!(submitted(&holder.want(with_name())).is_none(), "within the spacing");
-    let actions = holder.issue(asked.id, &fresh(DAY));
+    let (mut holder, request) = Holder::requesting();
+    assert!(submitted(&holder.set_template(with_name())).is_none(), "within the spacing");
+    let actions = holder.issue(request.id, &fresh(DAY));
     assert!(written(&actions).is_some() && holder.serves(&fresh(DAY)));
-    assert_eq!(holder.machine.last_failure(), None, "it is what was asked for");
-    assert_eq!(*holder.ask().template, with_name());
+    assert_eq!(holder.machine.last_failure(), None, "the certificate is as requested");
+    assert_eq!(*holder.next_request().template, with_name());
 }
 
 #[test]
 fn template_changed_back_within_spacing_costs_nothing() {
-    let (mut holder, asked) = Holder::asking();
-    holder.want(with_name());
-    holder.want(node());
-    assert!(holder.watch(MINUTE).is_empty());
-    assert!(!holder.issue(asked.id, &fresh(DAY)).is_empty());
+    let (mut holder, request) = Holder::requesting();
+    holder.set_template(with_name());
+    holder.set_template(node());
+    assert!(holder.requests_within(MINUTE).is_empty());
+    assert!(!holder.issue(request.id, &fresh(DAY)).is_empty());
 }
 
 #[test]
 fn request_is_cancelled_once_nothing_is_due() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
-    let (id, ..) = submitted(&holder.want(with_name())).expect("a name is missing");
-    assert_eq!(cancelled(&holder.want(node())), Some(id));
+    let (id, ..) = submitted(&holder.set_template(with_name())).expect("the certificate lacks a name");
+    assert_eq!(cancelled(&holder.set_template(node())), Some(id));
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
 #[test]
 fn new_template_ends_refusal_backoff() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
     holder.pass(SECOND);
-    assert!(submitted(&holder.want(with_name())).is_some());
+    assert!(submitted(&holder.set_template(with_name())).is_some());
 }
 
 #[test]
 fn new_template_keeps_outage_backoff() {
-    let (mut holder, asked) = Holder::asking();
-    holder.handle(Event::CsrFailed { id: asked.id, failure: Failure::Throttled, retry_after: Some(MINUTE) });
+    let (mut holder, request) = Holder::requesting();
+    holder.handle(Event::CsrFailed { id: request.id, failure: Failure::Throttled, retry_after: Some(MINUTE) });
     holder.pass(SECOND);
-    holder.want(with_name());
-    assert!(holder.waits() >= MINUTE - SECOND);
+    holder.set_template(with_name());
+    assert!(holder.time_to_request() >= MINUTE - SECOND);
 }
 
 #[test]
 fn refusal_of_old_template_does_not_delay_new_one() {
-    let (mut holder, asked) = Holder::asking();
-    holder.want(with_name());
-    holder.fail(asked.id, Failure::Denied);
-    let next = holder.ask();
-    assert_eq!((next.at, &*next.template), (asked.at.after(Policy::default().spacing), &with_name()));
+    let (mut holder, request) = Holder::requesting();
+    holder.set_template(with_name());
+    holder.fail(request.id, Failure::Denied);
+    let next = holder.next_request();
+    assert_eq!((next.at, &*next.template), (request.at.after(Policy::default().spacing), &with_name()));
 }
 
 #[test]
 fn retries_reuse_the_pending_key() {
-    let (mut holder, mut asked) = Holder::asking();
+    let (mut holder, mut request) = Holder::requesting();
     let kinds = [Failure::Unreachable, Failure::Throttled, Failure::Unauthorized, Failure::Forbidden];
     for failure in kinds.into_iter().chain([Failure::Deleted, Failure::Local]) {
-        holder.fail(asked.id, failure);
-        asked = holder.ask();
-        assert_eq!(asked.key, Key::Pending, "{failure}");
+        holder.fail(request.id, failure);
+        request = holder.next_request();
+        assert_eq!(request.key, Key::Pending, "{failure}");
     }
-    assert!(holder.watch(DAY).iter().all(|timed_out| timed_out.key == Key::Pending));
+    assert!(holder.requests_within(DAY).iter().all(|timed_out| timed_out.key == Key::Pending));
 }
 
 #[test]
 fn refusal_leads_to_a_new_key() {
     let kinds = [Failure::Denied, Failure::SignerFailed, Failure::Rejected, Failure::BadCertificate];
     for failure in kinds.into_iter().chain([Failure::Unsatisfying, Failure::AlreadyDue]) {
-        let (mut holder, asked) = Holder::asking();
-        holder.fail(asked.id, failure);
-        assert_eq!(holder.ask().key, Key::New, "{failure}");
+        let (mut holder, request) = Holder::requesting();
+        holder.fail(request.id, failure);
+        assert_eq!(holder.next_request().key, Key::New, "{failure}");
     }
 }
 
 #[test]
 fn outdated_request_changes_key_after_short_wait() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Outdated);
-    let next = holder.ask();
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Outdated);
+    let next = holder.next_request();
     assert_eq!(next.key, Key::New);
-    assert!(next.at.since(asked.at) <= Policy::default().transient.longest());
+    assert!(next.at.since(request.at) <= Policy::default().transient.longest());
 }
 
 #[test]
 fn new_template_and_next_certificate_use_new_keys() {
-    let (mut holder, _) = Holder::asking();
-    holder.want(with_name());
-    let asked = holder.ask();
-    assert_eq!(asked.key, Key::New);
-    holder.issue(asked.id, &issued(&with_name(), 1, Duration::ZERO, DAY));
-    assert_eq!(holder.ask().key, Key::New);
+    let (mut holder, _) = Holder::requesting();
+    holder.set_template(with_name());
+    let request = holder.next_request();
+    assert_eq!(request.key, Key::New);
+    holder.issue(request.id, &issued(&with_name(), 1, Duration::ZERO, DAY));
+    assert_eq!(holder.next_request().key, Key::New);
 }
 
 #[test]
 fn policy_can_require_new_key_per_attempt() {
     let mut holder = under(Policy { new_key_per_attempt: true, ..Policy::default() }, None);
-    assert!(holder.watch(DAY).iter().all(|asked| asked.key == Key::New));
+    assert!(holder.requests_within(DAY).iter().all(|request| request.key == Key::New));
 }

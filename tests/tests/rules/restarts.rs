@@ -15,7 +15,7 @@ fn restarted(holder: &Holder, pending: Option<Pending>) -> Holder {
     Holder { machine: RotationMachine::new(setup, holder.now), now: holder.now }
 }
 
-fn again(holder: &Holder) -> Holder {
+fn restarted_with_record(holder: &Holder) -> Holder {
     restarted(holder, holder.machine.pending(holder.now))
 }
 
@@ -27,40 +27,40 @@ fn no_request_leaves_no_record() {
 
 #[test]
 fn restart_repeats_request_with_its_key() {
-    let (mut holder, _) = Holder::asking();
+    let (mut holder, _) = Holder::requesting();
     holder.pass(MINUTE);
-    let asked = again(&holder).ask();
-    assert_eq!((asked.at, asked.key), (holder.now.instant, Key::Pending));
+    let request = restarted_with_record(&holder).next_request();
+    assert_eq!((request.at, request.key), (holder.now.instant, Key::Pending));
 }
 
 #[test]
 fn restart_with_new_template_uses_new_key() {
-    let (mut holder, _) = Holder::asking();
-    holder.want(with_name());
-    assert_eq!(again(&holder).ask().key, Key::New);
+    let (mut holder, _) = Holder::requesting();
+    holder.set_template(with_name());
+    assert_eq!(restarted_with_record(&holder).next_request().key, Key::New);
 }
 
 #[test]
 fn crash_loop_after_denial_keeps_backoff() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
-    let due = holder.now.instant.after(holder.waits());
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
+    let due = holder.now.instant.after(holder.time_to_request());
     for _ in 0..30 {
-        holder = again(&holder);
+        holder = restarted_with_record(&holder);
         assert!(submitted(&holder.tick()).is_none());
         holder.pass(SECOND);
     }
-    let asked = again(&holder).ask();
-    assert_eq!((asked.at, asked.key), (due, Key::New));
+    let request = restarted_with_record(&holder).next_request();
+    assert_eq!((request.at, request.key), (due, Key::New));
 }
 
 #[test]
 fn forgotten_refusal_still_spends_the_key() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
-    holder.want(with_name()); // within the spacing: nothing is submitted
-    holder.want(node());
-    assert_eq!(again(&holder).ask().key, Key::New);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
+    holder.set_template(with_name()); // within the spacing: nothing is submitted
+    holder.set_template(node());
+    assert_eq!(restarted_with_record(&holder).next_request().key, Key::New);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn restart_does_not_refill_the_budget() {
     for _ in 0..600 {
         made += usize::from(submitted(&holder.tick()).is_some());
         holder.pass(SECOND);
-        holder = again(&holder);
+        holder = restarted_with_record(&holder);
     }
     assert_eq!(made, 10 + 600 / 90);
 }
@@ -85,34 +85,34 @@ fn restart_after_success_does_not_refill_the_budget() {
             holder.issue(id, &issued(&node(), serial, Duration::from_secs(serial), DAY));
         }
         holder.pass(SECOND);
-        holder = again(&holder);
+        holder = restarted_with_record(&holder);
     }
     assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
 }
 
 #[test]
 fn clock_set_back_before_restart_has_bounded_cost() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
     let pending = holder.machine.pending(holder.now);
     holder.now.unix = holder.now.unix.before(365 * DAY);
     let policy = Policy::default();
-    assert!(restarted(&holder, pending).waits() <= policy.refused.cap() * 2);
+    assert!(restarted(&holder, pending).time_to_request() <= policy.refused.cap() * 2);
 
-    let (mut holder, _) = Holder::asking();
+    let (mut holder, _) = Holder::requesting();
     let pending = holder.machine.pending(holder.now);
     holder.now.unix = holder.now.unix.before(365 * DAY);
-    assert!(restarted(&holder, pending).waits() <= policy.budget.refill());
+    assert!(restarted(&holder, pending).time_to_request() <= policy.budget.refill());
 }
 
 #[test]
 fn restart_ignores_refusal_of_another_template() {
-    let (mut holder, asked) = Holder::asking();
-    holder.fail(asked.id, Failure::Denied);
+    let (mut holder, request) = Holder::requesting();
+    holder.fail(request.id, Failure::Denied);
     let pending = holder.machine.pending(holder.now);
-    holder.want(with_name());
-    let asked = restarted(&holder, pending).ask();
-    assert_eq!((asked.at, &*asked.template), (Instant::from_millis(1000), &with_name()));
+    holder.set_template(with_name());
+    let request = restarted(&holder, pending).next_request();
+    assert_eq!((request.at, &*request.template), (Instant::from_millis(1000), &with_name()));
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn rotation_point_survives_restarts() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let point = holder.machine.rotation_point();
     for _ in 0..10 {
-        holder.watch(HOUR);
-        holder = again(&holder);
+        holder.requests_within(HOUR);
+        holder = restarted_with_record(&holder);
         assert_eq!(holder.machine.rotation_point(), point);
     }
 }

@@ -77,15 +77,15 @@ fn clocks_within_ten_seconds_count_as_equal() {
 #[test]
 fn clock_behind_rotates_at_the_servers_rotation_point() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let right = Holder::with(Some(fresh(DAY))).ask().at;
+    let right = Holder::with(Some(fresh(DAY))).next_request().at;
     clock_off(&mut holder, false, 6 * HOUR);
     answers(&mut holder, 3);
-    let asked = holder.ask();
-    assert_eq!(asked.at, right, "as if the clock were right");
+    let request = holder.next_request();
+    assert_eq!(request.at, right, "as if the clock were right");
     assert_eq!(holder.machine.due(holder.now), Some(Reason::RotationPoint));
     let mut alone = Holder::with(Some(fresh(DAY)));
     clock_off(&mut alone, false, 6 * HOUR);
-    assert_eq!(alone.ask().at, right.after(6 * HOUR), "six hours too late");
+    assert_eq!(alone.next_request().at, right.after(6 * HOUR), "six hours too late");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn servers_clock_does_not_delay_a_fast_local_clock() {
     clock_off(&mut holder, true, 6 * HOUR);
     let mut alone = Holder { machine: holder.machine.clone(), now: holder.now };
     answers(&mut holder, 3);
-    assert_eq!(holder.ask().at, alone.ask().at);
+    assert_eq!(holder.next_request().at, alone.next_request().at);
 }
 
 #[test]
@@ -102,10 +102,10 @@ fn certificate_valid_by_servers_clock_is_served() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, false, 6 * HOUR);
     answers(&mut holder, 3);
-    let asked = holder.ask();
-    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
+    let request = holder.next_request();
+    let next = issued(&node(), 2, Duration::from_millis(request.at.as_millis()), DAY);
     assert!(next.validity.not_before() > holder.now.unix);
-    holder.issue(asked.id, &next);
+    holder.issue(request.id, &next);
     assert!(holder.serves(&next) && holder.machine.waiting().is_none());
     assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None));
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
@@ -114,10 +114,10 @@ fn certificate_valid_by_servers_clock_is_served() {
 #[test]
 fn waiting_certificate_is_served_once_valid_by_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
+    let request = holder.next_request();
     clock_off(&mut holder, false, 6 * HOUR);
-    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
-    holder.issue(asked.id, &next);
+    let next = issued(&node(), 2, Duration::from_millis(request.at.as_millis()), DAY);
+    holder.issue(request.id, &next);
     assert_eq!(holder.machine.waiting().map(|waiting| &**waiting), Some(&next));
     let actions = answers(&mut holder, 3);
     assert!(holder.serves(&next));
@@ -126,25 +126,25 @@ fn waiting_certificate_is_served_once_valid_by_servers_clock() {
 
 #[test]
 fn certificate_expired_by_local_clock_alone_is_taken() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     clock_off(&mut holder, true, 2 * DAY);
     answers(&mut holder, 3);
     let new = fresh(DAY);
-    holder.issue(asked.id, &new);
+    holder.issue(request.id, &new);
     assert_eq!(holder.machine.certificate().map(|held| &**held), Some(&new));
     assert_eq!(holder.machine.valid_by_either_clock(holder.now).map(|held| &**held), Some(&new));
     // By the local clock every new certificate is due at once: requests follow the refused backoff.
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
-    assert!(holder.waits() > MINUTE);
+    assert!(holder.time_to_request() > MINUTE);
 }
 
 #[test]
 fn certificate_expired_by_both_clocks_is_rejected() {
-    let (mut holder, asked) = Holder::asking();
+    let (mut holder, request) = Holder::requesting();
     clock_off(&mut holder, true, 2 * DAY);
     holder.pass(2 * DAY);
     answers(&mut holder, 3);
-    holder.issue(asked.id, &fresh(DAY));
+    holder.issue(request.id, &fresh(DAY));
     assert_eq!(holder.machine.certificate(), None);
 }
 
@@ -162,12 +162,12 @@ fn servers_clock_expires_no_served_certificate() {
 #[test]
 fn servers_clock_changes_no_wait() {
     for ahead in [false, true] {
-        let (mut holder, asked) = Holder::asking();
-        holder.fail(asked.id, Failure::Denied);
-        let waits = holder.waits();
+        let (mut holder, request) = Holder::requesting();
+        holder.fail(request.id, Failure::Denied);
+        let time_to_request = holder.time_to_request();
         clock_off(&mut holder, ahead, 6 * HOUR);
         answers(&mut holder, 3);
-        assert_eq!(holder.waits(), waits, "{ahead}");
+        assert_eq!(holder.time_to_request(), time_to_request, "{ahead}");
     }
 }
 

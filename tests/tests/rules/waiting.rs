@@ -12,11 +12,11 @@ fn early(serial: u64, begins: Duration) -> Certificate {
 /// A holder of a certificate of a day that was issued a successor whose notBefore is in an hour.
 fn waiting() -> (Holder, Certificate, RequestId) {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
+    let request = holder.next_request();
     let begins = Duration::from_millis(holder.now.instant.as_millis()) + HOUR;
     let next = early(2, begins);
-    holder.issue(asked.id, &next);
-    (holder, next, asked.id)
+    holder.issue(request.id, &next);
+    (holder, next, request.id)
 }
 
 fn serves_later(actions: &[Action]) -> Option<&Certificate> {
@@ -29,17 +29,21 @@ fn serves_later(actions: &[Action]) -> Option<&Certificate> {
 #[test]
 fn early_certificate_is_stored_and_served_from_not_before() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
-    let next = early(2, Duration::from_millis(asked.at.as_millis()) + HOUR);
-    let actions = holder.issue(asked.id, &next);
+    let request = holder.next_request();
+    let next = early(2, Duration::from_millis(request.at.as_millis()) + HOUR);
+    let actions = holder.issue(request.id, &next);
     assert_eq!(serves_later(&actions), Some(&next));
     assert!(holder.serves(&fresh(DAY)), "the one that is valid stays");
-    assert_eq!((holder.machine.due(holder.now), holder.machine.last_failure()), (None, None), "it counts as progress");
-    holder.handle(Event::CertWritten { id: asked.id });
+    assert_eq!(
+        (holder.machine.due(holder.now), holder.machine.last_failure()),
+        (None, None),
+        "a waiting certificate counts as a success"
+    );
+    holder.handle(Event::CertWritten { id: request.id });
     assert!(!holder.machine.is_unwritten());
-    assert!(holder.watch(HOUR - SECOND).is_empty() && holder.serves(&fresh(DAY)));
-    assert!(holder.watch(SECOND).is_empty() && holder.serves(&next));
-    assert!(holder.machine.is_unwritten() && holder.machine.waiting().is_none(), "it is put in use now");
+    assert!(holder.requests_within(HOUR - SECOND).is_empty() && holder.serves(&fresh(DAY)));
+    assert!(holder.requests_within(SECOND).is_empty() && holder.serves(&next));
+    assert!(holder.machine.is_unwritten() && holder.machine.waiting().is_none(), "its turn orders a write");
     assert!(matches!(holder.machine.state(), State::Scheduled { .. }));
 }
 
@@ -77,8 +81,8 @@ fn early_certificate_is_served_once_current_is_refused() {
 fn early_successor_of_refused_certificate_is_served_at_once() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
-    let (id, ..) =
-        submitted(&holder.handle(Event::CertRefused { fingerprint: fresh(DAY).fingerprint })).expect("asked");
+    let (id, ..) = submitted(&holder.handle(Event::CertRefused { fingerprint: fresh(DAY).fingerprint }))
+        .expect("a request is submitted");
     holder.issue(id, &early(2, HOUR));
     assert!(holder.serves(&early(2, HOUR)));
 }
@@ -99,25 +103,25 @@ fn early_certificate_without_a_valid_one_is_served_within_a_day() {
     let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
     for held in [None, Some(expired)] {
         let mut holder = Holder::with(held.clone());
-        let asked = holder.ask();
-        holder.issue(asked.id, &early(2, DAY));
+        let request = holder.next_request();
+        holder.issue(request.id, &early(2, DAY));
         assert!(holder.serves(&early(2, DAY)), "instead of {held:?}");
         assert_eq!(holder.machine.last_failure(), None);
 
         let mut holder = Holder::with(held.clone());
-        let asked = holder.ask();
-        holder.issue(asked.id, &early(2, DAY + SECOND));
+        let request = holder.next_request();
+        holder.issue(request.id, &early(2, DAY + SECOND));
         assert_eq!(holder.machine.certificate(), held.map(Arc::new).as_ref());
         assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
-        assert!(holder.waits() >= 150 * SECOND, "asked again on the refused delay");
+        assert!(holder.time_to_request() >= 150 * SECOND, "the refused backoff delays the next request");
     }
 }
 
 #[test]
 fn early_certificate_beginning_after_expiry_is_rejected() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
-    let actions = holder.issue(asked.id, &early(2, DAY + SECOND));
+    let request = holder.next_request();
+    let actions = holder.issue(request.id, &early(2, DAY + SECOND));
     assert_eq!((written(&actions), holder.machine.waiting()), (None, None));
     assert_eq!(holder.machine.last_failure(), Some(Failure::BadCertificate));
     assert!(holder.serves(&fresh(DAY)));
@@ -126,8 +130,8 @@ fn early_certificate_beginning_after_expiry_is_rejected() {
 #[test]
 fn early_certificate_with_a_fault_does_not_wait() {
     let mut holder = Holder::with(Some(fresh(DAY)));
-    let asked = holder.ask();
-    holder.issue(asked.id, &mint::trimmed(early(2, DAY * 19 / 20)));
+    let request = holder.next_request();
+    holder.issue(request.id, &mint::trimmed(early(2, DAY * 19 / 20)));
     assert_eq!((holder.machine.waiting(), holder.machine.last_failure()), (None, Some(Failure::Unsatisfying)));
 }
 
@@ -140,21 +144,21 @@ fn early_certificate_in_store_waits_and_current_is_rewritten() {
     let (id, ours) = written(&actions).expect("the link is put back");
     assert_eq!(*ours, fresh(DAY));
     let actions = holder.handle(Event::CertWritten { id });
-    assert_eq!(serves_later(&actions), Some(&next), "and the other one is sure to be there, too");
-    holder.watch(HOUR);
+    assert_eq!(serves_later(&actions), Some(&next), "the waiting certificate is written next");
+    holder.requests_within(HOUR);
     assert!(holder.serves(&next));
 }
 
 #[test]
 fn both_certificates_become_durable_one_after_the_other() {
-    let (mut holder, asked) = Holder::asking();
-    holder.issue(asked.id, &fresh(DAY));
-    holder.handle(Event::WriteFailed { id: asked.id });
+    let (mut holder, request) = Holder::requesting();
+    holder.issue(request.id, &fresh(DAY));
+    holder.handle(Event::WriteFailed { id: request.id });
     let (id, ..) = submitted(&{
         holder.pass(MINUTE);
         holder.handle(Event::RotateNow)
     })
-    .expect("asked");
+    .expect("a request is submitted");
     let next = early(2, HOUR);
     holder.issue(id, &next);
     let actions = holder.tick_at_deadline();
@@ -180,8 +184,8 @@ fn rotate_now_while_waiting_outlives_the_turn() {
 #[test]
 fn waiting_certificate_of_another_name_is_dropped() {
     let (mut holder, _, _) = waiting();
-    holder.want(Template::node("worker-2"));
-    assert_eq!(holder.machine.waiting(), None, "it waits no longer");
+    holder.set_template(Template::node("worker-2"));
+    assert_eq!(holder.machine.waiting(), None, "the waiting certificate is dropped");
     holder.now.unix = holder.now.unix.after(HOUR);
     holder.tick();
     assert!(holder.serves(&fresh(DAY)));
@@ -193,10 +197,10 @@ fn waiting_certificate_worse_than_current_is_dropped() {
     let full = issued(&with_name(), 1, Duration::ZERO, DAY);
     let mut holder = Holder::with(Some(full.clone()));
     holder.tick();
-    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("asked");
+    let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("a request is submitted");
     holder.issue(id, &early(2, HOUR));
     assert!(holder.machine.waiting().is_some());
-    holder.want(with_name());
+    holder.set_template(with_name());
     assert_eq!((holder.machine.waiting(), holder.machine.due(holder.now)), (None, None));
     assert!(holder.serves(&full));
 }
@@ -206,8 +210,8 @@ fn restart_keeps_the_waiting_certificate() {
     let (holder, next, _) = waiting();
     let setup = Setup { waiting: Some(Arc::new(next.clone())), ..setup(Some(fresh(DAY))) };
     let mut again = Holder { machine: RotationMachine::new(setup, holder.now), now: holder.now };
-    assert!(again.watch(HOUR - SECOND).is_empty() && again.serves(&fresh(DAY)));
-    again.watch(SECOND);
+    assert!(again.requests_within(HOUR - SECOND).is_empty() && again.serves(&fresh(DAY)));
+    again.requests_within(SECOND);
     assert!(again.serves(&next));
 }
 
@@ -216,6 +220,6 @@ fn waiting_certificate_is_served_without_signer() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::Absent, ..setup(Some(fresh(DAY))) });
     holder.tick();
     assert_eq!(written(&holder.handle(Event::CertReplaced(Some(Arc::new(early(2, HOUR)))))), None);
-    holder.watch(HOUR);
+    holder.requests_within(HOUR);
     assert!(holder.serves(&early(2, HOUR)));
 }

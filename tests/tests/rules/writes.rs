@@ -6,9 +6,9 @@ use super::*;
 
 /// A holder whose first certificate was issued and is not durable yet.
 fn unwritten() -> (Holder, RequestId) {
-    let (mut holder, asked) = Holder::asking();
-    let (id, _) = written(&holder.issue(asked.id, &fresh(DAY))).expect("written at once");
-    assert_eq!(id, asked.id);
+    let (mut holder, request) = Holder::requesting();
+    let (id, _) = written(&holder.issue(request.id, &fresh(DAY))).expect("written at once");
+    assert_eq!(id, request.id);
     (holder, id)
 }
 
@@ -59,11 +59,11 @@ fn repeated_write_failure_is_ignored() {
 fn unwritten_certificate_is_rotated_when_due() {
     let (mut holder, first) = unwritten();
     holder.handle(Event::WriteFailed { id: first });
-    let asked = holder.ask();
+    let request = holder.next_request();
     assert!(holder.machine.is_unwritten());
-    let next = issued(&node(), 2, Duration::from_millis(asked.at.as_millis()), DAY);
-    let (id, certificate) = written(&holder.issue(asked.id, &next)).expect("written at once");
-    assert_eq!((id, &*certificate), (asked.id, &next));
+    let next = issued(&node(), 2, Duration::from_millis(request.at.as_millis()), DAY);
+    let (id, certificate) = written(&holder.issue(request.id, &next)).expect("written at once");
+    assert_eq!((id, &*certificate), (request.id, &next));
     assert!(holder.handle(Event::CertWritten { id: first }).is_empty(), "that was the old one");
     assert!(holder.machine.is_unwritten());
 }
