@@ -34,7 +34,8 @@ pub(super) fn rotations(
                 let took = notice.at.unix.since(due);
                 tell(report, n, options.rotations, credential.chain(), notice.snapshot.bootstrapping, took);
                 if n == options.rotations {
-                    return Ok(done(report, options));
+                    done(report, options);
+                    return Ok(());
                 }
                 n += 1;
                 if let State::Scheduled { rotate_at } = notice.snapshot.state {
