@@ -32,7 +32,7 @@ use hook::Hook;
 use outside::Outside;
 use prepared::Prepared;
 use running::{Ended, Running};
-use service::Service;
+use service::Systemd;
 use wake::Wakes;
 
 /// Time that a run of `--on-rotated` gets when the process ends.
@@ -69,7 +69,7 @@ fn keep(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), F
     let observers = Observers::start(options, outputs, hook.debts());
     let wakes = Wakes::new()?;
     prepared.claim()?;
-    let service = Service::new(&observers.pulse)?;
+    let service = Systemd::new(&observers.pulse)?;
     let outside = Outside { options, report, observers, hook, service, wakes };
     let mut running = Running::start(outside, prepared)?;
     let ended = running.until_ended();

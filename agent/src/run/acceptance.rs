@@ -65,13 +65,13 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
     let answer = ask(cluster, &shown, first);
     let now = clock::now().instant;
     match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
-        Verdict::Nothing => {}
-        Verdict::Doubted => tracing::warn!(
+        Conclusion::Nothing => {}
+        Conclusion::Doubted => tracing::warn!(
             "{cluster} refused the client certificate (serial {}): checking once more in {}, before requesting a new one",
             shown.chain().serial(),
             words(schedule.next.since(now)),
         ),
-        Verdict::Refused => {
+        Conclusion::Refused => {
             tracing::warn!(
                 "{cluster} refused the client certificate (serial {}) again: requesting a new one; was the server's client CA replaced?",
                 shown.chain().serial(),
@@ -112,7 +112,7 @@ fn unknown(cluster: &Cluster, why: &str) -> Answer {
 
 /// The conclusion from the answers so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Conclusion {
     Nothing,
     /// Refused for the first time: the next check comes soon.
     Doubted,
@@ -142,20 +142,20 @@ impl Schedule {
         self.attempt += 1;
     }
 
-    fn answered(&mut self, shown: Fingerprint, answer: Answer, now: Instant) -> Verdict {
+    fn answered(&mut self, shown: Fingerprint, answer: Answer, now: Instant) -> Conclusion {
         self.plan(now);
         let doubted = self.doubt.filter(|(doubted, _)| *doubted == shown);
         let verdict = match (answer, doubted) {
             (Answer::Accepted, _) => {
                 self.doubt = None;
-                return Verdict::Nothing;
+                return Conclusion::Nothing;
             }
-            (Answer::Unknown, None) => return Verdict::Nothing,
-            (Answer::Refused, Some((_, since))) if now.since(since) >= CONFIRM => return Verdict::Refused,
-            (Answer::Unknown | Answer::Refused, Some(_)) => Verdict::Nothing,
+            (Answer::Unknown, None) => return Conclusion::Nothing,
+            (Answer::Refused, Some((_, since))) if now.since(since) >= CONFIRM => return Conclusion::Refused,
+            (Answer::Unknown | Answer::Refused, Some(_)) => Conclusion::Nothing,
             (Answer::Refused, None) => {
                 self.doubt = Some((shown, now));
-                Verdict::Doubted
+                Conclusion::Doubted
             }
         };
         // In doubt, the next check comes after 60 to 90 seconds, however long the interval.
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// Gives these answers, each at the time of its check. Returns the verdicts, and the waits between the checks.
-    fn verdicts(answers: &[(Fingerprint, Answer)]) -> (Vec<Verdict>, Vec<Duration>) {
+    fn verdicts(answers: &[(Fingerprint, Answer)]) -> (Vec<Conclusion>, Vec<Duration>) {
         let mut schedule = schedule();
         let step = |(shown, answer): &(Fingerprint, Answer)| {
             let now = schedule.next;
@@ -188,30 +188,36 @@ mod tests {
 
     #[test]
     fn second_refusal_a_minute_later_counts() {
-        use Verdict::{Doubted, Nothing};
+        use Conclusion::{Doubted, Nothing};
         let other = Fingerprint([2; 32]);
-        let amount_to = |answers: &[(Fingerprint, Answer)], expected: &[Verdict]| {
+        let amount_to = |answers: &[(Fingerprint, Answer)], expected: &[Conclusion]| {
             assert_eq!(verdicts(answers).0, *expected, "{answers:?}");
         };
         amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
-        amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused]);
+        amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Conclusion::Refused]);
         amount_to(&[(OURS, Refused), (OURS, Accepted), (OURS, Refused)], &[Doubted, Nothing, Doubted]);
         // An unknown answer (403, 404, unreachable) between two refusals does not cancel the first.
-        amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Verdict::Refused]);
+        amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Conclusion::Refused]);
         amount_to(&[(OURS, Unknown), (OURS, Unknown)], &[Nothing, Nothing]);
         // The refusal of an earlier certificate does not count for its successor.
-        amount_to(&[(OURS, Refused), (other, Refused), (other, Refused)], &[Doubted, Doubted, Verdict::Refused]);
+        amount_to(&[(OURS, Refused), (other, Refused), (other, Refused)], &[Doubted, Doubted, Conclusion::Refused]);
         // A refused certificate that is still current is reported again.
-        amount_to(&[(OURS, Refused), (OURS, Refused), (OURS, Refused)], &[Doubted, Verdict::Refused, Verdict::Refused]);
+        amount_to(
+            &[(OURS, Refused), (OURS, Refused), (OURS, Refused)],
+            &[Doubted, Conclusion::Refused, Conclusion::Refused],
+        );
     }
 
     #[test]
     fn early_second_refusal_does_not_count() {
         let mut schedule = schedule();
         let now = schedule.next;
-        assert_eq!(schedule.answered(OURS, Refused, now), Verdict::Doubted);
-        assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM - Duration::from_millis(1))), Verdict::Nothing);
-        assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM)), Verdict::Refused);
+        assert_eq!(schedule.answered(OURS, Refused, now), Conclusion::Doubted);
+        assert_eq!(
+            schedule.answered(OURS, Refused, now.after(CONFIRM - Duration::from_millis(1))),
+            Conclusion::Nothing
+        );
+        assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM)), Conclusion::Refused);
     }
 
     #[test]

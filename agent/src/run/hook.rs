@@ -24,12 +24,12 @@ const KILL: Duration = Duration::from_secs(2);
 
 /// Runs the command on threads of its own, so that no rotation waits for it.
 pub(super) struct Hook {
-    run: Option<Arc<Run>>,
+    run: Option<Arc<Runner>>,
     debts: Debts,
 }
 
 /// The command and its limits, shared by the threads: one for each certificate with an owed run.
-struct Run {
+struct Runner {
     command: String,
     limit: Duration,
     /// Failed runs are not repeated (`--once`).
@@ -48,7 +48,7 @@ impl Hook {
     /// Creates a hook without debts. Without a command, no run is ever owed. A run may take `limit`; with `once`, a
     /// failed one is not repeated.
     pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
-        let run = command.map(|command| Arc::new(Run { command, limit, once, phase: AtomicU8::new(PAYING) }));
+        let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(PAYING) }));
         Self { run, debts: Debts::default() }
     }
 
@@ -171,7 +171,7 @@ impl Hook {
     }
 
     /// Starts the thread that runs the command for certificate `of`, unless the thread exists.
-    fn attend(&self, run: &Arc<Run>, of: &str) {
+    fn attend(&self, run: &Arc<Runner>, of: &str) {
         let mut debts = self.debts.all();
         let Some(debt) = debts.get_mut(of).filter(|debt| !debt.attended) else { return };
         debt.attended = true;
@@ -189,7 +189,7 @@ impl Hook {
     }
 }
 
-impl Run {
+impl Runner {
     fn phase(&self) -> u8 {
         self.phase.load(Ordering::SeqCst)
     }

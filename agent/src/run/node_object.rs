@@ -27,11 +27,11 @@ const SOON: Duration = Duration::from_secs(1);
 const SPREAD: u32 = 250;
 
 /// The result of the last poll; `None` before the first one.
-pub(super) type Found = Latest<Option<Result<Addresses, NotYet>>>;
+pub(super) type LastPoll = Latest<Option<Result<Addresses, NotYet>>>;
 
 /// The thread that polls a Node object. Dropping this ends the thread.
 pub(super) struct NodeObject {
-    found: Found,
+    found: LastPoll,
     /// Sending starts a poll at once. Dropping this ends the thread.
     poll: Sender<()>,
 }
@@ -48,7 +48,7 @@ impl NodeObject {
         node: NodeIdentity,
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, Failure> {
-        let found = Found::default();
+        let found = LastPoll::default();
         let (poll, polls) = mpsc::channel();
         let (latest, name) = (found.clone(), name.to_owned());
         let watch = move || {

@@ -6,7 +6,7 @@ use perennial_rotation::{Directory, Rotator, clock};
 
 use super::cert_reporter::CertReporter;
 use super::hook::{self, Hook};
-use super::service::Service;
+use super::service::Systemd;
 use super::wake::Wakes;
 use crate::cli::Run;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ pub(super) struct Outside<'a> {
     pub(super) report: &'a Report,
     pub(super) observers: Observers,
     pub(super) hook: Hook,
-    pub(super) service: Service,
+    pub(super) service: Systemd,
     pub(super) wakes: Wakes,
 }
 

@@ -16,7 +16,7 @@ const MOST: usize = 16 << 10;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Notifies systemd, on a thread of its own that blocks if systemd does not read its socket.
-pub(super) struct Service {
+pub(super) struct Systemd {
     /// The queue of messages; `None` without NOTIFY_SOCKET.
     manager: Option<Queue<String>>,
     /// READY=1 was sent.
@@ -27,7 +27,7 @@ pub(super) struct Service {
     status: String,
 }
 
-impl Service {
+impl Systemd {
     /// Starts what the environment asks for: notifications (NOTIFY_SOCKET) and the watchdog (WATCHDOG_USEC). A thread
     /// feeds the watchdog as long as the rotations take their steps. Waiting for a disk or a reader is no reason for a
     /// restart.
