@@ -12,7 +12,6 @@ use std::mem;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use perennial::{Now, RotationMachine};
@@ -22,6 +21,7 @@ use perennial_rotation::{News, Transition};
 use crate::latest::Latest;
 use crate::queue::{Entry, Queue};
 use crate::rotation::Observer;
+use crate::threads;
 use file::{open, set_aside};
 
 /// Most bytes of steps queued for the file. Steps beyond that are dropped.
@@ -70,10 +70,9 @@ impl Journal {
                 items.count_dropped(lost);
             }
         };
-        if let Err(error) = thread::Builder::new().name("journal".into()).spawn(run) {
-            let why = format!("cannot start a thread for journal {}: {error}", path.display());
+        if let Err(why) = threads::start("journal", &format!("journal {}", path.display()), run) {
             tracing::warn!("{why}; no journal is written");
-            trouble.set(Some(why));
+            trouble.set(Some(why.to_string()));
         }
         Self { queue, trouble }
     }

@@ -26,6 +26,7 @@ mod signals;
 mod sizes;
 mod spans;
 mod status;
+mod threads;
 mod timing;
 mod trust;
 mod verify;

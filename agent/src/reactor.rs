@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::panic;
-use std::thread;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::threads;
 
 /// Number of descriptors that async-io opens: an epoll instance, an event and a timer.
 const DESCRIPTORS: usize = 3;
@@ -21,9 +21,8 @@ pub(crate) fn start() -> Result<(), Failure> {
     for opened in tried {
         opened.map_err(|error| Failure::no_descriptor("smol", &error))?;
     }
-    let tried = thread::Builder::new().name("async-io".into()).spawn(|| ());
     // A thread as a test, which ends at once.
-    drop(tried.map_err(|error| Failure::no_thread("smol", &error))?.join());
+    drop(threads::start("async-io", "smol", || ())?.join());
     // One millisecond, since a timer that is due already does not start the reactor in this thread. Panics if another
     // thread took the last descriptor since the test.
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));

@@ -1,13 +1,14 @@
 //! Starts and stops a rotation on either runtime. The rest of the program uses the same handle for both.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use perennial_rotation::{Handle, Notice, Notices, Rotator, Snapshot};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
 use crate::reactor;
+use crate::threads;
 
 /// A callback for every notice of a rotation. The rotation's observers share a thread, so it must not block: notices
 /// beyond 256 in the queue are dropped.
@@ -41,18 +42,15 @@ impl ActiveRotation {
         // Two queues: a slow observer must not cost the report a notice. Subscribed before the first step, to miss
         // none.
         let (began, notices, observed) = (handle.snapshot(), handle.notices(QUEUED), handle.notices(QUEUED));
-        let observing = thread::Builder::new().name("watch".into()).spawn(|| observe(observed, observers));
-        let observing = observing.map_err(|error| Failure::no_thread("a certificate's observers", &error))?;
-        let running = match runtime {
-            Runtime::Std => perennial_std::spawn(task).map(|()| None),
+        let mut threads = vec![threads::start("watch", "a certificate's observers", || observe(observed, observers))?];
+        match runtime {
+            Runtime::Std => perennial_std::spawn(task).map_err(|error| Failure::no_thread("a rotation", &error))?,
             // Programs with an executor of their own would spawn the task there.
             Runtime::Smol => {
-                let run = || smol::block_on(perennial_smol::run(task));
-                thread::Builder::new().name("smol".into()).spawn(run).map(Some)
+                threads.push(threads::start("smol", "a rotation", || smol::block_on(perennial_smol::run(task)))?);
             }
-        };
-        let running = running.map_err(|error| Failure::no_thread("a rotation", &error))?;
-        Ok(Self { handle, notices, began, threads: running.into_iter().chain([observing]).collect() })
+        }
+        Ok(Self { handle, notices, began, threads })
     }
 
     pub(crate) const fn handle(&self) -> &Handle {

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGALRM, SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, S
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
+use crate::threads;
 
 /// Longest time from the first SIGTERM or SIGINT to the end of the process, even if a disk or hook does not answer.
 pub(crate) const END: Duration = Duration::from_secs(10);
@@ -57,8 +58,7 @@ pub(crate) fn restore_defaults() -> Result<(), Failure> {
 pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let mut signals = Signals::new(which).map_err(unable)?;
     let wait = move || signals.forever().for_each(then);
-    thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Failure::no_thread("signals", &error))?;
-    Ok(())
+    threads::start("signals", "signals", wait).map(drop)
 }
 
 fn unable(error: std::io::Error) -> Failure {

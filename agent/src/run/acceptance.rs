@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use perennial::{Fingerprint, Instant};
@@ -15,6 +14,7 @@ use perennial_rotation::{Handle, clock};
 
 use crate::failure::Failure;
 use crate::spans::{spread, words};
+use crate::threads;
 use crate::whoami;
 
 /// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
@@ -49,8 +49,7 @@ impl Acceptance {
                 look(&mut schedule, &cluster, &first);
             }
         };
-        let spawned = thread::Builder::new().name("acceptance".into()).spawn(watch);
-        spawned.map_err(|error| Failure::no_thread("certificate checks", &error))?;
+        threads::start("acceptance", "certificate checks", watch)?;
         Ok(Self { _ends_with_us: ends })
     }
 }

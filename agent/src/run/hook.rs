@@ -5,7 +5,6 @@ mod process;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial_pki::Chain;
@@ -14,6 +13,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::hook_debt::{Debt, Debts, Record, Subject};
 use crate::spans::words;
+use crate::threads;
 
 /// Wait after the first failed run. Doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
@@ -177,9 +177,7 @@ impl Hook {
         debt.attended = true;
         drop(debts);
         let (run, of_thread, shared) = (run.clone(), of.to_owned(), self.debts.clone());
-        let spawned = thread::Builder::new().name("on-rotated".into()).spawn(move || run.attend(&of_thread, &shared));
-        if let Err(error) = spawned {
-            let why = Failure::no_thread("--on-rotated", &error);
+        if let Err(why) = threads::start("on-rotated", "--on-rotated", move || run.attend(&of_thread, &shared)) {
             tracing::warn!("{of}: {why}; --on-rotated runs with the next certificate or at the next start");
             if let Some(debt) = self.debts.all().get_mut(of) {
                 debt.attended = false;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use perennial_kubernetes::addresses::Addresses;
@@ -15,6 +14,7 @@ use super::node::NodeIdentity;
 use crate::failure::Failure;
 use crate::latest::Latest;
 use crate::spans::spread;
+use crate::threads;
 
 /// Interval between polls. Addresses change rarely: a small request a minute costs an API server less than an open
 /// watch per node.
@@ -78,10 +78,7 @@ impl NodeObject {
                 }
             }
         };
-        thread::Builder::new()
-            .name("node".into())
-            .spawn(watch)
-            .map_err(|error| Failure::no_thread("the Node object", &error))?;
+        threads::start("node", "the Node object", watch)?;
         Ok(Self { found, poll })
     }
 

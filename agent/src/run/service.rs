@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use crate::failure::Failure;
 use crate::pulse::Pulse;
 use crate::queue::{Entry, Queue};
+use crate::threads;
 
 /// Most bytes of messages queued while systemd does not read its socket. The kernel queues a few more.
 const MOST: usize = 16 << 10;
@@ -38,9 +39,7 @@ impl Systemd {
         if let Some(within) = sd_notify::watchdog_enabled() {
             let pulse = pulse.clone();
             // Half the interval, as sd_watchdog_enabled(3) recommends.
-            let watch = move || feed_watchdog(&pulse, within / 2);
-            let spawned = thread::Builder::new().name("watchdog".into()).spawn(watch);
-            spawned.map_err(|error| Failure::no_thread("the watchdog", &error))?;
+            threads::start("watchdog", "the watchdog", move || feed_watchdog(&pulse, within / 2))?;
         }
         let manager = std::env::var_os("NOTIFY_SOCKET").map(|_| Queue::<String>::new(MOST));
         if let Some(queue) = manager.clone() {
@@ -49,8 +48,7 @@ impl Systemd {
                     send(&[NotifyState::Custom(&text)]);
                 }
             };
-            let spawned = thread::Builder::new().name("systemd".into()).spawn(notify);
-            spawned.map_err(|error| Failure::no_thread("notifying systemd", &error))?;
+            threads::start("systemd", "notifying systemd", notify)?;
         }
         Ok(Self { manager, ready: false, reloading: false, status: String::new() })
     }
