@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Now, RotationMachine};
+use perennial::RotationMachine;
 use perennial_rotation::journal;
 use perennial_rotation::{News, Transition};
 
@@ -37,21 +37,13 @@ pub(crate) struct Journal {
 type Trouble = Latest<Option<String>>;
 
 enum Item {
-    Step(Box<Taken>),
+    /// The name of a certificate, a step of its machine, and the line for it.
+    Step(String, Arc<Transition>, String),
     /// The name of a certificate, the number of its steps that the rotation dropped for a slow observer, and its
     /// machine after those steps.
     Gap(String, u64, Arc<RotationMachine>),
     /// The certificates of the running configuration. Snapshots of all others are no longer written.
     Keep(BTreeSet<String>),
-}
-
-/// A step on its way to the file.
-struct Taken {
-    of: String,
-    now: Now,
-    before: Arc<RotationMachine>,
-    after: Arc<RotationMachine>,
-    line: String,
 }
 
 impl Journal {
@@ -81,7 +73,12 @@ impl Journal {
     pub(crate) fn observer(&self, of: &str) -> Observer {
         let (queue, of) = (self.queue.clone(), of.to_owned());
         Box::new(move |notice| match &notice.news {
-            News::Stepped(step) => queue_step(&queue, &of, step),
+            News::Stepped(step) => {
+                let line = journal::step(&of, step);
+                // One machine per step: `before` is shared with the step before.
+                let bytes = line.len() + size_of::<Transition>() + size_of::<RotationMachine>();
+                queue.push(Item::Step(of.clone(), step.clone(), line), bytes);
+            }
             News::Missed { steps, machine, .. } => queue.push(Item::Gap(of.clone(), *steps, machine.clone()), 0),
             _ => {}
         })
@@ -107,13 +104,6 @@ impl Journal {
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.queue.finish_within(within)
     }
-}
-
-fn queue_step(queue: &Queue<Item>, of: &str, step: &Transition) {
-    let (before, after, line) = (step.before.clone(), step.after.clone(), journal::step(of, step));
-    // One machine per step: `before` is shared with the step before.
-    let bytes = line.len() + size_of::<Taken>() + size_of::<RotationMachine>();
-    queue.push(Item::Step(Box::new(Taken { of: of.to_owned(), now: step.now, before, after, line })), bytes);
 }
 
 struct Writer {
@@ -148,10 +138,10 @@ impl Writer {
             }
             // Counted by the queue.
             Entry::Missing(count) => (self.begun, self.missing) = (false, self.missing + count),
-            Entry::Item(Item::Step(step)) => {
-                let written = self.append(&step);
+            Entry::Item(Item::Step(of, step, line)) => {
+                let written = self.append(&of, &step, &line);
                 self.begun = written.is_ok();
-                self.machines.insert(step.of, step.after);
+                self.machines.insert(of, step.after.clone());
                 let lost = u64::from(written.is_err());
                 self.missing += lost;
                 self.settle(written);
@@ -176,14 +166,14 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, step: &Taken) -> io::Result<()> {
+    fn append(&mut self, of: &str, step: &Transition, line: &str) -> io::Result<()> {
         self.follow()?;
-        let mut text = self.text(step);
+        let mut text = self.snapshots(of, step) + line;
         if self.end > 0 && self.end.saturating_add(text.len() as u64) > self.limit {
             set_aside(&self.path)?;
             // Opens a new file, which needs snapshots before the step.
             self.follow()?;
-            text = self.text(step);
+            text = self.snapshots(of, step) + line;
         }
         // One write for snapshots and step, so that a crash leaves at most one incomplete line.
         self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(text.as_bytes()))?;
@@ -213,29 +203,29 @@ impl Writer {
         Ok(())
     }
 
-    /// The lines for a step: the snapshots that its replay needs and the file lacks, then the step.
-    fn text(&self, step: &Taken) -> String {
+    /// The lines before a step: the snapshots that its replay needs and the file lacks.
+    fn snapshots(&self, of: &str, step: &Transition) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
         let mut begin = |text: &mut String, of: &str, machine: &RotationMachine| {
             text.push_str(&journal::begin_after(of, step.now, machine, mem::take(&mut missing)));
         };
         if !self.begun {
             text.push_str(if self.is_cut() { "\n" } else { "" });
-            for (name, machine) in self.machines.iter().filter(|(name, _)| **name != step.of) {
+            for (name, machine) in self.machines.iter().filter(|(name, _)| *name != of) {
                 begin(&mut text, name, machine);
             }
         }
         // A reload may have started another machine under this name.
-        if !self.begun || self.machines.get(&step.of) != Some(&step.before) {
-            begin(&mut text, &step.of, &step.before);
+        if !self.begun || self.machines.get(of) != Some(&step.before) {
+            begin(&mut text, of, &step.before);
         }
-        text + &step.line
+        text
     }
 
     /// True if the file ends within a line, or its end cannot be read.
     fn is_cut(&self) -> bool {
         let mut last = [b'\n'];
-        // If the end cannot be read, `text` begins with a line break: an empty line does no harm.
+        // If the end cannot be read, `snapshots` begins with a line break: an empty line does no harm.
         let mut read = |file: &File| file.read_exact_at(&mut last, self.end - 1);
         self.end > 0 && (self.file.as_ref().is_none_or(|file| read(file).is_err()) || last != [b'\n'])
     }
@@ -243,7 +233,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use perennial::{Event, Setup, Template, UnixTime};
+    use perennial::{Event, Now, Setup, Template, UnixTime};
     use perennial_rotation::Notice;
     use perennial_rotation::journal::Replay;
     use tempfile::TempDir;
