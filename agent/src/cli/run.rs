@@ -94,7 +94,12 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     #[command(flatten)]
-    pub(crate) numbers: Numbers,
+    pub(crate) timing: Timing,
+    /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
+    /// 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the bootstrap
+    /// credential. So a replaced client CA is noticed before the next rotation
+    #[arg(long, help_heading = "Timing", value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
+    pub(crate) certificate_check_interval: Duration,
     #[command(flatten)]
     pub(crate) service: Service,
     #[command(flatten)]
@@ -179,19 +184,6 @@ pub(crate) struct Wanted {
     /// another common name are always refused
     #[arg(long)]
     pub(crate) accept_extra_rights: bool,
-}
-
-/// Timing of rotations, requests and checks.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Timing")]
-pub(crate) struct Numbers {
-    #[command(flatten)]
-    pub(crate) timing: Timing,
-    /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
-    /// 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the bootstrap
-    /// credential. So a replaced client CA is noticed before the next rotation
-    #[arg(long, value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
-    pub(crate) certificate_check_interval: Duration,
 }
 
 /// The hook after a rotation, and the exit without a certificate.

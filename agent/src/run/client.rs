@@ -138,7 +138,7 @@ fn begin_hook(outside: &Outside<'_>, config: &Prepared) {
 }
 
 fn start_acceptance(reporter: &CertReporter, options: &Run, config: &Prepared) -> Result<Option<Acceptance>, Failure> {
-    let (client, interval) = (&config.settings.client, options.numbers.certificate_check_interval);
+    let (client, interval) = (&config.settings.client, options.certificate_check_interval);
     if !client.rotated || !client.renews_itself || options.once || interval.is_zero() {
         return Ok(None);
     }

@@ -76,7 +76,7 @@ impl Settings {
         };
         let rotated = which.rotate_certificates.or(config.rotate_certificates).unwrap_or(true);
         let client = ClientSettings::read(options, node.as_deref(), rotated)?;
-        Ok(Self { policy: options.numbers.timing.policy()?, client, serving })
+        Ok(Self { policy: options.timing.policy()?, client, serving })
     }
 }
 
