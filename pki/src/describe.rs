@@ -114,11 +114,7 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
         webpki::Error::ExtensionValueInvalid | webpki::Error::MalformedExtensions => {
             format!("an extension of {one} is malformed")
         }
-        webpki::Error::InvalidCertValidity => format!("{one} ends before it begins"),
         webpki::Error::InvalidSerialNumber => format!("the serial number of {one} is malformed"),
-        webpki::Error::InvalidSignatureForPublicKey => {
-            format!("the signature of {one} does not verify with the key of its issuer")
-        }
         webpki::Error::MalformedDnsIdentifier => format!("a DNS name in {one} is malformed"),
         webpki::Error::MalformedNameConstraint | webpki::Error::InvalidNetworkMaskConstraint => {
             "a name constraint of an issuer is malformed".to_owned()
