@@ -109,7 +109,10 @@ impl Exchange {
             self.heard |= !self.plain.is_empty();
             match processed {
                 Ok(state) => self.ended |= state.peer_has_closed(),
-                Err(error) => self.fail(ExchangeError::from_tls(&error, self.presented.chain())),
+                Err(error) => {
+                    let presented = self.presented.get().map_or(&[][..], Vec::as_slice);
+                    self.fail(ExchangeError::from_tls(&error, presented));
+                }
             }
         }
     }

@@ -30,15 +30,8 @@ pub(super) struct Verifier {
 }
 
 /// The chain that the server presented, for messages: rustls drops a chain that is not trusted.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Presented(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
-
-impl Presented {
-    /// The chain, the leaf first; empty before the server has presented one.
-    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
-        self.0.get().map_or(&[], Vec::as_slice)
-    }
-}
+/// The leaf comes first.
+pub(super) type Presented = Arc<OnceLock<Vec<CertificateDer<'static>>>>;
 
 impl Verifier {
     /// Makes a verifier for one connection, which stores the server's chain in `presented`.
@@ -71,7 +64,7 @@ impl ServerCertVerifier for Verifier {
         now: TlsTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = || [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
-        self.presented.0.get_or_init(chain);
+        self.presented.get_or_init(chain);
         let Some((chains, roots)) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
         match chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(_) if holds(roots, end_entity) => as_itself(end_entity, server_name, now),
