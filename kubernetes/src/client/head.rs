@@ -45,18 +45,27 @@ pub(super) struct Parsed {
     pub(super) head: Head,
     /// The length of the head in bytes.
     pub(super) length: usize,
-    pub(super) body: Body,
+    /// The first part of the body.
+    pub(super) body: Awaited,
     /// True if the connection can be used again once the body has ended.
     pub(super) reusable: bool,
 }
 
-/// The end of the body (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    /// The body has this number of bytes.
+/// The part of a response that comes next (RFC 9112 §6.3, §7.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    #[default]
+    Head,
+    /// This number of bytes, then the end.
     Sized(u64),
-    Chunked,
-    UntilClosed,
+    ChunkSize,
+    /// This number of bytes, then the line end behind the chunk.
+    Chunk(u64),
+    /// The trailer, up to an empty line.
+    Trailer,
+    /// All bytes until the connection ends.
+    Rest,
+    Nothing,
 }
 
 /// Parses the head at the start of `bytes`; `None` if more bytes are needed.
@@ -100,7 +109,7 @@ fn head(status: u16, lines: &HeaderLines<'_>) -> Head {
     }
 }
 
-fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, ExchangeError> {
+fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Awaited, ExchangeError> {
     let improper = |why| Err(ExchangeError::improper(why));
     let mut length: Option<u64> = None;
     for value in lines.elements("content-length") {
@@ -115,17 +124,17 @@ fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Body, Excha
     }
     let codings: Vec<&str> = lines.elements("transfer-encoding").collect();
     let body = match (codings.as_slice(), length) {
-        ([], None) => Body::UntilClosed,
-        ([], Some(length)) => Body::Sized(length),
+        ([], None) => Awaited::Rest,
+        ([], Some(length)) => Awaited::Sized(length),
         // HTTP/1.0 knows no codings (RFC 9112 §6.1).
-        ([coding], None) if coding.eq_ignore_ascii_case("chunked") && version == 0 => Body::UntilClosed,
-        ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Body::Chunked,
+        ([coding], None) if coding.eq_ignore_ascii_case("chunked") && version == 0 => Awaited::Rest,
+        ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Awaited::ChunkSize,
         ([_], None) => return improper("its Transfer-Encoding is not chunked"),
         (_, None) => return improper("it has more than one Transfer-Encoding"),
         (_, Some(_)) => return improper("it has both Content-Length and Transfer-Encoding"),
     };
     // RFC 9112 §6.3: these have no body, whatever their headers are.
-    Ok(if matches!(status, 100..=199 | 204 | 304) { Body::Sized(0) } else { body })
+    Ok(if matches!(status, 100..=199 | 204 | 304) { Awaited::Sized(0) } else { body })
 }
 
 /// True if the connection can carry another request (RFC 9112 §9.3). Behind 101 another protocol begins.
@@ -183,7 +192,7 @@ mod tests {
         parse(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes()).map(|parsed| parsed.expect("a whole head"))
     }
 
-    fn body_of(lines: &str) -> Result<Body, ExchangeError> {
+    fn body_of(lines: &str) -> Result<Awaited, ExchangeError> {
         parsed(lines).map(|parsed| parsed.body)
     }
 
@@ -198,10 +207,10 @@ mod tests {
             "Content-Length: 5, 5\r\nContent-Length: 5\r\n",
             "this is no header\r\nContent-Length: 5\r\n",
         ] {
-            assert_eq!(body_of(lines), Ok(Body::Sized(5)), "{lines:?}");
+            assert_eq!(body_of(lines), Ok(Awaited::Sized(5)), "{lines:?}");
         }
         let many: String = (0..300).map(|n| format!("X-{n}: y\r\n")).collect();
-        assert_eq!(body_of(&format!("{many}Content-Length: 5\r\n")), Ok(Body::Sized(5)));
+        assert_eq!(body_of(&format!("{many}Content-Length: 5\r\n")), Ok(Awaited::Sized(5)));
         assert_eq!(body_of(&many.repeat(2)), Err(ExchangeError::too_long("response head")));
     }
 
@@ -227,8 +236,8 @@ mod tests {
             let head = [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n", line, b"\r\n\r\n"].concat();
             assert!(matches!(parse(&head), Err(ExchangeError::Http(_))), "{:?}", head.escape_ascii().to_string());
         }
-        assert_eq!(body_of("Transfer-Encoding : Chunked\r\n"), Ok(Body::Chunked));
-        assert_eq!(body_of("Connection: x, Close\r\n"), Ok(Body::UntilClosed));
+        assert_eq!(body_of("Transfer-Encoding : Chunked\r\n"), Ok(Awaited::ChunkSize));
+        assert_eq!(body_of("Connection: x, Close\r\n"), Ok(Awaited::Rest));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use perennial_rotation::Token;
 use zeroize::Zeroizing;
 
 use super::exchange_error::ExchangeError;
-use super::head::{self, Body, Head};
+use super::head::{self, Awaited, Head};
 use crate::cluster::Cluster;
 
 /// The longest line before a chunk or in the trailer, in bytes.
@@ -88,23 +88,6 @@ pub(crate) struct ResponseReader {
     reusable: bool,
 }
 
-/// The part of a response that comes next.
-#[derive(Clone, Copy, Default)]
-enum Awaited {
-    #[default]
-    Head,
-    /// This number of bytes, then the end.
-    Sized(u64),
-    ChunkSize,
-    /// This number of bytes, then the line end behind the chunk.
-    Chunk(u64),
-    /// The trailer, up to an empty line.
-    Trailer,
-    /// All bytes until the connection ends.
-    Rest,
-    Nothing,
-}
-
 impl ResponseReader {
     /// Takes the next part off the front of `plain`; `None` if more bytes are needed. `ended`: no more will arrive.
     ///
@@ -177,12 +160,7 @@ impl ResponseReader {
                 continue;
             }
             self.reusable = parsed.reusable;
-            let next = match parsed.body {
-                Body::Sized(length) => Awaited::Sized(length),
-                Body::Chunked => Awaited::ChunkSize,
-                Body::UntilClosed => Awaited::Rest,
-            };
-            return Ok(Some((parsed.head, next)));
+            return Ok(Some((parsed.head, parsed.body)));
         }
     }
 }
