@@ -19,6 +19,7 @@ mod snapshot;
 mod start;
 mod transition;
 
+use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -194,25 +195,28 @@ impl Rotation {
             }
             events = missed.chain(events).collect();
         }
-        while let Some(event) = events.pop_front() {
-            let event = match self.identity_changed(&event, now) {
-                // Replaces the event: both set the status of the signer.
-                Some(changed) if matches!(event, Event::SignerChanged(SignerStatus::Ready)) => changed,
-                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that
-                // has just brought a certificate.
-                Some(ready @ Event::SignerChanged(SignerStatus::Ready))
-                    if [&event].into_iter().chain(&events).any(is_result) =>
-                {
+        while let Some(mut event) = events.pop_front() {
+            if self.has_awaited(&event, now) {
+                let ready = Event::SignerChanged(SignerStatus::Ready);
+                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that has
+                // just brought a certificate.
+                if is_result(&event) || events.iter().any(is_result) {
                     events.push_back(ready);
-                    event
+                } else {
+                    events.push_front(mem::replace(&mut event, ready));
                 }
-                Some(changed) => {
-                    events.push_front(event);
-                    changed
+            }
+            let mut step = Transition::of(&mut self.machine, event, now);
+            if self.must_await(&step, now) {
+                // As if the event had not happened yet, so that the request takes nothing from the budget.
+                self.machine = step.before;
+                // Without the event if it sets the status of the signer, too.
+                if !matches!(step.event, Event::SignerChanged(_)) {
+                    events.push_front(step.event);
                 }
-                None => event,
-            };
-            let step = Arc::new(Transition::of(&mut self.machine, event, now));
+                step = Transition::of(&mut self.machine, Event::SignerChanged(SignerStatus::NotReady), now);
+            }
+            let step = Arc::new(step);
             self.take_decisions(&step, &mut candidate);
             let bootstrapped = self.bootstrapping;
             for action in step.actions.clone() {

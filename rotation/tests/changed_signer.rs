@@ -1,4 +1,4 @@
-//! Changes of the signer or of the policy while a request is in flight.
+//! Changes of the signer, of the policy or of the template while a rotation runs.
 
 mod silence;
 
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
-use perennial_pki::Usage;
+use perennial_pki::{Usage, interim};
 use perennial_rotation::{
     Authentication, Command, Exchange, Handle, Input, Profile, Record, Rotation, Rotator, ServerDate, SignError,
-    SignRequest, Signer, Start, Work, clock,
+    SignRequest, Signer, Start, Token, Work, clock,
 };
 use silence::Silence;
 
@@ -278,4 +278,19 @@ fn reports_of_a_dropped_exchange_are_ignored() {
     after.finish(Err(SignError::new(Failure::Denied, "no")));
     assert!(reporter(task.step(now)).is_none());
     assert!(!is_requesting(&handle), "{:?}", handle.state());
+}
+
+/// The budget allows a request at once, so that the change itself submits it.
+#[test]
+fn changed_name_is_requested_with_bootstrap_identity() {
+    let requests = Arc::default();
+    let bootstrap = Token::new("abcdef").unwrap();
+    let signer = Silent { authentication: Authentication::own(bootstrap), ..silent("a", &requests) };
+    let mut scene = Scene::starting(Some(Arc::new(signer)), None, requests);
+    let held = Arc::new(interim(&Template::node("worker"), scene.now.unix).unwrap());
+    scene.handle(Input::Replaced(Some(held)));
+    assert!(matches!(scene.rotation.machine().state(), State::Scheduled { .. }));
+    scene.handle(Input::TemplateChanged(Some(Arc::new(Template::node("renamed")))));
+    let identities: Vec<_> = scene.requests.lock().unwrap().iter().map(|request| request.identity.describe()).collect();
+    assert_eq!(identities, ["a bearer token"]);
 }

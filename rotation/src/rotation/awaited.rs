@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Event, Instant, Now, SignerStatus, State};
+use perennial::{Action, Event, Instant, Now, State};
 
-use super::Rotation;
+use super::{Rotation, Transition};
 use crate::exchange::panicked;
 use crate::{Authentication, IdentitySource, NotYet};
 
@@ -37,34 +37,26 @@ impl Awaited {
 }
 
 impl Rotation {
-    /// Polls the identity source if it is due or if `event` would submit a request. Returns the status of the signer to
-    /// pass to the machine before `event`, if it changed: not ready while the identity is awaited, ready once it is
-    /// available.
-    pub(super) fn identity_changed(&mut self, event: &Event, now: Now) -> Option<Event> {
-        match &self.awaited {
-            // A Tick for another reason does not poll the source before its time.
-            Some(awaited) if matches!(event, Event::Tick) && now.instant < awaited.ask_at => None,
-            Some(awaited) => {
-                let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-                self.awaited = self.coming(now).map(|why| Awaited::after(wait, &why, now));
-                self.awaited.is_none().then_some(Event::SignerChanged(SignerStatus::Ready))
-            }
-            None if self.would_submit(event, now) => {
-                self.awaited = Some(Awaited::new(&self.coming(now)?, now));
-                Some(Event::SignerChanged(SignerStatus::NotReady))
-            }
-            None => None,
-        }
-    }
-
-    /// True if the machine would submit a request at this event, and an identity source may have to be awaited for it.
-    fn would_submit(&self, event: &Event, now: Now) -> bool {
-        if self.identity_source().is_none() {
+    /// Polls the source of the awaited identity, if it is due. Returns true once the identity need not be awaited any
+    /// more.
+    pub(super) fn has_awaited(&mut self, event: &Event, now: Now) -> bool {
+        let Some(awaited) = &self.awaited else { return false };
+        // A Tick for another reason does not poll the source before its time.
+        if matches!(event, Event::Tick) && now.instant < awaited.ask_at {
             return false;
         }
-        // On a copy: submitting a request takes from the budget.
-        let mut trial = (*self.machine).clone();
-        trial.handle(event.clone(), now).any(|action| matches!(action, Action::SubmitCsr { .. }))
+        let wait = awaited.wait.saturating_mul(2).min(LONGEST);
+        self.awaited = self.coming(now).map(|why| Awaited::after(wait, &why, now));
+        self.awaited.is_none()
+    }
+
+    /// True if the machine submits a request in this step whose identity has to be awaited.
+    pub(super) fn must_await(&mut self, step: &Transition, now: Now) -> bool {
+        let submits = step.actions.clone().any(|action| matches!(action, Action::SubmitCsr { .. }));
+        if submits && self.found_identity.is_none() && self.identity_source().is_some() {
+            self.awaited = self.coming(now).map(|why| Awaited::new(&why, now));
+        }
+        submits && self.awaited.is_some()
     }
 
     /// Reads the identity; returns the reason if it has to be awaited. The result is retained for the request that
