@@ -87,8 +87,9 @@ fn life(runtime: Runtime) -> Vec<String> {
     transcript.note_all(notices);
 
     let (handle, notices) = node(runtime, &server.cluster).stored_in(directory.path()).start_with_notices();
-    handle.rotate_now();
     waits_for_approval(&handle);
+    // Not before: the message could arrive before or after the first step, which submits the request of the record.
+    handle.rotate_now();
     server.decide_all(Decision::Approve);
     issued(&handle, 1);
     handle.shutdown().wait();
