@@ -1,14 +1,13 @@
 //! The certificate authority, and the credentials that it issues for the server and its clients.
 
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Template, UnixTime, Validity};
+use perennial::{Template, UnixTime, Validity, ValidityError};
 use perennial_pki::{
-    Chain, Credential, IssueError, Issuer, KeyAlgorithm, KeyPair, KeyUsage, RequestFacts, Roots, Terms, Usage,
-    certificate_request, read_request, self_signed,
+    Chain, ChainError, Credential, CredentialError, IssueError, Issuer, KeyAlgorithm, KeyError, KeyPair, KeyUsage,
+    RequestError, RequestFacts, Roots, Terms, Usage, certificate_request, read_request, self_signed,
 };
 use zeroize::Zeroizing;
 
@@ -31,7 +30,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`] if no key can be generated, or `lifetime` is shorter than a second.
     pub fn generate(random: &mut Random, now: UnixTime, lifetime: Duration) -> Result<Self, AuthorityError> {
-        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::key)?;
+        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256)?;
         let common_name = format!("perennial-ca-{}", random.suffix());
         // Backdated like the certificates it will sign: a client's clock may be a little behind.
         let validity = period(now.before(BACKDATE), now.after(lifetime))?;
@@ -45,15 +44,15 @@ impl Authority {
     /// [`AuthorityError`] if certificate or key cannot be read, they do not belong together, or the certificate may not
     /// sign.
     pub fn from_pem(bundle: &str) -> Result<Self, AuthorityError> {
-        let chain = Chain::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)?;
-        let key = KeyPair::from_pem(bundle).map_err(AuthorityError::key)?;
+        let chain = Chain::from_pem(bundle.as_bytes())?;
+        let key = KeyPair::from_pem(bundle)?;
         // Only the first certificate: clients of this authority must not trust the CA above it.
         let first = chain.der().iter().take(1).cloned().collect();
-        Self::new(Chain::from_der(first).map_err(AuthorityError::certificate)?, key)
+        Self::new(Chain::from_der(first)?, key)
     }
 
     fn new(chain: Chain, key: KeyPair) -> Result<Self, AuthorityError> {
-        let credential = Credential::new(chain, Arc::new(key)).map_err(AuthorityError::certificate)?;
+        let credential = Credential::new(chain, Arc::new(key))?;
         Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
     }
 
@@ -88,7 +87,7 @@ impl Authority {
     pub fn roots(&self) -> Result<Roots, AuthorityError> {
         let mut bundle = self.certificate_pem().to_owned();
         bundle.extend(self.predecessors.iter().map(String::as_str));
-        Roots::from_pem(bundle.as_bytes()).map_err(AuthorityError::certificate)
+        Ok(Roots::from_pem(bundle.as_bytes())?)
     }
 
     /// Validity of the CA's own certificate. No certificate signed by the CA ends later.
@@ -138,12 +137,12 @@ impl Authority {
         now: UnixTime,
         lifetime: Duration,
     ) -> Result<Credential, AuthorityError> {
-        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).map_err(AuthorityError::key)?;
-        let request = certificate_request(template, &key).map_err(AuthorityError::certificate)?;
-        let request = read_request(request.pem.as_bytes()).map_err(AuthorityError::certificate)?;
+        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256)?;
+        let request = certificate_request(template, &key)?;
+        let request = read_request(request.pem.as_bytes())?;
         let validity = self.period(now, lifetime, None)?;
         let chain = self.certify(&request, validity, &[KeyUsage::DigitalSignature], &[usage], random)?;
-        Credential::new(chain, Arc::new(key)).map_err(AuthorityError::certificate)
+        Ok(Credential::new(chain, Arc::new(key))?)
     }
 
     /// The validity that a cluster's signer gives: backdated, shortened by the backdating for lifetimes of eight hours
@@ -185,42 +184,32 @@ const SHORT: Duration = Duration::from_secs(8 * 3600);
 fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
     // X.509 times are whole seconds (RFC 5280 §4.1.2.5).
     let seconds = |time: UnixTime| UnixTime::from_secs(time.as_secs());
-    Validity::new(seconds(from), seconds(to)).map_err(AuthorityError::certificate)
+    Ok(Validity::new(seconds(from), seconds(to))?)
 }
 
 /// Error of a certificate authority that cannot be created, or cannot sign.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AuthorityError {
-    /// The key cannot be generated, read or used.
+    /// A key cannot be generated, or the authority's own cannot be read.
     #[error("key of the certificate authority: {0}")]
-    Key(String),
-    /// A certificate cannot be read, does not belong to its key, or would have no validity.
+    Key(#[from] KeyError),
+    /// The certificate cannot be read, or cannot serve as a root.
     #[error("certificate of the certificate authority: {0}")]
-    Certificate(String),
-    /// The certificate is not that of a CA: it needs `CA:TRUE` and the key usage to sign certificates.
-    #[error("{}", IssueError::NotAnAuthority)]
-    NotAnAuthority,
+    Certificate(#[from] ChainError),
+    /// Certificate and key do not belong together.
+    #[error("certificate of the certificate authority: {0}")]
+    Credential(#[from] CredentialError),
+    /// The certificate is not that of a CA, which needs `CA:TRUE` and the key usage to sign certificates; or it cannot
+    /// sign this one.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// A credential cannot be requested with these names.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A certificate would have no validity.
+    #[error(transparent)]
+    Validity(#[from] ValidityError),
     /// The authority's own certificate has expired.
     #[error("the certificate authority has expired at {0}; make a new one")]
     Expired(UnixTime),
-}
-
-impl AuthorityError {
-    fn key(error: impl Display) -> Self {
-        Self::Key(error.to_string())
-    }
-
-    fn certificate(error: impl Display) -> Self {
-        Self::Certificate(error.to_string())
-    }
-}
-
-impl From<IssueError> for AuthorityError {
-    fn from(error: IssueError) -> Self {
-        match error {
-            IssueError::NotAnAuthority => Self::NotAnAuthority,
-            IssueError::Signing(error) => Self::key(error),
-            error => Self::certificate(error),
-        }
-    }
 }
