@@ -61,7 +61,7 @@ pub struct Node {
     /// The value of client-go's `ServerHealthy` after the last submission that changes it.
     pub healthy: Option<bool>,
     /// The time of each HTTP request, and of each connection that was made to fail, since the faults were set.
-    pub asked: Vec<Instant>,
+    pub request_times: Vec<Instant>,
     /// The number of steps without a valid served certificate, once one had been issued.
     pub dropped: u32,
     /// The number of steps, to notice a node that spins.
@@ -118,7 +118,7 @@ impl Node {
             written: 0,
             most_requests: 0,
             healthy: None,
-            asked: Vec::new(),
+            request_times: Vec::new(),
             dropped: 0,
             steps: 0,
         }
@@ -162,7 +162,7 @@ impl Node {
     pub fn set_faults(&mut self, plan: Plan) {
         self.server.api.set_faults(plan, self.server.now().unix);
         self.healthy = None;
-        self.asked.clear();
+        self.request_times.clear();
     }
 
     /// Approves or denies every request object without a condition.
@@ -320,7 +320,7 @@ impl Member for Node {
                 }
             }
         }
-        self.asked.resize(self.server.api.journal().count(), now.instant);
+        self.request_times.resize(self.server.api.journal().count(), now.instant);
         let held = self.rotation.snapshot(now).credential;
         let valid = held.is_some_and(|held| !held.chain().certificate().validity.expired(now.unix));
         self.dropped += u32::from(before > 0 && !valid);

@@ -90,18 +90,23 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestRecognizers/requestor joe (nodeclient)",
-        "recognized: approved for who may ask for others",
+        "recognized: approved if the requestor may request for others",
         || {
             assert_eq!(approval(&bootstrapper(), &good()).as_deref(), Some(NODE));
         },
     ),
-    same(SOURCE, "TestRecognizers/requestor joe (selfnodeclient)", "not joe's own: not approved", || {
-        assert_eq!(approval(&joe(), &good()), None);
-    }),
+    same(
+        SOURCE,
+        "TestRecognizers/requestor joe (selfnodeclient)",
+        "not a request of the requestor for itself: not approved",
+        || {
+            assert_eq!(approval(&joe(), &good()), None);
+        },
+    ),
     same(
         SOURCE,
         "TestRecognizers/cn of another node (nodeclient)",
-        "recognized: approved for who may ask for others",
+        "recognized: approved if the requestor may request for others",
         || {
             let other = csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"));
             assert_eq!(approval(&bootstrapper(), &other).as_deref(), Some(NODE));
@@ -116,7 +121,7 @@ pub(crate) const ROWS: &[Row] = &[
             let other = csr("a", KUBELET_CLIENT, USAGES, &Template::node("bar"));
             assert_eq!(Server::new(Options::default()).create(&node_user("foo"), &other), 403);
             assert_eq!(approval(&joe(), &other), None);
-            assert_eq!(approval(&node_user("bar"), &other).as_deref(), Some(SELF), "the same, asked by whom it is for");
+            assert_eq!(approval(&node_user("bar"), &other).as_deref(), Some(SELF), "a request by the node itself");
         },
     ),
 ];

@@ -26,15 +26,15 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestCertificateAuthority/key usage",
-        "usages beyond a signer's own are a failure: `signing` is none of the three signers'",
-        "the permissive policy is not what a cluster's signers use alone: they check first",
+        "a usage that the signer does not allow is a failure: none of the three signers allows `signing`",
+        "a cluster's signers check the usages before they apply the permissive policy",
         || {
             let server = signed(HOUR, ZERO, &csr("a", CLIENT, &["client auth", "signing"], &Template::new("a")));
             assert!(server.chain("a").is_none());
             assert!(server.object("a").unwrap().status.conditions.iter().any(|c| c.type_ == "Failed"));
         },
     ),
-    same(SOURCE, "TestCertificateAuthority/ext key usage", "for clients, not for servers", || {
+    same(SOURCE, "TestCertificateAuthority/ext key usage", "a client certificate, not a serving certificate", || {
         let chain = signed(HOUR, ZERO, &client()).chain("a").unwrap();
         let check = |usage| {
             let expected = Expected { public_key_der: chain.public_key_der(), usage, skew: SECOND, roots: None };
@@ -72,7 +72,7 @@ pub(crate) const ROWS: &[Row] = &[
         "from 5 min ago, for 24 h from then",
         || assert_eq!(issued(DAY, BACKDATE), (-300, 86_400 - 300)),
     ),
-    same(SOURCE, "TestCertificateAuthority/truncate expiration", "no longer than the authority", || {
+    same(SOURCE, "TestCertificateAuthority/truncate expiration", "valid no longer than the authority", || {
         assert_eq!(issued(2 * DAY, ZERO), (0, 86_400));
     }),
     same(SOURCE, "TestCertificateAuthority/uri sans", "URIs are copied", || {

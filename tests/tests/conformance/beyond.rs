@@ -25,20 +25,20 @@ const STORE: &str = "certificate_store.go";
 const NOT_A_FAILURE: &str = "a change of mind is no failure: client-go counts one, and pays its backoff";
 
 pub(crate) const ROWS: &[Row] = &[
-    same(MANAGER, "backoff: 2, 4, 8, 16 s, each up to 10 % more", "under Policy::kubelet(), exactly so", || {
+    same(MANAGER, "backoff: 2, 4, 8, 16 s, each up to 10 % more", "the same waits under Policy::kubelet()", || {
         for waits in (0..50).map(|seed| kubelet_waits(seed, Duration::ZERO)) {
             for (wait, base) in waits.iter().zip([2, 4, 8, 16]) {
                 assert!((base * SECOND..=base * SECOND * 11 / 10).contains(wait), "{waits:?}");
             }
         }
     }),
-    same(MANAGER, "PollInfinite: then every 32 s, without jitter", "under Policy::kubelet(), exactly so", || {
+    same(MANAGER, "PollInfinite: then every 32 s, without jitter", "the same waits under Policy::kubelet()", || {
         assert_eq!(kubelet_waits(1, Duration::ZERO)[4..], [32 * SECOND; 6]);
     }),
     same(
         MANAGER,
         "PollInfinite: on a grid, ticks during an attempt are lost",
-        "under Policy::kubelet(), exactly so",
+        "the same waits under Policy::kubelet()",
         || {
             let begins = |took| kubelet_waits(1, took)[5..].to_vec();
             assert_eq!(begins(10 * SECOND), [32 * SECOND; 5]);
@@ -49,7 +49,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         MANAGER,
         "template changes during a request: the first time",
-        "another request at once",
+        "a new request at once",
         NOT_A_FAILURE,
         || {
             assert_eq!(superseded(1), (1, None));
@@ -58,22 +58,22 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         MANAGER,
         "template changes during a request: the second time",
-        "another request at once",
-        "client-go's watcher is still sending the first change, so this request waits out its 15 min",
+        "a new request at once",
+        "client-go's watcher still blocks on the first change, so the request waits for its 15 min timeout",
         || assert_eq!(superseded(2), (2, None)),
     ),
     different(
         MANAGER,
         "template changes during a request: the tenth time",
-        "another request when the budget allows it, within two refills",
-        "nothing may cost the signer more than the policy says",
+        "a new request when the budget allows it, within two refills",
+        "no event may cost the signer more submissions than the policy allows",
         || {
             let (at_once, later) = superseded(10);
             assert_eq!(at_once, 8, "one of ten tokens went to the first request, and one is kept");
             assert!(later.is_some_and(|later| later <= 2 * Policy::default().budget.refill()), "{later:?}");
         },
     ),
-    same(CSR, "Denied", "a failure of its own kind, in the approver's words", || {
+    same(CSR, "Denied", "a failure of its own kind, with the approver's message", || {
         let error = decided(Decision::Deny);
         assert_eq!(error.failure, Failure::Denied);
         assert!(error.message.contains("not today"), "{error}");
@@ -91,10 +91,10 @@ pub(crate) const ROWS: &[Row] = &[
         let error = server.submit(&ask, MINUTE, delete).unwrap().unwrap_err();
         assert_eq!(error.failure, Failure::Deleted);
     }),
-    same(CSR, "changed UIDs", "as good as deleted", || {
+    same(CSR, "changed UIDs", "treated as deleted", || {
         assert_eq!(faulty("object: uidChanged").failure, Failure::Deleted);
     }),
-    same(CSR, "a certificate without Approved", "not looked at before it is approved", || {
+    same(CSR, "a certificate without Approved", "the certificate is ignored until the request is approved", || {
         let key = key();
         let ask = ask(&key, KUBELET_CLIENT);
         let mut elsewhere = Server::new(Options::default());
@@ -110,7 +110,7 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(server.approve(&ask.name), 200);
         assert!(server.submit(&ask, MINUTE, |_| {}).unwrap().is_ok());
     }),
-    same(CSR, "Approved without a certificate", "waited for", || {
+    same(CSR, "Approved without a certificate", "the request waits for the certificate", || {
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
         server.faults("{ fault: { object: neverIssued } }");
         assert!(server.submit(&ask(&key(), KUBELET_CLIENT), 15 * MINUTE, |_| {}).is_none());
@@ -118,8 +118,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         CSR,
         "AlreadyExists, denied",
-        "the answer that is there: denied; the next attempt has another key, and so another name",
-        "client-go's bootstrap waits, fails, exits and finds the same object again, until a cleaner removes it",
+        "denied, as the existing object is; the next attempt has a new key, and so another name",
+        "client-go's bootstrap waits, fails, exits and finds the denied object again, until a cleaner removes it",
         || {
             let mut node = Node::new(Server::new(Options { approval: Approval::Manual, ..Options::default() }), None);
             node.run(MINUTE);
@@ -133,15 +133,15 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         CSR,
         "no answer in 15 min",
-        "asked again with the same key: the object stays the same one",
-        "client-go makes another key and object each time, and leaves what is approved later unused",
+        "submitted again with the same key, so the object stays the same",
+        "client-go makes a new key and object each time, and does not use an object that is approved later",
         || {
             let mut node = Node::new(Server::new(Options { approval: Approval::Manual, ..Options::default() }), None);
             node.run(HOUR);
             assert!(node.submissions >= 3 && node.server.api.requests().count() == 1);
         },
     ),
-    same(CSR, "AlreadyExists, waiting", "what waits under our name is waited for", || {
+    same(CSR, "AlreadyExists, waiting", "the request continues with the existing object of its name", || {
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
         let ask = ask(&key(), KUBELET_CLIENT);
         assert!(server.submit(&ask, MINUTE, |_| {}).is_none());
@@ -155,7 +155,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         "bootstrap.go",
         "digestedName",
-        "the same names: key, common name, organisations, usages, in that order",
+        "equal names, from key, common name, organisations and usages, in that order",
         || {
             let name = csr_name(b"key", "system:node:a", &["system:nodes"], &["digital signature", "client auth"]);
             // Computed with OpenSSL's SHA-512/256.
@@ -169,14 +169,14 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         MANAGER,
         "server health: 409",
-        "not judged: the object of that name is read, and a server that has none is not asked for it again",
-        "with a generated name a conflict is a failure; with a name of our own it is how a restart goes on",
+        "health does not change: the object of that name is read, and read only once if the server has none",
+        "a conflict of a generated name is a failure; with a derived name a restart continues by it",
         || {
             let error = error("answer: { status: 409 }");
             assert_eq!((error.failure, error.health.map(client_go_healthy)), (Failure::Deleted, Some(true)));
         },
     ),
-    same(STORE, "recover()", "an update cut short before its last rename is found", || {
+    same(STORE, "recover()", "a pair whose update was interrupted before its last rename is found", || {
         let pki = Pki::new();
         fs::write(pki.path("kubelet-server-pair.pem"), pki.credential.to_pem().as_bytes()).unwrap();
         symlink(pki.path("kubelet-server-pair.pem"), pki.path("kubelet-server-updated.pem")).unwrap();
@@ -185,19 +185,25 @@ pub(crate) const ROWS: &[Row] = &[
         pki.directory().write(&new, START).unwrap();
         assert_eq!(pki.loaded().chain(), new.chain());
     }),
-    different(STORE, "permissions", "files 0600, and a directory of our own 0700", "client-go makes it 0755", || {
-        let pki = Pki::new();
-        let path = pki.path("pki");
-        let directory = perennial_rotation::Directory::open(&path, "kubelet-server").unwrap();
-        directory.write(&pki.credential, START).unwrap();
-        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(&directory.current())), (0o700, 0o600));
-    }),
+    different(
+        STORE,
+        "permissions",
+        "files 0600, and a directory of our own 0700",
+        "client-go creates the directory with mode 0755",
+        || {
+            let pki = Pki::new();
+            let path = pki.path("pki");
+            let directory = perennial_rotation::Directory::open(&path, "kubelet-server").unwrap();
+            directory.write(&pki.credential, START).unwrap();
+            let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&path), mode(&directory.current())), (0o700, 0o600));
+        },
+    ),
     different(
         STORE,
         "two updates in one second",
         "two files; the first is untouched",
-        "client-go names files by the second, and truncates the one in use",
+        "client-go names files by the second, and truncates the file in use",
         || {
             let pki = Pki::new();
             pki.directory().write(&pki.credential, START).unwrap();

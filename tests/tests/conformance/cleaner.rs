@@ -51,8 +51,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestCleanerWithApprovedExpiredCSR/delete approved passed deadline unparseable",
-        "a certificate that cannot be parsed is refused when it is put there",
-        "so does a cluster's API; only the cleaner's own test has one",
+        "the API refuses to store a certificate that cannot be parsed",
+        "a cluster's API refuses it, too; only the cleaner's own test stores one",
         || {
             let mut server = manual();
             approved(&mut server);

@@ -35,14 +35,14 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         CSR,
         "TestEnsureCompatible/nil signerName on 'orig' matches any signerName on 'new'",
-        "a request without a signer is refused, whatever is there",
+        "a request without a signer is refused, with or without an existing object",
         ALWAYS_NAMED,
         || assert_eq!(found(OURS, "").unwrap_err().failure, Failure::Rejected),
     ),
     same(
         CSR,
         "TestEnsureCompatible/signerName on 'orig' matches signerName on 'new'",
-        "the object there is waited for",
+        "the request continues with the existing object",
         || {
             assert!(found(KUBELET_CLIENT, KUBELET_CLIENT).is_ok());
         },
@@ -61,7 +61,7 @@ pub(crate) const ROWS: &[Row] = &[
         BOOTSTRAP,
         "TestLoadRESTClientConfig",
         "current-context decides about server and token; an authority that is no certificate is an error at once",
-        "upstream's CA is the word \"Test\", which is not read before the first connection",
+        "upstream's CA is the word \"Test\", and upstream does not read it before the first connection",
         || {
             let config = kubeconfig("certificate-authority-data: VGVzdA==");
             let selected = config.select(None).unwrap();
@@ -78,7 +78,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(BOOTSTRAP, "TestRequestNodeCertificateNoKeyData", "an error: there is no key", || {
         assert_eq!(KeyPair::from_pem("").err(), Some(KeyError::NoKey));
     }),
-    same(BOOTSTRAP, "TestRequestNodeCertificateErrorCreatingCSR", "an error, in words", || {
+    same(BOOTSTRAP, "TestRequestNodeCertificateErrorCreatingCSR", "an error with a message", || {
         let error = error("answer: { status: 403 }");
         assert_eq!(error.failure, Failure::Forbidden);
         assert!(error.message.contains("certificatesigningrequests"), "{error}");
@@ -86,8 +86,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         BOOTSTRAP,
         "TestRequestNodeCertificate",
-        "approved and issued, it is a certificate; what is none, or not ours, is a bad one",
-        "upstream returns whatever bytes there are",
+        "an issued certificate is accepted; other bytes, or a certificate for another key, are rejected",
+        "upstream returns any bytes in the status",
         || {
             let mut server = Server::new(Options::default());
             let key = key();

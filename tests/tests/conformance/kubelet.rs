@@ -50,7 +50,7 @@ use AddressType::{ExternalIp, Hostname, InternalIp};
 const CLOSES_NOTHING: &str = "cutting connections is their owner's business, who is notified of each rotation";
 const LATER: &str = "a kubeconfig that names a certificate is written once there is one";
 
-const NOTHING: &str = "nothing is asked for";
+const NOTHING: &str = "no template, so no request";
 
 macro_rules! template_row {
     ($case:literal, $does:expr, $check:expr) => {
@@ -66,7 +66,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestAddressesToHostnamesAndIPs/ignore invalid IPs",
-        "they are left out, and reported",
+        "they are omitted and reported",
         "an operator must be able to see why a certificate is not for every address",
         || assert_eq!(sorted(&[(InternalIp, "1.2"), (ExternalIp, "3.4")]), (vec![], vec![], 2)),
     ),
@@ -80,38 +80,48 @@ pub(crate) const ROWS: &[Row] = &[
         ]);
         assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
     }),
-    same(SOURCE, "TestAddressesToHostnamesAndIPs/order values", "in one order, whatever order they come in", || {
-        let names = ["hostname-2", "hostname-1", "hostname-3"].map(|name| (Hostname, name));
-        let numbers = ["2.2.2.2", "1.1.1.1", "3.3.3.3"].map(|ip| (InternalIp, ip));
-        let (names, ip_addresses, _) = sorted(&[names, numbers].concat());
-        assert_eq!(names, ["hostname-1", "hostname-2", "hostname-3"]);
-        assert_eq!(ip_addresses, ips(&["1.1.1.1", "2.2.2.2", "3.3.3.3"]));
-    }),
-    same(SOURCE, "TestAddressesToHostnamesAndIPs/handle IP and DNS hostnames", "each as what it is", || {
-        let (names, ip_addresses, _) = sorted(&[(Hostname, "hostname"), (Hostname, "1.1.1.1")]);
-        assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
-    }),
+    same(
+        SOURCE,
+        "TestAddressesToHostnamesAndIPs/order values",
+        "in a fixed order, independent of the order of the input",
+        || {
+            let names = ["hostname-2", "hostname-1", "hostname-3"].map(|name| (Hostname, name));
+            let numbers = ["2.2.2.2", "1.1.1.1", "3.3.3.3"].map(|ip| (InternalIp, ip));
+            let (names, ip_addresses, _) = sorted(&[names, numbers].concat());
+            assert_eq!(names, ["hostname-1", "hostname-2", "hostname-3"]);
+            assert_eq!(ip_addresses, ips(&["1.1.1.1", "2.2.2.2", "3.3.3.3"]));
+        },
+    ),
+    same(
+        SOURCE,
+        "TestAddressesToHostnamesAndIPs/handle IP and DNS hostnames",
+        "IP addresses as addresses, names as names",
+        || {
+            let (names, ip_addresses, _) = sorted(&[(Hostname, "hostname"), (Hostname, "1.1.1.1")]);
+            assert_eq!((names, ip_addresses), (vec!["hostname".into()], ips(&["1.1.1.1"])));
+        },
+    ),
     template_row!("node addresses or hostnames and gate enabled", NOTHING, || assert_eq!(asked_for(&[]), None)),
     template_row!("node addresses or hostnames and gate disabled", NOTHING, || assert_eq!(asked_for(&[]), None)),
     different(
         SOURCE,
         "TestNewCertificateManagerConfigGetTemplate/only hostnames and gate enabled",
         NOTHING,
-        "the gate AllowDNSOnlyNodeCSR is deprecated and off: it is as if it did not exist",
+        "the gate AllowDNSOnlyNodeCSR is deprecated and off, and perennial has no such gate",
         || assert_eq!(asked_for(&[(Hostname, "fake-node")]), None),
     ),
     template_row!("only hostnames and gate disabled", NOTHING, || assert_eq!(
         asked_for(&[(Hostname, "fake-node")]),
         None
     )),
-    template_row!("only IP addresses and gate enabled", "it is asked for", only_addresses),
-    template_row!("only IP addresses and gate disabled", "it is asked for", only_addresses),
-    template_row!("IP addresses and hostnames and gate enabled", "both are asked for", addresses_and_names),
-    template_row!("IP addresses and hostnames and gate disabled", "both are asked for", addresses_and_names),
+    template_row!("only IP addresses and gate enabled", "a template with the addresses", only_addresses),
+    template_row!("only IP addresses and gate disabled", "a template with the addresses", only_addresses),
+    template_row!("IP addresses and hostnames and gate enabled", "a template with both", addresses_and_names),
+    template_row!("IP addresses and hostnames and gate disabled", "a template with both", addresses_and_names),
     same(
         SOURCE,
         "TestKubeletServerCertificateFromFiles/remove and create",
-        "another pair is taken up; when the files are gone, the last one is kept",
+        "a replaced pair is served; if the files are gone, the last pair stays",
         || {
             let directory = tempfile::tempdir().unwrap();
             let [first, second] = [pair(), pair()];
@@ -140,7 +150,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         TRANSPORT,
         "TestRotateShutsDownConnections",
-        "its own next request shows the new certificate; other connections go on, and their owners are notified",
+        "the next request presents the new certificate; other connections continue, and their owners are notified",
         CLOSES_NOTHING,
         || {
             let server = loopback::serve(Approval::Auto);
@@ -149,8 +159,8 @@ pub(crate) const ROWS: &[Row] = &[
             let mut rotations = handle.rotations();
             handle.rotate_now();
             let second = loopback::issued(&handle, 2);
-            let told = rotations.try_recv().unwrap();
-            assert_eq!((told.old.unwrap().chain(), told.new.chain()), (first.chain(), second.chain()));
+            let rotated = rotations.try_recv().unwrap();
+            assert_eq!((rotated.old.unwrap().chain(), rotated.new.chain()), (first.chain(), second.chain()));
             assert_eq!(server.user_of(&handle.credential().unwrap()).1, loopback::digest(&second));
             handle.shutdown().wait();
         },
@@ -158,7 +168,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         "certificate_manager_test.go",
         "TestRotationLogsDuration",
-        "observers get the replaced certificate and the time, and so its age; the first certificate replaces none",
+        "observers get the replaced certificate and the time, which give its age; the first certificate replaces none",
         || {
             let mut server = rig::Server::new(Options::default());
             let old = server.node_credential(2 * rig::HOUR, rig::DAY);
@@ -184,7 +194,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         TRANSPORT,
         "exitAfter",
-        "no process is ended: what has expired is renewed with the bootstrap credential as soon as that is allowed",
+        "the process continues: an expired certificate is replaced with the bootstrap credential as soon as possible",
         "a library must not end the process; client-go has to, because it chooses its credential only at the start",
         || {
             let mut server = rig::Server::new(Options::default());
@@ -202,14 +212,19 @@ pub(crate) const ROWS: &[Row] = &[
             assert!(node.presents().is_some());
         },
     ),
-    same(BOOTSTRAP, "TestLoadClientConfig/bootstrapPath is empty", "as the certificate at hand, and no other", || {
-        let (asked_as, _) = asked_as(Held::Valid, false);
-        assert_eq!(asked_as, "system:node:worker-1");
-    }),
+    same(
+        BOOTSTRAP,
+        "TestLoadClientConfig/bootstrapPath is empty",
+        "requests authenticate with the stored certificate only",
+        || {
+            let (asked_as, _) = asked_as(Held::Valid, false);
+            assert_eq!(asked_as, "system:node:worker-1");
+        },
+    ),
     same(
         BOOTSTRAP,
         "TestLoadClientConfig/bootstrap path is set and kubeconfig is valid",
-        "as the certificate at hand: the bootstrap credential is ignored",
+        "requests authenticate with the stored certificate; the bootstrap credential is ignored",
         || {
             let (asked_as, _) = asked_as(Held::Valid, true);
             assert_eq!(asked_as, "system:node:worker-1");
@@ -218,7 +233,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         BOOTSTRAP,
         "TestLoadClientConfig/bootstrap path is set and kubeconfig is not valid",
-        "the first request is made as the bootstrap credential says, the next as the certificate issued",
+        "the first request authenticates with the bootstrap credential, the next with the issued certificate",
         LATER,
         || {
             for held in [Held::Expired, Held::Nothing] {

@@ -35,7 +35,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestNewManagerNoRotation",
-        "without a signer nothing is asked, and what is there is served",
+        "without a signer no request is submitted, and the stored certificate is served",
         no_rotation,
     ),
     deadline_row("TestSetRotationDeadline/just issued, still good", || deadline(HOUR, 99 * HOUR)),
@@ -52,13 +52,13 @@ pub(crate) const ROWS: &[Row] = &[
     deadline_row("TestSetRotationDeadline/short duration", || deadline(30 * SECOND, 30 * SECOND)),
     template_row(
         "TestCertSatisfiesTemplate/No certificate, no template",
-        "due: there is none; but nothing is asked",
+        "due, since there is no certificate; but no request is submitted",
         || {
             assert_eq!(due(None, None), Some(Reason::NoCertificate));
-            assert!(!asks(None, None));
+            assert!(!start_submits(None, None));
         },
     ),
-    template_row("TestCertSatisfiesTemplate/No certificate", "due: there is none", || {
+    template_row("TestCertSatisfiesTemplate/No certificate", "due, since there is no certificate", || {
         assert_eq!(due(None, Some(Template::default())), Some(Reason::NoCertificate));
     }),
     template_row("TestCertSatisfiesTemplate/No template", "not due", || {
@@ -95,7 +95,7 @@ pub(crate) const ROWS: &[Row] = &[
         let certificate = mint::certificate(&template, 1, mint::EPOCH, DAY);
         has_all(certificate, template);
     }),
-    same(SOURCE, "TestNewManagerBootstrap", "the bootstrap credential is there, and due at once", || {
+    same(SOURCE, "TestNewManagerBootstrap", "the bootstrap credential is served, and due at once", || {
         let mut machine = machine(Some(bootstrap()), Some(node()));
         assert!(machine.certificate_at(mint::EPOCH).is_some_and(|held| held.provisional));
         assert!(submits(&mut machine));
@@ -105,7 +105,7 @@ pub(crate) const ROWS: &[Row] = &[
         SOURCE,
         "TestNewManagerBootstrap (stored as current)",
         "a bootstrap credential is never written to the store, and is due until it is replaced",
-        "stored, it is an ordinary valid certificate after a restart, and whatever it may do lasts",
+        "a stored one would be an ordinary certificate after a restart, and keep its permissions",
         || {
             let mut machine = machine(Some(bootstrap()), Some(node()));
             let writes = |action: Action| matches!(action, Action::WriteCert { .. });
@@ -170,7 +170,7 @@ fn submits(machine: &mut RotationMachine) -> bool {
     machine.handle(Event::Tick, now()).any(|action| matches!(action, Action::SubmitCsr { .. }))
 }
 
-fn asks(certificate: Option<Certificate>, template: Option<Template>) -> bool {
+fn start_submits(certificate: Option<Certificate>, template: Option<Template>) -> bool {
     submits(&mut machine(certificate, template))
 }
 
@@ -180,12 +180,12 @@ fn due(certificate: Option<Certificate>, template: Option<Template>) -> Option<R
 
 fn lacks(certificate: Certificate, template: Template) {
     assert_eq!(due(Some(certificate.clone()), Some(template.clone())), Some(Reason::TemplateNotSatisfied));
-    assert!(asks(Some(certificate), Some(template)));
+    assert!(start_submits(Some(certificate), Some(template)));
 }
 
 fn has_all(certificate: Certificate, template: Template) {
     assert_eq!(due(Some(certificate.clone()), Some(template.clone())), None);
-    assert!(!asks(Some(certificate), Some(template)));
+    assert!(!start_submits(Some(certificate), Some(template)));
 }
 
 /// A fresh certificate with this common name, changed by `adjust`.

@@ -28,14 +28,19 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestRotateCertCreateCSRError",
-        "the attempt has failed, another one follows; what is held is kept",
+        "the attempt fails and is retried; the current certificate stays",
         || {
             fails_and_recovers(&format!("{{ {POST}, fault: {{ answer: {{ status: 500 }} }} }}"));
         },
     ),
-    same(SOURCE, "TestRotateCertWaitingForResultError", "the same, once reading has failed too often", || {
-        fails_and_recovers("{ match: { method: GET }, fault: { answer: { status: 500 } } }");
-    }),
+    same(
+        SOURCE,
+        "TestRotateCertWaitingForResultError",
+        "the attempt fails once reading has failed too often, and is retried; the current certificate stays",
+        || {
+            fails_and_recovers("{ match: { method: GET }, fault: { answer: { status: 500 } } }");
+        },
+    ),
     same(
         SOURCE,
         "TestNewManagerNoBootstrap",
@@ -51,7 +56,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestGetCurrentCertificateOrBootstrap/no cert in store and no bootstrap cert",
-        "none is served; one is due",
+        "no certificate is served, and one is due",
         || {
             let node = Node::new(Server::new(Options::default()), None);
             assert_eq!(node.presents(), None);
@@ -61,13 +66,13 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate",
-        "none, then the API's",
+        "no certificate, then the one that the API issues",
         from_nothing,
     ),
     different(
         SOURCE,
         "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate, no v1 API",
-        "404 is a rejection; v1beta1 is never asked",
+        "404 is a rejection; v1beta1 is never requested",
         "v1beta1 has not been served since Kubernetes 1.22",
         || {
             let mut node = Node::new(Server::new(Options::default()), None);
@@ -80,7 +85,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestInitializeCertificateSigningRequestClient/No current certificate, no bootstrap certificate, no v1beta1 API",
-        "v1 it is",
+        "the request uses v1",
         || {
             from_nothing();
             let mut node = Node::new(Server::new(Options::default()), None);
@@ -91,7 +96,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestInitializeCertificateSigningRequestClient/No current certificate, bootstrap certificate",
-        "asked with the bootstrap credential, the API's takes over",
+        "the request uses the bootstrap credential, and the issued certificate replaces it",
         bootstrapped,
     ),
     same(
@@ -109,7 +114,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestInitializeCertificateSigningRequestClient/Current certificate expired, no bootstrap certificate",
-        "none, then the API's",
+        "no certificate, then the one that the API issues",
         || {
             let mut server = Server::new(Options::default());
             let expired = server.node_credential(25 * HOUR, DAY);
@@ -122,28 +127,28 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestInitializeOtherRESTClients/No current certificate, no bootstrap certificate",
-        "as for the other signer, by its name",
+        "as for kubelet's signer, with the other signer's name",
         NAMES_A_SIGNER,
         || signer_is_named(from_nothing),
     ),
     different(
         SOURCE,
         "TestInitializeOtherRESTClients/No current certificate, bootstrap certificate",
-        "as for the other signer, by its name",
+        "as for kubelet's signer, with the other signer's name",
         NAMES_A_SIGNER,
         || signer_is_named(bootstrapped),
     ),
     different(
         SOURCE,
         "TestInitializeOtherRESTClients/Current certificate, no bootstrap certificate",
-        "as for the other signer, by its name",
+        "as for kubelet's signer, with the other signer's name",
         NAMES_A_SIGNER,
         || signer_is_named(current_is_kept),
     ),
     different(
         SOURCE,
         "TestInitializeOtherRESTClients/Current certificate, bootstrap certificate",
-        "as for the other signer, by its name",
+        "as for kubelet's signer, with the other signer's name",
         NAMES_A_SIGNER,
         || signer_is_named(current_is_kept),
     ),
@@ -171,7 +176,7 @@ pub(crate) const ROWS: &[Row] = &[
     health("TestServerHealth/Not found error on create", "healthy", || {
         assert_eq!(error("answer: { status: 404 }").health.map(client_go_healthy), Some(true));
     }),
-    same(SOURCE, "TestStop", "no certificate, then one within seconds; once stopped, nothing more happens", || {
+    same(SOURCE, "TestStop", "a certificate is issued within seconds; after a stop nothing happens", || {
         let server = loopback::serve(Approval::Auto);
         let mut node = loopback::node(Runtime::Std, &server.cluster);
         let template = node.template.take();
@@ -189,7 +194,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestContext",
-        "dropping the future of a rotation is cancelling it; stopping it afterwards is no mistake",
+        "dropping the future of a rotation cancels it; a stop afterwards is allowed",
         "a future has no context",
         || {
             let server = loopback::serve(Approval::Auto);
@@ -206,14 +211,14 @@ pub(crate) const ROWS: &[Row] = &[
     same(SOURCE, "TestGenerateKeyConfig/nil returns default EC key", "ECDSA P-256", || {
         check_key_algorithm(None, KeyAlgorithm::EcdsaP256)
     }),
-    same(SOURCE, "TestGenerateKeyConfig/returns custom EC key", "the kind of key that is configured", || {
+    same(SOURCE, "TestGenerateKeyConfig/returns custom EC key", "a key of the configured kind", || {
         check_key_algorithm(Some(KeyAlgorithm::EcdsaP384), KeyAlgorithm::EcdsaP384);
     }),
     different(
         SOURCE,
         "TestGenerateKeyConfig/returns custom RSA key",
-        "RSA keys are generated with the feature `aws-lc-rs`; without it that is an error, and they are imported",
-        "the usual crypto library generates none, and every cluster takes ECDSA; Ed25519, which client-go cannot keep, is there",
+        "RSA keys are generated with the feature `aws-lc-rs`; without it that is an error, but RSA keys can be imported",
+        "the default crypto library generates no RSA keys, and clusters accept ECDSA; Ed25519 is supported, too",
         || {
             if KeyAlgorithm::Rsa.can_be_generated() {
                 check_key_algorithm(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
@@ -223,7 +228,7 @@ pub(crate) const ROWS: &[Row] = &[
             check_key_algorithm(Some(KeyAlgorithm::Ed25519), KeyAlgorithm::Ed25519);
         },
     ),
-    same(SOURCE, "TestGenerateKeyConfig/simulate parsing error", "the attempt fails, and the reason is told", || {
+    same(SOURCE, "TestGenerateKeyConfig/simulate parsing error", "the attempt fails with the reason", || {
         if KeyAlgorithm::Rsa.can_be_generated() {
             // With RSA keys, only the system's randomness could fail.
             return check_key_algorithm(Some(KeyAlgorithm::Rsa), KeyAlgorithm::Rsa);
@@ -233,8 +238,8 @@ pub(crate) const ROWS: &[Row] = &[
         });
         node.run(SECOND / 10);
         assert_eq!(node.rotation.machine().last_failure(), Some(Failure::Local));
-        let told = node.rotation.snapshot(node.server.now()).last_error.unwrap();
-        assert_eq!(*told, *KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err().to_string());
+        let last_error = node.rotation.snapshot(node.server.now()).last_error.unwrap();
+        assert_eq!(*last_error, *KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err().to_string());
         assert!(node.server.journal().is_empty());
     }),
     same(SOURCE, "TestValidateKeyStrength/RSA 1024", "refused", || {
@@ -245,11 +250,11 @@ pub(crate) const ROWS: &[Row] = &[
         let refused = KeyError::Curve { curve: "P-224".into() };
         assert_eq!(KeyPair::from_pem(include_str!("data/p224.sec1.pem")).err(), Some(refused));
     }),
-    same(SOURCE, "TestValidateKeyStrength/RSA 2048", "taken", || {
+    same(SOURCE, "TestValidateKeyStrength/RSA 2048", "accepted", || {
         let pem = include_str!("../../../pki/tests/data/rsa2048.pkcs1.pem");
         assert_eq!(KeyPair::from_pem(pem).unwrap().algorithm(), KeyAlgorithm::Rsa);
     }),
-    same(SOURCE, "TestValidateKeyStrength/ECDSA P-256", "taken", || {
+    same(SOURCE, "TestValidateKeyStrength/ECDSA P-256", "accepted", || {
         let pem = include_str!("../../../pki/tests/data/p256.sec1.pem");
         assert_eq!(KeyPair::from_pem(pem).unwrap().algorithm(), KeyAlgorithm::EcdsaP256);
     }),

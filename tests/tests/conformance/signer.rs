@@ -18,7 +18,7 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestSigner",
-        "a request for legacy-unknown is refused; of the others, a lifetime longer than the signer's is cut to it",
+        "a request for legacy-unknown is refused; for other signers, a longer lifetime is shortened to the signer's",
         NO_LEGACY,
         || {
             assert_eq!(manual().create(&admin(), &csr("a", LEGACY, CLIENT_USAGES, &node())), 422);
@@ -62,7 +62,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(SOURCE, "TestHandle/should sign if signerName is kubernetes.io/kubelet-serving", "signed", || {
         assert!(signs(&csr("a", KUBELET_SERVING, SERVER_USAGES, &node().with_dns_names(["example.com"]))));
     }),
-    same(SOURCE, "TestHandle/should do nothing if failed", "not signed, though approved", || {
+    same(SOURCE, "TestHandle/should do nothing if failed", "not signed although approved", || {
         let mut server = manual();
         let object = csr("a", KUBELET_SERVING, SERVER_USAGES, &node().with_dns_names(["example.com"]));
         assert_eq!(server.create(&admin(), &object), 201);
@@ -99,14 +99,14 @@ pub(crate) const ROWS: &[Row] = &[
         SOURCE,
         "Test_signer_duration/cannot request negative duration",
         "refused when it is created",
-        "the signer's floor of ten minutes is never met in a cluster either: the API refuses less before",
+        "a cluster's API refuses less than ten minutes, so that its signer never applies its minimum",
         || assert_eq!(created_for(-60), 422),
     ),
     different(
         SOURCE,
         "Test_signer_duration/cannot request duration less than 10 mins",
         "refused when it is created",
-        "the signer's floor of ten minutes is never met in a cluster either: the API refuses less before",
+        "a cluster's API refuses less than ten minutes, so that its signer never applies its minimum",
         || assert_eq!(created_for(599), 422),
     ),
     same(SOURCE, "Test_signer_duration/can request duration of exactly 10 mins", "10 min", || {

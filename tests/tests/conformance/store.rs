@@ -20,8 +20,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestUpdateSymlinkExistingFileError",
-        "no error: what should be a link and is a file keeps another name, and the new pair comes into use",
-        "an operator's copy must not keep a node off the cluster for ever; nothing is lost",
+        "no error: a file in the place of the link gets a dated name, and the new pair is used",
+        "a file that an operator copied must not keep a node off the cluster; nothing is lost",
         || {
             let pki = Pki::new();
             fs::write(pki.path(CURRENT), "somebody's").unwrap();
@@ -34,8 +34,8 @@ pub(crate) const ROWS: &[Row] = &[
     different(
         SOURCE,
         "TestUpdateSymlinkNewFileNotExist",
-        "cannot be asked for: an update makes the file, whole and durable, before any link leads to it",
-        "upstream's link is a step of its own, and has to check",
+        "impossible: an update makes the file complete and durable before it makes a link to it",
+        "upstream's link is a separate step, which has to check for the file",
         || {
             let steps = Layout::new("kubelet-server").unwrap().update(&Listing::default(), START).steps;
             use FileOp::{CreateNew, Rename, Symlink, Sync, SyncDir};
@@ -47,7 +47,7 @@ pub(crate) const ROWS: &[Row] = &[
             assert_eq!((name, to), (from, target));
         },
     ),
-    same(SOURCE, "TestUpdateSymlinkNoSymlink", "the link is made, the file it leads to is kept", || {
+    same(SOURCE, "TestUpdateSymlinkNoSymlink", "the link is made, and the file behind it stays", || {
         let pki = Pki::new();
         pki.directory().write(&pki.credential, START).unwrap();
         assert!(pki.target().is_file());
@@ -55,7 +55,7 @@ pub(crate) const ROWS: &[Row] = &[
     same(
         SOURCE,
         "TestUpdateSymlinkReplaceExistingSymlink",
-        "the link leads to the new file; both files are there",
+        "the link leads to the new file, and both files stay",
         || {
             let pki = Pki::new();
             pki.directory().write(&pki.credential, START).unwrap();
@@ -104,7 +104,7 @@ pub(crate) const ROWS: &[Row] = &[
         pki.write_pair_of_files(pki.chain_of_two().chain().pem());
         assert_eq!(pki.loaded().chain().der().len(), 2);
     }),
-    same(SOURCE, "TestCurrentNoFiles", "none, and that is no failure", || {
+    same(SOURCE, "TestCurrentNoFiles", "no certificate, which is no failure", || {
         let loaded = Pki::new().directory().load(None, START).unwrap();
         assert!(loaded.credential.is_none() && loaded.problems.is_empty());
     }),

@@ -102,7 +102,7 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
 
 /// Runs one rotation under this rule and the recovery from it, and checks the laws. An error names the difference from
 /// the table.
-fn endure(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
+fn survive(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);
     node.closure_takes = takes;
@@ -136,14 +136,14 @@ fn own_ca_faults_match_the_table_and_recover() {
     let mut wrong = Vec::new();
     for is_async in [false, true] {
         for (name, rule, takes, outcome) in TABLE {
-            let endured = endure(is_async, outcome, takes, |ca| ca.set_rule(rule));
-            wrong.extend(endured.err().map(|why| format!("{name}, async: {is_async}: {why}")));
+            let result = survive(is_async, outcome, takes, |ca| ca.set_rule(rule));
+            wrong.extend(result.err().map(|why| format!("{name}, async: {is_async}: {why}")));
         }
         // Every failure that a signer can return.
         for failure in Failure::ALL {
-            let says = move |_: &OwnCa, _: &SignRequest| Err(SignError::new(failure, "no"));
-            let endured = endure(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(says));
-            wrong.extend(endured.err().map(|why| format!("{failure:?}, async: {is_async}: {why}")));
+            let refuse = move |_: &OwnCa, _: &SignRequest| Err(SignError::new(failure, "no"));
+            let result = survive(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(refuse));
+            wrong.extend(result.err().map(|why| format!("{failure:?}, async: {is_async}: {why}")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -20,12 +20,12 @@ const SOON: Duration = Duration::from_secs(2);
 /// Checks the pause after an answer with `Retry-After`, if the kind has one. An error names the difference.
 pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
-    world.run_until(2 * HOUR, |world| world.asked.len() > answered + 1);
-    let [before, after] = world.asked[answered..answered + 2] else { unreachable!("a slice of two") };
+    world.run_until(2 * HOUR, |world| world.request_times.len() > answered + 1);
+    let [before, after] = world.request_times[answered..answered + 2] else { unreachable!("a slice of two") };
     let waited = after.since(before);
     match (pause..=pause + SOON).contains(&waited) {
         true => Ok(()),
-        false => Err(format!("asked again after {waited:?} when {pause:?} was wanted")),
+        false => Err(format!("the next request followed after {waited:?} instead of {pause:?}")),
     }
 }
 
@@ -58,7 +58,7 @@ fn short_certificate_survives_retry_after_of_an_hour() {
             format!("match: {{ method: {method} }}, fault: {{ answer: {{ status: {status}, retryAfter: 3600 }} }}");
         world.set_faults(Plan::parse(&format!("rules: [{{ {rule} }}]")).unwrap());
         world.run_until(left * 3 / 4, |_| false);
-        assert!(world.asked.len() > 1 && world.issued() == 1, "{method} {status}: {:?}", world.asked);
+        assert!(world.request_times.len() > 1 && world.issued() == 1, "{method} {status}: {:?}", world.request_times);
         world.set_faults(Plan::default());
         world.run_until(MINUTE, |world| world.issued() > 1);
         let took = world.now().instant.since(began.instant);
@@ -73,14 +73,14 @@ fn long_retry_after_never_outlasts_the_certificate() {
     for name in ["throttled for a hundred years", "unavailable for a hundred years"] {
         let mut world = node(false);
         world.set_faults(kinds().into_iter().find(|kind| kind.name == name).unwrap().plan);
-        world.run_until(40 * HOUR, |world| !world.asked.is_empty());
+        world.run_until(40 * HOUR, |world| !world.request_times.is_empty());
         let held = world.rotation.snapshot(world.now()).credential.unwrap();
         let expiry = held.chain().certificate().validity.not_after();
         let origin = world.now();
         world.run_until(expiry.since(origin.unix) - 5 * MINUTE, |_| false);
 
         let mut halved = 0;
-        for pair in world.asked.windows(2) {
+        for pair in world.request_times.windows(2) {
             let left = expiry.since(origin.unix.after(pair[0].since(origin.instant)));
             let waited = pair[1].since(pair[0]);
             if left / 2 <= longest {

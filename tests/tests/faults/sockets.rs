@@ -79,18 +79,19 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
         _ => None,
     };
     let met = handle.wait_for(|now| now.issued > 1 || failed(now).is_some()).within(BOUND);
-    let met = met.ok_or_else(|| format!("nothing came of it: {:?}", handle.snapshot()))?;
+    let met = met.ok_or_else(|| format!("the request has no outcome: {:?}", handle.snapshot()))?;
     let came = failed(&met).unwrap_or(Outcome::Issued);
     if came != outcome {
         return Err(format!("{came:?} instead of {outcome:?}: {:?}", met.last_error));
     }
     let (wanted, exact) = requests(kind);
     let long = length(wanted);
-    let (asked, count) = server.handle.with_api(|api, _| (in_short(api.journal().take(long)), api.journal().count()));
+    let (requests, count) =
+        server.handle.with_api(|api, _| (in_short(api.journal().take(long)), api.journal().count()));
     // A late check may see the next submission as well.
     let in_time = matches!(handle.snapshot().state, State::BackingOff { failures: 1, .. } | State::Scheduled { .. });
-    if asked != wanted || exact && in_time && count != long {
-        return Err(format!("{count} requests, at first {asked}: {:?}", met.last_error));
+    if requests != wanted || exact && in_time && count != long {
+        return Err(format!("{count} requests, at first {requests}: {:?}", met.last_error));
     }
     let served = met.credential.as_ref().ok_or("the certificate was dropped")?;
     if came != Outcome::Issued && served.chain() != first.chain() {

@@ -46,24 +46,24 @@ fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     assert!((WAIT..WAIT + late).contains(&took), "noticed after {took:?}");
     assert_eq!((world.failure(), world.submissions - before, world.dropped), (None, 1, 0));
     assert_eq!(world.lawful(), Ok(()));
-    let asked = world.server.api.journal().map(str::to_owned).collect();
-    (world, asked)
+    let journal = world.server.api.journal().map(str::to_owned).collect();
+    (world, journal)
 }
 
 /// The resource versions at which watches began.
-fn versions(asked: &[String]) -> Vec<u64> {
+fn versions(journal: &[String]) -> Vec<u64> {
     let of_watch = |line: &String| {
         let version = line.split_once("watch=true")?.1.split_once("resourceVersion=")?.1;
         version.split('&').next()?.parse().ok()
     };
-    asked.iter().filter_map(of_watch).collect()
+    journal.iter().filter_map(of_watch).collect()
 }
 
 #[test]
 fn watch_that_timed_out_resumes_at_its_last_bookmark() {
-    let (_, asked) = busy(None);
-    let versions = versions(&asked);
-    assert!(versions.len() > 1 && !in_short(asked.iter().map(String::as_str)).contains("LIST"), "{asked:?}");
+    let (_, journal) = busy(None);
+    let versions = versions(&journal);
+    assert!(versions.len() > 1 && !in_short(journal.iter().map(String::as_str)).contains("LIST"), "{journal:?}");
     // A bookmark comes at the end of each watch: the next one begins where the last one ended, minutes of writes later.
     assert!(versions.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{versions:?}");
 }
@@ -71,12 +71,12 @@ fn watch_that_timed_out_resumes_at_its_last_bookmark() {
 #[test]
 fn restarted_watch_caches_cost_two_requests_each() {
     for every in [20 * SECOND, MINUTE, 5 * MINUTE] {
-        let (world, asked) = busy(Some(every));
-        let lists = asked.iter().filter(|line| line.contains('?') && !line.contains("watch=true")).count();
+        let (world, journal) = busy(Some(every));
+        let lists = journal.iter().filter(|line| line.contains('?') && !line.contains("watch=true")).count();
         let restarts = (WAIT.as_secs() / every.as_secs()) as usize;
         assert!((1..=restarts).contains(&lists), "{every:?}: {lists} lists, {restarts} restarts");
         assert!(world.most_requests <= 64, "{every:?}: {}", world.most_requests);
-        let versions = versions(&asked);
+        let versions = versions(&journal);
         assert!(versions.windows(2).all(|pair| pair[1] > pair[0]), "{every:?}: {versions:?}");
     }
 }
@@ -92,15 +92,15 @@ fn restarted_watch_cache_is_listed_once_over_sockets() {
             api.write_elsewhere();
             api.restart_watch_cache();
         });
-        let asked = || server.handle.with_api(|api, _| in_short(api.journal()));
+        let journal = || server.handle.with_api(|api, _| in_short(api.journal()));
         let end = Instant::now() + 30 * SECOND;
-        while asked() != "POST WATCH LIST WATCH" {
-            assert!(Instant::now() < end, "{runtime:?}: {}", asked());
+        while journal() != "POST WATCH LIST WATCH" {
+            assert!(Instant::now() < end, "{runtime:?}: {}", journal());
             std::thread::sleep(Duration::from_millis(10));
         }
         server.decide_all(Decision::Approve);
         issued(&node, 1);
-        assert_eq!(asked(), "POST WATCH LIST WATCH", "{runtime:?}");
+        assert_eq!(journal(), "POST WATCH LIST WATCH", "{runtime:?}");
         assert_eq!(node.snapshot().last_error, None, "{runtime:?}");
         node.shutdown().wait();
     });

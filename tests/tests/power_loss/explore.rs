@@ -173,7 +173,7 @@ impl Explorer {
             }
             for disk in left {
                 self.tally.outcomes += 1;
-                if let Err(why) = self.judge(start, run, step == last, &before, &disk) {
+                if let Err(why) = self.check_run(start, run, step == last, &before, &disk) {
                     let names: Vec<_> =
                         disk.visible().iter().map(|(name, it)| format!("{name} {}", it.len())).collect();
                     let Run { act, result, .. } = run;
@@ -187,33 +187,42 @@ impl Explorer {
         }
     }
 
-    fn judge(&mut self, start: &Found, run: &Run, ended: bool, before: &Promise, left: &Disk) -> Result<(), String> {
+    fn check_run(
+        &mut self,
+        start: &Found,
+        run: &Run,
+        ended: bool,
+        before: &Promise,
+        left: &Disk,
+    ) -> Result<(), String> {
         let (found, in_use) = (self.load(left), self.in_use(left));
         let there = left.visible();
         let is_gone = |kept: &&Vec<u8>| there.values().all(|bytes| **bytes != ***kept) && !self.is_replaced(kept, left);
         if start.keepsakes.iter().any(|kept| is_gone(&kept)) {
-            return Err("what is not ours to remove was removed".into());
+            return Err("a file that no plan may remove is gone".into());
         }
-        self.keeps_what_go_loads(before, left)?;
+        self.check_files_that_go_loads(before, left)?;
         let (record, wanted) = (record(left), record_after(run.act));
         let is_kept = before.records.contains(&record) || wanted == record;
         match &run.record {
-            Some(said) if ended && record.as_ref() != Some(said) => return Err(format!("the record is {record:?}")),
+            Some(reported) if ended && record.as_ref() != Some(reported) => {
+                return Err(format!("the record is {record:?}"));
+            }
             _ if !is_kept => return Err(format!("the record is {record:?}, not one of {:?}", before.records)),
             _ => {}
         }
         match (run.result, run.act) {
-            (Some(said), _) if ended => {
-                if found != said.map(|(pair, _)| pair) {
-                    return Err(format!("it is {found:?}"));
+            (Some(reported), _) if ended => {
+                if found != reported.map(|(pair, _)| pair) {
+                    return Err(format!("the operation reported {reported:?}, but {found:?} is found"));
                 }
-                if said.is_some_and(|(pair, is_in_use)| is_in_use && in_use != Some(pair)) {
-                    return Err(format!("{in_use:?} is in use"));
+                if reported.is_some_and(|(pair, is_in_use)| is_in_use && in_use != Some(pair)) {
+                    return Err(format!("the operation reported {reported:?}, but {in_use:?} is in use"));
                 }
             }
             (_, Act::Write(new)) if found == Some(new) => {}
             _ if before.found.contains(&found) => {}
-            _ => return Err(format!("found {found:?}, not {:?}", before.found)),
+            _ => return Err(format!("{found:?} is found, not one of {:?}", before.found)),
         }
         if before.in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
     }
@@ -221,12 +230,12 @@ impl Explorer {
     /// Checks the law of the credential directory: no step of any plan, recovery included, removes a file that Go loads
     /// from its name, unless a durable pair, issued later for the same common name, supersedes it. Any durable pair of
     /// this node supersedes that of another node.
-    fn keeps_what_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
+    fn check_files_that_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
         let is_gone = |(name, bytes): &(&Arc<str>, &Arc<[u8]>)| {
             left.read(name).ok().flatten().as_ref() != Some(*bytes) && !self.is_replaced(bytes, left)
         };
         match before.loadable.iter().find(is_gone) {
-            Some((name, _)) => Err(format!("{name} is not what it was, and nothing replaces it")),
+            Some((name, _)) => Err(format!("{name}, which Go loads, has changed without a successor")),
             None => Ok(()),
         }
     }
