@@ -61,6 +61,7 @@ impl Judge<'_> {
     /// Why a successor of this certificate is due: the most urgent reason that applies.
     pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
         let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
+        // In the order of `Reason`: the most urgent first.
         let reasons = [
             (Reason::Expired, self.is_expired(certificate)),
             (Reason::Provisional, certificate.provisional),

@@ -121,6 +121,7 @@ impl Backoff {
     }
 
     fn unjittered(&self, failures: u32) -> Duration {
+        // The factor saturates at 64 bits; the cap bounds the wait.
         let factor = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
         Duration::from_millis(millis(self.first).saturating_mul(factor)).min(self.cap)
     }

@@ -46,7 +46,7 @@ impl ServerClock {
         (now.unix.min(server), now.unix.max(server))
     }
 
-    /// The server's time by the agreeing readings so far, even by a single one.
+    /// The server's time by the agreeing readings so far, even if there is only one.
     pub(crate) fn estimate(&self, now: Instant) -> Option<UnixTime> {
         (self.agreeing > 0).then(|| self.origin.after(since_origin(now)))
     }

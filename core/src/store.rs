@@ -231,6 +231,7 @@ impl Layout {
     /// new pair.
     pub fn use_stored(&self, listing: &Listing, file: &str, mut now: UnixTime) -> Plan {
         let mut steps = self.name_files_in_the_way(listing, &mut now);
+        // The program that wrote the file, a kubelet for example, may not have synced it.
         steps.push(FileOp::Sync { name: file.into() });
         steps.extend(self.put_in_use(listing, file));
         Plan { steps }

@@ -99,6 +99,7 @@ fn relative(name: &str) -> &str {
 }
 
 fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
+    // Sorted and without duplicates, so that equal sets are equal templates.
     set.extend(items);
     set.sort_unstable();
     set.dedup();

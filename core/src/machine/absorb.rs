@@ -26,6 +26,7 @@ impl RotationMachine {
             Event::WriteFailed { id } => self.write_failed(id, now),
             Event::CertReplaced(found) => self.replaced(found, now),
             Event::CertRefused { fingerprint } => self.cert_refused(fingerprint),
+            // Noted even if repeated, since each one ends a backoff.
             Event::RotateNow => {
                 self.facts.rotate_now = true;
                 self.facts.pacing.end_backoff();
@@ -39,6 +40,7 @@ impl RotationMachine {
         if self.facts.template == template {
             return Outcome::Ignored;
         }
+        // A request in flight for the old template continues until the budget allows its successor.
         self.facts.template = template;
         self.reconsider_refusal();
         Outcome::Noted

@@ -30,6 +30,7 @@ impl RotationMachine {
         let [rotates, begins] = [rotates, begins].map(|at| at.and_then(|at| until(at, latest)));
         // `shorten_wait` counts the time left by the local clock, so the local expiry comes first; then that by both
         // clocks.
+        // notAfter is inclusive (RFC 5280 §4.1.2.5): a certificate has expired a millisecond later.
         let expires = |served: &Certificate| {
             let at = served.validity.not_after().after(Duration::from_millis(1));
             until(at, now.unix).or_else(|| until(at, earliest))

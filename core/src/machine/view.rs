@@ -24,6 +24,7 @@ impl RotationMachine {
             _ if self.facts.template.is_none() => State::NoTemplate,
             (None, Some(certificate)) => State::Scheduled { rotate_at: self.rotation_point_of(certificate) },
             (reason, _) => {
+                // Without a certificate, one is always due.
                 let reason = reason.unwrap_or(Reason::NoCertificate);
                 if !self.facts.signer.is_ready() {
                     return State::NoIdentity { reason };

@@ -98,9 +98,11 @@ impl Layout {
         let mut steps = Vec::new();
         let mut file = file.clone();
         match listing.kind(&file) {
+            // Complete an interrupted update by its last step.
             Some(Kind::Link) if vacant && file == updated => steps.push(FileOp::Rename { from: file, to: current }),
             Some(Kind::File) if vacant => {
                 if file == updated {
+                    // The next update replaces `PREFIX-updated.pem`, so the file needs a name of its own.
                     let name = self.unused_name(listing, &mut now);
                     steps.push(FileOp::Link { file, name: name.clone() });
                     file = name;
