@@ -170,7 +170,9 @@ impl<T: KeyValue> Store for T {
 /// contents.
 #[derive(Clone, derive_more::Debug, Default)]
 #[debug("Memory")]
-pub struct Memory(Arc<Mutex<HashMap<&'static str, Zeroizing<Vec<u8>>>>>);
+pub struct Memory(Arc<Mutex<MemoryContents>>);
+
+type MemoryContents = HashMap<&'static str, Zeroizing<Vec<u8>>>;
 
 impl KeyValue for Memory {
     fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
