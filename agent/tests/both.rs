@@ -106,7 +106,7 @@ fn kubelet_configuration_is_reread_at_sighup() {
 
     write("rotateCertificates: often");
     run.signal(Signal::HUP);
-    until("complaint", || run.stderr().contains("config.yaml: line 3").then_some(()));
+    until("complaint", || run.stderr().contains("config.yaml:3:21: rotateCertificates").then_some(()));
 
     write("rotateCertificates: true\nserverTLSBootstrap: true");
     run.signal(Signal::HUP);
