@@ -15,14 +15,14 @@ use tempfile::TempDir;
 /// Longest wait for anything, on a machine however busy.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Polls `look` until it finds something.
+/// Calls `poll` until it returns a value, every 5 ms.
 ///
 /// # Panics
-/// Nothing was found within [`BOUND`]; `what` names it.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// `poll` returned nothing within [`BOUND`]; `what` names the missing thing.
+pub fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + BOUND;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
         assert!(Instant::now() < end, "no {what} within {BOUND:?}");

@@ -151,11 +151,11 @@ impl Model {
         let reason = history.last_reason();
         let expected = match (history.in_flight(), reason, history.newest_certificate()) {
             (Some((id, since)), Some(reason), _) => {
-                let State::Requesting { id: out, reason: why, until } = state else {
+                let State::Requesting { id: in_flight, reason: why, until } = state else {
                     return Err(format!("by the rules a request is in flight, but the state is: {state}"));
                 };
                 let until = Millis::from(until.as_millis());
-                return check_equal("state", &(id, reason, since + self.timeout()), &(out.get(), why, until));
+                return check_equal("state", &(id, reason, since + self.timeout()), &(in_flight.get(), why, until));
             }
             _ if history.signer() == SignerStatus::Absent => State::NotEnabled,
             _ if history.template().is_none() => State::NoTemplate,
@@ -198,9 +198,11 @@ impl Model {
         check_equal("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
         let (earliest, latest) = self.history.backoff_ends();
         match pending.refusal.map(|refusal| unix(refusal.retry_at)) {
-            Some(at) if at < wall(earliest) || at > wall(latest) => {
-                Err(format!("told to retry at {at}, not from {} to {}", wall(earliest), wall(latest)))
-            }
+            Some(at) if at < wall(earliest) || at > wall(latest) => Err(format!(
+                "the recorded backoff ends at {at}, by the rules between {} and {}",
+                wall(earliest),
+                wall(latest)
+            )),
             _ => Ok(()),
         }
     }

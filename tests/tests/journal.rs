@@ -137,7 +137,7 @@ proptest! {
     }
 }
 
-fn begun() -> (Replay, Arc<RotationMachine>, Now) {
+fn started_replay() -> (Replay, Arc<RotationMachine>, Now) {
     let now = Now { unix: UnixTime::from_secs(1_767_225_600), ..Now::default() };
     let template = Some(Arc::new(Template::node("worker-1")));
     let machine = RotationMachine::new(Setup { template, ..Setup::default() }, now);
@@ -152,7 +152,7 @@ fn tick(machine: &mut Arc<RotationMachine>, now: Now) -> String {
 
 #[test]
 fn replay_reports_a_step_that_differs() {
-    let (mut replay, mut machine, now) = begun();
+    let (mut replay, mut machine, now) = started_replay();
     let line = tick(&mut machine, now).replace("new key", "pending key");
     let error = replay.line(&line).unwrap_err();
     assert!(matches!(&error, ReplayError::Differs { journal, again, .. } if journal.len() == again.len()), "{error}");
@@ -161,7 +161,7 @@ fn replay_reports_a_step_that_differs() {
 
 #[test]
 fn unusable_journal_line_changes_nothing() {
-    let (mut replay, mut machine, now) = begun();
+    let (mut replay, mut machine, now) = started_replay();
     let line = tick(&mut machine, now);
     for cut in 0..line.len() - 1 {
         assert_eq!(replay.line(&line[..cut]).unwrap_err(), ReplayError::Cut, "at {cut}");
@@ -183,7 +183,7 @@ fn unusable_journal_line_changes_nothing() {
 
 #[test]
 fn each_failed_attempt_is_reported_once() {
-    let (_, mut machine, mut now) = begun();
+    let (_, mut machine, mut now) = started_replay();
     let id = |n| RequestId::new(NonZeroU64::new(n).unwrap());
     let mut failure_of = |event: Event, now: Now| {
         let step = Transition::of(&mut machine, event, now);

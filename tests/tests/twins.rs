@@ -106,7 +106,7 @@ fn runtimes_produce_the_same_transcript() {
 }
 
 /// Faults in order, each as often as its `times`. The request that meets the last one recovers from it.
-const TROUBLES: &str = "
+const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 429, retryAfter: 1 } } }
 - { match: { method: POST }, times: 1, fault: { object: denied } }
@@ -116,11 +116,11 @@ rules:
 - { match: { method: GET }, times: 1, fault: { cut: inBody } }
 ";
 
-/// A life with all of [`TROUBLES`], until the second certificate. Waits only for certificates, which no runtime can
+/// A life with all of [`FAULTS`], until the second certificate. Waits only for certificates, which no runtime can
 /// miss.
-fn hard_life(runtime: Runtime) -> Vec<String> {
+fn life_with_faults(runtime: Runtime) -> Vec<String> {
     let server = serve(Approval::Auto);
-    server.handle.with_api(|api, now| api.set_faults(Plan::parse(TROUBLES).unwrap(), now));
+    server.handle.with_api(|api, now| api.set_faults(Plan::parse(FAULTS).unwrap(), now));
     let mut node = node(runtime, &server.cluster);
     let span = Duration::from_millis(100);
     node.policy.refused = Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap();
@@ -136,7 +136,7 @@ fn hard_life(runtime: Runtime) -> Vec<String> {
 
 #[test]
 fn runtimes_produce_the_same_transcript_under_faults() {
-    let [threads, futures, tokio] = lives(hard_life);
+    let [threads, futures, tokio] = lives(life_with_faults);
     assert_eq!(threads, futures);
     assert_eq!(threads, tokio);
     let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());

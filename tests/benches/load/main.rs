@@ -39,13 +39,13 @@ fn nodes() {
     let waiting = server.memory();
     let each = (waiting - empty) / CLIENTS;
     println!("  {:<40} {waiting:>7} KiB, {each} for each client; {empty} before", "resident while they wait");
-    let names = server.tell("names");
+    let names = server.command("names");
     let mut administrator = Client::connect(&server);
     let begun = Instant::now();
     let approval = std::thread::spawn(move || names.split(' ').for_each(|name| administrator.approve(name)));
     crowd.receive();
     approval.join().unwrap();
-    rate("approved one by one, signed, told", CLIENTS, begun.elapsed());
+    rate("approved one by one, signed, received", CLIENTS, begun.elapsed());
     peak(&mut server);
 }
 
@@ -74,7 +74,7 @@ fn stuck() {
     let held: Vec<Client> = (0..CLIENTS).map(|index| clients::stuck(&server, index)).collect();
     println!("  {:<40} {:>7} KiB", "resident with them", server.memory());
     let reader = std::thread::spawn(move || client.latencies(ONE, 20_000));
-    server.tell("churn");
+    server.command("churn");
     let beset = reader.join().unwrap();
     drop(held);
     for (what, per_mille) in [("median", 500), ("99 %", 990)] {

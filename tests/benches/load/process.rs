@@ -45,19 +45,19 @@ impl Server {
     }
 
     /// Sends a command, waits until it is carried out, and returns the server's answer.
-    pub(crate) fn tell(&mut self, command: &str) -> String {
+    pub(crate) fn command(&mut self, command: &str) -> String {
         writeln!(self.stdin, "{command}").unwrap();
         self.lines.next().unwrap().unwrap()
     }
 
     /// The resident memory now, in KiB.
     pub(crate) fn memory(&mut self) -> usize {
-        self.tell("VmRSS").parse().unwrap()
+        self.command("VmRSS").parse().unwrap()
     }
 
     /// The peak of the resident memory, in KiB.
     pub(crate) fn peak(&mut self) -> usize {
-        self.tell("VmHWM").parse().unwrap()
+        self.command("VmHWM").parse().unwrap()
     }
 }
 

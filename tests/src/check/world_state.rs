@@ -288,7 +288,7 @@ impl<S: Subject> WorldState<S> {
     fn note(&mut self, event: &Event, duties: &Duties) {
         self.unnoticed &= !self.reads_clocks(event, duties);
         if duties.cancel.is_some() || self.driver.is_answer(event) {
-            self.ended = self.driver.in_flight.as_ref().map(|out| out.id);
+            self.ended = self.driver.in_flight.as_ref().map(|request| request.id);
         }
         self.driver.update(event, duties, self.subject.machine(), self.now.instant);
         // A store does one write at a time: a new write replaces the one under way.

@@ -77,8 +77,8 @@ fn check_selected(selected: &Selected<'_>, config: &str, read: &mut Read<'_>) {
 /// Checks that the kubeconfig that we write for this endpoint and token reads the same.
 fn check_written(endpoint: &Endpoint, token: &str, read: &mut Read<'_>) {
     let written = kubeconfig_with_token(endpoint, "user", token);
-    let again = Kubeconfig::parse(Path::new(PATH), &written).expect("it was written by us");
-    let selected = again.select(None).expect("it was written by us");
+    let again = Kubeconfig::parse(Path::new(PATH), &written).expect("our own encoding can be read");
+    let selected = again.select(None).expect("our own encoding can be read");
     assert_eq!(selected.cluster(read).as_ref().ok(), Some(endpoint));
     match selected.identity(read) {
         Ok(Identity::Token(read)) => assert_eq!(read.reveal(), token),

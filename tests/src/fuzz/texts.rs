@@ -36,7 +36,7 @@ fn record(text: &[u8]) {
         Err(error) => return check_message(&error, text),
     };
     assert_eq!(record.key.is_some(), record.pending.key == Key::Pending);
-    let again = Record::decode(&record.encode()).expect("it was written by us");
+    let again = Record::decode(&record.encode()).expect("our own encoding can be read");
     let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
     assert_eq!((&again.signer_name, &again.request_name), (&record.signer_name, &record.request_name));
     assert_eq!((&again.pending, key(&again)), (&record.pending, key(&record)));

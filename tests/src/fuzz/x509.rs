@@ -44,9 +44,9 @@ pub fn pem_x509(bytes: &[u8]) {
 fn chain(pem: &[u8]) {
     issued(pem);
     let Ok(chain) = Chain::from_pem(pem) else { return };
-    let again = Chain::from_pem(chain.pem().as_bytes()).expect("it was written by us");
+    let again = Chain::from_pem(chain.pem().as_bytes()).expect("our own encoding can be read");
     assert_eq!(again, chain);
-    assert_eq!(Chain::from_der(chain.der().to_vec()).expect("it could be read before"), chain);
+    assert_eq!(Chain::from_der(chain.der().to_vec()).expect("the same bytes could be read before"), chain);
     let facts = chain.certificate();
     assert_eq!(again.certificate(), facts);
     assert_eq!(&*facts.chain, chain.pem().as_bytes());
@@ -77,14 +77,14 @@ fn chain(pem: &[u8]) {
 /// Checks that a chain that the strict reader accepts is accepted by the lenient one, which skips no block.
 fn issued(pem: &[u8]) {
     let Ok(issued) = Chain::from_issued(pem) else { return };
-    let found = Chain::from_pem(pem).expect("less is asked of files");
+    let found = Chain::from_pem(pem).expect("a file has to meet fewer conditions");
     assert_eq!((found.skipped(), &found), (&[][..], &issued));
-    assert_eq!(Chain::from_issued(issued.pem().as_bytes()).expect("it was written by us"), issued);
+    assert_eq!(Chain::from_issued(issued.pem().as_bytes()).expect("our own encoding can be read"), issued);
 }
 
 fn key(pem: &[u8]) {
     let Ok(key) = KeyPair::from_pem(pem) else { return };
-    let again = KeyPair::from_pem(key.to_pem().as_bytes()).expect("it was written by us");
+    let again = KeyPair::from_pem(key.to_pem().as_bytes()).expect("our own encoding can be read");
     assert_eq!((again.algorithm(), again.public_key_der()), (key.algorithm(), key.public_key_der()));
     assert_eq!(*again.to_pem(), *key.to_pem());
     assert!(format!("{key:?}").len() < 60, "{key:?}");
@@ -107,11 +107,12 @@ fn credential(pem: &[u8]) {
     }
     let Ok(credential) = Credential::from_pem(pem) else { return };
     assert_eq!(credential.chain().public_key_der(), credential.key().public_key_der());
-    let again = Credential::from_pem(credential.to_pem().as_bytes()).expect("it was written by us");
+    let again = Credential::from_pem(credential.to_pem().as_bytes()).expect("our own encoding can be read");
     assert_eq!(again.chain(), credential.chain());
     assert_eq!(again.key().public_key_der(), credential.key().public_key_der());
     assert_eq!((again.chain().skipped(), again.key().skipped()), (&[][..], &[][..]));
-    let pair = Credential::from_pair(credential.chain().pem().as_bytes(), pem).expect("the same in two files");
+    let pair =
+        Credential::from_pair(credential.chain().pem().as_bytes(), pem).expect("the pair can be read from two files");
     assert_eq!(pair.chain(), credential.chain());
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
@@ -143,7 +144,7 @@ fn request(pem: &[u8]) {
 
 fn roots(pem: &[u8]) {
     let Ok(roots) = Roots::from_pem(pem) else { return };
-    let again = Roots::from_pem(roots.pem().as_bytes()).expect("it was written by us");
+    let again = Roots::from_pem(roots.pem().as_bytes()).expect("our own encoding can be read");
     assert_eq!((again.pem(), again.store().len()), (roots.pem(), roots.store().len()));
 }
 
@@ -151,7 +152,7 @@ fn authority(pem: &[u8]) {
     let Ok(authority) = str::from_utf8(pem).map_err(drop).and_then(|pem| Authority::from_pem(pem).map_err(drop)) else {
         return;
     };
-    let again = Authority::from_pem(&authority.to_pem()).expect("it was written by us");
+    let again = Authority::from_pem(&authority.to_pem()).expect("our own encoding can be read");
     assert_eq!(again.certificate_pem(), authority.certificate_pem());
     assert_eq!(again.validity(), authority.validity());
 }

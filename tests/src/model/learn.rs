@@ -47,7 +47,7 @@ impl Model {
             Event::PolicyChanged(policy) if self.policy == *policy => return false,
             Event::PolicyChanged(policy) => self.policy_changed(policy, now),
             Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }
-                if history.in_flight().is_none_or(|(out, _)| out != id.get()) =>
+                if history.in_flight().is_none_or(|(in_flight, _)| in_flight != id.get()) =>
             {
                 return false;
             }

@@ -46,8 +46,8 @@ impl Model {
         let signer = self.history.signer();
         let wanted = self.history.template().filter(|_| signer != SignerStatus::Absent).cloned();
         // A request in flight for a rotation continues even if the wall clock is set back before the rotation point.
-        let begun = self.history.was_rotating() && self.history.in_flight().is_some();
-        let continues = begun.then_some(Reason::RotationPoint);
+        let is_rotating = self.history.was_rotating() && self.history.in_flight().is_some();
+        let continues = is_rotating.then_some(Reason::RotationPoint);
         let reason = wanted.as_ref().and_then(|_| self.due(now).or(continues));
         self.history.push(now, Fact::Settled(reason));
         match (self.history.in_flight(), reason, wanted) {
@@ -62,15 +62,15 @@ impl Model {
                     self.submit(wanted, now, due);
                 }
             }
-            (Some((out, _)), Some(_), Some(wanted)) => {
+            (Some((in_flight, _)), Some(_), Some(wanted)) => {
                 let superseded = self.history.last_requested() != Some(&wanted);
                 if superseded && signer == SignerStatus::Ready && self.allowed_at(NORMAL_TOKENS) <= instant(now) {
-                    due.cancel = Some(out);
+                    due.cancel = Some(in_flight);
                     self.submit(wanted, now, due);
                 }
             }
-            (Some((out, _)), ..) => {
-                due.cancel = Some(out);
+            (Some((in_flight, _)), ..) => {
+                due.cancel = Some(in_flight);
                 self.history.push(now, Fact::Ended);
             }
             (None, ..) => {}

@@ -26,7 +26,7 @@ fn every_fault_matches_the_table_in_virtual_time() {
     let mut dropped = 0;
     let kinds = kinds();
     for kind in &kinds {
-        match endure(kind) {
+        match check_kind(kind) {
             Ok(lost) => dropped += lost,
             Err(why) => wrong.push(format!("{}: {why}", kind.name)),
         }
@@ -39,12 +39,12 @@ fn every_fault_matches_the_table_in_virtual_time() {
 
 /// Runs one rotation under the fault. Returns the number of steps without a certificate; an error names the difference
 /// from the table.
-fn endure(kind: &Kind) -> Result<u32, String> {
+fn check_kind(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
     world.set_faults(kind.plan.clone());
     let met = |world: &Node| world.failure().is_some() || world.issued() > 1;
     if !world.run_until(40 * HOUR, met) {
-        return Err(format!("nothing came of it: {:?}", world.rotation.snapshot(world.now())));
+        return Err(format!("the request has no outcome: {:?}", world.rotation.snapshot(world.now())));
     }
     let outcome = world.failure().map_or(Outcome::Issued, Outcome::Failed);
     let (requests, healthy) = (in_short(world.server.api.journal()), world.healthy);

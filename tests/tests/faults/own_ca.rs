@@ -102,15 +102,15 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
 
 /// Runs one rotation under this rule and the recovery from it, and checks the laws. An error names the difference from
 /// the table.
-fn survive(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
+fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);
     node.closure_takes = takes;
     let met = |node: &Node| node.failure().is_some() || node.issued() > 1;
     node.run_until(LIFETIME, met);
-    let came = node.failure().map_or(Outcome::Issued, Outcome::Failed);
-    if !met(&node) || came != outcome {
-        return Err(format!("{came:?}: {:?}", node.rotation.snapshot(node.now())));
+    let actual = node.failure().map_or(Outcome::Issued, Outcome::Failed);
+    if !met(&node) || actual != outcome {
+        return Err(format!("{actual:?} instead of {outcome:?}: {:?}", node.rotation.snapshot(node.now())));
     }
     node.lawful()?;
 
@@ -136,13 +136,13 @@ fn own_ca_faults_match_the_table_and_recover() {
     let mut wrong = Vec::new();
     for is_async in [false, true] {
         for (name, rule, takes, outcome) in TABLE {
-            let result = survive(is_async, outcome, takes, |ca| ca.set_rule(rule));
+            let result = check_rule(is_async, outcome, takes, |ca| ca.set_rule(rule));
             wrong.extend(result.err().map(|why| format!("{name}, async: {is_async}: {why}")));
         }
         // Every failure that a signer can return.
         for failure in Failure::ALL {
             let refuse = move |_: &OwnCa, _: &SignRequest| Err(SignError::new(failure, "no"));
-            let result = survive(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(refuse));
+            let result = check_rule(is_async, Outcome::Failed(failure), SECOND, |ca| ca.set_rule(refuse));
             wrong.extend(result.err().map(|why| format!("{failure:?}, async: {is_async}: {why}")));
         }
     }

@@ -33,7 +33,7 @@ fn every_fault_matches_the_table_over_sockets() {
                 loop {
                     let next = queue.lock().unwrap().next();
                     let Some((kind, runtime)) = next else { return };
-                    if let Err(why) = endure(&kind, runtime) {
+                    if let Err(why) = check_kind(&kind, runtime) {
                         wrong.lock().unwrap().push(format!("{} on {runtime:?}: {why}", kind.name));
                     }
                 }
@@ -45,7 +45,7 @@ fn every_fault_matches_the_table_over_sockets() {
 }
 
 /// Runs one rotation under the fault. An error names the difference from the table.
-fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
+fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let authority = new_authority();
     let mut random = Random::from_os().map_err(|error| error.to_string())?;
     let asks_as = "system:node:worker-1";
@@ -80,9 +80,9 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     };
     let met = handle.wait_for(|now| now.issued > 1 || failed(now).is_some()).within(BOUND);
     let met = met.ok_or_else(|| format!("the request has no outcome: {:?}", handle.snapshot()))?;
-    let came = failed(&met).unwrap_or(Outcome::Issued);
-    if came != outcome {
-        return Err(format!("{came:?} instead of {outcome:?}: {:?}", met.last_error));
+    let actual = failed(&met).unwrap_or(Outcome::Issued);
+    if actual != outcome {
+        return Err(format!("{actual:?} instead of {outcome:?}: {:?}", met.last_error));
     }
     let (wanted, exact) = requests(kind);
     let long = length(wanted);
@@ -94,7 +94,7 @@ fn endure(kind: &Kind, runtime: Runtime) -> Result<(), String> {
         return Err(format!("{count} requests, at first {requests}: {:?}", met.last_error));
     }
     let served = met.credential.as_ref().ok_or("the certificate was dropped")?;
-    if came != Outcome::Issued && served.chain() != first.chain() {
+    if actual != Outcome::Issued && served.chain() != first.chain() {
         return Err("another certificate was served".into());
     }
     server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));

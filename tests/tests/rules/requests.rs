@@ -40,7 +40,7 @@ fn normal_requests_leave_the_last_token() {
     assert_eq!(made, size - 1);
     let certificate = fresh(DAY);
     let in_danger = holder.handle(Event::CertRefused { fingerprint: certificate.fingerprint });
-    assert!(submitted(&in_danger).is_none(), "a request is out already");
+    assert!(submitted(&in_danger).is_none(), "a request is in flight already");
     let State::Requesting { id, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.fail(id, Failure::Unreachable);
     assert!(holder.time_to_request() < MINUTE, "an urgent request may take the last token");

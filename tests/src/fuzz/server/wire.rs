@@ -55,7 +55,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stage: &Stage, options: Options, user: u8, portion: usize) -> Self {
-        let authority = Authority::from_pem(&stage.authority).expect("it could be read before");
+        let authority = Authority::from_pem(&stage.authority).expect("the same bytes could be read before");
         let mut api = Api::new(options, authority, Random::from_seed([7; 32]));
         api.add_token(TOKEN, User::bootstrap("abcdef"));
         let config = Arc::clone(&stage.clients[usize::from(user)]);

@@ -62,7 +62,7 @@ impl Perennial {
 
     /// Submits a request. Two responses have a `Date`: that of the create and that of the watch.
     fn submit(&mut self, id: RequestId) -> Vec<Event> {
-        let template = self.node.machine.template().cloned().expect("nothing is asked without a template");
+        let template = self.node.machine.template().cloned().expect("no request is submitted without a template");
         let failed = |failure, retry_after| Event::CsrFailed { id, failure, retry_after };
         let answer = self.around.borrow_mut().cluster.submit(Some(self.key), &template);
         match answer {
