@@ -23,10 +23,10 @@ impl Exposition {
     }
 
     /// Adds a histogram's samples to `metric`: cumulative buckets, sum and count.
-    pub(super) fn add_histogram(&mut self, metric: &'static str, labels: &[Label<'_>], of: &Histogram) {
+    pub(super) fn add_histogram(&mut self, metric: &'static str, labels: &[Label<'_>], bounds: &[f64], of: &Histogram) {
         let mut below = 0;
-        for (bound, count) in of.bounds.iter().zip(&of.counts) {
-            below += count;
+        for (place, bound) in bounds.iter().enumerate() {
+            below += of.counts.get(place).unwrap_or(&0);
             self.line(metric, "_bucket", &[labels, &[("le", &number(*bound))]].concat(), below as f64);
         }
         self.line(metric, "_bucket", &[labels, &[("le", "+Inf")]].concat(), of.count as f64);
@@ -85,9 +85,9 @@ ttl_seconds{certificate="a\\b\"c\nd",state="ok"} +Inf
 
     #[test]
     fn histogram_buckets_are_cumulative() {
-        let histogram = Histogram { bounds: &[0.5, 1.0], counts: vec![1, 2], sum: 4.25, count: 4 };
+        let histogram = Histogram { counts: vec![1, 2], sum: 4.25, count: 4 };
         let mut page = Exposition::default();
-        page.add_histogram("age", &[("of", "x")], &histogram);
+        page.add_histogram("age", &[("of", "x")], &[0.5, 1.0], &histogram);
         let expected = r#"# HELP age How old.
 # TYPE age histogram
 age_bucket{of="x",le="0.5"} 1

@@ -1,10 +1,11 @@
 //! The page of all metrics. Metrics that kubelet has as well keep kubelet's names and meaning.
 
-use perennial::{Now, RotationMachine, State, UnixTime};
+use perennial::{Failure, Now, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
 
 use super::About;
 use super::exposition::Exposition;
+use super::tally::{AGES, RATIOS};
 use super::view::{CertView, class_and_code};
 use crate::cli::{PREFIX, SERVING_PREFIX};
 
@@ -93,11 +94,12 @@ fn counts(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
     page.add("perennial_rotations_total", &of, tally.rotations as f64);
-    page.add_histogram("perennial_rotation_age_ratio", &of, &tally.age_ratio);
-    page.add_histogram("perennial_rotation_age_seconds", &of, &tally.age_seconds);
+    page.add_histogram("perennial_rotation_age_ratio", &of, &RATIOS, &tally.age_ratio);
+    page.add_histogram("perennial_rotation_age_seconds", &of, &AGES, &tally.age_seconds);
     page.add("perennial_submissions_total", &of, tally.submissions as f64);
-    for (failure, count) in &tally.failures {
-        page.add("perennial_attempt_failures_total", &[of[0], ("reason", failure.name())], *count as f64);
+    for failure in Failure::ALL {
+        let count = tally.failures.get(&failure).copied().unwrap_or_default();
+        page.add("perennial_attempt_failures_total", &[of[0], ("reason", failure.name())], count as f64);
     }
     page.add("perennial_write_failures_total", &of, tally.write_failures as f64);
     page.add("perennial_panics_total", &of, tally.panics as f64);
@@ -146,6 +148,6 @@ fn kubelets(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     page.add(errors, &[], tally.failed() as f64);
     if view.name == SERVING_PREFIX {
-        page.add_histogram("kubelet_certificate_manager_server_rotation_seconds", &[], &tally.age_seconds);
+        page.add_histogram("kubelet_certificate_manager_server_rotation_seconds", &[], &AGES, &tally.age_seconds);
     }
 }
