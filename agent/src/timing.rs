@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use granit_parser::{Event, Marker, Parser};
 use perennial::{Backoff, Policy, Window};
-use serde::{Deserialize, Deserializer, de};
-use serde_saphyr::UserMessageFormatter;
 
 use crate::failure::Failure;
 use crate::files;
@@ -25,32 +24,26 @@ pub(crate) struct Timing {
 }
 
 /// Values of a policy; `None`: not given. Flags and the keys of a policy file have the same names and the same syntax.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, Args)]
 struct Values {
     /// Preset; single values override it [default: default]
     #[arg(long, value_enum)]
     policy: Option<Preset>,
     /// The part of its lifetime in which a certificate is replaced, for example 70%-90%
     #[arg(long, value_name = "FROM-TO", value_parser = window)]
-    #[serde(deserialize_with = "window_text")]
     rotation_window: Option<Window>,
     /// Longest wait of a request for approval, for example 15m. Then perennial requests again
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
-    #[serde(deserialize_with = "span_text")]
     request_timeout: Option<Duration>,
     /// First and longest wait after network errors and the like, for example 1s-2m
     #[arg(long, value_name = "FIRST-MOST", value_parser = retry)]
-    #[serde(deserialize_with = "retry_text")]
     retry: Option<Backoff>,
     /// First and longest wait after a refusal, for example 5m-1h
     #[arg(long, value_name = "FIRST-MOST", value_parser = retry_refused)]
-    #[serde(deserialize_with = "retry_refused_text")]
     retry_refused: Option<Backoff>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Preset {
     /// Long waits for approval, few requests to the signer
     Default,
@@ -84,35 +77,51 @@ impl Values {
     fn read(path: &Path) -> Result<Self, Failure> {
         let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
         let text = files::read_text_once(path).map_err(|error| unusable(&error))?;
-        let options = serde_saphyr::options! { with_snippet: false };
-        let values: Option<Self> = serde_saphyr::from_str_with_options(&text, options)
-            .map_err(|error| unusable(&error.render_with_formatter(&UserMessageFormatter)))?;
-        Ok(values.unwrap_or_default())
+        Self::parse(&text).map_err(|error| unusable(&error))
     }
-}
 
-fn window_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Window>, D::Error> {
-    parsed(text, window)
-}
+    /// Parses a mapping of keys to values, YAML or JSON. Text without a mapping has no values.
+    ///
+    /// # Errors
+    /// A clause with line and column.
+    fn parse(text: &str) -> Result<Self, String> {
+        let placed = |why: &str, at: Marker| format!("{why} at line {}, column {}", at.line(), at.col() + 1);
+        let (mut values, mut is_begun, mut key) = (Self::default(), false, None);
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| placed(&error.info(), *error.marker()))?;
+            match (event, key.take()) {
+                (Event::MappingStart(..), None) if !is_begun => is_begun = true,
+                (Event::Scalar(name, ..), None) if is_begun => key = Some((name, span.start)),
+                // An empty value counts as absent, as in Kubernetes, and so does an empty document.
+                (Event::Scalar(text, ..), _) if ["", "~"].contains(&&*text) => {}
+                (Event::Scalar(text, ..), Some((name, at))) => {
+                    values.set(&name, &text).map_err(|why| placed(&format!("{name}: {why}"), at))?;
+                }
+                (Event::MappingStart(..) | Event::SequenceStart(..) | Event::Scalar(..) | Event::Alias(_), _) => {
+                    return Err(placed("expected one mapping of keys to text", span.start));
+                }
+                _ => {}
+            }
+        }
+        Ok(values)
+    }
 
-fn span_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Duration>, D::Error> {
-    parsed(text, spans::parse)
-}
-
-fn retry_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Backoff>, D::Error> {
-    parsed(text, retry)
-}
-
-fn retry_refused_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Backoff>, D::Error> {
-    parsed(text, retry_refused)
-}
-
-/// Deserializes text with the parser of a flag. Null is no value, as in Kubernetes.
-fn parsed<'de, D: Deserializer<'de>, T>(
-    text: D,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<Option<T>, D::Error> {
-    Option::<String>::deserialize(text)?.map(|text| parse(&text)).transpose().map_err(de::Error::custom)
+    fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        let preset = || Preset::from_str(text, false).map_err(|_| "expected default or kubelet");
+        let is_repeated = match key {
+            "policy" => self.policy.replace(preset()?).is_some(),
+            "rotationWindow" => self.rotation_window.replace(window(text)?).is_some(),
+            "requestTimeout" => self.request_timeout.replace(spans::parse(text)?).is_some(),
+            "retry" => self.retry.replace(retry(text)?).is_some(),
+            "retryRefused" => self.retry_refused.replace(retry_refused(text)?).is_some(),
+            _ => {
+                return Err(
+                    "unknown key, expected policy, rotationWindow, requestTimeout, retry or retryRefused".into()
+                );
+            }
+        };
+        if is_repeated { Err("given twice".into()) } else { Ok(()) }
+    }
 }
 
 fn window(text: &str) -> Result<Window, String> {
@@ -196,16 +205,17 @@ mod tests {
     #[test]
     fn policy_file_error_names_line_and_column() {
         for (bad, why) in [
-            ("policy: default\nrotationWindows: 50%-60%\n", "unknown field `rotationWindows`, expected one of policy,"),
+            ("policy: default\nrotationWindows: 50%-60%\n", "rotationWindows: unknown key, expected policy,"),
             ("policy: default\nrotationWindows: 50%-60%\n", " at line 2, column 1"),
-            ("policy: fast\n", "`fast`, expected one of default, kubelet at line 1, column 9"),
-            ("\nrotationWindow: 60%-50%\n", "for example 70%-90% at line 2, column 17"),
-            ("retry: 7\n", "for example 1s-2m at line 1, column 8"),
-            ("retry: [1s, 2s]\n", "at line 1, column 8"),
-            ("retry: 1s-2s\nretry: 1s-2s\n", "duplicate mapping key `retry` is not allowed here at line 2, column 1"),
-            ("requestTimeout: \"1s\n", "unclosed quote at line 1, column 17"),
-            ("- policy: default\n", "expected mapping start at line 1, column 1"),
-            ("policy: default\n---\npolicy: kubelet\n", "only single YAML document expected"),
+            ("policy: fast\n", "policy: expected default or kubelet at line 1, column 1"),
+            ("\nrotationWindow: 60%-50%\n", "for example 70%-90% at line 2, column 1"),
+            ("retry: 7\n", "for example 1s-2m at line 1, column 1"),
+            ("retry: [1s, 2s]\n", "expected one mapping of keys to text at line 1, column 8"),
+            ("retry: 1s-2s\nretry: 1s-2s\n", "retry: given twice at line 2, column 1"),
+            ("requestTimeout: \"1s\n", "at line 1, column 17"),
+            ("- policy: default\n", "at line 1, column 1"),
+            ("policy: default\n---\npolicy: kubelet\n", "at line 3, column 1"),
+            ("default\n", "at line 1, column 1"),
         ] {
             let error = policy(bad, Values::default()).expect_err(bad);
             assert!(error.starts_with("FILE: ") && error.contains(why), "{bad:?}: {error}");

@@ -60,7 +60,7 @@ fn malformed_policy_file_is_refused_with_line_and_column() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("pki")).unwrap();
     fs::write(directory.path().join("policy.yaml"), "policy: kubelet\nrotation_window: 70%-90%\n").unwrap();
-    let words = ["policy.yaml: unknown field `rotation_window`", "rotationWindow", "line 2, column 1"];
+    let words = ["policy.yaml: rotation_window: unknown key", "rotationWindow", "line 2, column 1"];
     for command in [RUN.as_slice(), &["status", "--cert-dir", "pki"]] {
         refused(directory.path(), &[command, &["--policy-file", "policy.yaml"]].concat(), &words);
         refused(directory.path(), &[command, &["--policy-file", "missing.yaml"]].concat(), &["missing.yaml: "]);
