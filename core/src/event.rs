@@ -209,7 +209,7 @@ impl Failure {
         self.words().0
     }
 
-    /// True for a refusal: the same request, repeated soon, would get the same answer. The machine backs off by
+    /// True for a refusal: a failure that the same request would meet again if repeated soon. The machine backs off by
     /// [`Policy::refused`](crate::Policy::refused).
     pub const fn is_refusal(self) -> bool {
         matches!(
@@ -223,7 +223,7 @@ impl Failure {
         )
     }
 
-    /// Whether the next request needs a new key. With the same key it would find the same request object, which is
+    /// Whether the next request needs a new key. With the old key it would find the old request object, which is
     /// decided already.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)

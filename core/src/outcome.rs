@@ -33,8 +33,8 @@ pub enum Outcome {
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
-        /// The fault, if the certificate has one and was taken because it is no worse than the one before. The attempt
-        /// counts as failed.
+        /// The fault of a certificate that was taken nevertheless, since it is no worse than the one before. `None`: no
+        /// fault. With a fault, the attempt counts as failed.
         shortfall: Option<Failure>,
     },
     /// The issued certificate was not taken because of a fault. Ends the request as failed.
@@ -123,7 +123,7 @@ impl Outcome {
         }
     }
 
-    /// The request that this outcome ends, if it ends one. Each request is ended by exactly one outcome.
+    /// The request that this outcome ends, if any. Exactly one outcome ends each request.
     pub const fn ended(&self) -> Option<RequestId> {
         match self {
             Self::Accepted { id, .. }

@@ -191,7 +191,7 @@ impl Budget {
 pub struct Policy {
     /// When to rotate, in permille of the lifetime counted from `notBefore`.
     pub window: Window,
-    /// How long a request may stay unanswered before it counts as failed. Approval by a person takes time: be generous.
+    /// How long a request may stay unanswered before it counts as failed. Leave time for approval by a person.
     pub request_timeout: Duration,
     /// The least time between two submissions.
     pub spacing: Duration,

@@ -39,8 +39,8 @@ impl ServerClock {
         self.estimate(now).filter(|_| self.agreeing >= ENOUGH)
     }
 
-    /// The local wall clock and the server's, the earlier one first. A difference up to that between agreeing readings
-    /// counts as none: then both are the local clock.
+    /// The times of the local wall clock and of the server's, the earlier first. Both are the local time if the
+    /// server's is not known, or differs by no more than agreeing readings may.
     pub(crate) fn earlier_and_later(&self, now: Now) -> (UnixTime, UnixTime) {
         let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))

@@ -20,8 +20,8 @@ fn dated(path: &Path) -> usize {
         .count()
 }
 
-/// The waiting pair is durable beside the one in use, a restart finds it, and it is served once a server refuses the
-/// one in use.
+/// The waiting pair is durable beside the current one. A restart finds both, and serves the waiting one once a server
+/// refuses the current one.
 #[test]
 fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     on_both(|runtime| {
@@ -57,7 +57,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
     });
 }
 
-/// A crash between the issue of an early certificate and its use leaves such a directory.
+/// The directory is as a crash leaves it between the issue of an early certificate and its use.
 #[test]
 fn pair_written_ahead_is_found_beside_the_one_in_use() {
     let directory = tempfile::tempdir().unwrap();

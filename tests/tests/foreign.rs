@@ -65,8 +65,8 @@ fn extra_rights_are_accepted_if_configured() {
     });
 }
 
-/// The node's name was mistyped, for example: the pair stays in its file until one with the right name replaces it, and
-/// is not used to authenticate.
+/// The node's name was mistyped, for example: the pair authenticates no request, and stays in its file until a pair
+/// with the right name replaces it.
 #[test]
 fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     on_both(|runtime| {
@@ -100,7 +100,7 @@ fn foreign_pair_at_a_start_is_neither_served_nor_used() {
     });
 }
 
-/// The pair stays in use until it is replaced, and the bootstrap identity requests the one that replaces it.
+/// The pair stays in use until its successor is issued, which is requested with the bootstrap identity.
 #[test]
 fn pair_of_old_name_is_served_and_reported() {
     on_both(|runtime| {

@@ -98,7 +98,8 @@ fn machine_never_panics_in_any_life() {
     }
 }
 
-/// `Actions` shows exactly the actions that it yields, and is empty exactly if it yields none.
+/// The `Debug` text of `Actions` lists exactly the actions that its iterator yields; `is_empty` is true exactly if
+/// there are none.
 #[test]
 fn actions_debug_lists_every_action() {
     fn shown(trace: &Trace) -> Verdict {

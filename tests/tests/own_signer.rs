@@ -351,8 +351,8 @@ fn panic_of_exchange_made_by_hand_fails_the_request() {
     });
 }
 
-/// Waits for the second certificate. The panic may have lost the request for a rotation with its step, so this repeats
-/// it.
+/// Waits for the second certificate. Requests a rotation again and again, since the panic may have lost the first
+/// request.
 fn issued_after_panic(handle: &Handle, bug: Bug) {
     let end = Instant::now() + BOUND.unwrap();
     while handle.wait_for(|now| now.issued >= 2).within(Duration::from_secs(1)).is_none() {

@@ -60,8 +60,8 @@ impl Transcript {
     }
 }
 
-/// A life: approved, denied, another template, none at all, restarted. Every wait is for a state that lasts, so that no
-/// runtime can miss it.
+/// A life: an approval, a denial, another template, no template, a restart. Every wait is for a state that lasts, so
+/// that no runtime can miss it.
 fn life(runtime: Runtime) -> Vec<String> {
     let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();

@@ -76,9 +76,9 @@ impl RotationMachine {
         Outcome::Noted
     }
 
-    /// Judges an issued certificate and takes it, if it is no worse. The order matters: the new certificate is compared
-    /// with the served one, so before it takes a slot; and it takes its slot before a failure is counted, since the
-    /// backoff depends on whether a valid certificate is served by then.
+    /// Judges an issued certificate, and takes it if it is no worse than the served one. The order matters: the machine
+    /// compares both before the new one takes a slot, and counts a failure after that, since the backoff depends on
+    /// whether a valid certificate is served by then.
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
         let Some(since) = self.answered(id) else { return Outcome::Ignored };
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);

@@ -89,7 +89,8 @@ impl RotationMachine {
         self.facts.template.as_ref()
     }
 
-    /// Whether a certificate, served or waiting, is not known to be durable, so that a crash could lose it.
+    /// Whether a write is owed: a certificate, served or waiting, is not known to be durable, and a crash could lose
+    /// it.
     pub const fn is_unwritten(&self) -> bool {
         self.facts.unwritten.is_some()
     }

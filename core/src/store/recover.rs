@@ -89,9 +89,9 @@ impl Layout {
         fitting.max_by_key(|index| worth(&found[*index]))
     }
 
-    /// The repairs of a start that uses the pair at `taken`. The plan makes that pair durable, which a killed update
-    /// may not have done, and, if `vacant` (`PREFIX-current.pem` resolves to nothing), links `PREFIX-current.pem` to
-    /// it. Every other entry stays as it is: another program may be reading it.
+    /// The repairs of a start that uses the pair at `taken`. Makes that pair durable, which a killed update may not
+    /// have done, and links `PREFIX-current.pem` to the pair if `vacant`, that is, if `PREFIX-current.pem` resolves to
+    /// nothing. Every other entry stays as it is, since another program may be reading it.
     pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, mut now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());

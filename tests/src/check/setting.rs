@@ -37,7 +37,7 @@ pub enum Move {
     Tick,
     /// The computer sleeps for this many milliseconds, past the deadline.
     Sleep(u64),
-    /// The wall clock is set ahead, or back again.
+    /// The wall clock is set ahead of the true time, or back to it.
     WallClock,
     /// A response of the API server shows that its clock is this many milliseconds ahead of the true time.
     ServerDated(u64),
@@ -209,7 +209,8 @@ pub fn settings() -> Vec<Setting> {
     ]
 }
 
-/// Every move except restarts with stale records: after steps of the wall clock, no two of those would be equal.
+/// Every move except restarts with stale records: after steps of the wall clock, no two stale records are equal, and
+/// the states would never end.
 fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),

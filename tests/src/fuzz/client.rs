@@ -35,7 +35,7 @@ struct Scene {
     /// The key of the request.
     key: Arc<KeyPair>,
     signer: Arc<CsrSigner>,
-    /// The words that the stand-ins in an answer stand for.
+    /// The words that replace the stand-ins in an answer.
     words: Vec<Vec<u8>>,
 }
 

@@ -166,7 +166,7 @@ pub trait Holder {
     fn certificate(&self) -> Option<Arc<Certificate>>;
     /// Restarts the process, with its pending record only if it `remembers`.
     fn restart(&mut self, remembers: bool);
-    /// Checks the trace by the laws of perennial. Client-go's is not checked.
+    /// Checks the trace by the laws of perennial. client-go has no trace to check.
     fn lawful(&self) -> Verdict {
         Ok(())
     }

@@ -290,7 +290,7 @@ fn current_is_kept() {
     }
 }
 
-/// Lets the signer authenticate with the certificate itself, and with a token while there is none.
+/// Lets the signer authenticate with the own certificate, and with a token before there is one.
 fn own(signer: &mut CsrSigner) {
     if let Authentication::Other(token) = &signer.authentication {
         signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };

@@ -59,8 +59,8 @@ fn denied_and_renamed() -> Scenario {
         .at(30 * MINUTE, Happening::Wants(Some(named(&["node.example"]))))
 }
 
-/// A restart submits again, and exhausts a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A supervisor
-/// that restarts a denied process makes a loop of it. Without the pending record the denial is forgotten.
+/// Each restart submits a request, which exhausts a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A
+/// supervisor restarts the denied process each minute. Without the pending record, a restart forgets the denial.
 fn restarts_after_a_denial(name: &'static str, remembers: bool) -> Scenario {
     let denied = Scenario::new(name).with_span(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
     every(MINUTE, 2 * HOUR, denied, |_| Happening::Restart { remembers })

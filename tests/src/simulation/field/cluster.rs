@@ -31,7 +31,7 @@ pub enum Conduct {
         /// The time from creation to signature.
         after: Duration,
     },
-    /// Decide nothing.
+    /// Leave each request undecided.
     Ignores,
     /// Deny each request at once.
     Denies,
