@@ -8,6 +8,7 @@ use perennial_rotation::Token;
 
 use super::echo::hide_token;
 use super::exchange_error::ExchangeError;
+use super::response::Response;
 
 /// The longest response head, in bytes, including the 1xx responses before it.
 pub(super) const LONGEST: usize = 64 << 10;
@@ -15,15 +16,12 @@ pub(super) const LONGEST: usize = 64 << 10;
 const LINES: [usize; 2] = [64, 512];
 
 /// The head of a response: status and headers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    pub(crate) status: u16,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) content_type: String,
+    /// The response, still without its body and with a `Date` that is not judged yet.
+    pub(crate) response: Response,
     /// `Content-Encoding` without `identity`, empty if the body is not coded. The client requests no coding.
     pub(crate) coding: String,
-    /// `Location`, empty if there was none.
-    pub(crate) location: String,
     /// `Date`, to the second.
     pub(crate) date: Option<UnixTime>,
 }
@@ -31,7 +29,7 @@ pub(crate) struct Head {
 impl Head {
     /// Replaces each copy of the token in what logs quote.
     pub(super) fn hide_token(&mut self, token: &Token) {
-        for text in [&mut self.content_type, &mut self.coding, &mut self.location] {
+        for text in [&mut self.response.content_type, &mut self.coding, &mut self.response.location] {
             let mut bytes = std::mem::take(text).into_bytes();
             hide_token(token, &mut bytes);
             *text = String::from_utf8_lossy(&bytes).into_owned();
@@ -99,14 +97,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
 
 fn head(status: u16, lines: &HeaderLines<'_>) -> Head {
     let date = lines.text("date").and_then(date);
-    Head {
+    let response = Response {
         status,
         retry_after: lines.text("retry-after").and_then(|wish| retry_after(wish, date)),
         content_type: lines.text("content-type").unwrap_or_default().to_owned(),
-        coding: lines.list("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity")).collect(),
         location: lines.text("location").unwrap_or_default().to_owned(),
-        date,
-    }
+        ..Response::default()
+    };
+    let coding = lines.list("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity")).collect();
+    Head { response, coding, date }
 }
 
 fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Awaited, ExchangeError> {
@@ -258,7 +257,7 @@ mod tests {
     fn retry_after_is_seconds_or_server_time() {
         let now = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
         let then = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
-        let wish = |lines: &str| parsed(lines).unwrap().head.retry_after;
+        let wish = |lines: &str| parsed(lines).unwrap().head.response.retry_after;
         assert_eq!(wish("Retry-After: 7\r\n"), Some(Duration::from_secs(7)));
         assert_eq!(wish(&format!("{now}{then}")), Some(Duration::from_secs(30)));
         assert_eq!(wish(&format!("{now}Retry-After: Sun, 06 Nov 1994 08:49:07 GMT\r\n")), Some(Duration::ZERO));

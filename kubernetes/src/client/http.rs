@@ -154,7 +154,7 @@ impl ResponseReader {
             };
             plain.drain(..parsed.length);
             // The final response follows an interim one (RFC 9110 §15.2). 101 is final: no Upgrade was requested.
-            if matches!(parsed.head.status, 100 | 102..=199) {
+            if matches!(parsed.head.response.status, 100 | 102..=199) {
                 self.head_bytes += parsed.length;
                 self.scanned = 0;
                 continue;
@@ -205,7 +205,7 @@ mod tests {
             plain.extend_from_slice(portion);
             loop {
                 match reader.read(&mut plain, ended && n + 1 == portions.len()) {
-                    Ok(Some(Part::Head(head))) => status = head.status,
+                    Ok(Some(Part::Head(head))) => status = head.response.status,
                     Ok(Some(Part::Body(piece))) => body.extend(piece),
                     Ok(Some(Part::End { reusable })) => return (status, body, Ok(Some(reusable))),
                     Ok(None) => break,

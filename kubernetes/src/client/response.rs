@@ -6,11 +6,10 @@ use perennial::printable;
 use perennial_rotation::ServerDate;
 
 use super::exchange_error::ExchangeError;
-use super::head::Head;
 use crate::objects::Status;
 
 /// A complete answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,
@@ -38,13 +37,6 @@ pub(crate) enum Event {
     Closed,
     /// The request failed: there is no answer, or no complete one. The connection is closed.
     Lost(ExchangeError),
-}
-
-impl From<Head> for Response {
-    fn from(head: Head) -> Self {
-        let Head { status, retry_after, content_type, location, .. } = head;
-        Self { status, retry_after, content_type, location, date: None, body: Vec::new() }
-    }
 }
 
 /// The text of an error answer.

@@ -261,22 +261,22 @@ impl Session {
     fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
         let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
         loop {
-            let mut part = open.exchange.poll()?;
-            if let Some(Part::Head(head)) = &mut part {
-                self.identity.token().into_iter().for_each(|token| head.hide_token(token));
-                // Only the `Date` of a verified server is used.
-                let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
-                self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
-                usable(head)?;
-            }
-            match (part, &mut asked.answer) {
-                (Some(Part::Head(Head { status: 200, .. })), _) if asked.stream.is_some() => {
-                    let lifetime = asked.stream.unwrap_or_default();
-                    open.until = now.instant.after(lifetime);
-                    return Ok(Some(Event::Opened));
+            match (open.exchange.poll()?, &mut asked.answer) {
+                (Some(Part::Head(mut head)), answer) => {
+                    self.identity.token().into_iter().for_each(|token| head.hide_token(token));
+                    // Only the `Date` of a verified server is used.
+                    let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
+                    self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
+                    usable(&head)?;
+                    match asked.stream {
+                        Some(lifetime) if head.response.status == 200 => {
+                            open.until = now.instant.after(lifetime);
+                            return Ok(Some(Event::Opened));
+                        }
+                        // A stream that is answered with another status is refused: its answer is read to the end.
+                        _ => *answer = Some(Response { date: self.date, ..head.response }),
+                    }
                 }
-                // A stream that is answered with another status is refused: its answer is read to the end.
-                (Some(Part::Head(head)), answer) => *answer = Some(Response { date: self.date, ..head.into() }),
                 (Some(Part::Body(piece)), Some(answer)) => {
                     answer.body.extend_from_slice(&piece);
                     if answer.body.len() > LONGEST_BODY {
@@ -376,13 +376,13 @@ impl Open {
 /// Refuses a compressed answer, which would be the same for a repeated request. The body of an error answer is only
 /// quoted.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
-    if head.coding.is_empty() || !(200..300).contains(&head.status) {
+    if head.coding.is_empty() || !(200..300).contains(&head.response.status) {
         return Ok(());
     }
     Err(ExchangeError::Unusable(format!(
         "the answer {} is coded ({}), and perennial asked for none (Accept-Encoding: identity); does a proxy in \
          between rewrite answers?",
-        head.status,
+        head.response.status,
         printable(&head.coding)
     )))
 }
