@@ -91,7 +91,7 @@ impl Process {
     /// The process ended without it.
     pub fn event(&mut self, name: &str, count: usize) -> Value {
         until(&format!("{name} event {count}"), || {
-            // Checked before the events: the last one may come just before the end.
+            // Check for the end before reading events: the last event may come just before the end.
             let ended = self.child.try_wait().expect("a child of ours");
             let found = self.events(name).into_iter().nth(count - 1);
             assert!(found.is_some() || ended.is_none(), "ended before: {}{}", self.stdout(), self.stderr());

@@ -22,7 +22,7 @@ fn policy_change_moves_rotation_point_without_restart() {
         let first = issued(&handle, 1);
         let resting = handle.wait_for(|now| matches!(now.state, State::Scheduled { .. })).within(BOUND).unwrap();
         assert_eq!(resting.due, None);
-        // Signers let certificates begin a few minutes ago.
+        // The signer backdates by minutes, so that a rotation point in the first 0.2 % of the lifetime has passed.
         handle.set_policy(Policy { window: Window::new(1, 2).unwrap(), ..policy() });
         let second = issued(&handle, 2);
         assert_ne!(first.chain(), second.chain());

@@ -90,7 +90,7 @@ fn longer_prefix_belongs_to_another_certificate() {
             let gone: Vec<_> = before.difference(&names(path)).cloned().collect();
             let pairs = directories.iter().map(|other| other.load(None, NOW).unwrap().credential.is_some());
             assert!(round == 0 || pairs.into_iter().all(|there| there));
-            // One old pair at most, of its own.
+            // Each write removes one old pair at most, and only of its own prefix.
             assert!(gone.len() == usize::from(round >= 2), "{gone:?}");
         }
     }

@@ -218,7 +218,7 @@ fn foreign_pair_is_ignored_if_name_is_known() {
     let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);
-    // Without a pair in use, no name is known.
+    // Without a pair in use, the node's name is not known.
     assert!(is(&pki.directory().load(None, NOW).unwrap(), &foreign));
     assert!(pki.directory().load(Some(NODE), NOW).unwrap().credential.is_none());
     // The common name is known from the chain of the pair in use.

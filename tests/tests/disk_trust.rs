@@ -103,7 +103,7 @@ fn file_that_others_could_have_written_is_ignored() {
         let kept = |name: &str| pki.path(name).exists();
         assert!(kept(DATED) && kept(RECORD) && fs::read_link(pki.path(CURRENT)).unwrap() == Path::new(DATED));
 
-        // A certificate of our own takes its place.
+        // Our own certificate replaces the untrusted one.
         let new = pair(NODE, 2);
         directory.write(&new, NOW).unwrap();
         directory.remember(b"ours").unwrap();
@@ -149,7 +149,7 @@ fn link_that_another_user_made_is_ignored() {
 fn chained_links_lead_to_the_pair() {
     let pki = Pki::with_mode(0o700);
     let good = pair(NODE, 1);
-    // As a kubelet mounts a Secret.
+    // Links as in the volume of a Secret that a kubelet mounts.
     fs::create_dir(pki.path("..2026_01_01")).unwrap();
     symlink("..2026_01_01", pki.path("..data")).unwrap();
     pki.put("..2026_01_01/tls.pem", good.to_pem().as_bytes());

@@ -19,7 +19,7 @@ fn new_connections_present_the_rotated_certificate() {
         let handle = node(runtime, &server.cluster).start();
         let first = issued(&handle, 1);
         assert_eq!(server.user_of(&first), ("system:node:worker-1".into(), digest(&first)));
-        // The second request itself is made with the first certificate, the third with the second.
+        // The second request authenticates with the first certificate, the third with the second.
         for n in 2..=3 {
             handle.rotate_now();
             let next = issued(&handle, n);
@@ -83,7 +83,7 @@ fn unknown_authority_falls_back_to_bootstrap_credential() {
         let disowned = issued(&handle, 1);
         handle.shutdown().wait();
 
-        // Another cluster, which has never heard of that authority.
+        // Another cluster, with another authority.
         let after = serve(Approval::Auto);
         let mut holder = node(runtime, &after.cluster);
         holder.store = Some(Arc::new(open()));

@@ -51,7 +51,7 @@ fn same_second_certificates_rotate_all_over_the_window() {
 fn fleet_returns_spread_and_without_loss_after_outage() {
     let life = 24 * HOUR;
     let mut fleet = Fleet::new(300, node, life);
-    // Into the window, so that a good part of them is due.
+    // Run into the rotation window, so that many certificates are due.
     assert!(fleet.run_for(18 * HOUR, 1_000_000));
     fleet.each(|_, world| world.habit = Answer::fail(Failure::Unreachable));
     assert!(fleet.run_for(4 * HOUR, 1_000_000));

@@ -102,7 +102,7 @@ proptest! {
                 prop_assert_eq!((again.to_string(), again.failure()), (seen.to_string(), seen.failure()));
                 prop_assert_eq!(again.news(), seen.news());
                 prop_assert_eq!(replayed.is_uneventful(), seen.is_uneventful());
-                // As when a file is full, and the next one begins.
+                // The file is full here, and the next one begins.
                 if i == from {
                     prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().goes_on());
                 }

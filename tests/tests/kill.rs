@@ -65,7 +65,7 @@ fn kill_at_any_moment_loses_no_pair() {
             fs::read_link(&current).expect("no pair is in use");
             match fs::read(&current) {
                 Ok(seen) => assert!(pems.contains(&seen), "kill {kill}: half a pair is in use"),
-                // Followed the link, and was overtaken by a write that removed old pairs.
+                // After this reader followed the link, a write removed the file as an old pair.
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "kill {kill}"),
             }
             reads += 1;

@@ -72,7 +72,7 @@ fn rotation_point_lies_between_70_and_90_percent() {
     let mut points = Vec::new();
     for n in 0..50 {
         let tally = client_go(&Scenario::new("rotates").with_certificate_of_age(ZERO), n);
-        // 24 h and 5 min, counted from 5 min ago.
+        // The lifetime is 24 h and 5 min, from 5 min before the start.
         let share = (tally.submissions[0] + 5 * MINUTE).as_secs_f64() / (24.0 * 3600.0 + 300.0);
         assert!((0.7..0.9).contains(&share), "{share}");
         assert!(tally.without.is_zero());

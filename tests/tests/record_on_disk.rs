@@ -88,7 +88,7 @@ fn directory_with_the_records_name_is_quarantined() {
 fn failed_record_write_is_named_and_leaves_no_litter() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
-    // A directory by the name of the temporary file cannot be removed as one.
+    // A directory with the name of the temporary file: a plan cannot remove it as a file.
     fs::create_dir(parent.path().join("kubelet-client-pending.json.new")).unwrap();
     let error = store.remember(b"one").unwrap_err().to_string();
     assert!(error.contains("kubelet-client-pending.json"), "{error}");

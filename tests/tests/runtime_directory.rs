@@ -37,7 +37,7 @@ fn write_goes_to_the_directory_at_the_path() {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).stored_in(&path).start();
         issued(&handle, 1);
-        // As by a volume that is mounted late, or a restored backup.
+        // A volume that is mounted late, or a restored backup, replaces a directory like this.
         fs::rename(&path, parent.path().join("old")).unwrap();
         fs::create_dir(&path).unwrap();
         handle.rotate_now();

@@ -76,7 +76,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     server.decide_all(Decision::Deny);
     handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
 
-    // The denial was of another template: this one is requested at once.
+    // The denial was of another template, so the new template is requested at once.
     handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"])));
     waits_for_approval(&handle);
     handle.set_template(None);

@@ -40,7 +40,7 @@ fn full(disk: &Path) {
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 4));
     drop(directory);
     let directory = starts_unlocked(disk, &many().nth(filled).unwrap());
-    // Room for the file, and none for the link to it.
+    // Leave room for the file, but none for the link to it.
     fs::remove_file(many().next().unwrap()).unwrap();
     refuses(disk, ErrorKind::StorageFull, &pair(NODE, 5));
     many().skip(1).take(filled - 1).for_each(|path| fs::remove_file(path).unwrap());

@@ -31,7 +31,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     // Without a request there is no record, and a restart begins with a full budget.
     let pending = machine.pending(now);
     let restarted = restart(policy, seed, machine, pending.clone(), now);
-    // A certificate from before a change of the name is served on, but not by a restart with the new name.
+    // The machine still serves a certificate from before a change of the name; a restart with the new name does not.
     let is_foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
     };

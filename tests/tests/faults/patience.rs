@@ -87,7 +87,7 @@ fn long_retry_after_never_outlasts_the_certificate() {
                 assert_eq!(waited.as_millis(), left.as_millis() / 2, "{name}");
                 halved += 1;
             } else {
-                // The backoff on top of it has grown meanwhile.
+                // The backoff that is added to the `Retry-After` has grown meanwhile.
                 let spread = Policy::default().transient.longest();
                 assert!((longest..=longest + spread).contains(&waited), "{name}: {waited:?} of {left:?}");
             }

@@ -120,7 +120,7 @@ fn requests(kind: &Kind) -> (&str, bool) {
         "every watch and read answered 503" => ("POST WATCH GET", false),
         // The request times out before the server ends the watch.
         "only bookmarks" | "approved and never issued" => ("POST WATCH", true),
-        // As for the outcome: a listener resets the connections.
+        // The listener cannot refuse connections, so it resets them, as `outcome` says.
         "connection refused" => ("CONNECT*3", true),
         "connection refused once" => ("CONNECT POST WATCH", true),
         _ => (kind.requests, true),

@@ -50,7 +50,7 @@ fn chunks(mut bytes: &[u8]) -> Option<&[u8]> {
             return Some(bytes);
         }
     }
-    // An answer to HEAD, or the last one.
+    // The response was an answer to HEAD, or the last one of the session.
     (!bytes.is_empty()).then_some(bytes)
 }
 
