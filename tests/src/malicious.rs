@@ -50,7 +50,7 @@ const CLIENT_AUTH: [u8; 12] = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
 const TRUE: [u8; 3] = [1, 1, 0xff];
 const BER_TRUE: [u8; 3] = [1, 1, 1];
 
-/// All rows. The first one is good: it shows that the others are rejected for their fault only.
+/// All rows. The first certificate is good: it shows that the others are rejected for their fault only.
 #[must_use]
 pub fn table() -> Vec<Malicious> {
     let row = |name, go, openssl, refused, change| Malicious { name, go, openssl, refused, change };
@@ -119,8 +119,8 @@ pub fn table() -> Vec<Malicious> {
 }
 
 impl Malicious {
-    /// This certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256 key. Valid
-    /// from an hour before to an hour after `now`, in whole seconds, unless the row changes the dates.
+    /// This certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256 key.
+    /// Valid from an hour before to an hour after `now`, in whole seconds, unless the row changes the dates.
     #[must_use]
     pub fn forge(&self, issuer: &KeyPair, issuer_name: &[u8], public_key: &[u8], now: UnixTime) -> Vec<u8> {
         let hour = std::time::Duration::from_secs(3600);

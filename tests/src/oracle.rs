@@ -1,5 +1,5 @@
 //! A port of client-go's certificate manager for comparison: `util/certificate/certificate_manager.go`, function by
-//! function, in virtual time. It shares no code with the machine; where it polls clumsy, so does the original.
+//! function, in virtual time. It shares no code with the machine; where it looks clumsy, the original does, too.
 //!
 //! Two goroutines, as in client-go: one rotates, the other polls the template every second and notifies the first,
 //! which may be busy. Only the certificate survives a restart: the key of a request is in memory.

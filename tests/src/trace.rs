@@ -84,12 +84,12 @@ impl Record {
         })
     }
 
-    /// The request that the event replies to, if it is such a reply.
+    /// The request to which the event is a reply, if it is one.
     pub fn replies_to(&self) -> Option<RequestId> {
         if let Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } = self.event { Some(id) } else { None }
     }
 
-    /// The write that the event reports on, if it is such a report.
+    /// The write of which the event reports the end, if it does.
     pub fn reports_on(&self) -> Option<RequestId> {
         if let Event::CertWritten { id } | Event::WriteFailed { id } = self.event { Some(id) } else { None }
     }

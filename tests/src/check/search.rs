@@ -39,7 +39,7 @@ pub struct Counterexample {
     pub lines: Vec<String>,
 }
 
-/// A state that was found, as the last step of the path to it.
+/// A state that was found: the last step of the path from an initial state.
 #[derive(Clone, Copy)]
 struct Node {
     /// The index of the state before; for an initial state, its own index.

@@ -17,8 +17,8 @@ use crate::mint::{self, EPOCH};
 /// Errors are for people: one line, at most this many bytes longer than a small multiple of the text.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Checks for any text that it is read consistently, and reads the same once written, or leads to a printable error
-/// without secrets.
+/// Checks for any text that the reader returns consistent values, which read the same once written, or a printable
+/// error without secrets.
 pub fn texts(bytes: &[u8]) {
     let (which, rest) = text::first(bytes);
     let text = text::expand(rest, &WORDS);

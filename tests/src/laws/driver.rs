@@ -124,7 +124,7 @@ impl DriverState {
     }
 }
 
-/// Whether a request with the same key would only get this reply again.
+/// Whether a request with the key of this reply would only get the reply again.
 pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,

@@ -48,7 +48,7 @@ pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the first outcome, and no other, is one of the event itself.
+/// Whether the first outcome is that of the event itself, and the others are decisions that followed.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
     let (request, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));

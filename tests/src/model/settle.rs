@@ -83,8 +83,8 @@ impl Model {
         self.history.push(now, Fact::Submitted { id, template });
     }
 
-    /// The key for a request for `template`: the pending one while the last request, for the same template, has no
-    /// final answer.
+    /// The key for a request for `template`: the pending key as long as the last request was for this template and has
+    /// no final answer.
     pub(super) fn key(&self, template: Option<&Arc<Template>>) -> Key {
         let kept = self.history.key_is_reusable() && self.history.last_requested() == template;
         if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }

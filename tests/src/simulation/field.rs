@@ -1,6 +1,6 @@
-//! ScenarioRun in the field. A [`Scenario`] describes faults around a holder. It drives perennial under any policy and
-//! the [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the control plane, and for how long
-//! the holder was without a valid certificate.
+//! Holders of certificates in the field. A [`Scenario`] describes faults around a holder. [`run_scenario`] runs
+//! perennial under any policy and the [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the
+//! control plane, and for how long the holder was without a valid certificate.
 //!
 //! The simulation is simplified so that both differ only in their decisions: the network takes no time, a watch sees
 //! a decision as soon as the API can be reached, and there always is a credential to authenticate with.
