@@ -16,7 +16,8 @@ use crate::time::Instant;
 /// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
 /// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) rebuilds the machine. For replay,
 /// not for restarts: instants are of the monotonic clock of this boot. A restart uses [`Pending`](crate::Pending).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The default is the state of a machine with a signer and nothing else, which has no deadline yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// Times, limits and budget.
     pub policy: Arc<Policy>,

@@ -15,8 +15,6 @@ use crate::time::UnixTime;
 pub struct RequestId(NonZeroU64);
 
 impl RequestId {
-    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
-
     pub(crate) const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -29,6 +27,13 @@ impl RequestId {
     /// The number, for use as a key of a map or as an io_uring `user_data`.
     pub const fn get(self) -> u64 {
         self.0.get()
+    }
+}
+
+/// The first id of a machine.
+impl Default for RequestId {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
     }
 }
 

@@ -20,7 +20,6 @@ use crate::judge::{Judge, is_foreign};
 use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
-use crate::server_clock::ServerClock;
 use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::time::Now;
@@ -51,16 +50,9 @@ impl RotationMachine {
             template,
             certificate,
             waiting,
-            refused: false,
             rotate_now,
-            due: None,
-            unwritten: None,
-            next_id: RequestId::FIRST,
-            in_flight: None,
-            pending_key: PendingKey::None,
-            pacing: RequestPacing::default(),
-            server_clock: ServerClock::default(),
             deadline: Some(now.instant),
+            ..Checkpoint::default()
         });
         // Known from the start: a certificate that is due then is no change for the first event to report.
         machine.facts.due = machine.due(now);
