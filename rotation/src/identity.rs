@@ -1,13 +1,13 @@
 //! The identity that a request for a certificate is authenticated with.
 
-use std::fmt;
 use std::sync::Arc;
 
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
 /// A bearer token. Wiped on drop, never shown.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Token(…)")]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
@@ -29,28 +29,25 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 /// Error of a text that is no bearer token: empty, or with characters other than visible ASCII. Does not show the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bearer token is empty or holds spaces, line breaks or other characters no token has")]
 pub struct InvalidToken;
 
-/// Identity that a request authenticates with.
-#[derive(Clone)]
+/// Identity that a request authenticates with. `Debug` shows its kind and the fingerprint of a certificate; never a secret.
+#[derive(Clone, derive_more::Debug)]
 pub enum Identity {
     /// No credential (`system:anonymous` in Kubernetes).
     Anonymous,
     /// A bearer token, for example a bootstrap token.
+    #[debug("{_0:?}")]
     Token(Token),
     /// A client certificate and its key.
+    #[debug("Certificate({})", _0.chain().certificate().fingerprint)]
     Certificate(Arc<Credential>),
     /// Both, as in client-go: the certificate in TLS, the token in each request. An API server uses the certificate if
     /// it trusts the certificate's CA.
+    #[debug("CertificateAndToken({}, {_1:?})", _0.chain().certificate().fingerprint)]
     CertificateAndToken(Arc<Credential>, Token),
 }
 
@@ -78,22 +75,6 @@ impl Identity {
             Self::Token(_) => "a bearer token",
             Self::Certificate(_) => "a client certificate",
             Self::CertificateAndToken(..) => "a client certificate and a bearer token",
-        }
-    }
-}
-
-/// Shows the kind of the identity and the fingerprint of a certificate; never a secret.
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Token(token) => token.fmt(f),
-            Self::Certificate(credential) => {
-                write!(f, "Certificate({})", credential.chain().certificate().fingerprint)
-            }
-            Self::CertificateAndToken(credential, token) => {
-                write!(f, "CertificateAndToken({}, {token:?})", credential.chain().certificate().fingerprint)
-            }
         }
     }
 }

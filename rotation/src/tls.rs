@@ -10,7 +10,6 @@
 //! *clients* by certificates should turn tickets off as well (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep
 //! their lifetime short: a session can be resumed as long as the ticket lasts, even if the client's certificate is revoked.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::Fingerprint;
@@ -25,7 +24,8 @@ use crate::files::FileCredential;
 use crate::handle::Handle;
 
 /// Source of the current credential: a [`Handle`], a [`FileCredential`], or a closure.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Source({:?})", _0().map(|held| held.chain().certificate().fingerprint))]
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 
 impl Source {
@@ -49,13 +49,6 @@ impl From<&Handle> for Source {
 impl From<Arc<FileCredential>> for Source {
     fn from(files: Arc<FileCredential>) -> Self {
         Self::new(move || Some(files.credential()))
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.credential();
-        f.debug_tuple("Source").field(&held.map(|held| held.chain().certificate().fingerprint)).finish()
     }
 }
 
