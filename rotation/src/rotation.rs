@@ -251,7 +251,7 @@ impl Rotation {
     /// The pending record: the facts and the key that let a restart continue the last request. `None` before the first
     /// request to the current signer.
     pub fn record(&self, now: Now) -> Option<Record> {
-        let (signer_name, server) = self.addressee.clone()?.into_parts();
+        let Addressee { name: signer_name, endpoint: server } = self.addressee.clone()?;
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };

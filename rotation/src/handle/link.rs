@@ -11,7 +11,7 @@ use std::task::{Wake, Waker};
 use event_listener::Event;
 use perennial::{RotationMachine, State};
 
-use super::notices::{Queue, Queues};
+use super::notices::Queue;
 use crate::{Input, News, Notice, Snapshot, clock, log};
 
 /// A message to the loop of a rotation.
@@ -56,14 +56,15 @@ struct Inbox {
 struct Shown {
     snapshot: Arc<Snapshot>,
     machine: Arc<RotationMachine>,
-    queues: Queues,
+    /// The queues of all observers. Dropping a [`Notices`](super::Notices) drops its queue.
+    queues: Vec<Weak<Queue>>,
 }
 
 impl Link {
     /// A link whose handles see `snapshot` until the loop publishes another one. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
-        let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Queues::default() };
+        let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new() };
         Self {
             name,
             inbox: Mutex::new(Inbox { messages: VecDeque::new(), has_signer }),
@@ -105,7 +106,7 @@ impl Link {
         // Both under one lock: a reader of a notice sees a snapshot at least as new, and a reader of a snapshot finds
         // its notices queued.
         (shown.snapshot, shown.machine) = (snapshot, machine.clone());
-        notices.iter().for_each(|notice| shown.queues.push(notice, machine));
+        notices.iter().for_each(|notice| shown.queue(notice));
         drop(shown);
         if is_changed {
             self.notify_changed();
@@ -118,7 +119,8 @@ impl Link {
     /// Adds an observer with a queue of at most `most` notices. After the end, the queue contains [`News::Ended`] only.
     pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
-        let queue = shown.queues.add(most);
+        let queue = Queue::new(most);
+        shown.queues.push(Arc::downgrade(&queue));
         if self.has_ended() {
             queue.push(&shown.end(), &shown.machine);
         }
@@ -131,8 +133,7 @@ impl Link {
         let mut shown = self.shown();
         self.ended.store(true, Ordering::Release);
         let end = shown.end();
-        let machine = shown.machine.clone();
-        shown.queues.push(&end, &machine);
+        shown.queue(&end);
         drop(shown);
         self.notify_changed();
         self.notified.notify(usize::MAX);
@@ -207,6 +208,12 @@ fn contain(call: impl FnOnce()) {
 }
 
 impl Shown {
+    /// Queues a notice for each observer. Never waits for an observer.
+    fn queue(&mut self, notice: &Notice) {
+        let Self { queues, machine, .. } = self;
+        queues.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
+    }
+
     fn end(&self) -> Notice {
         Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() }
     }

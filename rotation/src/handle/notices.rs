@@ -1,7 +1,7 @@
 //! The queues of the observers of a rotation, each as long as its observer wants.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::RotationMachine;
 
@@ -53,6 +53,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// A queue with a capacity of `most` notices, at least one.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), waiting: Mutex::default() })
+    }
+
     pub(crate) fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
         let mut waiting = self.waiting();
         // The end is never dropped: observers wait for it.
@@ -71,23 +76,5 @@ impl Queue {
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Notice>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The queues of all observers. Dropping a [`Notices`] drops its queue.
-#[derive(Debug, Default)]
-pub(crate) struct Queues(Vec<Weak<Queue>>);
-
-impl Queues {
-    /// Adds a queue with a capacity of `most` notices, at least one.
-    pub(crate) fn add(&mut self, most: usize) -> Arc<Queue> {
-        let queue = Arc::new(Queue { most: most.max(1), waiting: Mutex::default() });
-        self.0.push(Arc::downgrade(&queue));
-        queue
-    }
-
-    /// Queues a notice for each observer. Never waits for an observer.
-    pub(crate) fn push(&mut self, notice: &Notice, machine: &Arc<RotationMachine>) {
-        self.0.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
     }
 }

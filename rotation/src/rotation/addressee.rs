@@ -12,9 +12,9 @@ use crate::signer::Signer;
 /// The signer that a request was submitted to: what distinguishes it from other signers.
 #[derive(Clone, Debug)]
 pub(super) struct Addressee {
-    name: String,
+    pub(super) name: String,
     /// `None`: the signer has no endpoint, or a record of an old version does not name it.
-    endpoint: Option<String>,
+    pub(super) endpoint: Option<String>,
 }
 
 impl Addressee {
@@ -30,10 +30,6 @@ impl Addressee {
     /// server behind both is one: that costs one more request object.
     pub(super) fn is(&self, signer: &dyn Signer) -> bool {
         self.name == signer.name() && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
-    }
-
-    pub(super) fn into_parts(self) -> (String, Option<String>) {
-        (self.name, self.endpoint)
     }
 }
 
