@@ -65,9 +65,7 @@ impl Exchange {
             Self::Conversation(conversation) => {
                 Self::conversation(ContainedConversation { conversation, panicked: None })
             }
-            Self::Blocking(work) => Self::blocking(|cancel| {
-                catch_unwind(AssertUnwindSafe(|| work(cancel))).unwrap_or_else(|panic| Err(panicked(&*panic)))
-            }),
+            Self::Blocking(work) => Self::blocking(|cancel| contain(|| work(cancel)).flatten()),
             Self::Future(future) => Self::future(ContainedFuture(future)),
         }
     }
@@ -80,8 +78,7 @@ impl Future for ContainedFuture {
     type Output = Result<Issued, SignError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)))
-            .unwrap_or_else(|panic| Poll::Ready(Err(panicked(&*panic))))
+        contain(|| self.0.as_mut().poll(context)).unwrap_or_else(|error| Poll::Ready(Err(error)))
     }
 }
 
@@ -97,33 +94,35 @@ impl Conversation for ContainedConversation {
 
     fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         if self.panicked.is_none() {
-            let handled = catch_unwind(AssertUnwindSafe(|| self.conversation.handle(input, now)));
-            self.panicked = handled.err().map(|panic| panicked(&*panic));
+            self.panicked = contain(|| self.conversation.handle(input, now)).err();
         }
     }
 
     fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome> {
         match self.panicked.clone() {
             Some(error) => IoRequest::Done(Err(error)),
-            None => catch_unwind(AssertUnwindSafe(|| self.conversation.poll(now)))
-                .unwrap_or_else(|panic| IoRequest::Done(Err(panicked(&*panic)))),
+            None => contain(|| self.conversation.poll(now)).unwrap_or_else(|error| IoRequest::Done(Err(error))),
         }
     }
 }
 
 impl SignerConversation for ContainedConversation {
     fn progress(&self) -> Progress {
-        catch_unwind(AssertUnwindSafe(|| self.conversation.progress())).unwrap_or(Progress::Finished)
+        contain(|| self.conversation.progress()).unwrap_or(Progress::Finished)
     }
 
     fn health(&self) -> Option<Health> {
-        catch_unwind(AssertUnwindSafe(|| self.conversation.health())).unwrap_or_default()
+        contain(|| self.conversation.health()).unwrap_or_default()
     }
 }
 
+/// Calls code of a signer or of its identity source, which may panic.
+///
+/// # Errors
 /// The error of a request whose signer panicked.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> SignError {
-    SignError::new(Failure::Local, format!("the signer panicked{}", text_of(panic)))
+pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, SignError> {
+    let panicked = |panic: Box<dyn Any + Send>| format!("the signer panicked{}", text_of(&*panic));
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| SignError::new(Failure::Local, panicked(panic)))
 }
 
 /// The message of a panic after a colon; empty if its payload is no text.

@@ -1,13 +1,12 @@
 //! Requests that wait for the identity to authenticate with.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Action, Event, Instant, Now, State};
 
 use super::{Rotation, Transition};
-use crate::exchange::panicked;
+use crate::exchange::contain;
 use crate::{Authentication, IdentitySource, NotYet};
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -68,8 +67,7 @@ impl Rotation {
             self.identity_waker.iter().for_each(|waker| source.wake_on_change(waker));
             self.identity(signer.authentication(), now)
         };
-        let found = catch_unwind(AssertUnwindSafe(read));
-        let found = found.unwrap_or_else(|panic| Err(NotYet::new(panicked(&*panic).message)));
+        let found = contain(read).unwrap_or_else(|error| Err(NotYet::new(error.message)));
         let coming = found.as_ref().err().filter(|why| why.is_coming()).cloned();
         self.found_identity = Some(found);
         coming

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::addressee::Addressee;
 use super::shortfall::excess;
 use super::start::foreign_to;
 use super::{Command, Rotation};
-use crate::exchange::panicked;
+use crate::exchange::contain;
 use crate::{
     Authentication, Exchange, Identity, Issued, NotYet, Profile, Progress, ServerDate, SignError, SignRequest, Signer,
 };
@@ -107,8 +106,7 @@ impl Rotation {
         now: Now,
     ) -> Option<Event> {
         // The signer and its identity source are foreign code, which may panic.
-        let begun = catch_unwind(AssertUnwindSafe(|| self.ask(id, template, key, now)));
-        match begun.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+        match contain(|| self.ask(id, template, key, now)).flatten() {
             Ok(exchange) => {
                 // Save first: a restart can continue a request only if its key was durable before the CSR was
                 // submitted.
