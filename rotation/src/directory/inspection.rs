@@ -49,7 +49,7 @@ impl<'a> Inspection<'a> {
         let is_in_order = |found: &Candidate| !found.1.chain().certificate().validity.expired(now);
         let mut found: Vec<Candidate> = Vec::new();
         for source in layout.sources(listing) {
-            found.extend(self.at_used(&source).map(|credential| (source, credential, true)));
+            found.extend(self.wanted_at(source, true));
             // Further names are read only if this one does not lead to a pair that can be used.
             if found.last().is_some_and(is_in_order) {
                 break;
@@ -57,9 +57,7 @@ impl<'a> Inspection<'a> {
         }
         let names = if self.wanted.is_none() { self.names.clone() } else { Vec::new() };
         if !found.last().is_some_and(is_in_order) {
-            for source in layout.others(listing) {
-                found.extend(self.at_other(&source).map(|credential| (source, credential, false)));
-            }
+            found.extend(layout.others(listing).into_iter().filter_map(|source| self.wanted_at(source, false)));
         }
         self.at_record();
         let facts = found.iter().map(|(_, credential, in_use)| {
@@ -88,22 +86,20 @@ impl<'a> Inspection<'a> {
         (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }
 
-    /// Reads a source that is in use. A pair with another common name is a problem, and not returned.
-    fn at_used(&mut self, source: &Source) -> Option<Arc<Credential>> {
-        let credential = self.at(source)?;
+    /// Reads a source. A pair with another common name is not returned; that is a problem only of a source in use.
+    fn wanted_at(&mut self, source: Source, in_use: bool) -> Option<Candidate> {
+        let credential = self.at(&source)?;
         let common_name = &credential.chain().certificate().common_name;
-        let Some(wanted) = self.wanted.filter(|wanted| wanted != common_name) else { return Some(credential) };
-        let name = names_of(source)[0];
-        let (path, wanted) = (self.path(name), wanted.to_owned());
-        self.add(name, DirectoryError::Foreign { path, common_name: common_name.clone(), wanted });
-        self.foreign.get_or_insert(credential);
+        let Some(wanted) = self.wanted.filter(|wanted| wanted != common_name) else {
+            return Some((source, credential, in_use));
+        };
+        if in_use {
+            let name = names_of(&source)[0];
+            let (path, wanted) = (self.path(name), wanted.to_owned());
+            self.add(name, DirectoryError::Foreign { path, common_name: common_name.clone(), wanted });
+            self.foreign.get_or_insert(credential);
+        }
         None
-    }
-
-    /// Reads a source that is not in use. A pair with another common name is skipped without a problem.
-    fn at_other(&mut self, source: &Source) -> Option<Arc<Credential>> {
-        let credential = self.at(source)?;
-        self.wanted.is_none_or(|wanted| wanted == credential.chain().certificate().common_name).then_some(credential)
     }
 
     /// Reads the pair of a source, and collects the problems of its files.

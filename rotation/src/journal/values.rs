@@ -49,7 +49,19 @@ form!(
         Ok(if keeps_beat { backoff.with_beat() } else { backoff })
     }
 );
-form!(Template as Names, |of| Names::of(of), |names| Ok(names.template()));
+form!(
+    Template as Names,
+    |of| Names {
+        common_name: of.common_name().to_owned(),
+        organizations: of.organizations().to_vec(),
+        dns_names: of.dns_names().to_vec(),
+        ip_addresses: of.ip_addresses().to_vec(),
+    },
+    |names| {
+        let template = Self::new(names.common_name).with_organizations(names.organizations);
+        Ok(template.with_dns_names(names.dns_names).with_ip_addresses(names.ip_addresses))
+    }
+);
 form!(Certificate as CertificateText, |of| CertificateText(of.clone()), |text| Ok(text.0));
 form!(Policy as PolicyText, |of| PolicyText(of.clone()), |text| Ok(text.0));
 form!(Unwritten as UnwrittenText, |of| UnwrittenText(*of), |text| Ok(text.0));
@@ -68,22 +80,6 @@ pub(super) struct Names {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
-}
-
-impl Names {
-    fn of(template: &Template) -> Self {
-        Self {
-            common_name: template.common_name().to_owned(),
-            organizations: template.organizations().to_vec(),
-            dns_names: template.dns_names().to_vec(),
-            ip_addresses: template.ip_addresses().to_vec(),
-        }
-    }
-
-    fn template(self) -> Template {
-        let template = Template::new(self.common_name).with_organizations(self.organizations);
-        template.with_dns_names(self.dns_names).with_ip_addresses(self.ip_addresses)
-    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -16,22 +16,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Awaited {
     reason: Arc<str>,
-    ask_at: Instant,
+    pub(super) ask_at: Instant,
     wait: Duration,
 }
 
 impl Awaited {
+    /// Polls the source for the first time after the shortest wait.
     pub(super) fn new(why: &NotYet, now: Now) -> Self {
-        Self::after(FIRST, why, now)
-    }
-
-    fn after(wait: Duration, why: &NotYet, now: Now) -> Self {
-        Self { reason: why.to_string().into(), ask_at: now.instant.after(wait), wait }
-    }
-
-    /// Has the next event poll the source.
-    pub(super) fn ask_now(&mut self, now: Now) {
-        self.ask_at = now.instant;
+        Self { reason: why.to_string().into(), ask_at: now.instant.after(FIRST), wait: FIRST }
     }
 }
 
@@ -45,7 +37,8 @@ impl Rotation {
             return false;
         }
         let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-        self.awaited = self.coming(now).map(|why| Awaited::after(wait, &why, now));
+        let again = |why: NotYet| Awaited { ask_at: now.instant.after(wait), wait, ..Awaited::new(&why, now) };
+        self.awaited = self.coming(now).map(again);
         self.awaited.is_none()
     }
 

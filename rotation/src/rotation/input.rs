@@ -99,7 +99,7 @@ impl Rotation {
             Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
             Input::IdentityChanged => {
                 let Some(awaited) = &mut self.awaited else { return VecDeque::new() };
-                awaited.ask_now(now);
+                awaited.ask_at = now.instant;
                 Event::Tick
             }
             Input::RotateNow => Event::RotateNow,
