@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
@@ -38,9 +37,6 @@ pub(crate) struct Link {
     pub(crate) changed: Event,
     /// Notified when there are notices, and at the end.
     pub(crate) notified: Event,
-    /// Wakers of rotations that authenticate with this certificate and wait for it.
-    dependents: Mutex<Vec<Waker>>,
-    ended: AtomicBool,
 }
 
 /// Messages that the loop has not handled yet.
@@ -58,13 +54,17 @@ struct Shown {
     machine: Arc<RotationMachine>,
     /// The queues of all observers. Dropping a [`Notices`](super::Notices) drops its queue.
     queues: Vec<Weak<Queue>>,
+    /// Wakers of rotations that authenticate with this certificate and wait for it.
+    dependents: Vec<Waker>,
+    ended: bool,
 }
 
 impl Link {
     /// A link whose handles see `snapshot` until the loop publishes another one. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
-        let shown = Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new() };
+        let shown =
+            Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new(), dependents: Vec::new(), ended: false };
         Self {
             name,
             inbox: Mutex::new(Inbox { messages: VecDeque::new(), has_signer }),
@@ -72,8 +72,6 @@ impl Link {
             shown: Mutex::new(shown),
             changed: Event::new(),
             notified: Event::new(),
-            dependents: Mutex::default(),
-            ended: AtomicBool::new(false),
         }
     }
 
@@ -121,7 +119,7 @@ impl Link {
         let mut shown = self.shown();
         let queue = Queue::new(most);
         shown.queues.push(Arc::downgrade(&queue));
-        if self.has_ended() {
+        if shown.ended {
             queue.push(&shown.end(), &shown.machine);
         }
         queue
@@ -131,7 +129,7 @@ impl Link {
     pub(crate) fn end(&self) {
         // Under the lock that `subscribe` takes: each observer gets `Ended` exactly once.
         let mut shown = self.shown();
-        self.ended.store(true, Ordering::Release);
+        shown.ended = true;
         let end = shown.end();
         shown.queue(&end);
         drop(shown);
@@ -142,15 +140,15 @@ impl Link {
     fn notify_changed(&self) {
         self.changed.notify(usize::MAX);
         // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being woken.
-        let dependents = std::mem::take(&mut *self.dependents());
+        let dependents = std::mem::take(&mut self.shown().dependents);
         dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
     }
 
     /// Wakes `waker` once, at the next change of the snapshot or at the end.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
-        let mut dependents = self.dependents();
-        if !dependents.iter().any(|known| known.will_wake(waker)) {
-            dependents.push(waker.clone());
+        let mut shown = self.shown();
+        if !shown.dependents.iter().any(|known| known.will_wake(waker)) {
+            shown.dependents.push(waker.clone());
         }
     }
 
@@ -161,7 +159,7 @@ impl Link {
 
     /// True once the loop has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.shown().ended
     }
 
     /// The latest snapshot.
@@ -191,10 +189,6 @@ impl Link {
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn dependents(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.dependents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
