@@ -5,17 +5,13 @@ use perennial::Failure;
 
 /// The failure's name in records: `TimedOut`.
 pub(crate) fn failure(failure: Failure) -> String {
-    upper_camel(failure.name())
+    let words = failure.name().split('_').map(str::chars);
+    words.flat_map(|mut word| word.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(word)).collect()
 }
 
 /// The failure with this name in a record; `None` if the name is unknown.
 pub(crate) fn failure_named(name: &str) -> Option<Failure> {
     Failure::ALL.into_iter().find(|known| failure(*known) == name)
-}
-
-fn upper_camel(snake: &str) -> String {
-    let words = snake.split('_').map(str::chars);
-    words.flat_map(|mut word| word.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(word)).collect()
 }
 
 #[cfg(test)]

@@ -165,7 +165,8 @@ impl Rotation {
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
         self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
-        self.saving.forget_given();
+        // The record that was to be saved may be lost.
+        self.saving.given = None;
         self.panicked = Some(error.clone());
         self.news.clear();
     }

@@ -126,7 +126,7 @@ impl Rotation {
 
     /// Chooses the key, signs a CSR (PKCS#10) with it, reads the identity, and has the signer begin the exchange.
     fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
-        self.saving.submitted(id);
+        self.saving.submission = Some(id);
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
         self.addressee = Some(Addressee::of(&*signer));
         let profile = signer.profile();

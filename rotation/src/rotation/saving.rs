@@ -10,9 +10,10 @@ use super::record::Record;
 /// The record saved last, and the backoff of saves that fail.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
-    submission: Option<RequestId>,
+    /// The last submission.
+    pub(super) submission: Option<RequestId>,
     /// Mark of the record that the runtime was last commanded to save.
-    given: Option<Mark>,
+    pub(super) given: Option<Mark>,
     /// Failures to save in a row.
     failures: u32,
     /// When to save again after a failed save.
@@ -47,10 +48,6 @@ impl Saving {
         Self { given: kept.map(mark), ..Self::default() }
     }
 
-    pub(super) fn submitted(&mut self, id: RequestId) {
-        self.submission = Some(id);
-    }
-
     /// True if the record with this mark is to be saved now. Notes the record as saved: a failure is reported to
     /// [`saved`](Self::saved).
     pub(super) fn wants(&mut self, mark: Mark, now: Instant) -> bool {
@@ -82,10 +79,5 @@ impl Saving {
         if self.again_at.take().is_some() {
             (self.given, self.failures, self.error) = (None, 0, None);
         }
-    }
-
-    /// Has the next record given away in any case: the one before may be lost.
-    pub(super) fn forget_given(&mut self) {
-        self.given = None;
     }
 }
