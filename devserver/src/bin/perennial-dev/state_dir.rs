@@ -48,10 +48,16 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// Writes a file of this directory.
+    /// Writes a file of this directory (mode 0600) in one step: readers find the old contents or the new ones.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<(), Failure> {
         let path = self.file(name);
-        replace(&path, contents).map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
+        let replace = || {
+            let mut file = NamedTempFile::new_in(&self.path)?;
+            file.write_all(contents)?;
+            file.persist(&path)?;
+            Ok::<_, io::Error>(())
+        };
+        replace().map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
     }
 
     /// Reads the CA; generates and writes one if there is none. A certificate without its key, or a key alone, is an
@@ -112,17 +118,9 @@ impl StateDir {
                 Ok(Some(Zeroizing::new(text)))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(&path, &error)),
+            Err(error) => Err(Failure::usage(format!("{}: cannot be read: {error}", path.display()))),
         }
     }
-}
-
-/// Writes a file (mode 0600) in one step: readers find the old contents or the new ones.
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
-    file.write_all(contents)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Removes the permissions of group and others, with a warning: they may have read the file.
@@ -140,10 +138,6 @@ fn make_private(path: &Path) {
         Ok(true) => tracing::warn!("{} was open to others; it is private now", path.display()),
         Err(error) => tracing::warn!("{} is open to others, and cannot be made private: {error}", path.display()),
     }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("{}: cannot be read: {error}", path.display()))
 }
 
 /// True for `[a-z0-9]{6}\.[a-z0-9]{16}`, the form of kubeadm.
