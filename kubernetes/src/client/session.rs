@@ -63,12 +63,6 @@ impl Limits {
         let requests = self.requests.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
         Self { requests, ..self }
     }
-
-    /// Shortens a pause that begins at `now`, by `needed_by`.
-    fn pause(self, wanted: Duration, now: Instant) -> Duration {
-        let left = self.needed_by.since(now);
-        wanted.min(if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) })
-    }
 }
 
 #[derive(derive_more::Debug)]
@@ -147,7 +141,9 @@ impl Session {
 
     /// The end of a pause that begins at `now`, shortened by [`Limits::needed_by`].
     pub(crate) fn after_pause(&self, wanted: Duration, now: Instant) -> Instant {
-        now.after(self.limits.pause(wanted, now))
+        let left = self.limits.needed_by.since(now);
+        let longest = if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) };
+        now.after(wanted.min(longest))
     }
 
     /// True if there is no TCP connection.
