@@ -163,8 +163,9 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                 State::Outside
             }
             (what, before) => {
-                // A block that ends by another label, or within which another one begins, was cut short.
-                text.damage.extend(before.damage(&what));
+                // A block that ends by another label, or within which another one begins, was cut short. Of a glued line
+                // only that is reported.
+                text.damage.extend(before.unclosed().filter(|_| !matches!(what, Line::Glued)));
                 match what {
                     Line::Begin(label) => {
                         seen += 1;
@@ -187,19 +188,15 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
             }
         };
     }
-    text.damage.extend(state.damage(&Line::Text));
+    text.damage.extend(state.unclosed());
     Ok(text)
 }
 
 impl State<'_> {
-    /// The damage if the open block is interrupted by `next`, or by the end of the text. `read` reports a glued line.
-    fn damage(&self, next: &Line<'_>) -> Option<PemError> {
-        match (self, next) {
-            (_, Line::Glued) | (State::Outside | State::Lost, _) => None,
-            (State::Inside { number, line, label, .. }, _) => {
-                Some(PemError::Unclosed { block: *number, line: *line, label: (*label).to_owned() })
-            }
-        }
+    /// The damage if the open block has no end; `None` if no block is open.
+    fn unclosed(&self) -> Option<PemError> {
+        let Self::Inside { number, line, label, .. } = *self else { return None };
+        Some(PemError::Unclosed { block: number, line, label: label.to_owned() })
     }
 }
 
