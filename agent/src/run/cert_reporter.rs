@@ -206,8 +206,8 @@ impl CertReporter {
         hook.run(&self.of, hook::subject(self.current.clone(), chain));
     }
 
-    /// Reports the state, if nobody acts on it before something happens. While the certificate is not durable there is
-    /// nothing to report: `issued` comes before `resting`.
+    /// Reports that the rotation rests or is not enabled; other states are no events. Reports nothing while the
+    /// certificate is not durable, so that `issued` comes before `resting`.
     pub(super) fn report_state(&self, report: &Report) {
         let Self { of, snapshot: now, .. } = self;
         match now.state {
