@@ -22,7 +22,7 @@ type Ca = Issuer<'static, KeyPair>;
 const LIFETIME: Duration = Duration::from_secs(4);
 const SERVICE: &str = "orders.mesh.example";
 
-/// Signs a CSR for [`LIFETIME`]. `Rotation` checks the chain afterwards, as for every signer.
+/// Signs a CSR for [`LIFETIME`]. perennial checks the chain afterwards, as for every signer.
 fn sign(ca: &Ca, csr_pem: &str) -> Result<Chain, Box<dyn Error>> {
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)?;
     csr.params.not_before = SystemTime::now().into();
@@ -43,8 +43,8 @@ fn greet(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<dyn Er
 /// Connects, verifies the server, and returns the serial number of its certificate.
 fn call(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<String, Box<dyn Error>> {
     let connection = ClientConnection::new(config.clone(), ServerName::try_from(SERVICE)?)?;
-    let (mut tls, mut said) = (StreamOwned::new(connection, TcpStream::connect(address)?), String::new());
-    tls.read_to_string(&mut said)?;
+    let (mut tls, mut greeting) = (StreamOwned::new(connection, TcpStream::connect(address)?), String::new());
+    tls.read_to_string(&mut greeting)?;
     let served = tls.conn.peer_certificates().ok_or("no certificate")?;
     Ok(Chain::from_der(served.to_vec())?.serial().to_owned())
 }

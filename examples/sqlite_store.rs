@@ -41,6 +41,7 @@ impl KeyValue for Sqlite {
     }
 }
 
+/// A rotator of node `worker-1` with a store in this database.
 fn rotator(cluster: &TestCluster, path: &Path) -> Result<Rotator, StoreError> {
     let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     Ok(rotator.store(Sqlite::open(path)?))

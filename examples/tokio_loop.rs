@@ -27,7 +27,7 @@ pub async fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(begun, reporter) => drop(exchange.spawn(finish(begun, reporter))),
+                Work::Drive(begun, reporter) => drop(exchange.spawn(drive_and_report(begun, reporter))),
                 Work::Cancel => exchange.abort_all(),
                 Work::Store(job) => drop(spawn_blocking(|| job.run())),
             }
@@ -43,7 +43,8 @@ pub async fn run(mut task: Task) {
     }
 }
 
-async fn finish(exchange: Exchange, reporter: Reporter) {
+/// Drives an exchange to its end, and reports its result.
+async fn drive_and_report(exchange: Exchange, reporter: Reporter) {
     match exchange {
         Exchange::Conversation(conversation) => converse(conversation, reporter).await,
         Exchange::Future(future) => reporter.finish(future.await),
@@ -58,6 +59,7 @@ async fn finish(exchange: Exchange, reporter: Reporter) {
     }
 }
 
+/// Drives a conversation to its end, and reports its result: connects, writes, reads and sleeps.
 async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: Reporter) {
     let mut stream: Option<TcpStream> = None;
     let mut buffer = [0; 16 << 10];
@@ -103,6 +105,7 @@ fn left(until: Instant) -> Duration {
     clock::until(until).max(Duration::from_millis(1))
 }
 
+/// The result of `work`, or a timeout error at `until`.
 async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(left(until), work).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }

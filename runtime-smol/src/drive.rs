@@ -47,6 +47,7 @@ pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(
                 sleep_until(until).await;
                 continue;
             }
+            // The connection could not be opened, or was closed.
             (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
@@ -58,6 +59,7 @@ pub(crate) async fn sleep_until(at: Instant) {
     Timer::after(clock::until(at).max(Duration::from_millis(1))).await;
 }
 
+/// The result of `work`, or a timeout error at `until`.
 async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let time_out = async {
         sleep_until(until).await;
@@ -83,6 +85,7 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     result.recv().await.map_err(io::Error::other)?
 }
 
+/// Connects to the first address of `host` that answers within its share of the time.
 async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<TcpStream>> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let addresses = resolve(host, port).await?;

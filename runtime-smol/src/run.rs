@@ -26,7 +26,7 @@ pub async fn run(mut task: Task) {
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(begun, reporter) => exchange = Some(finish(begun, reporter).boxed()),
+                Work::Drive(begun, reporter) => exchange = Some(drive_and_report(begun, reporter).boxed()),
                 Work::Cancel => exchange = None,
                 Work::Store(job) => {
                     let again = job.clone();
@@ -39,13 +39,14 @@ pub async fn run(mut task: Task) {
             }
         }
         if !task.is_over() {
+            // Messages first: a busy exchange must not delay a shutdown or a change.
             task.arrival().or(due(task.deadline())).or(finished(&mut exchange)).await;
         }
     }
 }
 
 /// Drives an exchange to its end, and reports its result.
-async fn finish(exchange: Exchange, mut reporter: Reporter) {
+async fn drive_and_report(exchange: Exchange, mut reporter: Reporter) {
     let result = match exchange {
         Exchange::Conversation(conversation) => {
             drive(conversation, |conversation| reporter.progress(&**conversation)).await
@@ -60,6 +61,7 @@ async fn finish(exchange: Exchange, mut reporter: Reporter) {
     reporter.finish(result);
 }
 
+/// Polls the exchange in flight to its end; pending for ever without one.
 async fn finished(exchange: &mut Option<Boxed<()>>) {
     match exchange {
         Some(driven) => driven.await,
@@ -68,6 +70,7 @@ async fn finished(exchange: &mut Option<Boxed<()>>) {
     *exchange = None;
 }
 
+/// Sleeps until the deadline; pending for ever without one.
 async fn due(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

@@ -65,6 +65,7 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
                 cancel.sleep(left(until));
                 continue;
             }
+            // The connection could not be opened, or was closed.
             (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
@@ -85,6 +86,7 @@ pub(crate) fn block_on<T>(mut future: Pin<Box<dyn Future<Output = T> + Send>>, c
     None
 }
 
+/// A waker that unparks a thread.
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -93,6 +95,7 @@ impl Wake for Unpark {
     }
 }
 
+/// Connects to the first address of `host` that answers within its share of the time.
 fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let until = Instant::now() + within;
@@ -111,6 +114,7 @@ fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// True for errors of a read that ended at its time limit, or by a signal: the conversation decides what follows.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

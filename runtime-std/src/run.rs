@@ -28,12 +28,14 @@ pub fn spawn(task: Task) -> io::Result<()> {
     thread::Builder::new().name("perennial".into()).spawn(|| run(task)).map(drop)
 }
 
+/// Runs a task to its end, on the calling thread.
 fn run(mut task: Task) {
+    // The guard of the exchange in flight: dropping it cancels the exchange.
     let mut exchange = None;
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(begun, reporter) => exchange = converse(begun, reporter),
+                Work::Drive(begun, reporter) => exchange = drive_on_thread(begun, reporter),
                 Work::Cancel => drop(exchange.take()),
                 Work::Store(job) => {
                     let again = job.clone();
@@ -52,7 +54,7 @@ fn run(mut task: Task) {
 }
 
 /// Drives an exchange on a thread of its own until the returned guard is dropped.
-fn converse(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
+fn drive_on_thread(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
     let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
