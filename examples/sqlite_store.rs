@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sqlite_store_survives_a_restart_with_a_request_pending() {
+    fn sqlite_store_survives_restart_with_pending_request() {
         on_both(|runtime| {
             let options = Options { approval: Approval::Manual, ..Options::default() };
             let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();

@@ -117,7 +117,7 @@ fn exposed_record_is_reported_and_left_unchanged() {
 }
 
 #[test]
-fn link_to_another_programs_file_stays_until_the_next_write() {
+fn link_to_foreign_file_stays_until_next_write() {
     for foreign in ["ca.crt", "kubelet-server-2025-01-01-00-00-00-000.pem"] {
         let pki = Pki::new();
         let good = pair(NODE, 1);
@@ -168,7 +168,7 @@ fn valid_pair_is_used_instead_of_expired_one() {
 }
 
 #[test]
-fn regular_file_in_the_links_way_keeps_a_dated_name() {
+fn file_in_place_of_link_gets_dated_name() {
     let pki = Pki::new();
     let (copy, unreadable) = (pair(NODE, 1), "a key of a kind that only others know");
     pki.put_pair(CURRENT, &copy);
@@ -186,7 +186,7 @@ fn regular_file_in_the_links_way_keeps_a_dated_name() {
 }
 
 #[test]
-fn dangling_link_is_linked_to_the_newest_pair_at_a_start() {
+fn dangling_link_leads_to_newest_pair_after_start() {
     let pki = Pki::new();
     let good = pair(NODE, 1);
     pki.put_pair(OLD, &good);

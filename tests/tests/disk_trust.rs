@@ -62,7 +62,7 @@ fn untrusted(problems: &[DirectoryError]) -> Vec<&Path> {
 }
 
 #[test]
-fn shared_directory_of_our_own_files_works_with_a_warning() {
+fn shared_directory_with_own_files_works_with_warning() {
     for (mode, is_shared) in [(0o777, true), (0o1777, true), (0o770, true), (0o755, false)] {
         let pki = Pki::with_mode(mode);
         let (old, new) = (pair(NODE, 1), pair(NODE, 2));

@@ -23,7 +23,7 @@ fn dated(path: &Path) -> usize {
 /// The waiting pair is durable beside the current one. A restart finds both, and serves the waiting one once a server
 /// refuses the current one.
 #[test]
-fn early_certificate_waits_on_disk_and_is_served_when_needed() {
+fn early_certificate_waits_on_disk_until_needed() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -59,7 +59,7 @@ fn early_certificate_waits_on_disk_and_is_served_when_needed() {
 
 /// The directory is as a crash leaves it between the issue of an early certificate and its use.
 #[test]
-fn pair_written_ahead_is_found_beside_the_one_in_use() {
+fn waiting_pair_is_found_beside_current_pair() {
     let directory = tempfile::tempdir().unwrap();
     let store = Directory::open(directory.path(), "kubelet-client").unwrap();
     let now = clock::now().unix;

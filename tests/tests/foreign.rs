@@ -68,7 +68,7 @@ fn extra_rights_are_accepted_if_configured() {
 /// The node's name was mistyped, for example: the pair authenticates no request, and stays in its file until a pair
 /// with the right name replaces it.
 #[test]
-fn foreign_pair_at_a_start_is_neither_served_nor_used() {
+fn foreign_pair_at_start_is_not_used() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let server = serve(Approval::Auto);

@@ -330,7 +330,7 @@ impl Signer for HandMade {
 }
 
 #[test]
-fn panic_of_exchange_made_by_hand_fails_the_request() {
+fn panic_of_custom_exchange_fails_the_request() {
     on_both(|runtime| {
         let talk = BuggyTalk(Arc::new(AtomicU32::new(1)));
         for first in [

@@ -96,7 +96,7 @@ fn failed_record_write_is_named_and_leaves_no_litter() {
 }
 
 #[test]
-fn unreadable_record_stays_until_the_next_one_replaces_it() {
+fn unreadable_record_stays_until_next_record() {
     let name = "kubelet-client-pending.json";
     let fails = [ErrorKind::Other, ErrorKind::PermissionDenied, ErrorKind::InvalidData].map(Some);
     // `None`: reading works, but the contents are no record.

@@ -178,7 +178,7 @@ fn time_of(node: &mut Node, done: impl Fn(&Node) -> bool) -> Instant {
 }
 
 #[test]
-fn certificate_of_own_ca_that_is_not_valid_yet_waits() {
+fn early_certificate_of_own_ca_waits() {
     let (mut node, ca) = node(false);
     let first = node.presents().unwrap();
     ca.set_rule(|ca, request| since(ca, request, ca.now().after(HOUR)));

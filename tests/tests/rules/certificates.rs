@@ -239,7 +239,7 @@ fn found_certificate_of_another_name_is_never_taken() {
 
 /// The signer issued what was requested, so that this is no failure.
 #[test]
-fn certificate_of_superseded_name_is_unwanted_but_no_failure() {
+fn certificate_of_superseded_name_is_no_failure() {
     let (mut holder, request) = Holder::requesting();
     // Within the spacing: the request stays in flight.
     holder.set_template(Template::node("worker-2"));

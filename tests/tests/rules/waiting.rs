@@ -99,7 +99,7 @@ fn early_certificate_is_served_once_current_expires() {
 }
 
 #[test]
-fn early_certificate_without_a_valid_one_is_served_within_a_day() {
+fn early_first_certificate_is_served_within_a_day() {
     let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
     for held in [None, Some(expired)] {
         let mut holder = Holder::with(held.clone());
