@@ -125,9 +125,9 @@ impl RequestPacing {
         }
         // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
         // fewer tokens, and the bucket would look fuller than it is.
-        let tokens = old.budget.whole().saturating_sub(self.budget_whole_at.since(now));
+        let tokens = old.budget.time_to_fill().saturating_sub(self.budget_whole_at.since(now));
         let left = new.budget.carried_over(tokens, &old.budget);
-        self.budget_whole_at = now.after(new.budget.whole().saturating_sub(left));
+        self.budget_whole_at = now.after(new.budget.time_to_fill().saturating_sub(left));
         // As in `failed`: the backoff, and a `Retry-After` up to its cap.
         let longest = new.backoff(self.is_refused()).longest().saturating_add(new.refused.cap());
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
@@ -181,7 +181,7 @@ impl RequestPacing {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         let mut pacing = Self {
             spaced_at: later(pending.submitted.after(policy.spacing()), policy.spacing()),
-            budget_whole_at: later(pending.budget_whole, policy.budget.whole()),
+            budget_whole_at: later(pending.budget_whole, policy.budget.time_to_fill()),
             ..Self::default()
         };
         if let Some(Refusal { failure, failures, retry_at }) = pending.refusal {

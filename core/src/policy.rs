@@ -167,7 +167,7 @@ impl Budget {
     }
 
     /// The time in which an empty bucket becomes full.
-    pub(crate) const fn whole(&self) -> Duration {
+    pub(crate) const fn time_to_fill(&self) -> Duration {
         self.refill_of(self.size)
     }
 
@@ -176,7 +176,7 @@ impl Budget {
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         // In 128 bits: the product of two spans can overflow 64.
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
-        Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.whole())
+        Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.time_to_fill())
     }
 
     /// The time in which `tokens` tokens are refilled.
@@ -298,8 +298,8 @@ impl Policy {
     /// the rotation point nearer to the issue, add that time. [`for_lifetime`](Self::for_lifetime) has policies for
     /// shorter lifetimes.
     pub fn shortest_lifetime(&self) -> Duration {
-        let pace = millis(self.budget.refill.max(self.spacing()));
-        Duration::from_millis(pace.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
+        let slowest = millis(self.budget.refill.max(self.spacing()));
+        Duration::from_millis(slowest.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
     }
 }
 

@@ -27,8 +27,8 @@ impl Layout {
         let mut others: Vec<&Dated> = pairs.iter().filter(|pair| !is_in_use(pair)).collect();
         others.retain(|pair| listing.kind(&pair.name) == Some(Kind::File) && self.is_dated(&pair.name));
         others.retain(|pair| Some(pair.not_before) <= issued);
-        let worth = |pair: &Dated| (before == Some(pair.name.as_str()), pair.not_before);
-        others.sort_unstable_by(|a, b| (worth(b), &b.name).cmp(&(worth(a), &a.name)));
+        let rank = |pair: &Dated| (before == Some(pair.name.as_str()), pair.not_before);
+        others.sort_unstable_by(|a, b| (rank(b), &b.name).cmp(&(rank(a), &a.name)));
         let spare = keep.saturating_sub(in_use.len().max(1));
         let old = others.into_iter().skip(spare).map(|pair| pair.name.clone());
         Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }

@@ -80,13 +80,13 @@ impl Layout {
     /// `names`, or `names` is empty.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
-        let worth = |Found { in_use, validity, .. }: &Found<'_>| {
+        let rank = |Found { in_use, validity, .. }: &Found<'_>| {
             let valid = validity.not_before() <= now && !validity.expired(now);
             (valid, *in_use, validity.not_after(), validity.not_before())
         };
         // Reversed, since `max_by_key` returns the last of equals: the first has the newer name.
         let fitting = (0..found.len()).rev().filter(|index| fits(&found[*index]));
-        fitting.max_by_key(|index| worth(&found[*index]))
+        fitting.max_by_key(|index| rank(&found[*index]))
     }
 
     /// The repairs of a start that uses the pair at `taken`. Makes that pair durable, which a killed update may not
