@@ -20,7 +20,7 @@ fn issued_foreign_certificate_reaches_no_consumer() {
         let mut run = start(directory, &run_arguments(&more));
         let trouble = run.event("trouble", 1);
         let reason = trouble["reason"].as_str().unwrap();
-        assert!(reason.contains("`system:node:somebody-else`") && reason.contains("`system:node:worker`"), "{reason}");
+        assert!(reason.contains("`system:node:another-node`") && reason.contains("`system:node:worker`"), "{reason}");
         let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
         let ready = get(&address, "/readyz");
         assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");

@@ -210,6 +210,6 @@ pub enum AuthorityError {
     #[error(transparent)]
     Validity(#[from] ValidityError),
     /// The authority's own certificate has expired.
-    #[error("the certificate authority has expired at {0}; make a new one")]
+    #[error("the certificate authority expired at {0}; create a new one")]
     Expired(UnixTime),
 }

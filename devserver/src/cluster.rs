@@ -239,7 +239,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The operating system provides no socket, no thread or no random numbers.
-    #[error("cannot serve: {0}")]
+    #[error("cannot run the API server: {0}")]
     Io(#[from] io::Error),
     /// A CA cannot be generated, or cannot sign.
     #[error(transparent)]

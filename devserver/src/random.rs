@@ -37,7 +37,7 @@ impl Random {
     pub fn from_os() -> io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         let filled = provider().secure_random.fill(seed.as_mut());
-        filled.map_err(|_| io::Error::other("the operating system gives no random bytes; is /dev/urandom there?"))?;
+        filled.map_err(|_| io::Error::other("the operating system returned no random bytes; check /dev/urandom"))?;
         Ok(Self { seed, drawn: 0 })
     }
 

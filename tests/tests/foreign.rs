@@ -21,7 +21,7 @@ fn pairs(path: &Path) -> usize {
 #[test]
 fn foreign_first_certificate_is_rejected() {
     let kinds = [
-        ("otherName", "common name is `system:node:somebody-else`, and `system:node:worker-1` was requested"),
+        ("otherName", "common name is `system:node:another-node`, and `system:node:worker-1` was requested"),
         ("extraOrganization", "O `system:masters`, which can grant rights, was not requested"),
         ("extraUri", "URI `spiffe://example.org/admin`, which can grant rights, was not requested"),
     ];

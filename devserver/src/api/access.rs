@@ -85,7 +85,7 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
 /// Refuses impersonation, also to administrators: ignoring the headers would answer as the wrong user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
-        "forbidden: User {:?} cannot impersonate anybody: this server does not know impersonation; leave out --as, \
+        "forbidden: User {:?} cannot impersonate: this server does not support impersonation; leave out --as, \
          --as-group and --as-uid",
         user.username
     ))

@@ -185,7 +185,7 @@ pub enum DecisionError {
     #[error("there is no such certificate signing request")]
     NotFound,
     /// The opposite has been decided; decisions are final.
-    #[error("the opposite has been decided already, and decisions are final; create a new request")]
+    #[error("the request has the opposite decision already, and decisions are final; create a new request")]
     Decided,
 }
 

@@ -58,7 +58,7 @@ impl Token {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .filter(|token: &Self| token.v == TOKEN && token.rv >= -1)
-            .ok_or_else(|| status::bad_request("continue key is not valid: give it back as it was received"))
+            .ok_or_else(|| status::bad_request("continue key is not valid: send it as it was received"))
     }
 }
 

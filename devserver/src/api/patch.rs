@@ -51,7 +51,8 @@ fn refuse_directives(merge: &Value) -> Result<(), Response> {
                 || key.starts_with("$setElementOrder/")
                 || key.starts_with("$deleteFromPrimitiveList/")
             {
-                let message = format!("this server knows no directives of strategic merge patches; leave out {key:?}");
+                let message =
+                    format!("this server does not support directives of strategic merge patches; leave out {key:?}");
                 return Err(status::bad_request(message));
             }
             refuse_directives(value)

@@ -212,11 +212,11 @@ pub(super) fn full(options: &Options) -> Response {
 }
 
 pub(super) fn too_many_watches(most: usize) -> Response {
-    busy(format!("this server has {most} watches open, and no more than that; end some, or try again"))
+    busy(format!("this server has {most} watches open, its limit; end some, or try again"))
 }
 
 pub(crate) fn too_many_clients() -> Response {
-    busy("this server has as many clients as it takes; try again")
+    busy("too many clients are connected to this server; try again")
 }
 
 /// Too many requests, with `Retry-After` of a second.

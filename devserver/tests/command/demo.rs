@@ -52,7 +52,7 @@ fn demo_prints_sentences_and_retains_a_given_directory() {
     let output = perennial_dev(kept.path(), &arguments);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("rotation 1/1  system:node:demo-node"), "{output:?}");
-    assert!(output.stdout.contains("asked with its bootstrap token"), "{output:?}");
+    assert!(output.stdout.contains("requested with its bootstrap token"), "{output:?}");
     assert!(!output.stdout.contains('\x1b'), "no line is kept up to date outside a terminal");
     assert!(kept.path().join("certificates/kubelet-client-current.pem").exists());
 

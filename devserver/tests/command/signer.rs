@@ -185,7 +185,7 @@ fn sighup_takes_a_new_ca_and_trusts_both() {
     assert!(leads_to(&written(&node, 1), &first));
 
     signer.signal(Signal::HUP);
-    until("a look without a find", || signer.stdout().contains("the CA is the same").then_some(()));
+    until("reload without a change", || signer.stdout().contains("the CA is unchanged").then_some(()));
     for file in ["ca.crt", "ca.key"] {
         fs::rename(path.join("signer").join(file), path.join(file)).unwrap();
     }
@@ -212,7 +212,7 @@ fn unusable_authority_at_sighup_changes_nothing() {
     let signer = start(path);
     fs::remove_file(path.join("signer/ca.key")).unwrap();
     signer.signal(Signal::HUP);
-    until("complaint", || signer.stdout().contains("nothing changes: only one of").then_some(()));
+    until("complaint", || signer.stdout().contains("reload failed, nothing changed: only one of").then_some(()));
     node(path).ready().within(BOUND).unwrap();
 }
 
@@ -256,13 +256,13 @@ fn log_shows_each_step_of_a_request_and_who_has_to_act() {
     written(&node, 2);
     until("log of the renewal", || signer.stdout().contains("self kubelet").then_some(()));
     let log = signer.stdout();
-    assert!(log.contains("system:node:worker asks for system:node:worker"), "{log}");
+    assert!(log.contains("system:node:worker requests system:node:worker"), "{log}");
     assert_eq!(log.matches("issued").count(), 2, "{log}");
 
     let serving = CsrSigner::kubelet_serving(cluster(path), Arc::new(node.credential().unwrap()));
     let template = Template::node("worker").with_ip_addresses(["10.0.0.7".parse().unwrap()]);
     let _waits = perennial_std::start(Rotator::new().template(template).signer(serving)).unwrap();
-    let hint = "from kubernetes.io/kubelet-serving; waits for kubectl certificate approve";
+    let hint = "from signer kubernetes.io/kubelet-serving; waiting for `kubectl certificate approve`";
     until("hint", || signer.stdout().contains(hint).then_some(()));
 }
 

@@ -39,7 +39,7 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
     except("agent/src/run/prepared.rs", "{shown:?}", QUOTED),
     except("agent/src/signals.rs", "{END:?}", DURATION),
     except("devserver/src/api/", ":?}", GO),
-    except("devserver/src/bin/perennial-dev/demo/show.rs", "{:?} was issued", QUOTED),
+    except("devserver/src/bin/perennial-dev/demo/show.rs", "{:?}, not for the node", QUOTED),
 ];
 
 const VAGUE: [&str; 5] = ["anybody", "nobody", "somebody", "someone", "whoever"];

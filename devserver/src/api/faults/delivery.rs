@@ -64,7 +64,7 @@ pub(crate) fn canned(canned: &CannedAnswer) -> Response {
     let html = b"<html><body><h1>Something is wrong</h1></body></html>\n";
     let mut response = match canned.body {
         CannedBody::Status => {
-            status::refused(canned.status, reason(canned.status), "this server was told to answer so")
+            status::refused(canned.status, reason(canned.status), "injected fault of the development server")
         }
         CannedBody::Html => Response::new(canned.status, "text/html; charset=utf-8", html.to_vec()),
         CannedBody::Empty => Response::text(canned.status, ""),
@@ -106,7 +106,7 @@ pub(crate) fn oversized(part: Oversized) -> Vec<u8> {
 fn http(status: u16, media: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status} Told So\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} Injected Fault\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }

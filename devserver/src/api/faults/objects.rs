@@ -75,7 +75,7 @@ fn spoil(
     if object.kind != status::KIND || object.spec.request.is_empty() {
         return None;
     }
-    let decided = |kind| vec![condition(kind, "ToldSo", "this server was told to say so", now)];
+    let decided = |kind| vec![condition(kind, "InjectedFault", "injected fault of the development server", now)];
     match fault {
         Fault::Object(ObjectFault::UidChanged) => object.metadata.uid = api.random.uid(),
         Fault::Object(ObjectFault::Replaced) => object.spec.signer_name = "example.com/another".into(),
@@ -136,7 +136,7 @@ fn misread(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFac
         CertificateFault::OtherKey => {
             request.public_key_der = KeyPair::generate(KeyAlgorithm::EcdsaP256).ok()?.public_key_der().to_vec();
         }
-        CertificateFault::OtherName => request.subject_der = subject(&Template::node("somebody-else"))?,
+        CertificateFault::OtherName => request.subject_der = subject(&Template::node("another-node"))?,
         CertificateFault::ExtraOrganization => {
             let template = Template::new(&*request.common_name).with_organizations(request.organizations.clone());
             request.subject_der = subject(&template.with_organizations(["system:masters"]))?;

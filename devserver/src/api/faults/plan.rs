@@ -86,14 +86,14 @@ impl TryFrom<Written> for Rule {
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         let Written { matches, times, fault } = written;
         if matches!(fault, Fault::Connection(_)) && matches.needs_a_request() {
-            return Err("match: a connection fails before there is a request: only nth, after and until can be given");
+            return Err("match: a connection fault happens before the request: use only nth, after and until");
         }
         if matches.nth == Some(0) {
             return Err("match.nth: the first request is 1");
         }
         match &fault {
             Fault::Answer(canned) if !(200..600).contains(&canned.status) => {
-                return Err("fault.answer.status: an answer's status is from 200 to 599");
+                return Err("fault.answer.status: expected a status from 200 to 599");
             }
             Fault::ContentType(media) if media.len() > 200 || !media.bytes().all(|b| matches!(b, b' '..=b'~')) => {
                 return Err("fault.contentType: at most 200 printable ASCII characters");
@@ -153,6 +153,6 @@ pub(super) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     let text = String::deserialize(deserializer)?;
     let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     span.ok_or_else(|| {
-        de::Error::custom(format_args!("{text:?} is no span of time; write for example 250ms, 90s or 2m"))
+        de::Error::custom(format_args!("{text:?} is not a duration; write for example 250ms, 90s or 2m"))
     })
 }

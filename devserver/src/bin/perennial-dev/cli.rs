@@ -15,12 +15,12 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  bad usage or input; nothing was changed
+  2  bad usage or input, or a file that cannot be read or written
 
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: info; for demo: warn]";
 
-/// Demonstrates the rotation of certificates, and serves a certificate API for development
+/// Demonstrates certificate rotation, and serves the certificate API of Kubernetes for development
 #[derive(Debug, Parser)]
 #[command(name = "perennial-dev", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -34,12 +34,12 @@ pub(crate) enum Command {
     Signer(Signer),
 }
 
-/// Demonstrate rotation: an embedded API server, a bootstrap token, and certificates that live seconds
+/// Demonstrate rotation with an embedded API server and certificates that are valid for seconds
 ///
-/// An embedded API server is started on the loopback interface. A node that holds nothing but a
-/// bootstrap token requests its first certificate, and from then on rotates that certificate with
-/// the certificate itself, over mutual TLS. After each rotation the demo asks the server, over a
-/// new connection, for the identity of the node.
+/// Starts an embedded API server on the loopback interface. A node with a bootstrap token requests its
+/// first certificate, and rotates it from then on, authenticated by the certificate itself (mutual TLS).
+/// After each rotation the demo checks over a new connection that the server authenticates the node by
+/// the new certificate.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -49,25 +49,25 @@ Examples:
   perennial-dev demo --runtime smol --rotations 5 --lifetime 4s
   perennial-dev demo --json | jq 'select(.event == \"rotated\")'
 
-Events with --json: started; issued and rotated (n, serial, not_before, not_after, asked_with, and
-latency_ms: from falling due to being in use and on disk); then done, or failed (reason).
+Events with --json: started; issued and rotated (n, identity, serial, not_before, not_after, asked_with, and
+latency_ms, from the start or the rotation point until in use and on disk); then done, or failed (reason).
 
 Exit codes:
   0  every rotation happened, and the server accepted each certificate as the node's
-  1  it did not come to that; the reason is on stderr
+  1  interrupted, or a rotation or a check failed; stderr has the reason
   2  bad usage or input"
 )]
 pub(crate) struct Demo {
-    /// Runtime of the node: plain threads, or futures on smol
+    /// Runtime of the node: plain threads (std), or futures on smol
     #[arg(long, value_enum, default_value_t = Runtime::Std)]
     pub(crate) runtime: Runtime,
     /// Number of rotations to show
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rotations: u32,
-    /// Lifetime of each certificate; two seconds at least
+    /// Lifetime of each certificate, at least 2s
     #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = |text: &str| whole_seconds(text, 2))]
     pub(crate) lifetime: Duration,
-    /// Keep the certificates in this directory, which must not hold any yet [default: a temporary one]
+    /// Directory for the node's certificates, which must hold none yet [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Report on stdout as JSON, one object a line
@@ -77,13 +77,13 @@ pub(crate) struct Demo {
 
 /// Run the embedded API server alone. For development: this is not a cluster, and not a CA to trust
 ///
-/// Serves certificate signing requests as a cluster does and signs with a CA of its own. It approves nodes'
+/// Serves certificate signing requests as a cluster does, and signs with a CA of its own. Approves nodes'
 /// client certificates, and serving certificates for the node's own name and for names given with
-/// --allow-serving-name. CA and bootstrap token are kept in DIR and used again at the next start, together with two kubeconfigs,
-/// admin.kubeconfig and bootstrap.kubeconfig. Requests live in memory.
+/// --allow-serving-name. DIR keeps the CA and the bootstrap token for the next start, and two kubeconfigs,
+/// admin.kubeconfig and bootstrap.kubeconfig. Requests are in memory only.
 ///
-/// SIGHUP makes it look again: at the CA, for another one to sign with (move ca.crt and ca.key away for a
-/// new one; certificates of the one before are good until the server ends), and at FILE of --faults.
+/// SIGHUP reads the CA and the --faults file again. For a new CA, first move ca.crt and ca.key away; the
+/// server accepts certificates of the previous CA until it ends.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -95,7 +95,7 @@ Examples:
   perennial-dev signer --allow-serving-name 10.0.0.7 --allow-serving-name worker-1.example
   perennial-dev signer --faults faults.yaml
 
-Faults, the first rule that applies to a request being the one followed:
+Faults; the first rule that matches a request applies:
   rules:
   - match: { method: POST, path: /apis/certificates.k8s.io/*, until: 2m }
     times: 3
@@ -116,32 +116,31 @@ Faults, the first rule that applies to a request being the one followed:
 Exit codes:
   0  ended by a signal
   1  failed
-  2  bad usage or input; nothing was changed"
+  2  bad usage or input, or a file that cannot be read or written"
 )]
 pub(crate) struct Signer {
-    /// Address to listen on: IP:PORT, localhost:PORT or :PORT; port 0 takes a free one
+    /// Address to listen on: IP:PORT, localhost:PORT, or :PORT (all addresses); port 0 chooses a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
     /// Directory of CA, bootstrap token and kubeconfigs; created if missing
     #[arg(long, value_name = "DIR", default_value = "./perennial-signer")]
     pub(crate) dir: PathBuf,
-    /// Directory of the CA of the server's own certificate [default: that of --dir]
+    /// Directory of the CA that issues the server's own TLS certificate [default: --dir]
     #[arg(long, value_name = "DIR")]
     pub(crate) server_ca: Option<PathBuf>,
-    /// The longest lifetime of a certificate, and that of requests without one
+    /// Longest lifetime of a certificate, and the lifetime if a request names none, for example 10m
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = |text: &str| whole_seconds(text, 1))]
     pub(crate) signing_duration: Duration,
-    /// Span from notBefore to the time of signing [default: 5 minutes, or a twentieth of shorter lifetimes]
+    /// Time by which notBefore precedes signing, for example 1m [default: 5m, at most a twentieth of the lifetime]
     #[arg(long, value_name = "DURATION", value_parser = backdate)]
     pub(crate) backdate: Option<Duration>,
-    /// The approver of nodes' certificates: the server, or a person with kubectl
+    /// Approver of nodes' requests: the server (auto), or a person with kubectl (manual)
     #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "manual"]).map(approval))]
     pub(crate) approve: Approval,
-    /// A DNS name or IP address that --approve auto allows in serving certificates, or * for all of them; may be
-    /// repeated [default: only the node's own name]
+    /// Approve serving certificates for this DNS name or IP address, too, or * for any; may be repeated
     #[arg(long, value_name = "NAME", value_parser = serving_name)]
     pub(crate) allow_serving_name: Vec<String>,
-    /// Misbehave as this file says, YAML or JSON: which requests go wrong, and how (see below)
+    /// Inject the faults in this file, YAML or JSON: which requests fail, and how (see below)
     #[arg(long, value_name = "FILE")]
     pub(crate) faults: Option<PathBuf>,
 }
@@ -164,7 +163,7 @@ fn approval(name: String) -> Approval {
 fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     let span = duration(text)?;
     if span < Duration::from_secs(least) {
-        return Err(format!("certificates count whole seconds; give them {least} at least, for example 6s"));
+        return Err(format!("a lifetime is in whole seconds and at least {least}, for example 6s"));
     }
     Ok(span)
 }
@@ -179,7 +178,7 @@ fn serving_name(text: &str) -> Result<String, &'static str> {
 fn backdate(text: &str) -> Result<Duration, String> {
     let span = duration(text)?;
     if span > Duration::from_secs(365 * 86_400) {
-        return Err("at most 365d: no clock is that wrong".into());
+        return Err("at most 365d".into());
     }
     Ok(span)
 }

@@ -71,7 +71,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     let store = Directory::open(directory, PREFIX).map_err(Failure::usage)?;
     let held = store.load(None, clock::now().unix).map_err(Failure::usage)?;
     if held.credential.is_some() || !held.problems.is_empty() {
-        let why = "holds a certificate already; give a directory that does not";
+        let why = "holds a certificate already; choose another --dir";
         return Err(Failure::usage(format!("{} {why}", directory.display())));
     }
 
@@ -95,7 +95,8 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
             "directory": directory,
         }),
         &format!(
-            "API server    {}, embedded, with a CA of its own\nnode          {NODE} on {}, certificates live {}, files in {}",
+            "API server    {}, embedded, with a CA of its own\n\
+             node          {NODE} on {}, certificate lifetime {}, files in {}",
             cluster.url(),
             options.runtime,
             words(options.lifetime),

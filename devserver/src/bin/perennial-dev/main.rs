@@ -68,7 +68,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// Failure by bad usage or input (exit code 2). Nothing was changed.
+    /// Failure by bad usage or input, or by a file that cannot be read or written (exit code 2).
     fn usage(reason: impl Display) -> Self {
         Self { code: 2, reason: reason.to_string() }
     }
@@ -85,7 +85,7 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Calls `then` with each of these signals, on a thread of its own. A second SIGINT ends the process at once.
+/// Calls `then` with each of these signals, on a new thread. A second SIGINT ends the process at once.
 fn on_signals(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let unable = |error| Failure::failed(format!("cannot set up signal handling: {error}; raise ulimit -n and -u"));
     let mut signals = Signals::new(which).map_err(unable)?;

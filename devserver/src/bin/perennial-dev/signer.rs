@@ -87,7 +87,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                     Some(SIGHUP) => match look_again(options, &state, &mut server) {
                         Ok(what) => say(&what),
                         // Unusable files leave the running server unchanged.
-                        Err(Failure { reason, .. }) => say(&format!("nothing changes: {reason}")),
+                        Err(Failure { reason, .. }) => say(&format!("reload failed, nothing changed: {reason}")),
                     },
                     Some(_) => break,
                 }
@@ -107,13 +107,13 @@ fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster)
         server.set_faults(plan);
     }
     let what = if rotated {
-        "another CA signs from now on; certificates of the one before are good until this server ends"
+        "reloaded: another CA signs from now on; certificates of the previous CA are accepted until this server ends"
     } else {
-        "looked again; the CA is the same"
+        "reloaded: the CA is unchanged"
     };
     Ok(match write_kubeconfigs(state, server) {
         Ok(()) => what.to_owned(),
-        Err(Failure { reason, .. }) => format!("{what}; but {reason}"),
+        Err(Failure { reason, .. }) => format!("{what}; a kubeconfig was not written: {reason}"),
     })
 }
 
@@ -159,15 +159,20 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
     let (admin, bootstrap) = (file(ADMIN), file(BOOTSTRAP));
     let approval = match options.approve {
         Approval::Auto => {
-            "approves nodes' client certificates itself, and serving ones for their own names (--allow-serving-name)"
+            "approves nodes' client certificates, and serving ones for the node's own name (more: --allow-serving-name)"
         }
-        Approval::Manual => "leaves approval to you",
+        Approval::Manual => "waits for you to approve requests",
     };
-    let faults = if options.faults.is_some() { "\nIt goes wrong as it was told to (--faults)." } else { "" };
-    let caution = if options.listen.ip().is_loopback() { "" } else { "\n\nIt can be reached from other machines!" };
+    let faults = if options.faults.is_some() { "\nIt injects the faults of --faults." } else { "" };
+    let caution = if options.listen.ip().is_loopback() {
+        ""
+    } else {
+        "\n\nWarning: other machines can reach it, and it must not be trusted."
+    };
     format!(
         "Embedded API server at {server}, for development only: not a cluster, not a CA to trust.
-It signs for {} at most and {approval}. CA and bootstrap token are kept in {}.{faults}{caution}
+It issues certificates for at most {} and {approval}.
+CA and bootstrap token are in {}.{faults}{caution}
 
 As an administrator:
   kubectl --kubeconfig {admin} get csr
@@ -208,7 +213,7 @@ impl Log {
         }
         let hint = match step {
             "pending" if server.server().with_api(|api, _| api.waits_for_a_person(&object)) => {
-                "; waits for kubectl certificate approve"
+                "; waiting for `kubectl certificate approve`"
             }
             _ => "",
         };
@@ -230,8 +235,8 @@ fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
             return (step, said(condition));
         }
     }
-    let asker = printable(&object.spec.username);
+    let requester = printable(&object.spec.username);
     let wanted = read_request(&object.spec.request).map(|request| printable(&request.common_name));
     let wanted = wanted.unwrap_or_else(|error| error.to_string());
-    ("pending", format!("{asker} asks for {wanted} from {}", printable(&object.spec.signer_name)))
+    ("pending", format!("{requester} requests {wanted} from signer {}", printable(&object.spec.signer_name)))
 }

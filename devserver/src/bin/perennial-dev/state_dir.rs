@@ -74,7 +74,7 @@ impl StateDir {
                 let end = authority.validity().not_after();
                 if authority.validity().expired(now) {
                     return Err(Failure::usage(format!(
-                        "{both}: the CA has expired at {end}; move both away for a new one"
+                        "{both}: the CA expired at {end}; move both files away for a new CA"
                     )));
                 }
                 Ok(authority)
@@ -87,7 +87,7 @@ impl StateDir {
                 Ok(authority)
             }
             (Some(_), None) | (None, Some(_)) => Err(Failure::usage(format!(
-                "only one of {both} exists; restore the other, or move it away for a new CA"
+                "only one of {both} exists; restore the missing file, or move the other away for a new CA"
             ))),
         }
     }
@@ -105,7 +105,8 @@ impl StateDir {
         let token = Token::new(&text).ok().filter(|token| is_bootstrap_token(token.reveal()));
         token.ok_or_else(|| {
             let path = self.file(TOKEN);
-            let what = "this is no bootstrap token (abcdef.0123456789abcdef); move it away for a new one";
+            let what =
+                "this is not a bootstrap token (such as abcdef.0123456789abcdef); move the file away for a new token";
             Failure::usage(format!("{}: {what}", path.display()))
         })
     }
@@ -118,7 +119,7 @@ impl StateDir {
                 Ok(Some(Zeroizing::new(text)))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Failure::usage(format!("{}: cannot be read: {error}", path.display()))),
+            Err(error) => Err(Failure::usage(format!("cannot read {}: {error}", path.display()))),
         }
     }
 }
@@ -135,8 +136,13 @@ fn make_private(path: &Path) {
     };
     match make() {
         Ok(false) => {}
-        Ok(true) => tracing::warn!("{} was open to others; it is private now", path.display()),
-        Err(error) => tracing::warn!("{} is open to others, and cannot be made private: {error}", path.display()),
+        Ok(true) => tracing::warn!(
+            "{}: other users had access; removed their permissions, but they may have read it",
+            path.display()
+        ),
+        Err(error) => {
+            tracing::warn!("{}: cannot check or remove the permissions of other users: {error}", path.display())
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Body {
 
     /// Moves what has arrived of the body to `body`. Returns true once the body is complete.
     pub(super) fn read(&mut self, received: &mut Vec<u8>, body: &mut Vec<u8>) -> Result<bool, Response> {
-        let malformed = || bad_request("the body of the request is not framed as its head says");
+        let malformed = || bad_request("the body of the request contradicts its Content-Length or Transfer-Encoding");
         loop {
             let count = self.left.min(received.len());
             body.extend(received.drain(..count));

@@ -59,7 +59,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response>
 /// another HTTP implementation in front of this server could see other requests in it (RFC 9112 §11.2).
 fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
     if lines.values("host").count() != 1 {
-        return Err(bad_request("the request needs a Host header, and no second one"));
+        return Err(bad_request("the request needs exactly one Host header"));
     }
     let mut length = None;
     for text in lines.elements("content-length") {
@@ -67,7 +67,7 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
         let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let number = digits.and_then(|digits| digits.parse::<usize>().ok());
         if number.is_none() || *length.get_or_insert(number) != number {
-            return Err(bad_request("the length of the body is no number, or there are two of them"));
+            return Err(bad_request("Content-Length must be one number"));
         }
     }
     let codings: Vec<&str> = lines.values("transfer-encoding").collect();
@@ -75,12 +75,14 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
         ([], None) => None,
         ([], Some(length)) => Some(Body::sized(length)),
         ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Some(Body::chunked()),
-        _ => return Err(bad_request("the body must be either chunked or of a given length")),
+        _ => return Err(bad_request("the body needs either Content-Length or exactly Transfer-Encoding: chunked")),
     };
     match (method, &body) {
-        ("POST" | "PUT" | "PATCH", None) => {
-            Err(refused(411, "LengthRequired", "the request needs a body, and its length"))
-        }
+        ("POST" | "PUT" | "PATCH", None) => Err(refused(
+            411,
+            "LengthRequired",
+            "the request needs a body, with Content-Length or Transfer-Encoding: chunked",
+        )),
         ("HEAD" | "CONNECT", Some(_)) => Err(bad_request("this method takes no body")),
         _ if length.flatten().is_some_and(|length| length > LONGEST_BODY) => Err(too_large()),
         _ => Ok(body),

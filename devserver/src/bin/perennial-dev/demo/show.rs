@@ -40,26 +40,26 @@ pub(super) fn rotations(
                 n += 1;
                 if let State::Scheduled { rotate_at } = notice.snapshot.state {
                     due = rotate_at;
-                    report.comment(&format!("              rests until {}", time_of_day(rotate_at)));
+                    report.comment(&format!("              next rotation at {}", time_of_day(rotate_at)));
                 }
             }
             (News::Failed { error, .. }, _) => {
-                report.comment(&format!("              trouble: {error}"));
-                trouble = format!("; the last trouble: {error}");
+                report.comment(&format!("              error: {error}"));
+                trouble = format!("; last error: {error}");
             }
             // Only a signal ends the rotation.
             (News::Ended, _) => return Err(Failure::failed("interrupted")),
             _ => {}
         }
     }
-    Err(Failure::failed(format!("the next certificate did not come in time{trouble}")))
+    Err(Failure::failed(format!("no certificate was issued in time{trouble}")))
 }
 
 fn done(report: Report, options: &cli::Demo) {
     let (n, runtime, identity) = (options.rotations, options.runtime.to_string(), identity());
     let rotations = if n == 1 { "rotation" } else { "rotations" };
     let sentence =
-        format!("done          {n} {rotations} on {runtime}; the server knew each certificate as {identity}");
+        format!("done          {n} {rotations} on {runtime}; the server authenticated each certificate as {identity}");
     report.event("done", json!({ "runtime": runtime, "rotations": n, "identity": identity }), &sentence);
 }
 
@@ -67,11 +67,17 @@ fn done(report: Report, options: &cli::Demo) {
 fn check(cluster: &TestCluster, credential: &Arc<Credential>) -> Result<(), Failure> {
     let facts = credential.chain().certificate();
     if facts.common_name != identity() {
-        return Err(Failure::failed(format!("a certificate for {:?} was issued", facts.common_name)));
+        return Err(Failure::failed(format!(
+            "the issued certificate is for {:?}, not for the node",
+            facts.common_name
+        )));
     }
     let known = who_am_i(cluster.cluster(), credential).and_then(|user| is_known(&user, facts));
     known.map_err(|why| {
-        Failure::failed(format!("the certificate with serial {} is not accepted: {why}", credential.chain().serial()))
+        Failure::failed(format!(
+            "the server rejected the certificate with serial {}: {why}",
+            credential.chain().serial()
+        ))
     })
 }
 
@@ -89,10 +95,10 @@ fn tell(report: Report, n: u32, rotations: u32, chain: &Chain, bootstrapping: bo
     });
     let (name, title, since) = match n {
         0 => ("issued", "first".into(), "after the start"),
-        _ => ("rotated", format!("rotation {n}/{rotations}"), "after falling due"),
+        _ => ("rotated", format!("rotation {n}/{rotations}"), "after the rotation point"),
     };
     let sentence = format!(
-        "{title:<14}{}  serial {:.12}…  {}–{}  asked with its {asked_with}, in use {} ms {since}",
+        "{title:<14}{}  serial {:.12}…  {}–{}  requested with its {asked_with}, in use {} ms {since}",
         chain.certificate().common_name,
         chain.serial(),
         time_of_day(validity.not_before()),
@@ -128,5 +134,9 @@ fn is_known(user: &Value, certificate: &Certificate) -> Result<(), String> {
     let credential = format!("X509SHA256={:x}", certificate.fingerprint);
     let extra = json!({ "authentication.kubernetes.io/credential-id": [credential] });
     let expected = json!({ "username": certificate.common_name, "groups": groups, "extra": extra });
-    if *user == expected { Ok(()) } else { Err(format!("the server takes the node for {user}, not for {expected}")) }
+    if *user == expected {
+        Ok(())
+    } else {
+        Err(format!("the server authenticated the node as {user}, not as {expected}"))
+    }
 }
