@@ -22,7 +22,7 @@ use crate::latest::Latest;
 use crate::queue::{Entry, Queue};
 use crate::rotation::Observer;
 use crate::threads;
-use file::{open, set_aside};
+use file::{is_of_another_version, open, set_aside};
 
 /// Most bytes of steps queued for the file. Steps beyond that are dropped.
 const MOST: usize = 1 << 20;
@@ -169,7 +169,10 @@ impl Writer {
     fn append(&mut self, of: &str, step: &Transition, line: &str) -> io::Result<()> {
         self.follow()?;
         let mut text = self.snapshots(of, step) + line;
-        if self.end > 0 && self.end.saturating_add(text.len() as u64) > self.limit {
+        let is_full = self.end.saturating_add(text.len() as u64) > self.limit;
+        // A file of two format versions would be replayed by neither.
+        let is_older = || !self.begun && self.file.as_ref().is_some_and(is_of_another_version);
+        if self.end > 0 && (is_full || is_older()) {
             set_aside(&self.path)?;
             // Opens a new file, which needs snapshots before the step.
             self.follow()?;
@@ -340,6 +343,17 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         let version = format!("{{\"begin\":{{\"version\":2,\"perennial\":\"{}\",", env!("CARGO_PKG_VERSION"));
         assert!(lines[1].starts_with(&version) && lines[2].starts_with("{\"step\":"), "{text}");
+    }
+
+    #[test]
+    fn journal_of_another_version_is_moved_before_first_step() {
+        let directory = TempDir::new().unwrap();
+        let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
+        let older = "{\"begin\":{\"version\":1,\"of\":\"node\",\"at\":[0,0],\"machine\":{}}}\n";
+        fs::write(&path, older).unwrap();
+        Life::new("node", &Journal::start(&path, 1 << 20)).tick();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), older);
+        assert_eq!(replay(&path), (1, 1));
     }
 
     #[test]

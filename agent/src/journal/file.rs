@@ -1,14 +1,18 @@
 //! Opening and moving the file of a journal, without harm to files that are no journal.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use perennial_rotation::journal::{Replay, ReplayError};
 use rustix::fs::OFlags;
 
 /// First bytes of a journal's lines: a snapshot or a step.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
+
+/// Bytes of a first line that are read at most. A longer line is damage.
+const LONGEST_FIRST_LINE: u64 = 1 << 20;
 
 /// Opens the journal for appending, or creates it (mode 0600), and locks it. A file that is no journal, such as a
 /// certificate or a kubeconfig named by mistake, stays as it is.
@@ -35,7 +39,14 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Moves a full journal to `PATH.1`, and replaces the journal there.
+/// True if the first line of this journal is of another format version. False if the line cannot be read.
+pub(super) fn is_of_another_version(file: &File) -> bool {
+    let mut first = String::new();
+    let read = BufReader::new(file.take(LONGEST_FIRST_LINE)).read_line(&mut first);
+    read.is_ok() && matches!(Replay::new().line(&first), Err(ReplayError::Version(_)))
+}
+
+/// Moves a journal that is full, or of another format version, to `PATH.1`, and replaces the journal there.
 ///
 /// # Errors
 /// If `PATH.1` is no journal, or the system refuses. Both files stay as they are.
@@ -44,7 +55,12 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     aside.push(".1");
     let aside = Path::new(&aside);
     let moved = if is_free(aside)? { fs::rename(path, aside) } else { Err(io::Error::other("that is no journal")) };
-    moved.map_err(|error| io::Error::other(format!("it is full, and cannot be moved to {}: {error}", aside.display())))
+    moved.map_err(|error| {
+        io::Error::other(format!(
+            "it is full, or of another version of perennial, and cannot be moved to {}: {error}",
+            aside.display()
+        ))
+    })
 }
 
 /// True if nothing is at `path`, or a journal, which may be replaced.
