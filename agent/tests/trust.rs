@@ -228,6 +228,6 @@ fn kubeconfig_unusable_for_kubelet_is_logged() {
     fs::write(path.join("kubeconfig"), own).unwrap();
     let ended = perennial(path, &once);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("P-521 is supported elsewhere, not here"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("ECDSA keys on P-521 are not supported by perennial"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("could not start"), "{}", ended.stderr);
 }

@@ -130,8 +130,20 @@ fn verify_judges_kubelet_by_rules_of_go() {
             "Go finds no CERTIFICATE block",
         ),
         ("a negative serial", format!("{negative}{key}"), Some(false), true, "its serial number is negative"),
-        ("P-521", format!("{p521_certificate}{p521_key}"), None, false, "an ECDSA key on P-521 is supported elsewhere"),
-        ("RSA", format!("{rsa_certificate}{rsa_key}"), None, false, "an RSA key of 1024 bits is supported elsewhere"),
+        (
+            "P-521",
+            format!("{p521_certificate}{p521_key}"),
+            None,
+            false,
+            "ECDSA keys on P-521 are not supported by perennial",
+        ),
+        (
+            "RSA",
+            format!("{rsa_certificate}{rsa_key}"),
+            None,
+            false,
+            "RSA keys of 1024 bits are not supported by perennial",
+        ),
         ("a large file", format!("{certificate}{key}{}", " ".repeat(1 << 20)), None, false, "longer than 1 MiB"),
     ] {
         let (sentences, value) = verify(|pki, _| {

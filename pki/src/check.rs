@@ -162,7 +162,7 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
 #[non_exhaustive]
 pub enum BadCertificate {
     /// The leaf was issued for another key than that of the request.
-    #[error("the certificate was issued for another key than the one of the request")]
+    #[error("the certificate was issued for another key than the request's")]
     NotOurKey,
     /// A certificate of the chain cannot be read by Go, openssl or webpki, so that peers would refuse the chain.
     #[error(
@@ -192,8 +192,8 @@ pub enum BadCertificate {
         /// The leaf's notAfter.
         not_after: UnixTime,
     },
-    /// A certificate behind the leaf issued none of those before it.
-    #[error("certificate {position} of the chain issued none of those before it; the signer's chain is out of order")]
+    /// A certificate behind the leaf issued no certificate before it.
+    #[error("certificate {position} of the chain issued no certificate before it; the signer's chain is out of order")]
     ForeignIssuer {
         /// The position of the certificate in the chain, counted from 1, the leaf.
         position: usize,

@@ -21,12 +21,12 @@ pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
         Error::General(why) => return Escaped(why).to_string(),
         Error::Other(OtherError(error)) => match error.downcast_ref() {
             Some(error) => return webpki(error, presented),
-            None => "the TLS library failed for a reason of its own",
+            None => "the TLS library failed with an internal error",
         },
         Error::NoCertificatesPresented => "the other side presented no certificate",
         Error::UnsupportedNameType => "the name of the server is neither a DNS name nor an IP address",
         Error::FailedToGetCurrentTime => "the clock shows a time before 1970; set it",
-        Error::FailedToGetRandomBytes => "the system gave no random bytes",
+        Error::FailedToGetRandomBytes => "the operating system returned no random bytes",
         Error::InconsistentKeys(_) => "certificate and private key do not belong together",
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } | Error::PeerMisbehaved(_) => {
             "the other side broke the rules of TLS"
@@ -38,7 +38,7 @@ pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
             "the two sides have no version, cipher suite or signature algorithm of TLS in common"
         }
         Error::AlertReceived(_) => "the other side ended the TLS connection with an alert",
-        _ => "TLS failed on this side",
+        _ => "TLS failed on the local side",
     };
     fixed.to_owned()
 }
@@ -46,19 +46,19 @@ pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
 fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> String {
     let leaf = Named(presented.first());
     match error {
-        CertificateError::BadEncoding => format!("{leaf} is not correctly encoded; have the certificate issued anew"),
+        CertificateError::BadEncoding => format!("{leaf} is not correctly encoded; have a new certificate issued"),
         CertificateError::Expired => {
-            format!("{leaf} or its issuer has expired; renew the certificate, or check the clocks")
+            format!("{leaf} or its issuer has expired; replace the certificate, or check the clocks")
         }
         CertificateError::ExpiredContext { time, not_after } => format!(
-            "{} expired at {}, and it is {} here; renew the certificate, or check the clocks",
+            "{} expired at {}, and the time here is {}; replace the certificate, or check the clocks",
             Named(bounded_by(presented, *not_after, false)),
             moment(*not_after),
             moment(*time)
         ),
         CertificateError::NotValidYet => format!("{leaf} or its issuer is not valid yet; check the clocks"),
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "{} is not valid before {}, and it is {} here; check the clocks",
+            "{} is not valid before {}, and the time here is {}; check the clocks",
             Named(bounded_by(presented, *not_before, true)),
             moment(*not_before),
             moment(*time)
@@ -100,7 +100,7 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
     let one = if presented.len() > 1 { "a certificate of the chain".to_owned() } else { leaf.to_string() };
     match error {
         webpki::Error::CaUsedAsEndEntity => format!(
-            "{leaf} is a CA certificate (CA:TRUE), and TLS wants one that is not; have the CA issue a server or client \
+            "{leaf} is a CA certificate (CA:TRUE), which TLS does not allow here; have the CA issue a server or client \
              certificate, or trust this very certificate by naming it in the CA bundle"
         ),
         webpki::Error::EndEntityUsedAsCa => {
@@ -129,7 +129,8 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
         | webpki::Error::MaximumPathBuildCallsExceeded
         | webpki::Error::MaximumPathDepthExceeded
         | webpki::Error::MaximumSignatureChecksExceeded => {
-            "the chain is longer or more tangled than any that can be verified; send the leaf and its intermediates only"
+            "the chain is too long or too complex to verify; configure the peer to send the certificate and its \
+             intermediates only"
                 .to_owned()
         }
         webpki::Error::SignatureAlgorithmMismatch => {

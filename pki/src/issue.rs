@@ -185,7 +185,7 @@ fn named_bits(writer: DERWriter<'_>, bits: u8) {
 #[non_exhaustive]
 pub enum IssueError {
     /// The issuer's certificate does not allow its key to sign others: not a CA's, or without keyCertSign.
-    #[error("the certificate may not sign others; give the certificate authority's own (CA:TRUE, keyCertSign)")]
+    #[error("this certificate may not sign others; use the certificate of a CA (CA:TRUE, keyCertSign)")]
     NotAnAuthority,
     /// A certificate cannot be read: the CA's, or the new one.
     #[error("{0}")]
@@ -194,7 +194,7 @@ pub enum IssueError {
     #[error("the certificate could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),
     /// An interim certificate cannot be made; contains the reason, as a clause.
-    #[error("no interim certificate could be made: {0}")]
+    #[error("cannot create the self-signed interim certificate: {0}")]
     Interim(String),
 }
 

@@ -245,7 +245,7 @@ pub enum KeyError {
         algorithm: KeyAlgorithm,
     },
     /// The system gave no randomness.
-    #[error("no key could be generated: the system gave no randomness")]
+    #[error("cannot generate a key: the operating system returned no random bytes")]
     Generation,
     /// The input is damaged PEM, not PEM, or too large.
     #[error("{0}")]
@@ -255,12 +255,13 @@ pub enum KeyError {
     NoKey,
     /// The key is protected by a passphrase.
     #[error(
-        "the private key is encrypted, and a service cannot ask for its passphrase; store it decrypted (`openssl pkey`)"
+        "the private key is encrypted, and a service cannot prompt for the passphrase; store the key decrypted \
+         (`openssl pkey`)"
     )]
     Encrypted,
     /// An RSA key that is too short to be safe, or too long for the crypto provider.
     #[error(
-        "an RSA key of {bits} bits is supported elsewhere, not here: too {}; supported are 2048 to 4096 bits",
+        "RSA keys of {bits} bits are not supported by perennial: too {}; supported are 2048 to 4096 bits",
         if *bits < 2048 { "weak" } else { "long" }
     )]
     RsaSize {
@@ -268,14 +269,14 @@ pub enum KeyError {
         bits: usize,
     },
     /// An ECDSA key on an elliptic curve that is not supported.
-    #[error("an ECDSA key on {curve} is supported elsewhere, not here; supported are the curves P-256 and P-384")]
+    #[error("ECDSA keys on {curve} are not supported by perennial; supported are the curves P-256 and P-384")]
     Curve {
         /// The name of the curve, or the object identifier of a rare one.
         curve: String,
     },
     /// A kind of key that is not supported.
     #[error(
-        "a private key of the kind {kind} is supported elsewhere, not here; supported are ECDSA on P-256 and P-384, \
+        "private keys of kind {kind} are not supported by perennial; supported are ECDSA on P-256 and P-384, \
          Ed25519, and RSA of 2048 to 4096 bits"
     )]
     Unsupported {

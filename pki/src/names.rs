@@ -127,6 +127,6 @@ fn address(bytes: &[u8]) -> Result<IpAddr, String> {
         <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
     match address {
         Ok(address) => Ok(address.to_canonical()),
-        Err(_) => Err(format!("IP address of {} bytes; 4 or 16 are possible", bytes.len())),
+        Err(_) => Err(format!("IP address of {} bytes instead of 4 or 16", bytes.len())),
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn go(certificate: &[u8]) -> Result<(), String> {
     der::check(certificate)?;
     let parsed = x509::parse(certificate)?;
     if parsed.version.0 > 2 {
-        return Err(format!("its version is {}, and X.509 ends with 3", u64::from(parsed.version.0) + 1));
+        return Err(format!("its version is {}, and X.509 has versions 1 to 3", u64::from(parsed.version.0) + 1));
     }
     if parsed.raw_serial().first().is_some_and(|first| first & 0x80 != 0) {
         return Err("its serial number is negative".to_owned());
@@ -82,7 +82,10 @@ fn name(whose: &str, name: &X509Name<'_>) -> Result<(), String> {
             Tag::TeletexString => true,
             other => {
                 let kind = attribute.attr_type();
-                return Err(format!("the {whose} has a value (of {kind}) that is no text: its tag is {}", other.0));
+                return Err(format!(
+                    "the {whose} has a value (of {kind}) that is not text: its DER tag is {}",
+                    other.0
+                ));
             }
         };
         if !is_good {

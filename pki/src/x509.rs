@@ -20,7 +20,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
 /// Describes the parser's error for a certificate or request, as a clause.
 pub(crate) fn reason(error: &X509Error) -> &'static str {
     match error {
-        X509Error::InvalidVersion => "its version is none of X.509",
+        X509Error::InvalidVersion => "its version is not one of X.509",
         X509Error::InvalidSerial => "its serial number is malformed",
         X509Error::InvalidAlgorithmIdentifier => "an algorithm identifier is malformed",
         X509Error::InvalidX509Name => "its subject or issuer is malformed",
@@ -40,7 +40,7 @@ pub(crate) fn reason(error: &X509Error) -> &'static str {
         | X509Error::InvalidUserCertificate
         | X509Error::InvalidCertificate
         | X509Error::Der(_)
-        | X509Error::NomError(_) => "it is not correctly encoded DER: cut short, damaged, or something else",
+        | X509Error::NomError(_) => "it is not valid DER: cut short, damaged, or no certificate at all",
     }
 }
 

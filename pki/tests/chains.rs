@@ -201,7 +201,7 @@ fn roots_keep_usable_certificates() {
     let first = PemError::Unusable {
         block: 1,
         line: 1,
-        reason: "it is not correctly encoded DER: cut short, damaged, or something else".into(),
+        reason: "it is not valid DER: cut short, damaged, or no certificate at all".into(),
     };
     assert_eq!(Roots::from_pem(garbage.as_bytes()).unwrap_err(), ChainError::NoUsableRoot { certificates: 1, first });
     assert_eq!(Roots::from_pem(b"none").unwrap_err(), ChainError::Empty);

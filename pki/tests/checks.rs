@@ -161,7 +161,7 @@ fn check_refuses_same_named_root_with_other_key() {
 fn check_errors_name_their_remedy() {
     let hour = UnixTime::from_secs(NOT_AFTER);
     for (refusal, told) in [
-        (BadCertificate::NotOurKey, "the certificate was issued for another key than the one of the request"),
+        (BadCertificate::NotOurKey, "the certificate was issued for another key than the request's"),
         (
             BadCertificate::CertificateAuthority,
             "the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS",
@@ -184,7 +184,7 @@ fn check_errors_name_their_remedy() {
         ),
         (
             BadCertificate::ForeignIssuer { position: 2 },
-            "certificate 2 of the chain issued none of those before it; the signer's chain is out of order",
+            "certificate 2 of the chain issued no certificate before it; the signer's chain is out of order",
         ),
         (
             BadCertificate::UntrustedIssuer { issuer: "CN=a".into(), reason: "UnknownIssuer".into() },

@@ -162,7 +162,7 @@ fn good_pair_is_used_despite_damage_beside_it() {
             vec![PemError::Unusable {
                 block: 3,
                 line: lines + 1,
-                reason: "it is not correctly encoded DER: cut short, damaged, or something else".into(),
+                reason: "it is not valid DER: cut short, damaged, or no certificate at all".into(),
             }],
         ),
         (
@@ -226,7 +226,7 @@ fn unsupported_key_kind_is_named() {
         let (certificate, key) = pair(kind);
         let error = read(&format!("{certificate}{key}")).unwrap_err();
         assert_eq!(error, expected, "{kind}");
-        assert!(error.is_unsupported() && error.to_string().contains("supported elsewhere, not here"), "{error}");
+        assert!(error.is_unsupported() && error.to_string().contains("not supported by perennial"), "{error}");
     }
     // openssl takes long to generate 8192 bits, and only the length of the modulus is read.
     let modulus = [&[0x02, 0x82, 0x04, 0x01, 0][..], &[0xff; 1024]].concat();
@@ -330,7 +330,7 @@ fn damaged_bundle_keeps_its_good_certificates() {
             PemError::Unusable {
                 block: 2,
                 line: lines + 1,
-                reason: "it is not correctly encoded DER: cut short, damaged, or something else".into(),
+                reason: "it is not valid DER: cut short, damaged, or no certificate at all".into(),
             },
         ),
         (
@@ -363,7 +363,7 @@ fn system_bundle_of_several_megabytes_is_read() {
     let blocks = bundle.matches("BEGIN").count();
     assert_eq!(Roots::from_pem(bundle.as_bytes()).unwrap().store().len(), blocks);
     let error = Roots::from_pem(&vec![b'\n'; (8 << 20) + 1]).unwrap_err();
-    assert!(error.to_string().ends_with("are more than are read here (8 MiB); is this the right file?"), "{error}");
+    assert!(error.to_string().ends_with("exceed the limit of 8 MiB; is this the right file?"), "{error}");
 }
 
 #[test]

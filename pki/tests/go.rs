@@ -70,9 +70,9 @@ fn verdict_follows_go() {
 #[test]
 fn verdict_is_unknown_for_kinds_only_go_reads() {
     for (kind, expected) in [
-        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "unknown: an ECDSA key on P-521"),
-        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "unknown: an ECDSA key on P-224"),
-        ("-algorithm RSA -pkeyopt rsa_keygen_bits:1024", "unknown: an RSA key of 1024 bits"),
+        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "unknown: ECDSA keys on P-521"),
+        ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "unknown: ECDSA keys on P-224"),
+        ("-algorithm RSA -pkeyopt rsa_keygen_bits:1024", "unknown: RSA keys of 1024 bits"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1", "refuses: Go cannot read"),
         ("-algorithm ED448", "refuses: Go cannot read"),
         ("-algorithm RSA-PSS", "refuses: Go cannot read"),

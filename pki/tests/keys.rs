@@ -98,19 +98,19 @@ fn key_errors_name_their_cause() {
     for (error, told) in [
         (
             KeyError::RsaSize { bits: 1024 },
-            "an RSA key of 1024 bits is supported elsewhere, not here: too weak; supported are 2048 to 4096 bits",
+            "RSA keys of 1024 bits are not supported by perennial: too weak; supported are 2048 to 4096 bits",
         ),
         (
             KeyError::RsaSize { bits: 8192 },
-            "an RSA key of 8192 bits is supported elsewhere, not here: too long; supported are 2048 to 4096 bits",
+            "RSA keys of 8192 bits are not supported by perennial: too long; supported are 2048 to 4096 bits",
         ),
         (
             KeyError::Curve { curve: "P-521".into() },
-            "an ECDSA key on P-521 is supported elsewhere, not here; supported are the curves P-256 and P-384",
+            "ECDSA keys on P-521 are not supported by perennial; supported are the curves P-256 and P-384",
         ),
         (
             KeyError::Unsupported { kind: "Ed448".into() },
-            "a private key of the kind Ed448 is supported elsewhere, not here; supported are ECDSA on P-256 and P-384, \
+            "private keys of kind Ed448 are not supported by perennial; supported are ECDSA on P-256 and P-384, \
              Ed25519, and RSA of 2048 to 4096 bits",
         ),
         (

@@ -53,8 +53,8 @@ fn refused_server_certificates_are_described() {
             &trusted,
             NOT_AFTER + 1,
             format!(
-                "{who} expired at 2026-01-01T01:00:00Z, and it is 2026-01-01T01:00:01Z here; \
-                 renew the certificate, or check the clocks"
+                "{who} expired at 2026-01-01T01:00:00Z, and the time here is 2026-01-01T01:00:01Z; \
+                 replace the certificate, or check the clocks"
             ),
         ),
         (
@@ -62,7 +62,8 @@ fn refused_server_certificates_are_described() {
             &trusted,
             NOT_BEFORE - 1,
             format!(
-                "{who} is not valid before 2026-01-01T00:00:00Z, and it is 2025-12-31T23:59:59Z here; check the clocks"
+                "{who} is not valid before 2026-01-01T00:00:00Z, and the time here is 2025-12-31T23:59:59Z; check the \
+                 clocks"
             ),
         ),
         (
@@ -107,7 +108,7 @@ fn refused_server_certificates_are_described() {
             &trusted,
             noon,
             format!(
-                "{who} is a CA certificate (CA:TRUE), and TLS wants one that is not; have the CA issue a server or \
+                "{who} is a CA certificate (CA:TRUE), which TLS does not allow here; have the CA issue a server or \
                  client certificate, or trust this very certificate by naming it in the CA bundle"
             ),
         ),

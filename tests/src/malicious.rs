@@ -61,7 +61,7 @@ pub fn table() -> Vec<Malicious> {
         row("padded serial", false, false, Some("superfluous digits"), |it| it.serial = tlv(2, &[0, 5])),
         row("version 7", false, true, Some("its version is 7"), |it| it.version = tlv(0xa0, &[2, 1, 6])),
         row("version 1", true, true, Some("not an X.509 certificate of version 3"), |it| it.version = vec![]),
-        row("common name in octets", false, false, Some("that is no text: its tag is 4"), |it| {
+        row("common name in octets", false, false, Some("that is not text: its DER tag is 4"), |it| {
             it.subject = name(4, b"system:node:worker-1");
         }),
         row("common name in bad characters", false, true, Some("characters that its type excludes"), |it| {

@@ -8,7 +8,7 @@
 #[non_exhaustive]
 pub enum PemError {
     /// The input is larger than the limit: 1 MiB for chains, keys and requests, 8 MiB for CA bundles.
-    #[error("{bytes} bytes are more than are read here ({} MiB); is this the right file?", most >> 20)]
+    #[error("{bytes} bytes exceed the limit of {} MiB; is this the right file?", most >> 20)]
     TooLarge {
         /// The size of the input in bytes.
         bytes: usize,
