@@ -93,7 +93,7 @@ fn serving_certificate_has_node_object_addresses() {
     // The node's name is left out: approvers deny names that the Node object does not have.
     assert_eq!(facts.dns_names, ["worker.internal"]);
     for told in
-        ["Other 10.1.0.1: addresses of this type are not known", "ExternalDNS 10.0.0.256: this looks like an IP"]
+        ["Other 10.1.0.1: this type of address is unknown", "ExternalDNS 10.0.0.256: this is a malformed IP address"]
     {
         let told = format!("ignoring an address of node worker: {told}");
         assert_eq!(run.stderr().matches(&told).count(), 1, "{}", run.stderr());

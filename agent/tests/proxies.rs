@@ -110,7 +110,7 @@ fn unusable_proxy_of_environment_is_bad_input() {
     let ended =
         start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", "socks5://u:s3cret@p:1080")]).end();
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("HTTPS_PROXY: only HTTP proxies work"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("HTTPS_PROXY: only HTTP proxies are supported"), "{}", ended.stderr);
     assert!(ended.stderr.contains("--proxy=none") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);
     assert!(!path.join("pki").exists());
 }

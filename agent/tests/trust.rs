@@ -74,7 +74,7 @@ fn system_cas_verify_server_without_named_ca() {
     let run = start_with(path, &RUN, &[("SSL_CERT_FILE", other.to_str().unwrap())]);
     let told = until("complaint", || run.events("trouble").into_iter().next());
     let told = told["reason"].as_str().unwrap();
-    assert!(told.contains("the kubeconfig names no certificate-authority, and the system's CA certificates"), "{told}");
+    assert!(told.contains("the kubeconfig has no certificate-authority, and the system's CA certificates"), "{told}");
     drop(run);
 
     let run = start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
@@ -177,7 +177,7 @@ fn status_shows_certificate_beside_unusable_kubeconfig() {
     for (cluster, environment, why) in [
         ("server: 'http://api.example'", &[][..], "plain HTTP is not supported"),
         ("server: 'https://api.example', certificate-authority: gone.crt", &[], "gone.crt"),
-        (FILE, &[("HTTPS_PROXY", "socks5://me:s3cret@p:1080")], "HTTPS_PROXY: only HTTP proxies work"),
+        (FILE, &[("HTTPS_PROXY", "socks5://me:s3cret@p:1080")], "HTTPS_PROXY: only HTTP proxies are supported"),
         ("}", &[], "kubeconfig:1:"),
     ] {
         let (value, told, code) = status(cluster, &[], environment);

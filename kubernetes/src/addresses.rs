@@ -129,7 +129,7 @@ impl Addresses {
                     }
                     Ok(kind) => (kind, address),
                 },
-                _ => return Err(bad("more than one address")),
+                _ => return Err(bad("more than one address in this line")),
             };
             usable(kind, address).map_err(bad)?;
             addresses.push(NodeAddress { kind, address: address.to_owned() });
@@ -196,38 +196,37 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
 pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
     let ip = ip.to_canonical();
     if ip.is_unspecified() {
-        return Err("this means any address of a host, and cannot be one of a node's");
+        return Err("this stands for all addresses of a host, and cannot be the address of a node");
     }
     if ip.is_loopback() {
-        return Err("this is a loopback address; no other host reaches the node there");
+        return Err("this is a loopback address; other hosts cannot reach the node at it");
     }
     if ip.is_multicast() {
-        return Err("this is a multicast address; no single node is reached there");
+        return Err("this is a multicast address; it belongs to no single node");
     }
     match ip {
         IpAddr::V4(ip) if ip.is_link_local() => Err(LINK_LOCAL),
         IpAddr::V6(ip) if ip.is_unicast_link_local() => Err(LINK_LOCAL),
         IpAddr::V4(ip) if ip.is_broadcast() || ip.octets()[0] == 0 => {
-            Err("this is a reserved address; no node is reached there")
+            Err("this is a reserved address; no node can have it")
         }
         IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
     }
 }
 
-const LINK_LOCAL: &str =
-    "this is a link-local address; it leads to the node on one network only, and elsewhere to others";
+const LINK_LOCAL: &str = "this is a link-local address; it identifies the node on one network only";
 
 /// Sorts an address: `Some` for an IP address, `None` for a DNS name, or the reason why it cannot be used.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
     // A template drops the final dot of an absolute name.
     let name = address.strip_suffix('.').unwrap_or(address);
     match address.parse::<IpAddr>() {
-        _ if kind == AddressType::Other => Err("addresses of this type are not known"),
+        _ if kind == AddressType::Other => Err("this type of address is unknown"),
         Ok(ip) => check_node_ip(ip).map(|()| Some(ip.to_canonical())),
         Err(_) if matches!(kind, AddressType::InternalIp | AddressType::ExternalIp) => Err("this is not an IP address"),
         Err(_) if !is_dns_name(name) => Err("this is neither an IP address nor a DNS name"),
         Err(_) if ends_in_a_number(name) => {
-            Err("this looks like an IP address and is none; no DNS name ends in a number")
+            Err("this is a malformed IP address; it is no DNS name either, since none ends in a number")
         }
         Err(_) => Ok(None),
     }
@@ -277,16 +276,16 @@ mod tests {
     #[test]
     fn address_file_error_names_line() {
         for (text, told) in [
-            ("10.0.0.7\n10.0.0.8 10.0.0.9 x", "line 2: more than one address"),
+            ("10.0.0.7\n10.0.0.8 10.0.0.9 x", "line 2: more than one address in this line"),
             ("10.0.0.7 10.0.0.8", "line 1: expected Hostname, InternalIP"),
             ("InternalIP worker", "line 1: this is not an IP address"),
             ("-worker", "line 1: this is neither an IP address nor a DNS name"),
             ("a..b", "line 1: this is neither"),
-            ("10.0.0.256", "line 1: this looks like an IP address and is none"),
-            ("Hostname 001.1.1.1", "line 1: this looks like an IP address and is none"),
-            ("InternalDNS 10.0.7", "line 1: this looks like an IP address and is none"),
+            ("10.0.0.256", "line 1: this is a malformed IP address"),
+            ("Hostname 001.1.1.1", "line 1: this is a malformed IP address"),
+            ("InternalDNS 10.0.7", "line 1: this is a malformed IP address"),
             ("Other 10.0.0.7", "line 1: expected Hostname, InternalIP"),
-            ("10.0.0.7\n::", "line 2: this means any address of a host"),
+            ("10.0.0.7\n::", "line 2: this stands for all addresses of a host"),
             ("127.0.0.53", "line 1: this is a loopback address"),
         ] {
             let error = Addresses::parse(text).unwrap_err().to_string();
@@ -322,8 +321,9 @@ mod tests {
         assert_eq!(
             addresses.unusable(),
             [
-                "Other 10.1.0.1: addresses of this type are not known",
-                "Hostname 10.0.0.256: this looks like an IP address and is none; no DNS name ends in a number",
+                "Other 10.1.0.1: this type of address is unknown",
+                "Hostname 10.0.0.256: this is a malformed IP address; it is no DNS name either, since none ends in a \
+                 number",
                 "ExternalIP worker-1: this is not an IP address",
             ]
         );
@@ -332,9 +332,9 @@ mod tests {
     #[test]
     fn undialable_ip_is_refused_with_reason() {
         for (ip, why) in [
-            ("0.0.0.0", Some("any address")),
-            ("::", Some("any address")),
-            ("::ffff:0.0.0.0", Some("any address")),
+            ("0.0.0.0", Some("all addresses")),
+            ("::", Some("all addresses")),
+            ("::ffff:0.0.0.0", Some("all addresses")),
             ("0.1.2.3", Some("reserved")),
             ("127.0.0.1", Some("loopback")),
             ("127.255.0.1", Some("loopback")),

@@ -197,9 +197,9 @@ pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'sta
             let (host, after) = rest.split_once(']').ok_or("a bracket is not closed")?;
             let port = match after {
                 "" => None,
-                after => Some(after.strip_prefix(':').ok_or("there is something between the brackets and the port")?),
+                after => Some(after.strip_prefix(':').ok_or("there is text between the closing bracket and the port")?),
             };
-            (v6(host).ok_or("what is in brackets is not an IPv6 address")?, port)
+            (v6(host).ok_or("the text in brackets is not an IPv6 address")?, port)
         }
         None if authority.bytes().filter(|byte| *byte == b':').count() > 1 => return Err(BRACKETS),
         None => match authority.split_once(':') {
@@ -295,7 +295,7 @@ mod tests {
             ("https://fd00::1:6443", "an IPv6 address needs brackets"),
             ("https://fe80::1%eth0:6443", "an IPv6 address needs brackets"),
             ("https://[::1", "not closed"),
-            ("https://[::1]6443", "between the brackets and the port"),
+            ("https://[::1]6443", "between the closing bracket and the port"),
             ("https://[::1]:", "port"),
             ("https://[api.example]", "not an IPv6 address"),
             ("https://[fe80::1%25]", "not an IPv6 address"),

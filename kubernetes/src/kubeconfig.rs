@@ -97,7 +97,7 @@ impl Kubeconfig {
         let (documents, error) = compose::documents(path, text);
         let mut documents = documents.into_iter();
         let Some(root) = documents.next() else {
-            let reason = "there is nothing in the file".into();
+            let reason = "the file holds no YAML document".into();
             return Err(error.unwrap_or_else(|| KubeconfigError::Invalid { at: at_start(), reason }));
         };
         let broken = error.map(|error| if let KubeconfigError::Syntax { at, .. } = error { at } else { at_start() });
@@ -142,9 +142,9 @@ impl Kubeconfig {
             (None, Some(current)) => (current.clone(), current.text()?.to_owned()),
             (None, None) => {
                 let known = list(self.contexts());
-                return Err(
-                    document.invalid(format!("no current-context is set and none was asked for; there are: {known}"))
-                );
+                return Err(document.invalid(format!(
+                    "no current-context is set, and no context was chosen; the contexts are: {known}"
+                )));
             }
         };
         let context = find(&document, &at, "context", &name)?.require("context")?;
@@ -185,7 +185,7 @@ const BASIC_AUTHENTICATION: &[(&str, &str)] = &[
     ("password", "basic authentication is not supported; use a client certificate, token or tokenFile"),
 ];
 
-const IMPERSONATION: &str = "impersonation is not supported; use credentials of that user's own";
+const IMPERSONATION: &str = "impersonation is not supported; use the credential of that user";
 
 fn has_certificate(user: &Field<'_>) -> Result<bool, KubeconfigError> {
     Ok(user.get("client-certificate")?.or(user.get("client-certificate-data")?).is_some())
@@ -203,9 +203,9 @@ fn refuse(entry: &Field<'_>, name: &str, unsupported: &[(&str, &'static str)]) -
 /// Checks `apiVersion` or `kind`: the field may be left out, but must not have another value.
 fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), KubeconfigError> {
     match document.get(key)? {
-        Some(field) if field.text()? != value => {
-            Err(field.invalid(format!("expected \"{value}\"; this is not a kubeconfig this program knows")))
-        }
+        Some(field) if field.text()? != value => Err(field.invalid(format!(
+            "expected \"{value}\"; perennial reads kubeconfigs of kind Config and apiVersion v1 only"
+        ))),
         Some(_) | None => Ok(()),
     }
 }

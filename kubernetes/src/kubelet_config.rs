@@ -36,8 +36,8 @@ impl KubeletConfig {
     /// `KubeletConfiguration` counts.
     ///
     /// # Errors
-    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if there is no such document, if a
-    /// setting for certificates is of the wrong type or given twice with different values, or if only one of
+    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if there is no such document, if
+    /// a setting for certificates is of the wrong type or given twice with different values, or if only one of
     /// certificate file and key file is named.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         let (documents, error) = documents(path, text);
@@ -115,13 +115,22 @@ mod tests {
     #[test]
     fn odd_key_is_warning_unless_settings_contradict() {
         for (text, warning) in [
-            ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value was given")),
-            ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value was given")),
+            ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value is repeated")),
+            ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value is repeated")),
             ("rotateCertificates: true\nrotateCertificates: true", Some("config.yaml:4:21: the key of this value")),
-            ("ServerTLSBootstrap: true", Some("unknown key ServerTLSBootstrap, did you mean serverTLSBootstrap?")),
-            ("serverTlsBootstrap: true", Some("unknown key serverTlsBootstrap, did you mean serverTLSBootstrap?")),
-            ("rotate_certificates: true", Some("unknown key rotate_certificates, did you mean rotateCertificates?")),
-            ("tlsCertfile: a", Some("unknown key tlsCertfile, did you mean tlsCertFile?")),
+            (
+                "ServerTLSBootstrap: true",
+                Some("ignoring the unknown key ServerTLSBootstrap; did you mean serverTLSBootstrap?"),
+            ),
+            (
+                "serverTlsBootstrap: true",
+                Some("ignoring the unknown key serverTlsBootstrap; did you mean serverTLSBootstrap?"),
+            ),
+            (
+                "rotate_certificates: true",
+                Some("ignoring the unknown key rotate_certificates; did you mean rotateCertificates?"),
+            ),
+            ("tlsCertfile: a", Some("ignoring the unknown key tlsCertfile; did you mean tlsCertFile?")),
             ("tlsPrivateKey: a\ntlsMinVersion: a\ntlsCipherSuites: []\nserverTLSBootstrap: true", None),
         ] {
             let warnings = parse(text).unwrap().warnings;
@@ -133,8 +142,7 @@ mod tests {
             );
         }
         let error = parse("rotateCertificates: true\nrotateCertificates: false").unwrap_err().to_string();
-        let told =
-            "config.yaml:4:21: rotateCertificates: this key was given in line 3 already, with another value; keep one";
+        let told = "config.yaml:4:21: rotateCertificates: this key has another value in line 3; keep one of them";
         assert!(error.ends_with(told), "{error}");
     }
 

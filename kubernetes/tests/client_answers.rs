@@ -48,7 +48,7 @@ fn coded_answer_fails_naming_its_coding() {
         });
         let error = world.run(&mut scene.issuance()).unwrap_err();
         assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, requests), "{coded}: {error}");
-        assert!(error.message.contains("coded (gzip)") && error.message.contains("proxy"), "{error}");
+        assert!(error.message.contains("encoded (gzip)") && error.message.contains("proxy"), "{error}");
         assert!(!error.message.chars().any(|c| c.is_control() || c == '\u{fffd}'), "{error}");
     }
 }
@@ -118,7 +118,7 @@ fn error_hides_echoed_token() {
     let error = scene.error(|_| Reply::status(403, "Forbidden", &format!("User {SECRET} may not")));
     assert!(error.message.contains("User [token] may not"), "{error}");
     let error = scene.error(|_| with_lines(200, &format!("Content-Encoding: {SECRET}\r\n"), b""));
-    assert!(error.message.contains("is coded ([token])"), "{error}");
+    assert!(error.message.contains("encoded ([token])"), "{error}");
     let mut denied = scene.object(&["Denied"]);
     denied.status.conditions[0].message = format!("User {SECRET} may not");
     let error = scene.error(|asked| match asked.is_post() {

@@ -63,7 +63,7 @@ fn foreign_page_determines_failure_and_is_quoted_shortened() {
         assert_eq!((error.failure, error.health.map(client_go_healthy)), (failure, Some(healthy)), "{code}: {error}");
         assert!(error.message.len() < 900 && !error.message.chars().any(char::is_control), "{error}");
         mentions(&error, &[&code.to_string(), "text/html", r"\u{1b}[31mlogin\u{7} please"]);
-        assert_eq!(error.message.contains("is that the URL of a Kubernetes API server"), code == 404);
+        assert_eq!(error.message.contains("check that the URL is that of a Kubernetes API server"), code == 404);
     }
 }
 
@@ -85,14 +85,17 @@ fn create_404_is_explained_by_served_versions() {
     for (answer, advice) in [
         (
             group(&["v1beta1"]),
-            "it serves certificates.k8s.io as v1beta1 only, and v1 is needed: Kubernetes 1.19 or newer",
+            "it serves certificates.k8s.io only as v1beta1, and perennial needs v1, which Kubernetes has from 1.19 on",
         ),
-        (group(&["v1", "v1beta1"]), "yet it says that it serves certificates.k8s.io/v1"),
-        (group(&[]), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
-        (no_such_page(), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
-        (Reply::json(200, "{}"), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
-        (Reply::status(403, "Forbidden", "no"), "it takes an API server of Kubernetes 1.19 or newer"),
-        (Reply::silence().then(End::Close), "is that the URL of a Kubernetes API server, of 1.19 or newer?"),
+        (group(&["v1", "v1beta1"]), "yet it lists certificates.k8s.io/v1"),
+        (group(&[]), "check that the URL is that of a Kubernetes API server, of 1.19 or newer"),
+        (no_such_page(), "check that the URL is that of a Kubernetes API server, of 1.19 or newer"),
+        (Reply::json(200, "{}"), "check that the URL is that of a Kubernetes API server, of 1.19 or newer"),
+        (
+            Reply::status(403, "Forbidden", "no"),
+            "does not serve certificates.k8s.io/v1, which Kubernetes has from 1.19 on",
+        ),
+        (Reply::silence().then(End::Close), "check that the URL is that of a Kubernetes API server, of 1.19 or newer"),
     ] {
         let mut world = scene.world(|asked| if asked.is_post() { no_such_page() } else { answer.clone() });
         let error = world.run(&mut scene.issuance()).unwrap_err();
@@ -145,12 +148,12 @@ fn only_refused_client_certificate_counts_as_refused_credential() {
     scene.identity = Identity::Certificate(others.credential());
     let error = refused(&scene);
     assert_eq!((error.failure, error.credential_refused), (Failure::Unauthorized, true));
-    mentions(&error, &["TLS alert", "our certificate"]);
+    mentions(&error, &["TLS alert", "refused the client certificate"]);
 
     scene.identity = Identity::Token(Token::new("abcdef.0123456789abcdef").unwrap());
     let error = refused(&scene);
     assert_eq!((error.failure, error.credential_refused), (Failure::Unauthorized, false));
-    mentions(&error, &["certificate_required", "wants a client certificate", "bearer token"]);
+    mentions(&error, &["certificate_required", "requires a client certificate", "presented a bearer token"]);
 
     scene.identity = Identity::Certificate(known.credential());
     let mut world = scene.world(scene.well());

@@ -27,11 +27,11 @@ fn missing_context_cluster_or_user_is_named() {
     );
     refused(
         endpoint(&text.replace("current-context: main", ""), &Files::default()),
-        "/etc/x/kubeconfig:1:1: no current-context is set and none was asked for; there are: \"main\"",
+        "/etc/x/kubeconfig:1:1: no current-context is set, and no context was chosen; the contexts are: \"main\"",
     );
     refused(
         endpoint("kind: Config", &Files::default()),
-        "/etc/x/kubeconfig:1:1: no current-context is set and none was asked for; there are: none",
+        "/etc/x/kubeconfig:1:1: no current-context is set, and no context was chosen; the contexts are: none",
     );
     refused(
         endpoint(&text.replace("cluster: prod, ", ""), &Files::default()),
@@ -43,9 +43,15 @@ fn missing_context_cluster_or_user_is_named() {
 fn other_text_is_refused_with_line_and_column() {
     for (text, message) in [
         ("", "1:1: the file is empty"),
-        ("# nothing\n---\n", "1:1: there is nothing in the file"),
-        ("kind: Pod\n", "1:7: kind: expected \"Config\"; this is not a kubeconfig this program knows"),
-        ("\napiVersion: v2\n", "2:13: apiVersion: expected \"v1\"; this is not a kubeconfig this program knows"),
+        ("# nothing\n---\n", "1:1: the file holds no YAML document"),
+        (
+            "kind: Pod\n",
+            "1:7: kind: expected \"Config\"; perennial reads kubeconfigs of kind Config and apiVersion v1 only",
+        ),
+        (
+            "\napiVersion: v2\n",
+            "2:13: apiVersion: expected \"v1\"; perennial reads kubeconfigs of kind Config and apiVersion v1 only",
+        ),
         ("just words\n", "1:1: expected a mapping, found text"),
         ("- 1\n", "1:1: expected a mapping, found a list"),
         ("clusters: {}\nusers: 3\n", "2:8: users: expected a list, found a number"),
@@ -53,8 +59,8 @@ fn other_text_is_refused_with_line_and_column() {
         ("users:\n- user: {}\n", "2:3: users[0]: `name` is missing"),
         ("users:\n- name: 1\n", "2:9: users[0].name: expected text, found a number; put it in quotes"),
         ("users:\n- name: a\n- name: a\n", "3:9: users[1].name: a second entry is named \"a\"; remove or rename one"),
-        ("kind: Config\nkind: Pod\n", "2:7: kind: this key was given in line 1 already, with another value; keep one"),
-        ("---\n---\n# nothing\n---\n", "1:1: there is nothing in the file"),
+        ("kind: Config\nkind: Pod\n", "2:7: kind: this key has another value in line 1; keep one of them"),
+        ("---\n---\n# nothing\n---\n", "1:1: the file holds no YAML document"),
         ("a: *b\n", "1:4: not valid YAML: this alias has no anchor"),
         ("a: [1, 2\n", "1:4: not valid YAML: unclosed bracket '['"),
         ("a: 'x\n", "1:4: not valid YAML: unclosed quote"),
@@ -117,8 +123,8 @@ fn server_url_must_be_https() {
         ),
         (
             "server: 'https://h', proxy-url: 'socks5://u:secret@p'",
-            "5:45: clusters[0].cluster.proxy-url: proxy-url cannot be used: only HTTP proxies work, written as \
-             http://host:port; what is sent through them is encrypted all the way",
+            "5:45: clusters[0].cluster.proxy-url: proxy-url cannot be used: only HTTP proxies are supported \
+             (http://host:port); TLS to the API server runs through them end to end",
         ),
     ] {
         refused(endpoint(&config(cluster, ""), &Files::default()), &format!("{PATH}:{message}"));
@@ -132,8 +138,8 @@ fn insecure_with_ca_is_refused() {
     assert!(skipping.insecure_skip_tls_verify && skipping.ca_pem.is_none());
     refused(
         endpoint(&config(&format!("{skip}, certificate-authority: /ca"), ""), &Files::default().with("/ca", CA)),
-        "/etc/x/kubeconfig:5:60: clusters[0].cluster.insecure-skip-tls-verify: verification cannot be both skipped \
-         and done with certificate-authority; remove one",
+        "/etc/x/kubeconfig:5:60: clusters[0].cluster.insecure-skip-tls-verify: insecure-skip-tls-verify and \
+         certificate-authority exclude each other; remove one",
     );
 }
 
@@ -154,7 +160,7 @@ fn unusable_ca_is_named_with_its_place() {
         ("certificate-authority: ~", "57: clusters[0].cluster.certificate-authority"),
         ("certificate-authority-data: ''", "62: clusters[0].cluster.certificate-authority-data"),
     ] {
-        let why = "this is empty; give the cluster's CA, or leave the field out";
+        let why = "this is empty; set the cluster's CA or remove the field";
         refused(endpoint(&cluster(field), &Files::default()), &format!("{PATH}:5:{place}: {why}"));
     }
     let why = Roots::from_pem(b"hello").expect_err("no authority");
@@ -172,7 +178,7 @@ fn unusable_ca_is_named_with_its_place() {
 fn unsupported_credential_is_named() {
     let instead = "use a client certificate, token or tokenFile";
     let basic = format!("basic authentication is not supported; {instead}");
-    let own = "impersonation is not supported; use credentials of that user's own";
+    let own = "impersonation is not supported; use the credential of that user";
     for (user, message) in [
         (
             "exec: {command: aws}",

@@ -43,8 +43,8 @@ fn release_without_v1_is_reported_as_such() {
         let handle = node(runtime, &server.cluster).start();
         let rejected = |now: &Snapshot| matches!(now.state, State::BackingOff { last: Failure::Rejected, .. });
         let why = handle.wait_for(rejected).within(BOUND).unwrap().last_error.clone().unwrap();
-        assert!(why.contains("Kubernetes 1.19 or newer"), "{why}");
-        assert!(why.contains("it serves certificates.k8s.io as v1beta1 only"), "{why}");
+        assert!(why.contains("which Kubernetes has from 1.19 on"), "{why}");
+        assert!(why.contains("it serves certificates.k8s.io only as v1beta1"), "{why}");
         handle.shutdown().wait();
     });
 }

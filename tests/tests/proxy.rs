@@ -99,7 +99,10 @@ fn proxy_refusal_is_blamed_on_the_proxy() {
         };
         let now = handle.wait_for(failed).within(BOUND).unwrap();
         let why = now.last_error.clone().unwrap();
-        assert!(why.contains(&format!("the proxy http://{} wants other credentials", proxy.address)), "{why}");
+        assert!(
+            why.contains(&format!("the proxy http://{} refused the credentials or requires some", proxy.address)),
+            "{why}"
+        );
         assert!(!why.contains("secret"), "{why}");
         handle.shutdown().wait();
     });

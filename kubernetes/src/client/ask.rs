@@ -80,7 +80,7 @@ impl Ask {
         if spec.request == self.request.pem.as_bytes() {
             return Ok(());
         }
-        let theirs = read_request(&spec.request).map_err(|_| "something unreadable")?;
+        let theirs = read_request(&spec.request).map_err(|_| "an unreadable CSR")?;
         let ours =
             read_request(self.request.pem.as_bytes()).map_err(|_| "something else than our unreadable request")?;
         if theirs.public_key_der != ours.public_key_der {

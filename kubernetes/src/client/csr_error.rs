@@ -11,10 +11,10 @@ use super::response::{Response, Said};
 use crate::cluster::{Cluster, printable};
 use perennial_rotation::{Identity, SignError};
 
-const NOT_SERVED: &str =
-    "; certificates.k8s.io/v1 is not served there: it takes an API server of Kubernetes 1.19 or newer, and its URL";
-const NOT_AN_API_SERVER: &str =
-    "; nothing there knows certificates.k8s.io: is that the URL of a Kubernetes API server, of 1.19 or newer?";
+const NOT_SERVED: &str = "; the server does not serve certificates.k8s.io/v1, which Kubernetes has from 1.19 on; check \
+                          the version and the URL of the server";
+const UNKNOWN_GROUP: &str = "; the server does not know the API group certificates.k8s.io: check that the URL is that \
+                             of a Kubernetes API server, of 1.19 or newer";
 
 /// The request, the API server and the identity, which every message names.
 #[derive(Clone, Copy)]
@@ -31,17 +31,15 @@ impl Scene<'_> {
     pub(crate) fn refused(self, response: &Response) -> SignError {
         let shown = self.identity.describe();
         let advice = match response.status {
-            401 => format!(
-                "; it does not accept what it was shown ({shown}): is it expired, revoked or for another cluster?"
-            ),
+            401 => format!("; it refused the credential ({shown}): is it expired, revoked or for another cluster?"),
             403 => {
                 "; the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its \
                     user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), \
-                    and see whether the node may ask for this name"
+                    and check that it may request this name"
                     .to_owned()
             }
             404 if Said::read(response).by_the_api => NOT_SERVED.to_owned(),
-            404 => NOT_AN_API_SERVER.to_owned(),
+            404 => UNKNOWN_GROUP.to_owned(),
             300..=399 => redirected(response),
             _ if !Said::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
             _ => String::new(),
@@ -56,17 +54,19 @@ impl Scene<'_> {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
                 // Of several API servers, one may still be starting. The request was not refused, so a retry may
                 // succeed.
-                let advice = "; yet it says that it serves certificates.k8s.io/v1: is something in between?";
+                let advice = "; yet it lists certificates.k8s.io/v1: one of several API servers may still be starting, \
+                              or a proxy in between answered";
                 return SignError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
             }
             Some(versions) => {
                 let versions = printable(&versions.join(" and "));
                 format!(
-                    "; it serves certificates.k8s.io as {versions} only, and v1 is needed: Kubernetes 1.19 or newer has it"
+                    "; it serves certificates.k8s.io only as {versions}, and perennial needs v1, which Kubernetes has \
+                     from 1.19 on"
                 )
             }
             None if Said::read(group).by_the_api => NOT_SERVED.to_owned(),
-            None => NOT_AN_API_SERVER.to_owned(),
+            None => UNKNOWN_GROUP.to_owned(),
         };
         self.turned_down(response, &advice)
     }
@@ -96,9 +96,9 @@ impl Scene<'_> {
             ExchangeError::NoRoots | ExchangeError::Setup(_) => (Failure::Local, String::new()),
             ExchangeError::CertificateRefused(_) => {
                 let advice = if with_certificate {
-                    "; is it expired, revoked or issued by a CA this server does not know?".to_owned()
+                    "; is the certificate expired, revoked or issued by a CA that this server does not know?".to_owned()
                 } else {
-                    format!("; it wants a client certificate and was shown {}", self.identity.describe())
+                    format!("; it requires a client certificate, and perennial presented {}", self.identity.describe())
                 };
                 (Failure::Unauthorized, advice)
             }
@@ -132,7 +132,7 @@ impl Scene<'_> {
 
     /// The error for a submission that has used up its HTTP requests.
     pub(crate) fn given_up(self, requests: u32, trouble: &str) -> SignError {
-        let what = format_args!("gave up after {requests} HTTP requests; the last trouble: {trouble}");
+        let what = format_args!("gave up after {requests} HTTP requests; last error: {trouble}");
         self.judged(Failure::Unreachable, what)
     }
 
@@ -142,7 +142,8 @@ impl Scene<'_> {
         let (subjects, origin) = (subjects(&trust.roots), printable(&trust.origin));
         if trust.of_system {
             return format!(
-                "; the kubeconfig names no certificate-authority, and {origin}, do not include it: name the CA of the cluster"
+                "; the kubeconfig has no certificate-authority, and {origin}, do not include the server's CA: set \
+                 certificate-authority to the cluster's CA"
             );
         }
         format!(
@@ -167,7 +168,7 @@ fn redirected(response: &Response) -> String {
         target => format!("a redirect to {target}"),
     };
     format!(
-        "; this is {target}, which perennial does not follow, since it would show the credential to another server. Set the \
+        "; this is {target}, which perennial does not follow: it would send the credential to another server. Set the \
          kubeconfig's `server` to the URL of the API server itself"
     )
 }

@@ -8,7 +8,7 @@ use std::fmt;
 #[non_exhaustive]
 pub enum ExchangeError {
     /// No CA is configured to verify the server. Nothing was sent.
-    #[error("no CA is configured to check the server's certificate against; set the cluster's certificate-authority")]
+    #[error("no CA is configured that could verify the server's certificate; set the cluster's certificate-authority")]
     NoRoots,
     /// TLS cannot be set up on this host, such as with an unreadable CA file. Nothing was sent.
     #[error("TLS cannot be set up: {0}")]
@@ -35,7 +35,7 @@ pub enum ExchangeError {
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
     /// The server refused the client's certificate, or requires one and was shown none; contains the TLS alert.
-    #[error("the server refused our certificate (TLS alert {0})")]
+    #[error("the server refused the client certificate, or the lack of one (TLS alert {0})")]
     CertificateRefused(String),
     /// TLS failed for another reason.
     #[error("TLS failed: {0}")]

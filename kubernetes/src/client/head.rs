@@ -118,7 +118,7 @@ fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Awaited, Ex
             return improper("its Content-Length is no number");
         };
         if *length.get_or_insert(number) != number {
-            return improper("it has two different Content-Length");
+            return improper("it has two different values of Content-Length");
         }
     }
     let codings: Vec<&str> = lines.elements("transfer-encoding").collect();

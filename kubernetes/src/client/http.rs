@@ -190,7 +190,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, ExchangeError> {
 }
 
 fn unframed() -> ExchangeError {
-    ExchangeError::improper("its body is not framed as its head says")
+    ExchangeError::improper("its body contradicts its Content-Length or Transfer-Encoding")
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Issuance {
             // Without a recent failure, the approver is slow and not the server.
             let undecided = self.uid.is_some() && self.troubles == 0;
             return self.fail(if undecided {
-                let what = format_args!("it is still undecided after {requests} HTTP requests");
+                let what = format_args!("neither a certificate nor a refusal after {requests} HTTP requests");
                 self.scene().judged(Failure::TimedOut, what)
             } else {
                 self.scene().given_up(requests, &self.trouble)

@@ -81,7 +81,7 @@ fn foreign(response: &Response) -> String {
 /// Joins a status with a reason and an explanation, both of which are optional.
 fn sentence(status: u16, reason: &str, explanation: &str) -> String {
     match (&*printable(reason), &*printable(explanation)) {
-        ("", "") => format!("{status}, no explanation"),
+        ("", "") => format!("{status} without an explanation"),
         ("", explanation) => format!("{status}: {explanation}"),
         (reason, "") => format!("{status} {reason}"),
         (reason, explanation) => format!("{status} {reason}: {explanation}"),
@@ -98,6 +98,6 @@ mod tests {
         assert_eq!(said("Unauthorized", "no token"), "401 Unauthorized: no token");
         assert_eq!(said("", "no token"), "401: no token");
         assert_eq!(said("Unauthorized", ""), "401 Unauthorized");
-        assert_eq!(said("", ""), "401, no explanation");
+        assert_eq!(said("", ""), "401 without an explanation");
     }
 }

@@ -376,8 +376,8 @@ fn usable(head: &Head) -> Result<(), ExchangeError> {
         return Ok(());
     }
     Err(ExchangeError::Unusable(format!(
-        "the answer {} is coded ({}), and perennial asked for none (Accept-Encoding: identity); does a proxy in \
-         between rewrite answers?",
+        "the answer {} is compressed or otherwise encoded ({}) although perennial accepts only identity; check for a \
+         proxy in between that rewrites answers",
         head.response.status,
         printable(&head.coding)
     )))

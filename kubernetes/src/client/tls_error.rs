@@ -34,8 +34,8 @@ const fn invalid(message: &InvalidMessage) -> &'static str {
         InvalidMessage::HandshakePayloadTooLarge
         | InvalidMessage::CertificatePayloadTooLarge
         | InvalidMessage::MessageTooLarge => {
-            "the server sent a handshake message of more than 64 KiB: its certificate chain, or its list of acceptable \
-             CAs, is too long; a server sends its certificate and the intermediates, no bundle"
+            "the server sent a handshake message of more than 64 KiB: its certificate chain or its list of acceptable \
+             CAs is too long; configure the server to send its certificate and intermediates only"
         }
         _ => "the server sent a TLS message that is malformed",
     }

@@ -45,7 +45,7 @@ impl Tunnel {
                 return self.verdict();
             }
             if self.head.len() == LONGEST_HEAD {
-                return Err(format!("the proxy {} does not come to an end of its answer", self.proxy));
+                return Err(format!("the proxy {} sent a response head of more than 16 KiB", self.proxy));
             }
         }
         Ok(false)
@@ -58,11 +58,14 @@ impl Tunnel {
         match status {
             Some(200..=299) => Ok(true),
             Some(407) => Err(format!(
-                "the proxy {} wants other credentials ({line}); write them in proxy-url, as http://user:password@host:port",
+                "the proxy {} refused the credentials or requires some ({line}); set them in the proxy's URL, as \
+                 http://user:password@host:port",
                 self.proxy
             )),
-            Some(_) => Err(format!("the proxy {} does not let us through ({line})", self.proxy)),
-            None => Err(format!("the proxy {} does not answer with HTTP/1; is it one?", self.proxy)),
+            Some(_) => Err(format!("the proxy {} refused the connection to the API server ({line})", self.proxy)),
+            None => {
+                Err(format!("the proxy {} does not answer with HTTP/1; check that it is an HTTP proxy", self.proxy))
+            }
         }
     }
 }
@@ -113,17 +116,23 @@ mod tests {
     #[test]
     fn tunnel_refusal_quotes_proxy_and_hides_credentials() {
         for (head, words) in [
-            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants other credentials (HTTP/1.1 407"),
-            ("HTTP/1.0 502 Bad Gateway\r\nServer: x\r\n\r\n", "does not let us through (HTTP/1.0 502 Bad Gateway)"),
-            ("HTTP/1.1 302\r\n\r\n", "does not let us through"),
-            ("SSH-2.0-OpenSSH\r\n\r\n", "is it one?"),
-            ("HTTP/1.1 ok\r\n\r\n", "is it one?"),
+            (
+                "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+                "refused the credentials or requires some (HTTP/1.1 407",
+            ),
+            (
+                "HTTP/1.0 502 Bad Gateway\r\nServer: x\r\n\r\n",
+                "refused the connection to the API server (HTTP/1.0 502 Bad Gateway)",
+            ),
+            ("HTTP/1.1 302\r\n\r\n", "refused the connection to the API server"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "check that it is an HTTP proxy"),
+            ("HTTP/1.1 ok\r\n\r\n", "check that it is an HTTP proxy"),
         ] {
             let why = told(head.as_bytes(), 0).0.unwrap_err();
             assert!(why.contains(words) && why.contains("http://proxy.example:3128"), "{why}");
             assert!(!why.contains("secret") && !why.contains("bWU6"), "{why}");
         }
         let endless = vec![b'a'; LONGEST_HEAD + 9];
-        assert!(told(&endless, 7).0.unwrap_err().contains("does not come to an end"));
+        assert!(told(&endless, 7).0.unwrap_err().contains("a response head of more than 16 KiB"));
     }
 }

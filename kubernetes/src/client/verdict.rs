@@ -35,7 +35,10 @@ impl Ask {
     ) -> Result<Verdict, Refusal> {
         // First of all: the conditions of another request are no verdict on this one.
         if let Err(difference) = self.matches(&object.spec) {
-            let what = format!("an object of this name exists and asks for {difference}; a new key gets a new name");
+            let what = format!(
+                "an object of this name exists and requests {difference}; the next request has a new key, and so a new \
+                 name"
+            );
             return Err((Failure::Rejected, what));
         }
         let mut approved = false;

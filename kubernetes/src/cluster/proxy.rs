@@ -28,16 +28,17 @@ impl Proxy {
     pub fn from_url(url: &str) -> Result<Self, ClusterError> {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("", url));
         if !scheme.eq_ignore_ascii_case("http") {
-            let why = "only HTTP proxies work, written as http://host:port; what is sent through them is encrypted all the way";
+            let why = "only HTTP proxies are supported (http://host:port); \
+                       TLS to the API server runs through them end to end";
             return Err(ClusterError::Proxy(why));
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if !path.is_empty() && path != "/" {
-            return Err(ClusterError::Proxy("a proxy has no path"));
+            return Err(ClusterError::Proxy("the URL of a proxy has no path"));
         }
         let (credentials, address) = match authority.rsplit_once('@') {
             Some((credentials, address)) => {
-                let bad = ClusterError::Proxy("what stands before the @ is not user:password, percent-encoded");
+                let bad = ClusterError::Proxy("the part before the @ must be user:password, percent-encoded");
                 let decoded = percent_decoded(credentials).ok_or_else(|| bad.clone())?;
                 (
                     Some(if decoded.contains(&b':') { decoded } else { Zeroizing::new([&decoded[..], b":"].concat()) }),

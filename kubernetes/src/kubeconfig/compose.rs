@@ -23,7 +23,7 @@ const KIB: usize = 1024;
 const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge", "value", "seq", "map"];
 
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
-const UNFIT: &str = "a tag or value that has no place in a kubeconfig";
+const UNFIT: &str = "this YAML tag or value is not allowed here";
 
 /// Composes the documents of a text up to the first error, without the empty ones.
 pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {

@@ -147,10 +147,7 @@ impl<'a> Field<'a> {
             None => Ok(Some(Field { file: self.file, name, node: first })),
             Some(node) => {
                 let again = Field { file: self.file, name, node };
-                Err(again.invalid(format!(
-                    "this key was given in line {} already, with another value; keep one",
-                    first.line
-                )))
+                Err(again.invalid(format!("this key has another value in line {}; keep one of them", first.line)))
             }
         }
     }
@@ -162,7 +159,7 @@ impl<'a> Field<'a> {
         self.node.repeated(&mut repeated);
         let warn = |node: &Node| {
             let at = Place::new(self.file, node.line, node.column, "");
-            format!("{at}: the key of this value was given in the same mapping already; one of them counts")
+            format!("{at}: the key of this value is repeated in its mapping; remove one of the two")
         };
         repeated.into_iter().map(warn).collect()
     }
@@ -173,7 +170,7 @@ impl<'a> Field<'a> {
         let unknown = entries.iter().filter_map(|(key, node)| Some((key, node, spelling::meant(key, known)?)));
         let warn = |(key, node, meant): (&String, &Node, &str)| {
             let at = Place::new(self.file, node.line, node.column, &self.name);
-            format!("{at}: unknown key {}, did you mean {meant}? As it stands it is ignored", shown(key))
+            format!("{at}: ignoring the unknown key {}; did you mean {meant}?", shown(key))
         };
         unknown.map(warn).collect()
     }

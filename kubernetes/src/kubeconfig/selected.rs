@@ -57,14 +57,14 @@ impl Selected<'_> {
             let fields = ["certificate-authority", "certificate-authority-data"];
             if let Some(empty) = fields.into_iter().find_map(|key| cluster.empty(key)) {
                 // Falling back to the system's CAs would trust more than the author of an empty field meant.
-                return Err(empty.invalid("this is empty; give the cluster's CA, or leave the field out"));
+                return Err(empty.invalid("this is empty; set the cluster's CA or remove the field"));
             }
         }
         let insecure = cluster.get("insecure-skip-tls-verify")?;
         let insecure_skip_tls_verify = insecure.as_ref().map(Field::flag).transpose()?.unwrap_or(false);
         if let (Some(insecure), Some(ca), true) = (&insecure, &ca, insecure_skip_tls_verify) {
             let ca = ca.at.field.rsplit('.').next().unwrap_or_default();
-            return Err(insecure.invalid(format!("verification cannot be both skipped and done with {ca}; remove one")));
+            return Err(insecure.invalid(format!("insecure-skip-tls-verify and {ca} exclude each other; remove one")));
         }
         let (ca_pem, ca_file) = match ca {
             Some(Content { at, file, bytes }) => match Roots::from_pem(&bytes) {
