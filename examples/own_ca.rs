@@ -1,4 +1,4 @@
-//! A private CA behind a closure, and a TLS server whose certificates are valid for four seconds:
+//! A private CA as a signer in a closure, and a TLS server whose certificates are valid for four seconds. Run
 //! `cargo run -p perennial-examples --example own_ca`.
 
 use std::error::Error;

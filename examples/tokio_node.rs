@@ -1,4 +1,5 @@
-//! A node on tokio that gets a certificate from an embedded API server: `cargo run -p perennial-examples --example tokio_node`.
+//! A node on tokio that gets a certificate from an embedded API server. Run
+//! `cargo run -p perennial-examples --example tokio_node`.
 
 use std::error::Error;
 

@@ -62,7 +62,8 @@ pub enum Approval {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Minor version of the Kubernetes 1.x whose certificates API the server imitates. Below 22, `expirationSeconds` is
-    /// dropped. Below 19, the group has `v1beta1` only, and its requests are answered with 404.
+    /// dropped. Below 19, discovery lists `v1beta1` only, and certificate signing requests are answered with 404 in
+    /// every version.
     pub minor: u32,
     /// The approver of requests.
     pub approval: Approval,
@@ -76,7 +77,7 @@ pub struct Options {
     /// Longest lifetime of a certificate, and the lifetime for requests without `expirationSeconds`
     /// (`--cluster-signing-duration`).
     pub signing_duration: Duration,
-    /// Span from notBefore to the time of signing; `None` is five minutes, or a twentieth of short lifetimes.
+    /// Time by which notBefore precedes signing; `None` is five minutes, but at most a twentieth of the lifetime.
     pub backdate: Option<Duration>,
     /// Time from approval to certificate.
     pub signing_delay: Duration,
@@ -136,8 +137,9 @@ impl Options {
 
 /// An API server without sockets and clocks: requests in, answers out.
 ///
-/// It serves certificate signing requests, their approval and signing, and what `kubectl` needs around them. For
-/// development, demonstrations and tests: everything is in memory, and memory is bounded.
+/// Serves certificate signing requests, their approval and signing, Node objects, and the discovery documents and
+/// reviews that `kubectl` requests. For development, demonstrations and tests: everything is in memory, and memory is
+/// bounded.
 #[derive(Debug)]
 pub struct Api {
     pub(super) options: Options,
@@ -145,12 +147,12 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Names of requests to reconcile, with the time.
+    /// Requests to reconcile: when, and the name of the request.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
     nodes: Nodes,
-    /// Cloned by every open watch: its reference count is the number of watches.
+    /// Cloned by every open watch: the reference count, less one, is the number of open watches.
     pub(super) watches: Arc<()>,
 }
 
@@ -181,6 +183,7 @@ impl Api {
     pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
         self.nodes.put(name, addresses);
         self.store.write_elsewhere();
+        // The new addresses may allow the approval of a pending serving certificate.
         self.work.extend(self.store.iter().map(|stored| (UnixTime::default(), stored.object.metadata.name.clone())));
     }
 
@@ -189,8 +192,8 @@ impl Api {
         self.store.write_elsewhere();
     }
 
-    /// Forgets all changes, as the watch cache of a cluster's API server does at a restart: it begins at the current
-    /// version. A watch from an older version gets an `ERROR` event with 410.
+    /// Forgets all changes, as the watch cache of a cluster's API server does at a restart: the cache begins at the
+    /// current version. A watch from an older version gets an `ERROR` event with 410.
     pub fn restart_watch_cache(&mut self) {
         self.store.forget_changes();
     }
@@ -223,6 +226,7 @@ impl Api {
     /// Answers a request, and then runs the controllers that are due ([`Api::tick`]).
     pub fn handle(&mut self, request: &ApiRequest, now: UnixTime) -> Answer {
         let answer = self.answer(request, now).unwrap_or_else(Answer::Response);
+        // After the answer: as in a cluster, the answer to a create shows neither approval nor certificate.
         self.tick(now);
         answer
     }
@@ -233,7 +237,7 @@ impl Api {
     }
 
     /// Drops the objects of a stream whose version the store has forgotten, so that a slow reader holds no memory.
-    /// Returns true if the stream cannot go on: it is a list.
+    /// Returns true if the stream cannot continue: a list cannot, and a watch reports the loss as its last event.
     pub(super) fn let_go(&self, stream: &mut Stream) -> bool {
         match stream {
             Stream::List(listing) => listing.is_lost(&self.store),
@@ -298,7 +302,7 @@ fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// An answer that goes on: read piece by piece while the client takes it.
+/// An answer in progress: the session reads the next piece once the client has read the previous ones.
 pub(crate) enum Stream {
     List(Listing),
     Watch(Watcher),

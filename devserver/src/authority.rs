@@ -20,7 +20,7 @@ use super::random::Random;
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
-    /// Certificates of earlier CAs that are still trusted, PEM.
+    /// Certificates of the previous CAs, PEM. Clients with certificates of these CAs are still accepted.
     predecessors: Vec<String>,
 }
 
@@ -190,7 +190,7 @@ fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
 /// Error of a certificate authority that cannot be created, or cannot sign.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AuthorityError {
-    /// A key cannot be generated, or the authority's own cannot be read.
+    /// A key cannot be generated, or the authority's own key cannot be read.
     #[error("key of the certificate authority: {0}")]
     Key(#[from] KeyError),
     /// The certificate cannot be read, or cannot serve as a root.
@@ -199,14 +199,14 @@ pub enum AuthorityError {
     /// Certificate and key do not belong together.
     #[error("certificate of the certificate authority: {0}")]
     Credential(#[from] CredentialError),
-    /// The certificate is not that of a CA, which needs `CA:TRUE` and the key usage to sign certificates; or it cannot
-    /// sign this one.
+    /// The authority's certificate lacks `CA:TRUE` or the key usage `keyCertSign`, or a certificate could not be
+    /// signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
     /// A credential cannot be requested with these names.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// A certificate would have no validity.
+    /// The validity of a certificate would be empty: notBefore is not before notAfter.
     #[error(transparent)]
     Validity(#[from] ValidityError),
     /// The authority's own certificate has expired.

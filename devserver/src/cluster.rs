@@ -28,7 +28,8 @@ const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
-/// bootstrap token, approves client and serving certificates of nodes, and signs for other signer names, too.
+/// bootstrap token, approves client and serving certificates of nodes, and also signs for signer names other than
+/// those of Kubernetes.
 #[derive(Debug)]
 pub struct ClusterSetup {
     /// The socket to serve on; `None` takes a free port of 127.0.0.1.
@@ -37,7 +38,7 @@ pub struct ClusterSetup {
     pub options: Options,
     /// The CA that signs requests; `None` generates one.
     pub authority: Option<Authority>,
-    /// The CA of the server's own certificate; `None` is the one that signs requests.
+    /// The CA that issues the server's own certificate; `None` uses `authority`.
     pub server_authority: Option<Authority>,
     /// The bootstrap token, such as `abcdef.0123456789abcdef`; `None` generates one.
     pub token: Option<Token>,
@@ -51,8 +52,8 @@ impl Default for ClusterSetup {
     }
 }
 
-/// A running API server on a thread of its own, with a CA, a bootstrap token and an administrator. Dropping it stops the
-/// server.
+/// A running API server on its own thread, with a CA, a bootstrap token and an administrator. Dropping the
+/// `TestCluster` stops the server.
 #[derive(Debug)]
 pub struct TestCluster {
     server: ApiServer,
@@ -78,8 +79,8 @@ impl TestCluster {
     /// Starts a server.
     ///
     /// # Errors
-    /// [`ClusterError::Io`] without a socket or thread, [`ClusterError::Authority`] if a CA cannot sign, for example
-    /// because it has expired. Nothing runs then.
+    /// [`ClusterError::Io`] if no socket can be opened or no thread started, [`ClusterError::Authority`] if a CA cannot
+    /// sign, for example because the CA has expired. No server is running then.
     pub fn start_with(setup: ClusterSetup) -> Result<Self, ClusterError> {
         let ClusterSetup { listener, options, authority, server_authority, token } = setup;
         let listener = listener.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
@@ -95,11 +96,11 @@ impl TestCluster {
         if !address.is_loopback() && !address.is_unspecified() {
             addresses.push(address);
         }
-        let knows = server_authority.as_ref().unwrap_or(&authority);
-        let serving = knows.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME)?;
+        let server_ca = server_authority.as_ref().unwrap_or(&authority);
+        let serving = server_ca.server_credential(&["localhost"], &addresses, &mut random, now, LIFETIME)?;
         let admin = Arc::new(administrator(&authority, &mut random, now)?);
         let tls = Tls::new(&authority, &serving)?;
-        let (ca_pem, roots) = (Some(knows.certificate_pem().as_bytes().to_vec()), knows.roots()?);
+        let (ca_pem, roots) = (Some(server_ca.certificate_pem().as_bytes().to_vec()), server_ca.roots()?);
 
         let mut api = Api::new(options, authority, random);
         let id = token.reveal().split('.').next().unwrap_or_default();
@@ -137,13 +138,14 @@ impl TestCluster {
         &self.cluster
     }
 
-    /// The signer of a node's client certificate. Requests authenticate with the bootstrap token until there is a
-    /// certificate.
+    /// The signer of a node's client certificate. Requests authenticate with the bootstrap token until the node has a
+    /// certificate, and with that certificate afterwards.
     pub fn node_signer(&self) -> CsrSigner {
         CsrSigner::kubelet_client(self.cluster.clone(), Some(Arc::new(self.token.clone())))
     }
 
-    /// A signer with another name, such as `example.com/mesh`. All requests authenticate with the bootstrap token.
+    /// A signer with the signer name `name`, such as `example.com/mesh`. All requests authenticate with the bootstrap
+    /// token.
     pub fn signer(&self, name: &str, usage: Usage) -> CsrSigner {
         CsrSigner {
             signer_name: name.to_owned(),
@@ -163,7 +165,7 @@ impl TestCluster {
         kubeconfig_with_certificate(&self.endpoint, "admin", &self.admin)
     }
 
-    /// The server: its API, its address, its TLS.
+    /// The running server, for access to its API and its TLS configuration.
     pub fn server(&self) -> &ApiServer {
         &self.server
     }
@@ -190,12 +192,15 @@ impl TestCluster {
     /// stay trusted, and the server keeps its own certificate. Returns false if `authority` is the current one.
     ///
     /// # Errors
-    /// [`ClusterError::Authority`] if `authority` cannot sign; the server goes on with the previous one.
+    /// [`ClusterError::Authority`] if `authority` cannot sign, and [`ClusterError::Io`] without random numbers: the
+    /// server continues with the previous authority. [`ClusterError::Tls`] if the server cannot verify clients by
+    /// `authority`: requests are signed by `authority` all the same.
     pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, ClusterError> {
         let pem = authority.certificate_pem().as_bytes().to_vec();
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {
             return Ok(false);
         }
+        // Before any change: an authority that cannot sign must leave the server as it is.
         let admin = administrator(&authority, &mut Random::from_os()?, clock::now().unix)?;
         let (tls, roots) = self.server.with_api(|api, _| {
             api.rotate_authority(authority);
@@ -235,7 +240,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Error of a [`TestCluster`] that did not start, or did not accept another CA.
+/// Error of a [`TestCluster`] that did not start, or of [`TestCluster::rotate_authority`].
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The operating system provides no socket, no thread or no random numbers.

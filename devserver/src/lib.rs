@@ -20,7 +20,8 @@
 //!
 //! | to test | use |
 //! |---|---|
-//! | a client that is not perennial's | [`TestCluster::url`], [`TestCluster::ca_pem`], [`TestCluster::token`], [`TestCluster::bootstrap_kubeconfig`] |
+//! | another client, by URL, CA and token | [`TestCluster::url`], [`TestCluster::ca_pem`], [`TestCluster::token`] |
+//! | another client, by kubeconfig | [`TestCluster::bootstrap_kubeconfig`], [`TestCluster::admin_kubeconfig`] |
 //! | a signer name of your own, such as `example.com/mesh` | [`TestCluster::signer`] |
 //! | short lifetimes, manual approval, another CA | [`ClusterSetup`] and its [`Options`] |
 //! | an approval that comes late, or a denial | [`TestCluster::requests`] and [`TestCluster::decide`] |
@@ -28,32 +29,33 @@
 //! | a CA that is replaced | [`TestCluster::rotate_authority`] |
 //! | Node objects, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
 //!
-//! The server is for development, demonstrations and tests only: objects and the CA's key live in memory, and there is no
-//! audit and no encryption at rest. To `kubectl` and kubelets it behaves as a cluster does, and it refuses requests that it
-//! does not support.
+//! The server is for development, demonstrations and tests only: objects and the CA's key live in memory, and there is
+//! no audit log. To `kubectl` and kubelets the server behaves as a cluster does, and it refuses requests that it does
+//! not support.
 //!
 //! # Without sockets
 //!
 //! [`TestCluster`] and [`ApiServer`] use sockets and threads. Everything else is sans-IO, for tests in virtual time:
-//! [`Session`] turns a client's bytes into requests, and [`Api`] turns an [`ApiRequest`] into an [`Answer`]: a [`Response`], a
-//! [`Listing`], or a [`Watcher`], whose events [`Api::next_event`] returns as [`Next`]. A test sets the clock of [`Tls`] and
-//! the seed of [`Random`]. A [`Break`] is a fault for the owner of the client's socket to carry out. [`ApiServer`] drives all
-//! of these with sockets.
+//! [`Session`] turns a client's bytes into requests, and [`Api`] turns an [`ApiRequest`] into an [`Answer`]: a
+//! [`Response`], a [`Listing`], or a [`Watcher`], whose events [`Api::next_event`] returns as [`Next`]. A test sets the
+//! clock of [`Tls`] and the seed of [`Random`]. A [`Break`] is a fault for the owner of the client's socket to carry
+//! out. [`ApiServer`] drives all of these with sockets.
 //!
 //! # Limits
 //!
-//! The server bounds what clients cost: objects and history in number and bytes ([`Options`]), a request's head (16 KiB,
-//! else 431) and body (128 KiB, else 413; a body without a known credential is not read), open watches (else 429), an
-//! unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), reading a list (60 s). Each of a
-//! thousand waiting clients takes 16 KiB; `cargo bench -p perennial-tests --bench load` measures it.
+//! The server bounds the cost of clients: objects and history in number and bytes ([`Options`]), a request's head
+//! (16 KiB, else 431) and body (128 KiB, else 413; a body without a known credential is not read), open watches (else
+//! 429), an unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), and the reading of a
+//! list (60 s). Each of a thousand waiting clients takes 16 KiB, as `cargo bench -p perennial-tests --bench load`
+//! measures.
 //!
 //! # Deviations from a cluster
 //!
-//! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and a lifetime shorter than 100 minutes
-//! is backdated by its twentieth, not by five minutes. Server-side apply, directives in strategic merge
-//! patches, finalizers and owner references are not supported. A watch from a version that the server has not reached gets
-//! 410, because after a restart the server may never reach that version. One log serves as both watch cache and etcd: a
-//! list at an exact version reaches no further back than a watch.
+//! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and a certificate with a lifetime
+//! shorter than 100 minutes is backdated by a twentieth of the lifetime, not by five minutes. Server-side apply,
+//! directives in strategic merge patches, finalizers and owner references are not supported. A watch from a version
+//! that the server has not reached gets 410, because after a restart the server may never reach that version. One log
+//! serves as both watch cache and etcd: a list at an exact version reaches no further back than a watch.
 
 #![forbid(unsafe_code)]
 

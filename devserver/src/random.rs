@@ -11,15 +11,16 @@ const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Alphabet of bootstrap tokens.
 const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// A generator: SHA-256 over the seed and a counter.
+/// A generator of random values: SHA-256 over the seed and a counter.
 ///
-/// Serial numbers, UIDs and names are drawn from it. Never use a seed twice with the same certificate authority: serial
-/// numbers would repeat. Use [`Random::from_os`] outside tests.
+/// Serial numbers, UIDs and name suffixes are drawn from the generator. Never use a seed twice with the same
+/// certificate authority: serial numbers would repeat. Use [`Random::from_os`] outside tests.
 #[derive(Debug)]
 pub struct Random {
     /// `Debug` omits the seed, which reveals every serial number and token.
     #[debug(skip)]
     seed: Zeroizing<[u8; 32]>,
+    /// Number of blocks drawn so far: the counter of the next block.
     #[debug(skip)]
     drawn: u64,
 }
@@ -33,7 +34,7 @@ impl Random {
     /// A generator seeded by the operating system.
     ///
     /// # Errors
-    /// The operating system provides no random bytes.
+    /// An error if the operating system returns no random bytes.
     pub fn from_os() -> io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         let filled = provider().secure_random.fill(seed.as_mut());

@@ -34,7 +34,7 @@ const STEPS: usize = 32;
 /// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// An API server that listens on a socket, on a thread of its own. Dropping it stops the server.
+/// An API server that listens on a socket, on its own thread. Dropping the `ApiServer` stops the server.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
@@ -48,7 +48,7 @@ impl ApiServer {
     /// Serves on a listening socket.
     ///
     /// # Errors
-    /// The socket cannot listen, or the operating system cannot start a thread.
+    /// An error if the socket cannot listen, or the operating system cannot start a thread.
     pub fn start(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
         rustix::net::listen(&listener, BACKLOG)?;
@@ -92,7 +92,7 @@ impl ApiServer {
     /// Closes all connections and waits for the thread to end.
     ///
     /// # Errors
-    /// The error that had ended the server before.
+    /// The error that ended the server before this call.
     pub fn shutdown(mut self) -> io::Result<()> {
         self.stop()
     }

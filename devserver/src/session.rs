@@ -1,4 +1,4 @@
-//! A client's connection joined to the API. The owner of the socket only moves bytes.
+//! One client of the [`Api`], without a socket: the owner of the socket moves bytes to and from a [`Session`].
 
 mod connection;
 mod http;
@@ -30,8 +30,9 @@ const HIGH_WATER: usize = 16 * 1024;
 /// loop { session.receive(bytes); session.drive(&mut api, now); session.transmit(&mut out); }
 /// ```
 ///
-/// until [`Session::is_closed`]. Drive it after bytes came or went, at its [`deadline`](Session::deadline), and, while
-/// it [is watching](Session::is_watching), when [`Api::version`] has changed.
+/// until [`Session::is_closed`]. Drive the session after bytes were received or transmitted, at its
+/// [`deadline`](Session::deadline), and, while it [is watching](Session::is_watching), when [`Api::version`] has
+/// changed.
 pub struct Session {
     connection: Connection,
     /// An answer in progress, and the time at which it ends at the latest.
@@ -45,7 +46,8 @@ pub struct Session {
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
     active: Instant,
     closed: bool,
-    /// The configuration of the connection, until the first `drive` applies a fault to it.
+    /// TLS configuration of the connection. The first `drive` takes it, and may replace the connection by one with a
+    /// fault.
     fresh: Option<Tls>,
     breaks: Option<Break>,
     /// Fault of the current answer.
@@ -58,9 +60,10 @@ pub struct Session {
 /// A fault below TLS, for the owner of the socket to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
-    /// Reset the connection at once: it should not have been accepted.
+    /// Refuse the connection, as a closed port does. On a socket the connection is accepted already:
+    /// [`ApiServer`](crate::ApiServer) resets it as for `Reset`.
     Refused,
-    /// Close the socket once bytes of the client have arrived, without reading them: the connection is then reset.
+    /// Once bytes of the client have arrived, close the socket without reading them, which resets the connection.
     Reset,
     /// Reset the connection once the transmitted bytes are sent.
     Midway,
@@ -103,8 +106,8 @@ impl Session {
         self.connection.deaf = true;
     }
 
-    /// True if bytes of the client should be read now. If false, leave them in the socket: the client sends requests
-    /// without reading the answers.
+    /// True if bytes of the client should be read now. If false, leave the bytes in the socket: the client sends
+    /// requests without reading the answers, or no more requests are served.
     pub fn wants_read(&self) -> bool {
         !self.closed && self.connection.wants_read()
     }

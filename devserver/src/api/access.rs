@@ -73,7 +73,8 @@ pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), 
     Err(status::forbidden_path(format!("forbidden: User {:?} cannot {verb} path {path:?}", user.username)))
 }
 
-/// Refuses to approve or sign for a signer, which needs rights on that signer: only administrators have these here.
+/// Refuses approval and signing to all users but administrators: both need rights on the signer, which no other role
+/// has.
 pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
     if user.is_in(MASTERS) {
         return Ok(());
@@ -82,7 +83,8 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
     Err(status::forbidden(name, why))
 }
 
-/// Refuses impersonation, also to administrators: ignoring the headers would answer as the wrong user.
+/// The refusal of impersonation, also for administrators: a server that ignored the headers would answer as the wrong
+/// user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate: this server does not support impersonation; leave out --as, \

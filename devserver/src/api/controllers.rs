@@ -41,8 +41,8 @@ impl Api {
         self.store.iter().map(|stored| &stored.object)
     }
 
-    /// Approves or denies a request, as `kubectl certificate` does, and runs the controllers. Repeating a decision is
-    /// no error.
+    /// Approves or denies a request, as `kubectl certificate` does, and runs the controllers. Repeating the same
+    /// decision changes nothing.
     ///
     /// # Errors
     /// [`DecisionError`] if there is no such request, or the opposite has been decided. The request is unchanged.
@@ -71,8 +71,8 @@ impl Api {
         Ok(())
     }
 
-    /// True if the server leaves the decision about this request to a person. Does not check whether it is decided
-    /// already.
+    /// True if the server leaves the decision about this request to a person. Does not check whether the request is
+    /// decided already.
     pub fn waits_for_a_person(&self, request: &CertificateSigningRequest) -> bool {
         self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
     }
@@ -96,7 +96,7 @@ impl Api {
         self.schedule(&stored.object.metadata.name, now.after(self.options.signing_delay));
     }
 
-    /// The reason to approve a request without a person; `None` leaves it to one.
+    /// The reason to approve a request without a person; `None` leaves the decision to a person.
     fn grounds_for_approval(&self, spec: &CsrSpec) -> Option<&'static str> {
         let request = read_request(&spec.request).ok()?;
         // As in a cluster, requests that their signer would refuse are left to a person.
@@ -189,8 +189,8 @@ pub enum DecisionError {
     Decided,
 }
 
-/// True if the cleaner removes this request: its certificate has expired, it ended more than [`Options::keep_ended`]
-/// ago, or it is older than [`Options::keep_pending`] and has not ended.
+/// True if the cleaner removes this request: its certificate has expired, the request ended more than
+/// [`Options::keep_ended`] ago, or has not ended and is older than [`Options::keep_pending`].
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
     let status = &stored.object.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();

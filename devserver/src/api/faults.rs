@@ -1,7 +1,7 @@
 //! Faults on command: a [`Plan`] lists which requests fail, and how.
 //!
-//! The API keeps the plan and counts requests; a session applies the faults, since they concern bytes and time as well as
-//! objects. The default plan is empty.
+//! The API keeps the plan and counts requests. A session applies the faults, since faults concern bytes and time as
+//! well as objects. The default plan is empty.
 
 mod delivery;
 mod fault;
@@ -33,14 +33,14 @@ const JOURNAL: usize = 1024;
 pub(super) struct Faults {
     rules: Vec<Live>,
     since: UnixTime,
-    /// The requests since then: method and target, the latest last.
+    /// Requests since the plan was set: method and target, the latest last.
     journal: VecDeque<String>,
 }
 
 #[derive(Debug)]
 struct Live {
     rule: Rule,
-    /// Number of requests that the rule concerned.
+    /// Number of requests that matched the rule.
     met: u32,
     /// Number of requests that the fault was applied to.
     used: u32,
@@ -54,8 +54,8 @@ impl Api {
         self.faults = Faults { rules, since: now, journal: VecDeque::new() };
     }
 
-    /// The last 1024 requests since the plan was set, the latest last: method and target of each, and `CONNECT` for each
-    /// connection that failed by the plan. Without rules, requests are not recorded.
+    /// The last 1024 requests since the plan was set, the latest last: method and target of each, and `CONNECT` for
+    /// each connection that the plan gave a fault. Without rules, requests are not recorded.
     pub fn journal(&self) -> impl Iterator<Item = &str> {
         self.faults.journal.iter().map(String::as_str)
     }
@@ -91,7 +91,7 @@ impl Faults {
         self.journal.push_back(line);
     }
 
-    /// The fault of the first rule that applies now. Every rule that concerns the request counts it.
+    /// The fault of the first rule that applies now. Every rule that matches the request counts the request.
     fn find(&mut self, now: UnixTime, concerns: impl Fn(&Rule) -> bool) -> Option<Fault> {
         let age = now.since(self.since);
         let mut found = None;

@@ -1,4 +1,5 @@
-//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and strict decoding by the schema.
+//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and strict decoding by that
+//! schema.
 
 use std::sync::LazyLock;
 
@@ -26,7 +27,8 @@ pub(super) enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// Returns warnings about unknown fields; the error of strict decoding for `Strict`.
+    /// Returns warnings about unknown fields. With `Strict`, unknown fields are an error; with `Ignore`, nothing is
+    /// checked.
     pub(super) fn check(self, object: &Value) -> Result<Vec<String>, String> {
         if self == Self::Ignore {
             return Ok(Vec::new());

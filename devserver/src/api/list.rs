@@ -1,5 +1,5 @@
-//! LIST: selects objects at a version and pages them. A list is written piece by piece, so that the server keeps no copy for a
-//! slow reader.
+//! LIST: selects objects at a version and pages them. A list is written piece by piece, so that the server keeps no
+//! copy for a slow reader.
 
 use std::sync::Arc;
 use std::vec;
@@ -23,11 +23,11 @@ const PIECE: usize = 8 * 1024;
 
 /// The version to list at.
 struct AsOf {
-    /// The version that the client asks for; `None` is the latest.
+    /// The requested version; `None` is the latest.
     version: Option<u64>,
-    /// True if a later version will not do.
+    /// True if the list must be of exactly `version`; else a later version will do.
     exact: bool,
-    /// The first name of the page, with a list that continues.
+    /// Least name of the page, from the continue token.
     start: Option<String>,
 }
 
@@ -37,7 +37,7 @@ struct Token {
     v: String,
     /// Resource version of the list; -1: the latest.
     rv: i64,
-    /// The last name of the page before, and a zero byte.
+    /// The last name of the previous page and a zero byte: the least name after that page.
     start: String,
 }
 
@@ -63,7 +63,7 @@ impl Token {
 }
 
 impl Api {
-    /// Lists the objects that `query` selects, as of the version that it wants.
+    /// Lists the objects that `query` selects, as of the version that `query` requests.
     pub(super) fn list(&self, query: &Query, shape: Shape, now: UnixTime) -> Result<Listing, Response> {
         let selector = Selector::from_query(query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
@@ -173,7 +173,7 @@ pub struct Listing {
     shape: Shape,
     now: UnixTime,
     pub(super) version: u64,
-    /// True once an object has been written: commas precede the others.
+    /// True once an object has been written: a comma precedes each further object.
     begun: bool,
     ended: bool,
 }

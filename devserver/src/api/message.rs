@@ -23,7 +23,7 @@ pub struct ApiRequest {
     pub accept: String,
     /// `Content-Type`, empty if absent.
     pub content_type: String,
-    /// `Authorization`.
+    /// `Authorization`, such as `Bearer abcdef.0123456789abcdef`; `None` if absent.
     #[debug("{}", authorization.is_some())]
     pub authorization: Option<Zeroizing<String>>,
     /// True if the request has an impersonation header such as `Impersonate-User`: the request is refused.
@@ -65,7 +65,7 @@ impl ApiRequest {
 pub enum Answer {
     /// A complete response.
     Response(Response),
-    /// A list, written as it is read.
+    /// A list, whose text is produced piece by piece.
     List(Listing),
     /// A stream of events: call [`Api::next_event`](super::Api::next_event) until it ends.
     Watch(Watcher),

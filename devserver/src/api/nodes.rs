@@ -1,4 +1,4 @@
-//! Node objects with their addresses, which serving certificates are for.
+//! Node objects: names and addresses that a node's serving certificate may have.
 
 use std::collections::BTreeMap;
 

@@ -30,7 +30,7 @@ pub(super) enum Include {
 
 impl Shape {
     /// The representation for an `Accept` header: that of the first media type which this server can write. `None` if
-    /// it can write none.
+    /// the server can write none of the media types.
     pub(super) fn accepted(accept: &str, query: &Query) -> Option<Self> {
         if accept.trim().is_empty() {
             return Some(Self::Objects);

@@ -24,7 +24,8 @@ pub struct User {
     pub groups: Vec<String>,
     /// Further facts, for example the fingerprint of the credential.
     pub extra: BTreeMap<String, Vec<String>>,
-    /// Validity of the client certificate, if there is one: a connection may outlive its certificate.
+    /// Validity of the user's client certificate; `None` for other users. Checked for each request: a connection may
+    /// outlive its certificate.
     validity: Option<Validity>,
 }
 
@@ -71,7 +72,7 @@ impl User {
     }
 }
 
-/// Users by the SHA-256 of their bearer tokens: the time of a search says nothing about a token.
+/// Users by the SHA-256 of their bearer tokens: the duration of a lookup reveals nothing about a token.
 #[derive(Debug, Default)]
 pub(super) struct Tokens(
     #[debug("{:?}", _0.values().map(|user| &user.username).collect::<Vec<_>>())] BTreeMap<[u8; 32], User>,

@@ -33,7 +33,7 @@ pub struct Watcher {
     timeout: Duration,
     end: UnixTime,
     ended: bool,
-    /// The refusal of the watch, which is its only event.
+    /// The refusal of the watch, sent as its only event.
     refusal: Option<Box<Status>>,
     /// Counts this watch among the open ones: see `Api::watches`.
     _open: Arc<()>,

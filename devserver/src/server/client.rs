@@ -25,12 +25,14 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Longest wait for a client to read its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The reason why the loop over a connection continues.
 enum Woken {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
     Driven,
 }
 
+/// Serves a client until its connection ends. If `turned_away`, answers the first request with 429 and closes.
 pub(super) async fn serve(
     stream: &Async<TcpStream>,
     turned_away: bool,

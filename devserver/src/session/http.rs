@@ -29,9 +29,9 @@ pub(super) struct Http {
     /// The request whose body is arriving.
     incoming: Option<Incoming>,
     unsent: Vec<u8>,
-    /// The answer has a head only: the method of its request is HEAD.
+    /// True if the answer has no body: the method of its request is HEAD.
     bodiless: bool,
-    /// The connection is closed after the answer.
+    /// True if the connection is closed after the answer.
     last: bool,
 }
 

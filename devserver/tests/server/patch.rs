@@ -79,7 +79,10 @@ fn a_patch_cannot_fill_the_memory() {
     assert_eq!(patch(&mut server, OPERATIONS, "a", &doubling.into()).0, 413);
     let deepening: Vec<Value> = (0..2000)
         .map(|n| json!({ "op": "move", "from": format!("/{n}"), "path": format!("/{}/x/x/x", n + 1) }))
-        .flat_map(|step| [json!({ "op": "add", "path": step["path"].as_str().unwrap().replace("/x/x/x", ""), "value": {"x":{"x":{}}} }), step])
+        .flat_map(|step| {
+            let path = step["path"].as_str().unwrap().replace("/x/x/x", "");
+            [json!({ "op": "add", "path": path, "value": { "x": { "x": {} } } }), step]
+        })
         .collect();
     let mut operations = vec![json!({ "op": "add", "path": "/0", "value": {} })];
     operations.extend(deepening);

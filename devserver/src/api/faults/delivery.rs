@@ -9,9 +9,9 @@ use crate::api::status;
 pub(crate) struct Delivery {
     /// Bytes that are still delivered before the connection ends without a TLS alert.
     pub(crate) allowance: Option<usize>,
-    /// One byte for each TLS record.
+    /// True if each TLS record carries one byte.
     pub(crate) bytewise: bool,
-    /// Sent instead of an answer; then the connection is closed.
+    /// Bytes to send instead of an answer; then the connection is closed.
     pub(crate) instead: Option<Vec<u8>>,
 }
 
@@ -106,7 +106,8 @@ pub(crate) fn oversized(part: Oversized) -> Vec<u8> {
 fn http(status: u16, media: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status} Injected Fault\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} Injected Fault\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }

@@ -170,13 +170,14 @@ pub enum CertificateFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConnectionFault {
-    /// Resets the connection at once. A closed port cannot be simulated: the server has to listen to apply the plan.
+    /// Refuses the connection, in tests without sockets. On a socket, acts as `Reset`: the server has to listen and
+    /// accept to apply the plan.
     Refused,
     /// Resets the connection at the first bytes of the client.
     Reset,
     /// Closes the connection at the first bytes of the client.
     Closed,
-    /// Never answers.
+    /// Keeps the connection open and sends nothing.
     Silent,
     /// Answers in plaintext HTTP instead of TLS.
     Plaintext,

@@ -17,7 +17,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The lines of a watch under an [`EventFault`](super::EventFault).
+/// State of an [`EventFault`](super::EventFault) within one watch.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     /// The line that `Reordered` sends after its successor.
@@ -50,7 +50,7 @@ impl Lines {
     }
 }
 
-/// The body of an answer with the fault applied to its object; `None` if the fault does not apply to it.
+/// The body of an answer with the fault applied to its object; `None` if the fault does not apply to that object.
 pub(crate) fn spoil_answer(fault: &Fault, api: &mut Api, body: &[u8], now: UnixTime) -> Option<Vec<u8>> {
     let object: CertificateSigningRequest = serde_json::from_slice(body).ok()?;
     spoil(fault, api, object, now).map(|object| to_json(&object))

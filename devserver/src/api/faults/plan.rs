@@ -47,7 +47,7 @@ pub struct Match {
     pub subresource: Option<String>,
     /// Name of the user, for example `system:node:worker-1`.
     pub user: Option<String>,
-    /// Skips the requests before the `nth` that all other fields match; the first is 1.
+    /// Applies from the `nth` request that all other fields match; the first is 1.
     pub nth: Option<u32>,
     /// Applies from this long after the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]
@@ -70,7 +70,7 @@ impl From<Fault> for Plan {
     }
 }
 
-/// A rule as written, before its checks.
+/// A rule as the plan spells it, before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -108,7 +108,7 @@ impl Plan {
     /// Reads a plan, YAML or JSON.
     ///
     /// # Errors
-    /// [`PlanError`]: the text is no YAML, or a rule makes no sense.
+    /// [`PlanError`] if the text is not valid YAML, a field is unknown, or a value is not allowed.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {

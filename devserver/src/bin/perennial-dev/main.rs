@@ -1,4 +1,4 @@
-//! The `perennial-dev` command: shows rotation at work, and serves an API for development.
+//! The `perennial-dev` command: demonstrates rotation, and serves an API for development.
 
 #![forbid(unsafe_code)]
 

@@ -23,7 +23,7 @@ pub(crate) const BOOTSTRAP: &str = "bootstrap.kubeconfig";
 const FILES: [&str; 5] = [CERTIFICATE, KEY, TOKEN, ADMIN, BOOTSTRAP];
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// A directory with a CA and a bootstrap token in it.
+/// The directory of `--dir`, with a CA, a bootstrap token and two kubeconfigs.
 pub(crate) struct StateDir {
     path: PathBuf,
 }

@@ -12,7 +12,7 @@ const LONGEST_CHUNK_HEAD: usize = 20;
 pub(super) struct Body {
     /// Bytes that are left of the body, or of the current chunk.
     left: usize,
-    /// The line that follows them; `None` for a body of a given length.
+    /// The line that follows the bytes that are left; `None` for a body of a given length.
     next: Option<Line>,
 }
 

@@ -16,15 +16,16 @@ pub(super) struct Incoming {
     pub(super) request: ApiRequest,
     /// The body that follows; `None` if the head announces none.
     pub(super) body: Option<Body>,
-    /// The client sends the body after `100 Continue`.
+    /// True if the client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
-    /// The answer has no body.
+    /// True if the answer has no body: the method is HEAD.
     pub(super) is_head: bool,
-    /// The connection is closed after the answer.
+    /// True if the connection is closed after the answer.
     pub(super) is_last: bool,
 }
 
-/// Parses the head at the start of `bytes`, and returns its length with it; `None` if more bytes are needed.
+/// Parses the head at the start of `bytes`. Returns the length of the head and the request; `None` if more bytes are
+/// needed.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response> {
     let malformed = || bad_request("the request is not HTTP/1.1");
     let mut room = [EMPTY_HEADER; MOST_LINES];

@@ -16,7 +16,7 @@ use super::{NODE, Report};
 use crate::report::time_of_day;
 use crate::{Failure, cli};
 
-/// Reports the first certificate and each rotation, which fell due at `begun` and at the rotation points.
+/// Reports the first certificate and each rotation. Latencies count from `begun`, then from each rotation point.
 pub(super) fn rotations(
     report: Report,
     cluster: &TestCluster,
