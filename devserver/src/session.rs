@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-use crate::api::faults::{self, ConnectionFault, Fault, Lines};
+use crate::api::faults::{self, ConnectionFault, EventFaultState, Fault};
 use crate::api::message::{Answer, ApiRequest, Response};
 use crate::api::status;
 use crate::api::watch::Next;
@@ -16,11 +16,11 @@ use crate::tls::{Tls, TlsError};
 use connection::Connection;
 
 /// Time limit of the TLS handshake: short, since an unauthenticated client occupies a place.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for silence between requests, for sending a request, and for reading bytes of an answer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit for reading a list, as for every answer of a cluster (`--request-timeout`).
-const READING: Duration = Duration::from_secs(60);
+const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// Unsent bytes above which lists and watches get no further data and no request is answered.
 const HIGH_WATER: usize = 16 * 1024;
 
@@ -42,17 +42,17 @@ pub struct Session {
     /// True if every request is refused: there are too many clients.
     turned_away: bool,
     /// True once a request has shown a credential that the API knows.
-    known: bool,
+    authenticated: bool,
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
-    active: Instant,
+    last_activity: Instant,
     closed: bool,
     /// TLS configuration of the connection. The first `drive` takes it, and may replace the connection by one with a
     /// fault.
-    fresh: Option<Tls>,
+    initial_tls: Option<Tls>,
     breaks: Option<Break>,
     /// Fault of the current answer.
     fault: Option<Fault>,
-    lines: Lines,
+    event_fault: EventFaultState,
     /// Time before which nothing is transmitted.
     held_until: Option<Instant>,
 }
@@ -80,13 +80,13 @@ impl Session {
             stream: None,
             bookmark: None,
             turned_away: false,
-            known: false,
-            active: now,
+            authenticated: false,
+            last_activity: now,
             closed: false,
-            fresh: Some(tls.clone()),
+            initial_tls: Some(tls.clone()),
             breaks: None,
             fault: None,
-            lines: Lines::default(),
+            event_fault: EventFaultState::default(),
             held_until: None,
         })
     }
@@ -103,7 +103,7 @@ impl Session {
 
     /// Reports that the client has closed its sending side.
     pub fn receive_eof(&mut self) {
-        self.connection.deaf = true;
+        self.connection.done_reading = true;
     }
 
     /// True if bytes of the client should be read now. If false, leave the bytes in the socket: the client sends
@@ -114,8 +114,8 @@ impl Session {
 
     /// Answers requests, continues lists and watches, and applies deadlines.
     pub fn drive(&mut self, api: &mut Api, now: Now) {
-        if let Some(tls) = self.fresh.take() {
-            self.begin(&tls, api, now);
+        if let Some(tls) = self.initial_tls.take() {
+            self.apply_connection_fault(&tls, api, now);
         }
         if self.closed {
             return;
@@ -128,13 +128,13 @@ impl Session {
             self.connection.delivery.allowance = Some(self.connection.unsent().len());
         }
         // A client that has closed its sending side may still read an answer. A watch would never end, so end it now.
-        if self.connection.deaf && matches!(self.stream, Some((Stream::Watch(_), _))) {
+        if self.connection.done_reading && matches!(self.stream, Some((Stream::Watch(_), _))) {
             self.end_stream(now);
         }
         let turned_away = self.turned_away;
         let answered = loop {
             if self.stream.is_some() {
-                self.feed(api, now);
+                self.continue_stream(api, now);
             }
             // Unread answers must not accumulate.
             if self.connection.unsent().len() >= HIGH_WATER {
@@ -147,29 +147,29 @@ impl Session {
                 true | false => Ok(()),
             };
             let Some(request) = self.connection.http.poll_request(admit) else { break self.stream.is_none() };
-            self.active = now.instant;
-            self.known |= api.knows(&request, now.unix);
+            self.last_activity = now.instant;
+            self.authenticated |= api.knows(&request, now.unix);
             self.serve(&request, api, now);
         };
-        if answered && self.connection.deaf {
+        if answered && self.connection.done_reading {
             self.connection.concluded = true;
         }
         // The client left in the middle of a request, and has all its earlier answers.
         let abandoned =
-            self.connection.deaf && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
+            self.connection.done_reading && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
         self.closed = abandoned || now.instant >= self.end();
     }
 
     fn serve(&mut self, request: &ApiRequest, api: &mut Api, now: Now) {
         self.fault = api.fault_of_request(request, now.unix);
-        self.lines = Lines::default();
+        self.event_fault = EventFaultState::default();
         self.connection.delivery.bytewise = matches!(self.fault, Some(Fault::Trickle(_)));
         match &self.fault {
             Some(Fault::Silence) => return,
             Some(Fault::Answer(answer)) => return self.connection.http.respond(&faults::canned(answer)),
-            Some(Fault::Garbage) => return self.connection.delivery.instead = Some(faults::GARBAGE.to_vec()),
+            Some(Fault::Garbage) => return self.connection.delivery.replacement = Some(faults::GARBAGE.to_vec()),
             Some(Fault::Oversized(part)) => {
-                return self.connection.delivery.instead = Some(faults::oversized(*part));
+                return self.connection.delivery.replacement = Some(faults::oversized(*part));
             }
             Some(Fault::YoungCache) => {
                 api.write_elsewhere();
@@ -177,8 +177,8 @@ impl Session {
             }
             Some(Fault::Delay(delay)) => {
                 // The wait for the delayed answer is no silence of the client.
-                self.active = now.instant.after(*delay);
-                self.held_until = Some(self.active);
+                self.last_activity = now.instant.after(*delay);
+                self.held_until = Some(self.last_activity);
             }
             _ => {}
         }
@@ -186,7 +186,9 @@ impl Session {
             Answer::Response(response) => self.answer(response, api, now),
             // Faults change or cut complete answers, so that the list is written at once.
             Answer::List(listing) if self.fault.is_some() => self.answer(listing.into_response(), api, now),
-            Answer::List(listing) => self.stream(Stream::List(listing), "application/json", now.instant.after(READING)),
+            Answer::List(listing) => {
+                self.begin_stream(Stream::List(listing), "application/json", now.instant.after(LIST_LIMIT))
+            }
             Answer::Watch(watcher) => {
                 let media = match &self.fault {
                     Some(Fault::ContentType(media)) => media.clone(),
@@ -194,13 +196,13 @@ impl Session {
                 };
                 // The head is sent at once: a client waits for it before it counts the watch as established.
                 let end = now.instant.after(watcher.timeout());
-                self.stream(Stream::Watch(watcher), &media, end);
-                self.cut();
+                self.begin_stream(Stream::Watch(watcher), &media, end);
+                self.apply_cut();
             }
         }
     }
 
-    fn stream(&mut self, stream: Stream, media: &str, end: Instant) {
+    fn begin_stream(&mut self, stream: Stream, media: &str, end: Instant) {
         let has_body = self.connection.http.respond_stream(media);
         self.stream = has_body.then_some((stream, end));
     }
@@ -214,11 +216,11 @@ impl Session {
             response.content_type = media.clone().into();
         }
         self.connection.http.respond(&response);
-        self.cut();
+        self.apply_cut();
     }
 
     /// Applies a fault that ends the answer early, once the answer is long enough.
-    fn cut(&mut self) {
+    fn apply_cut(&mut self) {
         if let Some(Fault::Cut(at) | Fault::Reset(at)) = self.fault {
             let Connection { delivery, http, .. } = &mut self.connection;
             delivery.cut(at, http.unsent());
@@ -226,20 +228,20 @@ impl Session {
     }
 
     /// Applies a fault of the connection, if the plan has one.
-    fn begin(&mut self, tls: &Tls, api: &mut Api, now: Now) {
+    fn apply_connection_fault(&mut self, tls: &Tls, api: &mut Api, now: Now) {
         let Some(fault) = api.fault_of_connection(now.unix) else { return };
         self.breaks = match fault {
             ConnectionFault::Refused => Some(Break::Refused),
             ConnectionFault::Reset => Some(Break::Reset),
             _ => None,
         };
-        match faults::instead(fault, api, tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {
+        match faults::faulty_tls(fault, api, tls, now.unix).and_then(|tls| Connection::new(&tls).ok()) {
             Some(connection) => self.connection = connection,
-            None => self.connection.speak(faults::wire(fault)),
+            None => self.connection.bypass_tls(faults::raw_reply(fault)),
         }
     }
 
-    fn feed(&mut self, api: &mut Api, now: Now) {
+    fn continue_stream(&mut self, api: &mut Api, now: Now) {
         self.bookmark = None;
         while self.connection.unsent().len() < HIGH_WATER {
             let Some((stream, end)) = &mut self.stream else { return };
@@ -250,7 +252,7 @@ impl Session {
                     None => self.end_stream(now),
                 },
                 Stream::Watch(watcher) => match api.next_event(watcher, now.unix) {
-                    Next::Event(line) => self.tell(line, api, now),
+                    Next::Event(line) => self.send_event(line, api, now),
                     Next::Pending if !over => {
                         self.bookmark = watcher.deadline().map(|at| now.instant.after(at.since(now.unix)));
                         return;
@@ -261,11 +263,11 @@ impl Session {
         }
     }
 
-    fn tell(&mut self, line: Vec<u8>, api: &mut Api, now: Now) {
+    fn send_event(&mut self, line: Vec<u8>, api: &mut Api, now: Now) {
         let Some(fault) = &self.fault else { return self.connection.http.write(&line) };
-        let (lines, ends) = self.lines.spoil(fault, api, line, now.unix);
+        let (lines, ends) = self.event_fault.spoil(fault, api, line, now.unix);
         lines.iter().for_each(|line| self.connection.http.write(line));
-        self.cut();
+        self.apply_cut();
         if ends {
             self.end_stream(now);
         }
@@ -274,7 +276,7 @@ impl Session {
     fn end_stream(&mut self, now: Now) {
         self.connection.http.finish();
         self.stream = None;
-        self.active = now.instant;
+        self.last_activity = now.instant;
     }
 
     /// The fault to carry out below TLS, if there is one. Set by the first [`drive`](Session::drive) or, for
@@ -291,7 +293,7 @@ impl Session {
         let before = out.len();
         self.connection.transmit(out);
         if out.len() > before {
-            self.active = now;
+            self.last_activity = now;
             if let Some(Fault::Trickle(pause)) = self.fault {
                 self.held_until = Some(now.after(pause));
             }
@@ -307,7 +309,7 @@ impl Session {
     /// True once a request has shown a credential that the API knows. At its limit of clients,
     /// [`ApiServer`](crate::ApiServer) closes other connections first.
     pub fn is_known(&self) -> bool {
-        self.known
+        self.authenticated
     }
 
     /// True if a list or watch is in progress: drive the session when the API has changed.
@@ -322,12 +324,13 @@ impl Session {
 
     /// Time at which the session ends unless there is activity before.
     fn end(&self) -> Instant {
-        let patience = self.active.after(if self.connection.is_handshaking() { HANDSHAKE } else { PATIENCE });
+        let idle_end =
+            self.last_activity.after(if self.connection.is_handshaking() { HANDSHAKE_LIMIT } else { IDLE_LIMIT });
         match &self.stream {
-            // An idle watch may last to its end; a client that does not read events is dropped after `PATIENCE`.
+            // An idle watch may last to its end; a client that does not read events is dropped after `IDLE_LIMIT`.
             Some((Stream::Watch(_), end)) if self.connection.unsent().is_empty() => *end,
-            Some((_, end)) => patience.min(*end),
-            None => patience,
+            Some((_, end)) => idle_end.min(*end),
+            None => idle_end,
         }
     }
 

@@ -21,9 +21,9 @@ pub use fault::{
 };
 pub use plan::{Match, Plan, PlanError, Rule};
 
-pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, wire};
-pub(crate) use objects::{Lines, spoil_answer};
-pub(crate) use tls::instead;
+pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, raw_reply};
+pub(crate) use objects::{EventFaultState, spoil_answer};
+pub(crate) use tls::faulty_tls;
 
 /// Number of requests in the journal.
 const JOURNAL: usize = 1024;
@@ -31,26 +31,26 @@ const JOURNAL: usize = 1024;
 /// The plan in force, with its counters.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    rules: Vec<Live>,
+    rules: Vec<ActiveRule>,
     since: UnixTime,
     /// Requests since the plan was set: method and target, the latest last.
     journal: VecDeque<String>,
 }
 
 #[derive(Debug)]
-struct Live {
+struct ActiveRule {
     rule: Rule,
     /// Number of requests that matched the rule.
-    met: u32,
+    matched: u32,
     /// Number of requests that the fault was applied to.
-    used: u32,
+    applied: u32,
 }
 
 impl Api {
     /// Applies the faults of `plan` from now on, in place of the previous plan; an empty plan ends all faults.
     /// Connections and watches keep a fault that was applied to them.
     pub fn set_faults(&mut self, plan: Plan, now: UnixTime) {
-        let rules = plan.rules.into_iter().map(|rule| Live { rule, met: 0, used: 0 }).collect();
+        let rules = plan.rules.into_iter().map(|rule| ActiveRule { rule, matched: 0, applied: 0 }).collect();
         self.faults = Faults { rules, since: now, journal: VecDeque::new() };
     }
 
@@ -78,7 +78,7 @@ impl Api {
         self.faults.note(format!("{} {}", request.method.as_str(), request.target));
         let user = self.tokens.authenticate(request, now).map(|user| user.username);
         self.faults.find(now, |rule| {
-            !matches!(rule.fault, Fault::Connection(_)) && concerns(&rule.matches, request, user.as_deref())
+            !matches!(rule.fault, Fault::Connection(_)) && is_about(&rule.matches, request, user.as_deref())
         })
     }
 }
@@ -92,28 +92,28 @@ impl Faults {
     }
 
     /// The fault of the first rule that applies now. Every rule that matches the request counts the request.
-    fn find(&mut self, now: UnixTime, concerns: impl Fn(&Rule) -> bool) -> Option<Fault> {
+    fn find(&mut self, now: UnixTime, matches: impl Fn(&Rule) -> bool) -> Option<Fault> {
         let age = now.since(self.since);
         let mut found = None;
-        for live in self.rules.iter_mut().filter(|live| concerns(&live.rule)) {
-            let Match { nth, after, until, .. } = &live.rule.matches;
+        for active in self.rules.iter_mut().filter(|active| matches(&active.rule)) {
+            let Match { nth, after, until, .. } = &active.rule.matches;
             if after.is_some_and(|after| age < after) || until.is_some_and(|until| age >= until) {
                 continue;
             }
             // Counted even after a match of an earlier rule: `nth` counts requests, not faults.
-            live.met = live.met.saturating_add(1);
-            let begun = live.met >= nth.unwrap_or(1);
-            let left = live.rule.times.is_none_or(|times| live.used < times);
+            active.matched = active.matched.saturating_add(1);
+            let begun = active.matched >= nth.unwrap_or(1);
+            let left = active.rule.times.is_none_or(|times| active.applied < times);
             if found.is_none() && begun && left {
-                live.used = live.used.saturating_add(1);
-                found = Some(live.rule.fault.clone());
+                active.applied = active.applied.saturating_add(1);
+                found = Some(active.rule.fault.clone());
             }
         }
         found
     }
 }
 
-fn concerns(wanted: &Match, request: &ApiRequest, user: Option<&str>) -> bool {
+fn is_about(wanted: &Match, request: &ApiRequest, user: Option<&str>) -> bool {
     let path = request.path();
     let below = path.rsplit('/').next();
     wanted.method.as_deref().is_none_or(|wanted| wanted == request.method.as_str())

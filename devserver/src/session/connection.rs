@@ -20,15 +20,15 @@ pub(super) struct Connection {
     tls: ServerConnection,
     pub(super) http: Http,
     /// Nothing is read any more: the client has closed its side, or its bytes are invalid.
-    pub(super) deaf: bool,
+    pub(super) done_reading: bool,
     /// No further answer will be written; unsent bytes are still sent.
     pub(super) concluded: bool,
-    said_goodbye: bool,
+    tls_closed: bool,
     pub(super) delivery: Delivery,
     /// Bytes to send below TLS instead of a handshake, after the first bytes of the client; the inner `None` sends
     /// nothing and keeps the connection open.
-    wire: Option<Option<Vec<u8>>>,
-    heard: bool,
+    raw_reply: Option<Option<Vec<u8>>>,
+    received_any: bool,
 }
 
 impl Connection {
@@ -39,36 +39,36 @@ impl Connection {
         Ok(Self {
             tls,
             http: Http::default(),
-            deaf: false,
+            done_reading: false,
             concluded: false,
-            said_goodbye: false,
+            tls_closed: false,
             delivery: Delivery::default(),
-            wire: None,
-            heard: false,
+            raw_reply: None,
+            received_any: false,
         })
     }
 
     /// Skips TLS: sends these bytes and closes, or, with `None`, stays silent.
-    pub(super) fn speak(&mut self, wire: Option<Vec<u8>>) {
-        self.wire = Some(wire);
+    pub(super) fn bypass_tls(&mut self, raw_reply: Option<Vec<u8>>) {
+        self.raw_reply = Some(raw_reply);
     }
 
     /// Takes bytes from the client.
     pub(super) fn receive(&mut self, mut bytes: &[u8]) {
-        self.heard |= !bytes.is_empty();
-        if self.wire.is_some() {
+        self.received_any |= !bytes.is_empty();
+        if self.raw_reply.is_some() {
             return;
         }
         let was_handshaking = self.tls.is_handshaking();
-        while !bytes.is_empty() && !self.deaf {
+        while !bytes.is_empty() && !self.done_reading {
             // rustls queues an alert for an error of the TLS layer; `transmit` sends it.
             let read = self.tls.read_tls(&mut bytes).is_ok_and(|read| read > 0);
             match self.tls.process_new_packets() {
                 Ok(state) if read => {
                     self.read_plaintext(state.plaintext_bytes_to_read());
-                    self.deaf |= state.peer_has_closed();
+                    self.done_reading |= state.peer_has_closed();
                 }
-                Ok(_) | Err(_) => self.deaf = true,
+                Ok(_) | Err(_) => self.done_reading = true,
             }
         }
         // The client certificate is known once the handshake has ended.
@@ -83,12 +83,12 @@ impl Connection {
         if self.tls.reader().read_exact(&mut plain).is_ok() {
             self.http.receive(&plain);
         } else {
-            self.deaf = true;
+            self.done_reading = true;
         }
     }
 
     pub(super) fn wants_read(&self) -> bool {
-        !self.deaf && !self.is_closing() && self.http.wants_read()
+        !self.done_reading && !self.is_closing() && self.http.wants_read()
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -97,50 +97,50 @@ impl Connection {
 
     /// Plaintext that `transmit` has not encrypted yet.
     pub(super) fn unsent(&self) -> &[u8] {
-        self.delivery.instead.as_deref().unwrap_or_else(|| self.http.unsent())
+        self.delivery.replacement.as_deref().unwrap_or_else(|| self.http.unsent())
     }
 
     fn is_closing(&self) -> bool {
-        self.http.is_closing() || self.delivery.instead.is_some()
+        self.http.is_closing() || self.delivery.replacement.is_some()
     }
 
     /// True once nothing is left to send and nothing will be read.
     pub(super) fn is_done(&self) -> bool {
         let over = self.concluded || self.is_closing();
-        over && self.said_goodbye && !self.tls.wants_write()
+        over && self.tls_closed && !self.tls.wants_write()
     }
 
     /// Appends bytes for the client to `out`, about 16 KiB at most. Call again once they are sent.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
-        if let Some(wire) = &self.wire {
-            if let (true, Some(wire)) = (self.heard && !self.said_goodbye, wire) {
-                out.extend_from_slice(wire);
-                self.vanish();
+        if let Some(raw_reply) = &self.raw_reply {
+            if let (true, Some(raw_reply)) = (self.received_any && !self.tls_closed, raw_reply) {
+                out.extend_from_slice(raw_reply);
+                self.end_without_alert();
             }
             return;
         }
         while out.len() < TRANSMIT {
             if self.tls.wants_write() {
                 if self.tls.write_tls(out).is_err() {
-                    self.deaf = true;
+                    self.done_reading = true;
                     return;
                 }
                 continue;
             }
             if self.delivery.allowance == Some(0) && !self.tls.is_handshaking() {
-                return self.vanish();
+                return self.end_without_alert();
             }
             if !self.unsent().is_empty() && !self.tls.is_handshaking() {
                 if !self.encrypt() {
-                    self.deaf = true;
+                    self.done_reading = true;
                     return;
                 }
                 if self.delivery.bytewise {
-                    self.deaf |= self.tls.write_tls(out).is_err();
+                    self.done_reading |= self.tls.write_tls(out).is_err();
                     return;
                 }
-            } else if (self.concluded || self.is_closing()) && !self.said_goodbye {
-                self.said_goodbye = true;
+            } else if (self.concluded || self.is_closing()) && !self.tls_closed {
+                self.tls_closed = true;
                 self.tls.send_close_notify();
             } else {
                 return;
@@ -152,11 +152,11 @@ impl Connection {
     fn encrypt(&mut self) -> bool {
         let allowed = self.delivery.allowance.unwrap_or(RECORD);
         let most = if self.delivery.bytewise { 1 } else { RECORD };
-        let unsent = self.delivery.instead.as_deref().unwrap_or_else(|| self.http.unsent());
+        let unsent = self.delivery.replacement.as_deref().unwrap_or_else(|| self.http.unsent());
         let record = &unsent[..unsent.len().min(allowed).min(most)];
         let Ok(written) = self.tls.writer().write(record) else { return false };
-        match &mut self.delivery.instead {
-            Some(instead) => drop(instead.drain(..written)),
+        match &mut self.delivery.replacement {
+            Some(replacement) => drop(replacement.drain(..written)),
             None => self.http.sent(written),
         }
         self.delivery.allowance = self.delivery.allowance.map(|allowed| allowed - written);
@@ -164,9 +164,9 @@ impl Connection {
     }
 
     /// Ends the connection without a TLS alert.
-    fn vanish(&mut self) {
-        self.deaf = true;
+    fn end_without_alert(&mut self) {
+        self.done_reading = true;
         self.concluded = true;
-        self.said_goodbye = true;
+        self.tls_closed = true;
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Delivery {
     /// True if each TLS record carries one byte.
     pub(crate) bytewise: bool,
     /// Bytes to send instead of an answer; then the connection is closed.
-    pub(crate) instead: Option<Vec<u8>>,
+    pub(crate) replacement: Option<Vec<u8>>,
 }
 
 impl Delivery {
@@ -40,7 +40,7 @@ impl Delivery {
 }
 
 /// Bytes to send below TLS before closing the connection; `None` sends nothing and leaves it open.
-pub(crate) fn wire(fault: ConnectionFault) -> Option<Vec<u8>> {
+pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
     const fn alert(description: u8) -> [u8; 7] {
         [21, 3, 3, 0, 2, 2, description]

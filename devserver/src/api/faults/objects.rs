@@ -19,12 +19,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// State of an [`EventFault`](super::EventFault) within one watch.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
+pub(crate) struct EventFaultState {
     /// The line that `Reordered` sends after its successor.
-    held: Option<Vec<u8>>,
+    withheld: Option<Vec<u8>>,
 }
 
-impl Lines {
+impl EventFaultState {
     /// The lines to send instead of `line`, and true if the watch ends with them.
     pub(crate) fn spoil(&mut self, fault: &Fault, api: &mut Api, line: Vec<u8>, now: UnixTime) -> (Vec<Vec<u8>>, bool) {
         let Fault::Events(wrong) = fault else {
@@ -32,10 +32,10 @@ impl Lines {
         };
         match wrong {
             EventFault::Duplicated => (vec![line.clone(), line], false),
-            EventFault::Reordered => match self.held.take() {
+            EventFault::Reordered => match self.withheld.take() {
                 Some(before) => (vec![line, before], false),
                 None => {
-                    self.held = Some(line);
+                    self.withheld = Some(line);
                     (Vec::new(), false)
                 }
             },
@@ -118,7 +118,7 @@ fn certificate(
         _ => (now.before(HOUR / 12), now.after(24 * HOUR)),
     };
     let validity = Validity::new(from, to).ok()?;
-    let request = misread(wrong, request)?;
+    let request = faulty_request(wrong, request)?;
     let Api { authority, random, .. } = api;
     let other = match wrong {
         CertificateFault::OtherAuthority => Some(Authority::generate(random, now, 48 * HOUR).ok()?),
@@ -126,11 +126,11 @@ fn certificate(
     };
     let signer = other.as_ref().unwrap_or(authority);
     let chain = signer.certify(&request, validity, &[KeyUsage::DigitalSignature], &[usage], random).ok()?;
-    Some(written(wrong, &chain, authority))
+    Some(faulty_pem(wrong, &chain, authority))
 }
 
 /// The request, changed so that a certificate for it has the fault.
-fn misread(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
+fn faulty_request(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {
         CertificateFault::OtherKey => {
@@ -157,7 +157,7 @@ fn subject(template: &Template) -> Option<Vec<u8>> {
     Some(read_request(request.pem.as_bytes()).ok()?.subject_der)
 }
 
-fn written(wrong: CertificateFault, chain: &Chain, authority: &Authority) -> Vec<u8> {
+fn faulty_pem(wrong: CertificateFault, chain: &Chain, authority: &Authority) -> Vec<u8> {
     let pem = chain.pem();
     match wrong {
         CertificateFault::EmptyChain => "there is no certificate in here\n".into(),

@@ -25,7 +25,7 @@ pub struct Plan {
 
 /// A fault and the requests that it is applied to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "RawRule")]
 pub struct Rule {
     /// The requests to apply the fault to.
     pub matches: Match,
@@ -58,7 +58,7 @@ pub struct Match {
 }
 
 impl Match {
-    fn needs_a_request(&self) -> bool {
+    fn is_about_requests(&self) -> bool {
         self.method.is_some() || self.path.is_some() || self.subresource.is_some() || self.user.is_some()
     }
 }
@@ -73,19 +73,19 @@ impl From<Fault> for Plan {
 /// A rule as the plan spells it, before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RawRule {
     #[serde(rename = "match", default)]
     matches: Match,
     times: Option<u32>,
     fault: Fault,
 }
 
-impl TryFrom<Written> for Rule {
+impl TryFrom<RawRule> for Rule {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { matches, times, fault } = written;
-        if matches!(fault, Fault::Connection(_)) && matches.needs_a_request() {
+    fn try_from(raw: RawRule) -> Result<Self, Self::Error> {
+        let RawRule { matches, times, fault } = raw;
+        if matches!(fault, Fault::Connection(_)) && matches.is_about_requests() {
             return Err("match: a connection fault happens before the request: use only nth, after and until");
         }
         if matches.nth == Some(0) {
@@ -114,11 +114,11 @@ impl Plan {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
             let (line, column) = (location.line().max(1), location.column().max(1));
-            let said = error.without_snippet().to_string();
+            let message = error.without_snippet().to_string();
             // `line` and `column` are fields of their own.
-            let said = said.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&said);
-            let reason = key_before(text, line, column).map(|key| format!("{key}: {said}"));
-            PlanError { line, column, reason: reason.unwrap_or_else(|| said.to_owned()) }
+            let message = message.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&message);
+            let reason = key_before(text, line, column).map(|key| format!("{key}: {message}"));
+            PlanError { line, column, reason: reason.unwrap_or_else(|| message.to_owned()) }
         })
     }
 }

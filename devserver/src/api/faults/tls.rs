@@ -13,7 +13,7 @@ use crate::authority::{Authority, AuthorityError};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The TLS configuration with the fault, in place of `tls`; `None` if the fault does not concern the certificate.
-pub(crate) fn instead(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
+pub(crate) fn faulty_tls(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
         ConnectionFault::OtherName => (&["other.example"], now, false),
         ConnectionFault::OtherAuthority => (&["localhost"], now, true),
