@@ -210,7 +210,7 @@ impl Api {
     /// `Tls` for new sessions, and give clients the new [roots](Authority::roots).
     pub fn rotate_authority(&mut self, new: Authority) {
         let before = std::mem::replace(&mut self.authority, new);
-        self.authority.succeed(before);
+        self.authority.trust_predecessor(before);
     }
 
     /// Ends a rotation of the authority: only certificates of the current authority are trusted. Open sessions go on.
@@ -238,18 +238,18 @@ impl Api {
 
     /// Drops the objects of a stream whose version the store has forgotten, so that a slow reader holds no memory.
     /// Returns true if the stream cannot continue: a list cannot, and a watch reports the loss as its last event.
-    pub(super) fn let_go(&self, stream: &mut Stream) -> bool {
+    pub(super) fn release_forgotten(&self, stream: &mut Stream) -> bool {
         match stream {
-            Stream::List(listing) => listing.is_lost(&self.store),
+            Stream::List(listing) => listing.is_forgotten(&self.store),
             Stream::Watch(watcher) => {
-                watcher.let_go(&self.store);
+                watcher.release_forgotten(&self.store);
                 false
             }
         }
     }
 
     /// True if the request shows a valid client certificate or a known token.
-    pub(super) fn knows(&self, request: &ApiRequest, now: UnixTime) -> bool {
+    pub(super) fn authenticates(&self, request: &ApiRequest, now: UnixTime) -> bool {
         self.tokens.authenticate(request, now).is_some()
     }
 

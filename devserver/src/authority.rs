@@ -57,7 +57,7 @@ impl Authority {
     }
 
     /// Replaces `before`, whose certificates stay trusted.
-    pub(super) fn succeed(&mut self, before: Self) {
+    pub(super) fn trust_predecessor(&mut self, before: Self) {
         let signed_before = before.certificate_pem().to_owned();
         self.predecessors.extend(before.predecessors);
         self.predecessors.push(signed_before);
@@ -159,7 +159,8 @@ impl Authority {
             return Err(AuthorityError::Expired(own.not_after()));
         }
         let backdate = backdate.unwrap_or_else(|| BACKDATE.min(lifetime / 20));
-        let end = if lifetime < SHORT { now.after(lifetime) } else { now.after(lifetime.saturating_sub(backdate)) };
+        let end =
+            if lifetime < SHORT_LIFETIME { now.after(lifetime) } else { now.after(lifetime.saturating_sub(backdate)) };
         period(now.before(backdate), end.min(own.not_after()))
     }
 
@@ -179,7 +180,7 @@ impl Authority {
 
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
 /// Below this lifetime, a cluster's signer does not shorten the certificate by the backdating.
-const SHORT: Duration = Duration::from_secs(8 * 3600);
+const SHORT_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
 fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
     // X.509 times are whole seconds (RFC 5280 §4.1.2.5).

@@ -41,7 +41,7 @@ pub struct Session {
     bookmark: Option<Instant>,
     /// True if every request is refused: there are too many clients.
     turned_away: bool,
-    /// True once a request has shown a credential that the API knows.
+    /// True once a request has shown a credential that the API authenticates.
     authenticated: bool,
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
     last_activity: Instant,
@@ -122,7 +122,7 @@ impl Session {
         }
         self.connection.http.clock = now.unix;
         self.held_until = self.held_until.filter(|until| *until > now.instant);
-        if self.stream.as_mut().is_some_and(|(stream, _)| api.let_go(stream)) {
+        if self.stream.as_mut().is_some_and(|(stream, _)| api.release_forgotten(stream)) {
             self.stream = None;
             // Ends the connection in the middle of the answer, so that the client notices the loss.
             self.connection.delivery.allowance = Some(self.connection.unsent().len());
@@ -143,12 +143,12 @@ impl Session {
             // The body of a request without a known credential is not read.
             let admit = |request: &ApiRequest, has_body: bool| match has_body {
                 _ if turned_away => Err(status::too_many_clients()),
-                true if !api.knows(request, now.unix) => Err(status::unauthorized()),
+                true if !api.authenticates(request, now.unix) => Err(status::unauthorized()),
                 true | false => Ok(()),
             };
             let Some(request) = self.connection.http.poll_request(admit) else { break self.stream.is_none() };
             self.last_activity = now.instant;
-            self.authenticated |= api.knows(&request, now.unix);
+            self.authenticated |= api.authenticates(&request, now.unix);
             self.serve(&request, api, now);
         };
         if answered && self.connection.done_reading {
@@ -306,7 +306,7 @@ impl Session {
         }
     }
 
-    /// True once a request has shown a credential that the API knows. At its limit of clients,
+    /// True once a request has shown a credential that the API authenticates. At its limit of clients,
     /// [`ApiServer`](crate::ApiServer) closes other connections first.
     pub fn is_known(&self) -> bool {
         self.authenticated

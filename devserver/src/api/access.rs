@@ -28,8 +28,8 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     }
     match (wanted.group, wanted.resource, wanted.subresource) {
         (status::GROUP, status::RESOURCE, "") => {
-            let asks = matches!(wanted.verb, "create" | "get" | "list" | "watch");
-            asks && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
+            let is_request_verb = matches!(wanted.verb, "create" | "get" | "list" | "watch");
+            is_request_verb && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
         }
         // Subresources of automatic approval: `nodeclient` for any node's first certificate, `selfnodeclient` for a
         // node's own next one.

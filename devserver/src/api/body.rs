@@ -145,16 +145,16 @@ fn drop_nulls(value: &mut Value) {
 }
 
 fn expect_type(value: &Value, kind: &str, version: &str) -> Result<(), Response> {
-    let said = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    expect(said("apiVersion"), version, kind)?;
-    expect(said("kind"), kind, kind)
+    let given = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    expect(given("apiVersion"), version, kind)?;
+    expect(given("kind"), kind, kind)
 }
 
-fn expect(said: &str, wanted: &str, kind: &str) -> Result<(), Response> {
-    if said.is_empty() || said == wanted {
+fn expect(given: &str, wanted: &str, kind: &str) -> Result<(), Response> {
+    if given.is_empty() || given == wanted {
         return Ok(());
     }
-    Err(status::bad_request(format!("the object provided is unrecognized: {said:?} where a {kind} is expected")))
+    Err(status::bad_request(format!("the object provided is unrecognized: {given:?} where a {kind} is expected")))
 }
 
 pub(super) fn unreadable(kind: &str, error: impl std::fmt::Display) -> Response {

@@ -118,17 +118,23 @@ mod tests {
             "spec": { "extra": { "any": ["x"] }, "Request": "" },
             "status": { "conditions": [{ "type": "x" }, { "reson": "y" }] },
         });
-        let told = ["foo", "metadata.nmae", "spec.Request", "status.conditions[1].reson"];
-        let told: Vec<String> = told.iter().map(|field| format!("unknown field {field:?}")).collect();
-        assert_eq!(FieldValidation::Strict.check(&object), Err(format!("strict decoding error: {}", told.join(", "))));
-        assert_eq!(FieldValidation::Warn.check(&object), Ok(told));
+        let warnings = ["foo", "metadata.nmae", "spec.Request", "status.conditions[1].reson"];
+        let warnings: Vec<String> = warnings.iter().map(|field| format!("unknown field {field:?}")).collect();
+        assert_eq!(
+            FieldValidation::Strict.check(&object),
+            Err(format!("strict decoding error: {}", warnings.join(", ")))
+        );
+        assert_eq!(FieldValidation::Warn.check(&object), Ok(warnings));
         assert_eq!(FieldValidation::Ignore.check(&object), Ok(vec![]));
     }
 
     #[test]
     fn report_of_unknown_fields_is_bounded() {
         let object: Value = (0..100).map(|n| ("é".repeat(1000) + &n.to_string(), Value::Null)).collect();
-        let told = FieldValidation::Warn.check(&object).unwrap();
-        assert!(told.len() == MOST && told.iter().all(|warning| warning.chars().count() < 2 * LONGEST), "{told:?}");
+        let warnings = FieldValidation::Warn.check(&object).unwrap();
+        assert!(
+            warnings.len() == MOST && warnings.iter().all(|warning| warning.chars().count() < 2 * LONGEST),
+            "{warnings:?}"
+        );
     }
 }

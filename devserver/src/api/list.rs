@@ -22,7 +22,7 @@ use perennial_kubernetes::objects::ListMeta;
 const PIECE: usize = 8 * 1024;
 
 /// The version to list at.
-struct AsOf {
+struct ListVersion {
     /// The requested version; `None` is the latest.
     version: Option<u64>,
     /// True if the list must be of exactly `version`; else a later version will do.
@@ -33,7 +33,7 @@ struct AsOf {
 
 /// The continue token, in a cluster's format.
 #[derive(Serialize, Deserialize)]
-struct Token {
+struct ContinueToken {
     v: String,
     /// Resource version of the list; -1: the latest.
     rv: i64,
@@ -41,11 +41,11 @@ struct Token {
     start: String,
 }
 
-const TOKEN: &str = "meta.k8s.io/v1";
+const TOKEN_FORMAT: &str = "meta.k8s.io/v1";
 
-impl Token {
+impl ContinueToken {
     fn new(rv: i64, start: &str) -> Self {
-        Self { v: TOKEN.into(), rv, start: start.into() }
+        Self { v: TOKEN_FORMAT.into(), rv, start: start.into() }
     }
 
     fn encode(&self) -> String {
@@ -57,7 +57,7 @@ impl Token {
         bytes
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .filter(|token: &Self| token.v == TOKEN && token.rv >= -1)
+            .filter(|token: &Self| token.v == TOKEN_FORMAT && token.rv >= -1)
             .ok_or_else(|| status::bad_request("continue key is not valid: send it as it was received"))
     }
 }
@@ -71,10 +71,10 @@ impl Api {
             // As in a cluster, zero is no limit.
             None => 0_usize,
         };
-        let as_of = as_of(query, limit)?;
-        let version = self.version_to_list(&as_of)?;
-        let mut objects = as_they_were(&self.store, &selector, version);
-        if let Some(start) = &as_of.start {
+        let list_version = list_version(query, limit)?;
+        let version = self.version_to_list(&list_version)?;
+        let mut objects = objects_at(&self.store, &selector, version);
+        if let Some(start) = &list_version.start {
             objects.retain(|stored| stored.object.metadata.name >= *start);
         }
 
@@ -82,7 +82,7 @@ impl Api {
         if (1..objects.len()).contains(&limit) {
             let left = objects.split_off(limit).len();
             let last = objects.last().map_or("", |stored| &stored.object.metadata.name);
-            metadata.continue_ = Token::new(version.cast_signed(), &format!("{last}\0")).encode();
+            metadata.continue_ = ContinueToken::new(version.cast_signed(), &format!("{last}\0")).encode();
             // As in a cluster: the count is omitted with a selector.
             metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
         }
@@ -90,23 +90,23 @@ impl Api {
         Ok(Listing { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false })
     }
 
-    fn version_to_list(&self, as_of: &AsOf) -> Result<u64, Response> {
+    fn version_to_list(&self, list_version: &ListVersion) -> Result<u64, Response> {
         let (oldest, current) = (self.store.oldest(), self.store.version());
-        let asked = as_of.version.unwrap_or(current);
-        if asked > current {
-            return Err(status::response(&status::too_large_version(asked, current)));
+        let requested = list_version.version.unwrap_or(current);
+        if requested > current {
+            return Err(status::response(&status::too_large_version(requested, current)));
         }
-        match &as_of.start {
-            _ if !as_of.exact => Ok(current),
-            _ if asked >= oldest => Ok(asked),
-            Some(start) => Err(status::continue_expired(Token::new(-1, start).encode())),
-            None => Err(status::response(&status::expired(asked, oldest))),
+        match &list_version.start {
+            _ if !list_version.exact => Ok(current),
+            _ if requested >= oldest => Ok(requested),
+            Some(start) => Err(status::continue_expired(ContinueToken::new(-1, start).encode())),
+            None => Err(status::response(&status::expired(requested, oldest))),
         }
     }
 }
 
 /// The version to list at, by a cluster's rules for `resourceVersion`, `resourceVersionMatch` and `continue`.
-fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
+fn list_version(query: &Query, limit: usize) -> Result<ListVersion, Response> {
     let given = |key| query.get(key).filter(|value| !value.is_empty());
     let (version, wanted, token) = (given("resourceVersion"), given("resourceVersionMatch"), given("continue"));
     const MATCH: &str = "resourceVersionMatch";
@@ -135,13 +135,13 @@ fn as_of(query: &Query, limit: usize) -> Result<AsOf, Response> {
             Err(status::bad_request("specifying resource version is not allowed when using continue"))
         }
         (Some(token), None) => {
-            let Token { rv, start, .. } = Token::decode(token)?;
+            let ContinueToken { rv, start, .. } = ContinueToken::decode(token)?;
             // -1 is the only negative version of a token: the latest.
-            Ok(AsOf { version: u64::try_from(rv).ok(), exact: true, start: Some(start) })
+            Ok(ListVersion { version: u64::try_from(rv).ok(), exact: true, start: Some(start) })
         }
         // Without resourceVersionMatch, a limit makes the version exact: the behaviour before the parameter existed.
         (None, version) => {
-            Ok(AsOf { version, exact: wanted == Some("Exact") || wanted.is_none() && limit > 0, start: None })
+            Ok(ListVersion { version, exact: wanted == Some("Exact") || wanted.is_none() && limit > 0, start: None })
         }
     }
 }
@@ -151,7 +151,7 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
 }
 
 /// The selected objects as of `version`, by name. A selector for one name costs one look-up.
-fn as_they_were(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
+fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
         return store.at(version).into_values().filter(matches).cloned().collect();
@@ -185,7 +185,7 @@ impl Listing {
     }
 
     /// True if the server has forgotten the version of the list.
-    pub(super) fn is_lost(&self, store: &Store) -> bool {
+    pub(super) fn is_forgotten(&self, store: &Store) -> bool {
         self.version < store.oldest()
     }
 }

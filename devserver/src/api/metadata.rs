@@ -8,22 +8,22 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     let mut causes = Vec::new();
     match metadata.name.as_str() {
         "" => causes.push(required("metadata.name", "name or generateName is required")),
-        name => causes.extend(why_no_segment(name).map(|why| invalid("metadata.name", &format!("{name:?}"), &why))),
+        name => causes.extend(path_segment_error(name).map(|why| invalid("metadata.name", &format!("{name:?}"), &why))),
     }
     for (key, value) in &metadata.labels {
-        causes.extend(why_no_key(key).map(|why| invalid("metadata.labels", &format!("{key:?}"), &why)));
-        causes.extend(why_no_value(value).map(|why| invalid("metadata.labels", &format!("{value:?}"), &why)));
+        causes.extend(key_error(key).map(|why| invalid("metadata.labels", &format!("{key:?}"), &why)));
+        causes.extend(label_value_error(value).map(|why| invalid("metadata.labels", &format!("{value:?}"), &why)));
     }
     for key in metadata.annotations.keys() {
         // Unlike those of labels, prefixes of annotation keys may be in upper case.
-        let why = why_no_key(&key.to_lowercase());
+        let why = key_error(&key.to_lowercase());
         causes.extend(why.map(|why| invalid("metadata.annotations", &format!("{key:?}"), &why)));
     }
     causes
 }
 
 /// The reason why `name` is no path segment (`path.ValidatePathSegmentName`), the only rule for names of requests.
-fn why_no_segment(name: &str) -> Option<String> {
+fn path_segment_error(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
         _ => name.find(['/', '%']).map(|at| format!("may not contain {:?}", &name[at..=at])),
@@ -34,7 +34,7 @@ const LONGEST: usize = 63;
 const LONGEST_PREFIX: usize = 253;
 
 /// The reason why `key` is no qualified name, `name` or `domain/name`.
-fn why_no_key(key: &str) -> Option<String> {
+fn key_error(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -72,7 +72,7 @@ fn why_no_key(key: &str) -> Option<String> {
     }
 }
 
-fn why_no_value(value: &str) -> Option<String> {
+fn label_value_error(value: &str) -> Option<String> {
     if value.len() > LONGEST {
         return Some(format!("must be no more than {LONGEST} bytes"));
     }
@@ -99,19 +99,19 @@ mod tests {
     #[test]
     fn keys_are_qualified_names() {
         for key in ["a", "A.b_c-9", "example.com/A", "a-b.c/x"] {
-            assert_eq!(why_no_key(key), None, "{key}");
+            assert_eq!(key_error(key), None, "{key}");
         }
         let long = "a".repeat(64);
         for key in ["", "/a", "a/", "-a", "a b", "A.com/x", "a..b/x", "a/b/c", "é", long.as_str()] {
-            assert!(why_no_key(key).is_some(), "{key}");
+            assert!(key_error(key).is_some(), "{key}");
         }
     }
 
     #[test]
     fn label_values_may_be_empty_but_not_malformed() {
         for (value, good) in [("", true), ("a.B_c-1", true), ("-", false), ("a b", false), ("a/b", false)] {
-            assert_eq!(why_no_value(value).is_none(), good, "{value}");
+            assert_eq!(label_value_error(value).is_none(), good, "{value}");
         }
-        assert!(why_no_value(&"a".repeat(64)).is_some());
+        assert!(label_value_error(&"a".repeat(64)).is_some());
     }
 }

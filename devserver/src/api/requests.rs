@@ -13,7 +13,7 @@ use super::options::WriteOptions;
 use super::store::Stored;
 use super::table::{Shape, shaped};
 use super::user::User;
-use super::validation::{self, Part};
+use super::validation::{self, Subresource};
 use super::{metadata, patch, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, CsrStatus};
 
@@ -26,7 +26,7 @@ const NAME_TRIES: usize = 8;
 pub(super) struct Call<'a> {
     pub(super) user: &'a User,
     pub(super) name: &'a str,
-    pub(super) part: Option<Part>,
+    pub(super) subresource: Option<Subresource>,
     /// Check and answer, but store nothing.
     pub(super) dry_run: bool,
     pub(super) now: UnixTime,
@@ -46,8 +46,8 @@ impl Api {
         let (name, subresource, part) = match *rest {
             [] => ("", "", None),
             [name] => (name, "", None),
-            [name, "approval"] => (name, "approval", Some(Part::Approval)),
-            [name, "status"] => (name, "status", Some(Part::Status)),
+            [name, "approval"] => (name, "approval", Some(Subresource::Approval)),
+            [name, "status"] => (name, "status", Some(Subresource::Status)),
             _ => return Err(status::no_such_resource()),
         };
         let verb = match (&request.method, name) {
@@ -65,7 +65,7 @@ impl Api {
         access::authorize(user, &Attributes { verb, group, resource, subresource, name })?;
         let shape = Shape::accepted(&request.accept, &query).ok_or_else(status::not_acceptable)?;
         let options = WriteOptions::from_query(&query, verb)?;
-        let call = Call { user, name, part, dry_run: options.dry_run, now };
+        let call = Call { user, name, subresource: part, dry_run: options.dry_run, now };
         let (code, stored, warnings) = match verb {
             "watch" => return self.watch(&query, name, shape, now).map(Answer::Watch),
             "list" => return self.list(&query, shape, now).map(Answer::List),
@@ -122,7 +122,7 @@ impl Api {
             return Err(status::already_exists(&name));
         }
         if !self.store.has_room(None, &csr) {
-            return Err(status::full(&self.options));
+            return Err(status::store_full(&self.options));
         }
         // After all checks: a dry run fails whenever the write would.
         if dry_run {

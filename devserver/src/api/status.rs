@@ -32,7 +32,7 @@ pub(super) fn cause(reason: &str, field: impl Into<String>, message: impl Into<S
 }
 
 /// Details with one cause and nothing else.
-fn because(cause: StatusCause) -> StatusDetails {
+fn with_cause(cause: StatusCause) -> StatusDetails {
     StatusDetails { causes: vec![cause], ..StatusDetails::default() }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn response(status: &Status) -> Response {
     response
 }
 
-fn about(name: &str, status: Status) -> Response {
+fn about_object(name: &str, status: Status) -> Response {
     detailed(details(name, RESOURCE), status)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
 
 pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
     let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-    about(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
+    about_object(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
 }
 
 /// Not found, in plain text: the answer to a path outside all APIs, as Go's HTTP server gives.
@@ -89,12 +89,12 @@ pub(super) fn no_such_path() -> Response {
 
 /// Not found, as a `Status`: the answer to an unknown path within an API.
 pub(super) fn no_such_resource() -> Response {
-    let details = because(cause("UnexpectedServerResponse", "", "404 page not found"));
+    let details = with_cause(cause("UnexpectedServerResponse", "", "404 page not found"));
     detailed(details, failure(404, "NotFound", "the server could not find the requested resource"))
 }
 
 pub(super) fn not_found(name: &str) -> Response {
-    about(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
+    about_object(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
 }
 
 pub(super) fn no_such_node(name: &str) -> Response {
@@ -111,12 +111,12 @@ pub(super) fn not_acceptable() -> Response {
 }
 
 pub(super) fn already_exists(name: &str) -> Response {
-    about(name, failure(409, "AlreadyExists", format!("{RESOURCE}.{GROUP} {name:?} already exists")))
+    about_object(name, failure(409, "AlreadyExists", format!("{RESOURCE}.{GROUP} {name:?} already exists")))
 }
 
 pub(super) fn conflict(name: &str, why: impl Display) -> Response {
     let message = format!("Operation cannot be fulfilled on {RESOURCE}.{GROUP} {name:?}: {why}");
-    about(name, failure(409, "Conflict", message))
+    about_object(name, failure(409, "Conflict", message))
 }
 
 /// Message of a conflict about a stale resource version.
@@ -124,13 +124,13 @@ pub(super) const STALE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Gone: the history does not reach back to this resource version.
-pub(super) fn expired(asked: u64, oldest: u64) -> Status {
-    failure(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+pub(super) fn expired(requested: u64, oldest: u64) -> Status {
+    failure(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
 }
 
 /// Gone: this server has not reached the resource version, which is that of an earlier run.
-pub(super) fn ahead(asked: u64, current: u64) -> Status {
-    failure(410, "Expired", format!("resource version {asked} is ahead of this server's, which is {current}"))
+pub(super) fn version_ahead(requested: u64, current: u64) -> Status {
+    failure(410, "Expired", format!("resource version {requested} is ahead of this server's, which is {current}"))
 }
 
 /// Gone: a list cannot continue at its version. With `token` it continues at the latest version.
@@ -145,10 +145,10 @@ pub(super) fn continue_expired(token: String) -> Response {
 }
 
 /// Timeout: a list at least as new as a version that this server has not reached.
-pub(super) fn too_large_version(asked: u64, current: u64) -> Status {
+pub(super) fn too_large_version(requested: u64, current: u64) -> Status {
     let cause = cause("ResourceVersionTooLarge", "", "Too large resource version");
-    let details = StatusDetails { retry_after_seconds: Some(1), ..because(cause) };
-    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    let details = StatusDetails { retry_after_seconds: Some(1), ..with_cause(cause) };
+    let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
     Status { details: Some(details), ..failure(504, "Timeout", message) }
 }
 
@@ -167,7 +167,7 @@ pub(super) fn unsupported_patch() -> Response {
 /// A JSON patch that does not fit the object.
 pub(super) fn inapplicable(why: &str) -> Response {
     let message = "the server rejected our request due to an error in our request";
-    detailed(because(cause("", "", why)), failure(422, "Invalid", message))
+    detailed(with_cause(cause("", "", why)), failure(422, "Invalid", message))
 }
 
 /// Invalid: the result of a patch is not a certificate signing request.
@@ -192,15 +192,15 @@ pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
 
 /// `causes` must not be empty.
 fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
-    let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-    let said = if let [one] = said.as_slice() { one.clone() } else { format!("[{}]", said.join(", ")) };
+    let messages: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    let messages = if let [one] = messages.as_slice() { one.clone() } else { format!("[{}]", messages.join(", ")) };
     let dot = if details.group.is_empty() { "" } else { "." };
-    let message = format!("{}{dot}{} {:?} is invalid: {said}", details.kind, details.group, details.name);
+    let message = format!("{}{dot}{} {:?} is invalid: {messages}", details.kind, details.group, details.name);
     detailed(StatusDetails { causes, ..details }, failure(422, "Invalid", message))
 }
 
 /// Too many requests: the store is full. As in a cluster at an object quota, with `Retry-After`.
-pub(super) fn full(options: &Options) -> Response {
+pub(super) fn store_full(options: &Options) -> Response {
     let message = format!(
         "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
          old ones are removed",

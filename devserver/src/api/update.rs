@@ -11,16 +11,16 @@ use super::message::Response;
 use super::requests::Call;
 use super::store::Stored;
 use super::user::User;
-use super::validation::{self, Part};
+use super::validation::{self, Subresource};
 use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
-    /// Takes from `new` the fields that `part` may change, and stores the object.
+    /// Takes from `new` the fields that `subresource` may change, and stores the object.
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,
-        &Call { user, name, part, dry_run, now }: &Call<'_>,
+        &Call { user, name, subresource, dry_run, now }: &Call<'_>,
     ) -> Result<Arc<Stored>, Response> {
         if new.metadata.name != name {
             let given = &new.metadata.name;
@@ -38,10 +38,10 @@ impl Api {
         }
 
         let mut object = old.object.clone();
-        if let Some(part) = part {
-            merge_status(&mut object, new, part, now);
-            self.authorize_status(user, &object, &old.object, part)?;
-            validation::update(&object, &old.object, part).map_err(|causes| status::invalid(name, causes))?;
+        if let Some(subresource) = subresource {
+            merge_status(&mut object, new, subresource, now);
+            self.authorize_status(user, &object, &old.object, subresource)?;
+            validation::update(&object, &old.object, subresource).map_err(|causes| status::invalid(name, causes))?;
         } else {
             object.metadata.labels = new.metadata.labels;
             object.metadata.annotations = new.metadata.annotations;
@@ -52,14 +52,14 @@ impl Api {
         }
         // Before the dry run, which fails whenever the write would.
         if !self.store.has_room(Some(&old), &object) {
-            return Err(status::full(&self.options));
+            return Err(status::store_full(&self.options));
         }
         if dry_run {
             return Ok(Arc::new(Stored::new(object, old.version, old.created)));
         }
         let stored = self.store.replace(&old, object);
         // The signer acts on approvals only, after its configured delay.
-        if part == Some(Part::Approval) {
+        if subresource == Some(Subresource::Approval) {
             self.schedule(name, now.after(self.options.signing_delay));
         }
         Ok(stored)
@@ -70,22 +70,27 @@ impl Api {
         user: &User,
         new: &CertificateSigningRequest,
         old: &CertificateSigningRequest,
-        part: Part,
+        subresource: Subresource,
     ) -> Result<(), Response> {
-        let verb = match part {
-            Part::Approval => "approve",
-            Part::Status if new.status == old.status => return Ok(()),
-            Part::Status => "sign",
+        let verb = match subresource {
+            Subresource::Approval => "approve",
+            Subresource::Status if new.status == old.status => return Ok(()),
+            Subresource::Status => "sign",
         };
         access::authorize_signer(user, verb, &old.metadata.name, &old.spec.signer_name)
     }
 }
 
 /// Takes from `new` the fields that the subresource may change, and fills in missing times.
-fn merge_status(object: &mut CertificateSigningRequest, new: CertificateSigningRequest, part: Part, now: UnixTime) {
+fn merge_status(
+    object: &mut CertificateSigningRequest,
+    new: CertificateSigningRequest,
+    subresource: Subresource,
+    now: UnixTime,
+) {
     let old = object.status.conditions.clone();
     object.status.conditions = new.status.conditions;
-    if part == Part::Status {
+    if subresource == Subresource::Status {
         object.status.certificate = new.status.certificate;
         // `/status` cannot change an existing decision. The validation refuses to add or remove one.
         for condition in &mut object.status.conditions {

@@ -130,7 +130,7 @@ fn is_label(label: &str) -> bool {
 
 /// A subresource: the part of the status that an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Subresource {
     /// `/approval`: the conditions `Approved` and `Denied`.
     Approval,
     /// `/status`: the certificate and the condition `Failed`.
@@ -141,15 +141,15 @@ pub(super) enum Part {
 pub(super) fn update(
     new: &CertificateSigningRequest,
     old: &CertificateSigningRequest,
-    part: Part,
+    subresource: Subresource,
 ) -> Result<(), Vec<StatusCause>> {
     let mut causes = Vec::new();
     conditions(&new.status.conditions, &mut causes);
-    kept(&new.status.conditions, &old.status.conditions, part, &mut causes);
+    check_kept(&new.status.conditions, &old.status.conditions, subresource, &mut causes);
     let (certificate, before) = (&new.status.certificate, &old.status.certificate);
     if certificate != before {
         const FIELD: &str = "status.certificate";
-        if part == Part::Approval {
+        if subresource == Subresource::Approval {
             causes.push(forbidden(FIELD, "updates may not set certificate content"));
         } else if !before.is_empty() {
             causes.push(forbidden(FIELD, "updates may not modify existing certificate content"));
@@ -188,12 +188,14 @@ fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {
 }
 
 /// Checks that no decision or failure is removed, and that only `/approval` adds decisions.
-fn kept(new: &[Condition], old: &[Condition], part: Part, causes: &mut Vec<StatusCause>) {
+fn check_kept(new: &[Condition], old: &[Condition], subresource: Subresource, causes: &mut Vec<StatusCause>) {
     for kind in ["Approved", "Denied", "Failed"] {
         let find = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == kind).cloned();
         let why = match (find(old), find(new)) {
             (Some(_), None) => "updates may not remove a condition of type",
-            (None, Some(_)) if part == Part::Status && kind != "Failed" => "updates may not add a condition of type",
+            (None, Some(_)) if subresource == Subresource::Status && kind != "Failed" => {
+                "updates may not add a condition of type"
+            }
             _ => continue,
         };
         causes.push(forbidden("status.conditions", format!("{why} {kind:?}")));

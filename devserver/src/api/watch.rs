@@ -27,7 +27,7 @@ pub struct Watcher {
     /// Version up to which the log was read.
     after: u64,
     /// The last version that was sent to the client.
-    told: u64,
+    sent: u64,
     /// Earliest time of the next bookmark, if the client wants any.
     bookmark: Option<UnixTime>,
     timeout: Duration,
@@ -40,9 +40,9 @@ pub struct Watcher {
 }
 
 /// Interval of bookmarks, as in a cluster.
-const BOOKMARKS: Duration = Duration::from_secs(60);
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Duration of a watch without `timeoutSeconds`; a cluster draws it from half an hour to an hour.
-const LASTS: Duration = Duration::from_secs(1800);
+const DEFAULT_DURATION: Duration = Duration::from_secs(1800);
 
 impl Watcher {
     /// Duration of the watch: `timeoutSeconds` of its request, or half an hour.
@@ -52,7 +52,7 @@ impl Watcher {
 
     /// Time of the next bookmark, if one is due before any event.
     pub(crate) fn deadline(&self) -> Option<UnixTime> {
-        self.bookmark.filter(|_| self.told < self.after).map(|due| due.min(self.end))
+        self.bookmark.filter(|_| self.sent < self.after).map(|due| due.min(self.end))
     }
 }
 
@@ -72,7 +72,7 @@ impl Api {
         let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
         let timeout =
             query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
-        let timeout = timeout.map_or(LASTS, Duration::from_secs);
+        let timeout = timeout.map_or(DEFAULT_DURATION, Duration::from_secs);
         let initial = initial_events(query)?;
         let version = query.get("resourceVersion").filter(|version| !matches!(*version, "" | "0"));
         let version = version.map(parse_version).transpose()?;
@@ -87,7 +87,7 @@ impl Api {
         // Sent as an event, as by a cluster's watch cache, not as the status of the answer.
         let refusal = match version {
             Some(version) if version > current && from_objects => Some(status::too_large_version(version, current)),
-            Some(version) if version > current => Some(status::ahead(version, current)),
+            Some(version) if version > current => Some(status::version_ahead(version, current)),
             Some(version) if version < oldest && !from_objects => Some(status::expired(version, oldest)),
             _ => None,
         };
@@ -101,8 +101,8 @@ impl Api {
             shape,
             marks_initial_end: initial == Some(true) && bookmarks,
             after,
-            told: if from_objects { 0 } else { after },
-            bookmark: bookmarks.then(|| now.after(BOOKMARKS)),
+            sent: if from_objects { 0 } else { after },
+            bookmark: bookmarks.then(|| now.after(BOOKMARK_INTERVAL)),
             timeout,
             end: now.after(timeout),
             ended: false,
@@ -125,7 +125,7 @@ fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
 }
 
 impl Watcher {
-    pub(super) fn let_go(&mut self, store: &Store) {
+    pub(super) fn release_forgotten(&mut self, store: &Store) {
         if self.after < store.oldest() {
             self.initial = VecDeque::new();
         }
@@ -144,13 +144,13 @@ impl Watcher {
             return Next::Event(encode("ADDED", &shaped(&stored, self.shape, now)));
         }
         if std::mem::take(&mut self.marks_initial_end) {
-            self.told = self.after;
+            self.sent = self.after;
             return Next::Event(encode("BOOKMARK", &bookmark(self.after, true)));
         }
         while let Some(event) = store.after(self.after) {
             self.after = event.object.version;
             if let Some(kind) = self.kind(event) {
-                self.told = self.after;
+                self.sent = self.after;
                 return Next::Event(encode(kind, &shaped(&event.object, self.shape, now)));
             }
         }
@@ -165,8 +165,8 @@ impl Watcher {
         if self.deadline()? > now {
             return None;
         }
-        self.told = self.after;
-        self.bookmark = Some(now.after(BOOKMARKS));
+        self.sent = self.after;
+        self.bookmark = Some(now.after(BOOKMARK_INTERVAL));
         Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
