@@ -28,9 +28,9 @@ const MOST_TURNED_AWAY: usize = 64;
 /// lowers the value to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Size of a read, in bytes. One buffer serves all clients.
-const BUFFER: usize = 16 * 1024;
+const READ_SIZE: usize = 16 * 1024;
 /// Steps of client tasks between two polls of the reactor.
-const STEPS: usize = 32;
+const STEPS_PER_POLL: usize = 32;
 /// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -148,14 +148,14 @@ impl Shared {
 async fn serve(listener: TcpListener, shared: &Arc<Shared>, stopped: &Receiver<()>) -> io::Result<()> {
     let listener = Async::new(listener)?;
     let executor = Rc::new(LocalExecutor::new());
-    let work = or(accept(&listener, shared, &executor), control(shared));
+    let work = or(accept(&listener, shared, &executor), run_controllers(shared));
     let stop = async {
         let _ = stopped.recv().await;
     };
     // Not `LocalExecutor::run`, which polls the reactor only after hundreds of steps while some task is ready.
     let tasks = async {
         loop {
-            for _ in 0..STEPS {
+            for _ in 0..STEPS_PER_POLL {
                 executor.tick().await;
             }
             yield_now().await;
@@ -169,13 +169,13 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
     let most_clients = shared.lock().options.clients;
     let clients = Rc::new(Clients::default());
     let mut full = false;
-    let buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
+    let buffer = Rc::new(RefCell::new(vec![0; READ_SIZE]));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // The limit of descriptors may be reached: closing a connection frees one.
-                if !clients.close_oldest_stranger() {
+                if !clients.close_oldest_unauthenticated() {
                     tracing::warn!(%error, "cannot accept a client; will try again in 100 ms");
                     Timer::after(Duration::from_millis(100)).await;
                 }
@@ -184,7 +184,7 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
             }
         };
         let count = clients.count();
-        let turned_away = count >= most_clients && !clients.close_oldest_stranger();
+        let turned_away = count >= most_clients && !clients.close_oldest_unauthenticated();
         // Logged once, not for each rejected client.
         if turned_away && !full {
             tracing::warn!("too many clients: {count} are connected, closing further connections");
@@ -193,15 +193,15 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
         if turned_away && count >= most_clients.saturating_add(MOST_TURNED_AWAY) {
             continue;
         }
-        let (place, buffer) = (clients.enter(), Rc::clone(&buffer));
-        let number = place.number();
+        let (registration, buffer) = (clients.register(), Rc::clone(&buffer));
+        let number = registration.number();
         let task = executor.spawn(async move {
             // Errors of one connection do not concern the server.
-            let _ = client::serve(&stream, turned_away, shared, &buffer, &place).await;
+            let _ = client::serve(&stream, turned_away, shared, &buffer, &registration).await;
         });
         match turned_away {
             true => task.detach(),
-            false => clients.watch(number, task),
+            false => clients.allow_closing(number, task),
         }
         // Let dropped tasks close their connections before accepting more.
         yield_now().await;
@@ -209,7 +209,7 @@ async fn accept<'a>(listener: &Async<TcpListener>, shared: &'a Arc<Shared>, exec
 }
 
 /// Runs the controllers of the API whenever they are due.
-async fn control(shared: &Shared) {
+async fn run_controllers(shared: &Shared) {
     loop {
         let changed = shared.changed.listen();
         let (due, now) = shared.with_api(|api, now| {

@@ -15,7 +15,7 @@ use smol::future::{or, yield_now};
 use smol::io::AsyncWriteExt as _;
 
 use super::Shared;
-use super::clients::Place;
+use super::clients::Registration;
 use crate::{Break, Session};
 
 /// Send buffer of a connection, in bytes. Linux's default grows to megabytes for a client that does not read.
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     turned_away: bool,
     shared: &Shared,
     buffer: &RefCell<Vec<u8>>,
-    place: &Place,
+    registration: &Registration,
 ) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
@@ -59,7 +59,7 @@ pub(super) async fn serve(
         let now = clock::now();
         shared.with_api(|api, _| session.drive(api, now));
         if session.is_known() {
-            place.keep();
+            registration.protect();
         }
         if out.is_empty() {
             // Free the buffer: an idle client should cost little memory.
@@ -111,7 +111,7 @@ pub(super) async fn serve(
         // A client that sends as fast as its bytes are read is always ready: yield, so that other clients are served.
         yield_now().await;
     }
-    say_goodbye(stream, buffer).await
+    close_gracefully(stream, buffer).await
 }
 
 /// Waits for bytes of the client and leaves them unread: closing then resets the connection.
@@ -125,7 +125,7 @@ async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
 
 /// Shuts down the sending side and reads on for [`LINGER`] at most: closing with unread bytes would reset the
 /// connection, and the client would lose the last bytes sent to it.
-async fn say_goodbye(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
+async fn close_gracefully(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     stream.get_ref().shutdown(Shutdown::Write)?;
     let drain = async {
         let into = |mut socket: &TcpStream| socket.read(&mut buffer.borrow_mut());

@@ -12,55 +12,55 @@ pub(super) struct Clients {
     /// Number of connections so far.
     total: Cell<u64>,
     /// Tasks of clients that have shown no credential yet, the oldest first. Dropping a task closes its connection.
-    strangers: RefCell<BTreeMap<u64, Task<()>>>,
+    unauthenticated: RefCell<BTreeMap<u64, Task<()>>>,
 }
 
 /// One connection, counted until it is dropped.
-pub(super) struct Place {
+pub(super) struct Registration {
     clients: Rc<Clients>,
     number: u64,
 }
 
 impl Clients {
-    /// Number of open connections: each has a [`Place`], which holds a reference.
+    /// Number of open connections: each has a [`Registration`], which holds a reference.
     pub(super) fn count(self: &Rc<Self>) -> usize {
         Rc::strong_count(self) - 1
     }
 
-    pub(super) fn enter(self: &Rc<Self>) -> Place {
+    pub(super) fn register(self: &Rc<Self>) -> Registration {
         self.total.set(self.total.get() + 1);
-        Place { clients: Rc::clone(self), number: self.total.get() }
+        Registration { clients: Rc::clone(self), number: self.total.get() }
     }
 
-    /// Allows to close this connection for a new one, until [`Place::keep`].
-    pub(super) fn watch(&self, number: u64, task: Task<()>) {
-        self.strangers.borrow_mut().insert(number, task);
+    /// Allows to close this connection for a new one, until [`Registration::protect`].
+    pub(super) fn allow_closing(&self, number: u64, task: Task<()>) {
+        self.unauthenticated.borrow_mut().insert(number, task);
     }
 
     /// Closes the oldest connection that has shown no credential. Returns false if there is none.
-    pub(super) fn close_oldest_stranger(&self) -> bool {
-        // The borrow ends before the task is dropped, whose `Place` borrows the list again.
-        let oldest = self.strangers.borrow_mut().pop_first();
+    pub(super) fn close_oldest_unauthenticated(&self) -> bool {
+        // The borrow ends before the task is dropped, whose `Registration` borrows the list again.
+        let oldest = self.unauthenticated.borrow_mut().pop_first();
         oldest.is_some()
     }
 }
 
-impl Place {
+impl Registration {
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
 
     /// Notes that the client has shown a credential: its connection is not closed for a new one.
-    pub(super) fn keep(&self) {
-        let task = self.clients.strangers.borrow_mut().remove(&self.number);
+    pub(super) fn protect(&self) {
+        let task = self.clients.unauthenticated.borrow_mut().remove(&self.number);
         if let Some(task) = task {
             task.detach();
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.keep();
+        self.protect();
     }
 }
