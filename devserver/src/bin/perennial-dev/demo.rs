@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use crate::cli::{self, Runtime};
-use crate::report::{say, words};
+use crate::report::{human_duration, print_line};
 use crate::{Failure, on_signals};
 
 const NODE: &str = "demo-node";
@@ -22,7 +22,7 @@ const PREFIX: &str = "kubelet-client";
 
 pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
     let report = Report { json: options.json };
-    play(options, report).inspect_err(|failure| {
+    run(options, report).inspect_err(|failure| {
         // Without --json, `main` reports the failure on stderr.
         if options.json {
             report.event("failed", json!({ "reason": failure.reason }), "");
@@ -41,21 +41,21 @@ impl Report {
         if self.json {
             fields["event"] = name.into();
             // Escaping control characters keeps the JSON equal to a program and harmless to a terminal.
-            say(&format!("{:#}", Escaped(&fields.to_string())));
+            print_line(&format!("{:#}", Escaped(&fields.to_string())));
         } else {
-            say(sentence);
+            print_line(sentence);
         }
     }
 
     /// Prints a line for people only.
     fn comment(self, line: &str) {
         if !self.json {
-            say(line);
+            print_line(line);
         }
     }
 }
 
-fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
+fn run(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     let temporary;
     let directory = match &options.dir {
         Some(directory) => directory.as_path(),
@@ -84,7 +84,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     let signer = cluster.node_signer();
     let profile = Profile { lifetime: Some(options.lifetime), ..signer.profile.clone() };
     let signer = CsrSigner { profile, ..signer };
-    let begun = clock::now().unix;
+    let started = clock::now().unix;
     report.event(
         "started",
         json!({
@@ -99,7 +99,7 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
              node          {NODE} on {}, certificate lifetime {}, files in {}",
             cluster.url(),
             options.runtime,
-            words(options.lifetime),
+            human_duration(options.lifetime),
             directory.display()
         ),
     );
@@ -116,8 +116,8 @@ fn play(options: &cli::Demo, report: Report) -> Result<(), Failure> {
     }
     let stopped = handle.clone();
     on_signals(&[SIGINT, SIGTERM], move |_| drop(stopped.shutdown()))?;
-    let shown = show::rotations(report, &cluster, options, notices, begun);
+    let result = show::rotations(report, &cluster, options, notices, started);
     handle.shutdown().wait();
     cluster.shutdown()?;
-    shown
+    result
 }

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use perennial::UnixTime;
 
 /// Writes a line to stdout. Ignores errors, such as a closed pipe.
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn time_of_day(at: UnixTime) -> String {
 }
 
 /// A span as people write it, rounded to tenths of a second: `6s`, `1h 30m`.
-pub(crate) fn words(span: Duration) -> String {
+pub(crate) fn human_duration(span: Duration) -> String {
     let tenths = i64::try_from(span.as_millis() / 100).unwrap_or(i64::MAX);
     format!("{:#}", SignedDuration::from_millis(tenths.saturating_mul(100)))
 }

@@ -23,7 +23,7 @@ use smol::channel;
 use smol::future::or;
 
 use crate::cli;
-use crate::report::{say, time_of_day, words};
+use crate::report::{human_duration, print_line, time_of_day};
 use crate::state_dir::{ADMIN, BOOTSTRAP, StateDir};
 use crate::{Failure, on_signals};
 
@@ -36,8 +36,8 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
     let state = StateDir::open(&options.dir)?;
     let mut random = Random::from_os()?;
     let authority = state.authority(&mut random, clock::now().unix)?;
-    let own = options.server_ca.as_deref().map(StateDir::open).transpose()?;
-    let own = own.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
+    let server_authority = options.server_ca.as_deref().map(StateDir::open).transpose()?;
+    let server_authority = server_authority.map(|own| own.authority(&mut random, clock::now().unix)).transpose()?;
     let token = state.token(&mut random)?;
     let behaviour = Options {
         approval: options.approve,
@@ -54,7 +54,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         listener: Some(listener),
         options: behaviour,
         authority: Some(authority),
-        server_authority: own,
+        server_authority,
         token: Some(token),
     })?;
     if let Some(plan) = faults {
@@ -67,7 +67,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
         // The receiver is gone once the command is stopping.
         let _ = signalled.try_send(signal);
     })?;
-    say(&introduction(options, server.url()));
+    print_line(&introduction(options, server.url()));
     let mut log = Log::default();
     let mut watcher = watch(&server, None)?;
     loop {
@@ -84,22 +84,22 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
                 let signal = async { signals.recv().await.ok() };
                 match smol::block_on(or(signal, changed)) {
                     None => {}
-                    Some(SIGHUP) => match look_again(options, &state, &mut server) {
-                        Ok(what) => say(&what),
+                    Some(SIGHUP) => match reload(options, &state, &mut server) {
+                        Ok(what) => print_line(&what),
                         // Unusable files leave the running server unchanged.
-                        Err(Failure { reason, .. }) => say(&format!("reload failed, nothing changed: {reason}")),
+                        Err(Failure { reason, .. }) => print_line(&format!("reload failed, nothing changed: {reason}")),
                     },
                     Some(_) => break,
                 }
             }
         }
     }
-    say("stopped");
+    print_line("stopped");
     server.shutdown().map_err(|error| Failure::failed(format!("the API server: {error}")))
 }
 
 /// Reads the CA and the plan of faults again, and writes the kubeconfigs. Returns a sentence about the result.
-fn look_again(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
+fn reload(options: &cli::Signer, state: &StateDir, server: &mut TestCluster) -> Result<String, Failure> {
     let faults = options.faults.as_deref().map(read_faults).transpose()?;
     let mut random = Random::from_os()?;
     let rotated = server.rotate_authority(state.authority(&mut random, clock::now().unix)?)?;
@@ -182,7 +182,7 @@ As a node:
   perennial run --node-name worker-1 --cert-dir ./worker-1/pki --kubeconfig ./worker-1/kubeconfig \\
                 --bootstrap-kubeconfig {bootstrap}
 ",
-        words(options.signing_duration),
+        human_duration(options.signing_duration),
         directory.display(),
     )
 }
@@ -218,21 +218,21 @@ impl Log {
             _ => "",
         };
         let (time, name) = (time_of_day(clock::now().unix), printable(&name));
-        say(&format!("{time}  {step:<8}  {name}  {detail}{hint}"));
+        print_line(&format!("{time}  {step:<8}  {name}  {detail}{hint}"));
     }
 }
 
 /// The last step of a request, with details for people.
 fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
     let condition = |kind| object.status.conditions.iter().find(|condition| condition.type_ == kind);
-    let said = |condition: &Condition| printable(&condition.message);
+    let message = |condition: &Condition| printable(&condition.message);
     if let Ok(chain) = Chain::from_pem(&object.status.certificate) {
         let until = chain.certificate().validity.not_after();
         return ("issued", format!("serial {}, valid until {until}", chain.serial()));
     }
     for (kind, step) in [("Failed", "failed"), ("Denied", "denied"), ("Approved", "approved")] {
         if let Some(condition) = condition(kind) {
-            return (step, said(condition));
+            return (step, message(condition));
         }
     }
     let requester = printable(&object.spec.username);

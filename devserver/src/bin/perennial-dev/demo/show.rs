@@ -16,23 +16,30 @@ use super::{NODE, Report};
 use crate::report::time_of_day;
 use crate::{Failure, cli};
 
-/// Reports the first certificate and each rotation. Latencies count from `begun`, then from each rotation point.
+/// Reports the first certificate and each rotation. Latencies count from `started`, then from each rotation point.
 pub(super) fn rotations(
     report: Report,
     cluster: &TestCluster,
     options: &cli::Demo,
     mut notices: Notices,
-    begun: UnixTime,
+    started: UnixTime,
 ) -> Result<(), Failure> {
     // Each rotation takes less than a lifetime. Two more and 30 s are for the start and a busy host.
     let deadline = Instant::now() + options.lifetime * (options.rotations + 2) + Duration::from_secs(30);
-    let (mut n, mut due, mut trouble) = (0, begun, String::new());
+    let (mut n, mut due, mut last_error) = (0, started, String::new());
     while let Some(notice) = notices.recv().within(deadline.saturating_duration_since(Instant::now())) {
         match (notice.news, &notice.snapshot.credential) {
             (News::InPlace { .. }, Some(credential)) => {
                 check(cluster, credential)?;
-                let took = notice.at.unix.since(due);
-                tell(report, n, options.rotations, credential.chain(), notice.snapshot.bootstrapping, took);
+                let latency = notice.at.unix.since(due);
+                report_certificate(
+                    report,
+                    n,
+                    options.rotations,
+                    credential.chain(),
+                    notice.snapshot.bootstrapping,
+                    latency,
+                );
                 if n == options.rotations {
                     done(report, options);
                     return Ok(());
@@ -45,14 +52,14 @@ pub(super) fn rotations(
             }
             (News::Failed { error, .. }, _) => {
                 report.comment(&format!("              error: {error}"));
-                trouble = format!("; last error: {error}");
+                last_error = format!("; last error: {error}");
             }
             // Only a signal ends the rotation.
             (News::Ended, _) => return Err(Failure::failed("interrupted")),
             _ => {}
         }
     }
-    Err(Failure::failed(format!("no certificate was issued in time{trouble}")))
+    Err(Failure::failed(format!("no certificate was issued in time{last_error}")))
 }
 
 fn done(report: Report, options: &cli::Demo) {
@@ -72,8 +79,8 @@ fn check(cluster: &TestCluster, credential: &Arc<Credential>) -> Result<(), Fail
             facts.common_name
         )));
     }
-    let known = who_am_i(cluster.cluster(), credential).and_then(|user| is_known(&user, facts));
-    known.map_err(|why| {
+    let result = who_am_i(cluster.cluster(), credential).and_then(|user| check_identity(&user, facts));
+    result.map_err(|why| {
         Failure::failed(format!(
             "the server rejected the certificate with serial {}: {why}",
             credential.chain().serial()
@@ -81,7 +88,7 @@ fn check(cluster: &TestCluster, credential: &Arc<Credential>) -> Result<(), Fail
     })
 }
 
-fn tell(report: Report, n: u32, rotations: u32, chain: &Chain, bootstrapping: bool, took: Duration) {
+fn report_certificate(report: Report, n: u32, rotations: u32, chain: &Chain, bootstrapping: bool, latency: Duration) {
     let validity = chain.certificate().validity;
     let asked_with = if bootstrapping { "bootstrap token" } else { "certificate" };
     let fields = json!({
@@ -91,7 +98,7 @@ fn tell(report: Report, n: u32, rotations: u32, chain: &Chain, bootstrapping: bo
         "not_before": validity.not_before().to_string(),
         "not_after": validity.not_after().to_string(),
         "asked_with": asked_with,
-        "latency_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "latency_ms": u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
     });
     let (name, title, since) = match n {
         0 => ("issued", "first".into(), "after the start"),
@@ -103,7 +110,7 @@ fn tell(report: Report, n: u32, rotations: u32, chain: &Chain, bootstrapping: bo
         chain.serial(),
         time_of_day(validity.not_before()),
         time_of_day(validity.not_after()),
-        took.as_millis(),
+        latency.as_millis(),
     );
     report.event(name, fields, &sentence);
 }
@@ -128,7 +135,7 @@ fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Valu
 
 /// Checks that `user`, as the server returned it, is the subject of `certificate`, with the fingerprint of that
 /// certificate.
-fn is_known(user: &Value, certificate: &Certificate) -> Result<(), String> {
+fn check_identity(user: &Value, certificate: &Certificate) -> Result<(), String> {
     let mut groups = certificate.organizations.clone();
     groups.push("system:authenticated".to_owned());
     let credential = format!("X509SHA256={:x}", certificate.fingerprint);
