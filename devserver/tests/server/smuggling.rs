@@ -45,12 +45,16 @@ fn ambiguous_body_framing_ends_the_connection() {
         "Content-Length: 0 0\r\n".into(),
         "Content-Length:\r\n".into(),
         "Content-Length: 18446744073709551616\r\n".into(),
+        "Content-Length: 0\u{a0}\r\n".into(),
+        "Content-Length: \u{2003}0\r\n".into(),
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".into(),
         "Transfer-Encoding: chunked, identity\r\n".into(),
         "Transfer-Encoding: chunked, chunked\r\n".into(),
         "Transfer-Encoding: identity\r\n".into(),
         "Transfer-Encoding: xchunked\r\n".into(),
         "Transfer-Encoding:\x0bchunked\r\n".into(),
+        "Transfer-Encoding: chunked\u{a0}\r\n".into(),
+        "Transfer-Encoding: \u{85}chunked\r\n".into(),
     ] {
         is_refused(&format!("{}0\r\n\r\n{second}", head("POST", COLLECTION, &fields)));
     }

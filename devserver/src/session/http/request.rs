@@ -94,15 +94,17 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
 struct Lines<'a>(&'a [Header<'a>]);
 
 impl<'a> Lines<'a> {
-    /// The values of a header. A value that is not text stays a value: framing that cannot be read is not absent.
+    /// The values of a header, which httparse returns without the spaces and tabs around them. A value that is not text
+    /// stays a value: framing that cannot be read is not absent.
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
-        named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}").trim())
+        named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}"))
     }
 
-    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1).
+    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1). Only spaces and tabs are removed:
+    /// to other implementations, other white space is part of a value.
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.values(name).flat_map(|value| value.split(',')).map(str::trim)
+        self.values(name).flat_map(|value| value.split(',')).map(|element| element.trim_matches([' ', '\t']))
     }
 
     fn has(&self, name: &'static str, wanted: &str) -> bool {
