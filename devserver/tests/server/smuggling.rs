@@ -112,6 +112,9 @@ fn malformed_chunk_size_ends_the_connection() {
         "1\r\na\r\n+0\r\n\r\n",
         "0\n\n",
         "0;x=\ny\r\n\r\n",
+        "0\r\n\nGET /version HTTP/1.1\r\n\r\n",
+        "0\r\nX: y\n\r\n\r\n",
+        "0\r\nX: y\rz\r\n\r\n",
     ] {
         is_refused(&format!("{head}{body}{}", second()));
     }
