@@ -184,9 +184,9 @@ impl Listing {
         Response::written(200, self.flatten().collect())
     }
 
-    /// True if the server has forgotten the version of the list.
+    /// True if the server has forgotten the version of the list before the list was written to its end.
     pub(super) fn is_forgotten(&self, store: &Store) -> bool {
-        self.version < store.oldest()
+        !self.ended && self.version < store.oldest()
     }
 }
 

@@ -102,6 +102,23 @@ fn reader_of_a_forgotten_list_is_disconnected() {
 }
 
 #[test]
+fn list_written_to_its_end_is_not_cut_when_its_version_is_forgotten() {
+    let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
+    for name in ["a", "b", "c"] {
+        aside(&mut wire, Method::POST, COLLECTION, &large(name, 6_000));
+    }
+    ask(&mut wire, &get(COLLECTION));
+    for name in ["a", "b", "c"] {
+        aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/{name}"), &json!({}));
+    }
+    wire.pump();
+    let text = wire.read();
+    let (list, complete) = chunks(response(&text).2);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((list["items"].as_array().unwrap().len(), complete), (3, Some("")));
+}
+
+#[test]
 fn list_not_read_within_a_minute_ends() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
