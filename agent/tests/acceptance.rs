@@ -32,7 +32,9 @@ fn certificate_refused_for_a_minute_is_replaced() {
     let log = run.stderr();
     assert!(log.contains("again: requesting a new one; was the server's client CA replaced?"), "{log}");
     assert!(
-        log.contains("requesting a new certificate with the bootstrap credential: the server refused the current one"),
+        log.contains(
+            "requesting a certificate with the bootstrap credential: the server refused the current certificate"
+        ),
         "{log}"
     );
     assert_eq!(signer.bootstraps(), 2, "a refused certificate does not renew itself");

@@ -107,8 +107,8 @@ fn clock_step_is_logged_until_undone() {
         step(30, runtime, |run, directory, address| {
             run.signal(Signal::USR1);
             assert!(replaced(directory, NOTICED), "{runtime}: {}", run.stderr());
-            let named = "clock differs from the signer's by 30 min 0 s (ahead); check NTP";
-            let almost = "clock differs from the signer's by 30 min 1 s (ahead); check NTP";
+            let named = "local clock differs from the signer's by 30 min 0 s (ahead)";
+            let almost = "local clock differs from the signer's by 30 min 1 s (ahead)";
             until("warning", || [named, almost].iter().any(|words| run.stderr().contains(words)).then_some(()));
             let state = body(&get(address, "/state"));
             let offset = &state["certificates"]["kubelet-client"]["server_clock_offset_seconds"];

@@ -136,8 +136,8 @@ fn second_run_is_refused_while_status_works() {
     let before = pairs();
     let second = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(second.code, Some(2), "{second:?}");
-    let owner = format!("is held by process {}", first.id());
-    assert!(second.stderr.contains(&owner) && second.stderr.contains("end one"), "{second:?}");
+    let owner = format!("process {} holds this lock", first.id());
+    assert!(second.stderr.contains(&owner) && second.stderr.contains("stop one of them"), "{second:?}");
     assert_eq!(pairs(), before);
     assert_eq!(perennial(path, &["status", "--cert-dir", "worker/pki"]).code, Some(0));
 
@@ -157,6 +157,6 @@ fn readable_key_is_reported_and_its_mode_stays() {
     let current = path.join("worker/pki").join(CURRENT);
     fs::set_permissions(&current, fs::Permissions::from_mode(0o640)).unwrap();
     let output = perennial(path, &run_arguments(&["--once"]));
-    assert!(output.code == Some(0) && output.stderr.contains("other users than its owner"), "{output:?}");
+    assert!(output.code == Some(0) && output.stderr.contains("users other than its owner"), "{output:?}");
     assert_eq!(fs::metadata(&current).unwrap().permissions().mode() & 0o777, 0o640);
 }

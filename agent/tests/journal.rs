@@ -59,10 +59,10 @@ fn replay_prints_run_as_text_and_json() {
     for words in [
         "Z  kubelet-client: the journal begins | next attempt at once\n",
         "Z  tick -> submits request #1 with a new key for CN=system:node:worker,O=system:nodes, because \
-         there is none yet | #1 in flight, times out in ",
+         there is no certificate yet | #1 in flight, times out in ",
         "-> serves and writes certificate ",
         "is on disk | next rotation in ",
-        ", because the current one has passed its rotation point",
+        ", because the current certificate has passed its rotation point",
         " steps of kubelet-client: ",
     ] {
         assert!(story.contains(words), "no {words:?} in:\n{story}");
@@ -272,13 +272,13 @@ fn replay_names_changed_and_damaged_lines() {
 
     let output = replay(changed(&text, 2, |line| line.replace("new key", "pending key") + "\n"));
     assert_eq!(output.code, Some(1), "{output:?}");
-    assert!(output.stdout.contains("DIFFERS, changed:2: Tick led to SubmitCsr #1 pending key"), "{output:?}");
+    assert!(output.stdout.contains("DIFFERS, changed:2: Tick: the journal has SubmitCsr #1 pending key"), "{output:?}");
     assert!(output.stderr.contains("different: changed:2"), "{output:?}");
 
     // A cut line is damage if no snapshot follows.
     let output = replay(changed(&text, 2, |line| line[..40].to_owned() + "\n"));
     assert_eq!(output.code, Some(1), "{output:?}");
-    assert!(output.stdout.contains("DAMAGED, changed:2: it is cut short"), "{output:?}");
+    assert!(output.stdout.contains("DAMAGED, changed:2: the line is cut short"), "{output:?}");
     for damage in ["\u{0}\u{1}garbage", "{\"step\":7}", &"x".repeat(3 << 20)] {
         let output = replay(text.clone() + damage + "\n");
         assert_eq!(output.code, Some(1), "{output:?}");
@@ -304,7 +304,7 @@ fn replay_of_no_journal_is_bad_input() {
         (".", ".: cannot be read"),
         ("notes", "no journal"),
         ("headless", "nothing in it could be replayed"),
-        ("newer", "newer:1: the journal is of version 3; this is version 2"),
+        ("newer", "newer:1: the journal has format version 3, and this perennial reads version 2"),
     ] {
         let output = perennial(path, &["replay", file]);
         assert_eq!(output.code, Some(2), "{output:?}");

@@ -46,13 +46,13 @@ fn short_lived_and_expired_certificate_are_logged() {
     let signer = Signer::start(directory, &["--signing-duration", "4s"]);
     let run = start(directory, &run_arguments(&[]));
     let logged = |part: &str| until(part, || run.stderr().contains(part).then_some(()));
-    logged("requesting a new certificate with the bootstrap credential: there is none yet");
-    logged("too short-lived for this policy, which needs 128.6 s");
-    logged("requesting a new certificate: the current one has passed its rotation point");
+    logged("requesting a certificate with the bootstrap credential: there is no certificate yet");
+    logged("too short for this policy, which needs 128.6 s");
+    logged("requesting a certificate: the current certificate has passed its rotation point");
     // Without the signer, the certificate expires.
     drop(signer);
     logged("no valid certificate: the last one expired at ");
-    assert_eq!(run.stderr().matches("too short-lived").count(), 1, "{}", run.stderr());
+    assert_eq!(run.stderr().matches("too short for this policy").count(), 1, "{}", run.stderr());
     let expired = run.stderr().lines().find(|line| line.contains("no valid certificate")).unwrap().to_owned();
     assert!(expired.contains("WARN") && !expired.contains("is kept"), "{expired}");
     drop(run);
@@ -64,7 +64,10 @@ fn short_lived_and_expired_certificate_are_logged() {
 
 #[test]
 fn rejected_credential_is_shown_by_status() {
-    for (status, word) in [(401, "our credential was not accepted"), (403, "our credential lacks the permission")] {
+    for (status, word) in [
+        (401, "the server refused the credential of the request"),
+        (403, "the credential of the request lacks the permission"),
+    ] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
         let faults = format!("rules: [{{ match: {{ method: POST }}, fault: {{ answer: {{ status: {status} }} }} }}]");
@@ -73,7 +76,7 @@ fn rejected_credential_is_shown_by_status() {
         let run = start(directory, &run_arguments(&[]));
         until("the bootstrap credential", || {
             run.stderr()
-                .contains("requesting a new certificate with the bootstrap credential: there is none yet")
+                .contains("requesting a certificate with the bootstrap credential: there is no certificate yet")
                 .then_some(())
         });
         let shown = until("the reason in status", || {
@@ -97,15 +100,15 @@ fn refused_certificate_logs_use_of_bootstrap_credential() {
     run.signal(rustix::process::Signal::USR1);
     run.event("rotated", 1);
     let log = run.stderr();
-    assert!(log.contains("; the bootstrap credential is used next"), "{log}");
-    let requests = log.lines().filter(|line| line.contains("requesting a new certificate"));
+    assert!(log.contains("; the next request uses the bootstrap credential"), "{log}");
+    let requests = log.lines().filter(|line| line.contains("requesting a certificate"));
     let requests: Vec<&str> = requests.map(|line| line.split_once("requesting").unwrap().1).collect();
     assert_eq!(
         requests,
         [
-            " a new certificate with the bootstrap credential: there is none yet",
-            " a new certificate: a rotation was requested",
-            " a new certificate with the bootstrap credential: the server refused the current one",
+            " a certificate with the bootstrap credential: there is no certificate yet",
+            " a certificate: a rotation was requested",
+            " a certificate with the bootstrap credential: the server refused the current certificate",
         ]
     );
 }

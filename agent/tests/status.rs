@@ -102,13 +102,13 @@ fn status_summary_names_pending_request() {
             turned_down(Failure::Forbidden),
             "turned_down",
             "failed      node-csr-abc",
-            "failed: our credential lacks the permission",
+            "failed: the credential of the request lacks the permission",
         ),
         (
             turned_down(Failure::Unauthorized),
             "turned_down",
             "failed      node-csr-abc",
-            "failed: our credential was not accepted",
+            "failed: the server refused the credential of the request",
         ),
     ];
     for (record, state, line, words) in table {

@@ -118,7 +118,7 @@ fn verify_judges_kubelet_by_rules_of_go() {
             format!("{certificate}{key}{}", &bare[..99]),
             Some(true),
             true,
-            "passing over damage beside it",
+            "damaged, but using the pair in it",
         ),
         ("glued issuers", format!("{certificate}{bare}{certificate}{key}"), Some(true), false, "holds a PEM boundary"),
         ("glued", format!("{bare}{key}"), Some(false), false, "Go finds no CERTIFICATE block"),

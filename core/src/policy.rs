@@ -343,11 +343,14 @@ impl fmt::Display for PolicyError {
         match self {
             Self::Window { from, to } => write!(f, "a window from {from} to {to} permille ends before it begins"),
             Self::Backoff { first, cap } => {
-                write!(f, "a backoff from {first:?} to {cap:?} must begin at 1 ms or more, and not above its cap")
+                write!(f, "the first wait, {first:?}, must be at least 1 ms and not exceed the longest wait, {cap:?}")
             }
             Self::Budget { size, refill } => {
-                write!(f, "a budget of {size} every {refill:?} must hold two tokens or more, ")?;
-                f.write_str("refill in 1 ms or more, and fill up some day")
+                write!(
+                    f,
+                    "a submission budget of {size} requests, one more every {refill:?}, needs at least two requests "
+                )?;
+                f.write_str("and 1 ms, and must fill up within 2⁶⁴ ms")
             }
         }
     }

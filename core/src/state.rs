@@ -49,12 +49,12 @@ impl Reason {
     /// The stable name for programs, and the phrase for people.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::NoCertificate => ("no_certificate", "there is none yet"),
-            Self::Expired => ("expired", "the current one has expired"),
-            Self::Provisional => ("provisional", "the current one is a bootstrap credential"),
-            Self::RotationPoint => ("rotation_point", "the current one has passed its rotation point"),
-            Self::Refused => ("refused", "the server refused the current one"),
-            Self::TemplateNotSatisfied => ("template_not_satisfied", "the current one lacks names that are wanted now"),
+            Self::NoCertificate => ("no_certificate", "there is no certificate yet"),
+            Self::Expired => ("expired", "the current certificate has expired"),
+            Self::Provisional => ("provisional", "the current certificate is a bootstrap certificate"),
+            Self::RotationPoint => ("rotation_point", "the current certificate has passed its rotation point"),
+            Self::Refused => ("refused", "the server refused the current certificate"),
+            Self::TemplateNotSatisfied => ("template_not_satisfied", "the current certificate lacks requested names"),
             Self::RotateNow => ("asked", "a rotation was requested"),
         }
     }

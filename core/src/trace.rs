@@ -142,7 +142,7 @@ impl Display for State {
             Self::Scheduled { rotate_at } => write!(f, "next rotation at {rotate_at}"),
             Self::Requesting { id, reason, until } => write!(f, "requesting {id} ({reason}), until {until}"),
             Self::BackingOff { reason, until, failures, last } => {
-                write!(f, "backing off ({reason}) after {failures} failed ({}), until {until}", last.name())
+                write!(f, "backing off ({reason}) after failure {failures} ({}), until {until}", last.name())
             }
             Self::Waiting { reason, until } => write!(f, "waiting ({reason}), until {until}"),
         }

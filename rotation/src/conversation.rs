@@ -57,7 +57,7 @@ use perennial::{Instant, Now};
 /// }
 ///
 /// fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
-///     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+///     let mut last = io::Error::new(ErrorKind::NotFound, "the host name resolves to no address");
 ///     for address in (host, port).to_socket_addrs()? {
 ///         match TcpStream::connect_timeout(&address, within) {
 ///             Ok(stream) => return Ok(stream),

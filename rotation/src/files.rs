@@ -77,7 +77,11 @@ impl FileCredential {
         match read_pair(&self.certificate, &self.key) {
             Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
             Ok(found) => {
-                tracing::info!(serial = found.chain().serial(), "{}: another certificate", self.certificate.display());
+                tracing::info!(
+                    serial = found.chain().serial(),
+                    "{}: another program has replaced the certificate; using the new one",
+                    self.certificate.display()
+                );
                 warn_of_skipped(&found, &self.certificate, &self.key);
                 let new = Arc::new(found);
                 let old = std::mem::replace(&mut held.credential, new.clone());
@@ -87,7 +91,7 @@ impl FileCredential {
             Err(error) => {
                 // Logged once, not at every read.
                 if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
-                    tracing::warn!("{error}; the pair there was before is kept");
+                    tracing::warn!("{error}; continuing with the pair that was read before");
                 }
                 held.trouble = Some(error);
             }
@@ -180,7 +184,7 @@ pub enum FileError {
     #[error("{0}: cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
     /// A file is longer than 1 MiB.
-    #[error("{0}: this is longer than 1 MiB")]
+    #[error("{0}: longer than 1 MiB")]
     TooLong(PathBuf),
     /// A file contains no certificate or no key, or the key does not belong to the certificate.
     #[error("{0}: {1}")]

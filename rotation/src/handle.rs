@@ -166,9 +166,9 @@ impl IdentitySource for Handle {
         match self.credential() {
             Some(credential) => Ok(Identity::Certificate(credential)),
             None if self.has_ended() => {
-                Err(NotYet::new("the rotation of the certificate to authenticate with has ended"))
+                Err(NotYet::new("the rotation of the certificate that authenticates requests has ended"))
             }
-            None => Err(NotYet::coming("waiting for the certificate to authenticate with")),
+            None => Err(NotYet::coming("waiting for the certificate that authenticates requests")),
         }
     }
 

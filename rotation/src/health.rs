@@ -36,16 +36,16 @@ pub enum Answer {
         status: u16,
     },
     /// The answer is not of the server's protocol: a proxy, a load balancer or another server sent it.
-    #[display("cannot be told from something else that answers {status}")]
+    #[display("did not answer itself: a proxy or another program answered {status}")]
     Foreign {
         /// The HTTP status.
         status: u16,
     },
     /// The server rejected the client certificate, or the lack of one, in the TLS handshake (TLS alert).
-    #[display("refuses our certificate")]
+    #[display("refuses the client certificate")]
     CertificateRefused,
     /// The server could not be reached, its certificate was not verified, or the bytes received were no answer.
-    #[display("does not answer")]
+    #[display("cannot be reached or verified, or sent no answer that can be read")]
     Unreachable,
 }
 

@@ -53,7 +53,9 @@ impl Call {
             Self::Write { id, .. } => Input::Written { id, result: result.map_err(|error| error.to_string()) },
             Self::Save { .. } => Input::Saved {
                 result: result.map_err(|error| {
-                    format!("the record of the request is not saved, a restart will not know it: {error}")
+                    format!(
+                        "cannot save the pending record: {error}; until it is saved, a restart may submit another request"
+                    )
                 }),
             },
         }

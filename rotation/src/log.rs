@@ -16,12 +16,14 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Requesting { is_retry: true, .. } => {}
         News::Requesting { reason, bootstrap, is_retry: false } => {
             let with = if *bootstrap { " with the bootstrap credential" } else { "" };
-            tracing::info!("{of}requesting a new certificate{with}: {reason}");
+            tracing::info!("{of}requesting a certificate{with}: {reason}");
         }
         News::Progressed(Progress::Finished) => {}
         News::Progressed(Progress::Retrying { at, why }) => {
             tracing::warn!("{of}{why}; next attempt in {:.1} s", at.since(notice.at.instant).as_secs_f64());
         }
+        // Steps of each attempt, which change no state.
+        News::Progressed(progress @ (Progress::Connecting | Progress::Submitting)) => tracing::debug!("{of}{progress}"),
         News::Progressed(progress) => tracing::info!("{of}{progress}"),
         News::Issued { slot: Slot::Waiting, .. } | News::TakenOver { slot: Slot::Waiting, .. } => waits(&of, notice),
         News::Issued { slot: Slot::Served, .. } | News::TookTurn { .. } => in_use(&of, notice),
@@ -34,7 +36,8 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Panicked { error, pause } => {
             let pause = pause.as_secs();
             tracing::error!(
-                "{of}{error}; going on in {pause} s with the certificate in use; please report this as a bug"
+                "{of}{error}; the rotation continues in {pause} s, and the certificate in use is kept; please report this \
+                 as a bug"
             );
         }
         News::ShortLived { error } => tracing::warn!("{of}{error}"),
@@ -47,10 +50,11 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Expired => expired(&of, notice),
         News::ClockDiffers(offset) => tracing::warn!(
             server_ahead_ms = offset.millis,
-            "{of}clock differs from the signer's by {offset}; check NTP: certificates are judged by either clock"
+            "{of}the local clock differs from the signer's by {offset}: a certificate counts as valid if it is valid by \
+             either clock; check NTP on both"
         ),
         News::ClockAgrees(offset) => {
-            tracing::info!(server_ahead_ms = offset.millis, "{of}clock agrees with the signer's again");
+            tracing::info!(server_ahead_ms = offset.millis, "{of}the local clock agrees with the signer's again");
         }
         News::Entered(state) => entered(&of, *state, notice),
         News::Stepped(step) => tracing::debug!("{of}{step}"),
@@ -92,7 +96,9 @@ fn entered(of: &str, state: State, notice: &Notice) {
         let left = until.since(notice.at.instant);
         if left >= LONG {
             let left = left.as_secs_f64();
-            tracing::info!("{of}submission budget exhausted: next request in {left:.1} s ({reason})");
+            tracing::info!(
+                "{of}the submission budget or the spacing allows no request yet: next request in {left:.1} s ({reason})"
+            );
         }
     }
     tracing::debug!(%state, unwritten = notice.snapshot.unwritten, "{of}state changed");

@@ -40,7 +40,7 @@ pub enum Progress {
         request_name: String,
     },
     /// The request is approved, and must be signed.
-    #[display("approved; waiting for the signer of CSR {request_name}")]
+    #[display("CSR {request_name} is approved; waiting for the signer to issue the certificate")]
     WaitingForIssuance {
         /// Name of the request, as people find it at the signer.
         request_name: String,

@@ -138,7 +138,9 @@ fn recall(store: &dyn Store) -> Option<Record> {
         },
         Err(error) => error.to_string(),
     };
-    tracing::warn!("ignoring the record of the last request: {why}; the next request is a new one, and replaces it");
+    tracing::warn!(
+        "ignoring the pending record: {why}; the next request is a new one, and its record replaces this one"
+    );
     None
 }
 

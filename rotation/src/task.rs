@@ -89,7 +89,7 @@ impl Task {
     fn restart(&mut self, panic: &(dyn Any + Send), now: Now, work: &mut Vec<Work>) {
         let error: Arc<str> = format!("the rotation panicked{}", text_of(panic)).into();
         if self.stage != Stage::Running {
-            tracing::error!("{error}; it is ending anyway; please report this as a bug");
+            tracing::error!("{error}; the rotation was ending and has ended now; please report this as a bug");
             self.stage = Stage::Over;
             return;
         }
@@ -197,7 +197,9 @@ impl Task {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
             self.jobs.note(&input);
             if let (Input::Written { result: Err(error), .. }, Stage::LastWrite) = (&input, self.stage) {
-                tracing::error!("the certificate in use is lost with this process, the disk did not take it: {error}");
+                tracing::error!(
+                    "cannot write a certificate before the rotation ends: {error}; it is lost when the process ends"
+                );
             }
             // Only for the state: the commands are dropped, since the task is ending.
             self.rotation.handle(input, now);

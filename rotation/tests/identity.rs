@@ -98,7 +98,7 @@ fn sources_are_read_each_time_and_handles_wake() {
             &|| write_pair("pair", &pair("two", Duration::ZERO)), "two", false),
         ("shared files that have expired", Box::new(Arc::new(files(&at("old")))), "absent: /old: expired at ",
             &|| write_pair("old", &pair("new", Duration::ZERO)), "new", false),
-        ("handle", Box::new(appears.clone()), "coming: waiting for the certificate to authenticate with",
+        ("handle", Box::new(appears.clone()), "coming: waiting for the certificate that authenticates requests",
             &|| serve(&appears, &appearing, pair("one", Duration::ZERO)), "one", true),
         ("handle of another certificate", Box::new(changes.clone()), "one",
             &|| serve(&changes, &changing, pair("two", Duration::ZERO)), "two", true),

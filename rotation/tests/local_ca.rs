@@ -297,7 +297,7 @@ fn rotation_waits_for_handle_and_requests_once_woken() {
         assert!(second.task.step(second.now).is_empty());
         let snapshot = second.handle.snapshot();
         assert!(matches!(snapshot.state, State::NoIdentity { .. }), "{:?}", snapshot.state);
-        let why = "waiting for the certificate to authenticate with";
+        let why = "waiting for the certificate that authenticates requests";
         assert_eq!(snapshot.last_error.as_deref(), Some(why));
         assert!(!has_arrival(&second.task), "nothing has woken it");
 

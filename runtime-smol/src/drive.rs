@@ -81,13 +81,15 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
         drop(found.try_send(addresses.map(Vec::from_iter)));
     };
     let spawned = thread::Builder::new().name("perennial-dns".into()).spawn(look_up);
-    spawned.map_err(|error| io::Error::other(format!("cannot start a thread for the name lookup: {error}")))?;
+    spawned.map_err(|error| {
+        io::Error::other(format!("cannot start a thread for the name lookup: {error}; raise the limit of threads"))
+    })?;
     result.recv().await.map_err(io::Error::other)?
 }
 
 /// Connects to the first address of `host` that answers within its share of the time.
 async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<TcpStream>> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(ErrorKind::NotFound, "the host name resolves to no address");
     let addresses = resolve(host, port).await?;
     for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
         // An equal share of the time for each address: one that drops packets does not use up the time of the others.

@@ -97,7 +97,7 @@ impl Wake for Unpark {
 
 /// Connects to the first address of `host` that answers within its share of the time.
 fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(ErrorKind::NotFound, "the host name resolves to no address");
     let until = Instant::now() + within;
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     for (address, remaining) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {

@@ -51,7 +51,8 @@ fn journal_of_version_1_is_refused() {
     assert_eq!(error, ReplayError::Version(1));
     assert_eq!(
         error.to_string(),
-        "the journal is of version 1; this is version 2: replay it with the perennial that wrote it"
+        "the journal has format version 1, and this perennial reads version 2; replay the journal with the perennial \
+         that wrote it"
     );
 }
 
@@ -156,7 +157,7 @@ fn replay_reports_a_step_that_differs() {
     let line = tick(&mut machine, now).replace("new key", "pending key");
     let error = replay.line(&line).unwrap_err();
     assert!(matches!(&error, ReplayError::Differs { journal, again, .. } if journal.len() == again.len()), "{error}");
-    assert!(error.to_string().contains("Tick led to SubmitCsr #1 pending key"), "{error}");
+    assert!(error.to_string().contains("Tick: the journal has SubmitCsr #1 pending key"), "{error}");
 }
 
 #[test]
@@ -167,8 +168,8 @@ fn unusable_journal_line_changes_nothing() {
         assert_eq!(replay.line(&line[..cut]).unwrap_err(), ReplayError::Cut, "at {cut}");
     }
     for (foreign, words) in [
-        (line.replace("client", "server"), "nothing was said of server before"),
-        (line.replace("tick", "tock"), "not a line of a journal"),
+        (line.replace("client", "server"), "no snapshot of server before this step"),
+        (line.replace("tick", "tock"), "the line is not from a journal"),
         (
             journal::begin("client", now, &machine).replace("\"no_certificate\"", "\"no_reason\""),
             "`no_reason` is unknown",

@@ -23,7 +23,7 @@ pub enum DirectoryError {
     #[error(transparent)]
     Prefix(#[from] BadPrefix),
     /// Another process holds the lock of these files.
-    #[error("{path} is held by {owner}: two cannot keep the same certificate; end one")]
+    #[error("{path}: {owner} holds this lock: two processes cannot rotate the same certificate; stop one of them")]
     Owned {
         /// The lock file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum DirectoryError {
         owner: String,
     },
     /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
-    #[error("{path}: perennial cannot read it: {error}")]
+    #[error("{path}: no usable pair of certificate and key: {error}")]
     Credential {
         /// The file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum DirectoryError {
         error: CredentialError,
     },
     /// A file has damage beside the pair in it, which is used.
-    #[error("{path}: using the pair in this file, passing over damage beside it: {damage}")]
+    #[error("{path}: damaged, but using the pair in it: {damage}")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum DirectoryError {
         damage: PemError,
     },
     /// TLS peers would reject the certificate in use for the way it is encoded. It is used until it is replaced.
-    #[error("{path}: TLS peers may reject this certificate, which is used until it is replaced: {why}")]
+    #[error("{path}: TLS peers may reject this certificate: {why}; using it until it is replaced")]
     Unserved {
         /// The file.
         path: PathBuf,
@@ -57,13 +57,13 @@ pub enum DirectoryError {
         why: String,
     },
     /// The pair in use has expired; another pair from this directory is used.
-    #[error("{path}: certificate expired; using another one from this directory")]
+    #[error("{path}: certificate expired; using another certificate from this directory")]
     Expired {
         /// The file with the expired certificate.
         path: PathBuf,
     },
     /// Users other than its owner can read a file with a key.
-    #[error("{path}: other users than its owner can read this file; the key may be known to them")]
+    #[error("{path}: users other than its owner can read this private key")]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum DirectoryError {
         wanted: String,
     },
     /// Users other than its owner can create and replace files in the directory.
-    #[error("{path}: other users than its owner can create and replace files in this directory")]
+    #[error("{path}: users other than its owner can create and replace files in this directory")]
     Shared {
         /// The directory.
         path: PathBuf,
@@ -160,13 +160,13 @@ impl DirectoryError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
     /// The owner of the file is neither root nor the user that this process runs as.
-    #[error("its owner is user {0}, which is neither root nor the user of perennial")]
+    #[error("its owner is user {0}, neither root nor the user that runs perennial")]
     Owner(
         /// The owner.
         u32,
     ),
     /// The mode of the file lets its group or all users write.
-    #[error("other users than its owner may write to it (mode {0:04o})")]
+    #[error("users other than its owner can write to it (mode {0:04o})")]
     Mode(
         /// The permission bits.
         u32,

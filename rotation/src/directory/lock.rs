@@ -99,7 +99,8 @@ impl Lock {
         let failed = |source| DirectoryError::io("lock", path, source);
         let without = |there: &Stat, why: Distrust| {
             tracing::error!(
-                "{}: ignored: {why}; going on without a lock, remove this file to have one",
+                "lock file {} ignored: {why}; continuing without a lock, so another process could rotate the same \
+                 certificate. Remove the file: the next write creates and locks a new one",
                 path.display()
             );
             Taken { _file: None, id: id(there) }

@@ -60,6 +60,6 @@ impl Directory {
 
 fn log(loaded: &Loaded) {
     for problem in loaded.problems.iter().filter(|problem| matches!(problem, DirectoryError::Credential { .. })) {
-        tracing::info!("{problem}; reading again for {SPAN:?}, another program may still be writing the file");
+        tracing::info!("{problem}; reading again for {SPAN:?}, since another program may still be writing the file");
     }
 }

@@ -103,21 +103,24 @@ impl Replay {
 #[non_exhaustive]
 pub enum ReplayError {
     /// The line ends too soon: the process was killed, or the disk was full, while the line was being written.
-    #[error("it is cut short")]
+    #[error("the line is cut short")]
     Cut,
     /// The line is not a line of a journal, or contains a value that this version of perennial does not know: the
     /// problem, as a clause.
     #[error("{0}")]
     Text(String),
     /// The journal is of another format version.
-    #[error("the journal is of version {0}; this is version {VERSION}: replay it with the perennial that wrote it")]
+    #[error(
+        "the journal has format version {0}, and this perennial reads version {VERSION}; replay the journal with the \
+         perennial that wrote it"
+    )]
     Version(u64),
     /// A step of a machine without a first line: the beginning of the journal is missing.
-    #[error("nothing was said of {} before: the beginning of the journal is missing", Escaped(.0))]
+    #[error("no snapshot of {} before this step: the beginning of the journal is missing", Escaped(.0))]
     NotBegun(String),
     /// The event leads to other actions than in the original run: another version of perennial wrote the journal, or
     /// there is a bug.
-    #[error("{} led to {}; now it leads to {}", Escaped(event), Escaped(&list(journal)), Escaped(&list(again)))]
+    #[error("{}: the journal has {}; the replay has {}", Escaped(event), Escaped(&list(journal)), Escaped(&list(again)))]
     Differs {
         /// Name of the machine.
         of: String,
@@ -136,8 +139,8 @@ impl ReplayError {
     fn text(error: &serde_json::Error) -> Self {
         let what = match error.classify() {
             Category::Eof => return Self::Cut,
-            Category::Data => "it is not a line of a journal",
-            Category::Syntax | Category::Io => "it is not JSON",
+            Category::Data => "the line is not from a journal",
+            Category::Syntax | Category::Io => "the line is not JSON",
         };
         // The error may quote the line.
         Self::Text(format!("{what}: {}", printable(&error.to_string())))

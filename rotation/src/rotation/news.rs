@@ -74,7 +74,7 @@ impl Rotation {
             (Outcome::TimedOut { id }, _) => {
                 let asking = self.asking.as_ref().filter(|asking| asking.id == *id);
                 let progress = asking.and_then(|asking| asking.progress.as_ref());
-                let progress = progress.map_or_else(String::new, |progress| format!("; it ended at: {progress}"));
+                let progress = progress.map_or_else(String::new, |progress| format!("; last progress: {progress}"));
                 format!("{}{progress}", failure.describe()).into()
             }
             (_, Event::CsrIssued { certificate, .. }) => {

@@ -165,16 +165,16 @@ pub enum RecordError {
         column: usize,
     },
     /// The record is of another format version than this version of perennial reads.
-    #[error("it is of version {version}; this is version {VERSION}")]
+    #[error("its format version is {version}, and this perennial reads version {VERSION}")]
     Version {
         /// The format version of the record.
         version: u64,
     },
     /// The reason of the record's refusal is unknown to this version of perennial.
-    #[error("the reason of the refusal is unknown")]
+    #[error("its refusal has an unknown reason")]
     Reason,
     /// The record's key cannot be read.
-    #[error("its key: {0}")]
+    #[error("its private key cannot be used: {0}")]
     Key(#[source] KeyError),
 }
 

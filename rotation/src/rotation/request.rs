@@ -60,7 +60,7 @@ impl Rotation {
             source.identity_refused(&asking.identity);
         }
         if refused.is_some() && self.has_bootstrap() {
-            self.request_error = Some(format!("{error}; the bootstrap credential is used next").into());
+            self.request_error = Some(format!("{error}; the next request uses the bootstrap credential").into());
         }
         if disowned || error.failure == Failure::Forbidden {
             // If the bootstrap identity was rejected, our own certificate is tried again: nothing else may be left.
@@ -220,9 +220,10 @@ impl Rotation {
                 (Err(_), Some(own)) => Ok((Identity::Certificate(own.clone()), Some(fingerprint(own)))),
                 (Err(why), None) => Err(why),
             },
-            (None, None, None) => {
-                Err(NotYet::new("there is no valid certificate to ask with, and no bootstrap credential: give one"))
-            }
+            (None, None, None) => Err(NotYet::new(
+                "no identity for the request: there is no valid certificate and no bootstrap credential; provide a \
+                     bootstrap credential",
+            )),
         }
     }
 }

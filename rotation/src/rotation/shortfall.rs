@@ -33,7 +33,7 @@ pub(super) fn shortfall(
             format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
         }
         (Failure::AlreadyDue, _) => format!(
-            "{why}: it is valid from {} to {}; check the clocks and the lifetimes the signer gives",
+            "{why}: it is valid from {} to {}; check the clocks and the signer's lifetimes",
             validity.not_before(),
             validity.not_after()
         ),
@@ -73,8 +73,8 @@ pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> O
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {
         format!(
-            "certificates that are valid for {:.1} s are too short-lived for this policy, which needs {:.1} s to replace each \
-             in time: expect times without a valid certificate; configure the signer to issue longer-lived ones",
+            "the issued lifetime of {:.1} s is too short for this policy, which needs {:.1} s to replace a certificate \
+             in time: expect times without a valid certificate; configure the signer to issue longer lifetimes",
             left.as_secs_f64(),
             shortest.as_secs_f64(),
         )
@@ -135,12 +135,12 @@ mod tests {
         let asked = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
         assert_eq!(
             shortfall(Failure::Unsatisfying, &certificate(), Some(&asked), NOW),
-            "the issued certificate lacks names that were asked for: O system:nodes, DNS b, IP 10.0.0.7"
+            "the issued certificate lacks requested names: O system:nodes, DNS b, IP 10.0.0.7"
         );
         let other = Template::new("b").with_dns_names((0..9).map(|n| format!("n{n}")));
         assert_eq!(
             shortfall(Failure::Unsatisfying, &certificate(), Some(&other), NOW),
-            "the issued certificate lacks names that were asked for: CN b, DNS n0, DNS n1, DNS n2, DNS n3 and 5 more"
+            "the issued certificate lacks requested names: CN b, DNS n0, DNS n1, DNS n2, DNS n3 and 5 more"
         );
     }
 
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(
             told(Failure::AlreadyDue),
             "the issued certificate is already due for rotation: it is valid from 2027-01-15T08:00:00Z to \
-             2027-01-15T09:00:00Z; check the clocks and the lifetimes the signer gives"
+             2027-01-15T09:00:00Z; check the clocks and the signer's lifetimes"
         );
         assert_eq!(told(Failure::Denied), Failure::Denied.describe());
     }

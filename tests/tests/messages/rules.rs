@@ -22,7 +22,7 @@ const QUOTED: &str = "a name in quotes, with its control characters escaped";
 const GO: &str = "quoted as Kubernetes quotes in messages (Go's %q)";
 
 pub(crate) const EXCEPTIONS: &[Exception] = &[
-    except("core/src/policy.rs", "{first:?} to {cap:?}", DURATION),
+    except("core/src/policy.rs", "{first:?}, must be at least", DURATION),
     except("core/src/policy.rs", "{refill:?}", DURATION),
     except("core/src/store.rs", "{:?} cannot begin", QUOTED),
     except("core/src/trace.rs", "{span:?}", DURATION),
