@@ -6,7 +6,7 @@ use perennial::{Now, Template};
 use perennial_pki::{KeyAlgorithm, Usage};
 use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, SignError, SignRequest, Signer};
 
-use crate::client::{Ask, Issuance, Limits, csr_name};
+use crate::client::{DesiredCsr, Issuance, Limits, csr_name};
 use crate::cluster::Cluster;
 use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 
@@ -91,7 +91,7 @@ impl Signer for CsrSigner {
 
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         let limits = Limits { needed_by: request.needed_by, ..self.limits }.lasting(request.timeout);
-        let ask = Ask {
+        let desired_csr = DesiredCsr {
             name: request.name,
             request: request.csr,
             signer_name: self.signer_name.clone(),
@@ -99,7 +99,7 @@ impl Signer for CsrSigner {
             expiration_seconds: request.lifetime.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
             skew: request.skew,
         };
-        let issuance = Issuance::new(ask, self.cluster.clone(), request.identity, limits, request.seed);
+        let issuance = Issuance::new(desired_csr, self.cluster.clone(), request.identity, limits, request.seed);
         Ok(Exchange::conversation(issuance))
     }
 }

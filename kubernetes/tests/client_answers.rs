@@ -133,11 +133,11 @@ fn refused_create_error_says_cannot_create() {
     let scene = Scene::new();
     for (code, reason) in [(401, "Unauthorized"), (403, "Forbidden")] {
         let error = scene.error(|_| Reply::status(code, reason, "no"));
-        assert!(error.message.starts_with(&format!("cannot create CSR {} at ", scene.ask.name)), "{error}");
+        assert!(error.message.starts_with(&format!("cannot create CSR {} at ", scene.desired_csr.name)), "{error}");
     }
     let denied = scene.object(&["Denied"]);
     let error = scene.error(|_| Reply::object(201, &denied));
-    assert!(error.message.starts_with(&format!("CSR {} at ", scene.ask.name)), "{error}");
+    assert!(error.message.starts_with(&format!("CSR {} at ", scene.desired_csr.name)), "{error}");
 }
 
 #[test]
@@ -154,9 +154,14 @@ fn servers_date_is_reported_over_verified_tls_only() {
         (anyone, line, None),
     ] {
         let mut world = scene.world(|_| with_lines(201, line, &issued));
-        let ask = scene.ask.clone();
-        let mut issuance =
-            perennial_kubernetes::client::Issuance::new(ask, cluster, Identity::Anonymous, Limits::default(), 7);
+        let desired_csr = scene.desired_csr.clone();
+        let mut issuance = perennial_kubernetes::client::Issuance::new(
+            desired_csr,
+            cluster,
+            Identity::Anonymous,
+            Limits::default(),
+            7,
+        );
         world.run(&mut issuance).unwrap();
         assert_eq!(issuance.health().unwrap().date.map(|date| date.unix), expected, "{line}");
     }
@@ -183,7 +188,7 @@ fn requested_extended_usage_not_granted_is_refused() {
         (&["client auth", "server auth"], Some("extended key usage lacks `server auth`")),
     ] {
         let mut scene = Scene::new();
-        scene.ask.usages = usages.iter().map(|usage| (*usage).to_owned()).collect();
+        scene.desired_csr.usages = usages.iter().map(|usage| (*usage).to_owned()).collect();
         let (outcome, _) = scene.run(scene.well());
         let found = outcome.map(|issued| issued.chain).map_err(|error| (error.failure, error.message));
         match (found, lacking) {

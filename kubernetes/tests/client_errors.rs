@@ -40,7 +40,7 @@ fn api_status_determines_failure_and_health() {
         assert_eq!((error.failure, error.health.map(client_go_healthy)), (failure, Some(healthy)), "{code}");
         mentions(
             &error,
-            &["https://api.example:6443", &scene.ask.name, &code.to_string(), reason, "because of the test"],
+            &["https://api.example:6443", &scene.desired_csr.name, &code.to_string(), reason, "because of the test"],
         );
         assert_eq!((world.asked.len(), error.retry_after, error.credential_refused), (1, None, false), "{code}");
     }
@@ -327,7 +327,7 @@ fn server_certificate_in_ca_bundle_is_trusted() {
 }
 
 fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {
-    Issuance::new(scene.ask.clone(), Arc::new(cluster), scene.identity.clone(), Limits::default(), 7)
+    Issuance::new(scene.desired_csr.clone(), Arc::new(cluster), scene.identity.clone(), Limits::default(), 7)
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn issued_non_certificate_is_refused() {
     object.status.certificate = b"not a certificate".to_vec();
     let error = scene.error(|_| Reply::object(201, &object));
     assert_eq!(error.failure, Failure::BadCertificate, "{error}");
-    mentions(&error, &[&scene.ask.name]);
+    mentions(&error, &[&scene.desired_csr.name]);
 }
 
 #[test]

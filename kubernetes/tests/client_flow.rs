@@ -32,13 +32,13 @@ fn create_sends_full_request_object() {
     world.run(&mut scene.issuance()).unwrap();
     let object: CertificateSigningRequest = serde_json::from_slice(&world.asked[0].body).unwrap();
     assert_eq!(object.kind, "CertificateSigningRequest");
-    assert_eq!(object.metadata.name, scene.ask.name);
-    assert_eq!(object.spec.request, scene.ask.request.pem.as_bytes());
+    assert_eq!(object.metadata.name, scene.desired_csr.name);
+    assert_eq!(object.spec.request, scene.desired_csr.request.pem.as_bytes());
     assert_eq!((object.spec.signer_name.as_str(), object.spec.expiration_seconds), (SIGNER, Some(3600)));
-    assert_eq!(object.spec.usages, scene.ask.usages);
+    assert_eq!(object.spec.usages, scene.desired_csr.usages);
     let watch = &world.asked[1].line;
     assert!(
-        watch.contains(&format!("fieldSelector=metadata.name%3D{}&resourceVersion=100&", scene.ask.name)),
+        watch.contains(&format!("fieldSelector=metadata.name%3D{}&resourceVersion=100&", scene.desired_csr.name)),
         "{watch}"
     );
     assert!(world.asked[1].head.contains("\r\nhost: api.example:6443\r\n"), "{}", world.asked[1].head);
@@ -53,7 +53,7 @@ fn existing_own_request_is_resumed() {
         (_, true) => Reply::stream().event("MODIFIED", scene.issued()),
     });
     assert_eq!(outcome.unwrap().requests, 3);
-    let object = format!("GET {CSRS}/{}", scene.ask.name);
+    let object = format!("GET {CSRS}/{}", scene.desired_csr.name);
     assert_eq!(lines, [format!("POST {CSRS}"), object, format!("GET {CSRS}?watch")]);
 }
 
@@ -71,7 +71,7 @@ fn existing_issued_request_is_not_watched() {
 #[test]
 fn expired_certificate_is_outdated_only_in_existing_request() {
     let mut expired = Scene::new();
-    expired.ask.skew = Duration::ZERO;
+    expired.desired_csr.skew = Duration::ZERO;
     expired.certificate = expired.ca.sign(&expired.public_key_der, &[], true, 30);
     let found = expired.error(|asked| match asked.is_post() {
         true => Reply::status(409, "AlreadyExists", "it is there"),
@@ -97,13 +97,13 @@ fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Fai
 fn existing_request_with_new_signature_is_ours() {
     let scene = Scene::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let (first, second) = (ask(&key, &Template::node("a")), ask(&key, &Template::node("a")));
+    let (first, second) = (desired_csr(&key, &Template::node("a")), desired_csr(&key, &Template::node("a")));
     assert_eq!(first.name, second.name);
     let mut object = scene.object(&[]);
     object.spec.request = first.request.pem.into_bytes();
     let certificate = scene.ca.sign(key.public_key_der(), &[], true, 3600);
-    let scene = Scene { ask: second, certificate, ..scene };
-    object.metadata.name.clone_from(&scene.ask.name);
+    let scene = Scene { desired_csr: second, certificate, ..scene };
+    object.metadata.name.clone_from(&scene.desired_csr.name);
     assert_eq!(taken_by(&scene, &object), Ok(()));
 }
 
@@ -132,7 +132,7 @@ fn existing_request_with_other_spec_is_rejected() {
 fn existing_request_with_other_subject_is_rejected() {
     let scene = Scene::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let scene = Scene { ask: ask(&key, &Template::node("a")), ..scene };
+    let scene = Scene { desired_csr: desired_csr(&key, &Template::node("a")), ..scene };
     for template in [Template::node("b"), Template::new("system:node:a")] {
         let mut object = scene.object(&[]);
         object.spec.request = certificate_request(&template, &key).unwrap().pem.into_bytes();
@@ -161,7 +161,7 @@ fn watched_denial_ends_submission_and_is_quoted() {
     let scene = Scene::new();
     let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
     assert_eq!((denied.failure, denied.health.map(client_go_healthy)), (Failure::Denied, Some(true)));
-    for part in [&scene.ask.name, "https://api.example:6443", "TestReason", "a test said so"] {
+    for part in [&scene.desired_csr.name, "https://api.example:6443", "TestReason", "a test said so"] {
         assert!(denied.message.contains(part), "{denied} does not mention {part}");
     }
     let failed = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Approved", "Failed"])));
@@ -210,7 +210,7 @@ fn watch_ignores_bookmarks_and_other_objects() {
 #[test]
 fn progress_names_each_stage() {
     let scene = Scene::new();
-    let request_name = scene.ask.name.clone();
+    let request_name = scene.desired_csr.name.clone();
     let seen = RefCell::new(Vec::new());
     let mut issuance = scene.issuance();
     assert_eq!(issuance.progress(), Progress::Connecting);
@@ -290,6 +290,6 @@ fn progress_stays_retrying_until_next_answer() {
         .collect();
     assert!(retries.len() > 3, "{:?}", watched.seen);
     for why in retries {
-        assert!(why.starts_with(&format!("CSR {} at https://api.example:6443: ", scene.ask.name)), "{why}");
+        assert!(why.starts_with(&format!("CSR {} at https://api.example:6443: ", scene.desired_csr.name)), "{why}");
     }
 }

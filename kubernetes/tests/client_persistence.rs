@@ -32,7 +32,7 @@ fn ended_watch_is_followed_by_read_and_watch() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| Reply::stream().finish(400 * SECOND))));
     world.run(&mut scene.issuance()).unwrap();
-    let object = format!("GET {CSRS}/{}", scene.ask.name);
+    let object = format!("GET {CSRS}/{}", scene.desired_csr.name);
     let watch = format!("GET {CSRS}?watch");
     assert_eq!(world.lines(), [format!("POST {CSRS}"), watch.clone(), object, watch]);
     assert!(world.asked.iter().all(|asked| asked.connection == 1));
@@ -98,7 +98,7 @@ fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
         let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| header.clone())));
         let mut limits = Limits::default();
         limits.needed_by = world.now.instant.after(left * SECOND);
-        let mut issuance = Issuance::new(scene.ask.clone(), scene.cluster(), scene.identity.clone(), limits, 7);
+        let mut issuance = Issuance::new(scene.desired_csr.clone(), scene.cluster(), scene.identity.clone(), limits, 7);
         world.run(&mut issuance).unwrap();
         let took = world.elapsed();
         assert!((least * SECOND..=most * SECOND).contains(&took), "{left} s were left: {took:?}");
@@ -125,7 +125,7 @@ fn request_limit_counts_resubmissions_and_reconnections() {
         limits.requests = 5;
         limits
     };
-    let issuance = || Issuance::new(scene.ask.clone(), scene.cluster(), scene.identity.clone(), limits(), 7);
+    let issuance = || Issuance::new(scene.desired_csr.clone(), scene.cluster(), scene.identity.clone(), limits(), 7);
     let mut world = scene.world(|asked| match asked.is_post() {
         true => Reply::object(201, &scene.object(&[])).then(End::Close),
         false => Reply::silence().then(End::Cut),
@@ -246,7 +246,7 @@ fn unanswered_create_is_repeated_under_same_name() {
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 4);
     assert_eq!(
         world.lines()[..3],
-        [format!("POST {CSRS}"), format!("POST {CSRS}"), format!("GET {CSRS}/{}", scene.ask.name)]
+        [format!("POST {CSRS}"), format!("POST {CSRS}"), format!("GET {CSRS}/{}", scene.desired_csr.name)]
     );
 }
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Now};
 
-use super::ask::Ask;
 use super::backoff::Dice;
 use super::csr_error::Scene;
 use super::cursor::Cursor;
+use super::desired_csr::DesiredCsr;
 use super::http::Request;
 use super::response::{Event, Response, Said};
 use super::session::{Limits, Session};
@@ -41,9 +41,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
 /// caller limits the total time: dropping the submission ends it.
 #[derive(derive_more::Debug)]
-#[debug("Issuance({}, {session:?}, {:?})", ask.name, self.progress())]
+#[debug("Issuance({}, {session:?}, {:?})", desired_csr.name, self.progress())]
 pub struct Issuance {
-    ask: Ask,
+    desired_csr: DesiredCsr,
     session: Session,
     stage: Stage,
     dice: Dice,
@@ -95,10 +95,10 @@ enum Stage {
 }
 
 impl Issuance {
-    /// Submits `ask` to `cluster`, authenticated as `identity`. `seed` spreads the pauses over a fleet.
-    pub fn new(ask: Ask, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
+    /// Submits `desired_csr` to `cluster`, authenticated as `identity`. `seed` spreads the pauses over a fleet.
+    pub fn new(desired_csr: DesiredCsr, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self {
-            ask,
+            desired_csr,
             session: Session::new(cluster, identity, limits),
             stage: Stage::Next(Aim::Create),
             dice: Dice::new(seed),
@@ -152,17 +152,20 @@ impl Issuance {
         let (request, stream) = match aim {
             Aim::Create => {
                 self.creations += 1;
-                (self.ask.create(), None)
+                (self.desired_csr.create(), None)
             }
-            Aim::Read => (self.ask.read(), None),
-            Aim::List => (self.ask.list(), None),
+            Aim::Read => (self.desired_csr.read(), None),
+            Aim::List => (self.desired_csr.list(), None),
             Aim::Group => (Request::get(GROUP_PATH), None),
             Aim::Watch => {
                 // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
                 // at once.
                 let seconds = self.dice.between(300, 600);
                 self.lines = Lines::default();
-                (self.ask.watch(self.cursor.version(), seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
+                (
+                    self.desired_csr.watch(self.cursor.version(), seconds),
+                    Some(Duration::from_secs(seconds) + WATCH_GRACE),
+                )
             }
         };
         self.session.send(request, stream, now);
@@ -275,7 +278,7 @@ impl Issuance {
 
     fn scene(&self) -> Scene<'_> {
         let (cluster, identity) = (self.session.cluster(), self.session.identity());
-        Scene { cluster, identity, name: &self.ask.name, exists: self.uid.is_some() }
+        Scene { cluster, identity, name: &self.desired_csr.name, exists: self.uid.is_some() }
     }
 }
 
@@ -303,7 +306,7 @@ impl Conversation for Issuance {
 
 impl SignerConversation for Issuance {
     fn progress(&self) -> Progress {
-        let request_name = self.ask.name.clone();
+        let request_name = self.desired_csr.name.clone();
         match (&self.retry, &self.uid) {
             _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
             (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },

@@ -5,11 +5,11 @@
 //! request. Both use a session, which keeps a connection alive; a session uses an exchange, which does TLS; an exchange
 //! uses HTTP/1.1. Each layer knows only the next one.
 
-mod ask;
 mod backoff;
 mod call;
 mod csr_error;
 mod cursor;
+mod desired_csr;
 mod echo;
 mod exchange;
 mod exchange_error;
@@ -27,8 +27,8 @@ mod tunnel;
 mod verdict;
 mod watch;
 
-pub use ask::Ask;
 pub use call::Call;
+pub use desired_csr::DesiredCsr;
 pub use exchange_error::ExchangeError;
 pub use health::client_go_healthy;
 pub use http::Request;

@@ -3,7 +3,7 @@
 use perennial::{Failure, UnixTime};
 use perennial_pki::{BadCertificate, Chain, Usage};
 
-use super::ask::Ask;
+use super::desired_csr::DesiredCsr;
 use crate::cluster::printable;
 use crate::objects::CertificateSigningRequest;
 
@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
 /// Why a submission has failed: the failure for the machine, and a sentence for people.
 pub(crate) type Refusal = (Failure, String);
 
-impl Ask {
+impl DesiredCsr {
     /// Judges the state of the request object. `found`: the object existed before this submission, so that its
     /// certificate may have expired in the meantime.
     ///

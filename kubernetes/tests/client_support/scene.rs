@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
@@ -15,7 +15,7 @@ use super::{Asked, Ca, Reply, SIGNER, World};
 /// A node that requests a client certificate, and the CA that signs it.
 pub(crate) struct Scene {
     pub(crate) ca: Ca,
-    pub(crate) ask: Ask,
+    pub(crate) desired_csr: DesiredCsr,
     /// The public key of the request.
     pub(crate) public_key_der: Vec<u8>,
     pub(crate) certificate: String,
@@ -28,7 +28,13 @@ impl Scene {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let certificate = ca.sign(key.public_key_der(), &[], true, 3600);
         let public_key_der = key.public_key_der().to_vec();
-        Self { ask: ask(&key, &Template::node("a")), public_key_der, certificate, ca, identity: Identity::Anonymous }
+        Self {
+            desired_csr: desired_csr(&key, &Template::node("a")),
+            public_key_der,
+            certificate,
+            ca,
+            identity: Identity::Anonymous,
+        }
     }
 
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
@@ -36,7 +42,7 @@ impl Scene {
     }
 
     pub(crate) fn issuance(&self) -> Issuance {
-        Issuance::new(self.ask.clone(), self.cluster(), self.identity.clone(), Limits::default(), 7)
+        Issuance::new(self.desired_csr.clone(), self.cluster(), self.identity.clone(), Limits::default(), 7)
     }
 
     pub(crate) fn world<'a>(&self, script: impl FnMut(&Asked) -> Reply + 'a) -> World<'a> {
@@ -59,11 +65,11 @@ impl Scene {
         let mut object: CertificateSigningRequest = serde_json::from_value(serde_json::json!({
             "apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest",
-            "metadata": { "name": self.ask.name, "uid": "uid-1", "resourceVersion": "100" },
-            "spec": { "signerName": SIGNER, "usages": self.ask.usages, "username": "system:bootstrap:x" },
+            "metadata": { "name": self.desired_csr.name, "uid": "uid-1", "resourceVersion": "100" },
+            "spec": { "signerName": SIGNER, "usages": self.desired_csr.usages, "username": "system:bootstrap:x" },
         }))
         .unwrap();
-        object.spec.request = self.ask.request.pem.clone().into_bytes();
+        object.spec.request = self.desired_csr.request.pem.clone().into_bytes();
         object.status.conditions = conditions
             .iter()
             .map(|type_| Condition {
@@ -101,9 +107,9 @@ impl Scene {
     }
 }
 
-pub(crate) fn ask(key: &KeyPair, template: &Template) -> Ask {
+pub(crate) fn desired_csr(key: &KeyPair, template: &Template) -> DesiredCsr {
     let usages = ["digital signature", "client auth"].map(str::to_owned);
-    Ask {
+    DesiredCsr {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(template, key).unwrap(),
         signer_name: SIGNER.to_owned(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use perennial::Template;
-use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CSR_PATH, KUBELET_CLIENT_SIGNER};
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request, provider};
@@ -37,7 +37,7 @@ impl Crowd {
         let cluster = Arc::new(cluster.with_roots(server.authority.clone()));
         let node = |index| {
             let identity = Identity::Token(Token::new(TOKEN).unwrap());
-            Issuance::new(ask(index), Arc::clone(&cluster), identity, Limits::default(), index as u64)
+            Issuance::new(desired_csr(index), Arc::clone(&cluster), identity, Limits::default(), index as u64)
         };
         Self {
             nodes: (0..count).map(node).collect(),
@@ -80,11 +80,11 @@ impl Crowd {
     }
 }
 
-fn ask(index: usize) -> Ask {
+fn desired_csr(index: usize) -> DesiredCsr {
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let template = Template::node(&format!("node-{index}"));
     let usages = vec!["digital signature".to_owned(), "client auth".to_owned()];
-    Ask {
+    DesiredCsr {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(&template, &key).unwrap(),
         signer_name: KUBELET_CLIENT_SIGNER.to_owned(),

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::{Failure, Key, Now, Pending, Template};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
 use perennial_pki::{Chain, Expected, KeyPair, Roots, Usage, certificate_request};
@@ -31,7 +31,7 @@ const REQUESTS: u32 = 12;
 struct Scene {
     cluster: Arc<Cluster>,
     server: Arc<ServerConfig>,
-    ask: Ask,
+    desired_csr: DesiredCsr,
     /// The key of the request.
     key: Arc<KeyPair>,
     signer: Arc<CsrSigner>,
@@ -61,7 +61,7 @@ impl Scene {
         let template = Template::node("a");
         let usages = ["digital signature", "client auth"].map(str::to_owned);
         let key = pki.ours.public_key_der();
-        let ask = Ask {
+        let desired_csr = DesiredCsr {
             name: csr_name(key, template.common_name(), template.organizations(), &usages),
             request: certificate_request(&template, &pki.ours).expect("a request"),
             signer_name: KUBELET_CLIENT_SIGNER.to_owned(),
@@ -80,8 +80,8 @@ impl Scene {
             key: pki.ours.clone(),
             signer: Arc::new(signer),
             server: server(&pki),
-            words: words(&pki, &ask),
-            ask,
+            words: words(&pki, &desired_csr),
+            desired_csr,
         }
     }
 
@@ -89,7 +89,8 @@ impl Scene {
     fn submit(&self, replies: &[Reply], portion: usize) -> (Result<u32, Failure>, Vec<String>, Duration) {
         let mut limits = Limits::default();
         limits.requests = REQUESTS;
-        let mut issuance = Issuance::new(self.ask.clone(), Arc::clone(&self.cluster), Identity::Anonymous, limits, 7);
+        let mut issuance =
+            Issuance::new(self.desired_csr.clone(), Arc::clone(&self.cluster), Identity::Anonymous, limits, 7);
         let mut world = World::new(&self.server, replies, portion);
         let outcome = world.run(&mut issuance);
         assert!(issuance.requests() <= REQUESTS && world.requests.len() <= issuance.requests() as usize);
@@ -120,8 +121,8 @@ impl Scene {
         };
         let record = Record {
             server: None,
-            signer_name: self.ask.signer_name.clone(),
-            request_name: self.ask.name.clone(),
+            signer_name: self.desired_csr.signer_name.clone(),
+            request_name: self.desired_csr.name.clone(),
             turned_down: None,
             key: Some(self.key.clone()),
             pending,
@@ -158,14 +159,14 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
 }
 
 /// The request object at each point of its life, good and spoilt, as an object and in a watch event; and parts of it.
-fn words(pki: &Pki, ask: &Ask) -> Vec<Vec<u8>> {
+fn words(pki: &Pki, desired_csr: &DesiredCsr) -> Vec<Vec<u8>> {
     let object = |condition: Option<&str>, certificate: Option<&Chain>| {
         let mut object = json!({
-            "metadata": { "name": ask.name, "uid": "u", "resourceVersion": "7" },
+            "metadata": { "name": desired_csr.name, "uid": "u", "resourceVersion": "7" },
             "spec": {
-                "request": STANDARD.encode(&ask.request.pem),
-                "signerName": ask.signer_name,
-                "usages": ask.usages,
+                "request": STANDARD.encode(&desired_csr.request.pem),
+                "signerName": desired_csr.signer_name,
+                "usages": desired_csr.usages,
             },
             "status": {},
         });
@@ -195,7 +196,7 @@ fn words(pki: &Pki, ask: &Ask) -> Vec<Vec<u8>> {
     let spoilt = bad.iter().map(|chain| object(Some("Approved"), Some(chain)));
     let objects = objects.into_iter().chain(spoilt).collect::<Vec<Value>>();
     let event = |object: &Value| json!({ "type": "MODIFIED", "object": object }).to_string().into_bytes();
-    let parts = [ask.name.clone(), STANDARD.encode(&ask.request.pem), STANDARD.encode(good.pem())];
+    let parts = [desired_csr.name.clone(), STANDARD.encode(&desired_csr.request.pem), STANDARD.encode(good.pem())];
     let bodies = objects.iter().map(|object| object.to_string().into_bytes());
     bodies.chain(objects.iter().map(event)).chain(parts.map(String::into_bytes)).collect()
 }

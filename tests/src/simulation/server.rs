@@ -7,7 +7,7 @@ use std::time::Duration;
 use perennial::{Now, Template, UnixTime};
 use perennial_dev::{Answer, Api, ApiRequest, Authority, Method, Options, Random, Tls, faults::Plan};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::client::{Ask, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, ObjectMeta};
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, certificate_request};
@@ -164,12 +164,12 @@ impl Server {
     /// result in time.
     pub fn submit(
         &mut self,
-        ask: &Ask,
+        desired_csr: &DesiredCsr,
         span: Duration,
         mut idle: impl FnMut(&mut Self),
     ) -> Option<Result<Issued, SignError>> {
         let identity = Identity::Token(Token::new(TOKEN).unwrap());
-        let exchange = Issuance::new(ask.clone(), self.cluster.clone(), identity, Limits::default(), 7);
+        let exchange = Issuance::new(desired_csr.clone(), self.cluster.clone(), identity, Limits::default(), 7);
         let mut wire = Wire::new(Box::new(exchange), self.now());
         let end = self.now().instant.after(span);
         while self.now().instant < end {
@@ -239,10 +239,10 @@ pub fn csr_of(name: &str, signer: &str, usages: &[&str], pem: impl Into<Vec<u8>>
 }
 
 /// The request of node `worker-1` to this signer with this key.
-pub fn ask(key: &KeyPair, signer: &str) -> Ask {
+pub fn desired_csr(key: &KeyPair, signer: &str) -> DesiredCsr {
     let template = Template::node("worker-1");
     let usages = ["digital signature", "client auth"].map(str::to_owned);
-    Ask {
+    DesiredCsr {
         name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
         request: certificate_request(&template, key).unwrap(),
         signer_name: signer.to_owned(),

@@ -16,7 +16,7 @@ use super::manager::error;
 use super::store::Pki;
 use super::{Row, different, same};
 use perennial_tests::simulation::{
-    DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, START, Server, admin, ask, json, key,
+    DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, START, Server, admin, desired_csr, json, key,
 };
 
 const MANAGER: &str = "certificate_manager.go";
@@ -83,12 +83,12 @@ pub(crate) const ROWS: &[Row] = &[
     }),
     same(CSR, "deleted", "a failure of its own kind", || {
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-        let ask = ask(&key(), KUBELET_CLIENT);
-        let path = format!("/{}", ask.name);
+        let desired_csr = desired_csr(&key(), KUBELET_CLIENT);
+        let path = format!("/{}", desired_csr.name);
         let delete = |server: &mut Server| {
             assert_eq!(server.send(&admin(), Method::DELETE, &path, serde_json::json!({})), 200);
         };
-        let error = server.submit(&ask, MINUTE, delete).unwrap().unwrap_err();
+        let error = server.submit(&desired_csr, MINUTE, delete).unwrap().unwrap_err();
         assert_eq!(error.failure, Failure::Deleted);
     }),
     same(CSR, "changed UIDs", "treated as deleted", || {
@@ -96,24 +96,24 @@ pub(crate) const ROWS: &[Row] = &[
     }),
     same(CSR, "a certificate without Approved", "the certificate is ignored until the request is approved", || {
         let key = key();
-        let ask = ask(&key, KUBELET_CLIENT);
+        let desired_csr = desired_csr(&key, KUBELET_CLIENT);
         let mut elsewhere = Server::new(Options::default());
-        let issued = elsewhere.submit(&ask, MINUTE, |_| {}).unwrap().unwrap();
+        let issued = elsewhere.submit(&desired_csr, MINUTE, |_| {}).unwrap().unwrap();
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
         let sign = |server: &mut Server| {
-            let mut object = server.object(&ask.name).unwrap();
+            let mut object = server.object(&desired_csr.name).unwrap();
             object.status.certificate = issued.chain.pem().into();
-            let path = format!("/{}/status", ask.name);
+            let path = format!("/{}/status", desired_csr.name);
             assert_eq!(server.send(&admin(), Method::PUT, &path, json(&object)), 200);
         };
-        assert!(server.submit(&ask, MINUTE, sign).is_none());
-        assert_eq!(server.approve(&ask.name), 200);
-        assert!(server.submit(&ask, MINUTE, |_| {}).unwrap().is_ok());
+        assert!(server.submit(&desired_csr, MINUTE, sign).is_none());
+        assert_eq!(server.approve(&desired_csr.name), 200);
+        assert!(server.submit(&desired_csr, MINUTE, |_| {}).unwrap().is_ok());
     }),
     same(CSR, "Approved without a certificate", "the request waits for the certificate", || {
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
         server.faults("{ fault: { object: neverIssued } }");
-        assert!(server.submit(&ask(&key(), KUBELET_CLIENT), 15 * MINUTE, |_| {}).is_none());
+        assert!(server.submit(&desired_csr(&key(), KUBELET_CLIENT), 15 * MINUTE, |_| {}).is_none());
     }),
     different(
         CSR,
@@ -143,13 +143,13 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     same(CSR, "AlreadyExists, waiting", "the request continues with the existing object of its name", || {
         let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-        let ask = ask(&key(), KUBELET_CLIENT);
-        assert!(server.submit(&ask, MINUTE, |_| {}).is_none());
+        let desired_csr = desired_csr(&key(), KUBELET_CLIENT);
+        assert!(server.submit(&desired_csr, MINUTE, |_| {}).is_none());
         let approve = |server: &mut Server| {
             let now = server.now().unix;
-            server.api.decide(&ask.name, Decision::Approve, "", now).unwrap();
+            server.api.decide(&desired_csr.name, Decision::Approve, "", now).unwrap();
         };
-        assert!(server.submit(&ask, MINUTE, approve).unwrap().is_ok());
+        assert!(server.submit(&desired_csr, MINUTE, approve).unwrap().is_ok());
         assert_eq!(server.api.requests().count(), 1);
     }),
     same(
@@ -297,16 +297,16 @@ fn unhealthy(status: u16, failure: Failure) {
 
 fn decided(decision: Decision) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    let ask = ask(&key(), KUBELET_CLIENT);
+    let desired_csr = desired_csr(&key(), KUBELET_CLIENT);
     let decide = |server: &mut Server| {
         let now = server.now().unix;
-        server.api.decide(&ask.name, decision, "not today", now).unwrap();
+        server.api.decide(&desired_csr.name, decision, "not today", now).unwrap();
     };
-    server.submit(&ask, MINUTE, decide).unwrap().unwrap_err()
+    server.submit(&desired_csr, MINUTE, decide).unwrap().unwrap_err()
 }
 
 fn faulty(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     server.faults(&format!("{{ fault: {{ {fault} }} }}"));
-    server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
+    server.submit(&desired_csr(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }

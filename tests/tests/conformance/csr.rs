@@ -4,7 +4,7 @@ use std::path::Path;
 
 use perennial::Failure;
 use perennial_dev::{Approval, Decision, Options};
-use perennial_kubernetes::client::Ask;
+use perennial_kubernetes::client::DesiredCsr;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{KeyError, KeyPair};
 use perennial_rotation::{Identity, Issued, SignError};
@@ -12,7 +12,7 @@ use perennial_rotation::{Identity, Issued, SignError};
 use super::manager::error;
 use super::{Row, different, same};
 use perennial_tests::simulation::{
-    HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, admin, ask, bootstrapper, csr_of, key,
+    HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, admin, bootstrapper, csr_of, desired_csr, key,
 };
 
 const CSR: &str = "csr_test.go";
@@ -91,12 +91,13 @@ pub(crate) const ROWS: &[Row] = &[
         || {
             let mut server = Server::new(Options::default());
             let key = key();
-            let issued = server.submit(&ask(&key, KUBELET_CLIENT), MINUTE, |_| {}).unwrap().unwrap();
+            let issued = server.submit(&desired_csr(&key, KUBELET_CLIENT), MINUTE, |_| {}).unwrap().unwrap();
             assert_eq!(issued.chain.public_key_der(), key.public_key_der());
             for fault in ["truncated", "emptyChain"] {
                 let mut server = Server::new(Options::default());
                 server.faults(&format!("{{ fault: {{ certificate: {fault} }} }}"));
-                let error = server.submit(&ask(&self::key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err();
+                let error =
+                    server.submit(&desired_csr(&self::key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err();
                 assert_eq!(error.failure, Failure::BadCertificate, "{fault}");
             }
             let mut server = Server::new(Options::default());
@@ -111,7 +112,7 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// The object that a node made with this key for this signer.
 fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::CertificateSigningRequest {
-    let Ask { name, request, usages, .. } = ask(key, signer);
+    let DesiredCsr { name, request, usages, .. } = desired_csr(key, signer);
     let usages: Vec<&str> = usages.iter().map(String::as_str).collect();
     csr_of(&name, signer, &usages, request.pem)
 }
@@ -121,13 +122,13 @@ fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();
     assert_eq!(server.create(&bootstrapper(), &existing(&key, there)), 201);
-    let ask = ask(&key, asked);
-    let name = ask.name.clone();
+    let desired_csr = desired_csr(&key, asked);
+    let name = desired_csr.name.clone();
     let approve = |server: &mut Server| {
         let now = server.now().unix;
         server.api.decide(&name, Decision::Approve, "", now).unwrap();
     };
-    let result = server.submit(&ask, MINUTE, approve).unwrap();
+    let result = server.submit(&desired_csr, MINUTE, approve).unwrap();
     assert_eq!(server.api.requests().count(), 1, "there is no second one");
     result
 }

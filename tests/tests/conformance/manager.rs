@@ -14,7 +14,9 @@ use smol::future;
 
 use super::{Row, different, same};
 use perennial_tests::loopback::{self, BOUND, Runtime};
-use perennial_tests::simulation::{COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, ask, key};
+use perennial_tests::simulation::{
+    COLLECTION, DAY, HOUR, KUBELET_CLIENT, MINUTE, Node, SECOND, Server, desired_csr, key,
+};
 
 const SOURCE: &str = "certificate_manager_test.go";
 const POST: &str = "match: { method: POST }";
@@ -300,7 +302,7 @@ fn own(signer: &mut CsrSigner) {
 fn signer_is_named(case: fn()) {
     case();
     let mut server = Server::new(Options::default());
-    let unnamed = server.submit(&ask(&key(), ""), MINUTE, |_| {}).unwrap().unwrap_err();
+    let unnamed = server.submit(&desired_csr(&key(), ""), MINUTE, |_| {}).unwrap().unwrap_err();
     assert_eq!(unnamed.failure, Failure::Rejected);
     let named = |api: &Api| api.requests().all(|object| object.spec.signer_name == KUBELET_CLIENT);
     let mut node = Node::new(server, None);
@@ -327,7 +329,7 @@ pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
     server.faults(&format!("{{ {about}fault: {{ {fault} }} }}"));
-    server.submit(&ask(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
+    server.submit(&desired_csr(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
 /// Checks the kind of key in a request. From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,

@@ -42,13 +42,15 @@ impl Issuance {
     pub(super) fn listed(&mut self, response: &Response, now: Now) {
         match response.status {
             200 => match serde_json::from_slice::<List>(&response.body) {
-                Ok(list) => match list.items.into_iter().flatten().find(|item| item.metadata.name == self.ask.name) {
-                    Some(object) => {
-                        self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
-                        self.settle(object, now);
+                Ok(list) => {
+                    match list.items.into_iter().flatten().find(|item| item.metadata.name == self.desired_csr.name) {
+                        Some(object) => {
+                            self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
+                            self.settle(object, now);
+                        }
+                        None => self.vanished("it is gone: the server lists no object of this name"),
                     }
-                    None => self.vanished("it is gone: the server lists no object of this name"),
-                },
+                }
                 Err(_) => self.stage = Stage::Next(Aim::Read),
             },
             401 => self.fail(self.scene().refused(response)),
@@ -92,7 +94,7 @@ impl Issuance {
         match news {
             News::Nothing => {}
             // A server that ignores field selectors sends the events of all objects.
-            News::Object(object) | News::Deleted(object) if object.metadata.name != self.ask.name => {}
+            News::Object(object) | News::Deleted(object) if object.metadata.name != self.desired_csr.name => {}
             News::Object(object) => self.settle(*object, now),
             News::Deleted(_) => self.vanished("it was deleted"),
             News::Bookmark(version) => self.cursor.bookmark(version),
@@ -157,7 +159,7 @@ impl Issuance {
         if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
             return self.vanished("it was replaced by another of the same name");
         }
-        match self.ask.judge(&object, self.found, now.unix) {
+        match self.desired_csr.judge(&object, self.found, now.unix) {
             Ok(Verdict::Undecided { approved }) => self.approved |= approved,
             Ok(Verdict::Issued(chain)) => {
                 let requests = self.session.requests();

@@ -11,7 +11,7 @@ use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, 
 
 /// A certificate request for a signer of the Kubernetes API.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct DesiredCsr {
     /// The name of the request object. Derive it with [`csr_name`](super::naming::csr_name), so that submitting again
     /// finds the same object.
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Ask {
     pub skew: Duration,
 }
 
-impl Ask {
+impl DesiredCsr {
     pub(crate) fn create(&self) -> Request {
         let object = CertificateSigningRequest {
             api_version: API_VERSION.to_owned(),
