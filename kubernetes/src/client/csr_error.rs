@@ -7,7 +7,7 @@ use perennial_pki::Roots;
 use serde::Deserialize;
 
 use super::exchange_error::ExchangeError;
-use super::response::{Response, Said};
+use super::response::{ErrorAnswer, Response};
 use crate::cluster::{Cluster, printable};
 use perennial_rotation::{Identity, SignError};
 
@@ -38,10 +38,10 @@ impl Scene<'_> {
                     and check that it may request this name"
                     .to_owned()
             }
-            404 if Said::read(response).by_the_api => NOT_SERVED.to_owned(),
+            404 if ErrorAnswer::read(response).by_the_api => NOT_SERVED.to_owned(),
             404 => UNKNOWN_GROUP.to_owned(),
             300..=399 => redirected(response),
-            _ if !Said::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
+            _ if !ErrorAnswer::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
             _ => String::new(),
         };
         self.turned_down(response, &advice)
@@ -65,7 +65,7 @@ impl Scene<'_> {
                      from 1.19 on"
                 )
             }
-            None if Said::read(group).by_the_api => NOT_SERVED.to_owned(),
+            None if ErrorAnswer::read(group).by_the_api => NOT_SERVED.to_owned(),
             None => UNKNOWN_GROUP.to_owned(),
         };
         self.turned_down(response, &advice)
@@ -73,7 +73,7 @@ impl Scene<'_> {
 
     /// The error for an answer, by its status, with `advice` behind the text of the answer.
     fn turned_down(self, response: &Response, advice: &str) -> SignError {
-        let said = Said::read(response);
+        let answer = ErrorAnswer::read(response);
         let failure = match response.status {
             401 => Failure::Unauthorized,
             403 => Failure::Forbidden,
@@ -83,9 +83,9 @@ impl Scene<'_> {
             _ => Failure::Unreachable,
         };
         SignError {
-            retry_after: said.retry_after.or(response.retry_after),
+            retry_after: answer.retry_after.or(response.retry_after),
             credential_refused: response.status == 401 && !matches!(self.identity, Identity::Anonymous),
-            ..self.judged(failure, format_args!("the server answered {}{advice}", said.text))
+            ..self.judged(failure, format_args!("the server answered {}{advice}", answer.text))
         }
     }
 
@@ -126,8 +126,8 @@ impl Scene<'_> {
 
     /// The error for a 404 to reading the object, from the API or from a proxy in between.
     pub(crate) fn gone(self, response: &Response) -> SignError {
-        let said = Said::read(response);
-        self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", said.text))
+        let answer = ErrorAnswer::read(response);
+        self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", answer.text))
     }
 
     /// The error for a submission that has used up its HTTP requests.

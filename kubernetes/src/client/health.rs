@@ -4,7 +4,7 @@ use perennial::Now;
 use perennial_rotation::{Answer, Health, ServerDate};
 
 use super::exchange_error::ExchangeError;
-use super::response::{Event, Response, Said};
+use super::response::{ErrorAnswer, Event, Response};
 
 /// Derives the health of the API server from an event; `None` if the event is not about the server, such as an error on
 /// this host or in the proxy, or the end of a stream.
@@ -25,7 +25,7 @@ fn answer(response: &Response) -> Answer {
     match response.status {
         // Every answer of the API is a JSON object. A page of HTML is that of a login portal or of another server.
         200..=299 if response.body.trim_ascii_start().starts_with(b"{") => Answer::Served,
-        status if Said::read(response).by_the_api => Answer::Refused { status },
+        status if ErrorAnswer::read(response).by_the_api => Answer::Refused { status },
         status => Answer::Foreign { status },
     }
 }

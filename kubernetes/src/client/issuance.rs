@@ -20,7 +20,7 @@ use super::csr_error::Scene;
 use super::cursor::Cursor;
 use super::desired_csr::DesiredCsr;
 use super::http::Request;
-use super::response::{Event, Response, Said};
+use super::response::{ErrorAnswer, Event, Response};
 use super::session::{Limits, Session};
 use super::watch::Lines;
 use crate::cluster::Cluster;
@@ -245,9 +245,9 @@ impl Issuance {
 
     /// Repeats a request that was answered with a temporary error, honouring `Retry-After`.
     fn try_later(&mut self, aim: Aim, response: &Response, now: Now) {
-        let said = Said::read(response);
-        let retry_after = said.retry_after.or(response.retry_after);
-        self.retry(aim, format!("the server answered {}", said.text), retry_after, now);
+        let answer = ErrorAnswer::read(response);
+        let retry_after = answer.retry_after.or(response.retry_after);
+        self.retry(aim, format!("the server answered {}", answer.text), retry_after, now);
     }
 
     /// Makes a request after a pause: a backoff that grows with each failure, or `retry_after` if that is longer.

@@ -40,14 +40,14 @@ pub(crate) enum Event {
 }
 
 /// The text of an error answer.
-pub(crate) struct Said {
+pub(crate) struct ErrorAnswer {
     pub(crate) text: String,
     pub(crate) retry_after: Option<Duration>,
     /// True for a `Status`, which comes from the API itself and not from a proxy or another server.
     pub(crate) by_the_api: bool,
 }
 
-impl Said {
+impl ErrorAnswer {
     pub(crate) fn read(response: &Response) -> Self {
         let status = serde_json::from_slice::<Status>(&response.body).ok().filter(|status| status.kind == "Status");
         let Some(Status { reason, message, details, .. }) = status else {
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn status_text_omits_absent_reason_and_message() {
-        let said = |reason, message| sentence(401, reason, message);
-        assert_eq!(said("Unauthorized", "no token"), "401 Unauthorized: no token");
-        assert_eq!(said("", "no token"), "401: no token");
-        assert_eq!(said("Unauthorized", ""), "401 Unauthorized");
-        assert_eq!(said("", ""), "401 without an explanation");
+        let text = |reason, message| sentence(401, reason, message);
+        assert_eq!(text("Unauthorized", "no token"), "401 Unauthorized: no token");
+        assert_eq!(text("", "no token"), "401: no token");
+        assert_eq!(text("Unauthorized", ""), "401 Unauthorized");
+        assert_eq!(text("", ""), "401 without an explanation");
     }
 }

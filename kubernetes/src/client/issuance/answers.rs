@@ -6,7 +6,7 @@ use perennial_rotation::{Issued, SignerConversation as _};
 use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
 use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
-use crate::client::response::{Response, Said};
+use crate::client::response::{ErrorAnswer, Response};
 use crate::client::verdict::Verdict;
 use crate::client::watch::{List, News, news};
 use crate::objects::CertificateSigningRequest;
@@ -20,7 +20,7 @@ impl Issuance {
             409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
             200..=299 => self.settle_or_lose(Aim::Create, response, now),
             // An old API server, or another server written in Go: the versions of the group decide.
-            404 if Said::is_no_path(response) && !self.session.exhausted() => {
+            404 if ErrorAnswer::is_no_path(response) && !self.session.exhausted() => {
                 self.absent = Some((response.clone(), self.session.health()));
                 self.stage = Stage::Next(Aim::Group);
             }
@@ -68,7 +68,7 @@ impl Issuance {
                 self.wait_for_news(now);
             }
             401 => self.fail(self.scene().refused(response)),
-            404 => self.look_again(format!("the server answered {}", Said::read(response).text), now),
+            404 => self.look_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
             410 => self.expired(now),
             // A server that cannot serve a watch may still answer a GET.
             _ => self.try_later(Aim::Read, response, now),
@@ -148,7 +148,7 @@ impl Issuance {
             Ok(object) => self.settle(object, now),
             Err(error) => {
                 let found = if error.is_data() { "JSON, but not a CSR" } else { "not JSON" };
-                let what = format!("the answer is {found}: {}", Said::read(response).text);
+                let what = format!("the answer is {found}: {}", ErrorAnswer::read(response).text);
                 self.lost(aim, ExchangeError::Http(what), now);
             }
         }
