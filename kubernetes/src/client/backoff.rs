@@ -7,9 +7,9 @@ const SHORTEST: Duration = Duration::from_millis(800);
 const LONGEST: Duration = Duration::from_secs(30);
 const FIRST_POLL: Duration = Duration::from_secs(5);
 
-pub(crate) struct Dice(u64);
+pub(crate) struct Jitter(u64);
 
-impl Dice {
+impl Jitter {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -56,13 +56,13 @@ mod tests {
 
     #[test]
     fn pauses_stay_in_range_for_any_failure_count() {
-        let mut dice = Dice::new(1);
+        let mut jitter = Jitter::new(1);
         for troubles in [0, 1, 2, 5, 6, 31, 32, 1000, u32::MAX] {
             for _ in 0..200 {
                 let ceiling = if troubles > 4 { LONGEST } else { SHORTEST * (2 << troubles) };
-                assert!((SHORTEST..=ceiling).contains(&dice.backoff(troubles)));
-                assert!((FIRST_POLL * 4 / 5..=LONGEST).contains(&dice.poll(troubles)));
-                assert!((300..=600).contains(&dice.between(300, 600)));
+                assert!((SHORTEST..=ceiling).contains(&jitter.backoff(troubles)));
+                assert!((FIRST_POLL * 4 / 5..=LONGEST).contains(&jitter.poll(troubles)));
+                assert!((300..=600).contains(&jitter.between(300, 600)));
             }
         }
     }
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn pauses_depend_on_seed_only() {
         let pauses = |seed| -> Vec<Duration> {
-            let mut dice = Dice::new(seed);
-            (0..8).map(|troubles| dice.backoff(troubles)).collect()
+            let mut jitter = Jitter::new(seed);
+            (0..8).map(|troubles| jitter.backoff(troubles)).collect()
         };
         assert_eq!(pauses(1), pauses(1));
         assert_ne!(pauses(1), pauses(2));

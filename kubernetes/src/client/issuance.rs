@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use perennial::{Failure, Instant, Now};
 
-use super::backoff::Dice;
+use super::backoff::Jitter;
 use super::csr_error::Scene;
 use super::cursor::Cursor;
 use super::desired_csr::DesiredCsr;
@@ -46,7 +46,7 @@ pub struct Issuance {
     desired_csr: DesiredCsr,
     session: Session,
     stage: Stage,
-    dice: Dice,
+    jitter: Jitter,
     creations: u32,
     /// The failures in a row. Each makes the next pause longer.
     troubles: u32,
@@ -101,7 +101,7 @@ impl Issuance {
             desired_csr,
             session: Session::new(cluster, identity, limits),
             stage: Stage::Next(Aim::Create),
-            dice: Dice::new(seed),
+            jitter: Jitter::new(seed),
             creations: 0,
             troubles: 0,
             trouble: String::new(),
@@ -160,7 +160,7 @@ impl Issuance {
             Aim::Watch => {
                 // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
                 // at once.
-                let seconds = self.dice.between(300, 600);
+                let seconds = self.jitter.between(300, 600);
                 self.lines = Lines::default();
                 (
                     self.desired_csr.watch(self.cursor.version(), seconds),
@@ -204,7 +204,7 @@ impl Issuance {
         self.stage = match &mut self.polls {
             None => Stage::Next(Aim::Watch),
             Some(polls) => {
-                let until = self.session.after_pause(self.dice.poll(*polls), now.instant);
+                let until = self.session.after_pause(self.jitter.poll(*polls), now.instant);
                 *polls += 1;
                 self.troubles = 0;
                 Stage::Pausing { aim: Aim::Read, until }
@@ -254,7 +254,7 @@ impl Issuance {
     fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
         let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
         // A short Retry-After does not shorten the backoff.
-        let wanted = self.dice.backoff(self.troubles).max(patience);
+        let wanted = self.jitter.backoff(self.troubles).max(patience);
         let until = self.session.after_pause(wanted, now.instant);
         self.troubles += 1;
         self.retry = Some((until, format!("{}: {why}", self.scene())));
