@@ -72,7 +72,7 @@ pub(crate) struct Session {
     identity: Identity,
     limits: Limits,
     link: Link,
-    asked: Option<Asked>,
+    current: Option<CurrentRequest>,
     requests: u32,
     health: Option<Health>,
     /// The `Date` of the current answer.
@@ -80,7 +80,7 @@ pub(crate) struct Session {
 }
 
 /// The current request, kept to be repeated if its connection turns out to be dead.
-struct Asked {
+struct CurrentRequest {
     request: Request,
     /// How long a stream may last; `None` if the answer is not a stream.
     stream: Option<Duration>,
@@ -96,14 +96,14 @@ enum Link {
 
 struct Open {
     exchange: Exchange,
-    doing: Doing,
+    operation: Operation,
     until: Instant,
     /// True if an earlier request was answered over this connection.
     reused: bool,
 }
 
 /// The last command to the runtime, to know which operation has failed.
-enum Doing {
+enum Operation {
     Connecting,
     Writing,
     Reading,
@@ -113,7 +113,7 @@ enum Doing {
 
 impl Session {
     pub(crate) const fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
-        Self { cluster, identity, limits, link: Link::Down, asked: None, requests: 0, health: None, date: None }
+        Self { cluster, identity, limits, link: Link::Down, current: None, requests: 0, health: None, date: None }
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -150,7 +150,7 @@ impl Session {
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
-            Link::Open(open) => matches!(open.doing, Doing::Connecting),
+            Link::Open(open) => matches!(open.operation, Operation::Connecting),
         }
     }
 
@@ -161,18 +161,18 @@ impl Session {
             open.exchange.send(&request, &self.cluster, &self.identity);
             (open.until, open.reused) = (now.instant.after(self.limits.answer), true);
         }
-        self.asked = Some(Asked { request, stream, answer: None });
+        self.current = Some(CurrentRequest { request, stream, answer: None });
     }
 
     /// Drops the current request and closes the connection.
     pub(crate) fn close(&mut self) {
-        self.asked = None;
+        self.current = None;
         self.hang_up();
     }
 
     /// Drops the current request and closes its connection. An idle connection stays open.
     pub(crate) fn stop(&mut self) {
-        if self.asked.is_some() {
+        if self.current.is_some() {
             self.close();
         }
     }
@@ -182,10 +182,10 @@ impl Session {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {
             Link::Down => Link::Down,
             Link::Closing(farewell) => Link::Closing(farewell),
-            Link::Open(open) => Link::Closing(match open.doing {
+            Link::Open(open) => Link::Closing(match open.operation {
                 // There is no TLS yet, or writing has already failed.
-                Doing::Connecting | Doing::Listening(_) => Vec::new(),
-                Doing::Writing | Doing::Reading => open.exchange.close(),
+                Operation::Connecting | Operation::Listening(_) => Vec::new(),
+                Operation::Writing | Operation::Reading => open.exchange.close(),
             }),
         };
     }
@@ -193,39 +193,41 @@ impl Session {
     /// Takes the result of the last command from the runtime. Results that no longer fit are ignored.
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
-        match (&open.doing, input) {
-            (Doing::Connecting, IoEvent::Connected) => {
-                open.doing = Doing::Reading;
+        match (&open.operation, input) {
+            (Operation::Connecting, IoEvent::Connected) => {
+                open.operation = Operation::Reading;
                 open.until = now.instant.after(self.limits.answer);
-                if let Some(asked) = &self.asked {
-                    open.exchange.send(&asked.request, &self.cluster, &self.identity);
+                if let Some(current) = &self.current {
+                    open.exchange.send(&current.request, &self.cluster, &self.identity);
                 }
             }
-            (Doing::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
+            (Operation::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
                 None => ExchangeError::Connect(why),
             }),
             // A server that refuses a request may close before it has read all of it: its alert or answer is the
             // reason.
-            (Doing::Writing, IoEvent::Failed(why)) => {
-                open.doing = Doing::Listening(why);
+            (Operation::Writing, IoEvent::Failed(why)) => {
+                open.operation = Operation::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
             }
-            (Doing::Reading | Doing::Listening(_), IoEvent::Failed(why)) => {
+            (Operation::Reading | Operation::Listening(_), IoEvent::Failed(why)) => {
                 open.exchange.fail(ExchangeError::Broken(why));
             }
-            (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Received(bytes)) => {
+            (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Received(bytes)) => {
                 open.exchange.receive(bytes);
             }
-            (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Ended) => open.exchange.received_eof(),
-            (Doing::Connecting, IoEvent::Received(_) | IoEvent::Ended)
-            | (Doing::Writing | Doing::Reading | Doing::Listening(_), IoEvent::Connected) => {}
+            (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Ended) => {
+                open.exchange.received_eof()
+            }
+            (Operation::Connecting, IoEvent::Received(_) | IoEvent::Ended)
+            | (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Connected) => {}
         }
     }
 
     /// The next event of the current request; `None` if the runtime has to do another [`step`](Self::step) first.
     pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
-        let event = match (&self.asked, &self.link) {
+        let event = match (&self.current, &self.link) {
             (None, _) | (_, Link::Closing(_)) => None,
             (Some(_), Link::Down) => self.open(now),
             (Some(_), Link::Open(_)) => match self.read(now) {
@@ -246,7 +248,8 @@ impl Session {
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
                 let until = now.instant.after(self.limits.connect);
-                self.link = Link::Open(Box::new(Open { exchange, doing: Doing::Connecting, until, reused: false }));
+                self.link =
+                    Link::Open(Box::new(Open { exchange, operation: Operation::Connecting, until, reused: false }));
                 None
             }
             Err(error) => self.lose(error),
@@ -255,16 +258,16 @@ impl Session {
 
     /// Reads parts of the response until there is an event, or more bytes are needed.
     fn read(&mut self, now: Now) -> Result<Option<Event>, ExchangeError> {
-        let (Link::Open(open), Some(asked)) = (&mut self.link, &mut self.asked) else { return Ok(None) };
+        let (Link::Open(open), Some(current)) = (&mut self.link, &mut self.current) else { return Ok(None) };
         loop {
-            match (open.exchange.poll()?, &mut asked.answer) {
+            match (open.exchange.poll()?, &mut current.answer) {
                 (Some(Part::Head(mut head)), answer) => {
                     self.identity.token().into_iter().for_each(|token| head.hide_token(token));
                     // Only the `Date` of a verified server is used.
                     let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
                     self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
                     usable(&head)?;
-                    match asked.stream {
+                    match current.stream {
                         Some(lifetime) if head.response.status == 200 => {
                             open.until = now.instant.after(lifetime);
                             return Ok(Some(Event::Opened));
@@ -285,7 +288,7 @@ impl Session {
                         self.identity.token().into_iter().for_each(|token| hide_token(token, &mut answer.body));
                         Event::Answer(answer)
                     });
-                    self.asked = None;
+                    self.current = None;
                     if !reusable {
                         self.hang_up();
                     }
@@ -309,7 +312,7 @@ impl Session {
             self.requests += 1;
             return None;
         }
-        self.asked = None;
+        self.current = None;
         Some(Event::Lost(error))
     }
 
@@ -324,7 +327,7 @@ impl Session {
                 self.link = Link::Down;
                 Some(IoRequest::Disconnect)
             }
-            Link::Open(_) if self.asked.is_none() => None,
+            Link::Open(_) if self.current.is_none() => None,
             Link::Open(open) => Some(open.step(&self.cluster)),
         }
     }
@@ -333,37 +336,40 @@ impl Session {
 impl Open {
     fn step<T>(&mut self, cluster: &Cluster) -> IoRequest<T> {
         let until = self.until;
-        match self.doing {
-            Doing::Connecting => {
+        match self.operation {
+            Operation::Connecting => {
                 let (host, port) = cluster.next_hop();
                 return IoRequest::Connect { host: host.to_owned(), port, until };
             }
-            Doing::Listening(_) => return IoRequest::Receive { until },
-            Doing::Writing | Doing::Reading => {}
+            Operation::Listening(_) => return IoRequest::Receive { until },
+            Operation::Writing | Operation::Reading => {}
         }
         let bytes = self.exchange.transmit();
         if bytes.is_empty() {
-            self.doing = Doing::Reading;
+            self.operation = Operation::Reading;
             IoRequest::Receive { until }
         } else {
-            self.doing = Doing::Writing;
+            self.operation = Operation::Writing;
             IoRequest::Transmit { bytes, until }
         }
     }
 
     fn late(&self) -> ExchangeError {
-        match self.doing {
-            Doing::Connecting => ExchangeError::Connect("timed out".to_owned()),
-            Doing::Writing | Doing::Reading | Doing::Listening(_) => ExchangeError::TimedOut(self.exchange.awaited()),
+        match self.operation {
+            Operation::Connecting => ExchangeError::Connect("timed out".to_owned()),
+            Operation::Writing | Operation::Reading | Operation::Listening(_) => {
+                ExchangeError::TimedOut(self.exchange.awaited())
+            }
         }
     }
 
     /// The error of a connection: after a failed write, that of the write unless the server gave a better reason.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
-        match (&self.doing, error) {
-            (Doing::Listening(why), ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_)) => {
-                ExchangeError::Broken(why.clone())
-            }
+        match (&self.operation, error) {
+            (
+                Operation::Listening(why),
+                ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_),
+            ) => ExchangeError::Broken(why.clone()),
             (_, error) => error,
         }
     }
