@@ -14,10 +14,10 @@ impl Jitter {
         Self(seed)
     }
 
-    /// The pause after a failure that follows `troubles` others: from 800 ms to a ceiling that doubles with each
+    /// The pause after a failure that follows `failures` others: from 800 ms to a ceiling that doubles with each
     /// failure, from 1.6 s to 30 s.
-    pub(crate) fn backoff(&mut self, troubles: u32) -> Duration {
-        let ceiling = doubled(SHORTEST, troubles.saturating_add(1));
+    pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
+        let ceiling = doubled(SHORTEST, failures.saturating_add(1));
         Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
     }
 
@@ -57,11 +57,11 @@ mod tests {
     #[test]
     fn pauses_stay_in_range_for_any_failure_count() {
         let mut jitter = Jitter::new(1);
-        for troubles in [0, 1, 2, 5, 6, 31, 32, 1000, u32::MAX] {
+        for failures in [0, 1, 2, 5, 6, 31, 32, 1000, u32::MAX] {
             for _ in 0..200 {
-                let ceiling = if troubles > 4 { LONGEST } else { SHORTEST * (2 << troubles) };
-                assert!((SHORTEST..=ceiling).contains(&jitter.backoff(troubles)));
-                assert!((FIRST_POLL * 4 / 5..=LONGEST).contains(&jitter.poll(troubles)));
+                let ceiling = if failures > 4 { LONGEST } else { SHORTEST * (2 << failures) };
+                assert!((SHORTEST..=ceiling).contains(&jitter.backoff(failures)));
+                assert!((FIRST_POLL * 4 / 5..=LONGEST).contains(&jitter.poll(failures)));
                 assert!((300..=600).contains(&jitter.between(300, 600)));
             }
         }
@@ -71,7 +71,7 @@ mod tests {
     fn pauses_depend_on_seed_only() {
         let pauses = |seed| -> Vec<Duration> {
             let mut jitter = Jitter::new(seed);
-            (0..8).map(|troubles| jitter.backoff(troubles)).collect()
+            (0..8).map(|failures| jitter.backoff(failures)).collect()
         };
         assert_eq!(pauses(1), pauses(1));
         assert_ne!(pauses(1), pauses(2));

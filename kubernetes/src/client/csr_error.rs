@@ -18,7 +18,7 @@ const UNKNOWN_GROUP: &str = "; the server does not know the API group certificat
 
 /// The request, the API server and the identity, which every message names.
 #[derive(Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct ErrorContext<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) identity: &'a Identity,
     pub(crate) name: &'a str,
@@ -26,7 +26,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) exists: bool,
 }
 
-impl Scene<'_> {
+impl ErrorContext<'_> {
     /// The error for an answer that refuses the HTTP request, with advice by its status.
     pub(crate) fn refused(self, response: &Response) -> SignError {
         let shown = self.identity.describe();
@@ -131,8 +131,8 @@ impl Scene<'_> {
     }
 
     /// The error for a submission that has used up its HTTP requests.
-    pub(crate) fn given_up(self, requests: u32, trouble: &str) -> SignError {
-        let what = format_args!("gave up after {requests} HTTP requests; last error: {trouble}");
+    pub(crate) fn given_up(self, requests: u32, last_error: &str) -> SignError {
+        let what = format_args!("gave up after {requests} HTTP requests; last error: {last_error}");
         self.judged(Failure::Unreachable, what)
     }
 
@@ -154,7 +154,7 @@ impl Scene<'_> {
     }
 }
 
-impl fmt::Display for Scene<'_> {
+impl fmt::Display for ErrorContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let creating = if self.exists { "" } else { "cannot create " };
         write!(f, "{creating}CSR {} at {}", printable(self.name), self.cluster)

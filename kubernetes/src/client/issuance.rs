@@ -16,7 +16,7 @@ use std::time::Duration;
 use perennial::{Failure, Instant, Now};
 
 use super::backoff::Jitter;
-use super::csr_error::Scene;
+use super::csr_error::ErrorContext;
 use super::cursor::Cursor;
 use super::desired_csr::DesiredCsr;
 use super::http::Request;
@@ -36,7 +36,7 @@ const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is honoured: about the default timeout of a whole request.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
 /// caller limits the total time: dropping the submission ends it.
@@ -49,9 +49,9 @@ pub struct Issuance {
     jitter: Jitter,
     creations: u32,
     /// The failures in a row. Each makes the next pause longer.
-    troubles: u32,
+    failures: u32,
     /// The last of these failures, for the error of the submission.
-    trouble: String,
+    last_error: String,
     /// When and why the last HTTP request is repeated; `None` once the server has answered.
     retry: Option<(Instant, String)>,
     /// The UID of the request object; `None` before the server has returned the object.
@@ -69,7 +69,7 @@ pub struct Issuance {
 
 /// The purpose of an HTTP request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Aim {
+enum Purpose {
     Create,
     /// Read the object by its name.
     Read,
@@ -83,12 +83,12 @@ enum Aim {
 
 enum Stage {
     /// Make this request now.
-    Next(Aim),
-    Asking(Aim),
+    Next(Purpose),
+    Requesting(Purpose),
     /// The watch has been open since this time.
     Watching(Instant),
     Pausing {
-        aim: Aim,
+        purpose: Purpose,
         until: Instant,
     },
     Finished(Option<Result<Issued, SignError>>),
@@ -100,11 +100,11 @@ impl Issuance {
         Self {
             desired_csr,
             session: Session::new(cluster, identity, limits),
-            stage: Stage::Next(Aim::Create),
+            stage: Stage::Next(Purpose::Create),
             jitter: Jitter::new(seed),
             creations: 0,
-            troubles: 0,
-            trouble: String::new(),
+            failures: 0,
+            last_error: String::new(),
             retry: None,
             uid: None,
             approved: false,
@@ -125,9 +125,9 @@ impl Issuance {
         // A request may fail at once, such as without a CA: its event begins the next one, or ends the submission.
         loop {
             match self.stage {
-                Stage::Next(aim) => self.begin(aim, now),
-                Stage::Pausing { aim, until, .. } if now.instant >= until => self.begin(aim, now),
-                Stage::Asking(_) | Stage::Watching(_) | Stage::Pausing { .. } | Stage::Finished(_) => {}
+                Stage::Next(purpose) => self.begin(purpose, now),
+                Stage::Pausing { purpose, until, .. } if now.instant >= until => self.begin(purpose, now),
+                Stage::Requesting(_) | Stage::Watching(_) | Stage::Pausing { .. } | Stage::Finished(_) => {}
             }
             match self.session.event(now) {
                 Some(event) => self.on_event(event, now),
@@ -137,27 +137,27 @@ impl Issuance {
     }
 
     /// Begins an HTTP request, or fails if the limit on requests is reached.
-    fn begin(&mut self, aim: Aim, now: Now) {
+    fn begin(&mut self, purpose: Purpose, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
             // Without a recent failure, the approver is slow and not the server.
-            let undecided = self.uid.is_some() && self.troubles == 0;
+            let undecided = self.uid.is_some() && self.failures == 0;
             return self.fail(if undecided {
                 let what = format_args!("neither a certificate nor a refusal after {requests} HTTP requests");
-                self.scene().judged(Failure::TimedOut, what)
+                self.error_context().judged(Failure::TimedOut, what)
             } else {
-                self.scene().given_up(requests, &self.trouble)
+                self.error_context().given_up(requests, &self.last_error)
             });
         }
-        let (request, stream) = match aim {
-            Aim::Create => {
+        let (request, stream) = match purpose {
+            Purpose::Create => {
                 self.creations += 1;
                 (self.desired_csr.create(), None)
             }
-            Aim::Read => (self.desired_csr.read(), None),
-            Aim::List => (self.desired_csr.list(), None),
-            Aim::Group => (Request::get(GROUP_PATH), None),
-            Aim::Watch => {
+            Purpose::Read => (self.desired_csr.read(), None),
+            Purpose::List => (self.desired_csr.list(), None),
+            Purpose::Group => (Request::get(GROUP_PATH), None),
+            Purpose::Watch => {
                 // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
                 // at once.
                 let seconds = self.jitter.between(300, 600);
@@ -169,45 +169,45 @@ impl Issuance {
             }
         };
         self.session.send(request, stream, now);
-        self.stage = Stage::Asking(aim);
+        self.stage = Stage::Requesting(purpose);
     }
 
     fn on_event(&mut self, event: Event, now: Now) {
-        let aim = match self.stage {
-            Stage::Asking(aim) => aim,
-            Stage::Watching(_) => Aim::Watch,
+        let purpose = match self.stage {
+            Stage::Requesting(purpose) => purpose,
+            Stage::Watching(_) => Purpose::Watch,
             Stage::Next(_) | Stage::Pausing { .. } | Stage::Finished(_) => return,
         };
         if let Event::Answer(_) | Event::Opened = event {
             self.retry = None;
         }
         match event {
-            Event::Answer(response) => match aim {
-                Aim::Create => self.created(&response, now),
-                Aim::Read => self.read(&response, now),
-                Aim::List => self.listed(&response, now),
-                Aim::Watch => self.watch_refused(&response, now),
-                Aim::Group => {
+            Event::Answer(response) => match purpose {
+                Purpose::Create => self.created(&response, now),
+                Purpose::Read => self.read(&response, now),
+                Purpose::List => self.listed(&response, now),
+                Purpose::Watch => self.watch_refused(&response, now),
+                Purpose::Group => {
                     let absent = self.absent.as_ref().map_or(&response, |(absent, _)| absent);
-                    self.fail(self.scene().absent(absent, &response));
+                    self.fail(self.error_context().absent(absent, &response));
                 }
             },
             Event::Opened => self.stage = Stage::Watching(now.instant),
             Event::Piece(piece) => self.watched(&piece, now),
-            Event::Closed => self.look_again("the watch ended".to_owned(), now),
-            Event::Lost(error) => self.lost(aim, error, now),
+            Event::Closed => self.read_again("the watch ended".to_owned(), now),
+            Event::Lost(error) => self.lost(purpose, error, now),
         }
     }
 
     /// Waits for a decision: by a watch, or by reading the object now and then where watching does not work.
-    fn wait_for_news(&mut self, now: Now) {
+    fn wait_for_decision(&mut self, now: Now) {
         self.stage = match &mut self.polls {
-            None => Stage::Next(Aim::Watch),
+            None => Stage::Next(Purpose::Watch),
             Some(polls) => {
                 let until = self.session.after_pause(self.jitter.poll(*polls), now.instant);
                 *polls += 1;
-                self.troubles = 0;
-                Stage::Pausing { aim: Aim::Read, until }
+                self.failures = 0;
+                Stage::Pausing { purpose: Purpose::Read, until }
             }
         };
     }
@@ -218,52 +218,52 @@ impl Issuance {
     fn expired(&mut self, now: Now) {
         self.end_watch(now);
         self.stage = Stage::Next(if self.cursor.expire() {
-            Aim::List
+            Purpose::List
         } else {
             self.polls.get_or_insert(0);
-            Aim::Read
+            Purpose::Read
         });
     }
 
     /// Reads the object after a watch that cannot go on: at once, or after a pause if this keeps happening.
-    fn look_again(&mut self, why: String, now: Now) {
+    fn read_again(&mut self, why: String, now: Now) {
         self.end_watch(now);
-        if self.troubles == 0 {
-            (self.troubles, self.trouble, self.stage) = (1, why, Stage::Next(Aim::Read));
+        if self.failures == 0 {
+            (self.failures, self.last_error, self.stage) = (1, why, Stage::Next(Purpose::Read));
         } else {
-            self.retry(Aim::Read, why, None, now);
+            self.retry(Purpose::Read, why, None, now);
         }
     }
 
     fn end_watch(&mut self, now: Now) {
         if matches!(self.stage, Stage::Watching(since) if now.instant.since(since) >= GOOD_WATCH) {
-            self.troubles = 0;
+            self.failures = 0;
             self.cursor.good();
         }
         self.session.stop();
     }
 
     /// Repeats a request that was answered with a temporary error, honouring `Retry-After`.
-    fn try_later(&mut self, aim: Aim, response: &Response, now: Now) {
+    fn try_later(&mut self, purpose: Purpose, response: &Response, now: Now) {
         let answer = ErrorAnswer::read(response);
         let retry_after = answer.retry_after.or(response.retry_after);
-        self.retry(aim, format!("the server answered {}", answer.text), retry_after, now);
+        self.retry(purpose, format!("the server answered {}", answer.text), retry_after, now);
     }
 
     /// Makes a request after a pause: a backoff that grows with each failure, or `retry_after` if that is longer.
-    fn retry(&mut self, aim: Aim, why: String, retry_after: Option<Duration>, now: Now) {
-        let patience = retry_after.unwrap_or_default().min(LONGEST_PATIENCE);
+    fn retry(&mut self, purpose: Purpose, why: String, retry_after: Option<Duration>, now: Now) {
+        let retry_after = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         // A short Retry-After does not shorten the backoff.
-        let wanted = self.jitter.backoff(self.troubles).max(patience);
+        let wanted = self.jitter.backoff(self.failures).max(retry_after);
         let until = self.session.after_pause(wanted, now.instant);
-        self.troubles += 1;
-        self.retry = Some((until, format!("{}: {why}", self.scene())));
-        self.trouble = why;
-        self.stage = Stage::Pausing { aim, until };
+        self.failures += 1;
+        self.retry = Some((until, format!("{}: {why}", self.error_context())));
+        self.last_error = why;
+        self.stage = Stage::Pausing { purpose, until };
     }
 
     fn vanished(&mut self, what: &'static str) {
-        self.fail(self.scene().judged(Failure::Deleted, what));
+        self.fail(self.error_context().judged(Failure::Deleted, what));
     }
 
     fn fail(&mut self, error: SignError) {
@@ -276,9 +276,9 @@ impl Issuance {
         self.stage = Stage::Finished(Some(outcome));
     }
 
-    fn scene(&self) -> Scene<'_> {
+    fn error_context(&self) -> ErrorContext<'_> {
         let (cluster, identity) = (self.session.cluster(), self.session.identity());
-        Scene { cluster, identity, name: &self.desired_csr.name, exists: self.uid.is_some() }
+        ErrorContext { cluster, identity, name: &self.desired_csr.name, exists: self.uid.is_some() }
     }
 }
 
@@ -299,7 +299,7 @@ impl Conversation for Issuance {
             Stage::Finished(outcome) => outcome.take().map_or(IoRequest::Wait { until: Instant::MAX }, IoRequest::Done),
             Stage::Pausing { until, .. } => IoRequest::Wait { until: *until },
             // Unreachable: while there is a request, the session has a step.
-            Stage::Next(_) | Stage::Asking(_) | Stage::Watching(_) => IoRequest::Wait { until: now.instant },
+            Stage::Next(_) | Stage::Requesting(_) | Stage::Watching(_) => IoRequest::Wait { until: now.instant },
         }
     }
 }

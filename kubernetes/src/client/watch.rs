@@ -38,7 +38,7 @@ impl Lines {
 }
 
 /// An event of a watch.
-pub(crate) enum News {
+pub(crate) enum WatchEvent {
     /// The object was added or changed to this state.
     Object(Box<CertificateSigningRequest>),
     /// The object was deleted. Contains its last state.
@@ -53,38 +53,38 @@ pub(crate) enum News {
     Over(String),
 }
 
-pub(crate) fn news(line: &[u8]) -> News {
+pub(crate) fn decode(line: &[u8]) -> WatchEvent {
     if line.trim_ascii().is_empty() {
-        return News::Nothing;
+        return WatchEvent::Nothing;
     }
-    read(line).unwrap_or_else(|error| News::Over(format!("an event of the watch cannot be read: {error}")))
+    read(line).unwrap_or_else(|error| WatchEvent::Over(format!("an event of the watch cannot be read: {error}")))
 }
 
-fn read(line: &[u8]) -> serde_json::Result<News> {
-    let WatchEvent { kind, object } = serde_json::from_slice(line)?;
+fn read(line: &[u8]) -> serde_json::Result<WatchEvent> {
+    let RawEvent { kind, object } = serde_json::from_slice(line)?;
     let object = object.get().as_bytes();
     Ok(match &*kind {
-        "ADDED" | "MODIFIED" => News::Object(serde_json::from_slice(object)?),
-        "DELETED" => News::Deleted(serde_json::from_slice(object)?),
+        "ADDED" | "MODIFIED" => WatchEvent::Object(serde_json::from_slice(object)?),
+        "DELETED" => WatchEvent::Deleted(serde_json::from_slice(object)?),
         "ERROR" => {
             let status: Status = serde_json::from_slice(object)?;
             if status.code == 410 {
-                return Ok(News::Expired);
+                return Ok(WatchEvent::Expired);
             }
-            News::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
+            WatchEvent::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
         }
         "BOOKMARK" => {
             let bookmark: Bookmark = serde_json::from_slice(object)?;
-            News::Bookmark(bookmark.metadata.resource_version)
+            WatchEvent::Bookmark(bookmark.metadata.resource_version)
         }
         // Later versions of Kubernetes may add types.
-        _ => News::Nothing,
+        _ => WatchEvent::Nothing,
     })
 }
 
 /// `metav1.WatchEvent`. The type decides what the object is: a request, a [`Status`] or bare metadata.
 #[derive(Deserialize)]
-struct WatchEvent<'a> {
+struct RawEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]

@@ -3,12 +3,12 @@
 use perennial::Now;
 use perennial_rotation::{Issued, SignerConversation as _};
 
-use super::{Aim, CREATE_ATTEMPTS, Issuance, Stage};
+use super::{CREATE_ATTEMPTS, Issuance, Purpose, Stage};
 use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{ErrorAnswer, Response};
 use crate::client::verdict::Verdict;
-use crate::client::watch::{List, News, news};
+use crate::client::watch::{List, WatchEvent, decode};
 use crate::objects::CertificateSigningRequest;
 
 impl Issuance {
@@ -17,24 +17,24 @@ impl Issuance {
         match response.status {
             // The object may be this request, submitted before a crash, or by a POST whose answer was lost: `judge`
             // compares.
-            409 => (self.found, self.stage) = (true, Stage::Next(Aim::Read)),
-            200..=299 => self.settle_or_lose(Aim::Create, response, now),
+            409 => (self.found, self.stage) = (true, Stage::Next(Purpose::Read)),
+            200..=299 => self.settle_or_lose(Purpose::Create, response, now),
             // An old API server, or another server written in Go: the versions of the group decide.
             404 if ErrorAnswer::is_no_path(response) && !self.session.exhausted() => {
                 self.absent = Some((response.clone(), self.session.health()));
-                self.stage = Stage::Next(Aim::Group);
+                self.stage = Stage::Next(Purpose::Group);
             }
-            _ => self.fail(self.scene().refused(response)),
+            _ => self.fail(self.error_context().refused(response)),
         }
     }
 
     /// Handles the answer to reading the object.
     pub(super) fn read(&mut self, response: &Response, now: Now) {
         match response.status {
-            200 => self.settle_or_lose(Aim::Read, response, now),
-            404 => self.fail(self.scene().gone(response)),
-            status if temporary(status) => self.try_later(Aim::Read, response, now),
-            _ => self.fail(self.scene().refused(response)),
+            200 => self.settle_or_lose(Purpose::Read, response, now),
+            404 => self.fail(self.error_context().gone(response)),
+            status if temporary(status) => self.try_later(Purpose::Read, response, now),
+            _ => self.fail(self.error_context().refused(response)),
         }
     }
 
@@ -51,12 +51,12 @@ impl Issuance {
                         None => self.vanished("it is gone: the server lists no object of this name"),
                     }
                 }
-                Err(_) => self.stage = Stage::Next(Aim::Read),
+                Err(_) => self.stage = Stage::Next(Purpose::Read),
             },
-            401 => self.fail(self.scene().refused(response)),
-            status if temporary(status) => self.try_later(Aim::List, response, now),
+            401 => self.fail(self.error_context().refused(response)),
+            status if temporary(status) => self.try_later(Purpose::List, response, now),
             // The object may still be readable where a role lacks the verb list.
-            _ => self.stage = Stage::Next(Aim::Read),
+            _ => self.stage = Stage::Next(Purpose::Read),
         }
     }
 
@@ -65,13 +65,13 @@ impl Issuance {
         match response.status {
             403 => {
                 self.polls = Some(0);
-                self.wait_for_news(now);
+                self.wait_for_decision(now);
             }
-            401 => self.fail(self.scene().refused(response)),
-            404 => self.look_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
+            401 => self.fail(self.error_context().refused(response)),
+            404 => self.read_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
             410 => self.expired(now),
             // A server that cannot serve a watch may still answer a GET.
-            _ => self.try_later(Aim::Read, response, now),
+            _ => self.try_later(Purpose::Read, response, now),
         }
     }
 
@@ -82,32 +82,35 @@ impl Issuance {
             match self.lines.next() {
                 Ok(Some(mut line)) => {
                     self.session.identity().token().into_iter().for_each(|token| hide_token(token, &mut line));
-                    self.on_news(news(&line), now);
+                    self.on_watch_event(decode(&line), now);
                 }
                 Ok(None) => return,
-                Err(_) => self.look_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
+                Err(_) => self.read_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
             }
         }
     }
 
-    fn on_news(&mut self, news: News, now: Now) {
-        match news {
-            News::Nothing => {}
+    fn on_watch_event(&mut self, event: WatchEvent, now: Now) {
+        match event {
+            WatchEvent::Nothing => {}
             // A server that ignores field selectors sends the events of all objects.
-            News::Object(object) | News::Deleted(object) if object.metadata.name != self.desired_csr.name => {}
-            News::Object(object) => self.settle(*object, now),
-            News::Deleted(_) => self.vanished("it was deleted"),
-            News::Bookmark(version) => self.cursor.bookmark(version),
-            News::Expired => self.expired(now),
-            News::Over(why) => self.look_again(why, now),
+            WatchEvent::Object(object) | WatchEvent::Deleted(object)
+                if object.metadata.name != self.desired_csr.name => {}
+            WatchEvent::Object(object) => self.settle(*object, now),
+            WatchEvent::Deleted(_) => self.vanished("it was deleted"),
+            WatchEvent::Bookmark(version) => self.cursor.bookmark(version),
+            WatchEvent::Expired => self.expired(now),
+            WatchEvent::Over(why) => self.read_again(why, now),
         }
     }
 
     /// Handles a request without a usable answer: repeats it, makes another one, or fails.
-    pub(super) fn lost(&mut self, aim: Aim, error: ExchangeError, now: Now) {
-        match (&error, aim) {
+    pub(super) fn lost(&mut self, purpose: Purpose, error: ExchangeError, now: Now) {
+        match (&error, purpose) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
-            (ExchangeError::Http(_) | ExchangeError::Unusable(_), Aim::List) => self.stage = Stage::Next(Aim::Read),
+            (ExchangeError::Http(_) | ExchangeError::Unusable(_), Purpose::List) => {
+                self.stage = Stage::Next(Purpose::Read)
+            }
             // Repeating at once would fail in the same way. In later stages, connection errors are worth a repetition,
             // since the request object exists; before, the rotation's own backoff decides.
             (
@@ -121,35 +124,35 @@ impl Issuance {
             )
             | (
                 ExchangeError::Connect(_) | ExchangeError::Proxy(_) | ExchangeError::Tls(_) | ExchangeError::Http(_),
-                Aim::Create,
+                Purpose::Create,
             ) => {
-                self.fail(self.scene().lost(&error));
+                self.fail(self.error_context().lost(&error));
             }
-            (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Aim::Create) => {
+            (ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_), Purpose::Create) => {
                 if self.creations < CREATE_ATTEMPTS {
                     // Repeating the POST is safe: the name is the same, so that a second one is answered with 409.
-                    self.retry(Aim::Create, error.to_string(), None, now);
+                    self.retry(Purpose::Create, error.to_string(), None, now);
                 } else {
-                    self.fail(self.scene().lost(&error));
+                    self.fail(self.error_context().lost(&error));
                 }
             }
-            (_, Aim::Read | Aim::List) => self.retry(aim, error.to_string(), None, now),
-            (_, Aim::Group) => self.fail(match &self.absent {
-                Some((absent, _)) => self.scene().refused(absent),
-                None => self.scene().lost(&error),
+            (_, Purpose::Read | Purpose::List) => self.retry(purpose, error.to_string(), None, now),
+            (_, Purpose::Group) => self.fail(match &self.absent {
+                Some((absent, _)) => self.error_context().refused(absent),
+                None => self.error_context().lost(&error),
             }),
-            (_, Aim::Watch) => self.look_again(error.to_string(), now),
+            (_, Purpose::Watch) => self.read_again(error.to_string(), now),
         }
     }
 
     /// Handles a successful answer, whose body is the request object, or else counts as a lost answer.
-    fn settle_or_lose(&mut self, aim: Aim, response: &Response, now: Now) {
+    fn settle_or_lose(&mut self, purpose: Purpose, response: &Response, now: Now) {
         match serde_json::from_slice(&response.body) {
             Ok(object) => self.settle(object, now),
             Err(error) => {
                 let found = if error.is_data() { "JSON, but not a CSR" } else { "not JSON" };
                 let what = format!("the answer is {found}: {}", ErrorAnswer::read(response).text);
-                self.lost(aim, ExchangeError::Http(what), now);
+                self.lost(purpose, ExchangeError::Http(what), now);
             }
         }
     }
@@ -166,12 +169,14 @@ impl Issuance {
                 let health = self.health();
                 return self.finish(Ok(Issued { chain, requests, health }));
             }
-            Err((failure, what)) => return self.fail(self.scene().judged(failure, what)),
+            Err((failure, what)) => return self.fail(self.error_context().judged(failure, what)),
         }
         self.cursor.saw(&object.metadata.resource_version);
         match self.stage {
             Stage::Watching(_) => {}
-            Stage::Next(_) | Stage::Asking(_) | Stage::Pausing { .. } | Stage::Finished(_) => self.wait_for_news(now),
+            Stage::Next(_) | Stage::Requesting(_) | Stage::Pausing { .. } | Stage::Finished(_) => {
+                self.wait_for_decision(now)
+            }
         }
     }
 }
