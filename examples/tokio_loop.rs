@@ -29,6 +29,7 @@ pub async fn run(mut task: Task) {
             match work {
                 Work::Drive(begun, reporter) => drop(exchange.spawn(drive_and_report(begun, reporter))),
                 Work::Cancel => exchange.abort_all(),
+                // Storage blocks, and would stop the other tasks of this thread.
                 Work::Store(job) => drop(spawn_blocking(|| job.run())),
             }
         }
@@ -37,6 +38,7 @@ pub async fn run(mut task: Task) {
             tokio::select! {
                 () = task.arrival() => {}
                 () = sleep(due) => {}
+                // Removes the ended exchange; its result reached the task through the reporter.
                 _ = exchange.join_next(), if !exchange.is_empty() => {}
             }
         }
@@ -80,6 +82,7 @@ async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: R
             (IoRequest::Receive { until }, Some(stream)) => match within(until, stream.read(&mut buffer)).await {
                 Ok(0) => Ok(Some(IoEvent::Ended)),
                 Ok(length) => Ok(Some(IoEvent::Received(&buffer[..length]))),
+                // No event: `poll` sees by the time that `until` has passed.
                 Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
                 Err(error) => Err(error),
             },

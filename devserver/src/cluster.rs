@@ -93,6 +93,7 @@ impl TestCluster {
 
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let address = listener.local_addr()?.ip();
+        // Instead of an unspecified address, clients get a loopback address from `reachable`.
         if !address.is_loopback() && !address.is_unspecified() {
             addresses.push(address);
         }
@@ -103,6 +104,7 @@ impl TestCluster {
         let (ca_pem, roots) = (Some(server_ca.certificate_pem().as_bytes().to_vec()), server_ca.roots()?);
 
         let mut api = Api::new(options, authority, random);
+        // The part before the dot is public: user names contain it.
         let id = token.reveal().split('.').next().unwrap_or_default();
         api.add_token(token.reveal(), User::bootstrap(id));
         let server = ApiServer::start(listener, api, tls)?;

@@ -51,6 +51,7 @@ impl ApiServer {
     /// An error if the socket cannot listen, or the operating system cannot start a thread.
     pub fn start(listener: TcpListener, api: Api, tls: Tls) -> io::Result<Self> {
         let address = listener.local_addr()?;
+        // A second `listen` replaces the backlog, which is lower after `TcpListener::bind`.
         rustix::net::listen(&listener, BACKLOG)?;
         let shared = Arc::new(Shared { api: Mutex::new(api), tls: Mutex::new(tls), changed: Event::new() });
         let (stop, stopped) = channel::bounded(1);

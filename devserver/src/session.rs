@@ -121,6 +121,7 @@ impl Session {
             return;
         }
         self.connection.http.clock = now.unix;
+        // A time in the past would keep `deadline` in the past.
         self.held_until = self.held_until.filter(|until| *until > now.instant);
         if self.stream.as_mut().is_some_and(|(stream, _)| api.release_forgotten(stream)) {
             self.stream = None;
@@ -165,6 +166,7 @@ impl Session {
         self.event_fault = EventFaultState::default();
         self.connection.delivery.bytewise = matches!(self.fault, Some(Fault::Trickle(_)));
         match &self.fault {
+            // `Http` still waits for the answer, so that it reads no further request.
             Some(Fault::Silence) => return,
             Some(Fault::Answer(answer)) => return self.connection.http.respond(&faults::canned(answer)),
             Some(Fault::Garbage) => return self.connection.delivery.replacement = Some(faults::GARBAGE.to_vec()),
@@ -172,6 +174,7 @@ impl Session {
                 return self.connection.delivery.replacement = Some(faults::oversized(*part));
             }
             Some(Fault::YoungCache) => {
+                // So that the cache begins after every version that the client can have.
                 api.write_elsewhere();
                 api.restart_watch_cache();
             }
@@ -203,6 +206,7 @@ impl Session {
     }
 
     fn begin_stream(&mut self, stream: Stream, media: &str, end: Instant) {
+        // Nothing to stream in answer to HEAD.
         let has_body = self.connection.http.respond_stream(media);
         self.stream = has_body.then_some((stream, end));
     }
@@ -252,8 +256,10 @@ impl Session {
                     None => self.end_stream(now),
                 },
                 Stream::Watch(watcher) => match api.next_event(watcher, now.unix) {
+                    // Even after the end: the client's next watch continues after these events.
                     Next::Event(line) => self.send_event(line, api, now),
                     Next::Pending if !over => {
+                        // Bookmarks are due by the wall clock, a session's deadlines by the monotonic clock.
                         self.bookmark = watcher.deadline().map(|at| now.instant.after(at.since(now.unix)));
                         return;
                     }
@@ -300,6 +306,7 @@ impl Session {
         }
         if self.connection.is_done() {
             self.closed = true;
+            // Only now: the bytes before the reset have been transmitted.
             if let Some(Fault::Reset(_)) = self.fault {
                 self.breaks = Some(Break::Midway);
             }

@@ -40,6 +40,7 @@ impl Tls {
         let broken = |error: &dyn fmt::Display| TlsError(error.to_string());
         let roots = authority.roots().map_err(|error| broken(&error))?;
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.store(), perennial_pki::provider())
+            // Holders of a bearer token have no certificate yet.
             .allow_unauthenticated()
             .build()
             .map_err(|error| broken(&error))?;
@@ -49,6 +50,7 @@ impl Tls {
             .map_err(|error| broken(&error))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(serving)));
+        // Keeps Go clients from HTTP/2, which they offer first.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
     }

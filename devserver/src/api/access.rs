@@ -23,6 +23,7 @@ pub(super) struct Attributes<'a> {
 /// True if a role of the user allows the operation (`system:masters`, `system:node-bootstrapper`, `system:node`,
 /// `system:basic-user`).
 pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
+    // As in a cluster, this group bypasses authorization.
     if user.is_in(MASTERS) {
         return true;
     }

@@ -31,6 +31,7 @@ pub(super) fn patched(
     fields: FieldValidation,
 ) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
     drop_nulls(&mut value);
+    // The patch was within the limit, but its result may not be.
     if to_json(&value).len() > LARGEST {
         return Err(too_large());
     }

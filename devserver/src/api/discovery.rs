@@ -23,6 +23,7 @@ pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response
         ["version"] => version(minor),
         ["api"] if wants_aggregated(accept) => {
             let mut none = GROUPS.clone();
+            // The core group is empty in discovery: Node objects can be read, but not listed.
             none["items"] = json!([]);
             return Some(Response::new(200, AGGREGATED, to_json(&none)));
         }
@@ -109,6 +110,7 @@ fn wants_aggregated(accept: &str) -> bool {
 
 fn openapi_index() -> Value {
     let path = format!("apis/{}/v1", status::GROUP);
+    // Clients cache the document by its URL: another version of the schema needs another hash.
     let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
     json!({ "paths": { path: { "serverRelativeURL": url } } })
 }

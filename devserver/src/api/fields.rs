@@ -49,6 +49,7 @@ pub(super) fn cannot_be_handled(why: &str) -> String {
 
 fn find_unknown(value: &Value, schema: &Value, path: &str, unknown: &mut Vec<String>) {
     let schema = schema.pointer("/allOf/0/$ref").and_then(Value::as_str).map_or(schema, |reference| resolve(reference));
+    // Maps such as labels have no `properties` in the schema: every key is valid.
     if let (Value::Object(fields), Some(Value::Object(known))) = (value, schema.get("properties")) {
         for (key, field) in fields {
             let dot = if path.is_empty() { "" } else { "." };

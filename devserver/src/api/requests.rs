@@ -102,11 +102,13 @@ impl Api {
             csr.spec.expiration_seconds = None;
         }
         let name = csr.metadata.name.clone();
+        // In a cluster, NodeRestriction is mutating admission, which comes before validation.
         access::restrict_node(user, &name, &csr.spec)?;
         let mut causes = metadata::check(&csr.metadata);
         let request = validation::create(&csr.spec, self.options.allow_short, &mut causes)
             .filter(|_| causes.is_empty())
             .ok_or_else(|| status::invalid(&name, causes))?;
+        // CertificateSubjectRestriction is validating admission, which comes after validation.
         access::restrict_subject(&request, &name, &csr.spec)?;
 
         // From here on the server's own fields, whatever the object contained (`PrepareForCreate`).

@@ -38,6 +38,7 @@ impl Selector {
         let mut requirements = Vec::new();
         for term in terms(query.get("fieldSelector").unwrap_or_default()) {
             let (field, test) = parse(term)
+                // Field selectors have no sets and no existence tests.
                 .filter(|(_, test)| !term.contains('(') && matches!(test, Test::In(_) | Test::NotIn(_)))
                 .ok_or_else(|| {
                     status::bad_request(format!("invalid field selector {term:?}; want name=value or name!=value"))
@@ -88,6 +89,7 @@ impl Requirement {
         };
         match &self.test {
             Test::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
+            // As in a cluster, `!=` and `notin` also match objects without the label.
             Test::NotIn(unwanted) => value.is_none_or(|value| !unwanted.contains(value)),
             Test::Exists => value.is_some(),
             Test::Missing => value.is_none(),

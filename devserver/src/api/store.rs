@@ -65,6 +65,7 @@ pub(super) struct Store {
 impl Store {
     /// An empty store with the limits of `options`.
     pub(super) fn new(options: Options) -> Self {
+        // Versions begin at 1: in a query, resource version 0 means any version.
         Self { objects: BTreeMap::new(), size: 0, log: VecDeque::new(), log_size: 0, version: 1, since: 1, options }
     }
 
@@ -177,6 +178,7 @@ impl Store {
         // The last event stays, even if it alone exceeds the bytes: watches must see it.
         while self.log.len() > 1 && (self.log.len() > history || self.log_size > memory) {
             self.log_size -= self.log.pop_front().map_or(0, |event| event.size());
+            // An event right before the oldest one left may have been removed.
             self.since = self.log.front().map_or(self.version, |event| event.object.version - 1);
         }
     }

@@ -91,6 +91,7 @@ impl Shape {
             ),
         };
         let mut text = to_json(&list);
+        // Removes the closing brace: the items follow as the last field.
         text.pop();
         text.extend_from_slice(format!(",\"{items}\":[").as_bytes());
         text

@@ -74,6 +74,7 @@ impl Api {
     ) -> Result<(), Response> {
         let verb = match subresource {
             Subresource::Approval => "approve",
+            // Admission plugin CertificateSigning checks changes only.
             Subresource::Status if new.status == old.status => return Ok(()),
             Subresource::Status => "sign",
         };

@@ -105,6 +105,7 @@ fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
     let (Some(domain), Some(path), None) = (segments.next(), segments.next(), segments.next()) else {
         return complain("must be a fully qualified domain and path of the form 'example.com/signer-name'");
     };
+    // A domain (253), a slash, and `namespace.name` (63 + 1 + 253).
     if name.len() > 571 {
         complain("must be no more than 571 characters");
     }

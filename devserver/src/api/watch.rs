@@ -52,6 +52,7 @@ impl Watcher {
 
     /// Time of the next bookmark, if one is due before any event.
     pub(crate) fn deadline(&self) -> Option<UnixTime> {
+        // A bookmark with a version that the client has already would be useless.
         self.bookmark.filter(|_| self.sent < self.after).map(|due| due.min(self.end))
     }
 }

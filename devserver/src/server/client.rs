@@ -40,6 +40,7 @@ pub(super) async fn serve(
     buffer: &RefCell<Vec<u8>>,
     registration: &Registration,
 ) -> io::Result<()> {
+    // Events of a watch are small and must not wait for more data.
     stream.get_ref().set_nodelay(true)?;
     sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER)?;
     // A watch may be idle for hours: keepalive detects a client that has vanished.
@@ -66,6 +67,7 @@ pub(super) async fn serve(
             out.shrink_to(0);
             session.transmit(&mut out, now.instant);
         }
+        // The bytes before the fault must reach the socket first.
         match session.breaks().filter(|_| out.is_empty()) {
             // With a linger time of zero, closing resets the connection.
             Some(Break::Midway) => return Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?),
@@ -99,6 +101,7 @@ pub(super) async fn serve(
             Timer::after(deadline.since(now.instant)).await;
             Woken::Driven
         };
+        // Writes first: a client that sends without pause still gets its answers.
         match or(or(write, read), or(change, timer)).await {
             // The shared buffer is unchanged: there was no await since the read, so that no other task has run.
             Woken::Read(read) => match read? {

@@ -120,6 +120,7 @@ impl Connection {
             return;
         }
         while out.len() < TRANSMIT {
+            // Records first: rustls would queue further ones without a limit.
             if self.tls.wants_write() {
                 if self.tls.write_tls(out).is_err() {
                     self.done_reading = true;
@@ -127,6 +128,7 @@ impl Connection {
                 }
                 continue;
             }
+            // A cut concerns answers: the handshake is completed first.
             if self.delivery.allowance == Some(0) && !self.tls.is_handshaking() {
                 return self.end_without_alert();
             }
@@ -135,6 +137,7 @@ impl Connection {
                     self.done_reading = true;
                     return;
                 }
+                // Returns after each record: the session pauses before the next one.
                 if self.delivery.bytewise {
                     self.done_reading |= self.tls.write_tls(out).is_err();
                     return;

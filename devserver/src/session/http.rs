@@ -105,6 +105,7 @@ impl Http {
         {
             incoming.request.peer.clone_from(&self.peer);
             admit(&incoming.request, incoming.body.is_some())?;
+            // After `admit`: a refused client does not send its body (RFC 9110 §10.1.1).
             if incoming.expects_continue && incoming.body.is_some() {
                 self.unsent.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }

@@ -24,6 +24,7 @@ impl Delivery {
         }
         let head = match unsent.starts_with(b"HTTP/") {
             true => unsent.windows(4).position(|window| window == b"\r\n\r\n").map_or(unsent.len(), |end| end + 4),
+            // Later chunks of a watch: the head was sent before.
             false => 0,
         };
         let body = unsent.len() - head;
@@ -52,6 +53,7 @@ pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
             Some(http(400, "text/plain", b"Client sent an HTTP request to an HTTPS server, or the other way round.\n"))
         }
         ConnectionFault::Silent => None,
+        // Closes without a byte. The owner of the socket adds the refusal or the reset (`Break`).
         _ => Some(Vec::new()),
     }
 }

@@ -72,6 +72,7 @@ fn spoil(
     mut object: CertificateSigningRequest,
     now: UnixTime,
 ) -> Option<CertificateSigningRequest> {
+    // A bookmark has the kind of a request, but an empty spec.
     if object.kind != status::KIND || object.spec.request.is_empty() {
         return None;
     }
@@ -115,6 +116,7 @@ fn certificate(
     let (from, to) = match wrong {
         CertificateFault::Expired => (now.before(4 * HOUR), now.before(2 * HOUR)),
         CertificateFault::NotYetValid => (now.after(2 * HOUR), now.after(26 * HOUR)),
+        // Backdated by five minutes, as a cluster's signer does.
         _ => (now.before(HOUR / 12), now.after(24 * HOUR)),
     };
     let validity = Validity::new(from, to).ok()?;

@@ -46,6 +46,7 @@ impl Body {
             self.next = Some(match line {
                 Line::Size => {
                     self.left = chunk_size(&text).ok_or_else(malformed)?;
+                    // Cannot underflow: every earlier chunk has passed this check.
                     if self.left > LONGEST_BODY - body.len() {
                         return Err(too_large());
                     }
@@ -58,6 +59,7 @@ impl Body {
                 Line::Trailer if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') => {
                     return Err(malformed());
                 }
+                // Trailer fields may be discarded (RFC 9112 §7.1.2).
                 Line::Trailer => Line::Trailer,
             });
         }

@@ -34,10 +34,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response>
     let (Some(name), Some(target), Some(version)) = (head.method, head.path, head.version) else { return Ok(None) };
     let target: Uri = target.parse().map_err(|_| malformed())?;
     let lines = Lines(head.headers);
+    // HTTP/1.0 lacks the chunked coding, in which lists and watches are sent.
     if version != 1 {
         return Err(refused(505, "HTTPVersionNotSupported", "this server speaks HTTP/1.1"));
     }
     let body = body(name, &lines)?;
+    // The API answers GET, and `Http` omits the body for HEAD (RFC 9110 §9.3.2).
     let method = if name == "HEAD" { Method::GET } else { name.parse().map_err(|_| malformed())? };
     let request = ApiRequest {
         accept: lines.joined("accept"),
@@ -76,6 +78,7 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
         ([], None) => None,
         ([], Some(length)) => Some(Body::sized(length)),
         ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Some(Body::chunked()),
+        // Both together are ambiguous, and other codings unsupported (RFC 9112 §6.1 and §6.3).
         _ => return Err(bad_request("the body needs either Content-Length or exactly Transfer-Encoding: chunked")),
     };
     match (method, &body) {
