@@ -22,7 +22,7 @@ impl Api {
     /// Runs the controllers that are due: approves, signs and removes requests.
     pub fn tick(&mut self, now: UnixTime) {
         while let Some((_, name)) = self.work.first().filter(|(due, _)| *due <= now).cloned() {
-            // Before `reconcile`, which may schedule the request again for now: a request that it approves is signed at once.
+            // Before `reconcile`, which may schedule the request again for now, to sign what it has approved.
             self.work.pop_first();
             self.reconcile(&name, now);
         }

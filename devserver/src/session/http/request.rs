@@ -104,8 +104,8 @@ impl<'a> Lines<'a> {
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}"))
     }
 
-    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1). Only spaces and tabs are removed:
-    /// to other implementations, other white space is part of a value.
+    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1). Removes only spaces and tabs
+    /// around an element: to other implementations, other white space is part of the element.
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(|element| element.trim_matches([' ', '\t']))
     }
