@@ -41,7 +41,7 @@ impl ErrorContext<'_> {
             404 if ErrorAnswer::read(response).by_the_api => NOT_SERVED.to_owned(),
             404 => UNKNOWN_GROUP.to_owned(),
             300..=399 => redirected(response),
-            _ if !ErrorAnswer::read(response).by_the_api => "; is that a Kubernetes API server?".to_owned(),
+            _ if !ErrorAnswer::read(response).by_the_api => "; check that this is a Kubernetes API server".to_owned(),
             _ => String::new(),
         };
         self.turned_down(response, &advice)
