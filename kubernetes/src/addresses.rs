@@ -99,6 +99,7 @@ impl Addresses {
         let mut of = Self::default();
         for NodeAddress { kind, address } in addresses {
             match usable(kind, &address) {
+                // First, since an empty address is neither a name nor an error: kubelet skips it silently.
                 _ if address.is_empty() => {}
                 Ok(Some(ip)) => drop(of.ip_addresses.insert(ip)),
                 Ok(None) => drop(of.dns_names.insert(address)),
@@ -266,7 +267,8 @@ mod tests {
 
     #[test]
     fn address_file_has_one_address_per_line() {
-        let text = "# of worker-1\nInternalIP 10.0.0.7 # eth0\n\n2001:db8::7\r\nworker-1.example\nHostname worker-1\n::ffff:10.0.0.7\n";
+        let text = "# of worker-1\nInternalIP 10.0.0.7 # eth0\n\n2001:db8::7\r\nworker-1.example\nHostname worker-1\n\
+                    ::ffff:10.0.0.7\n";
         let template = Addresses::parse(text).unwrap().template("worker-1").unwrap();
         assert_eq!(template.dns_names(), ["worker-1", "worker-1.example"]);
         assert_eq!(template.ip_addresses(), ["10.0.0.7".parse::<IpAddr>().unwrap(), "2001:db8::7".parse().unwrap()]);

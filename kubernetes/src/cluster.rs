@@ -68,7 +68,8 @@ impl Cluster {
         })
     }
 
-    /// Verifies the server with these CAs.
+    /// Verifies the server with these CAs. Without CAs, and without
+    /// [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify), every connection fails.
     pub fn with_roots(self, roots: Roots) -> Self {
         let trust = Trust { roots, origin: String::new(), of_system: false };
         self.with_trust_source(Arc::new(move || Ok(trust.clone())))

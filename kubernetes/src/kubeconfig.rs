@@ -100,6 +100,7 @@ impl Kubeconfig {
             let reason = "the file holds no YAML document".into();
             return Err(error.unwrap_or_else(|| KubeconfigError::Invalid { at: at_start(), reason }));
         };
+        // As for kubectl, which reads the first document only, an error behind that document is no error of the file.
         let broken = error.map(|error| if let KubeconfigError::Syntax { at, .. } = error { at } else { at_start() });
         let more = documents.next().map(|more| Field::root(path, &more).place()).or(broken);
         let document = Field::root(path, &root);

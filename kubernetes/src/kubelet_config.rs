@@ -36,8 +36,8 @@ impl KubeletConfig {
     /// `KubeletConfiguration` counts.
     ///
     /// # Errors
-    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if there is no such document, if
-    /// a setting for certificates is of the wrong type or given twice with different values, or if only one of
+    /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if there is no such document,
+    /// if a setting for certificates is of the wrong type or given twice with different values, or if only one of
     /// certificate file and key file is named.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         let (documents, error) = documents(path, text);

@@ -96,6 +96,7 @@ impl Signer for CsrSigner {
             request: request.csr,
             signer_name: self.signer_name.clone(),
             usages: self.usages(),
+            // An int32 in the API: a longer lifetime is the longest that the field can hold.
             expiration_seconds: request.lifetime.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
             skew: request.skew,
         };

@@ -127,7 +127,9 @@ fn json_and_unknown_fields_are_accepted() {
     let text = r#"{
         "kind": "Config", "apiVersion": "v1", "preferences": {"colors": true},
         "extensions": [{"name": "x", "extension": {"deep": [1, -2.5, .inf, null, {"a": {}}]}}],
-        "clusters": [{"name": "prod", "cluster": {"server": "https://h", "extensions": [], "disable-compression": true}}],
+        "clusters": [
+            {"name": "prod", "cluster": {"server": "https://h", "extensions": [], "disable-compression": true}}
+        ],
         "users": [{"name": "node", "user": {"token": "t\u0061b", "new-field": 7}}],
         "contexts": [{"name": "main", "context": {"cluster": "prod", "user": "node", "namespace": "x"}}],
         "current-context": "main"

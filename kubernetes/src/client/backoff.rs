@@ -29,6 +29,7 @@ impl Jitter {
 
     /// Draws a number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        // The remainder favours low numbers by less than 1 in 2^40: that does not matter for pauses.
         low + self.draw() % (high.saturating_sub(low) + 1)
     }
 

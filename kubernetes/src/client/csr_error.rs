@@ -78,12 +78,14 @@ impl ErrorContext<'_> {
             401 => Failure::Unauthorized,
             403 => Failure::Forbidden,
             429 => Failure::Throttled,
+            // The server did not get the whole request in time, so that repeating it is right (RFC 9110 §15.5.9).
             408 => Failure::Unreachable,
             400..=499 => Failure::Rejected,
             _ => Failure::Unreachable,
         };
         SignError {
             retry_after: answer.retry_after.or(response.retry_after),
+            // Without a credential there is none to have been refused.
             credential_refused: response.status == 401 && !matches!(self.identity, Identity::Anonymous),
             ..self.judged(failure, format_args!("the server answered {}{advice}", answer.text))
         }

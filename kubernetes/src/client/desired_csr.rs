@@ -28,6 +28,7 @@ pub struct DesiredCsr {
 }
 
 impl DesiredCsr {
+    /// Creates the object. The server answers 409 if an object of this name exists.
     pub(crate) fn create(&self) -> Request {
         let object = CertificateSigningRequest {
             api_version: API_VERSION.to_owned(),
@@ -46,16 +47,17 @@ impl DesiredCsr {
         Request::post(CSR_PATH, serde_json::to_vec(&object).unwrap_or_default())
     }
 
+    /// Reads the object by its name.
     pub(crate) fn read(&self) -> Request {
         Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
     }
 
-    /// Lists only this object. The version of the list is the server's.
+    /// Lists only this object. The list has the server's current resource version, which a watch can begin after.
     pub(crate) fn list(&self) -> Request {
         Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
     }
 
-    /// Watches the changes of the object after `resource_version`, for this number of seconds.
+    /// Watches the changes of the object after `resource_version`. The server ends the watch after `seconds`.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(
             "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
@@ -74,6 +76,7 @@ impl DesiredCsr {
         if spec.signer_name != self.signer_name {
             return Err("another signer");
         }
+        // The API gives the order of usages no meaning.
         if set(&spec.usages) != set(&self.usages) {
             return Err("other usages");
         }
@@ -81,8 +84,8 @@ impl DesiredCsr {
             return Ok(());
         }
         let theirs = read_request(&spec.request).map_err(|_| "an unreadable CSR")?;
-        let ours =
-            read_request(self.request.pem.as_bytes()).map_err(|_| "something else than our unreadable request")?;
+        let ours = read_request(self.request.pem.as_bytes())
+            .map_err(|_| "a CSR that cannot be compared with this one, which is unreadable")?;
         if theirs.public_key_der != ours.public_key_der {
             return Err("another key");
         }

@@ -19,7 +19,7 @@ pub enum ExchangeError {
     /// The proxy did not open a tunnel to the server, or cannot be reached.
     #[error("{0}")]
     Proxy(String),
-    /// The handshake, the answer or the rest of an answer did not arrive in time; contains which.
+    /// The handshake, the answer or the rest of an answer did not arrive in time. Contains the missing part.
     #[error("timed out waiting for {0}")]
     TimedOut(&'static str),
     /// The server closed the connection without an answer.
@@ -34,7 +34,8 @@ pub enum ExchangeError {
     /// The server's certificate is not trusted for another reason, such as its name or its validity.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
-    /// The server refused the client's certificate, or requires one and was shown none; contains the TLS alert.
+    /// The server refused the client's certificate, or requires one and the client presented none. Contains
+    /// the name of the TLS alert.
     #[error("the server refused the client certificate, or the lack of one (TLS alert {0})")]
     CertificateRefused(String),
     /// TLS failed for another reason.

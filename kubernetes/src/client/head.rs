@@ -20,7 +20,7 @@ const LINES: [usize; 2] = [64, 512];
 pub(crate) struct Head {
     /// The response, still without its body and with a `Date` that is not judged yet.
     pub(crate) response: Response,
-    /// `Content-Encoding` without `identity`, empty if the body is not coded. The client requests no coding.
+    /// `Content-Encoding` without `identity`, empty if the body is not encoded. The client accepts no encoding.
     pub(crate) coding: String,
     /// `Date`, to the second.
     pub(crate) date: Option<UnixTime>,

@@ -56,6 +56,7 @@ pub struct Issuance {
     retry: Option<(Instant, String)>,
     /// The UID of the request object; `None` before the server has returned the object.
     uid: Option<String>,
+    /// True once an approver has approved the request.
     approved: bool,
     /// True if creating the object was answered with 409: it may be much older than this submission.
     found: bool,
@@ -81,6 +82,7 @@ enum Purpose {
     Group,
 }
 
+/// The progress of a submission.
 enum Stage {
     /// Make this request now.
     Next(Purpose),

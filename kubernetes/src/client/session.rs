@@ -65,6 +65,7 @@ impl Limits {
     }
 }
 
+/// A series of HTTP requests to one API server, over one connection at a time.
 #[derive(derive_more::Debug)]
 #[debug("Session({cluster:?}, {identity:?})")]
 pub(crate) struct Session {
@@ -87,6 +88,7 @@ struct CurrentRequest {
     answer: Option<Response>,
 }
 
+/// The TCP connection of a session.
 enum Link {
     Down,
     Open(Box<Open>),
@@ -94,9 +96,11 @@ enum Link {
     Closing(Vec<u8>),
 }
 
+/// An open connection, or one that is being opened.
 struct Open {
     exchange: Exchange,
     operation: Operation,
+    /// The time at which the awaited part counts as too late.
     until: Instant,
     /// True if an earlier request was answered over this connection.
     reused: bool,
@@ -196,6 +200,7 @@ impl Session {
         match (&open.operation, input) {
             (Operation::Connecting, IoEvent::Connected) => {
                 open.operation = Operation::Reading;
+                // One bound for the handshake and the answer ([`Limits::answer`]).
                 open.until = now.instant.after(self.limits.answer);
                 if let Some(current) = &self.current {
                     open.exchange.send(&current.request, &self.cluster, &self.identity);
@@ -263,7 +268,7 @@ impl Session {
             match (open.exchange.poll()?, &mut current.answer) {
                 (Some(Part::Head(mut head)), answer) => {
                     self.identity.token().into_iter().for_each(|token| head.hide_token(token));
-                    // Only the `Date` of a verified server is used.
+                    // Only the `Date` of a verified server counts: any host in between could send another.
                     let shown = head.date.filter(|_| !self.cluster.insecure_skip_tls_verify());
                     self.date = shown.map(|unix| ServerDate { unix, at: now.instant }).or(self.date);
                     usable(&head)?;
@@ -309,6 +314,7 @@ impl Session {
         };
         self.hang_up();
         if idle && matches!(error, ExchangeError::Closed | ExchangeError::Broken(_)) && !self.exhausted() {
+            // Counted, so that a server that closes every connection cannot cause an endless loop.
             self.requests += 1;
             return None;
         }

@@ -38,6 +38,7 @@ pub(super) fn connection(
             settings.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credential.certified_key())))
         }
     };
+    // TLS resumes a session without sending the client certificate again, so with the one before the rotation.
     settings.resumption = Resumption::disabled();
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(cluster.tls_server_name().to_owned()).map_err(ExchangeError::setup)?;

@@ -105,6 +105,7 @@ impl Selected<'_> {
         })
     }
 
+    /// The token of `user`, from the file if the user has one.
     fn token(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Token>, KubeconfigError> {
         let inline = user.get("token")?;
         if let Some(field) = user.get("tokenFile")? {
@@ -115,6 +116,7 @@ impl Selected<'_> {
                     let reason = "this file does not hold a bearer token".to_owned();
                     return token.ok_or(KubeconfigError::Invalid { at, reason }).map(Some);
                 }
+                // As in client-go, whose transport sends the inline token while the file cannot be read.
                 (Err(KubeconfigError::Unreadable { .. }), Some(_)) => {}
                 (Err(error), _) => return Err(error),
             }
@@ -123,6 +125,7 @@ impl Selected<'_> {
         bearer_token(field.text()?).ok_or_else(|| field.invalid("this is not a bearer token")).map(Some)
     }
 
+    /// The client certificate of `user` with its key.
     fn credential(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Credential>, KubeconfigError> {
         let certificate = self.data_or_file(user, "client-certificate", read)?;
         let (certificate, key) = match (certificate, self.data_or_file(user, "client-key", read)?) {
