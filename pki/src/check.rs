@@ -124,7 +124,7 @@ impl Expected<'_> {
     }
 }
 
-/// Rejects a certificate that some kind of peer cannot read: the current one works with all of them. Issuers may have
+/// Rejects a certificate that some kind of peer cannot read: keeping the current certificate is safer. Issuers may have
 /// extensions that webpki does not know: webpki ignores them in trust anchors, and Go and openssl know more of them.
 fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     for (index, der) in chain.der().iter().enumerate() {

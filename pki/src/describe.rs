@@ -7,7 +7,7 @@ use x509_parser::asn1_rs::{FromDer, Oid};
 
 use crate::{names, x509};
 
-/// The libraries that verify and sign, as messages name them.
+/// The name of the verifying and signing library in messages.
 const LIBRARY: &str = "perennial's crypto library (ring)";
 
 /// Describes an error of rustls as a clause, to follow "the server's certificate is not trusted: " or the like.
@@ -97,6 +97,7 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
 #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; rustls has words of its own for the rest")]
 pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) -> String {
     let leaf = Named(presented.first());
+    // webpki does not report which certificate of a chain is at fault.
     let one = if presented.len() > 1 { "a certificate of the chain".to_owned() } else { leaf.to_string() };
     match error {
         webpki::Error::CaUsedAsEndEntity => format!(
@@ -150,10 +151,10 @@ fn unsupported(signature: &[u8], key: Option<&[u8]>, presented: &[CertificateDer
         x509::parse(der).is_ok_and(|it| oid(signature) == Some(it.signature_algorithm.algorithm))
     };
     let (which, how) = (Named(presented.iter().find(signed_with)), algorithm(signature));
-    let by = key.map_or_else(String::new, |key| format!(" by a key of the kind {}", algorithm(key)));
+    let by = key.map_or_else(String::new, |key| format!(" by a key of kind {}", algorithm(key)));
     format!(
-        "{which} is signed with {how}{by}, which {LIBRARY} does not support; use a CA whose key is ECDSA P-256 or P-384, \
-         RSA of 2048 bits or more with SHA-256, or Ed25519"
+        "{which} is signed with {how}{by}, which {LIBRARY} does not support; use a CA whose key is ECDSA P-256 or \
+         P-384, RSA of 2048 bits or more with SHA-256, or Ed25519"
     )
 }
 

@@ -13,11 +13,11 @@ pub enum GoVerdict {
     Loads(Chain),
     /// Go does not load the pair; contains the reason, as a clause.
     Refuses(String),
-    /// Perennial cannot read the pair, and Go may.
+    /// perennial cannot read the pair; Go may be able to.
     Unknown {
         /// The chain of the pair, if perennial can read the chain.
         chain: Option<Chain>,
-        /// Why perennial cannot read the pair, as a clause.
+        /// The reason why perennial cannot read the pair, as a clause.
         why: String,
     },
 }
@@ -60,7 +60,8 @@ fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, GoVerdict> 
         .map_err(|error| unknown(None, error.to_string()))
 }
 
-/// Go reads RSA keys of any size and two curves more than perennial, and computes the public key.
+/// The verdict for a key that perennial cannot read. Go reads RSA keys of any size and two curves more, and computes a
+/// missing public key.
 fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
     let is_known_to_go = match &error {
         KeyError::NoPublicKey => return mismatch(chain),

@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug)]
 pub struct Interim {
     template: Template,
-    held: Mutex<Arc<Credential>>,
+    current: Mutex<Arc<Credential>>,
 }
 
 impl Interim {
@@ -27,21 +27,21 @@ impl Interim {
     /// # Errors
     /// [`IssueError`], as from [`interim`].
     pub fn new(template: Template, now: UnixTime) -> Result<Self, IssueError> {
-        let held = Mutex::new(Arc::new(interim(&template, now)?));
-        Ok(Self { template, held })
+        let current = Mutex::new(Arc::new(interim(&template, now)?));
+        Ok(Self { template, current })
     }
 
     /// The interim credential to serve at `now`. Makes a new one from 6 hours before the current one expires, and if a
     /// clock was set back to before its validity. If that fails, returns the old one: verifying clients reject
     /// either.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let validity = held.chain().certificate().validity;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let validity = current.chain().certificate().validity;
         let is_due = now < validity.not_before() || validity.expired(now.after(MARGIN));
         if is_due && let Ok(another) = interim(&self.template, now) {
-            *held = Arc::new(another);
+            *current = Arc::new(another);
         }
-        held.clone()
+        current.clone()
     }
 }
 

@@ -74,8 +74,8 @@ impl KeyPair {
     /// Generates a key from the system's source of randomness.
     ///
     /// # Errors
-    /// [`KeyError::NotGenerated`] for RSA without the feature `aws-lc-rs`; [`KeyError::Generation`] if the system gives
-    /// no randomness.
+    /// [`KeyError::NotGenerated`] for RSA without the feature `aws-lc-rs`; [`KeyError::Generation`] if the operating
+    /// system returns no random bytes.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         stack::wiped(|| {
             let der = match algorithm {
@@ -120,7 +120,8 @@ impl KeyPair {
     /// `public_key_der`.
     ///
     /// # Errors
-    /// [`KeyError::NoPublicKey`] if `public_key_der` does not belong to the key: the leaf was issued for another one.
+    /// [`KeyError::NoPublicKey`] if `public_key_der` does not belong to the key: the leaf was issued for another
+    /// key.
     pub(crate) fn from_pem_of(pem: &[u8], public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
@@ -142,6 +143,7 @@ impl KeyPair {
         })
     }
 
+    /// Makes a pair of a key in any of the three encodings. `public_key_der` is as for [`KeyPair::from_pem_of`].
     fn from_der(der: PrivateKeyDer<'static>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let mut der = Zeroizing::new(der);
         let signing_key = match provider::load(&der) {
@@ -244,7 +246,7 @@ pub enum KeyError {
         /// The algorithm.
         algorithm: KeyAlgorithm,
     },
-    /// The system gave no randomness.
+    /// The operating system returned no random bytes.
     #[error("cannot generate a key: the operating system returned no random bytes")]
     Generation,
     /// The input is damaged PEM, not PEM, or too large.

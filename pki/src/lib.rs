@@ -1,7 +1,7 @@
 //! X.509 for perennial: keys, requests, chains, and the checks of issued certificates.
 //!
-//! The machine in the core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these facts
-//! from X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
+//! The machine in the core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these
+//! facts from X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
 //!
 //! ```
 //! use perennial::Template;
@@ -17,16 +17,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Chain`] parses an issued chain, [`Expected`] checks that TLS can use it, and [`Credential`] joins chain and key, for TLS
-//! and for the disk. The machine in the core decides whether the certificate has the names of its template, and when to
-//! replace it.
+//! [`Chain`] parses an issued chain, [`Expected`] checks that TLS can use the chain, and [`Credential`] joins chain and
+//! key, for TLS and for the disk. The machine in the core decides whether the certificate has the names of its template,
+//! and when to replace the certificate.
 //!
 //! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
 //!
 //! # Secrets
-//! `Debug`, `Display` and errors never contain a private key. The encodings of a key are wiped on drop, and so are the PEM
-//! texts that this crate returns. The stack that the crypto provider used to generate, parse or sign with a key is wiped
-//! afterwards.
+//! `Debug`, `Display` and errors never contain a private key. The encodings of a key are wiped on drop, and so are the
+//! PEM texts that this crate returns. The stack that the crypto provider used to generate, parse or sign with a key is
+//! wiped afterwards.
 //!
 //! Copies that this crate cannot reach, and does not wipe:
 //!

@@ -1,4 +1,4 @@
-//! The crypto provider. No other module uses *ring*, so that it can be replaced here.
+//! The crypto provider. No other module of this crate uses *ring*, so that another provider can replace it here.
 
 use std::sync::{Arc, LazyLock};
 
@@ -27,7 +27,7 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
 }
 
 /// Generates a key for `scheme`, in PKCS#8 (version 2 for Ed25519). Leaves copies of the key on the stack. `None` for
-/// RSA, and if the system gives no randomness.
+/// RSA, and if the operating system returns no random bytes.
 pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
     let key = match scheme {

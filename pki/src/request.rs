@@ -34,6 +34,7 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
     let names = AlternativeNames { dns_names, ip_addresses, ..AlternativeNames::default() }.extension(&subject);
     let info = construct_der(|writer| {
         writer.write_sequence(|info| {
+            // Version 1 (RFC 2986 §4.1).
             info.next().write_u8(0);
             info.next().write_der(&subject);
             info.next().write_der(key.public_key_der());

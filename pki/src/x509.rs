@@ -44,7 +44,7 @@ pub(crate) fn reason(error: &X509Error) -> &'static str {
     }
 }
 
-/// As [`reason`], for what the parsers return.
+/// Describes the error of a parse, as a clause: the [`reason`] inside the parser's wrapper.
 pub(crate) fn parser_reason(error: &nom::Err<X509Error>) -> &'static str {
     match error {
         nom::Err::Error(error) | nom::Err::Failure(error) => reason(error),

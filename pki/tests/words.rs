@@ -129,12 +129,13 @@ fn p521_issuer_error_names_supported_algorithms() {
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, &ca).unwrap();
     let request = openssl(
-        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=api -addext subjectAltName=DNS:n1.example",
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=api \
+         -addext subjectAltName=DNS:n1.example",
         "",
     );
     for (digest, how) in [
         ("-sha512", "ECDSA with SHA-512 (as P-521 keys do)"),
-        ("-sha256", "ECDSA with SHA-256 by a key of the kind ECDSA P-521"),
+        ("-sha256", "ECDSA with SHA-256 by a key of kind ECDSA P-521"),
     ] {
         let line = format!("x509 -req -CA {0} -CAkey {0} -copy_extensions copy -days 1 {digest}", ca_file.display());
         let leaf = openssl(&line, request.as_bytes());

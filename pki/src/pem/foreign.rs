@@ -32,8 +32,8 @@ pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     )
 }
 
-/// The name and the command of openssl that converts it, of a PEM label for certificates in a form that TLS libraries do
-/// not read.
+/// A name for certificates in a form that TLS libraries do not read, by their PEM label, and the openssl command that
+/// converts them.
 fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
     match label {
         "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => {

@@ -163,8 +163,8 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                 State::Outside
             }
             (what, before) => {
-                // A block that ends by another label, or within which another one begins, was cut short. Of a glued line
-                // only that is reported.
+                // A block that ends by another label, or within which another one begins, was cut short. Of a glued
+                // line, only the line itself is reported.
                 text.damage.extend(before.unclosed().filter(|_| !matches!(what, Line::Glued)));
                 match what {
                     Line::Begin(label) => {
