@@ -39,7 +39,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // changed.
     let opened = fs::metadata(path)?.is_file().then(|| open(path, OFlags::empty())).transpose()?;
     let Some(file) = opened.filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
-        let why = "it is not a regular file, and it is read again while perennial runs; name a regular file";
+        let why = "it is not a regular file, but perennial reads it again while it runs; name a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     };
     bounded(file)
@@ -57,7 +57,7 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let found = file.metadata()?;
     let owner_fits = [0, geteuid().as_raw()].contains(&found.uid());
     if !found.is_file() || !owner_fits || found.mode() & 0o022 != 0 {
-        let why = "others could have written it, or it is not a regular file";
+        let why = "another user could have written it, or it is not a regular file";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     bounded(file).map(Some)
@@ -72,7 +72,7 @@ pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     }
     let contents = bounded(Piped { file, until: Instant::now() + PATIENCE })?;
     if contents.is_empty() {
-        let why = "nothing came through this pipe; each can be read once only, so name a file to have it read again";
+        let why = "this pipe was empty: a pipe can be read only once; name a regular file";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
     Ok(contents)
@@ -129,7 +129,9 @@ impl Read for Piped {
             // Polled first: without a writer, reading a FIFO returns its end at once, but poll reports it as not ready.
             match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left)) {
                 Ok(0) => {
-                    let why = format!("it did not come to an end within {} s", PATIENCE.as_secs());
+                    let limit = PATIENCE.as_secs();
+                    let why =
+                        format!("its end was not reached within {limit} s; close the pipe, or name a regular file");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
                 Ok(_) => {}
@@ -291,7 +293,7 @@ mod tests {
         let error = read_once(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(error.contains("longer than 8 MiB"), "{error}");
         let error = read_once(Path::new("/dev/null")).unwrap_err().to_string();
-        assert!(error.contains("can be read once only"), "{error}");
+        assert!(error.contains("can be read only once"), "{error}");
     }
 
     #[test]

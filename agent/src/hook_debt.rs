@@ -179,7 +179,7 @@ mod tests {
         }
         Record::default().write(&path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
-        assert!(Record::read(&path).unwrap_err().to_string().contains("others could have written it"));
+        assert!(Record::read(&path).unwrap_err().to_string().contains("another user could have written it"));
         fs::remove_file(&path).unwrap();
         let target = directory.path().join("target");
         Record::default().write(&target).unwrap();

@@ -157,7 +157,7 @@ impl Writer {
         let why = written.err().map(|error| format!("cannot write journal {path}: {error}"));
         match (self.trouble.set(why.clone()), why) {
             (None, Some(why)) => tracing::warn!("{why}; steps are lost until the journal can be written"),
-            (Some(_), None) => tracing::info!("journal {path} is written again: {} steps are missing", self.missing),
+            (Some(_), None) => tracing::info!("journal {path} can be written again; it lacks {} steps", self.missing),
             _ => {}
         }
         // A snapshot in the file has stated the number.

@@ -53,7 +53,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         (None, None, Some(bootstrap)) => {
             let (node, bootstrap) = (node.display(), bootstrap.display());
             return Err(Failure::Usage(format!(
-                "neither {node} nor {bootstrap} exists: one of them has to say which cluster to ask, and as whom"
+                "neither {node} nor {bootstrap} exists: one of them must name the cluster and the \
+                 credential for the first request"
             )));
         }
         (None, None, None) => {
@@ -72,10 +73,12 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         Err(why) if needed => {
             let missing = bootstrap.filter(|_| existing.is_none());
             let missing = missing.map(|path| format!(", and {} does not exist", path.display())).unwrap_or_default();
-            let advice = "there is no valid certificate yet, so the first request depends on it";
+            let advice = "there is no valid certificate yet, and the first request needs this credential";
             return Err(Failure::Usage(format!("{why}; {advice}{missing}")));
         }
-        Err(why) if existing.is_some() => tracing::warn!("not needed now, but it could not be used: {why}"),
+        Err(why) if existing.is_some() => tracing::warn!(
+            "cannot use the credential for a first request: {why}; it is not needed while the certificate is valid"
+        ),
         Ok(_) | Err(_) => {}
     }
     if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
@@ -85,8 +88,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         let node = node.display();
         tracing::warn!(
             "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; point \
-             client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give a \
-             --bootstrap-kubeconfig that exists to have it written anew"
+             client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give an \
+             existing --bootstrap-kubeconfig, and perennial writes it anew"
         );
     }
     // A missing kubeconfig is written, and an unusable one if the bootstrap kubeconfig exists, as kubelet does.
@@ -132,7 +135,8 @@ fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
     let asked = &Endpoint { ca_pem, ..asked.clone() };
     Ok((!is_same_cluster(&of, asked)).then(|| {
         format!(
-            "{}: it is for {}, and {} is asked, whose CA is another one: SIGHUP, or a restart, decides anew which it is",
+            "{}: it is for cluster {}, but perennial uses {}, which has another CA; its credential is not sent there. Send \
+             SIGHUP or restart to choose the cluster again",
             path.display(),
             of.server,
             asked.server
@@ -202,7 +206,7 @@ fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
             | KubeconfigError::Credential { .. }
             | KubeconfigError::Mismatch { .. }),
         ) => {
-            tracing::warn!("the kubeconfig's own credential cannot be used: {error}");
+            tracing::warn!("cannot use the credential in the kubeconfig: {error}; continuing without it");
             Ok(Own::Unreadable)
         }
         Err(error) => Err(error),
@@ -231,7 +235,7 @@ pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
         // A server may end the handshake over an expired certificate; the token is as good without it.
         (Identity::CertificateAndToken(_, token), Some(_)) => Ok(Identity::Token(token)),
         (Identity::Certificate(_), Some(validity)) => {
-            bad(format!("the certificate of its user has expired at {}", validity.not_after()))
+            bad(format!("the certificate of its user expired at {}", validity.not_after()))
         }
         (identity, _) => Ok(identity),
     }
@@ -307,7 +311,9 @@ mod tests {
         files.put("bootstrap", "token: abcdef.0123456789abcdef");
         assert!(matches!(ask.identity(), Ok(Identity::Certificate(_))), "the node's own is still one");
         files.put("node", "");
-        assert!(ask.identity().is_err_and(|why| why.to_string().contains("it is for https://bootstrap.example")));
+        assert!(
+            ask.identity().is_err_and(|why| why.to_string().contains("it is for cluster https://bootstrap.example"))
+        );
     }
 
     #[test]

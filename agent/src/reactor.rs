@@ -26,5 +26,6 @@ pub(crate) fn start() -> Result<(), Failure> {
     // One millisecond, since a timer that is due already does not start the reactor in this thread. Panics if another
     // thread took the last descriptor since the test.
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
-    started.map(|_| ()).map_err(|_| Failure::Failed("cannot set up smol: it lacks descriptors, or a thread".into()))
+    let why = "cannot set up smol: no file descriptor or thread is left; raise ulimit -n and -u";
+    started.map(|_| ()).map_err(|_| Failure::Failed(why.into()))
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
     match done {
         // With --once, the report on stdout is the result of the command.
         Ok(()) if options.once && !complete => {
-            Err(Failure::Failed("the certificate is in place, but stdout did not take the report".into()))
+            Err(Failure::Failed("the certificate is in place, but the report could not be written to stdout".into()))
         }
         done => done,
     }

@@ -56,7 +56,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
         let (file, read) = (path.display(), held.read);
         if !trouble.is_empty() && trouble != held.trouble {
             tracing::warn!(
-                "cannot read the CA bundle {file}: {trouble}; verifying the server with its contents of {read}"
+                "cannot read the CA bundle {file}: {trouble}; verifying the server with the CAs read at {read}"
             );
         }
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };

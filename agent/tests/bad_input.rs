@@ -120,7 +120,7 @@ fn start_without_any_credential_is_refused_with_advice() {
     let current = "pki/kubelet-client-current.pem";
     let own = format!("client-certificate: {current}, client-key: {current}");
     fs::write(directory.path().join("kubeconfig"), kubeconfig(CLUSTER, &own)).unwrap();
-    refused(directory.path(), &RUN, &["has expired at", "first request"]);
+    refused(directory.path(), &RUN, &["expired at", "first request"]);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn irregular_or_huge_input_file_is_refused() {
     for (flag, bad, why) in [
         ("--config", "huge", "longer than 8 MiB"),
         ("--config", "/dev/zero", "longer than 8 MiB"),
-        ("--config", "/dev/null", "nothing came through this pipe"),
+        ("--config", "/dev/null", "this pipe was empty"),
         ("--issuer-ca-file", "huge", "longer than 8 MiB"),
         ("--issuer-ca-file", "/dev/zero", "longer than 8 MiB"),
     ] {

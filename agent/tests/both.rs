@@ -373,7 +373,7 @@ fn invalid_request_flags_are_refused_with_reason() {
         (&["--tls-cert-file", "a.crt"], "--tls-private-key-file"),
         (&["--requested-lifetime", "1m"], "ten minutes"),
         (&["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (&["--config", "/dev/null"], "/dev/null: nothing came through this pipe"),
+        (&["--config", "/dev/null"], "/dev/null: this pipe was empty"),
         (&["--rotate-server-certificates", "--node-addresses", "/dev/tty"], "/dev/tty: it is not a regular file"),
         (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
         (&["--key-type", "rsa1024"], "p256"),
@@ -424,7 +424,7 @@ fn external_client_certificate_is_reported() {
         assert_eq!(files(&pki), before, "nothing there is ours to change");
         drop(run);
         let run = start(directory, &run_arguments(&["--rotate-certificates=false"]));
-        let says = "watches the client certificate of node worker, which another program rotates";
+        let says = "observing the client certificate of node worker, which another program rotates";
         until("the sentence", || run.stderr().contains(says).then_some(()));
     }
 }

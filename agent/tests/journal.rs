@@ -159,7 +159,7 @@ fn full_disk_for_journal_does_not_delay_rotation() {
         seen = current(path);
     }
     limit(None);
-    until("line", || run.stderr().contains("is written again: ").then_some(()));
+    until("line", || run.stderr().contains("can be written again; it lacks ").then_some(()));
     let written = length();
     until("more lines", || (length() > written).then_some(()));
     let output = stop(run);
@@ -357,7 +357,7 @@ fn journal_flag_leaves_other_files_untouched() {
     for file in ["worker/pki/kubelet-client-current.pem", "worker/kubeconfig", "text", "binary"] {
         let before = fs::read(path.join(file)).unwrap();
         let run = start(path, &run_arguments(&["--rotate-certificates=false", "--journal", file]));
-        until("warning", || run.stderr().contains("it holds something else than a journal").then_some(()));
+        until("warning", || run.stderr().contains("the file is not a journal and stays unchanged").then_some(()));
         stop(run);
         assert!(fs::read(path.join(file)).unwrap() == before, "{file}");
     }
@@ -370,7 +370,7 @@ fn full_journal_replaces_no_other_file() {
     fs::write(path.join("journal.1"), "of another program\n").unwrap();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
     let mut run = start(path, &with_journal(&["--journal-limit", "4KiB"]));
-    until("warning", || run.stderr().contains("journal.1: that is no journal").then_some(()));
+    until("warning", || run.stderr().contains("journal.1: the file there is not a journal").then_some(()));
     let rotated = run.events("rotated").len();
     run.event("rotated", rotated + 1);
     stop(run);

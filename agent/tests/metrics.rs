@@ -256,7 +256,7 @@ fn unwritten_certificate_is_named_by_probes() {
     for probe in ["/readyz", "/healthz"] {
         let (head, body) = get(&address, probe);
         assert!(head.contains(" 200 OK"), "{head}");
-        assert!(body.contains("\nkubelet-client: unwritten since "), "{body}");
+        assert!(body.contains("\nkubelet-client: certificate in memory only since "), "{body}");
         assert!(body.contains("File too large"), "{body}");
     }
     let page = scrape(&address);

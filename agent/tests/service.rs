@@ -62,7 +62,7 @@ fn systemd_is_notified_of_readiness_reload_and_watchdog() {
     let mut systemd = Systemd::new(directory);
     let run = systemd.start(directory, &run_arguments(&["--json"]));
     systemd.hear("READY=1");
-    systemd.hear("STATUS=kubelet-client: good, next rotation at ");
+    systemd.hear("STATUS=kubelet-client: valid, next rotation at ");
     // The watchdog is notified repeatedly, without any event.
     (0..3).for_each(|_| systemd.hear("WATCHDOG=1"));
     run.signal(Signal::HUP);
@@ -123,10 +123,10 @@ fn missing_serving_address_is_reported_everywhere() {
     let more = [serving.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
     let mut run = systemd.start(directory, &run_arguments(&more));
     let told = event_of(&run, "kubelet-server", "trouble");
-    assert_eq!(told["reason"], "there is no IP address to ask for");
-    systemd.hear("kubelet-server: there is no IP address to ask for");
+    assert_eq!(told["reason"], "there is no IP address for the certificate");
+    systemd.hear("kubelet-server: there is no IP address for the certificate");
     let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
-    let why = "kubelet-server: there is no certificate; there is no IP address to ask for";
+    let why = "kubelet-server: there is no certificate; there is no IP address for the certificate";
     let answer = support::get(&metrics, "/readyz");
     assert!(answer.contains(" 503 ") && answer.contains(why), "{answer}");
     addresses(directory, "10.0.0.7\n");

@@ -159,7 +159,7 @@ fn status_names_server_cas_and_proxy() {
         assert_eq!(server["proxy"].as_str(), proxy);
         assert!(server["ca"].as_str().unwrap().starts_with(ca), "{server}");
         for line in [
-            "\n\nserver      https://api.example:6443\nnamed by    kubeconfig\n".to_owned(),
+            "\n\nserver      https://api.example:6443\nkubeconfig  kubeconfig\n".to_owned(),
             format!("\nCAs         {ca}"),
             format!("\nproxy       {} ({because})\n", proxy.unwrap_or("none")),
         ] {
@@ -168,7 +168,7 @@ fn status_names_server_cas_and_proxy() {
     }
     // As with `run`, the bootstrap kubeconfig names the server while the kubeconfig's user is unusable.
     let (value, told, _) = status(FILE, &["--bootstrap-kubeconfig", "bootstrap"], &[]);
-    assert!(value["server"]["kubeconfig"] == "bootstrap" && told.contains("\nnamed by    bootstrap\n"), "{told}");
+    assert!(value["server"]["kubeconfig"] == "bootstrap" && told.contains("\nkubeconfig  bootstrap\n"), "{told}");
 }
 
 #[test]

@@ -28,9 +28,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("this is not a regular file"));
     }
     if !is_journal(&file)? {
-        return Err(io::Error::other(
-            "it holds something else than a journal, and is left as it is; name another file",
-        ));
+        return Err(io::Error::other("the file is not a journal and stays unchanged; name another file"));
     }
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(io::Error::other("another process is writing it")),
@@ -54,7 +52,10 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");
     let aside = Path::new(&aside);
-    let moved = if is_free(aside)? { fs::rename(path, aside) } else { Err(io::Error::other("that is no journal")) };
+    let moved = match is_free(aside)? {
+        true => fs::rename(path, aside),
+        false => Err(io::Error::other("the file there is not a journal")),
+    };
     moved.map_err(|error| {
         io::Error::other(format!(
             "it is full, or of another version of perennial, and cannot be moved to {}: {error}",

@@ -80,7 +80,7 @@ impl Server {
         let proxy = self.proxy().unwrap_or_else(|| "none".into());
         vec![
             ("server", self.cluster.to_string()),
-            ("named by", self.kubeconfig.display().to_string()),
+            ("kubeconfig", self.kubeconfig.display().to_string()),
             ("CAs", self.origin.get()),
             ("proxy", format!("{proxy} ({})", self.because)),
         ]

@@ -25,7 +25,7 @@ pub(crate) fn make_room(path: &Path, current: &Path) -> Result<(), Failure> {
     let Err(error) = files::probe(path) else { return Ok(()) };
     let why = format!("cannot write {}: {error}", path.display());
     if may_pass(error.kind()) {
-        tracing::warn!("{why}; will try again when there is a certificate to point at");
+        tracing::warn!("{why}; will try again once there is a certificate");
         return Ok(());
     }
     Err(Failure::Usage(why))

@@ -53,7 +53,7 @@ impl Response {
     /// Replaces the response to a request whose `Host` is not a name of this node: probes get their status alone, other
     /// paths 421 (RFC 9110, section 15.5.20).
     fn for_other_name(self, path: &str) -> Self {
-        let why = "this is not a name of this node: ask by its address, or give the name with --metrics-host\n";
+        let why = "the Host header is no name of this node: use its address, or add the name with --metrics-host\n";
         match path {
             "/healthz" | "/readyz" => Self::status_only(self.status),
             _ => Self::plain("421 Misdirected Request", why.into()),

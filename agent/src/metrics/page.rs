@@ -11,36 +11,46 @@ use crate::cli::{PREFIX, SERVING_PREFIX};
 
 /// Name, type and help text of each metric, in the order of the page.
 const METRICS: &str = "\
-perennial_build_info gauge Which perennial this is.
-perennial_output_lines_dropped_total counter Lines of the log or the JSON report that were dropped because their reader was too slow.
+perennial_build_info gauge 1, with the version and the runtime of this process as labels.
+perennial_output_lines_dropped_total counter Lines of the log (stderr) or of the --json report \
+    (stdout) that were dropped because the reader was too slow or the write failed.
 perennial_journal_failing gauge 1 if the journal cannot be written.
-perennial_journal_steps_lost_total counter Steps that are missing in the journal.
+perennial_journal_steps_lost_total counter Steps that the journal lacks because its disk was full, failing or too slow.
 perennial_hook_owed gauge 1 while a successful run of --on-rotated is owed for the certificate in use.
 perennial_hook_failures_total counter Runs of --on-rotated that failed.
-perennial_certificate_not_before_timestamp_seconds gauge When the validity of the certificate in use began.
-perennial_certificate_not_after_timestamp_seconds gauge When the validity of the certificate in use ends.
-perennial_certificate_rotation_point_timestamp_seconds gauge When the certificate in use is due for rotation.
-perennial_rotations_total counter Certificates replaced by one that was issued.
-perennial_rotation_age_ratio histogram How much of its lifetime had passed when a certificate was replaced.
-perennial_rotation_age_seconds histogram How many seconds had passed of its lifetime when a certificate was replaced.
-perennial_submissions_total counter Attempts to get a certificate that were begun.
-perennial_attempt_failures_total counter Attempts that came to nothing.
+perennial_certificate_not_before_timestamp_seconds gauge Unix time of the notBefore of the certificate in use.
+perennial_certificate_not_after_timestamp_seconds gauge Unix time of the notAfter of the certificate in use.
+perennial_certificate_rotation_point_timestamp_seconds gauge Unix time from which the certificate in use \
+    is due for rotation.
+perennial_rotations_total counter Certificates that were replaced by an issued one; the first certificate replaces none.
+perennial_rotation_age_ratio histogram Share of its lifetime (0 to 1) that had passed when a certificate was replaced.
+perennial_rotation_age_seconds histogram Seconds of its lifetime that had passed when a certificate was replaced.
+perennial_submissions_total counter Requests that were submitted.
+perennial_attempt_failures_total counter Requests that ended without a usable certificate, by reason.
 perennial_write_failures_total counter Attempts to write a certificate to disk that failed.
-perennial_panics_total counter Panics that the rotation went on after; each is a bug to report.
-perennial_state gauge What the rotation is doing: 1 for that.
-perennial_waiting_seconds gauge For how long the present attempt has been out, unanswered; 0 if none is.
-perennial_due_seconds gauge For how long a new certificate has been wanted, however often it was asked for; 0 if none is.
-perennial_unwritten gauge 1 if the certificate in use is not on disk yet.
-perennial_unwritten_seconds gauge For how long the certificate in use has been in memory only; 0 if it is on disk.
-perennial_server_answer gauge What came when the API server was asked last.
-perennial_server_answer_timestamp_seconds gauge When that came; of like answers to one request, one in ten seconds counts.
-perennial_server_healthy gauge 1 if client-go would call the server healthy after that.
-perennial_server_clock_offset_seconds gauge How far the API server's clock is ahead of this machine's, once three answers have agreed on it.
-kubelet_certificate_manager_client_expiration_renew_errors counter Counter of certificate renewal errors.
-kubelet_certificate_manager_client_ttl_seconds gauge Seconds until the client certificate expires, negative if it has, +Inf if there is none.
-kubelet_server_expiration_renew_errors counter Counter of certificate renewal errors.
-kubelet_certificate_manager_server_rotation_seconds histogram How many seconds a certificate had lived when it was replaced.
-kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, negative if it has, +Inf if there is none.
+perennial_panics_total counter Panics after which the rotation continued; each is a bug to report.
+perennial_state gauge 1 for the present state of the rotation, 0 for all other states.
+perennial_waiting_seconds gauge Seconds since the request in flight was submitted; 0 if none is in flight.
+perennial_due_seconds gauge Seconds for which a new certificate has been due, failed requests included; \
+    0 if none is due.
+perennial_unwritten gauge 1 if the certificate in use is in memory only, where a crash loses it.
+perennial_unwritten_seconds gauge Seconds for which the certificate in use has been in memory only; 0 if it is on disk.
+perennial_server_answer gauge 1, with the class and the HTTP code of the API server's last answer as labels.
+perennial_server_answer_timestamp_seconds gauge Unix time of the API server's last answer; of equal \
+    answers to one request, one in ten seconds counts.
+perennial_server_healthy gauge 1 if client-go's ServerHealthy would be true after the last answer.
+perennial_server_clock_offset_seconds gauge Seconds by which the API server's clock is ahead of \
+    this machine's (negative: behind), once three answers agree on it.
+kubelet_certificate_manager_client_expiration_renew_errors counter Requests for the client certificate \
+    that ended without a usable certificate.
+kubelet_certificate_manager_client_ttl_seconds gauge Seconds until the client certificate expires, negative if it has, \
+    +Inf if there is none.
+kubelet_server_expiration_renew_errors counter Requests for the serving certificate that ended without a \
+    usable certificate.
+kubelet_certificate_manager_server_rotation_seconds histogram Seconds that a serving certificate had \
+    lived when it was replaced.
+kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, negative if it has, \
+    +Inf if there is none.
 ";
 
 pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {

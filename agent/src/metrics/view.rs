@@ -65,7 +65,7 @@ impl CertView {
             Some(validity) if validity.expired(now.unix) => {
                 format!("the certificate expired {} ago", words(now.unix.since(validity.not_after())))
             }
-            Some(_) if refused => "the server it is for refused the certificate".into(),
+            Some(_) if refused => "the API server refused the certificate".into(),
             Some(_) => return None,
         };
         let more = self.trouble.clone().or_else(|| self.progress().map(ToString::to_string));
@@ -140,7 +140,7 @@ impl CertView {
 pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
-    if views.is_empty() { "nothing is started yet\n".into() } else { why }
+    if views.is_empty() { "no rotation has started yet\n".into() } else { why }
 }
 
 /// Lists each certificate that is in memory only. `/healthz` stays 200 meanwhile: a restart would lose the certificate.
@@ -148,7 +148,8 @@ pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| {
         let since = view.unwritten_since()?;
         let trouble = view.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-        let line = format!("{}: unwritten since {since} ({}){trouble}", view.name, words(now.unix.since(since)));
+        let (name, span) = (&view.name, words(now.unix.since(since)));
+        let line = format!("{name}: certificate in memory only since {since} ({span}){trouble}");
         Some(format!("{}\n", Escaped(&line)))
     };
     views.iter().filter_map(line).collect()

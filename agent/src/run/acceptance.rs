@@ -99,13 +99,13 @@ fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>, first: &Handle) -> Answe
             Answer::Accepted
         }
         Err(ExchangeError::CertificateRefused(_)) => Answer::Refused,
-        Ok(answer) => unknown(cluster, &format!("it answers {}", answer.status)),
+        Ok(answer) => unknown(cluster, &format!("it answered {}", answer.status)),
         Err(error) => unknown(cluster, &error.to_string()),
     }
 }
 
 fn unknown(cluster: &Cluster, why: &str) -> Answer {
-    tracing::debug!("{cluster} does not say whether it accepts the client certificate: {why}");
+    tracing::debug!("certificate check without a result: {cluster}: {why}; checking again later");
     Answer::Unknown
 }
 

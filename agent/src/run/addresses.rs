@@ -73,7 +73,7 @@ impl Addresses {
                 match (family, node.parse()) {
                     (Some(family), _) => {
                         let missing = || {
-                            let why = format!("the Node object has no {family} address that a certificate can be for");
+                            let why = format!("the Node object has no {family} address that a certificate can name");
                             NotYet::new(why)
                         };
                         Some(addresses.of_family(*family).template(node).ok_or_else(missing)?)

@@ -84,7 +84,8 @@ impl CertReporter {
     pub(super) fn put_back(&mut self) {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
         if missing && self.was_there && self.is_on_disk() {
-            tracing::warn!("{}: {} is gone; writing the certificate again", self.of, self.current.display());
+            let (of, current) = (&self.of, self.current.display());
+            tracing::warn!("{of}: {current} was removed by another program; writing the certificate again");
             self.rotation.handle().report_replaced(None);
         }
         self.was_there = !missing;
@@ -117,7 +118,7 @@ impl CertReporter {
 
     /// The state of the certificate as a phrase, for systemd's STATUS.
     pub(super) fn status(&self) -> String {
-        let unwritten = self.unwritten_since.map(|since| format!(", unwritten since {since}"));
+        let unwritten = self.unwritten_since.map(|since| format!(", in memory only since {since}"));
         self.progress() + &unwritten.unwrap_or_default()
     }
 
@@ -125,11 +126,11 @@ impl CertReporter {
         let state = self.rotation.handle().state();
         let lacking = self.lacking.get();
         match (state, self.trouble()) {
-            (State::Scheduled { rotate_at }, None) => format!("{}: good, next rotation at {rotate_at}", self.of),
+            (State::Scheduled { rotate_at }, None) => format!("{}: valid, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
             (State::Requesting { .. }, None) => match &self.snapshot.progress {
                 Some(progress) => format!("{}: {progress}", self.of),
-                None => format!("{}: asking for a certificate", self.of),
+                None => format!("{}: requesting a certificate", self.of),
             },
             (State::NoTemplate, None) if !lacking.is_empty() => format!("{}: {lacking}", self.of),
             (State::NotEnabled, None) if self.lost => format!("{}: expired, and rotation is not enabled", self.of),
@@ -220,8 +221,8 @@ impl CertReporter {
             State::NotEnabled => {
                 let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
                 let what = end.map_or_else(
-                    || "there is no certificate, and none is asked for".to_owned(),
-                    |end| format!("the certificate is valid until {end}, and no other is asked for"),
+                    || "there is no certificate, and no request is submitted".to_owned(),
+                    |end| format!("the certificate is valid until {end}, and no request is submitted"),
                 );
                 let sentence = format!("{of}: rotation is not enabled: {what}");
                 self.event(report, "disabled", json!({ "not_after": end.map(|end| end.to_string()) }), &sentence);

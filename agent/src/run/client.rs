@@ -116,7 +116,7 @@ impl Client {
         let since = self.missing_since.map(|since| now.since(since));
         match (since, options.service.exit_without_certificate) {
             (Some(since), Some(most)) if since >= most => {
-                let trouble = self.reporter.trouble().map(|trouble| format!("; the last trouble: {trouble}"));
+                let trouble = self.reporter.trouble().map(|trouble| format!("; last error: {trouble}"));
                 let since = words(since);
                 let why = format!("no valid certificate for {since}{}", trouble.unwrap_or_default());
                 Err(Failure::Failed(why))

@@ -72,5 +72,5 @@ impl ExternalCert {
 
 fn left(end: UnixTime, now: UnixTime) -> String {
     let left = end.since(now);
-    if left.is_zero() { String::new() } else { format!(", for {}", words(left)) }
+    if left.is_zero() { String::new() } else { format!(", in {}", words(left)) }
 }

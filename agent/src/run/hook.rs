@@ -80,7 +80,10 @@ impl Hook {
         files::sweep(&path);
         let found = Record::read(&path).unwrap_or_else(|error| {
             // A run too many does less harm than one too few.
-            tracing::warn!("cannot read {}: {error}; assuming that --on-rotated has not run", path.display());
+            let file = path.display();
+            tracing::warn!(
+                "cannot read {file}: {error}; running --on-rotated for the certificate in use, even if it has run before"
+            );
             Some(Record::default())
         });
         let is_first = found.is_none();
@@ -94,7 +97,7 @@ impl Hook {
             save(of, &self.debts);
         }
         if is_owed {
-            tracing::info!("{of}: --on-rotated has not succeeded for the certificate in use yet; running the command");
+            tracing::info!("{of}: --on-rotated has not succeeded yet for the certificate in use; running it now");
             self.attend(run, of);
         }
     }
@@ -202,7 +205,7 @@ impl Runner {
             let is_owed = debt.owed.as_ref() == Some(&subject);
             match &result {
                 Ok(()) => {
-                    tracing::debug!("{of}: --on-rotated is done");
+                    tracing::debug!("{of}: --on-rotated succeeded");
                     debt.owed.take_if(|_| is_owed);
                     debt.record = Record { done: Some(subject.fingerprint), failed: None };
                 }
@@ -217,7 +220,7 @@ impl Runner {
                     });
                     let then = match wait.filter(|_| !self.once && self.phase() == PAYING) {
                         Some(wait) => format!("next attempt in {}", words(wait)),
-                        None => "perennial tries again at its next start".into(),
+                        None => "next attempt at the next start of perennial".into(),
                     };
                     tracing::warn!("{of}: --on-rotated {why}; {then}");
                 }

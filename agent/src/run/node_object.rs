@@ -98,7 +98,7 @@ impl NodeObject {
 fn look(name: &str, cluster: &Arc<Cluster>, node: &NodeIdentity, asker: Identity) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
     let call = Call::new(request, cluster.clone(), asker.clone(), Limits::default());
-    let answer = drive(call, &Cancel::default(), |_| {}).ok_or("it was given up")?;
+    let answer = drive(call, &Cancel::default(), |_| {}).ok_or("reading the Node object was cancelled")?;
     let is_refused = match &answer {
         Ok(answer) => answer.status == 401,
         Err(error) => matches!(error, ExchangeError::CertificateRefused(_)),
@@ -108,9 +108,9 @@ fn look(name: &str, cluster: &Arc<Cluster>, node: &NodeIdentity, asker: Identity
     }
     let answer = answer.map_err(|error| error.to_string())?;
     match answer.status {
-        200 => Addresses::of_node(&answer.body).map_err(|error| format!("its object cannot be read: {error}")),
-        404 => Err("there is no Node object of that name yet; kubelet makes it, or give --node-ip".into()),
-        401 if asker.certificate().is_some() => Err(format!("{cluster} does not accept the certificate of the node")),
-        status => Err(format!("{cluster} answers {status} to who asks for its object")),
+        200 => Addresses::of_node(&answer.body).map_err(|error| format!("the Node object cannot be decoded: {error}")),
+        404 => Err("there is no Node object of that name yet: wait for kubelet to create it, or give --node-ip".into()),
+        401 if asker.certificate().is_some() => Err(format!("{cluster} refused the client certificate of the node")),
+        status => Err(format!("{cluster} answered {status} when perennial read the Node object")),
     }
 }

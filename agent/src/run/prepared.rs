@@ -128,12 +128,12 @@ impl Prepared {
             Some(node) => format!("the client certificate of node {node}"),
             None => format!("the certificate of {identity}"),
         };
-        let watches = format!("watches {what}, which another program rotates");
+        let observes = format!("observing {what}, which another program rotates");
         let does = match (client.rotated, self.stores.serving.is_some()) {
-            (true, true) => format!("keeps {what} and its serving certificate rotated, with {cluster}"),
-            (true, false) => format!("keeps {what} rotated, with {cluster}"),
-            (false, true) => format!("{watches}, and keeps its serving certificate rotated, with {cluster}"),
-            (false, false) => watches,
+            (true, true) => format!("rotating {what} and its serving certificate, API server {cluster}"),
+            (true, false) => format!("rotating {what}, API server {cluster}"),
+            (false, true) => format!("{observes}, and rotating its serving certificate, API server {cluster}"),
+            (false, false) => observes,
         };
         (fields, does)
     }

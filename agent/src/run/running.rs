@@ -53,7 +53,7 @@ impl<'a> Running<'a> {
     /// If a rotation cannot be prepared, or the system refuses a thread or descriptor.
     pub(super) fn start(outside: Outside<'a>, config: Prepared) -> Result<Self, Failure> {
         let (fields, does) = config.describe(outside.options);
-        outside.report.event("started", fields, &does);
+        outside.report.event("started", fields, &format!("started: {does}"));
         let client = Client::start(&outside, &config)?;
         let is_own = config.settings.client.renews_itself;
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
@@ -204,7 +204,7 @@ impl<'a> Running<'a> {
             return Ok(Ended::Stopped);
         }
         let trouble = self.reporters().find_map(CertReporter::trouble);
-        let trouble = trouble.map(|trouble| format!("; the last trouble: {trouble}"));
+        let trouble = trouble.map(|trouble| format!("; last error: {trouble}"));
         let why = format!("interrupted before a certificate was in place{}", trouble.unwrap_or_default());
         Err(Failure::Failed(why))
     }
@@ -218,7 +218,8 @@ impl<'a> Running<'a> {
         match kubeconfigs::write(path, &self.config.access.endpoint, &self.config.current) {
             Ok(()) => {
                 self.to_write = false;
-                report.event("kubeconfig", json!({ "path": path }), &format!("wrote {}", path.display()));
+                let sentence = format!("wrote the kubeconfig {}", path.display());
+                report.event("kubeconfig", json!({ "path": path }), &sentence);
             }
             Err(why) if options.once => return Err(Failure::Failed(why)),
             Err(why) => tracing::warn!("{why}; will try again"),

@@ -100,7 +100,8 @@ fn feed_watchdog(pulse: &Pulse, interval: Duration) {
         if why_not.is_empty() {
             send(&[NotifyState::Watchdog]);
         } else if why_not != reported {
-            tracing::error!("not notifying the systemd watchdog: {}", why_not.trim_end());
+            let why = why_not.trim_end();
+            tracing::error!("not notifying the systemd watchdog, which ends perennial if this lasts: {why}");
         }
         reported = why_not;
         thread::sleep(interval);
@@ -109,6 +110,6 @@ fn feed_watchdog(pulse: &Pulse, interval: Duration) {
 
 fn send(news: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(news) {
-        tracing::debug!("systemd could not be told: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }

@@ -92,7 +92,7 @@ impl Serving {
         let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
         let (template, missing) = match addresses.template(node, self.object.as_ref()) {
             Ok(Some(template)) => (Some(template), None),
-            Ok(None) => (None, Some(NotYet::new("there is no IP address to ask for"))),
+            Ok(None) => (None, Some(NotYet::new("there is no IP address for the certificate"))),
             // Keeps the template of the addresses that were known last.
             Err(why) => (self.checked.0.clone(), Some(why)),
         };
@@ -102,8 +102,8 @@ impl Serving {
             tracing::warn!("{SERVING_PREFIX}: {trouble}");
         }
         if template != self.checked.0 {
-            let what = template.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            tracing::info!("{SERVING_PREFIX}: certificates are requested for {what}");
+            let what = template.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+            tracing::info!("{SERVING_PREFIX}: names to request: {what}");
             self.reporter.rotation.handle().set_template(template.clone());
         }
         let blocked_on = missing.as_ref().filter(|_| template.is_none());

@@ -108,7 +108,7 @@ impl ClientSettings {
             )));
         }
         if !wanted.key_type.algorithm().can_be_generated() {
-            let why = "RSA keys are generated only by a perennial that was built with the feature aws-lc-rs; take p256";
+            let why = "this build cannot generate RSA keys: it lacks the feature aws-lc-rs; use --key-type p256";
             return Err(Failure::Usage(why.into()));
         }
         let usages = usages(&wanted.usage, &wanted.signer_name)?;
@@ -172,7 +172,8 @@ fn usages(usages: &[String], signer_name: &str) -> Result<Vec<Usage>, Failure> {
     let is_given = |usage: &Usage| usages.contains(&usage.to_string());
     let given: Vec<_> = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_given).collect();
     if given.is_empty() {
-        let why = "one --usage has to be 'client auth' or 'server auth': nothing else can be made sure of";
+        let why = "one --usage must be 'client auth' or 'server auth': these are the usages that perennial verifies in \
+                   an issued certificate";
         return Err(Failure::Usage(why.into()));
     }
     Ok(given)
