@@ -80,7 +80,10 @@ pub(super) struct Tokens(
 
 impl Tokens {
     pub(super) fn add(&mut self, token: &str, user: User) {
-        self.0.insert(sha256(token.as_bytes()), user);
+        // An empty one, as from an unset variable, would make a user of everyone who sends none.
+        if !token.is_empty() {
+            self.0.insert(sha256(token.as_bytes()), user);
+        }
     }
 
     /// The user of a request: by its client certificate, else by its bearer token, as in a cluster. `None` if neither

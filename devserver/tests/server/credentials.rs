@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::wire::Wire;
 use crate::support::*;
-use perennial_dev::{Authority, Options, Random};
+use perennial_dev::{Authority, Options, Random, User};
 use perennial_pki::Credential;
 use rustls::AlertDescription::{CertificateExpired, UnknownCA, UnsupportedCertificate};
 use rustls::{AlertDescription, Error};
@@ -45,6 +45,15 @@ fn invalid_client_certificate_ends_the_handshake_despite_a_token() {
         client(&other, random, NOW)
     };
     assert_eq!(shown(foreign), alert(UnknownCA));
+}
+
+#[test]
+fn empty_token_authenticates_nobody() {
+    let mut wire = Wire::new(Options::default(), usize::MAX);
+    wire.api.add_token("", User::new("root", ["system:masters"]));
+    for blank in ["", " ", "\u{a0}"] {
+        assert_eq!(status(&mut wire, &format!("Authorization: Bearer {blank}\r\n")), "401", "{blank:?}");
+    }
 }
 
 #[test]
