@@ -357,6 +357,22 @@ mod tests {
     }
 
     #[test]
+    fn journal_of_another_version_that_cannot_be_moved_stays() {
+        let directory = TempDir::new().unwrap();
+        let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
+        let older = "{\"begin\":{\"version\":1,\"of\":\"node\",\"at\":[0,0],\"machine\":{}}}\n";
+        fs::write(&path, older).unwrap();
+        fs::write(&aside, "no journal").unwrap();
+        let journal = Journal::start(&path, 1 << 20);
+        let mut life = Life::new("node", &journal);
+        (0..3).for_each(|_| life.tick());
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), journal.lost()), (older, 3));
+        fs::remove_file(&aside).unwrap();
+        life.tick();
+        assert_eq!((fs::read_to_string(&aside).unwrap().as_str(), replay(&path)), (older, (1, 1)));
+    }
+
+    #[test]
     fn journal_opened_late_counts_missing_steps() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("later/journal");

@@ -1,7 +1,7 @@
 //! Opening and moving the file of a journal, without harm to files that are no journal.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -38,9 +38,10 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// True if the first line of this journal is of another format version. False if the line cannot be read.
-pub(super) fn is_of_another_version(file: &File) -> bool {
+pub(super) fn is_of_another_version(mut file: &File) -> bool {
     let mut first = String::new();
-    let read = BufReader::new(file.take(LONGEST_FIRST_LINE)).read_line(&mut first);
+    // Earlier reads have moved the position. Writes append, wherever it is.
+    let read = file.rewind().and_then(|()| BufReader::new(file.take(LONGEST_FIRST_LINE)).read_line(&mut first));
     read.is_ok() && matches!(Replay::new().line(&first), Err(ReplayError::Version(_)))
 }
 
