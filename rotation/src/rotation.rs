@@ -208,17 +208,22 @@ impl Rotation {
                 }
             }
             let mut step = Transition::of(&mut self.machine, event, now);
+            let pairs = (self.served.clone(), self.waiting.clone(), candidate.clone());
+            // Before the identity is read, which may be the pair that the machine has just accepted.
+            self.hold_decided(&mut candidate);
             if self.must_await(&step, now) {
                 // As if the event had not happened yet, so that the request takes nothing from the budget.
                 self.machine = step.before;
+                (self.served, self.waiting, candidate) = pairs;
                 // Without the event if it sets the status of the signer, too.
                 if !matches!(step.event, Event::SignerChanged(_)) {
                     events.push_front(step.event);
                 }
                 step = Transition::of(&mut self.machine, Event::SignerChanged(SignerStatus::NotReady), now);
+                self.hold_decided(&mut candidate);
             }
             let step = Arc::new(step);
-            self.take_decisions(&step, &mut candidate);
+            self.take_decisions(&step);
             let bootstrapped = self.bootstrapping;
             for action in step.actions.clone() {
                 match action {

@@ -5,11 +5,11 @@ mod silence;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use perennial::{Budget, Failure, Now, Policy, State, Template, Window};
+use perennial::{Budget, Failure, Now, Policy, State, Template, UnixTime, Window};
 use perennial_pki::{Usage, interim};
 use perennial_rotation::{
-    Authentication, Command, Exchange, Handle, Input, Profile, Record, Rotation, Rotator, ServerDate, SignError,
-    SignRequest, Signer, Start, Token, Work, clock,
+    Authentication, Command, Exchange, Handle, Identity, Input, Profile, Record, Rotation, Rotator, ServerDate,
+    SignError, SignRequest, Signer, Start, Token, Work, clock,
 };
 use silence::Silence;
 
@@ -293,4 +293,23 @@ fn changed_name_is_requested_with_bootstrap_identity() {
     scene.handle(Input::TemplateChanged(Some(Arc::new(Template::node("renamed")))));
     let identities: Vec<_> = scene.requests.lock().unwrap().iter().map(|request| request.identity.describe()).collect();
     assert_eq!(identities, ["a bearer token"]);
+}
+
+/// The certificate before has expired unnoticed, as in a suspend. The other program's is due at once.
+#[test]
+fn pair_taken_over_authenticates_the_request_for_its_successor() {
+    let requests = Arc::default();
+    let bootstrap = Token::new("abcdef").unwrap();
+    let signer = Silent { authentication: Authentication::own(bootstrap), ..silent("a", &requests) };
+    let mut scene = Scene::starting(Some(Arc::new(signer)), None, requests);
+    let pair = |at: UnixTime| Arc::new(interim(&Template::node("worker"), at).unwrap());
+    scene.handle(Input::Replaced(Some(pair(scene.now.unix))));
+    assert!(matches!(scene.rotation.machine().state(), State::Scheduled { .. }));
+    let days = Duration::from_secs(2 * 86_400);
+    scene.now = Now { instant: scene.now.instant.after(days), unix: scene.now.unix.after(days) };
+    let new = pair(scene.now.unix.before(Duration::from_secs(23 * 3600)));
+    scene.handle(Input::Replaced(Some(new.clone())));
+    let requests = scene.requests.lock().unwrap();
+    let [SignRequest { identity: Identity::Certificate(shown), .. }] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(shown.chain(), new.chain());
 }

@@ -71,8 +71,8 @@ impl Rotation {
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });
             let failed = self.submit(id, &template, Key::Pending, commands, now);
-            // The previous signer may have waited for an identity. If the new one waits, too, `identity_changed` finds
-            // that out at once.
+            // The previous signer may have waited for an identity. If the new one waits, too, `must_await` finds that
+            // out at once.
             return failed.into_iter().chain([Event::SignerChanged(SignerStatus::Ready)]).collect();
         }
         // Other failures may be due to the old connection or identity: retry at once. A refusal is a decision of the

@@ -20,10 +20,9 @@ impl Rotation {
         !self.news.is_empty()
     }
 
-    /// Serves the pairs that the machine has just accepted, describes failures, and adds the news of both.
-    pub(super) fn take_decisions(&mut self, step: &Arc<Transition>, candidate: &mut Option<Arc<Credential>>) {
+    /// Describes the failures of a step, and adds its news.
+    pub(super) fn take_decisions(&mut self, step: &Arc<Transition>) {
         self.news.push(News::Stepped(step.clone()));
-        self.hold_decided(candidate);
         self.note_in_place();
         let outcomes = step.actions.outcomes();
         outcomes.iter().for_each(|outcome| self.explain(outcome, step));
@@ -46,7 +45,8 @@ impl Rotation {
         }
     }
 
-    fn hold_decided(&mut self, candidate: &mut Option<Arc<Credential>>) {
+    /// Serves the pairs that the machine has just accepted.
+    pub(super) fn hold_decided(&mut self, candidate: &mut Option<Arc<Credential>>) {
         let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
             certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
         };
