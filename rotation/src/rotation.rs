@@ -168,7 +168,12 @@ impl Rotation {
         // The record that was to be saved may be lost.
         self.saving.given = None;
         self.panicked = Some(error.clone());
-        self.news.clear();
+        // The news of the input that panicked is lost, and comes again with the same certificate.
+        for news in self.news.drain(..).rev() {
+            if let News::InPlace { replaced } = news {
+                self.in_place = replaced;
+            }
+        }
     }
 
     /// Events that the machine has missed by a panic: the failure of the request in flight, and a change of the signer in

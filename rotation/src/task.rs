@@ -245,6 +245,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use perennial::{Failure, State, Template};
+    use perennial_pki::interim;
 
     use super::*;
     use crate::{Authentication, Handle, Identity, Memory, NotYet, Rotator, SignWith, clock};
@@ -345,6 +346,20 @@ mod tests {
         let panicked =
             std::iter::from_fn(|| notices.try_recv()).any(|notice| matches!(notice.news, News::Panicked { .. }));
         assert!(!panicked && matches!(handle.state(), State::Requesting { .. }));
+    }
+
+    #[test]
+    fn certificate_in_place_is_news_after_a_panic() {
+        let (handle, mut task, now) = task(Rotator::new());
+        let mut notices = handle.notices(100);
+        let pair = Arc::new(interim(&Template::new("mesh-1"), now.unix).unwrap());
+        drop(task.rotation.handle(Input::Replaced(Some(pair.clone())), now));
+        let now = panicked(&mut task, now);
+        handle.report_replaced(Some(pair));
+        assert!(task.step(now).is_empty());
+        let in_place = std::iter::from_fn(|| notices.try_recv()).map(|notice| notice.news);
+        let in_place: Vec<_> = in_place.filter(|news| matches!(news, News::InPlace { .. })).collect();
+        assert_eq!(in_place, [News::InPlace { replaced: None }]);
     }
 
     #[test]
