@@ -68,6 +68,16 @@ impl ActiveRotation {
     }
 }
 
+#[cfg(test)]
+impl ActiveRotation {
+    /// A rotation that a test steps itself, with a queue for `queued` notices.
+    pub(crate) fn prepared(rotator: Rotator, queued: usize) -> (Self, perennial_rotation::Task) {
+        let (handle, task) = rotator.prepare().unwrap();
+        let (began, notices) = (handle.snapshot(), handle.notices(queued));
+        (Self { handle, notices, began, threads: Vec::new() }, task)
+    }
+}
+
 /// Ends the rotation. Does not wait for its end, unlike [`stop`](ActiveRotation::stop).
 impl Drop for ActiveRotation {
     fn drop(&mut self) {

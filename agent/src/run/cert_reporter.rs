@@ -33,15 +33,23 @@ pub(super) struct CertReporter {
     unwritten_since: Option<UnixTime>,
     /// The snapshot of the rotation that was reported last.
     snapshot: Arc<Snapshot>,
+    /// The certificate that was reported last, or existed at the start.
+    certificate: Option<Arc<Certificate>>,
+    /// The state that was reported last; `None` while the certificate is not durable, so that `issued` is reported
+    /// before `resting`.
+    state: Option<State>,
     /// The trouble that was reported last; `None` once it has passed.
     reported: Option<Arc<str>>,
 }
 
 impl CertReporter {
     pub(super) fn new(of: &str, rotation: ActiveRotation, current: PathBuf) -> Self {
+        let snapshot = rotation.began.clone();
         Self {
             of: of.to_owned(),
-            snapshot: rotation.began.clone(),
+            certificate: snapshot.credential.as_ref().map(|held| held.chain().certificate().clone()),
+            snapshot,
+            state: None,
             rotation,
             current,
             was_there: false,
@@ -144,43 +152,21 @@ impl CertReporter {
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.handle().snapshot();
         while let Some(notice) = self.rotation.notices.try_recv() {
-            let before = std::mem::replace(&mut self.snapshot, notice.snapshot);
-            self.report_news(&notice.news, &before, report, hook);
+            self.report_news(&notice.news, report);
+            self.snapshot = notice.snapshot;
+            self.report_snapshot(report, hook);
         }
-        let Snapshot { unwritten, at, .. } = &*self.snapshot;
-        self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
-        self.reported.take_if(|_| self.snapshot.last_error.is_none());
+        self.report_snapshot(report, hook);
         self.report_lost(report);
     }
 
-    /// Reports a notice. `before` is the snapshot of the notice before it.
-    fn report_news(&mut self, news: &News, before: &Snapshot, report: &Report, hook: &Hook) {
+    fn report_news(&mut self, news: &News, report: &Report) {
         match news {
             News::Progressed(Progress::WaitingForApproval { request_name }) => {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
-            News::InPlace { replaced } => {
-                // A certificate that had expired at the start does not count, unless another program decides what is in
-                // use.
-                let Snapshot { state, at, .. } = &*self.rotation.began;
-                let counts = |old: &Certificate| *state == State::NotEnabled || !old.validity.expired(at.unix);
-                let is_rotated = replaced.as_ref().is_some_and(|old| counts(old));
-                self.report_certificate(if is_rotated { "rotated" } else { "issued" }, report, hook);
-            }
-            // The snapshots show what the notices would have reported.
-            News::Missed { .. } => {
-                if in_place(&self.snapshot).is_some_and(|held| in_place(before) != Some(held)) {
-                    self.report_certificate("rotated", report, hook);
-                }
-                self.report_state(report);
-            }
-            // A later step of the same input may have changed the state again.
-            News::Entered(state) if *state == self.snapshot.state => self.report_state(report),
-            News::Written { slot } => {
-                // So that a file removed before the first look is missed, too.
-                self.was_there |= *slot == Slot::Served;
-                self.report_state(report);
-            }
+            // So that a file removed before the first look is missed, too.
+            News::Written { slot: Slot::Served } => self.was_there = true,
             News::Failed { error, .. }
             | News::Panicked { error, .. }
             | News::Unwritten { error }
@@ -195,9 +181,28 @@ impl CertReporter {
         }
     }
 
-    /// Reports the certificate that has come into place, which owes a run of `--on-rotated`.
-    fn report_certificate(&self, name: &str, report: &Report, hook: &Hook) {
-        let Some(chain) = in_place(&self.snapshot) else { return };
+    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Follows the
+    /// snapshot, since notices may be missed: a certificate owes a run of `--on-rotated`.
+    fn report_snapshot(&mut self, report: &Report, hook: &Hook) {
+        let Snapshot { unwritten, at, .. } = &*self.snapshot;
+        self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
+        self.reported.take_if(|_| self.snapshot.last_error.is_none());
+        self.report_certificate(report, hook);
+        let state = (!self.snapshot.unwritten).then_some(self.snapshot.state);
+        if self.state != state {
+            self.state = state;
+            self.report_state(report);
+        }
+    }
+
+    /// Reports a new certificate that is served and durable.
+    fn report_certificate(&mut self, report: &Report, hook: &Hook) {
+        let is_new = |chain: &&Chain| self.certificate.as_ref() != Some(chain.certificate());
+        let Some(chain) = in_place(&self.snapshot).filter(is_new) else { return };
+        // A certificate that had expired at the start does not count, unless another program decides what is in use.
+        let Snapshot { state, at, .. } = &*self.rotation.began;
+        let counts = |old: &Arc<Certificate>| *state == State::NotEnabled || !old.validity.expired(at.unix);
+        let name = if self.certificate.as_ref().is_some_and(counts) { "rotated" } else { "issued" };
         // The rotation logs a certificate that was issued to it.
         let sentence = (self.snapshot.state == State::NotEnabled).then(|| {
             let (of, end) = (&self.of, chain.certificate().validity.not_after());
@@ -205,20 +210,19 @@ impl CertReporter {
         });
         self.event(report, name, report::certificate(chain), &sentence.unwrap_or_default());
         hook.run(&self.of, hook::subject(self.current.clone(), chain));
+        self.certificate = Some(chain.certificate().clone());
     }
 
-    /// Reports that the rotation rests or is not enabled; other states are no events. Reports nothing while the
-    /// certificate is not durable, so that `issued` comes before `resting`.
-    pub(super) fn report_state(&self, report: &Report) {
+    /// Reports that the rotation rests or is not enabled; other states are no events.
+    fn report_state(&self, report: &Report) {
         let Self { of, snapshot: now, .. } = self;
-        match now.state {
-            _ if now.unwritten => {}
-            State::Scheduled { rotate_at } => {
+        match self.state {
+            Some(State::Scheduled { rotate_at }) => {
                 let left = words(rotate_at.since(now.at.unix));
                 let sentence = format!("{of}: next rotation at {rotate_at}, in {left}");
                 self.event(report, "resting", json!({ "rotate_at": rotate_at.to_string() }), &sentence);
             }
-            State::NotEnabled => {
+            Some(State::NotEnabled) => {
                 let end = now.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
                 let what = end.map_or_else(
                     || "there is no certificate, and no request is submitted".to_owned(),
@@ -251,4 +255,92 @@ impl CertReporter {
 /// The chain that is served and durable; `None` if there is none.
 fn in_place(snapshot: &Snapshot) -> Option<&Chain> {
     snapshot.credential.as_ref().filter(|_| !snapshot.unwritten).map(|held| held.chain())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::time::Duration;
+
+    use perennial::Template;
+    use perennial_pki::interim;
+    use perennial_rotation::{Memory, Rotator, SignWith, Task};
+
+    use super::*;
+    use crate::lines::Lines;
+
+    /// A reporter, and the events that it has reported to a file.
+    struct Scene {
+        reporter: CertReporter,
+        task: Task,
+        hook: Hook,
+        report: Report,
+        file: tempfile::NamedTempFile,
+    }
+
+    impl Scene {
+        /// A rotation that starts with this pair, and whose queue has room for `queued` notices.
+        fn starting_with(pair: &Arc<Credential>, rotator: Rotator, queued: usize) -> Self {
+            let store = Memory::default();
+            Store::write(&store, pair, true, clock::now().unix).unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let report = Report::Json(Some(Lines::to(&file, "a file", |_| String::new()).unwrap()));
+            let (rotation, task) = ActiveRotation::prepared(rotator.store(store), queued);
+            let reporter = CertReporter::new("node", rotation, "current.pem".into());
+            let hook = Hook::new(Some("true".into()), Duration::from_secs(60), false);
+            Self { reporter, task, hook, report, file }
+        }
+
+        fn step(&mut self) {
+            drop(self.task.step(clock::now()));
+            self.reporter.poll(&self.report, &self.hook);
+        }
+
+        /// The names of all events so far.
+        fn events(&mut self) -> Vec<String> {
+            self.reporter.poll(&self.report, &self.hook);
+            assert!(self.report.finish_within(Duration::from_secs(60)));
+            let text = fs::read_to_string(self.file.path()).unwrap();
+            let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
+            text.lines().map(name).collect()
+        }
+    }
+
+    /// A pair that is valid for a day.
+    fn pair() -> Arc<Credential> {
+        Arc::new(interim(&Template::node("worker"), clock::now().unix).unwrap())
+    }
+
+    /// A signer that never answers.
+    fn signer(endpoint: &str) -> SignWith {
+        SignWith::future("example.com/mesh", |_| future::pending()).endpoint(endpoint)
+    }
+
+    #[test]
+    fn certificate_among_missed_notices_is_reported_and_owes_the_hook() {
+        let mut scene = Scene::starting_with(&pair(), Rotator::new(), 1);
+        assert_eq!(scene.events(), ["disabled"]);
+        let new = pair();
+        scene.reporter.rotation.handle().report_replaced(Some(new.clone()));
+        scene.step();
+        assert_eq!(scene.events(), ["disabled", "rotated"]);
+        scene.hook.finish_within(Duration::from_secs(60));
+        let done = scene.hook.debts().unwrap().all()["node"].record.done.clone();
+        assert_eq!(done, Some(format!("{:x}", new.chain().certificate().fingerprint)));
+    }
+
+    #[test]
+    fn replaced_signer_reports_no_state_again() {
+        let rotator = Rotator::new().template(Template::node("worker")).signer(signer("a"));
+        let mut scene = Scene::starting_with(&pair(), rotator, 64);
+        assert_eq!(scene.events(), ["resting"]);
+        scene.reporter.rotation.handle().rotate_now();
+        scene.step();
+        scene.reporter.rotation.handle().report_replaced(Some(pair()));
+        scene.step();
+        assert_eq!(scene.events(), ["resting", "rotated", "resting"]);
+        scene.reporter.rotation.handle().set_signer(Some(Arc::new(signer("b"))));
+        scene.step();
+        assert_eq!(scene.events(), ["resting", "rotated", "resting"]);
+    }
 }

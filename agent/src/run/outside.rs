@@ -26,7 +26,7 @@ pub(super) struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    /// Starts a rotation whose files are in `store` and begin with `prefix`. Reports its state.
+    /// Starts a rotation whose files are in `store` and begin with `prefix`.
     ///
     /// # Errors
     /// The errors of [`ActiveRotation::start`].
@@ -39,9 +39,7 @@ impl Outside<'_> {
         let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
         let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]).collect();
         let rotation = ActiveRotation::start(rotator.store(store.clone()), self.options.runtime, observers)?;
-        let reporter = CertReporter::new(prefix, rotation, current);
-        reporter.report_state(self.report);
-        Ok(reporter)
+        Ok(CertReporter::new(prefix, rotation, current))
     }
 
     /// Reads or creates the record of `--on-rotated` for the certificate of `prefix`. Called before its rotation
