@@ -90,7 +90,7 @@ pub struct Rotation {
     awaited: Option<Awaited>,
     /// Woken by an identity source when the awaited identity may be available.
     identity_waker: Option<Waker>,
-    /// The identity for the request that is about to be submitted, and the fingerprint if it is our own certificate.
+    /// The identity for a request of the step at hand, and the fingerprint if it is our own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
@@ -161,7 +161,7 @@ impl Rotation {
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
-        self.asking = None;
+        (self.asking, self.found_identity) = (None, None);
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
         self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
@@ -190,7 +190,6 @@ impl Rotation {
     /// the news of the same input.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Command> {
         self.news.clear();
-        self.found_identity = None;
         let mut commands = Vec::new();
         let mut candidate = None;
         let mut events = self.translate(input, &mut candidate, &mut commands, now);
@@ -250,6 +249,8 @@ impl Rotation {
                     Action::SetTimer(_) => {}
                 }
             }
+            // The next step may have another template or certificate.
+            self.found_identity = None;
         }
         self.note_clock(now);
         self.remind(now);

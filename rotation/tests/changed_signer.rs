@@ -2,13 +2,14 @@
 
 mod silence;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use perennial::{Budget, Failure, Now, Policy, State, Template, UnixTime, Window};
 use perennial_pki::{Usage, interim};
 use perennial_rotation::{
-    Authentication, Command, Exchange, Handle, Identity, Input, Profile, Record, Rotation, Rotator, ServerDate,
+    Authentication, Command, Exchange, Handle, Identity, Input, NotYet, Profile, Record, Rotation, Rotator, ServerDate,
     SignError, SignRequest, Signer, Start, Token, Work, clock,
 };
 use silence::Silence;
@@ -290,6 +291,29 @@ fn changed_name_is_requested_with_bootstrap_identity() {
     let held = Arc::new(interim(&Template::node("worker"), scene.now.unix).unwrap());
     scene.handle(Input::Replaced(Some(held)));
     assert!(matches!(scene.rotation.machine().state(), State::Scheduled { .. }));
+    scene.handle(Input::TemplateChanged(Some(Arc::new(Template::node("renamed")))));
+    let identities: Vec<_> = scene.requests.lock().unwrap().iter().map(|request| request.identity.describe()).collect();
+    assert_eq!(identities, ["a bearer token"]);
+}
+
+/// An identity was awaited until another program put a certificate in place.
+#[test]
+fn changed_name_is_requested_with_bootstrap_identity_once_awaited() {
+    let requests = Arc::default();
+    let is_there = Arc::new(AtomicBool::new(false));
+    let there = is_there.clone();
+    let bootstrap = move || match there.load(Ordering::Relaxed) {
+        true => Ok(Identity::Token(Token::new("abcdef").unwrap())),
+        false => Err(NotYet::coming("waiting for a token")),
+    };
+    let signer = Silent { authentication: Authentication::own(bootstrap), ..silent("a", &requests) };
+    let mut scene = Scene::starting(Some(Arc::new(signer)), None, requests);
+    scene.handle(Input::Tick);
+    assert!(matches!(scene.rotation.machine().state(), State::NoIdentity { .. }));
+    let held = Arc::new(interim(&Template::node("worker"), scene.now.unix).unwrap());
+    scene.handle(Input::Replaced(Some(held)));
+    assert!(matches!(scene.rotation.machine().state(), State::Scheduled { .. }));
+    is_there.store(true, Ordering::Relaxed);
     scene.handle(Input::TemplateChanged(Some(Arc::new(Template::node("renamed")))));
     let identities: Vec<_> = scene.requests.lock().unwrap().iter().map(|request| request.identity.describe()).collect();
     assert_eq!(identities, ["a bearer token"]);
