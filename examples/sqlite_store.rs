@@ -81,7 +81,7 @@ mod tests {
             cluster.decide(&name, Decision::Approve).unwrap();
             let first = issued(&handle, 1);
             let names: Vec<String> = cluster.requests().into_iter().map(|csr| csr.metadata.name).collect();
-            assert_eq!(names, [name], "the request of before the restart");
+            assert_eq!(names, [name], "the request from before the restart");
             handle.shutdown().wait();
 
             let handle = begin();

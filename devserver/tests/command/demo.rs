@@ -17,7 +17,7 @@ fn demo(arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn demo_rotates_as_often_as_asked_on_both_runtimes() {
+fn demo_rotates_as_often_as_requested_on_both_runtimes() {
     let shows = ["std", "smol"].map(|runtime| {
         (runtime, thread::spawn(move || demo(&["--runtime", runtime, "--rotations", "2", "--lifetime", "3s"])))
     });
@@ -47,20 +47,20 @@ fn demo_rotates_as_often_as_asked_on_both_runtimes() {
 
 #[test]
 fn demo_prints_sentences_and_retains_a_given_directory() {
-    let kept = TempDir::new().unwrap();
+    let directory = TempDir::new().unwrap();
     let arguments = ["demo", "--rotations", "1", "--lifetime", "2s", "--dir", "certificates"];
-    let output = perennial_dev(kept.path(), &arguments);
+    let output = perennial_dev(directory.path(), &arguments);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert!(output.stdout.contains("rotation 1/1  system:node:demo-node"), "{output:?}");
     assert!(output.stdout.contains("requested with its bootstrap token"), "{output:?}");
-    assert!(!output.stdout.contains('\x1b'), "no line is kept up to date outside a terminal");
-    assert!(kept.path().join("certificates/kubelet-client-current.pem").exists());
+    assert!(!output.stdout.contains('\x1b'), "no line is rewritten in place outside a terminal");
+    assert!(directory.path().join("certificates/kubelet-client-current.pem").exists());
 
-    let before = files(kept.path());
-    let again = perennial_dev(kept.path(), &arguments);
+    let before = files(directory.path());
+    let again = perennial_dev(directory.path(), &arguments);
     assert_eq!(again.code, Some(2), "{again:?}");
     assert!(again.stderr.contains("holds a certificate already"), "{again:?}");
-    assert_eq!(files(kept.path()), before);
+    assert_eq!(files(directory.path()), before);
 }
 
 #[test]

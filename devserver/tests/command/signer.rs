@@ -196,8 +196,8 @@ fn sighup_takes_a_new_ca_and_trusts_both() {
 
     // Authenticates with the certificate of the first authority.
     node.rotate_now();
-    let renewed = written(&node, 2);
-    assert!(leads_to(&renewed, &second) && !leads_to(&renewed, &first));
+    let rotated = written(&node, 2);
+    assert!(leads_to(&rotated, &second) && !leads_to(&rotated, &first));
     // Authenticates with the token of the rewritten kubeconfig.
     let other = CsrSigner::kubelet_client(cluster(path), Some(token(path)));
     let other = perennial_std::start(Rotator::new().template(Template::node("other")).signer(other)).unwrap();
@@ -254,7 +254,7 @@ fn log_shows_each_step_of_a_request_and_who_has_to_act() {
     written(&node, 1);
     node.rotate_now();
     written(&node, 2);
-    until("log of the renewal", || signer.stdout().contains("self kubelet").then_some(()));
+    until("log of the rotation", || signer.stdout().contains("self kubelet").then_some(()));
     let log = signer.stdout();
     assert!(log.contains("system:node:worker requests system:node:worker"), "{log}");
     assert_eq!(log.matches("issued").count(), 2, "{log}");
@@ -280,10 +280,10 @@ fn log_contains_no_secrets_whatever_clients_send() {
     let _ = plain.read_to_end(&mut Vec::new());
     signer.signal(Signal::TERM);
     let ended = signer.end();
-    let said = ended.stdout + &ended.stderr;
+    let output = ended.stdout + &ended.stderr;
     let key = read("ca.key");
     let lines = key.lines().filter(|line| line.len() >= 16 && !line.starts_with("-----"));
     for secret in lines.chain([token.split_once('.').unwrap().1]) {
-        assert!(said.contains("issued") && !said.contains(secret), "a secret was logged");
+        assert!(output.contains("issued") && !output.contains(secret), "a secret was logged");
     }
 }

@@ -225,7 +225,7 @@ fn forbidden_requests_get_the_message_of_a_cluster() {
     let mut server = Server::new(Options::default());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let object = server.object("a");
-    let stranger = Role::Other(User::new("joe", ["dev"]));
+    let outsider = Role::Other(User::new("joe", ["dev"]));
     let who = |user: &str, verb: &str, resource: &str| {
         format!(
             "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"certificates.k8s.io\" at the \
@@ -234,7 +234,7 @@ fn forbidden_requests_get_the_message_of_a_cluster() {
     };
     const RESOURCE: &str = "certificatesigningrequests";
 
-    let answer = server.create(&stranger, &node_csr("b", "one"));
+    let answer = server.create(&outsider, &node_csr("b", "one"));
     let expected = format!("{RESOURCE}.certificates.k8s.io is forbidden: {}", who("joe", "create", RESOURCE));
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
@@ -251,7 +251,7 @@ fn forbidden_requests_get_the_message_of_a_cluster() {
     );
     assert_eq!((answer.0, message(&answer)), (403, expected.as_str()));
 
-    let answer = server.get(&stranger, "/metrics");
+    let answer = server.get(&outsider, "/metrics");
     assert_eq!((answer.0, message(&answer)), (403, "forbidden: User \"joe\" cannot get path \"/metrics\""));
 }
 

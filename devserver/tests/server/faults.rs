@@ -72,8 +72,8 @@ fn first_matching_rule_applies_until_an_empty_plan() {
     let mut wire = wire(&format!("{{ times: 1, fault: {{ answer: {{ status: 503 }} }} }}, {{ {TEAPOT} }}"));
     assert_eq!(status(&get(&mut wire, "/version")), "503");
     assert_eq!(status(&get(&mut wire, "/version")), "418");
-    let asked: Vec<&str> = wire.api.journal().collect();
-    assert_eq!(asked, ["GET /version", "GET /version"]);
+    let journal: Vec<&str> = wire.api.journal().collect();
+    assert_eq!(journal, ["GET /version", "GET /version"]);
     wire.api.set_faults(Plan::default(), after(0));
     assert_eq!(status(&get(&mut wire, "/version")), "200");
 }

@@ -132,24 +132,24 @@ fn event(server: &Server, watcher: &mut Watcher) -> Option<Value> {
 #[test]
 fn bookmark_has_the_version_reached() {
     let mut server = with(&["a"], 100);
-    let mut told = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
-    let mut untold = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
+    let mut with_bookmarks = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
+    let mut without_bookmarks = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
     server.create(&Role::Bootstrap, &node_csr("b", "one"));
-    assert_eq!(event(&server, &mut told), None, "not at once");
+    assert_eq!(event(&server, &mut with_bookmarks), None, "not at once");
     server.now = after(60);
-    let bookmark = event(&server, &mut told).unwrap();
+    let bookmark = event(&server, &mut with_bookmarks).unwrap();
     assert_eq!(
         (&bookmark["type"], &bookmark["object"]["metadata"]["resourceVersion"]),
         (&json!("BOOKMARK"), &json!("3"))
     );
     assert_eq!(bookmark["object"]["metadata"].get("annotations"), None);
-    assert_eq!(event(&server, &mut told), None, "nothing new");
-    assert_eq!(event(&server, &mut untold), None, "not asked for");
+    assert_eq!(event(&server, &mut with_bookmarks), None, "nothing new");
+    assert_eq!(event(&server, &mut without_bookmarks), None, "not requested");
     server.create(&Role::Bootstrap, &node_csr("c", "one"));
     server.now = after(119);
-    assert_eq!(event(&server, &mut told), None, "too soon");
+    assert_eq!(event(&server, &mut with_bookmarks), None, "too soon");
     server.now = after(120);
-    assert_eq!(event(&server, &mut told).unwrap()["object"]["metadata"]["resourceVersion"], "4");
+    assert_eq!(event(&server, &mut with_bookmarks).unwrap()["object"]["metadata"]["resourceVersion"], "4");
 }
 
 #[test]

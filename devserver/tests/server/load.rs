@@ -29,7 +29,7 @@ fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
 }
 
 /// Sends a request and lets the server answer, without reading the answer.
-fn ask(wire: &mut Wire, text: &str) {
+fn send_without_reading(wire: &mut Wire, text: &str) {
     wire.exchange(b"");
     wire.client.writer().write_all(text.as_bytes()).unwrap();
     let mut to_server = Vec::new();
@@ -51,7 +51,7 @@ fn list_is_written_as_the_client_reads() {
     for index in 0..100 {
         aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));
     }
-    ask(&mut wire, &get(COLLECTION));
+    send_without_reading(&mut wire, &get(COLLECTION));
     let mut pieces = 0;
     loop {
         let out = transmitted(&mut wire);
@@ -77,7 +77,7 @@ fn list_shows_the_version_of_its_request() {
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
-    ask(&mut wire, &get(COLLECTION));
+    send_without_reading(&mut wire, &get(COLLECTION));
     aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/d"), &json!({}));
     wire.pump();
     let text = wire.read();
@@ -91,7 +91,7 @@ fn reader_of_a_forgotten_list_is_disconnected() {
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
-    ask(&mut wire, &get(COLLECTION));
+    send_without_reading(&mut wire, &get(COLLECTION));
     for name in ["a", "b", "c"] {
         aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/{name}"), &json!({}));
     }
@@ -107,7 +107,7 @@ fn list_written_to_its_end_is_not_cut_when_its_version_is_forgotten() {
     for name in ["a", "b", "c"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 6_000));
     }
-    ask(&mut wire, &get(COLLECTION));
+    send_without_reading(&mut wire, &get(COLLECTION));
     for name in ["a", "b", "c"] {
         aside(&mut wire, Method::DELETE, &format!("{COLLECTION}/{name}"), &json!({}));
     }
@@ -124,7 +124,7 @@ fn list_not_read_within_a_minute_ends() {
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
     }
-    ask(&mut wire, &get(COLLECTION));
+    send_without_reading(&mut wire, &get(COLLECTION));
     // The client reads a little now and then, so that it is not dropped as silent.
     wire.millis = 50_000;
     assert!(!transmitted(&mut wire).is_empty());
@@ -171,7 +171,7 @@ fn watcher_slow_with_initial_objects_gets_410() {
 fn unread_answers_do_not_accumulate() {
     let mut wire = Wire::new(manual(), usize::MAX);
     aside(&mut wire, Method::POST, COLLECTION, &large("a", 40_000));
-    ask(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
+    send_without_reading(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
     let mut answers = 0;
     loop {
         let out = transmitted(&mut wire);
@@ -290,7 +290,7 @@ fn driven_session_has_a_deadline_in_the_future() {
         if let Some(plan) = plan {
             wire.api.set_faults(Plan::parse(plan).unwrap(), NOW);
         }
-        ask(&mut wire, &get(COLLECTION));
+        send_without_reading(&mut wire, &get(COLLECTION));
         for millis in [0, 1, 1000, 30_000] {
             wire.millis = millis;
             wire.drive();
@@ -322,7 +322,7 @@ fn half_closed_client_gets_all_its_answers() {
         aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));
     }
     let texts = [get(COLLECTION), get(&format!("{COLLECTION}/n00")).repeat(10), get(COLLECTION)];
-    ask(&mut wire, &texts.concat());
+    send_without_reading(&mut wire, &texts.concat());
     let text = last_words(&mut wire);
     assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 12);
     for list in [&text, &text[text.rfind("HTTP/1.1").unwrap()..]] {

@@ -41,7 +41,7 @@ fn head_of_a_watch_is_sent_before_any_event() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     let text = wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     assert_eq!(response(&text).0, 200);
-    assert_eq!(wire.session.deadline(), Instant::from_millis(1_800_000), "half an hour unless asked otherwise");
+    assert_eq!(wire.session.deadline(), Instant::from_millis(1_800_000), "half an hour by default");
 }
 
 #[test]

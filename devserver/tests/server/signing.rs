@@ -58,8 +58,8 @@ fn key_algorithm_is_independent_of_the_signature() {
     let pem = include_str!("support/p384-signed-with-sha256.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
     let chain = server.chain("a").unwrap();
-    let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
-    assert_eq!(chain.public_key_der(), asked.public_key_der);
+    let requested = perennial_pki::read_request(pem.as_bytes()).unwrap();
+    assert_eq!(chain.public_key_der(), requested.public_key_der);
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn subject_is_copied_unchanged() {
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
     server.approve("a");
     let chain = server.chain("a").unwrap();
-    let asked = perennial_pki::read_request(pem.as_bytes()).unwrap();
-    assert_eq!(parse(&chain).subject().as_raw(), asked.subject_der);
+    let requested = perennial_pki::read_request(pem.as_bytes()).unwrap();
+    assert_eq!(parse(&chain).subject().as_raw(), requested.subject_der);
     assert_eq!(chain.certificate().organizations, ["dev", "test", "ops"]);
     assert!(parse(&chain).key_usage().unwrap().is_none(), "only what spec.usages says");
 }
@@ -347,7 +347,7 @@ fn lifetime_is_the_requested_one_up_to_the_signers() {
     let strict = Options { allow_short: false, ..options.clone() };
     let cluster = Options { backdate: Some(Duration::from_secs(300)), ..options.clone() };
     let day = Options { signing_duration: DAY, ..options.clone() };
-    for (options, asked, expected) in [
+    for (options, requested, expected) in [
         (&options, None, (-180, 3600)),
         (&options, Some(1800), (-90, 1800)),
         (&options, Some(10_800), (-180, 3600)),
@@ -360,9 +360,9 @@ fn lifetime_is_the_requested_one_up_to_the_signers() {
     ] {
         let mut server = Server::new(options.clone());
         let mut object = node_csr("a", "one");
-        object["spec"]["expirationSeconds"] = asked.map_or(Value::Null, Into::into);
+        object["spec"]["expirationSeconds"] = requested.map_or(Value::Null, Into::into);
         server.create(&Role::Bootstrap, &object);
-        assert_eq!(validity(&server.chain("a").unwrap()), expected, "{asked:?}");
+        assert_eq!(validity(&server.chain("a").unwrap()), expected, "{requested:?}");
     }
 }
 

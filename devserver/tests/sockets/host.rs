@@ -239,8 +239,8 @@ fn always_ready_clients_do_not_starve_others() {
         std::thread::sleep(Duration::from_millis(100));
         let mut stream = connect(&server, &roots);
         // If the server starved this client, the read would time out.
-        let asked = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
-        let read = asked.and_then(|()| stream.read(&mut [0]));
+        let sent = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+        let read = sent.and_then(|()| stream.read(&mut [0]));
         answered.store(true, Ordering::SeqCst);
         assert_eq!(read.unwrap(), 1);
     });
