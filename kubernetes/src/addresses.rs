@@ -195,6 +195,7 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
 /// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8.
 /// The caller handles the unspecified addresses, which kubelet's `--node-ip` uses to choose a family.
 pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
+    // The rules for the IPv4 address hold for an IPv6 address that maps it (RFC 4291 §2.5.5.2), too.
     let ip = ip.to_canonical();
     if ip.is_unspecified() {
         return Err("this stands for all addresses of a host, and cannot be the address of a node");

@@ -41,6 +41,7 @@ impl KubeletConfig {
     /// certificate file and key file is named.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         let (documents, error) = documents(path, text);
+        // Unlike in a kubeconfig, a document behind the error may be the one that counts.
         error.map_or(Ok(()), Err)?;
         let document = of_kubelet(path, &documents)?;
         let from = path.parent().unwrap_or_else(|| Path::new(""));

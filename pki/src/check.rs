@@ -61,6 +61,7 @@ impl Expected<'_> {
     /// [`BadCertificate`]: the first requirement that the chain does not meet. The check changes no state: the caller
     /// goes on with its current certificate.
     pub fn check(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
+        // First: a certificate for another key answers another request, whatever else is wrong with the chain.
         if chain.public_key_der() != self.public_key_der {
             return Err(BadCertificate::NotOurKey);
         }
@@ -72,6 +73,7 @@ impl Expected<'_> {
     }
 
     fn check_usage(&self, chain: &Chain) -> Result<(), BadCertificate> {
+        // webpki, as every peer of rustls, refuses a CA certificate as an end entity.
         if chain.constraints().is_ca {
             return Err(BadCertificate::CertificateAuthority);
         }

@@ -98,6 +98,7 @@ fn add(block: &Block<'_>, store: &mut RootCertStore) -> Result<CertificateDer<'s
     match store.add(der.clone()) {
         Ok(()) => Ok(der),
         Err(error) => {
+            // webpki names fewer causes than the parser for a certificate that cannot be read.
             let unreadable = x509::parse(&der).err();
             Err(block.unusable(unreadable.unwrap_or_else(|| describe(&error, slice::from_ref(&der)))))
         }

@@ -72,6 +72,7 @@ pub(super) enum Awaited {
 /// do. Refuses two lengths, a length beside a transfer coding, and a coding other than `chunked`, with which two
 /// readers could find different answers in the same bytes (RFC 9112 §11.2).
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
+    // Few heads have more than 64 lines: only for those the larger room is allocated, and the head parsed again.
     for most in LINES {
         let mut room = vec![httparse::EMPTY_HEADER; most];
         let mut response = httparse::Response::new(&mut room);

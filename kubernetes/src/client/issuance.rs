@@ -163,6 +163,7 @@ impl Issuance {
                 // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
                 // at once.
                 let seconds = self.jitter.between(300, 600);
+                // A line that the end of the previous watch cut off must not join the first one of this watch.
                 self.lines = Lines::default();
                 (
                     self.desired_csr.watch(self.cursor.version(), seconds),
@@ -239,6 +240,7 @@ impl Issuance {
 
     fn end_watch(&mut self, now: Now) {
         if matches!(self.stage, Stage::Watching(since) if now.instant.since(since) >= GOOD_WATCH) {
+            // API servers end each watch after some minutes, so that such an end is no failure.
             self.failures = 0;
             self.cursor.good();
         }

@@ -329,6 +329,7 @@ impl Session {
             Link::Closing(farewell) if !farewell.is_empty() => {
                 Some(IoRequest::Transmit { bytes: std::mem::take(farewell), until: now.instant.after(LAST_WORDS) })
             }
+            // All bytes are written. The next request opens a new connection.
             Link::Closing(_) => {
                 self.link = Link::Down;
                 Some(IoRequest::Disconnect)

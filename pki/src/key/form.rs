@@ -200,6 +200,7 @@ impl<'a> Incomplete<'a> {
         let (identifier, _) = take(OBJECT_IDENTIFIER, parameters?)?;
         let curve = Curve::ALL.into_iter().find(|curve| curve.oid() == identifier)?;
         let zeros = scalar.len().saturating_sub(curve.size());
+        // Beyond the size of the curve, a scalar may have padding only.
         let (zeros, scalar) = scalar.split_at(zeros);
         let fits = zeros.iter().all(|byte| *byte == 0);
         fits.then_some(Self { curve, scalar, point: point.filter(|point| curve.is_whole(point)) })

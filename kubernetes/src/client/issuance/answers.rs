@@ -63,11 +63,13 @@ impl Issuance {
     /// Handles an answer to a watch that is not a stream.
     pub(super) fn watch_refused(&mut self, response: &Response, now: Now) {
         match response.status {
+            // The role lacks the verb watch. Reading needs the verb get only.
             403 => {
                 self.polls = Some(0);
                 self.wait_for_decision(now);
             }
             401 => self.fail(self.error_context().refused(response)),
+            // Perhaps of a proxy in between: the answer to a read decides whether the object exists.
             404 => self.read_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
             410 => self.expired(now),
             // A server that cannot serve a watch may still answer a GET.
@@ -160,6 +162,7 @@ impl Issuance {
     /// Judges the current state of the request object: finishes, or waits for the next change.
     fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
         if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
+            // Another UID: the object was deleted and created again since this submission first read the object.
             return self.vanished("it was replaced by another of the same name");
         }
         match self.desired_csr.judge(&object, self.found, now.unix) {
