@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn address_file_error_names_line() {
-        for (text, told) in [
+        for (text, message) in [
             ("10.0.0.7\n10.0.0.8 10.0.0.9 x", "line 2: more than one address in this line"),
             ("10.0.0.7 10.0.0.8", "line 1: expected Hostname, InternalIP"),
             ("InternalIP worker", "line 1: this is not an IP address"),
@@ -292,7 +292,7 @@ mod tests {
             ("127.0.0.53", "line 1: this is a loopback address"),
         ] {
             let error = Addresses::parse(text).unwrap_err().to_string();
-            assert!(error.starts_with(told), "{text}: {error}");
+            assert!(error.starts_with(message), "{text}: {error}");
         }
     }
 

@@ -135,16 +135,17 @@ mod tests {
             ("tlsPrivateKey: a\ntlsMinVersion: a\ntlsCipherSuites: []\nserverTLSBootstrap: true", None),
         ] {
             let warnings = parse(text).unwrap().warnings;
-            let told = warnings.iter().filter(|told| warning.is_some_and(|warning| told.contains(warning))).count();
+            let matching =
+                warnings.iter().filter(|found| warning.is_some_and(|warning| found.contains(warning))).count();
             assert_eq!(
-                (warnings.len(), told),
+                (warnings.len(), matching),
                 (usize::from(warning.is_some()), warnings.len()),
                 "{text}: {warnings:?}"
             );
         }
         let error = parse("rotateCertificates: true\nrotateCertificates: false").unwrap_err().to_string();
-        let told = "config.yaml:4:21: rotateCertificates: this key has another value in line 3; keep one of them";
-        assert!(error.ends_with(told), "{error}");
+        let message = "config.yaml:4:21: rotateCertificates: this key has another value in line 3; keep one of them";
+        assert!(error.ends_with(message), "{error}");
     }
 
     #[test]
@@ -178,14 +179,14 @@ mod tests {
 
     #[test]
     fn yaml_errors_show_no_library_wording() {
-        for (text, told) in [
+        for (text, message) in [
             ("rotateCertificates: [", "not valid YAML"),
             ("rotateCertificates: 7", "rotateCertificates: expected true or false, found a number"),
             ("tlsCertFile: [a]", "tlsCertFile: expected text, found a list"),
             ("? [a]\n: b", "not valid YAML"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with("/var/lib/kubelet/config.yaml:") && error.contains(told), "{text}: {error}");
+            assert!(error.starts_with("/var/lib/kubelet/config.yaml:") && error.contains(message), "{text}: {error}");
             for word in ["Options", "from_str", "expected struct", "invalid type", "snippet"] {
                 assert!(!error.contains(word), "{error}");
             }

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(rsa.usages(), ["digital signature", "key encipherment", "client auth"]);
         let serving = CsrSigner::kubelet_serving(cluster, Arc::new(Identity::Anonymous));
         assert_eq!(serving.usages(), ["digital signature", "server auth"]);
-        let said = CsrSigner { usages: Some(vec!["client auth".into()]), ..client };
-        assert_eq!(said.usages(), ["client auth"]);
+        let explicit = CsrSigner { usages: Some(vec!["client auth".into()]), ..client };
+        assert_eq!(explicit.usages(), ["client auth"]);
     }
 }

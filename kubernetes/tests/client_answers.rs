@@ -24,8 +24,8 @@ fn requests_accept_identity_coding_only() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
-    for asked in &world.asked {
-        assert!(asked.head.contains("\r\naccept-encoding: identity\r\n"), "{}", asked.head);
+    for request in &world.requests {
+        assert!(request.head.contains("\r\naccept-encoding: identity\r\n"), "{}", request.head);
     }
 }
 
@@ -37,8 +37,8 @@ fn coded_answer_fails_naming_its_coding() {
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
     let gzip = [b"\x1f\x8b\x08".as_slice(), &object].concat();
     for (coded, requests) in [("POST", 1), ("GET", 2), ("watch", 2)] {
-        let mut world = scene.world(|asked| {
-            let (post, watch) = (asked.is_post(), asked.is_watch());
+        let mut world = scene.world(|request| {
+            let (post, watch) = (request.is_post(), request.is_watch());
             match coded {
                 "POST" => with_lines(201, "Content-Encoding: gzip\r\n", &gzip),
                 "GET" if post => Reply::status(409, "AlreadyExists", "it is there"),
@@ -47,7 +47,7 @@ fn coded_answer_fails_naming_its_coding() {
             }
         });
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, requests), "{coded}: {error}");
+        assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, requests), "{coded}: {error}");
         assert!(error.message.contains("encoded (gzip)") && error.message.contains("proxy"), "{error}");
         assert!(!error.message.chars().any(|c| c.is_control() || c == '\u{fffd}'), "{error}");
     }
@@ -57,15 +57,15 @@ fn coded_answer_fails_naming_its_coding() {
 fn answer_over_limit_fails_submission() {
     let scene = Scene::new();
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
-    let mut world = scene.world(|asked| {
-        if asked.is_post() {
+    let mut world = scene.world(|request| {
+        if request.is_post() {
             Reply::status(409, "AlreadyExists", "there")
         } else {
             with_lines(200, "", &[b' '; 5 << 20])
         }
     });
     let error = world.run(&mut scene.issuance()).unwrap_err();
-    assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 2), "{error}");
+    assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, 2), "{error}");
     assert!(error.message.contains("longer than 4 MiB"), "{error}");
     drop(world);
     let long = format!("X: {}\r\n", "y".repeat(1000)).repeat(80);
@@ -94,7 +94,7 @@ fn redirect_is_named_with_its_target_and_not_followed() {
         let lines = "Location: https://login.example/?from=k8s\r\nContent-Type: text/html\r\n";
         let mut world = scene.world(|_| with_lines(status, lines, b"<a>moved</a>"));
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 1), "{error}");
+        assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, 1), "{error}");
         let expected = format!("the server answered {status}");
         for part in [&expected, "a redirect to https://login.example/?from=k8s", "`server`"] {
             assert!(error.message.contains(part), "{error} lacks {part}");
@@ -121,7 +121,7 @@ fn error_hides_echoed_token() {
     assert!(error.message.contains("encoded ([token])"), "{error}");
     let mut denied = scene.object(&["Denied"]);
     denied.status.conditions[0].message = format!("User {SECRET} may not");
-    let error = scene.error(|asked| match asked.is_post() {
+    let error = scene.error(|request| match request.is_post() {
         true => Reply::object(201, &scene.object(&[])),
         false => Reply::stream().event("MODIFIED", &denied),
     });

@@ -18,9 +18,9 @@ fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32
 
 /// A server with every peculiarity of HTTP: interim heads, chunk extensions, an answer that ends with its connection,
 /// an expired watch, two events in one chunk, one event in many chunks, trailers.
-fn troubled(scene: &Scene) -> impl FnMut(&Asked) -> Reply + '_ {
+fn troubled(scene: &Scene) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
     let mut watches = 0;
-    move |asked| match (asked.is_post(), asked.is_watch()) {
+    move |request| match (request.is_post(), request.is_watch()) {
         (true, _) => {
             let mut reply = Reply::object(201, &scene.object(&[]));
             let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
@@ -28,7 +28,7 @@ fn troubled(scene: &Scene) -> impl FnMut(&Asked) -> Reply + '_ {
             reply
         }
         (_, false) => {
-            assert!(asked.is_list(), "{asked:?}");
+            assert!(request.is_list(), "{request:?}");
             let body = list_of("120", &[scene.object(&[])]).to_string().into_bytes();
             Reply::raw([b"HTTP/1.0 200 OK\r\n\r\n".as_slice(), &body].concat()).then(End::Close)
         }
@@ -66,9 +66,9 @@ fn submission_is_same_byte_by_byte() {
 }
 
 /// A server whose answer to the first watch has the byte at `at` replaced.
-fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&Asked) -> Reply + '_ {
+fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
     let mut watches = 0;
-    move |asked| match (asked.is_post(), asked.is_watch()) {
+    move |request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, false) => Reply::object(200, &scene.object(&[])),
         (_, true) => {
@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn random_watch_events_issue_no_certificate(lines in vec("[ -~\n]{0,80}", 0..12)) {
         let scene = Scene::new();
-        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+        let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),
             (_, false) => Reply::object(200, &scene.object(&[])),
             (_, true) => {
@@ -152,7 +152,7 @@ proptest! {
             }
         });
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        prop_assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 64));
+        prop_assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, 64));
     }
 }
 
@@ -162,7 +162,7 @@ fn create_answer_cut_at_any_byte_is_resubmitted() {
     let full = Reply::object(201, &scene.issued());
     for length in 0..full.len() {
         let mut first = true;
-        let (outcome, lines) = scene.run(|asked| match asked.is_post() {
+        let (outcome, lines) = scene.run(|request| match request.is_post() {
             true if std::mem::take(&mut first) => full.cut_at(length),
             true => Reply::status(409, "AlreadyExists", "it is there"),
             false => Reply::object(200, &scene.issued()),
@@ -178,7 +178,7 @@ fn watch_cut_at_any_byte_is_resumed() {
     // The last bytes are not cut: without the line end of its chunk, the event is complete.
     for length in 0..full.len() - 3 {
         let mut first = true;
-        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+        let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),
             (_, false) => Reply::object(200, &scene.object(&[])),
             (_, true) if std::mem::take(&mut first) => full.cut_at(length),
@@ -212,7 +212,7 @@ fn endless_answer_is_bounded() {
         let error = world.run(&mut scene.issuance()).unwrap_err();
         assert_eq!(error.failure, Failure::Unreachable);
         assert!(error.message.contains(complaint), "{error} does not mention {complaint}");
-        assert_eq!(world.asked.len(), 1);
+        assert_eq!(world.requests.len(), 1);
     }
 }
 
@@ -220,7 +220,7 @@ fn endless_answer_is_bounded() {
 fn endless_watch_event_is_bounded() {
     let scene = Scene::new();
     let mut first = true;
-    let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+    let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, false) => Reply::object(200, &scene.issued()),
         (_, true) if std::mem::take(&mut first) => {
@@ -240,7 +240,7 @@ fn altered_tls_byte_is_noticed_or_harmless() {
     let (mut noticed, mut harmless) = (0, 0);
     for at in (0..5000).step_by(41) {
         let mut well = scene.well();
-        let mut world = scene.world(|asked| well(asked));
+        let mut world = scene.world(|request| well(request));
         world.damaged_byte = Some(at);
         let outcome = world.run(&mut scene.issuance());
         if world.damaged_byte.is_some() {
@@ -278,7 +278,7 @@ fn body_without_length_ends_with_connection_unless_reset() {
 fn request_body_larger_than_tls_buffer_is_sent() {
     let scene = Scene::new();
     let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
-    let mut world = scene.world(|asked| Reply::json(200, asked.body.clone()));
+    let mut world = scene.world(|request| Reply::json(200, request.body.clone()));
     let request = Request::post("/echo", body.clone());
     let answer = world.run(&mut Call::new(request, scene.cluster(), Identity::Anonymous, Limits::default())).unwrap();
     assert!(answer.body == body);

@@ -42,7 +42,7 @@ fn api_status_determines_failure_and_health() {
             &error,
             &["https://api.example:6443", &scene.desired_csr.name, &code.to_string(), reason, "because of the test"],
         );
-        assert_eq!((world.asked.len(), error.retry_after, error.credential_refused), (1, None, false), "{code}");
+        assert_eq!((world.requests.len(), error.retry_after, error.credential_refused), (1, None, false), "{code}");
     }
 }
 
@@ -97,7 +97,7 @@ fn create_404_is_explained_by_served_versions() {
         ),
         (Reply::silence().then(End::Close), "check that the URL is that of a Kubernetes API server, of 1.19 or newer"),
     ] {
-        let mut world = scene.world(|asked| if asked.is_post() { no_such_page() } else { answer.clone() });
+        let mut world = scene.world(|request| if request.is_post() { no_such_page() } else { answer.clone() });
         let error = world.run(&mut scene.issuance()).unwrap_err();
         // One of several API servers may still be starting, so that a retry may succeed.
         let expected = if advice.starts_with("yet") { Failure::Unreachable } else { Failure::Rejected };
@@ -173,7 +173,9 @@ fn client_sends_both_certificate_and_token() {
     let mut world = scene.world(scene.well());
     world.config = Arc::clone(&demanding);
     world.run(&mut scene.issuance()).unwrap();
-    assert!(world.asked.iter().all(|asked| asked.head.contains("authorization: Bearer abcdef.0123456789abcdef\r\n")));
+    assert!(
+        world.requests.iter().all(|request| request.head.contains("authorization: Bearer abcdef.0123456789abcdef\r\n"))
+    );
 
     let error = scene.error(|_| Reply::status(401, "Unauthorized", "who?"));
     assert!(error.credential_refused);
@@ -384,9 +386,9 @@ fn token_is_sent_each_time_and_never_shown() {
     let mut world = scene.world(scene.well());
     let mut issuance = scene.issuance();
     world.run(&mut issuance).unwrap();
-    assert_eq!(world.asked.len(), 2);
-    for asked in &world.asked {
-        assert!(asked.head.contains(&format!("\r\nauthorization: Bearer {SECRET}\r\n")), "{}", asked.head);
+    assert_eq!(world.requests.len(), 2);
+    for request in &world.requests {
+        assert!(request.head.contains(&format!("\r\nauthorization: Bearer {SECRET}\r\n")), "{}", request.head);
     }
     let error = scene.error(|_| Reply::status(401, "Unauthorized", "no"));
     assert!(error.credential_refused);
@@ -401,7 +403,7 @@ fn call_returns_answer_of_any_status() {
     let call = |request| Call::new(request, scene.cluster(), Identity::Anonymous, Limits::default());
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-    let mut world = scene.world(|asked| Reply::json(201, asked.body.clone()));
+    let mut world = scene.world(|request| Reply::json(201, request.body.clone()));
     let answer = world.run(&mut call(Request::post(path, b"{\"kind\":\"SelfSubjectReview\"}".to_vec()))).unwrap();
     assert_eq!((answer.status, answer.body.as_slice()), (201, b"{\"kind\":\"SelfSubjectReview\"}".as_slice()));
     assert_eq!(answer.content_type, "application/json");

@@ -20,7 +20,7 @@ fn issuance_takes_two_requests_on_one_connection() {
     assert_eq!(issued.requests, 2);
     assert_eq!(issued.chain.public_key_der(), scene.public_key_der);
     assert_eq!(world.lines(), [format!("POST {CSRS}"), format!("GET {CSRS}?watch")]);
-    assert!(world.asked.iter().all(|asked| asked.connection == 1));
+    assert!(world.requests.iter().all(|request| request.connection == 1));
     assert_eq!(world.steps.first().unwrap(), "connect api.example 6443");
     assert_eq!(world.steps.last().unwrap(), "disconnect");
 }
@@ -30,24 +30,24 @@ fn create_sends_full_request_object() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
-    let object: CertificateSigningRequest = serde_json::from_slice(&world.asked[0].body).unwrap();
+    let object: CertificateSigningRequest = serde_json::from_slice(&world.requests[0].body).unwrap();
     assert_eq!(object.kind, "CertificateSigningRequest");
     assert_eq!(object.metadata.name, scene.desired_csr.name);
     assert_eq!(object.spec.request, scene.desired_csr.request.pem.as_bytes());
     assert_eq!((object.spec.signer_name.as_str(), object.spec.expiration_seconds), (SIGNER, Some(3600)));
     assert_eq!(object.spec.usages, scene.desired_csr.usages);
-    let watch = &world.asked[1].line;
+    let watch = &world.requests[1].line;
     assert!(
         watch.contains(&format!("fieldSelector=metadata.name%3D{}&resourceVersion=100&", scene.desired_csr.name)),
         "{watch}"
     );
-    assert!(world.asked[1].head.contains("\r\nhost: api.example:6443\r\n"), "{}", world.asked[1].head);
+    assert!(world.requests[1].head.contains("\r\nhost: api.example:6443\r\n"), "{}", world.requests[1].head);
 }
 
 #[test]
 fn existing_own_request_is_resumed() {
     let scene = Scene::new();
-    let (outcome, lines) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+    let (outcome, lines) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
         (_, false) => Reply::object(200, &scene.object(&[])),
         (_, true) => Reply::stream().event("MODIFIED", scene.issued()),
@@ -60,7 +60,7 @@ fn existing_own_request_is_resumed() {
 #[test]
 fn existing_issued_request_is_not_watched() {
     let scene = Scene::new();
-    let (outcome, lines) = scene.run(|asked| match asked.is_post() {
+    let (outcome, lines) = scene.run(|request| match request.is_post() {
         true => Reply::status(409, "AlreadyExists", "it is there"),
         false => Reply::object(200, &scene.issued()),
     });
@@ -73,7 +73,7 @@ fn expired_certificate_is_outdated_only_in_existing_request() {
     let mut expired = Scene::new();
     expired.desired_csr.skew = Duration::ZERO;
     expired.certificate = expired.ca.sign(&expired.public_key_der, &[], true, 30);
-    let found = expired.error(|asked| match asked.is_post() {
+    let found = expired.error(|request| match request.is_post() {
         true => Reply::status(409, "AlreadyExists", "it is there"),
         false => Reply::object(200, &expired.issued()),
     });
@@ -85,7 +85,7 @@ fn expired_certificate_is_outdated_only_in_existing_request() {
 
 /// Submits a request whose name is already taken by `object`.
 fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
-    let (outcome, _) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+    let (outcome, _) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
         (_, false) => Reply::object(200, object),
         (_, true) => Reply::stream().event("MODIFIED", scene.issued()),
@@ -149,7 +149,7 @@ fn existing_denied_or_failed_request_fails_again() {
 
 /// Submits a request and answers its watch with `stream`. Returns the error of the submission.
 fn watching(scene: &Scene, stream: &Reply) -> SignError {
-    scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
+    scene.error(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => stream.clone(),
         (_, false) => panic!("no read is needed after the watch"),
@@ -200,7 +200,7 @@ fn watch_ignores_bookmarks_and_other_objects() {
         .event("DELETED", &stranger)
         .event("SOMETHING-NEW", &bookmark)
         .event("MODIFIED", scene.issued());
-    let (outcome, _) = scene.run(|asked| match asked.is_post() {
+    let (outcome, _) = scene.run(|request| match request.is_post() {
         true => Reply::object(201, &scene.object(&[])),
         false => stream.clone(),
     });
@@ -274,7 +274,7 @@ impl Conversation for Watched {
 fn progress_stays_retrying_until_next_answer() {
     let scene = Scene::new();
     let pending = scene.object(&[]);
-    let mut world = scene.world(|asked| match asked.is_post() {
+    let mut world = scene.world(|request| match request.is_post() {
         true => Reply::object(201, &pending),
         false => Reply::silence().then(End::Cut),
     });

@@ -15,9 +15,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A server with a pending request. Answers the n-th watch (from 0) as `nth` returns, or with the issued certificate
 /// for `None`.
-fn watches<'a>(scene: &'a Scene, mut nth: impl FnMut(usize) -> Option<Reply> + 'a) -> impl FnMut(&Asked) -> Reply + 'a {
+fn watches<'a>(
+    scene: &'a Scene,
+    mut nth: impl FnMut(usize) -> Option<Reply> + 'a,
+) -> impl FnMut(&ReceivedRequest) -> Reply + 'a {
     let mut watches = 0;
-    move |asked| match (asked.is_post(), asked.is_watch()) {
+    move |request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, false) => Reply::object(200, &scene.object(&[])),
         (_, true) => {
@@ -35,7 +38,7 @@ fn ended_watch_is_followed_by_read_and_watch() {
     let object = format!("GET {CSRS}/{}", scene.desired_csr.name);
     let watch = format!("GET {CSRS}?watch");
     assert_eq!(world.lines(), [format!("POST {CSRS}"), watch.clone(), object, watch]);
-    assert!(world.asked.iter().all(|asked| asked.connection == 1));
+    assert!(world.requests.iter().all(|request| request.connection == 1));
     assert!(world.elapsed() < 401 * SECOND, "no pause after a watch that lasted");
 }
 
@@ -61,7 +64,7 @@ fn silent_watch_is_abandoned_after_its_timeout() {
 fn forbidden_watch_falls_back_to_polling() {
     let scene = Scene::new();
     let mut reads = 0;
-    let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+    let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => Reply::status(403, "Forbidden", "watch is not allowed"),
         (_, false) => {
@@ -70,9 +73,9 @@ fn forbidden_watch_falls_back_to_polling() {
         }
     });
     world.run(&mut scene.issuance()).unwrap();
-    let watches = world.asked.iter().filter(|asked| asked.is_watch()).count();
-    assert_eq!((watches, world.asked.len()), (1, 22));
-    assert!(world.asked.iter().all(|asked| asked.connection == 1));
+    let watches = world.requests.iter().filter(|request| request.is_watch()).count();
+    assert_eq!((watches, world.requests.len()), (1, 22));
+    assert!(world.requests.iter().all(|request| request.connection == 1));
     let minutes = world.elapsed().as_secs() / 60;
     assert!((6..=10).contains(&minutes), "20 looks, 5 to 30 s apart: {minutes} min");
 }
@@ -108,12 +111,12 @@ fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
 #[test]
 fn failing_server_gets_bounded_requests() {
     let scene = Scene::new();
-    let mut world = scene.world(|asked| match asked.is_post() {
+    let mut world = scene.world(|request| match request.is_post() {
         true => Reply::object(201, &scene.object(&[])),
         false => Reply::status(503, "ServiceUnavailable", "etcd is unwell"),
     });
     let error = world.run(&mut scene.issuance()).unwrap_err();
-    assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 64));
+    assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, 64));
     assert!(error.message.contains("64 HTTP requests") && error.message.contains("etcd is unwell"), "{error}");
 }
 
@@ -126,12 +129,12 @@ fn request_limit_counts_resubmissions_and_reconnections() {
         limits
     };
     let issuance = || Issuance::new(scene.desired_csr.clone(), scene.cluster(), scene.identity.clone(), limits(), 7);
-    let mut world = scene.world(|asked| match asked.is_post() {
+    let mut world = scene.world(|request| match request.is_post() {
         true => Reply::object(201, &scene.object(&[])).then(End::Close),
         false => Reply::silence().then(End::Cut),
     });
     assert_eq!(world.run(&mut issuance()).unwrap_err().failure, Failure::Unreachable);
-    assert!(world.asked.len() <= 5, "{}", world.asked.len());
+    assert!(world.requests.len() <= 5, "{}", world.requests.len());
 }
 
 #[test]
@@ -159,12 +162,12 @@ fn eight_hour_wait_stays_within_request_limit() {
     let policy = Policy { request_timeout: 8 * 3600 * SECOND, ..Policy::default() };
     // No approver decides, and watching is forbidden.
     let mut object = serde_json::Value::Null;
-    let mut world = scene.world(|asked| {
-        if asked.is_post() {
-            object = serde_json::from_slice(&asked.body).unwrap();
+    let mut world = scene.world(|request| {
+        if request.is_post() {
+            object = serde_json::from_slice(&request.body).unwrap();
             object["metadata"]["uid"] = "uid-1".into();
         }
-        match asked.is_watch() {
+        match request.is_watch() {
             true => Reply::status(403, "Forbidden", "watch is not allowed"),
             false => Reply::json(200, object.to_string()),
         }
@@ -184,7 +187,7 @@ fn eight_hour_wait_stays_within_request_limit() {
     let Exchange::Conversation(mut exchange) = exchange else { panic!("{exchange:?}") };
     let error = world.run(&mut exchange).unwrap_err();
     assert!(world.elapsed() > 8 * 3600 * SECOND, "{:?}", world.elapsed());
-    assert_eq!((error.failure, world.asked.len()), (Failure::TimedOut, 64 + (8 * 3600 - 900) / 12));
+    assert_eq!((error.failure, world.requests.len()), (Failure::TimedOut, 64 + (8 * 3600 - 900) / 12));
     assert!(error.message.contains("neither a certificate nor a refusal after 2389 HTTP requests"), "{error}");
 }
 
@@ -194,7 +197,7 @@ fn idle_connection_closed_by_server_is_replaced_at_once() {
     for end in [End::Close, End::Cut] {
         let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| Reply::silence().then(end))));
         world.run(&mut scene.issuance()).unwrap();
-        assert_eq!(world.asked.iter().map(|asked| asked.connection).collect::<Vec<_>>(), [1, 1, 2]);
+        assert_eq!(world.requests.iter().map(|request| request.connection).collect::<Vec<_>>(), [1, 1, 2]);
         assert!(world.elapsed() < SECOND, "{:?}", world.elapsed());
         assert!(!world.steps.iter().any(|step| step.starts_with("wait")));
     }
@@ -204,12 +207,12 @@ fn idle_connection_closed_by_server_is_replaced_at_once() {
 fn idle_connection_failing_write_is_replaced_at_once() {
     let scene = Scene::new();
     for end in [End::Close, End::Cut] {
-        let mut world = scene.world(|asked| match asked.is_post() {
+        let mut world = scene.world(|request| match request.is_post() {
             true => Reply::object(201, &scene.object(&[])).then(end),
             false => Reply::stream().event("MODIFIED", scene.issued()),
         });
         assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 3);
-        assert_eq!(world.asked.iter().map(|asked| asked.connection).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(world.requests.iter().map(|request| request.connection).collect::<Vec<_>>(), [1, 2]);
         assert!(world.elapsed() < SECOND, "{:?}", world.elapsed());
     }
 }
@@ -217,7 +220,7 @@ fn idle_connection_failing_write_is_replaced_at_once() {
 #[test]
 fn connection_close_header_leads_to_new_connection() {
     let scene = Scene::new();
-    let mut world = scene.world(|asked| match asked.is_post() {
+    let mut world = scene.world(|request| match request.is_post() {
         true => {
             let mut reply = Reply::object(201, &scene.object(&[])).then(End::Close);
             let text = String::from_utf8(reply.pieces[0].1.clone()).unwrap();
@@ -227,7 +230,7 @@ fn connection_close_header_leads_to_new_connection() {
         false => Reply::stream().event("MODIFIED", scene.issued()),
     });
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 2);
-    assert_eq!(world.asked[1].connection, 2);
+    assert_eq!(world.requests[1].connection, 2);
 }
 
 #[test]
@@ -235,9 +238,9 @@ fn unanswered_create_is_repeated_under_same_name() {
     let scene = Scene::new();
     let mut well = scene.well();
     let mut lost = 0;
-    let mut world = scene.world(|asked| {
-        let reply = well(asked);
-        if asked.is_post() && lost == 0 {
+    let mut world = scene.world(|request| {
+        let reply = well(request);
+        if request.is_post() && lost == 0 {
             lost = 1;
             return Reply::silence().then(End::Cut);
         }
@@ -256,7 +259,7 @@ fn create_without_answers_fails_after_three_attempts() {
     for reply in [Reply::silence().then(End::Close), Reply::silence()] {
         let mut world = scene.world(|_| reply.clone());
         let error = world.run(&mut scene.issuance()).unwrap_err();
-        assert_eq!((error.failure, world.asked.len()), (Failure::Unreachable, 3), "{error}");
+        assert_eq!((error.failure, world.requests.len()), (Failure::Unreachable, 3), "{error}");
         assert!(world.elapsed() < 100 * SECOND);
     }
 }
@@ -264,7 +267,7 @@ fn create_without_answers_fails_after_three_attempts() {
 #[test]
 fn object_missing_between_watches_is_deleted() {
     let scene = Scene::new();
-    let error = scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
+    let error = scene.error(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => Reply::stream().finish(SECOND),
         (_, false) => Reply::status(404, "NotFound", "no such CSR"),

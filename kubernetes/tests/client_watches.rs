@@ -11,17 +11,17 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The requests to the server, shortened: a watch with the version that it begins after.
-fn asked(world: &World<'_>) -> Vec<String> {
-    let short = |asked: &Asked| {
-        let version = asked.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
-        match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+fn requests(world: &World<'_>) -> Vec<String> {
+    let short = |request: &ReceivedRequest| {
+        let version = request.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
+        match (request.is_post(), request.is_watch(), request.is_list()) {
             (true, ..) => "POST".to_owned(),
             (_, true, _) => format!("WATCH {}", version.unwrap_or_default()),
             (_, _, true) => "LIST".to_owned(),
             _ => "GET".to_owned(),
         }
     };
-    world.asked.iter().map(short).collect()
+    world.requests.iter().map(short).collect()
 }
 
 /// The two answers of a server whose watch cache does not reach back to a version.
@@ -32,9 +32,12 @@ fn expired() -> [Reply; 2] {
 
 /// A server in version 120, with a pending request in version 100. Answers the n-th watch (from 0) as `nth` returns, or
 /// with the issued certificate for `None`.
-fn server<'a>(scene: &'a Scene, nth: impl Fn(usize) -> Option<Reply> + 'a) -> impl FnMut(&Asked) -> Reply + 'a {
+fn server<'a>(
+    scene: &'a Scene,
+    nth: impl Fn(usize) -> Option<Reply> + 'a,
+) -> impl FnMut(&ReceivedRequest) -> Reply + 'a {
     let mut watches = 0;
-    move |asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+    move |request| match (request.is_post(), request.is_watch(), request.is_list()) {
         (true, ..) => Reply::object(201, &scene.object(&[])),
         (_, _, true) => Reply::list("120", &[scene.object(&[])]),
         (_, false, _) => Reply::object(200, &scene.object(&[])),
@@ -56,7 +59,7 @@ fn watch_after_bookmark_begins_at_bookmark() {
         };
         let mut world = scene.world(server(&scene, |n| (n == 0).then(first)));
         world.run(&mut scene.issuance()).unwrap();
-        assert_eq!(asked(&world), ["POST", "WATCH 100", "GET", "WATCH 150"], "{end:?}");
+        assert_eq!(requests(&world), ["POST", "WATCH 100", "GET", "WATCH 150"], "{end:?}");
     }
 }
 
@@ -66,7 +69,7 @@ fn watch_after_read_begins_at_changed_object() {
     let mut approved = scene.object(&["Approved"]);
     approved.metadata.resource_version = "160".to_owned();
     let mut watches = 0;
-    let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch()) {
+    let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, false) => Reply::object(200, &approved),
         (_, true) => {
@@ -76,7 +79,7 @@ fn watch_after_read_begins_at_changed_object() {
         }
     });
     world.run(&mut scene.issuance()).unwrap();
-    assert_eq!(asked(&world), ["POST", "WATCH 100", "GET", "WATCH 160"]);
+    assert_eq!(requests(&world), ["POST", "WATCH 100", "GET", "WATCH 160"]);
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn watch_after_410_begins_at_list() {
     for answer in expired() {
         let mut world = scene.world(server(&scene, |n| (n == 0).then(|| answer.clone())));
         world.run(&mut scene.issuance()).unwrap();
-        assert_eq!(asked(&world), ["POST", "WATCH 100", "LIST", "WATCH 120"]);
+        assert_eq!(requests(&world), ["POST", "WATCH 100", "LIST", "WATCH 120"]);
         assert!(world.elapsed() < SECOND, "{:?}", world.elapsed());
     }
 }
@@ -98,7 +101,7 @@ fn watch_410_after_good_watch_needs_no_pause() {
     let slowly = in_stream.after(61 * SECOND);
     let mut world = scene.world(server(&scene, |n| (n < 12).then(|| slowly.clone())));
     world.run(&mut scene.issuance()).unwrap();
-    assert_eq!(asked(&world).iter().filter(|asked| *asked == "LIST").count(), 12);
+    assert_eq!(requests(&world).iter().filter(|request| *request == "LIST").count(), 12);
     assert!(world.elapsed() < 12 * 61 * SECOND + SECOND, "no pause: {:?}", world.elapsed());
 }
 
@@ -107,7 +110,7 @@ fn repeated_410_falls_back_to_polling() {
     let scene = Scene::new();
     for answer in expired() {
         let mut reads = 0;
-        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+        let mut world = scene.world(|request| match (request.is_post(), request.is_watch(), request.is_list()) {
             (true, ..) => Reply::object(201, &scene.object(&[])),
             (_, true, _) => answer.clone(),
             (_, _, true) => Reply::list("120", &[scene.object(&[])]),
@@ -117,9 +120,9 @@ fn repeated_410_falls_back_to_polling() {
             }
         });
         world.run(&mut scene.issuance()).unwrap();
-        let asked = asked(&world);
-        assert_eq!(asked[..5], ["POST", "WATCH 100", "LIST", "WATCH 120", "GET"]);
-        assert!(asked[5..].iter().all(|asked| asked == "GET"), "{asked:?}");
+        let requests = requests(&world);
+        assert_eq!(requests[..5], ["POST", "WATCH 100", "LIST", "WATCH 120", "GET"]);
+        assert!(requests[5..].iter().all(|request| request == "GET"), "{requests:?}");
         let minutes = world.elapsed().as_secs() / 60;
         assert!((6..=10).contains(&minutes), "20 reads, 5 to 30 s apart: {minutes} min");
     }
@@ -137,14 +140,14 @@ fn unusable_list_falls_back_to_read() {
         Reply::json(200, vec![b' '; 5 << 20]),
     ];
     for list in lists {
-        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+        let mut world = scene.world(|request| match (request.is_post(), request.is_watch(), request.is_list()) {
             (true, ..) => Reply::object(201, &scene.object(&[])),
             (_, true, _) => expired.clone(),
             (_, _, true) => list.clone(),
             _ => Reply::object(200, &scene.issued()),
         });
         world.run(&mut scene.issuance()).unwrap();
-        assert_eq!(asked(&world), ["POST", "WATCH 100", "LIST", "GET"]);
+        assert_eq!(requests(&world), ["POST", "WATCH 100", "LIST", "GET"]);
     }
 }
 
@@ -154,17 +157,17 @@ fn temporary_list_failure_is_retried() {
     let [_, expired] = expired();
     for trouble in [Reply::status(503, "ServiceUnavailable", "starting"), Reply::raw("").then(End::Cut)] {
         let mut lists = 0;
-        let mut world = scene.world(|asked| match (asked.is_post(), asked.is_watch(), asked.is_list()) {
+        let mut world = scene.world(|request| match (request.is_post(), request.is_watch(), request.is_list()) {
             (true, ..) => Reply::object(201, &scene.object(&[])),
             (_, true, _) => expired.clone(),
             (_, _, true) => {
                 lists += 1;
                 if lists == 1 { trouble.clone() } else { Reply::list("120", &[scene.issued()]) }
             }
-            _ => panic!("{asked:?}"),
+            _ => panic!("{request:?}"),
         });
         world.run(&mut scene.issuance()).unwrap();
-        assert!(asked(&world).ends_with(&["LIST".to_owned()]), "{:?}", asked(&world));
+        assert!(requests(&world).ends_with(&["LIST".to_owned()]), "{:?}", requests(&world));
     }
 }
 
@@ -185,14 +188,14 @@ fn listed_object_is_judged_as_read_one() {
         (&[scene.object(&["Denied"])], Err(Failure::Denied)),
     ];
     for (objects, outcome) in rows {
-        let (ended, _) = scene.run(|asked| match (asked.is_post(), asked.is_watch()) {
+        let (ended, _) = scene.run(|request| match (request.is_post(), request.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),
             (_, true) => in_stream.clone(),
             (_, false) => Reply::list("120", objects),
         });
         assert_eq!(ended.map(|_| ()).map_err(|error| error.failure), outcome);
     }
-    let none = scene.error(|asked| match (asked.is_post(), asked.is_watch()) {
+    let none = scene.error(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),
         (_, true) => in_stream.clone(),
         (_, false) => Reply::json(200, r#"{"metadata":{"resourceVersion":"120"},"items":null}"#),

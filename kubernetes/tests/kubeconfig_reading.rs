@@ -173,9 +173,9 @@ fn first_of_several_documents_counts() {
         let warnings = parse(&text).expect("a kubeconfig").warnings().to_vec();
         assert_eq!(warnings.len(), usize::from(warns.is_some()), "{text}");
         if let Some(line) = warns {
-            let said = "a second YAML document follows; only the first one counts, as for kubectl";
+            let warning = "a second YAML document follows; only the first one counts, as for kubectl";
             assert!(warnings[0].starts_with(&format!("/etc/x/kubeconfig:{line}:")), "{warnings:?}");
-            assert!(warnings[0].ends_with(said), "{warnings:?}");
+            assert!(warnings[0].ends_with(warning), "{warnings:?}");
         }
         assert_eq!(token(identity(&text, &Files::default())), "t");
     }

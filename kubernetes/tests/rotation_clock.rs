@@ -29,7 +29,7 @@ impl Node {
     }
 
     fn progressed(&mut self, health: Health) {
-        let input = Input::Progressed { id: self.0.asked, progress: Progress::Submitting, health: Some(health) };
+        let input = Input::Progressed { id: self.0.request, progress: Progress::Submitting, health: Some(health) };
         self.0.rotation.handle(input, self.0.now);
     }
 

@@ -14,8 +14,8 @@ use perennial_rotation::Rotation;
 /// hour from a minute before `EPOCH`. Returns the failure and its message.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
     let (rotation, now) = rotation(template, names, after, 3600);
-    let told = rotation.snapshot(now).last_error.map(|told| told.to_string());
-    (rotation.machine().last_failure(), told.unwrap_or_default())
+    let message = rotation.snapshot(now).last_error.map(|message| message.to_string());
+    (rotation.machine().last_failure(), message.unwrap_or_default())
 }
 
 /// A rotation that was issued a certificate of `seconds`, counted from a minute before `EPOCH`, at the time `after`
@@ -39,17 +39,17 @@ fn answered(
 
 #[test]
 fn missing_names_are_listed() {
-    let asked = Template::node("a").with_dns_names(["a.example", "b.example"]);
-    let (failure, told) = issued(asked, &["a.example"], Duration::ZERO);
+    let template = Template::node("a").with_dns_names(["a.example", "b.example"]);
+    let (failure, message) = issued(template, &["a.example"], Duration::ZERO);
     assert_eq!(failure, Some(Failure::Unsatisfying));
-    assert_eq!(told, "the issued certificate lacks requested names: DNS b.example");
+    assert_eq!(message, "the issued certificate lacks requested names: DNS b.example");
 }
 
 #[test]
 fn certificate_expired_within_skew_is_rejected_with_time() {
-    let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3600));
+    let (failure, message) = issued(Template::node("a"), &[], Duration::from_secs(3600));
     assert_eq!(failure, Some(Failure::BadCertificate));
-    assert!(told.starts_with("an unusable certificate was issued: it expired at 2026-11-23T"), "{told}");
+    assert!(message.starts_with("an unusable certificate was issued: it expired at 2026-11-23T"), "{message}");
 }
 
 #[test]
@@ -75,34 +75,34 @@ fn unusable_certificate_is_rejected_naming_its_request() {
         assert_eq!(snapshot.credential.is_some(), why.is_empty(), "{why}");
         if !why.is_empty() {
             assert_eq!(rotation.machine().last_failure(), Some(Failure::BadCertificate));
-            let told = snapshot.last_error.unwrap();
-            assert!(told.starts_with("CSR node-csr-") && told.contains(why), "{told}");
-            assert!(told.contains(" at https://api.example:6443: "), "{told}");
+            let message = snapshot.last_error.unwrap();
+            assert!(message.starts_with("CSR node-csr-") && message.contains(why), "{message}");
+            assert!(message.contains(" at https://api.example:6443: "), "{message}");
         }
     }
 }
 
 #[test]
 fn already_due_certificate_is_rejected_with_validity() {
-    let (failure, told) = issued(Template::node("a"), &[], Duration::from_secs(3500));
+    let (failure, message) = issued(Template::node("a"), &[], Duration::from_secs(3500));
     assert_eq!(failure, Some(Failure::AlreadyDue));
-    assert!(told.contains("already due for rotation: it is valid from 2026-11-2"), "{told}");
+    assert!(message.contains("already due for rotation: it is valid from 2026-11-2"), "{message}");
 }
 
 #[test]
 fn certificate_too_short_for_policy_is_named() {
-    let told = |after, seconds| {
+    let message = |after, seconds| {
         let (rotation, now) = rotation(Template::node("a"), &[], Duration::from_secs(after), seconds);
         assert_eq!(rotation.machine().last_failure(), None);
-        rotation.snapshot(now).short_lived.map(|told| told.to_string())
+        rotation.snapshot(now).short_lived.map(|message| message.to_string())
     };
     // The default policy needs 128.572 s from the time of issue, and this CA backdates notBefore by a minute.
-    assert_eq!(told(0, 189), None);
-    let short = told(0, 120).unwrap();
+    assert_eq!(message(0, 189), None);
+    let short = message(0, 120).unwrap();
     assert!(short.contains("lifetime of 60.0 s is too short for this policy, which needs 128.6 s"), "{short}");
-    let dated_back = told(60, 248).unwrap();
+    let dated_back = message(60, 248).unwrap();
     assert!(dated_back.contains("lifetime of 128.0 s"), "{dated_back}");
-    assert_eq!(told(60, 249), None);
+    assert_eq!(message(60, 249), None);
 }
 
 #[test]

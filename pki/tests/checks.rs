@@ -160,7 +160,7 @@ fn check_refuses_same_named_root_with_other_key() {
 #[test]
 fn check_errors_name_their_remedy() {
     let hour = UnixTime::from_secs(NOT_AFTER);
-    for (refusal, told) in [
+    for (refusal, message) in [
         (BadCertificate::NotOurKey, "the certificate was issued for another key than the request's"),
         (
             BadCertificate::CertificateAuthority,
@@ -191,6 +191,6 @@ fn check_errors_name_their_remedy() {
             "the certificate, issued by `CN=a`, does not lead to a trusted CA: UnknownIssuer",
         ),
     ] {
-        assert_eq!(refusal.to_string(), told);
+        assert_eq!(refusal.to_string(), message);
     }
 }

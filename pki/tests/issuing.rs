@@ -26,7 +26,7 @@ fn plain_issuer() -> Issuer {
     issuer(KeyPair::generate(KeyAlgorithm::default()).unwrap())
 }
 
-fn asked(template: &Template, key: &KeyPair) -> RequestFacts {
+fn request_of(template: &Template, key: &KeyPair) -> RequestFacts {
     read_request(certificate_request(template, key).unwrap().pem.as_bytes()).unwrap()
 }
 
@@ -49,7 +49,7 @@ fn issuer_of_every_algorithm_issues_verifiable_certificate() {
     let rsa = KeyPair::from_pem(include_str!("data/rsa2048.pkcs1.pem"));
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let template = Template::node("n1").with_dns_names(["n1"]).with_ip_addresses(["fe80::1".parse().unwrap()]);
-    let request = asked(&template, &key);
+    let request = request_of(&template, &key);
     for issuing in generated.into_iter().chain([rsa]) {
         let issuer = issuer(issuing.unwrap());
         let chain = issuer.issue(&request, &terms(&[0x4d, 2])).unwrap();
@@ -73,7 +73,7 @@ fn issuer_of_every_algorithm_issues_verifiable_certificate() {
 fn issue_without_usages_omits_extensions() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let terms = Terms { key_usages: &[], extended_key_usages: &[], ..terms(&[1]) };
-    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms).unwrap();
+    let chain = plain_issuer().issue(&request_of(&Template::node("n1"), &key), &terms).unwrap();
     assert!(parse(&chain).key_usage().unwrap().is_none());
     assert!(parse(&chain).extended_key_usage().unwrap().is_none());
 }
@@ -83,7 +83,7 @@ fn alternative_names_are_critical_without_subject() {
     let (issuer, key) = (plain_issuer(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
     for (common_name, critical) in [("", true), ("x", false)] {
         let template = Template::new(common_name).with_dns_names(["x.example"]);
-        let chain = issuer.issue(&asked(&template, &key), &terms(&[1])).unwrap();
+        let chain = issuer.issue(&request_of(&template, &key), &terms(&[1])).unwrap();
         assert_eq!(parse(&chain).subject_alternative_name().unwrap().unwrap().critical, critical);
     }
 }
@@ -91,7 +91,7 @@ fn alternative_names_are_critical_without_subject() {
 #[test]
 fn serial_with_high_bit_stays_positive() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
-    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[0xff, 0])).unwrap();
+    let chain = plain_issuer().issue(&request_of(&Template::node("n1"), &key), &terms(&[0xff, 0])).unwrap();
     assert_eq!(parse(&chain).raw_serial(), [0, 0xff, 0]);
     assert_eq!(chain.serial(), "FF00");
 }
@@ -99,7 +99,7 @@ fn serial_with_high_bit_stays_positive() {
 #[test]
 fn issuer_refuses_leaf_certificate() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
-    let chain = plain_issuer().issue(&asked(&Template::node("n1"), &key), &terms(&[1])).unwrap();
+    let chain = plain_issuer().issue(&request_of(&Template::node("n1"), &key), &terms(&[1])).unwrap();
     let leaf = Credential::new(chain, Arc::new(key)).unwrap();
     assert_eq!(Issuer::new(leaf).map(drop), Err(IssueError::NotAnAuthority));
 }

@@ -95,7 +95,7 @@ fn damaged_key_is_malformed_and_not_weak() {
 
 #[test]
 fn key_errors_name_their_cause() {
-    for (error, told) in [
+    for (error, message) in [
         (
             KeyError::RsaSize { bits: 1024 },
             "RSA keys of 1024 bits are not supported by perennial: too weak; supported are 2048 to 4096 bits",
@@ -120,7 +120,7 @@ fn key_errors_name_their_cause() {
         ),
         (KeyError::Malformed, "the private key is malformed; is the file damaged?"),
     ] {
-        assert_eq!(error.to_string(), told);
+        assert_eq!(error.to_string(), message);
     }
 }
 

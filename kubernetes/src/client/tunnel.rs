@@ -80,7 +80,7 @@ mod tests {
     }
 
     /// Receives `head` in two portions. Returns the result, and the number of bytes left for TLS.
-    fn told(head: &[u8], split: usize) -> (Result<bool, String>, usize) {
+    fn received(head: &[u8], split: usize) -> (Result<bool, String>, usize) {
         let mut tunnel = tunnel();
         let (mut first, mut second) = head.split_at(split);
         match tunnel.receive(&mut first) {
@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn tunnel_sends_connect_once_with_credentials() {
         let mut tunnel = tunnel();
-        let asked = String::from_utf8(tunnel.transmit()).unwrap();
+        let sent = String::from_utf8(tunnel.transmit()).unwrap();
         let to = "[2001:db8::1]:6443";
         assert_eq!(
-            asked,
+            sent,
             format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n")
         );
         assert!(tunnel.transmit().is_empty());
@@ -106,10 +106,10 @@ mod tests {
         let head = b"HTTP/1.1 200 Connection established\r\nContent-Length: 3\r\n\r\n";
         let answer = [head.as_slice(), b"TLS"].concat();
         for split in 0..=answer.len() {
-            assert_eq!(told(&answer, split), (Ok(true), 3), "split at {split}");
+            assert_eq!(received(&answer, split), (Ok(true), 3), "split at {split}");
         }
         for cut in 0..head.len() {
-            assert_eq!(told(&head[..cut], cut / 2), (Ok(false), 0), "cut at {cut}");
+            assert_eq!(received(&head[..cut], cut / 2), (Ok(false), 0), "cut at {cut}");
         }
     }
 
@@ -128,11 +128,11 @@ mod tests {
             ("SSH-2.0-OpenSSH\r\n\r\n", "check that it is an HTTP proxy"),
             ("HTTP/1.1 ok\r\n\r\n", "check that it is an HTTP proxy"),
         ] {
-            let why = told(head.as_bytes(), 0).0.unwrap_err();
+            let why = received(head.as_bytes(), 0).0.unwrap_err();
             assert!(why.contains(words) && why.contains("http://proxy.example:3128"), "{why}");
             assert!(!why.contains("secret") && !why.contains("bWU6"), "{why}");
         }
         let endless = vec![b'a'; LONGEST_HEAD + 9];
-        assert!(told(&endless, 7).0.unwrap_err().contains("a response head of more than 16 KiB"));
+        assert!(received(&endless, 7).0.unwrap_err().contains("a response head of more than 16 KiB"));
     }
 }

@@ -10,7 +10,7 @@ mod world;
 
 pub(crate) use ca::{Ca, server_config, server_config_for, server_config_with};
 pub(crate) use node::Node;
-pub(crate) use reply::{Asked, End, Reply, chunk, list_of};
+pub(crate) use reply::{End, ReceivedRequest, Reply, chunk, list_of};
 pub(crate) use scene::{Scene, desired_csr};
 pub(crate) use world::World;
 

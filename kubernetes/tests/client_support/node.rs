@@ -13,7 +13,7 @@ use super::Scene;
 pub(crate) struct Node {
     pub(crate) rotation: Rotation,
     pub(crate) now: Now,
-    pub(crate) asked: RequestId,
+    pub(crate) request: RequestId,
     pub(crate) public_key: Vec<u8>,
 }
 
@@ -24,20 +24,20 @@ impl Node {
         adjust(&mut signer);
         let (signer, template) = (Some(Arc::new(signer) as _), Some(Arc::new(template)));
         let mut rotation = Rotation::new(Start { signer, template, ..Start::default() }, now);
-        let (mut asked, mut key) = (None, None);
+        let (mut request, mut key) = (None, None);
         for command in rotation.handle(Input::Tick, now) {
             match command {
                 Command::Save { record } => key = record.key,
-                Command::Drive { id, .. } => asked = Some(id),
+                Command::Drive { id, .. } => request = Some(id),
                 Command::Drop { .. } | Command::Write { .. } => {}
             }
         }
-        Self { rotation, now, asked: asked.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }
+        Self { rotation, now, request: request.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }
     }
 
     pub(crate) fn issued(&mut self, pem: &str, health: Option<Health>) {
         let chain = Chain::from_pem(pem.as_bytes()).unwrap();
         let result = Ok(Issued { chain, requests: 2, health });
-        self.rotation.handle(Input::Finished { id: self.asked, result }, self.now);
+        self.rotation.handle(Input::Finished { id: self.request, result }, self.now);
     }
 }

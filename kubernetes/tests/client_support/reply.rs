@@ -6,7 +6,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 /// A request to the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// The method and the target.
     pub(crate) line: String,
     pub(crate) head: String,
@@ -17,7 +17,7 @@ pub(crate) struct Asked {
     pub(crate) nth: usize,
 }
 
-impl Asked {
+impl ReceivedRequest {
     pub(crate) fn is_post(&self) -> bool {
         self.line.starts_with("POST")
     }

@@ -10,7 +10,7 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
 use perennial_rotation::{Identity, Issued, SignError};
 
-use super::{Asked, Ca, Reply, SIGNER, World};
+use super::{Ca, ReceivedRequest, Reply, SIGNER, World};
 
 /// A node that requests a client certificate, and the CA that signs it.
 pub(crate) struct Scene {
@@ -45,18 +45,21 @@ impl Scene {
         Issuance::new(self.desired_csr.clone(), self.cluster(), self.identity.clone(), Limits::default(), 7)
     }
 
-    pub(crate) fn world<'a>(&self, script: impl FnMut(&Asked) -> Reply + 'a) -> World<'a> {
+    pub(crate) fn world<'a>(&self, script: impl FnMut(&ReceivedRequest) -> Reply + 'a) -> World<'a> {
         World::new(&self.ca, script)
     }
 
     /// Runs a submission against `script`. Returns its outcome and its requests.
-    pub(crate) fn run(&self, script: impl FnMut(&Asked) -> Reply) -> (Result<Issued, SignError>, Vec<String>) {
+    pub(crate) fn run(
+        &self,
+        script: impl FnMut(&ReceivedRequest) -> Reply,
+    ) -> (Result<Issued, SignError>, Vec<String>) {
         let mut world = self.world(script);
         let outcome = world.run(&mut self.issuance());
         (outcome, world.lines())
     }
 
-    pub(crate) fn error(&self, script: impl FnMut(&Asked) -> Reply) -> SignError {
+    pub(crate) fn error(&self, script: impl FnMut(&ReceivedRequest) -> Reply) -> SignError {
         self.run(script).0.unwrap_err()
     }
 
@@ -91,10 +94,10 @@ impl Scene {
     }
 
     /// The script of a server that approves and issues while it is watched.
-    pub(crate) fn well(&self) -> impl FnMut(&Asked) -> Reply + use<> {
+    pub(crate) fn well(&self) -> impl FnMut(&ReceivedRequest) -> Reply + use<> {
         let (pending, approved, issued) = (self.object(&[]), self.object(&["Approved"]), self.issued());
         let mut created = false;
-        move |asked| match (asked.is_post(), asked.is_watch()) {
+        move |request| match (request.is_post(), request.is_watch()) {
             (true, _) if created => Reply::status(409, "AlreadyExists", "it is there"),
             (true, _) => {
                 created = true;

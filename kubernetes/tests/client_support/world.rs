@@ -9,16 +9,16 @@ use perennial::{Instant, Now, UnixTime};
 use perennial_rotation::{Conversation, IoEvent, IoRequest};
 use rustls::{ServerConfig, ServerConnection};
 
-use super::{Asked, Ca, EPOCH, End, Reply, server_config};
+use super::{Ca, EPOCH, End, ReceivedRequest, Reply, server_config};
 
-type Script<'a> = Box<dyn FnMut(&Asked) -> Reply + 'a>;
+type Script<'a> = Box<dyn FnMut(&ReceivedRequest) -> Reply + 'a>;
 
 /// The server and the network in front of it.
 pub(crate) struct World<'a> {
     pub(crate) script: Script<'a>,
     pub(crate) config: Arc<ServerConfig>,
     /// All requests so far, in order.
-    pub(crate) asked: Vec<Asked>,
+    pub(crate) requests: Vec<ReceivedRequest>,
     pub(crate) steps: Vec<String>,
     pub(crate) now: Now,
     /// The number of bytes that a read returns, given the number available.
@@ -49,11 +49,11 @@ struct Link {
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn new(ca: &Ca, script: impl FnMut(&Asked) -> Reply + 'a) -> Self {
+    pub(crate) fn new(ca: &Ca, script: impl FnMut(&ReceivedRequest) -> Reply + 'a) -> Self {
         Self {
             script: Box::new(script),
             config: server_config(ca, None, "api.example"),
-            asked: Vec::new(),
+            requests: Vec::new(),
             steps: Vec::new(),
             now: Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH) },
             portion: Box::new(|length| length),
@@ -73,10 +73,10 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.asked
+        self.requests
             .iter()
-            .map(|asked| {
-                asked.line.split('?').next().unwrap().to_owned() + if asked.is_watch() { "?watch" } else { "" }
+            .map(|request| {
+                request.line.split('?').next().unwrap().to_owned() + if request.is_watch() { "?watch" } else { "" }
             })
             .collect()
     }
@@ -174,11 +174,11 @@ impl<'a> World<'a> {
             }
             let _ = link.tls.reader().read_to_end(&mut link.plain);
         }
-        while let Some(mut asked) = take_request(&mut link.plain) {
+        while let Some(mut request) = take_request(&mut link.plain) {
             link.nth += 1;
-            (asked.connection, asked.nth) = (self.connections, link.nth);
-            let reply = (self.script)(&asked);
-            self.asked.push(asked);
+            (request.connection, request.nth) = (self.connections, link.nth);
+            let reply = (self.script)(&request);
+            self.requests.push(request);
             let mut at = self.now.instant;
             for (pause, bytes) in reply.pieces {
                 at = at.after(pause);
@@ -249,7 +249,7 @@ impl Link {
     }
 }
 
-fn take_request(plain: &mut Vec<u8>) -> Option<Asked> {
+fn take_request(plain: &mut Vec<u8>) -> Option<ReceivedRequest> {
     let end = plain.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(plain[..end].to_vec()).unwrap();
     let length = head
@@ -262,5 +262,5 @@ fn take_request(plain: &mut Vec<u8>) -> Option<Asked> {
     plain.drain(..end);
     let body = plain.drain(..length).collect();
     let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
-    Some(Asked { line, head, body, connection: 0, nth: 0 })
+    Some(ReceivedRequest { line, head, body, connection: 0, nth: 0 })
 }
