@@ -218,7 +218,7 @@ impl Api {
         self.authority.forget_predecessors();
     }
 
-    /// The resource version: rises with every write of any resource. When it has risen, watches may have events.
+    /// The resource version: rises with every write of any resource. After a rise, watches may have events.
     pub fn version(&self) -> u64 {
         self.store.version()
     }

@@ -95,7 +95,7 @@ impl Authority {
         self.issuer.credential().chain().certificate().validity
     }
 
-    /// A credential for a TLS server with these names.
+    /// A new key and certificate for a TLS server with these names, valid for `lifetime`.
     ///
     /// # Errors
     /// [`AuthorityError`] if no key can be generated or the authority has expired.
@@ -113,7 +113,8 @@ impl Authority {
         self.credential(&template, Usage::ServerAuth, random, now, lifetime)
     }
 
-    /// A credential for a client. The organization `system:masters` makes it an administrator.
+    /// A new key and certificate for a client, valid for `lifetime`. The organization `system:masters` makes the client
+    /// an administrator.
     ///
     /// # Errors
     /// [`AuthorityError`] if no key can be generated or the authority has expired.

@@ -35,7 +35,7 @@ const HIGH_WATER: usize = 16 * 1024;
 /// changed.
 pub struct Session {
     connection: Connection,
-    /// An answer in progress, and the time at which it ends at the latest.
+    /// An answer in progress, and the latest time of its end.
     stream: Option<(Stream, Instant)>,
     /// Time of the watch's next bookmark.
     bookmark: Option<Instant>,
@@ -314,7 +314,7 @@ impl Session {
     }
 
     /// True once a request has shown a credential that the API authenticates. At its limit of clients,
-    /// [`ApiServer`](crate::ApiServer) closes other connections first.
+    /// [`ApiServer`](crate::ApiServer) closes only connections of which this is false.
     pub fn is_known(&self) -> bool {
         self.authenticated
     }

@@ -13,7 +13,7 @@ use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, Obje
 /// Largest object, in bytes of its body: stored objects must be bounded.
 pub(super) const LARGEST: usize = 64 * 1024;
 
-/// Reads a certificate signing request from a body; returns warnings with it.
+/// Reads a certificate signing request from a body. Returns the object and warnings about unknown fields.
 pub(super) fn csr(
     request: &ApiRequest,
     fields: FieldValidation,
@@ -25,7 +25,8 @@ pub(super) fn csr(
     typed(value, fields, |why| status::bad_request(fields::cannot_be_handled(why)))
 }
 
-/// Reads a certificate signing request from the result of a patch; returns warnings with it.
+/// Reads a certificate signing request from the result of a patch. Returns the object and warnings about unknown
+/// fields.
 pub(super) fn patched(
     mut value: Value,
     fields: FieldValidation,
@@ -91,7 +92,7 @@ impl Preconditions {
     }
 }
 
-/// The `DeleteOptions` of a deletion, if it has any.
+/// The `DeleteOptions` in the body of a deletion; the defaults if the body is empty.
 pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Response> {
     if request.body.is_empty() {
         return Ok(DeleteOptions::default());

@@ -8,14 +8,15 @@ use super::fields::SCHEMA;
 use super::message::{Response, to_json};
 use super::status;
 
-/// Aggregated discovery of all groups, each with one version and one resource. The older documents are made from it.
+/// Aggregated discovery of all groups, each with one version and one resource. The older kinds of documents are made
+/// from this one.
 static GROUPS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("discovery.json")).expect("the file is JSON, tests read it"));
 
 /// Minor version of Kubernetes that introduced `certificates.k8s.io/v1`.
 pub(super) const V1_SINCE: u32 = 19;
 
-/// The document at `path`; `None` if there is none.
+/// The document at `path`; `None` if the path has no document.
 pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response> {
     let groups = GROUPS["items"].as_array().map_or(&[][..], Vec::as_slice);
     let find = |name: &str| groups.iter().find(|group| group["metadata"]["name"] == name);

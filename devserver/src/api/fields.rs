@@ -42,7 +42,7 @@ impl FieldValidation {
     }
 }
 
-/// A cluster's message about an object that it cannot decode.
+/// The message of a cluster about an object that cannot be decoded.
 pub(super) fn cannot_be_handled(why: &str) -> String {
     format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {why}")
 }

@@ -164,8 +164,8 @@ fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Store
 
 /// The answer to a LIST.
 ///
-/// Shows the objects as of one version, and shares them with the server. Once the server has forgotten that version, a
-/// slow reader gets no more of the list.
+/// Shows the objects as of one version. The objects are shared with the server, not copied. Once the server has
+/// forgotten that version, a slow reader gets no more of the list.
 #[derive(Debug)]
 pub struct Listing {
     opening: Vec<u8>,

@@ -15,7 +15,8 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 /// Deepest nesting of a patched object: more than twice that of a valid request.
 const DEEPEST: usize = 32;
 
-/// Applies the patch in the body of `request` to `object`, without any validation; returns warnings with the result.
+/// Applies the patch in the body of `request` to `object`, without validation. Returns the result and warnings about
+/// unknown fields.
 pub(super) fn apply(
     request: &ApiRequest,
     object: &CertificateSigningRequest,
@@ -72,7 +73,7 @@ fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Respo
     Ok(())
 }
 
-/// Approximate size of a value in bytes; `None` if it is nested deeper than `depth`.
+/// Approximate size of a value in bytes; `None` if the value is nested deeper than `depth`.
 fn weigh(value: &Value, depth: usize) -> Option<usize> {
     let depth = depth.checked_sub(1)?;
     match value {

@@ -135,7 +135,8 @@ impl Api {
         Ok(stored)
     }
 
-    /// Generates a name from `generateName`, unless there is a name. The validation reports an object with neither.
+    /// Generates a name from `generateName`, unless the object has a name. The validation reports an object without
+    /// both.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
         if !metadata.name.is_empty() || metadata.generate_name.is_empty() {
@@ -163,7 +164,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// Deletes the objects that LIST would return, or none if one of them does not fulfil the preconditions.
+    /// Deletes the objects that LIST would return, or none if an object does not fulfil the preconditions.
     fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
         let wanted = body::delete_options(request)?;
         let dry_run = call.dry_run || wanted.dry_run()?;

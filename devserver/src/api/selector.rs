@@ -25,7 +25,7 @@ enum Operand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Test {
-    /// Equal to one of these.
+    /// Equal to one of these values.
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,

@@ -133,7 +133,7 @@ pub(super) fn version_ahead(requested: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {requested} is ahead of this server's, which is {current}"))
 }
 
-/// Gone: a list cannot continue at its version. With `token` it continues at the latest version.
+/// Gone: a list cannot continue at its version. With `token`, the client can continue at the latest version.
 pub(super) fn continue_expired(token: String) -> Response {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                    new list without the continue parameter, or use the continue token in this response to retrieve \

@@ -119,8 +119,8 @@ impl Store {
         self.log.get(index)
     }
 
-    /// True if there is room for an object, in place of `before` if there is one. Controllers do not check this: they
-    /// add little.
+    /// True if the store has room for `object` in place of `before`. Controllers do not check this: they add little to
+    /// an object.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.

@@ -41,7 +41,7 @@ pub struct Watcher {
 
 /// Interval of bookmarks, as in a cluster.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// Duration of a watch without `timeoutSeconds`; a cluster draws it from half an hour to an hour.
+/// Duration of a watch without `timeoutSeconds`. A cluster draws a duration between half an hour and an hour.
 const DEFAULT_DURATION: Duration = Duration::from_secs(1800);
 
 impl Watcher {
@@ -113,7 +113,7 @@ impl Api {
     }
 }
 
-/// `sendInitialEvents`, by a cluster's rules for it and `resourceVersionMatch`.
+/// `sendInitialEvents` of a watch, by a cluster's rules for `sendInitialEvents` and `resourceVersionMatch`.
 fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
     const MATCH: &str = "resourceVersionMatch";
     let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
@@ -171,8 +171,8 @@ impl Watcher {
         Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
-    /// The type of an event for this watcher's selection: an object that enters it is ADDED, one that leaves it is
-    /// DELETED.
+    /// The type of an event for this watcher's selection: an object that enters the selection is ADDED, an object that
+    /// leaves the selection is DELETED.
     fn kind(&self, event: &Event) -> Option<&'static str> {
         let now = !event.is_deletion && self.selector.matches(&event.object.object);
         let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));

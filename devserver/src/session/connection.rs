@@ -48,7 +48,7 @@ impl Connection {
         })
     }
 
-    /// Skips TLS: sends these bytes and closes, or, with `None`, stays silent.
+    /// Replaces TLS: sends `raw_reply` and closes the connection; with `None`, sends nothing and keeps it open.
     pub(super) fn bypass_tls(&mut self, raw_reply: Option<Vec<u8>>) {
         self.raw_reply = Some(raw_reply);
     }

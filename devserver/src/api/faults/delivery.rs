@@ -40,7 +40,7 @@ impl Delivery {
     }
 }
 
-/// Bytes to send below TLS before closing the connection; `None` sends nothing and leaves it open.
+/// Bytes to send below TLS before closing the connection; `None` sends nothing and keeps the connection open.
 pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// A fatal alert (RFC 8446 §6), in the clear.
     const fn alert(description: u8) -> [u8; 7] {

@@ -1,4 +1,4 @@
-//! The faults of a plan. Their names in YAML are those of the variants, in camelCase.
+//! The faults of a plan. In YAML, a fault has the name of its variant in camelCase.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub enum Fault {
     /// Answers like a server that restarted just before the request and has written another resource since: its watch
     /// cache is younger than all requests.
     YoungCache,
-    /// Spoils the connection before there is any request.
+    /// Spoils the connection before the first request.
     Connection(ConnectionFault),
 }
 

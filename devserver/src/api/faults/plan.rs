@@ -23,7 +23,7 @@ pub struct Plan {
     pub rules: Vec<Rule>,
 }
 
-/// A fault and the requests that it is applied to.
+/// A fault, and the requests to apply the fault to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRule")]
 pub struct Rule {
@@ -140,7 +140,7 @@ pub struct PlanError {
     pub line: u64,
     /// Column of the problem, from 1.
     pub column: u64,
-    /// The problem, with the name of the field in front if it is known.
+    /// The problem, after the name of the field if the field is known.
     pub reason: String,
 }
 

@@ -158,8 +158,8 @@ fn approval(name: String) -> Approval {
 }
 
 /// Parses a lifetime of at least `least` seconds. X.509 times are whole seconds: a certificate that begins and ends in
-/// the same second cannot be signed, which the client of a CSR never learns, and one of a second may expire before it
-/// is served.
+/// the same second cannot be signed, which the client of a CSR never learns, and a certificate of one second may expire
+/// before it is served.
 fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     let span = duration(text)?;
     if span < Duration::from_secs(least) {

@@ -29,8 +29,8 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory; creates it (mode 0700) if it does not exist. If it contains no files but ours, removes the
-    /// permissions of group and others.
+    /// Opens the directory, or creates it (mode 0700). Removes the permissions of group and others from a directory
+    /// that contains no files but those of [`FILES`].
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         DirBuilder::new()
             .recursive(true)
@@ -60,8 +60,8 @@ impl StateDir {
         replace().map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// Reads the CA; generates and writes one if there is none. A certificate without its key, or a key alone, is an
-    /// error for a person to resolve.
+    /// Reads the CA. Without files of a CA, generates one and writes its files. A certificate without its key, or a key
+    /// alone, is an error for a person to resolve.
     pub(crate) fn authority(&self, random: &mut Random, now: UnixTime) -> Result<Authority, Failure> {
         let (certificate, key) = (self.read(CERTIFICATE)?, self.read(KEY)?);
         let both = format!("{} and {}", self.file(CERTIFICATE).display(), self.file(KEY).display());
@@ -92,7 +92,7 @@ impl StateDir {
         }
     }
 
-    /// Reads the bootstrap token; generates and writes one if there is none.
+    /// Reads the bootstrap token. Without a file, generates a token and writes the file.
     pub(crate) fn token(&self, random: &mut Random) -> Result<Token, Failure> {
         let text = match self.read(TOKEN)? {
             Some(text) => text,

@@ -33,7 +33,7 @@ impl Body {
         Self { left: 0, next: Some(Line::Size) }
     }
 
-    /// Moves what has arrived of the body to `body`. Returns true once the body is complete.
+    /// Moves bytes of the body from `received` to `body`. Returns true once the body is complete.
     pub(super) fn read(&mut self, received: &mut Vec<u8>, body: &mut Vec<u8>) -> Result<bool, Response> {
         let malformed = || bad_request("the body of the request contradicts its Content-Length or Transfer-Encoding");
         loop {

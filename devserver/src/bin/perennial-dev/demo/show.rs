@@ -1,4 +1,4 @@
-//! Watches the rotations, checks each certificate, and reports.
+//! Waits for each rotation of the demo, checks the new certificate at the server, and reports it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ fn done(report: Report, options: &cli::Demo) {
     report.event("done", json!({ "runtime": runtime, "rotations": n, "identity": identity }), &sentence);
 }
 
-/// Checks that the certificate is the node's, and that the server authenticates the node by it.
+/// Checks that the certificate is the node's, and that the server authenticates the node by that certificate.
 fn check(cluster: &TestCluster, credential: &Arc<Credential>) -> Result<(), Failure> {
     let facts = credential.chain().certificate();
     if facts.common_name != identity() {
