@@ -63,14 +63,14 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     bounded(file).map(Some)
 }
 
-/// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PATIENCE`], and
+/// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PIPE_LIMIT`], and
 /// must not be empty.
 pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     let file = open(path, OFlags::empty())?;
     if file.metadata()?.is_file() {
         return bounded(file);
     }
-    let contents = bounded(Piped { file, until: Instant::now() + PATIENCE })?;
+    let contents = bounded(Piped { file, until: Instant::now() + PIPE_LIMIT })?;
     if contents.is_empty() {
         let why = "this pipe was empty: a pipe can be read only once; name a regular file";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
@@ -91,7 +91,7 @@ pub(crate) fn read_text_once(path: &Path) -> io::Result<Zeroizing<String>> {
 /// Most bytes read from a file: more than any kubeconfig, configuration or system CA bundle has.
 const LONGEST: usize = 8 << 20;
 /// Total time limit for reading a pipe.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PIPE_LIMIT: Duration = Duration::from_secs(10);
 
 fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
     let bytes = Zeroizing::new(bytes);
@@ -129,7 +129,7 @@ impl Read for Piped {
             // Polled first: without a writer, reading a FIFO returns its end at once, but poll reports it as not ready.
             match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left)) {
                 Ok(0) => {
-                    let limit = PATIENCE.as_secs();
+                    let limit = PIPE_LIMIT.as_secs();
                     let why =
                         format!("its end was not reached within {limit} s; close the pipe, or name a regular file");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));

@@ -39,7 +39,7 @@ pub(crate) struct Debt {
     /// Failed runs of this process, for metrics.
     pub(crate) failures: u64,
     /// A thread runs the command for this certificate when a run is owed.
-    pub(crate) attended: bool,
+    pub(crate) has_thread: bool,
     /// The command is running.
     pub(crate) running: bool,
 }

@@ -25,7 +25,7 @@ use crate::threads;
 use file::{is_of_another_version, open, set_aside};
 
 /// Most bytes of steps queued for the file. Steps beyond that are dropped.
-const MOST: usize = 1 << 20;
+const MOST_QUEUED: usize = 1 << 20;
 
 /// The journal of this process, which all its certificates share.
 pub(crate) struct Journal {
@@ -51,12 +51,12 @@ impl Journal {
     /// moved to `PATH.1`, which it replaces. If the file cannot be opened or written, the thread logs the error once
     /// and tries again with each step; steps until then are lost.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
-        let (queue, trouble) = (Queue::new(MOST), Trouble::default());
+        let (queue, trouble) = (Queue::new(MOST_QUEUED), Trouble::default());
         let items = queue.clone();
         let mut writer = Writer::new(path.to_owned(), limit, trouble.clone());
         let run = move || {
-            let opened = writer.follow();
-            writer.settle(opened);
+            let opened = writer.reopen_if_moved();
+            writer.report_trouble(opened);
             loop {
                 let lost = writer.take(items.next());
                 items.count_dropped(lost);
@@ -115,7 +115,7 @@ struct Writer {
     /// Size of the file after the last write, in bytes.
     end: u64,
     /// The file holds every machine up to its last step: the next step needs no snapshot.
-    begun: bool,
+    is_continuous: bool,
     /// Each certificate's machine after its last step, written or not.
     machines: BTreeMap<String, Arc<RotationMachine>>,
     /// Steps lost since the last line that was written. The next snapshot states the number.
@@ -124,7 +124,7 @@ struct Writer {
 
 impl Writer {
     fn new(path: PathBuf, limit: u64, trouble: Trouble) -> Self {
-        Self { path, limit, trouble, file: None, end: 0, begun: false, machines: BTreeMap::new(), missing: 0 }
+        Self { path, limit, trouble, file: None, end: 0, is_continuous: false, machines: BTreeMap::new(), missing: 0 }
     }
 
     /// Writes an entry. Returns how many steps were lost here; the queue has counted those that it dropped.
@@ -132,19 +132,19 @@ impl Writer {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
             Entry::Item(Item::Gap(of, steps, machine)) => {
-                (self.begun, self.missing) = (false, self.missing + steps);
+                (self.is_continuous, self.missing) = (false, self.missing + steps);
                 self.machines.insert(of, machine);
                 return steps;
             }
             // Counted by the queue.
-            Entry::Missing(count) => (self.begun, self.missing) = (false, self.missing + count),
+            Entry::Missing(count) => (self.is_continuous, self.missing) = (false, self.missing + count),
             Entry::Item(Item::Step(of, step, line)) => {
                 let written = self.append(&of, &step, &line);
-                self.begun = written.is_ok();
+                self.is_continuous = written.is_ok();
                 self.machines.insert(of, step.after.clone());
                 let lost = u64::from(written.is_err());
                 self.missing += lost;
-                self.settle(written);
+                self.report_trouble(written);
                 return lost;
             }
         }
@@ -152,7 +152,7 @@ impl Writer {
     }
 
     /// Logs when the file can no longer be written, and when it can be written again.
-    fn settle(&mut self, written: io::Result<()>) {
+    fn report_trouble(&mut self, written: io::Result<()>) {
         let path = self.path.display();
         let why = written.err().map(|error| format!("cannot write journal {path}: {error}"));
         match (self.trouble.set(why.clone()), why) {
@@ -161,21 +161,21 @@ impl Writer {
             _ => {}
         }
         // A snapshot in the file has stated the number.
-        if self.begun {
+        if self.is_continuous {
             self.missing = 0;
         }
     }
 
     fn append(&mut self, of: &str, step: &Transition, line: &str) -> io::Result<()> {
-        self.follow()?;
+        self.reopen_if_moved()?;
         let mut text = self.snapshots(of, step) + line;
         let is_full = self.end.saturating_add(text.len() as u64) > self.limit;
         // A file of two format versions would be replayed by neither.
-        let is_older = || !self.begun && self.file.as_ref().is_some_and(is_of_another_version);
+        let is_older = || !self.is_continuous && self.file.as_ref().is_some_and(is_of_another_version);
         if self.end > 0 && (is_full || is_older()) {
             set_aside(&self.path)?;
             // Opens a new file, which needs snapshots before the step.
-            self.follow()?;
+            self.reopen_if_moved()?;
             text = self.snapshots(of, step) + line;
         }
         // One write for snapshots and step, so that a crash leaves at most one incomplete line.
@@ -186,7 +186,7 @@ impl Writer {
 
     /// Opens the file, unless it is open and still at its path: another program may move or remove a log. Notices as
     /// well if it was truncated.
-    fn follow(&mut self) -> io::Result<()> {
+    fn reopen_if_moved(&mut self) -> io::Result<()> {
         let held = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&held, fs::metadata(&self.path)) {
             (None, _) => false,
@@ -201,7 +201,7 @@ impl Writer {
             // Resolved, so that `set_aside` moves the journal and not a link to it.
             self.path = fs::canonicalize(&self.path)?;
         }
-        self.begun &= is_same && held.is_some_and(|held| held.len() >= self.end);
+        self.is_continuous &= is_same && held.is_some_and(|held| held.len() >= self.end);
         self.end = self.file.as_ref().map(File::metadata).transpose()?.map_or(0, |held| held.len());
         Ok(())
     }
@@ -212,14 +212,14 @@ impl Writer {
         let mut begin = |text: &mut String, of: &str, machine: &RotationMachine| {
             text.push_str(&journal::begin_after(of, step.now, machine, mem::take(&mut missing)));
         };
-        if !self.begun {
+        if !self.is_continuous {
             text.push_str(if self.is_cut() { "\n" } else { "" });
             for (name, machine) in self.machines.iter().filter(|(name, _)| *name != of) {
                 begin(&mut text, name, machine);
             }
         }
         // A reload may have started another machine under this name.
-        if !self.begun || self.machines.get(of) != Some(&step.before) {
+        if !self.is_continuous || self.machines.get(of) != Some(&step.before) {
             begin(&mut text, of, &step.before);
         }
         text

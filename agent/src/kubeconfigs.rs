@@ -48,7 +48,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         _ => None,
     };
     let primary = match (own, existing, bootstrap) {
-        (Some(Own::Good), ..) | (Some(_), None, _) => node,
+        (Some(OwnCredential::Good), ..) | (Some(_), None, _) => node,
         (_, Some(existing), _) => existing,
         (None, None, Some(bootstrap)) => {
             let (node, bootstrap) = (node.display(), bootstrap.display());
@@ -69,7 +69,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     let named = |why| Failure::Usage(format!("{}: {why}", primary.display()));
     let server = Server::of(primary, &endpoint, proxy).map_err(named)?;
 
-    match first_user(node, bootstrap, &endpoint) {
+    match bootstrap_identity(node, bootstrap, &endpoint) {
         Err(why) if needed => {
             let missing = bootstrap.filter(|_| existing.is_none());
             let missing = missing.map(|path| format!(", and {} does not exist", path.display())).unwrap_or_default();
@@ -84,7 +84,7 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     if let Some(bootstrap) = existing.and_then(|path| load(path).ok()?) {
         warn(&bootstrap);
     }
-    if own == Some(Own::Useless) && existing.is_none() && !needed {
+    if own == Some(OwnCredential::Useless) && existing.is_none() && !needed {
         let node = node.display();
         tracing::warn!(
             "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; point \
@@ -93,9 +93,9 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         );
     }
     // A missing kubeconfig is written, and an unusable one if the bootstrap kubeconfig exists, as kubelet does.
-    let write = own.is_none_or(|own| own != Own::Good && existing.is_some());
+    let write = own.is_none_or(|own| own != OwnCredential::Good && existing.is_some());
     let (node, bootstrap, of) = (node.to_owned(), bootstrap.map(Path::to_owned), endpoint.clone());
-    let bootstrap = move || first_user(&node, bootstrap.as_deref(), &of).map_err(NotYet::new);
+    let bootstrap = move || bootstrap_identity(&node, bootstrap.as_deref(), &of).map_err(NotYet::new);
     let bootstrap: Arc<dyn IdentitySource> = Arc::new(bootstrap);
     Ok(Access { endpoint, server, bootstrap, write })
 }
@@ -108,27 +108,27 @@ fn warn(kubeconfig: &Kubeconfig) {
 
 /// The identity for a request without a certificate. Checks each time whether the bootstrap kubeconfig exists: kubeadm
 /// removes the file once a node has joined, and an operator adds one to have the node join again.
-fn first_user(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
+fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
-    let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return user_for(asked, node) };
-    match foreign(bootstrap, asked)? {
+    let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(asked, node) };
+    match why_another_cluster(bootstrap, asked)? {
         None => identity(bootstrap),
         // A bootstrap kubeconfig of another cluster, added after the start, does not replace the node's own credential.
-        Some(why) => user_for(asked, node).map_err(|_| why),
+        Some(why) => identity_for(asked, node).map_err(|_| why),
     }
 }
 
 /// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than `asked`:
 /// no credential is sent to a cluster that it is not for.
-fn user_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
-    match foreign(path, asked)? {
+fn identity_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
+    match why_another_cluster(path, asked)? {
         None => identity(path),
         Some(why) => Err(why),
     }
 }
 
 /// The reason why the credential of the kubeconfig at `path` is not for the cluster `asked`; `None` if it is.
-fn foreign(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
+fn why_another_cluster(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
     // Read again, since the CA in the file may have been rotated after `asked` was read.
     let ca_pem = asked.ca_file.as_ref().and_then(|file| files::read(file).ok()).or_else(|| asked.ca_pem.clone());
@@ -174,7 +174,7 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
 
 /// The state of the credential in the node's own kubeconfig.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Own {
+enum OwnCredential {
     /// Valid now.
     Good,
     /// Missing, expired or not valid yet, for kubelet as for perennial.
@@ -189,25 +189,27 @@ enum Own {
 ///
 /// # Errors
 /// If the kubeconfig selects no user, or one with a credential that perennial does not support.
-fn own_credential(kubeconfig: &Kubeconfig) -> Result<Own, KubeconfigError> {
+fn own_credential(kubeconfig: &Kubeconfig) -> Result<OwnCredential, KubeconfigError> {
     match kubeconfig.select(None)?.identity(&mut files::read) {
-        Ok(Identity::Anonymous) => Ok(Own::Useless),
+        Ok(Identity::Anonymous) => Ok(OwnCredential::Useless),
         // Only the API server knows whether a token is valid.
-        Ok(Identity::Token(_) | Identity::CertificateAndToken(..)) => Ok(Own::Good),
+        Ok(Identity::Token(_) | Identity::CertificateAndToken(..)) => Ok(OwnCredential::Good),
         Ok(Identity::Certificate(credential)) => {
             let (validity, now) = (credential.chain().certificate().validity, clock::now().unix);
             let valid = validity.not_before() <= now && !validity.expired(now);
-            Ok(if valid { Own::Good } else { Own::Useless })
+            Ok(if valid { OwnCredential::Good } else { OwnCredential::Useless })
         }
         // The file of a certificate that has not been issued yet.
-        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(Own::Useless),
+        Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => {
+            Ok(OwnCredential::Useless)
+        }
         Err(
             error @ (KubeconfigError::Unreadable { .. }
             | KubeconfigError::Credential { .. }
             | KubeconfigError::Mismatch { .. }),
         ) => {
             tracing::warn!("cannot use the credential in the kubeconfig: {error}; continuing without it");
-            Ok(Own::Unreadable)
+            Ok(OwnCredential::Unreadable)
         }
         Err(error) => Err(error),
     }

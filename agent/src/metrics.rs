@@ -32,7 +32,7 @@ use view::CertView;
 pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
-    kept: Mutex<BTreeMap<String, Watched>>,
+    kept: Mutex<BTreeMap<String, CertMetrics>>,
     /// The API server of the running configuration; `None` before the first rotation has started.
     server: Latest<Option<Server>>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct About {
 pub(crate) type Output = (&'static str, Lines);
 
 #[derive(Clone, Default)]
-struct Watched {
+struct CertMetrics {
     /// Counters of the rotation; `None` for an externally managed certificate.
     tally: Option<Tally>,
     /// `None` until the rotation has started.
@@ -59,13 +59,13 @@ struct Watched {
 }
 
 /// The reason why no request can be submitted for a certificate; empty if one can.
-pub(crate) type Lacking = Latest<String>;
+pub(crate) type BlockedOn = Latest<String>;
 
 /// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
     /// perennial rotates the certificate.
-    Rotation(Handle, Lacking),
+    Rotation(Handle, BlockedOn),
     /// The certificate is externally managed.
     Files(Arc<FileCredential>),
 }
@@ -81,7 +81,7 @@ impl Metrics {
         self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
-            if let Some(Watched { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
+            if let Some(CertMetrics { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
                 tally.take(notice);
             }
         })
@@ -128,13 +128,13 @@ impl Metrics {
         // lock.
         let kept = self.kept().clone();
         let view = |(name, kept)| {
-            let Watched { tally, source } = kept;
+            let CertMetrics { tally, source } = kept;
             CertView::new(name, tally, source.as_ref())
         };
         kept.into_iter().map(view).collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, CertMetrics>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -180,7 +180,7 @@ mod tests {
         fn of(rotator: Rotator) -> Self {
             let (handle, task) = rotator.prepare().unwrap();
             let metrics = Metrics::new(About::default(), Arc::default());
-            metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), Lacking::default()))].into());
+            metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), BlockedOn::default()))].into());
             Self { metrics, handle, task }
         }
 
@@ -197,7 +197,7 @@ mod tests {
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();
         let rotation = Rotation::holding(credential);
-        let source = Source::Rotation(rotation.handle.clone(), Lacking::default());
+        let source = Source::Rotation(rotation.handle.clone(), BlockedOn::default());
         metrics.watch([("kubelet-client".to_owned(), source)].into());
         let span = end.since(Now::default().unix) + Duration::from_secs(10);
         let page = metrics.answer("/metrics", later(span), Instant::now()).unwrap().body;

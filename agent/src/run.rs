@@ -5,12 +5,12 @@ mod acceptance;
 mod addresses;
 mod cert_reporter;
 mod client;
+mod context;
 mod external_cert;
 mod hook;
 mod node;
 mod node_name;
 mod node_object;
-mod outside;
 mod prepared;
 mod running;
 mod service;
@@ -28,19 +28,19 @@ use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
 use crate::reactor;
 use crate::report::Report;
+use context::Context;
 use hook::Hook;
-use outside::Outside;
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;
 use wake::Wakes;
 
 /// Time that a run of `--on-rotated` gets when the process ends.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HOOK_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure> {
     let report = Report::of_service(options.json)?;
-    let done = keep(options, &report, log);
+    let done = run_rotations(options, &report, log);
     match &done {
         Ok(()) => report.event("stopped", json!({}), "stopped"),
         Err(failure) => report.failed(failure),
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 }
 
 /// Reads the configuration, starts the rotations, and runs until the end.
-fn keep(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
+fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
     let service = &options.service;
     let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
     // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.
@@ -70,16 +70,16 @@ fn keep(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), F
     let wakes = Wakes::new()?;
     prepared.claim()?;
     let service = Systemd::new(&observers.pulse)?;
-    let outside = Outside { options, report, observers, hook, service, wakes };
-    let mut running = Running::start(outside, prepared)?;
+    let context = Context { options, report, observers, hook, service, wakes };
+    let mut running = Running::start(context, prepared)?;
     let ended = running.until_ended();
-    running.outside.service.stopping();
+    running.context.service.stopping();
     running.stop();
-    let Outside { hook, observers, .. } = &running.outside;
+    let Context { hook, observers, .. } = &running.context;
     let done = match ended? {
         Ended::InPlace => hook.finish(),
         Ended::Stopped => {
-            hook.finish_within(PATIENCE);
+            hook.finish_within(HOOK_LIMIT);
             Ok(())
         }
     };

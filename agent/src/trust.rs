@@ -21,7 +21,7 @@ const SYSTEM_AGE: Duration = Duration::from_secs(600);
 pub(crate) type Origin = Latest<String>;
 
 /// A CA file, as it was at the last successful read.
-struct Held {
+struct CaFile {
     pem: Vec<u8>,
     roots: Roots,
     read: UnixTime,
@@ -29,7 +29,7 @@ struct Held {
     trouble: String,
 }
 
-impl Held {
+impl CaFile {
     fn read(&mut self, file: &Path) -> Result<(), String> {
         let pem = files::read(file).map_err(|error| error.to_string())?;
         if pem != self.pem {
@@ -48,7 +48,7 @@ impl Held {
 pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource, Origin) {
     let read = clock::now().unix;
     let origin = Origin::new(format!("{}, read at {read}", path.display()));
-    let held = Mutex::new(Held { pem, roots, read, trouble: String::new() });
+    let held = Mutex::new(CaFile { pem, roots, read, trouble: String::new() });
     let shown = origin.clone();
     let source: TrustSource = Arc::new(move || {
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
         }
         let found = rustls_native_certs::load_native_certs();
         let trust = Roots::from_der(found.certs).map(|roots| {
-            let origin = format!("the system's CA certificates ({}), read at {}", places(), clock::now().unix);
+            let origin = format!("the system's CA certificates ({}), read at {}", system_sources(), clock::now().unix);
             Trust { roots, origin, of_system: true }
         });
         match (trust, &*held) {
@@ -108,7 +108,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
 }
 
 /// The paths or variables from which rustls-native-certs reads the system's CA certificates.
-fn places() -> String {
+fn system_sources() -> String {
     let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
     let set = variables.iter().filter_map(|name| Some(format!("{name}={}", env::var_os(name)?.display())));
     let set: Vec<String> = set.collect();

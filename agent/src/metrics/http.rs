@@ -24,9 +24,9 @@ const MOST_FIELDS: usize = 100;
 /// Connections served at a time. A further one closes the oldest.
 const MOST_CLIENTS: usize = 32;
 /// Time limit of a connection, from accept to close.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: most likely no descriptor is free, and accept would fail again at once.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// An HTTP response.
 pub(super) struct Response {
@@ -105,7 +105,7 @@ async fn accept(
     let mut clients = VecDeque::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            Timer::after(PAUSE).await;
+            Timer::after(ACCEPT_RETRY).await;
             continue;
         };
         clients.retain(|client: &Task<_>| !client.is_finished());
@@ -114,12 +114,12 @@ async fn accept(
             clients.pop_front();
         }
         let answer = answer.clone();
-        let given_up = async {
-            Timer::after(PATIENCE).await;
+        let timed_out = async {
+            Timer::after(TIME_LIMIT).await;
             Err(io::ErrorKind::TimedOut.into())
         };
         // Its result is of no use: a client that disconnected or timed out sends its request again.
-        clients.push_back(executor.spawn(async move { or(converse(stream, &*answer), given_up).await }));
+        clients.push_back(executor.spawn(async move { or(converse(stream, &*answer), timed_out).await }));
     }
 }
 

@@ -72,10 +72,10 @@ pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {
         }
     }
     for view in views {
-        facts(&mut page, view);
-        counts(&mut page, view, now);
-        situation(&mut page, view, now);
-        kubelets(&mut page, view, now);
+        add_validity(&mut page, view);
+        add_counters(&mut page, view, now);
+        add_state(&mut page, view, now);
+        add_kubelet_metrics(&mut page, view, now);
     }
     page.finish(METRICS)
 }
@@ -89,7 +89,7 @@ fn flag(value: bool) -> f64 {
 }
 
 /// Adds the validity and the rotation point of the current certificate.
-fn facts(page: &mut Exposition, view: &CertView) {
+fn add_validity(page: &mut Exposition, view: &CertView) {
     let (of, validity) = (view.label(), view.certificate().map(|held| held.validity));
     let begin = validity.map(|validity| seconds(validity.not_before()));
     let end = validity.map(|validity| seconds(validity.not_after()));
@@ -100,7 +100,7 @@ fn facts(page: &mut Exposition, view: &CertView) {
 }
 
 /// Adds the counters of a rotation, and how long its certificate has been due and unwritten.
-fn counts(page: &mut Exposition, view: &CertView, now: Now) {
+fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
     page.add("perennial_rotations_total", &of, tally.rotations as f64);
@@ -120,7 +120,7 @@ fn counts(page: &mut Exposition, view: &CertView, now: Now) {
 }
 
 /// Adds the state of a rotation, and the last answer of its API server.
-fn situation(page: &mut Exposition, view: &CertView, now: Now) {
+fn add_state(page: &mut Exposition, view: &CertView, now: Now) {
     let of = view.label();
     if let Some(machine) = view.machine() {
         let since = machine.checkpoint().in_flight.map(|(_, since)| since);
@@ -144,7 +144,7 @@ fn situation(page: &mut Exposition, view: &CertView, now: Now) {
 }
 
 /// Adds kubelet's metrics, which have no label and exist for kubelet's two certificates only.
-fn kubelets(page: &mut Exposition, view: &CertView, now: Now) {
+fn add_kubelet_metrics(page: &mut Exposition, view: &CertView, now: Now) {
     let (ttl, errors) = match view.name.as_str() {
         PREFIX => (
             "kubelet_certificate_manager_client_ttl_seconds",

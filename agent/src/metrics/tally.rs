@@ -130,14 +130,14 @@ mod tests {
         }
 
         /// Ticks until the machine submits a request.
-        fn ask(&mut self) -> RequestId {
-            let asked = self.tally.submissions;
-            while self.tally.submissions == asked {
+        fn submit(&mut self) -> RequestId {
+            let submitted = self.tally.submissions;
+            while self.tally.submissions == submitted {
                 let sleep = self.machine.deadline().unwrap().since(self.now.instant);
                 self.now = Now { instant: self.now.instant.after(sleep), unix: self.now.unix.after(sleep) };
                 self.handle(Event::Tick);
             }
-            id(asked + 1)
+            id(submitted + 1)
         }
 
         fn issue(&mut self, lifetime: Duration) {
@@ -146,7 +146,7 @@ mod tests {
 
         /// Issues a certificate this long before its notBefore.
         fn issue_early(&mut self, early: Duration, lifetime: Duration) {
-            let (id, begin) = (self.ask(), self.now.unix.after(early));
+            let (id, begin) = (self.submit(), self.now.unix.after(early));
             let certificate = Arc::new(Certificate {
                 validity: Validity::new(begin, begin.after(lifetime)).unwrap(),
                 fingerprint: Fingerprint([u8::try_from(id.get()).unwrap(); 32]),
@@ -198,13 +198,13 @@ mod tests {
     fn failed_attempts_count_once_by_reason() {
         let mut life = Life::new();
         for failure in [Failure::Unreachable, Failure::Denied, Failure::Unreachable] {
-            let id = life.ask();
+            let id = life.submit();
             life.handle(Event::CsrFailed { id, failure, retry_after: None });
             life.handle(Event::CsrFailed { id, failure, retry_after: None });
         }
         // A request without an answer ends when the next one is submitted.
-        life.ask();
-        life.ask();
+        life.submit();
+        life.submit();
         let count = |failure| life.tally.failures[&failure];
         assert_eq!([Failure::Unreachable, Failure::Denied, Failure::TimedOut].map(count), [2, 1, 1]);
         assert_eq!((life.tally.failed(), life.tally.failures.len()), (4, 3));
@@ -215,13 +215,13 @@ mod tests {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         assert_eq!(life.tally.due_since, None);
-        let id = life.ask();
+        let id = life.submit();
         let since = life.tally.due_since.unwrap();
         assert_eq!(since, life.now.instant);
         life.handle(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
-        life.ask();
+        life.submit();
         // That request times out after 15 minutes, and another is submitted.
-        life.ask();
+        life.submit();
         assert_eq!(life.tally.due_since, Some(since));
         assert!(life.now.instant.since(since) >= Duration::from_secs(900));
         life.issue(Duration::from_secs(86_400));

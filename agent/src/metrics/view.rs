@@ -29,10 +29,10 @@ pub(super) struct CertView {
 impl CertView {
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
         let (snapshot, credential, trouble) = match source {
-            Some(Source::Rotation(handle, lacking)) => {
+            Some(Source::Rotation(handle, blocked_on)) => {
                 let snapshot = handle.snapshot();
                 let trouble = snapshot.last_error.as_deref().map(str::to_owned);
-                let trouble = trouble.or_else(|| Some(lacking.get()).filter(|lacking| !lacking.is_empty()));
+                let trouble = trouble.or_else(|| Some(blocked_on.get()).filter(|blocked_on| !blocked_on.is_empty()));
                 let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
             }

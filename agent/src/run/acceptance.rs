@@ -29,11 +29,16 @@ pub(super) struct Acceptance {
 
 impl Acceptance {
     /// Starts a thread that checks about every `interval` whether `cluster` accepts the certificate of the rotation
-    /// `first`. Its common name, `name`, seeds the jitter.
+    /// `rotation`. Its common name, `name`, seeds the jitter.
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(super) fn start(name: &str, interval: Duration, cluster: Arc<Cluster>, first: Handle) -> Result<Self, Failure> {
+    pub(super) fn start(
+        name: &str,
+        interval: Duration,
+        cluster: Arc<Cluster>,
+        rotation: Handle,
+    ) -> Result<Self, Failure> {
         let (ends, ended) = mpsc::channel();
         let mut schedule = Schedule::new(name, interval, clock::now().instant);
         let watch = move || {
@@ -46,7 +51,7 @@ impl Acceptance {
                         Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
                     }
                 }
-                look(&mut schedule, &cluster, &first);
+                check(&mut schedule, &cluster, &rotation);
             }
         };
         threads::start("acceptance", "certificate checks", watch)?;
@@ -55,13 +60,13 @@ impl Acceptance {
 }
 
 /// Checks once, and reports the second refusal to the rotation.
-fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
+fn check(schedule: &mut Schedule, cluster: &Arc<Cluster>, rotation: &Handle) {
     // Without a valid certificate there is nothing to check.
-    let Some(shown) = first.credential() else {
+    let Some(shown) = rotation.credential() else {
         schedule.plan(clock::now().instant);
         return;
     };
-    let answer = ask(cluster, &shown, first);
+    let answer = review(cluster, &shown, rotation);
     let now = clock::now().instant;
     match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
         Conclusion::Nothing => {}
@@ -75,7 +80,7 @@ fn look(schedule: &mut Schedule, cluster: &Arc<Cluster>, first: &Handle) {
                 "{cluster} refused the client certificate (serial {}) again: requesting a new one; was the server's client CA replaced?",
                 shown.chain().serial(),
             );
-            first.report_refused(&shown);
+            rotation.report_refused(&shown);
         }
     }
 }
@@ -89,12 +94,12 @@ enum Answer {
     Unknown,
 }
 
-fn ask(cluster: &Arc<Cluster>, shown: &Arc<Credential>, first: &Handle) -> Answer {
+fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) -> Answer {
     match whoami::ask(cluster, shown, Limits::default()) {
         Ok(answer) if answer.status == 401 => Answer::Refused,
         Ok(answer) if answer.status == 201 => {
             if let Some(date) = answer.date {
-                first.report_server_date(date);
+                rotation.report_server_date(date);
             }
             Answer::Accepted
         }
@@ -195,7 +200,7 @@ mod tests {
         amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
         amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Conclusion::Refused]);
         amount_to(&[(OURS, Refused), (OURS, Accepted), (OURS, Refused)], &[Doubted, Nothing, Doubted]);
-        // An unknown answer (403, 404, unreachable) between two refusals does not cancel the first.
+        // An unknown answer (403, 404, unreachable) between two refusals does not cancel the rotation.
         amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Conclusion::Refused]);
         amount_to(&[(OURS, Unknown), (OURS, Unknown)], &[Nothing, Nothing]);
         // The refusal of an earlier certificate does not count for its successor.

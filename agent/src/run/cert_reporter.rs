@@ -11,7 +11,7 @@ use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapsho
 use serde_json::{Value, json};
 
 use super::hook::{self, Hook};
-use crate::metrics::{Lacking, Source};
+use crate::metrics::{BlockedOn, Source};
 use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
 use crate::spans::words;
@@ -26,7 +26,7 @@ pub(super) struct CertReporter {
     /// The link led to a file at the last poll.
     was_there: bool,
     /// The reason why no request can be submitted; empty if one can.
-    lacking: Lacking,
+    blocked_on: BlockedOn,
     /// True once the expiry of the externally managed certificate was reported.
     lost: bool,
     /// Time from which the current certificate has been in memory only; `None` if it is on disk.
@@ -53,7 +53,7 @@ impl CertReporter {
             rotation,
             current,
             was_there: false,
-            lacking: Lacking::default(),
+            blocked_on: BlockedOn::default(),
             lost: false,
             unwritten_since: None,
             reported: None,
@@ -67,7 +67,7 @@ impl CertReporter {
 
     /// Reads the directory, and reports to the rotation a pair that another program has put there. The rotation uses
     /// the better of both. Changes no file itself.
-    pub(super) fn take_up(&self, store: &Directory, common_name: &str) {
+    pub(super) fn report_replacement(&self, store: &Directory, common_name: &str) {
         let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix };
         let found = match Store::load(store, &request) {
             Ok(stored) => stored.credential,
@@ -89,7 +89,7 @@ impl CertReporter {
     }
 
     /// Makes the rotation write the certificate again if another program has removed its file or the directory.
-    pub(super) fn put_back(&mut self) {
+    pub(super) fn restore_missing(&mut self) {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
         if missing && self.was_there && self.is_on_disk() {
             let (of, current) = (&self.of, self.current.display());
@@ -113,7 +113,7 @@ impl CertReporter {
     /// will pass by itself ([`NotYet::is_coming`]). The caller logs.
     pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &Report) {
         let text = why.map(ToString::to_string).unwrap_or_default();
-        let before = self.lacking.set(text.clone());
+        let before = self.blocked_on.set(text.clone());
         if why.is_some_and(|why| !why.is_coming()) && before != text {
             report.event("trouble", json!({ "of": self.of, "reason": text }), "");
         }
@@ -121,7 +121,7 @@ impl CertReporter {
 
     /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
-        Source::Rotation(self.rotation.handle().clone(), self.lacking.clone())
+        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone())
     }
 
     /// The state of the certificate as a phrase, for systemd's STATUS.
@@ -132,7 +132,7 @@ impl CertReporter {
 
     fn progress(&self) -> String {
         let state = self.rotation.handle().state();
-        let lacking = self.lacking.get();
+        let blocked_on = self.blocked_on.get();
         match (state, self.trouble()) {
             (State::Scheduled { rotate_at }, None) => format!("{}: valid, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
@@ -140,7 +140,7 @@ impl CertReporter {
                 Some(progress) => format!("{}: {progress}", self.of),
                 None => format!("{}: requesting a certificate", self.of),
             },
-            (State::NoTemplate, None) if !lacking.is_empty() => format!("{}: {lacking}", self.of),
+            (State::NoTemplate, None) if !blocked_on.is_empty() => format!("{}: {blocked_on}", self.of),
             (State::NotEnabled, None) if self.lost => format!("{}: expired, and rotation is not enabled", self.of),
             (state, None) => format!("{}: {state}", self.of),
         }

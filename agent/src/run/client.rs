@@ -7,7 +7,7 @@ use perennial_rotation::{Loaded, Rotator, Stored};
 
 use super::acceptance::Acceptance;
 use super::cert_reporter::CertReporter;
-use super::outside::Outside;
+use super::context::Context;
 use super::prepared::Prepared;
 use crate::cli::Run;
 use crate::failure::Failure;
@@ -26,10 +26,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn start(outside: &Outside<'_>, config: &Prepared) -> Result<Self, Failure> {
-        let (options, settings, access) = (outside.options, &config.settings, &config.access);
+    pub(super) fn start(context: &Context<'_>, config: &Prepared) -> Result<Self, Failure> {
+        let (options, settings, access) = (context.options, &config.settings, &config.access);
         let (client, prefix) = (&settings.client, options.wanted.prefix.as_str());
-        begin_hook(outside, config);
+        begin_hook(context, config);
         let rotator = Rotator::new()
             // The log names the rotation only if there are two.
             .name(if config.stores.serving.is_some() { prefix } else { "" })
@@ -40,7 +40,7 @@ impl Client {
             Some(signer) => rotator.template(client.template.clone()).signer(signer),
             None => rotator,
         };
-        let reporter = outside.start(prefix, rotator, &config.stores.client)?;
+        let reporter = context.start(prefix, rotator, &config.stores.client)?;
         let acceptance = start_acceptance(&reporter, options, config)?;
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
@@ -49,17 +49,17 @@ impl Client {
     /// configuration switches rotation on.
     pub(super) fn reload(
         &mut self,
-        outside: &Outside<'_>,
+        context: &Context<'_>,
         config: &Prepared,
         next: &Prepared,
         stored: Option<&Stored>,
     ) {
-        if next.asks_like(config) {
+        if next.requests_like(config) {
             return;
         }
-        let (options, client, access) = (outside.options, &next.settings.client, &next.access);
+        let (options, client, access) = (context.options, &next.settings.client, &next.access);
         if client.rotated != config.settings.client.rotated {
-            begin_hook(outside, next);
+            begin_hook(context, next);
         }
         let handle = self.reporter.rotation.handle();
         handle.set_template(client.rotated.then(|| client.template.clone()));
@@ -89,7 +89,7 @@ impl Client {
     /// Observes the directory: with rotation, writes missing files again; without, reports another program's pair.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
-            self.reporter.put_back();
+            self.reporter.restore_missing();
             return;
         }
         // The lock is kept until a certificate that was accepted before rotation was switched off is written.
@@ -127,19 +127,19 @@ impl Client {
 }
 
 /// Prepares the debts of `--on-rotated`: with rotation, they are recorded on disk, else kept in memory.
-fn begin_hook(outside: &Outside<'_>, config: &Prepared) {
-    let (client, prefix) = (&config.settings.client, outside.options.wanted.prefix.as_str());
+fn begin_hook(context: &Context<'_>, config: &Prepared) {
+    let (client, prefix) = (&config.settings.client, context.options.wanted.prefix.as_str());
     if client.rotated {
-        files::sweep(&outside.options.kubeconfig);
-        outside.begin_hook(prefix, &config.stores.client, client.template.common_name());
+        files::sweep(&context.options.kubeconfig);
+        context.begin_hook(prefix, &config.stores.client, client.template.common_name());
     } else {
-        outside.hook.forget_record(prefix);
+        context.hook.forget_record(prefix);
     }
 }
 
 fn start_acceptance(reporter: &CertReporter, options: &Run, config: &Prepared) -> Result<Option<Acceptance>, Failure> {
     let (client, interval) = (&config.settings.client, options.certificate_check_interval);
-    if !client.rotated || !client.renews_itself || options.once || interval.is_zero() {
+    if !client.rotated || !client.is_identity || options.once || interval.is_zero() {
         return Ok(None);
     }
     let (cluster, handle) = (config.access.server.cluster.clone(), reporter.rotation.handle().clone());

@@ -38,7 +38,7 @@ struct Runner {
 }
 
 /// Phase in which a failed run is repeated.
-const PAYING: u8 = 0;
+const RETRYING: u8 = 0;
 /// Phase in which a failed run is not repeated, and an owed run that was not tried is tried once.
 const ENDING: u8 = 1;
 /// Phase in which running commands are killed, and none is started.
@@ -48,7 +48,7 @@ impl Hook {
     /// Creates a hook without debts. Without a command, no run is ever owed. A run may take `limit`; with `once`, a
     /// failed one is not repeated.
     pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
-        let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(PAYING) }));
+        let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(RETRYING) }));
         Self { run, debts: Debts::default() }
     }
 
@@ -98,7 +98,7 @@ impl Hook {
         }
         if is_owed {
             tracing::info!("{of}: --on-rotated has not succeeded yet for the certificate in use; running it now");
-            self.attend(run, of);
+            self.ensure_thread(run, of);
         }
     }
 
@@ -117,7 +117,7 @@ impl Hook {
         (debt.owed, debt.next) = (Some(subject), None);
         drop(debts);
         self.debts.notify();
-        self.attend(run, of);
+        self.ensure_thread(run, of);
     }
 
     /// Waits up to `most` for running commands and for owed runs that were not tried yet. Then kills the commands, and
@@ -164,7 +164,7 @@ impl Hook {
     fn is_settled_within(&self, most: Option<Duration>) -> bool {
         let end = most.map(|most| Instant::now() + most);
         let mut debts = self.debts.all();
-        while debts.values().any(|debt| debt.attended) {
+        while debts.values().any(|debt| debt.has_thread) {
             if end.is_some_and(|end| end <= Instant::now()) {
                 return false;
             }
@@ -174,16 +174,16 @@ impl Hook {
     }
 
     /// Starts the thread that runs the command for certificate `of`, unless the thread exists.
-    fn attend(&self, run: &Arc<Runner>, of: &str) {
+    fn ensure_thread(&self, run: &Arc<Runner>, of: &str) {
         let mut debts = self.debts.all();
-        let Some(debt) = debts.get_mut(of).filter(|debt| !debt.attended) else { return };
-        debt.attended = true;
+        let Some(debt) = debts.get_mut(of).filter(|debt| !debt.has_thread) else { return };
+        debt.has_thread = true;
         drop(debts);
         let (run, of_thread, shared) = (run.clone(), of.to_owned(), self.debts.clone());
-        if let Err(why) = threads::start("on-rotated", "--on-rotated", move || run.attend(&of_thread, &shared)) {
+        if let Err(why) = threads::start("on-rotated", "--on-rotated", move || run.run_owed(&of_thread, &shared)) {
             tracing::warn!("{of}: {why}; --on-rotated runs with the next certificate or at the next start");
             if let Some(debt) = self.debts.all().get_mut(of) {
-                debt.attended = false;
+                debt.has_thread = false;
                 debt.fail(0, format!("was not run: {why}"));
             }
         }
@@ -196,7 +196,7 @@ impl Runner {
     }
 
     /// Runs the command until no run is owed for certificate `of`, or none may be repeated.
-    fn attend(&self, of: &str, debts: &Debts) {
+    fn run_owed(&self, of: &str, debts: &Debts) {
         while let Some(subject) = self.next(of, debts) {
             let result = process::run(&self.command, of, &subject, self.limit, || self.phase() == KILLING);
             let mut all = debts.all();
@@ -218,7 +218,7 @@ impl Runner {
                         debt.next = Some(Instant::now() + wait);
                         wait
                     });
-                    let then = match wait.filter(|_| !self.once && self.phase() == PAYING) {
+                    let then = match wait.filter(|_| !self.once && self.phase() == RETRYING) {
                         Some(wait) => format!("next attempt in {}", words(wait)),
                         None => "next attempt at the next start of perennial".into(),
                     };
@@ -240,7 +240,7 @@ impl Runner {
             let due = match (&debt.owed, debt.next) {
                 // Tried once even while the process ends.
                 (Some(_), None) => Some(Instant::now()),
-                (Some(_), next) if !self.once && self.phase() == PAYING => next,
+                (Some(_), next) if !self.once && self.phase() == RETRYING => next,
                 _ => None,
             };
             match due {
@@ -250,7 +250,7 @@ impl Runner {
                 }
                 Some(due) if self.phase() != KILLING => all = debts.wait(all, due),
                 _ => {
-                    debt.attended = false;
+                    debt.has_thread = false;
                     return None;
                 }
             }

@@ -18,11 +18,11 @@ use crate::threads;
 
 /// Interval between polls. Addresses change rarely: a small request a minute costs an API server less than an open
 /// watch per node.
-const LOOK: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Wait after a failed poll.
 const RETRY: Duration = Duration::from_secs(10);
 /// Wait while the client certificate, which authenticates the poll, does not exist yet.
-const SOON: Duration = Duration::from_secs(1);
+const IDENTITY_RETRY: Duration = Duration::from_secs(1);
 /// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 250;
 
@@ -55,13 +55,13 @@ impl NodeObject {
             for attempt in 0.. {
                 let unknown = |why: String| NotYet::new(format!("the addresses of node {name} are not known: {why}"));
                 let now = match node.identity() {
-                    Ok(asker) => look(&name, &cluster, &node, asker).map_err(unknown),
+                    Ok(identity) => read_addresses(&name, &cluster, &node, identity).map_err(unknown),
                     Err(why) if why.is_coming() => Err(why),
                     Err(why) => Err(unknown(why.to_string())),
                 };
                 let pause = match &now {
-                    Ok(_) => LOOK,
-                    Err(why) if why.is_coming() => SOON,
+                    Ok(_) => POLL_INTERVAL,
+                    Err(why) if why.is_coming() => IDENTITY_RETRY,
                     Err(_) => RETRY,
                 };
                 if latest.set(Some(now.clone())).as_ref() != Some(&now) {
@@ -94,23 +94,28 @@ impl NodeObject {
     }
 }
 
-/// Reads the Node object once, with the identity `asker`. Reports to `node` if the server rejects that.
-fn look(name: &str, cluster: &Arc<Cluster>, node: &NodeIdentity, asker: Identity) -> Result<Addresses, String> {
+/// Reads the Node object once, with the identity `identity`. Reports to `node` if the server rejects that.
+fn read_addresses(
+    name: &str,
+    cluster: &Arc<Cluster>,
+    node: &NodeIdentity,
+    identity: Identity,
+) -> Result<Addresses, String> {
     let request = Request::get(format!("/api/v1/nodes/{name}"));
-    let call = Call::new(request, cluster.clone(), asker.clone(), Limits::default());
+    let call = Call::new(request, cluster.clone(), identity.clone(), Limits::default());
     let answer = drive(call, &Cancel::default(), |_| {}).ok_or("reading the Node object was cancelled")?;
     let is_refused = match &answer {
         Ok(answer) => answer.status == 401,
         Err(error) => matches!(error, ExchangeError::CertificateRefused(_)),
     };
     if is_refused {
-        node.identity_refused(&asker);
+        node.identity_refused(&identity);
     }
     let answer = answer.map_err(|error| error.to_string())?;
     match answer.status {
         200 => Addresses::of_node(&answer.body).map_err(|error| format!("the Node object cannot be decoded: {error}")),
         404 => Err("there is no Node object of that name yet: wait for kubelet to create it, or give --node-ip".into()),
-        401 if asker.certificate().is_some() => Err(format!("{cluster} refused the client certificate of the node")),
+        401 if identity.certificate().is_some() => Err(format!("{cluster} refused the client certificate of the node")),
         status => Err(format!("{cluster} answered {status} when perennial read the Node object")),
     }
 }

@@ -59,7 +59,7 @@ impl Prepared {
     /// [`Failure::Usage`] for input that a run cannot continue with. The caller keeps this configuration.
     pub(super) fn read_again(&self, options: &Run, held: Option<Chain>) -> Result<Self, Failure> {
         let mut next = Self::new(options, Settings::read(options)?, self.stores.clone(), held)?;
-        if next.asks_like(self) {
+        if next.requests_like(self) {
             // Kept, because the rotations use this server: `/state` shows the CAs that they read last.
             next.access.server = self.access.server.clone();
         }
@@ -106,7 +106,7 @@ impl Prepared {
     }
 
     /// True if certificates are requested as by `other`: from the same API server, with the same names and checks.
-    pub(super) fn asks_like(&self, other: &Self) -> bool {
+    pub(super) fn requests_like(&self, other: &Self) -> bool {
         self.access.endpoint == other.access.endpoint && self.settings.client == other.settings.client
     }
 
@@ -148,18 +148,18 @@ fn directory(options: &Run, prefix: &str) -> Result<Arc<Directory>, Failure> {
 /// needs one.
 fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access, Failure> {
     let client = &settings.client;
-    let needed = client.rotated && !(held && client.renews_itself);
+    let needed = client.rotated && !(held && client.is_identity);
     let access =
         kubeconfigs::read(&options.kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, needed)?;
     let name = client.template.common_name();
-    let bootstrap = match client.renews_itself && name.starts_with(NODE) {
+    let bootstrap = match client.is_identity && name.starts_with(NODE) {
         true => not_of_another_node(name, access.bootstrap),
         false => access.bootstrap,
     };
     if needed {
         bootstrap.identity().map_err(|why| Failure::Usage(why.to_string()))?;
     }
-    Ok(Access { write: access.write && client.rotated && client.renews_itself, bootstrap, ..access })
+    Ok(Access { write: access.write && client.rotated && client.is_identity, bootstrap, ..access })
 }
 
 /// Wraps `source` so that a certificate of another node is an error: the API server would deny the request, since a

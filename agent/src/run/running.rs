@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::cert_reporter::CertReporter;
 use super::client::Client;
+use super::context::Context;
 use super::external_cert::ExternalCert;
 use super::node::{self, NodeIdentity};
-use super::outside::Outside;
 use super::prepared::Prepared;
 use super::serving::Serving;
 use super::settings::ServingSettings;
@@ -18,11 +18,11 @@ use crate::failure::Failure;
 use crate::kubeconfigs;
 
 /// Interval between polls of other programs' files, and of the clock for `--exit-without-certificate`.
-const LOOK: Duration = Duration::from_secs(5);
+const EXTERNAL_POLL: Duration = Duration::from_secs(5);
 /// Interval between checks that the files of rotated certificates still exist.
-const STORE: Duration = Duration::from_secs(30);
+const STORE_POLL: Duration = Duration::from_secs(30);
 /// Interval between attempts to write the kubeconfig.
-const RETRY: Duration = Duration::from_secs(30);
+const KUBECONFIG_RETRY: Duration = Duration::from_secs(30);
 
 /// The successful end of a run.
 pub(super) enum Ended {
@@ -34,7 +34,7 @@ pub(super) enum Ended {
 
 /// The running rotations, and the configuration that they follow.
 pub(super) struct Running<'a> {
-    pub(super) outside: Outside<'a>,
+    pub(super) context: Context<'a>,
     /// The configuration that was applied last.
     config: Prepared,
     client: Client,
@@ -51,16 +51,16 @@ impl<'a> Running<'a> {
     ///
     /// # Errors
     /// If a rotation cannot be prepared, or the system refuses a thread or descriptor.
-    pub(super) fn start(outside: Outside<'a>, config: Prepared) -> Result<Self, Failure> {
-        let (fields, does) = config.describe(outside.options);
-        outside.report.event("started", fields, &format!("started: {does}"));
-        let client = Client::start(&outside, &config)?;
-        let is_own = config.settings.client.renews_itself;
+    pub(super) fn start(context: Context<'a>, config: Prepared) -> Result<Self, Failure> {
+        let (fields, does) = config.describe(context.options);
+        context.report.event("started", fields, &format!("started: {does}"));
+        let client = Client::start(&context, &config)?;
+        let is_own = config.settings.client.is_identity;
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
-        let node = NodeIdentity::new(first, outside.options.kubeconfig.clone());
-        let serving = Serving::start(&outside, &config, &node)?;
+        let node = NodeIdentity::new(first, context.options.kubeconfig.clone());
+        let serving = Serving::start(&context, &config, &node)?;
         let to_write = config.access.write;
-        let running = Self { outside, config, client, serving, node, to_write };
+        let running = Self { context, config, client, serving, node, to_write };
         running.observe();
         Ok(running)
     }
@@ -71,31 +71,31 @@ impl<'a> Running<'a> {
     /// [`Failure::Failed`]: without a certificate for too long, interrupted with `--once`, or a rotation has ended.
     pub(super) fn until_ended(&mut self) -> Result<Ended, Failure> {
         loop {
-            self.outside.observers.serve(self.outside.report);
+            self.context.observers.serve(self.context.report);
             self.report();
             self.write_kubeconfig()?;
             if let Some(serving) = &mut self.serving {
-                serving.poll_addresses(&self.config, self.outside.report);
+                serving.poll_addresses(&self.config, self.context.report);
             }
             self.client.poll_store(&self.config);
             if let Some(serving) = self.serving.as_mut().filter(|_| self.config.settings.client.rotated) {
-                serving.reporter.put_back();
+                serving.reporter.restore_missing();
             }
             self.notify_service();
-            self.client.poll_expiry(self.outside.options)?;
-            if self.outside.options.once && self.reporters().all(CertReporter::is_in_place) {
+            self.client.poll_expiry(self.context.options)?;
+            if self.context.options.once && self.reporters().all(CertReporter::is_in_place) {
                 return Ok(Ended::InPlace);
             }
             if self.reporters().any(|reporter| reporter.rotation.handle().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
-            let wakes = &self.outside.wakes;
-            wakes.wait([self.next_look(), self.outside.observers.retry()].into_iter().flatten().min());
+            let wakes = &self.context.wakes;
+            wakes.wait([self.next_poll(), self.context.observers.retry()].into_iter().flatten().min());
             // Checked first: a reload that arrived as well must not delay the end.
             if wakes.is_stopping() {
                 return self.stopped();
             }
-            if wakes.is_to_renew() {
+            if wakes.is_to_rotate() {
                 self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
             }
             if wakes.is_to_reload()
@@ -103,7 +103,7 @@ impl<'a> Running<'a> {
             {
                 let why = format!("reload failed, keeping the current configuration: {why}");
                 tracing::warn!("{why}");
-                self.outside.report.event("trouble", json!({ "reason": why }), "");
+                self.context.report.event("trouble", json!({ "reason": why }), "");
             }
         }
     }
@@ -122,8 +122,8 @@ impl<'a> Running<'a> {
     /// # Errors
     /// If the new configuration cannot be used. The present one stays in force.
     fn reload(&mut self) -> Result<(), Failure> {
-        let (config, outside) = (&self.config, &self.outside);
-        let mut next = config.read_again(outside.options, self.client.held())?;
+        let (config, context) = (&self.config, &self.context);
+        let mut next = config.read_again(context.options, self.client.held())?;
         next.claim()?;
         let is_switched_on = next.settings.client.rotated && !config.settings.client.rotated;
         let stored = is_switched_on.then(|| {
@@ -134,20 +134,20 @@ impl<'a> Running<'a> {
         });
         let stored = stored.transpose()?;
         match &mut self.serving {
-            Some(serving) if next.stores.serving.is_some() => serving.reload(outside, config, &next)?,
+            Some(serving) if next.stores.serving.is_some() => serving.reload(context, config, &next)?,
             Some(_) => {}
-            None => self.serving = Serving::start(outside, &next, &self.node)?,
+            None => self.serving = Serving::start(context, &next, &self.node)?,
         }
         // Nothing below can fail, so a failed reload has changed no rotation of the client certificate.
-        self.client.reload(outside, config, &next, stored.as_ref());
+        self.client.reload(context, config, &next, stored.as_ref());
         // A rotation that was switched on has received the contents of the directory already.
         if next.settings.client.rotated && !is_switched_on {
-            self.client.reporter.take_up(&next.stores.client, next.settings.client.template.common_name());
+            self.client.reporter.report_replacement(&next.stores.client, next.settings.client.template.common_name());
         }
         if let (Some(serving), Some(store), ServingSettings::Rotated { node, .. }) =
             (&self.serving, &next.stores.serving, &next.settings.serving)
         {
-            serving.reporter.take_up(store, &node::common_name(node));
+            serving.reporter.report_replacement(store, &node::common_name(node));
         }
         if next.settings.policy != config.settings.policy {
             let handles = self.reporters().map(|reporter| reporter.rotation.handle());
@@ -155,18 +155,18 @@ impl<'a> Running<'a> {
         }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
             ended.reporter.rotation.stop();
-            ended.reporter.poll(self.outside.report, &self.outside.hook);
+            ended.reporter.poll(self.context.report, &self.context.hook);
         }
         let is_kept = |now: &mut ExternalCert| next.external.as_ref().is_some_and(|next| next.is_of(now));
         if let Some(kept) = self.config.external.take_if(is_kept) {
             next.external = Some(kept);
         }
         // Only a successful reload is announced to systemd. The loop sends READY=1 next.
-        self.outside.service.reloading();
+        self.context.service.reloading();
         (self.to_write, self.config) = (next.access.write, next);
         self.observe();
-        let (fields, does) = self.config.describe(self.outside.options);
-        self.outside.report.event("reloaded", fields, &format!("configuration read again: {does}"));
+        let (fields, does) = self.config.describe(self.context.options);
+        self.context.report.event("reloaded", fields, &format!("configuration read again: {does}"));
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl<'a> Running<'a> {
     fn observe(&self) {
         let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source()));
         let external = self.config.external.iter().map(ExternalCert::source);
-        self.outside.observers.watch(rotated.chain(external), &self.config.access.server);
+        self.context.observers.watch(rotated.chain(external), &self.config.access.server);
     }
 
     /// The reporters of all rotated certificates, the client certificate's first.
@@ -184,7 +184,7 @@ impl<'a> Running<'a> {
 
     /// Reports what is new about each certificate.
     fn report(&mut self) {
-        let Outside { report, hook, .. } = &mut self.outside;
+        let Context { report, hook, .. } = &mut self.context;
         self.client.reporter.poll(report, hook);
         self.serving.iter_mut().for_each(|serving| serving.reporter.poll(report, hook));
         self.config.external.iter_mut().for_each(|external| external.poll(report, hook));
@@ -193,14 +193,14 @@ impl<'a> Running<'a> {
     fn notify_service(&mut self) {
         // Ready means on disk: units that are ordered after this one read the files.
         let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
-        let Outside { hook, observers, .. } = &self.outside;
+        let Context { hook, observers, .. } = &self.context;
         let status = self.reporters().map(CertReporter::status).chain(hook.troubles()).chain(observers.troubles());
         let status = status.collect::<Vec<_>>().join("; ");
-        self.outside.service.tell(ready, &status);
+        self.context.service.update(ready, &status);
     }
 
     fn stopped(&self) -> Result<Ended, Failure> {
-        if !self.outside.options.once {
+        if !self.context.options.once {
             return Ok(Ended::Stopped);
         }
         let trouble = self.reporters().find_map(CertReporter::trouble);
@@ -213,7 +213,7 @@ impl<'a> Running<'a> {
         if !self.to_write || !self.client.reporter.is_in_place() {
             return Ok(());
         }
-        let Outside { options, report, .. } = &mut self.outside;
+        let Context { options, report, .. } = &mut self.context;
         let path = &options.kubeconfig;
         match kubeconfigs::write(path, &self.config.access.endpoint, &self.config.current) {
             Ok(()) => {
@@ -228,15 +228,15 @@ impl<'a> Running<'a> {
     }
 
     /// Time until the next poll of files and clocks, whose changes wake nothing.
-    fn next_look(&self) -> Option<Duration> {
-        let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(RETRY);
+    fn next_poll(&self) -> Option<Duration> {
+        let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(KUBECONFIG_RETRY);
         let files = match &self.config.settings.serving {
             ServingSettings::None => false,
             ServingSettings::Rotated { addresses, .. } => addresses.may_change(),
             ServingSettings::Files { .. } => true,
         };
-        let expiry = self.outside.options.service.exit_without_certificate.map(|most| most.min(LOOK));
+        let expiry = self.context.options.service.exit_without_certificate.map(|most| most.min(EXTERNAL_POLL));
         let files = files || !self.config.settings.client.rotated;
-        [kubeconfig, Some(if files { LOOK } else { STORE }), expiry].into_iter().flatten().min()
+        [kubeconfig, Some(if files { EXTERNAL_POLL } else { STORE_POLL }), expiry].into_iter().flatten().min()
     }
 }

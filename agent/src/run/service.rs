@@ -12,9 +12,9 @@ use crate::queue::{Entry, Queue};
 use crate::threads;
 
 /// Most bytes of messages queued while systemd does not read its socket. The kernel queues a few more.
-const MOST: usize = 16 << 10;
+const MOST_QUEUED: usize = 16 << 10;
 /// Longest time that the process waits at its end for systemd to read the last message.
-const FAREWELL: Duration = Duration::from_millis(500);
+const LAST_SEND: Duration = Duration::from_millis(500);
 
 /// Notifies systemd, on a thread of its own that blocks if systemd does not read its socket.
 pub(super) struct Systemd {
@@ -41,7 +41,7 @@ impl Systemd {
             // Half the interval, as sd_watchdog_enabled(3) recommends.
             threads::start("watchdog", "the watchdog", move || feed_watchdog(&pulse, within / 2))?;
         }
-        let manager = std::env::var_os("NOTIFY_SOCKET").map(|_| Queue::<String>::new(MOST));
+        let manager = std::env::var_os("NOTIFY_SOCKET").map(|_| Queue::<String>::new(MOST_QUEUED));
         if let Some(queue) = manager.clone() {
             let notify = move || loop {
                 if let Entry::Item(text) = queue.next() {
@@ -56,7 +56,7 @@ impl Systemd {
     /// Sends READY=1 once `ready`, and after a reload, and STATUS when it has changed. Once ready, the service stays
     /// ready. `ready` must not depend on the serving certificate: the person who approves it may need units that start
     /// after us.
-    pub(super) fn tell(&mut self, ready: bool, status: &str) {
+    pub(super) fn update(&mut self, ready: bool, status: &str) {
         // Once ready, READY=1 is due only after RELOADING=1.
         let is_news = if self.ready { self.reloading } else { ready };
         let status = (is_news || self.status != status).then(|| status.to_owned());
@@ -67,7 +67,7 @@ impl Systemd {
         self.status = status.unwrap_or_else(|| std::mem::take(&mut self.status));
     }
 
-    /// Sends RELOADING=1, unless the service is not ready yet. The next [`tell`](Self::tell) sends READY=1.
+    /// Sends RELOADING=1, unless the service is not ready yet. The next [`update`](Self::update) sends READY=1.
     pub(super) fn reloading(&mut self) {
         self.reloading = self.ready;
         if let (true, Ok(now)) = (self.ready, NotifyState::monotonic_usec_now()) {
@@ -78,7 +78,7 @@ impl Systemd {
     pub(super) fn stopping(&self) {
         self.notify(&[NotifyState::Stopping]);
         if let Some(manager) = &self.manager {
-            manager.finish_within(FAREWELL);
+            manager.finish_within(LAST_SEND);
         }
     }
 

@@ -5,9 +5,9 @@ use perennial_rotation::{NotYet, Rotator};
 
 use super::addresses::Addresses;
 use super::cert_reporter::CertReporter;
+use super::context::Context;
 use super::node::{self, NodeIdentity};
 use super::node_object::NodeObject;
-use super::outside::Outside;
 use super::prepared::Prepared;
 use super::settings::ServingSettings;
 use crate::cli::SERVING_PREFIX;
@@ -32,7 +32,7 @@ impl Serving {
     /// # Errors
     /// If the rotation cannot be prepared, or the system refuses a thread or descriptor.
     pub(super) fn start(
-        outside: &Outside<'_>,
+        context: &Context<'_>,
         config: &Prepared,
         node: &NodeIdentity,
     ) -> Result<Option<Self>, Failure> {
@@ -43,17 +43,17 @@ impl Serving {
         };
         let cluster = config.access.server.cluster.clone();
         let common_name = node::common_name(name);
-        outside.begin_hook(SERVING_PREFIX, store, &common_name);
-        let signer = config.settings.client.serving_signer(outside.options, cluster, node);
+        context.begin_hook(SERVING_PREFIX, store, &common_name);
+        let signer = config.settings.client.serving_signer(context.options, cluster, node);
         let rotator = Rotator::new()
             .name(SERVING_PREFIX)
             .policy(config.settings.policy.clone())
             .common_name(common_name)
             .signer(signer);
-        let reporter = outside.start(SERVING_PREFIX, rotator, store)?;
+        let reporter = context.start(SERVING_PREFIX, rotator, store)?;
         let (node, checked) = (node.clone(), (None, None));
         let mut serving = Self { reporter, node, object: None, checked };
-        serving.start_object(outside, config)?;
+        serving.start_object(context, config)?;
         Ok(Some(serving))
     }
 
@@ -61,25 +61,25 @@ impl Serving {
     ///
     /// # Errors
     /// If the system refuses a thread for the Node object.
-    pub(super) fn reload(&mut self, outside: &Outside<'_>, config: &Prepared, next: &Prepared) -> Result<(), Failure> {
-        if config.settings.serving != next.settings.serving || !next.asks_like(config) {
-            self.start_object(outside, next)?;
+    pub(super) fn reload(&mut self, context: &Context<'_>, config: &Prepared, next: &Prepared) -> Result<(), Failure> {
+        if config.settings.serving != next.settings.serving || !next.requests_like(config) {
+            self.start_object(context, next)?;
         } else if let Some(object) = &self.object {
             object.poll_now();
         }
-        if !next.asks_like(config) {
+        if !next.requests_like(config) {
             let (client, cluster) = (&next.settings.client, next.access.server.cluster.clone());
-            let signer = client.serving_signer(outside.options, cluster, &self.node);
+            let signer = client.serving_signer(context.options, cluster, &self.node);
             self.reporter.rotation.handle().set_signer(Some(signer));
         }
         Ok(())
     }
 
-    fn start_object(&mut self, outside: &Outside<'_>, config: &Prepared) -> Result<(), Failure> {
+    fn start_object(&mut self, context: &Context<'_>, config: &Prepared) -> Result<(), Failure> {
         self.object = match &config.settings.serving {
             ServingSettings::Rotated { node: name, addresses: Addresses::Cluster(_) } => {
                 let (cluster, node) = (config.access.server.cluster.clone(), self.node.clone());
-                Some(NodeObject::start(name, cluster, node, outside.wakes.waker())?)
+                Some(NodeObject::start(name, cluster, node, context.wakes.waker())?)
             }
             _ => None,
         };

@@ -34,7 +34,7 @@ pub(super) struct ClientSettings {
     pub(super) rotated: bool,
     /// API servers accept the certificate as an identity: it authenticates its own rotation, and a kubeconfig may name
     /// it.
-    pub(super) renews_itself: bool,
+    pub(super) is_identity: bool,
     usages: Vec<Usage>,
     issuers: Option<Roots>,
 }
@@ -115,7 +115,7 @@ impl ClientSettings {
         // API servers accept client certificates of these signers only.
         let knows = [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&wanted.signer_name.as_str());
         let issuers = wanted.issuer_ca_file.as_deref().map(read_roots).transpose()?;
-        Ok(Self { template, rotated, renews_itself: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
+        Ok(Self { template, rotated, is_identity: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
     /// Creates the signer of the certificate; `None` if it is externally managed. `user` authenticates requests while
@@ -127,7 +127,7 @@ impl ClientSettings {
         user: Arc<dyn IdentitySource>,
     ) -> Option<Arc<dyn Signer>> {
         let (wanted, user) = (&options.wanted, patience::bounded(user));
-        let authentication = match self.renews_itself {
+        let authentication = match self.is_identity {
             true => Authentication::Own { bootstrap: Some(user) },
             false => Authentication::Other(user),
         };

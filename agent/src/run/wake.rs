@@ -21,7 +21,7 @@ pub(super) struct Wakes {
     /// SIGHUP has arrived, and was not handled yet.
     to_reload: Arc<AtomicBool>,
     /// SIGUSR1 has arrived, and was not handled yet.
-    to_renew: Arc<AtomicBool>,
+    to_rotate: Arc<AtomicBool>,
 }
 
 impl Wakes {
@@ -31,17 +31,17 @@ impl Wakes {
     /// If the system refuses a descriptor or a thread.
     pub(super) fn new() -> Result<Self, Failure> {
         let (sender, arrived) = mpsc::sync_channel(1);
-        let [to_reload, to_renew] = [(); 2].map(|()| Arc::<AtomicBool>::default());
+        let [to_reload, to_rotate] = [(); 2].map(|()| Arc::<AtomicBool>::default());
         let wake = waker(&sender);
         signals::restore_defaults()?;
         let stopping = signals::on_stop(wake.clone())?;
-        let flags = [to_reload.clone(), to_renew.clone()];
+        let flags = [to_reload.clone(), to_rotate.clone()];
         signals::on_each(&[SIGHUP, SIGUSR1], move |signal| {
             // Before the wake, or the loop could check the flag too early and sleep on.
             flags[usize::from(signal == SIGUSR1)].store(true, Ordering::SeqCst);
             wake();
         })?;
-        Ok(Self { arrived, sender, stopping, to_reload, to_renew })
+        Ok(Self { arrived, sender, stopping, to_reload, to_rotate })
     }
 
     /// Returns a function that wakes the loop.
@@ -69,8 +69,8 @@ impl Wakes {
     }
 
     /// True if SIGUSR1 has arrived since the last call.
-    pub(super) fn is_to_renew(&self) -> bool {
-        self.to_renew.swap(false, Ordering::SeqCst)
+    pub(super) fn is_to_rotate(&self) -> bool {
+        self.to_rotate.swap(false, Ordering::SeqCst)
     }
 
     /// Returns an observer that wakes the loop for each piece of news of a rotation, its end included.

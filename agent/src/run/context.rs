@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::rotation::ActiveRotation;
 
 /// The environment of the rotations. A reload does not replace it.
-pub(super) struct Outside<'a> {
+pub(super) struct Context<'a> {
     pub(super) options: &'a Run,
     pub(super) report: &'a Report,
     pub(super) observers: Observers,
@@ -25,7 +25,7 @@ pub(super) struct Outside<'a> {
     pub(super) wakes: Wakes,
 }
 
-impl Outside<'_> {
+impl Context<'_> {
     /// Starts a rotation whose files are in `store` and begin with `prefix`.
     ///
     /// # Errors
