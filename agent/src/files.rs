@@ -22,7 +22,8 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
 }
 
-/// Replaces a file as [`replace`] does, but replaces a link itself: another user may have put the link there.
+/// Replaces a file as [`replace`] does, but replaces a link instead of following it: another user may have put the link
+/// there.
 pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));

@@ -38,9 +38,9 @@ pub(crate) struct Debt {
     pub(crate) next: Option<Instant>,
     /// Failed runs of this process, for metrics.
     pub(crate) failures: u64,
-    /// A thread runs the command for this certificate when a run is owed.
+    /// True if a thread runs the command for this certificate when a run is owed.
     pub(crate) has_thread: bool,
-    /// The command is running.
+    /// True while the command runs.
     pub(crate) running: bool,
 }
 
@@ -50,7 +50,7 @@ impl Debt {
         self.record.failed_for(&self.owed.as_ref()?.fingerprint)
     }
 
-    /// Notes the error of the owed run, and `more` failed attempts. Returns the number of failed attempts.
+    /// Records `error` for the owed run, and adds `more` to its failed attempts. Returns their number.
     pub(crate) fn fail(&mut self, more: u32, error: String) -> u32 {
         let attempts = self.failed().map_or(0, |failed| failed.attempts).saturating_add(more);
         let failed = |owed: &Subject| FailedAttempts { fingerprint: owed.fingerprint.clone(), attempts, error };
@@ -100,7 +100,7 @@ pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
     directory.join(format!("{prefix}-hook.json"))
 }
 
-/// The contents of a record, beside its version.
+/// The contents of a record, without its version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
     /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.

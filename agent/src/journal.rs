@@ -114,7 +114,7 @@ struct Writer {
     file: Option<File>,
     /// Size of the file after the last write, in bytes.
     end: u64,
-    /// The file holds every machine up to its last step: the next step needs no snapshot.
+    /// True if the file holds every machine up to its last step, so that the next step needs no snapshot.
     is_continuous: bool,
     /// Each certificate's machine after its last step, written or not.
     machines: BTreeMap<String, Arc<RotationMachine>>,

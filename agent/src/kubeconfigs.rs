@@ -113,7 +113,8 @@ fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(asked, node) };
     match why_another_cluster(bootstrap, asked)? {
         None => identity(bootstrap),
-        // A bootstrap kubeconfig of another cluster, added after the start, does not replace the node's own credential.
+        // A bootstrap kubeconfig of another cluster, added after the start, does not replace the credential in the
+        // node's kubeconfig.
         Some(why) => identity_for(asked, node).map_err(|_| why),
     }
 }
@@ -199,7 +200,7 @@ fn own_credential(kubeconfig: &Kubeconfig) -> Result<OwnCredential, KubeconfigEr
             let valid = validity.not_before() <= now && !validity.expired(now);
             Ok(if valid { OwnCredential::Good } else { OwnCredential::Useless })
         }
-        // The file of a certificate that has not been issued yet.
+        // The kubeconfig names the file of a certificate that has not been issued yet.
         Err(KubeconfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => {
             Ok(OwnCredential::Useless)
         }
@@ -234,7 +235,7 @@ pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let expired = expired.filter(|validity| validity.expired(clock::now().unix));
     match (identity, expired) {
         (Identity::Anonymous, _) => bad("its user has neither a token nor a client certificate".into()),
-        // A server may end the handshake over an expired certificate; the token is as good without it.
+        // A server may end the handshake over an expired certificate; the token authenticates alone.
         (Identity::CertificateAndToken(_, token), Some(_)) => Ok(Identity::Token(token)),
         (Identity::Certificate(_), Some(validity)) => {
             bad(format!("the certificate of its user expired at {}", validity.not_after()))

@@ -50,6 +50,7 @@ pub(crate) struct About {
 /// The name of an output descriptor, and the queue of lines before it.
 pub(crate) type Output = (&'static str, Lines);
 
+/// The counters and the source of the state of one certificate.
 #[derive(Clone, Default)]
 struct CertMetrics {
     /// Counters of the rotation; `None` for an externally managed certificate.
@@ -139,7 +140,8 @@ impl Metrics {
     }
 }
 
-/// The response to a probe: 200 with `good`, or 503 with `why_not`; then the certificates that a restart would lose.
+/// The response to a probe: 200 with `good`, or 503 with `why_not` unless that is empty. Lists the certificates that a
+/// restart would lose.
 fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };

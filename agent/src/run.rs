@@ -35,9 +35,13 @@ use running::{Ended, Running};
 use service::Systemd;
 use wake::Wakes;
 
-/// Time that a run of `--on-rotated` gets when the process ends.
+/// Longest time that the process waits at its end for runs of `--on-rotated` before it kills them.
 const HOOK_LIMIT: Duration = Duration::from_secs(5);
 
+/// Runs the command. The last event on stdout is `stopped` or the error.
+///
+/// # Errors
+/// The error that ended the run or, with `--once`, that the report could not be written.
 pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure> {
     let report = Report::of_service(options.json)?;
     let done = run_rotations(options, &report, log);
@@ -73,6 +77,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     let context = Context { options, report, observers, hook, service, wakes };
     let mut running = Running::start(context, prepared)?;
     let ended = running.until_ended();
+    // After an error as well: the rotations stop in order, and their last news is reported.
     running.context.service.stopping();
     running.stop();
     let Context { hook, observers, .. } = &running.context;

@@ -69,7 +69,7 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
 }
 
 /// A source of the system's CAs, read at the first connection, and again after [`SYSTEM_AGE`]. If a later read finds
-/// none, the source returns the CAs before.
+/// no CA, the source returns the CAs of the read before.
 pub(crate) fn of_system() -> (TrustSource, Origin) {
     let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
     let origin = Origin::new("the system's CA certificates, not read yet".to_owned());
@@ -91,7 +91,7 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
                 *held = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
-            // Its age stays, so the next connection tries to read again.
+            // Keeps the time of the successful read, so that the next connection reads again.
             (Err(_), Some((_, before))) => Ok(before.clone()),
             (Err(_), None) => {
                 let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();

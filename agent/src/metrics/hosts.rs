@@ -1,5 +1,5 @@
-//! Names that requests may have in their Host header. Others are refused: a page of another site could make its own
-//! name resolve to this node (DNS rebinding) and read the answers in a browser.
+//! Names that requests may have in their Host header. Requests with other names are refused: a page of another site
+//! could make its own name resolve to this node (DNS rebinding) and read the answers in a browser.
 
 use std::net::IpAddr;
 

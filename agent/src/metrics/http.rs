@@ -97,6 +97,7 @@ pub(super) fn serve(
     spawned.map(drop).map_err(|error| io::Error::other(format!("cannot start a thread: {error}")))
 }
 
+/// Accepts connections for ever, and answers each on a task of its own.
 async fn accept(
     executor: &LocalExecutor<'_>,
     listener: &Async<TcpListener>,
@@ -123,6 +124,7 @@ async fn accept(
     }
 }
 
+/// Reads one request head from a connection, and sends the answer.
 async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
     let mut head = Vec::new();
     let mut part = [0; 1024];

@@ -24,7 +24,7 @@ pub(super) struct Tally {
     /// Time from which the current certificate has been in memory only; `None` if it is on disk.
     pub(super) unwritten_since: Option<UnixTime>,
     pub(super) submissions: u64,
-    /// Failed attempts by reason; without those that never happened.
+    /// Failed requests by reason. A reason without a failure has no entry.
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) write_failures: u64,
     pub(super) panics: u64,
@@ -49,7 +49,7 @@ impl Tally {
             News::Missed { machine, .. } => self.machine = Some(machine.clone()),
             News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
             News::Panicked { .. } => self.panics += 1,
-            // A successor that is due as well counts from its own beginning.
+            // A successor that is due at once has been due since it came, not since its predecessor was.
             News::TakenOver { slot: Slot::Served, .. } => self.due_since = None,
             News::Issued { slot: Slot::Served, replaced } | News::TookTurn { replaced } => {
                 self.due_since = None;
@@ -68,7 +68,7 @@ impl Tally {
         self.age_ratio.observe(&RATIOS, age.as_secs_f64() / old.validity.lifetime().as_secs_f64());
     }
 
-    /// The number of failed attempts, for any reason.
+    /// The number of failed requests, for any reason.
     pub(super) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }

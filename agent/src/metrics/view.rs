@@ -22,7 +22,7 @@ pub(super) struct CertView {
     /// `None` until the rotation has started, and for an externally managed certificate.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     credential: Option<Arc<Credential>>,
-    /// The last error, until the failed operation succeeds.
+    /// The last error, until the failed operation succeeds, or the reason why no request can be submitted.
     trouble: Option<String>,
 }
 

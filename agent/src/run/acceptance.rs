@@ -94,6 +94,8 @@ enum Answer {
     Unknown,
 }
 
+/// Submits a SelfSubjectReview, authenticated with the certificate `shown`. Reports the date of an accepting answer to
+/// the rotation.
 fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) -> Answer {
     match whoami::ask(cluster, shown, Limits::default()) {
         Ok(answer) if answer.status == 401 => Answer::Refused,
@@ -109,6 +111,7 @@ fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) ->
     }
 }
 
+/// Logs why a check had no result.
 fn unknown(cluster: &Cluster, why: &str) -> Answer {
     tracing::debug!("certificate check without a result: {cluster}: {why}; checking again later");
     Answer::Unknown
@@ -141,11 +144,13 @@ impl Schedule {
         schedule
     }
 
+    /// Sets the next check to about an interval from `now`.
     fn plan(&mut self, now: Instant) {
         self.next = now.after(spread(self.interval, SPREAD, &self.name, self.attempt));
         self.attempt += 1;
     }
 
+    /// Plans the next check after an answer for the certificate `shown`, and returns the conclusion.
     fn answered(&mut self, shown: Fingerprint, answer: Answer, now: Instant) -> Conclusion {
         self.plan(now);
         let doubted = self.doubt.filter(|(doubted, _)| *doubted == shown);
@@ -200,7 +205,7 @@ mod tests {
         amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
         amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Conclusion::Refused]);
         amount_to(&[(OURS, Refused), (OURS, Accepted), (OURS, Refused)], &[Doubted, Nothing, Doubted]);
-        // An unknown answer (403, 404, unreachable) between two refusals does not cancel the rotation.
+        // An unknown answer (403, 404, unreachable) between two refusals does not cancel the first.
         amount_to(&[(OURS, Refused), (OURS, Unknown), (OURS, Refused)], &[Doubted, Nothing, Conclusion::Refused]);
         amount_to(&[(OURS, Unknown), (OURS, Unknown)], &[Nothing, Nothing]);
         // The refusal of an earlier certificate does not count for its successor.

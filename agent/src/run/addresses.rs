@@ -1,4 +1,4 @@
-//! The addresses that the serving certificate is for.
+//! The source of the IP addresses and DNS names in the serving certificate.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ impl Addresses {
     }
 
     /// The template of the serving certificate of node `node`; `None` if the source has no address. Contains the node's
-    /// name, unless the source is the Node object, which approvers compare the request with. `object` is needed for
-    /// that source only.
+    /// name, unless the source is the Node object: approvers compare the request with that object. `object` must be
+    /// given if the source is the Node object.
     ///
     /// # Errors
     /// [`NotYet`] if the addresses are not known; [coming](NotYet::coming) before the first read of the Node object.
@@ -89,7 +89,7 @@ impl Addresses {
         })
     }
 
-    /// True if the addresses have to be polled. The Node object has a thread of its own for that.
+    /// True if the main loop must poll the source for changes. [`NodeObject`] polls on a thread of its own.
     pub(super) const fn may_change(&self) -> bool {
         matches!(self, Self::File(_))
     }

@@ -23,7 +23,7 @@ pub(super) struct CertReporter {
     pub(super) rotation: ActiveRotation,
     /// The link to the current pair.
     current: PathBuf,
-    /// The link led to a file at the last poll.
+    /// True if `current` led to a file at the last poll, or was written since.
     was_there: bool,
     /// The reason why no request can be submitted; empty if one can.
     blocked_on: BlockedOn,
@@ -38,7 +38,7 @@ pub(super) struct CertReporter {
     /// The state that was reported last; `None` while the certificate is not durable, so that `issued` is reported
     /// before `resting`.
     state: Option<State>,
-    /// The trouble that was reported last; `None` once it has passed.
+    /// The error that was reported last; `None` once the failed operation has succeeded.
     reported: Option<Arc<str>>,
 }
 
@@ -66,7 +66,7 @@ impl CertReporter {
     }
 
     /// Reads the directory, and reports to the rotation a pair that another program has put there. The rotation uses
-    /// the better of both. Changes no file itself.
+    /// the better one of this pair and its own. This function changes no file.
     pub(super) fn report_replacement(&self, store: &Directory, common_name: &str) {
         let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix };
         let found = match Store::load(store, &request) {
@@ -91,6 +91,7 @@ impl CertReporter {
     /// Makes the rotation write the certificate again if another program has removed its file or the directory.
     pub(super) fn restore_missing(&mut self) {
         let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
+        // A link that never existed is no loss: the first certificate is not written yet.
         if missing && self.was_there && self.is_on_disk() {
             let (of, current) = (&self.of, self.current.display());
             tracing::warn!("{of}: {current} was removed by another program; writing the certificate again");
@@ -130,6 +131,7 @@ impl CertReporter {
         self.progress() + &unwritten.unwrap_or_default()
     }
 
+    /// The last error, the progress of the request in flight, or the state, after the name of the certificate.
     fn progress(&self) -> String {
         let state = self.rotation.handle().state();
         let blocked_on = self.blocked_on.get();
@@ -165,7 +167,7 @@ impl CertReporter {
             News::Progressed(Progress::WaitingForApproval { request_name }) => {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
-            // So that a file removed before the first look is missed, too.
+            // So that `restore_missing` notices a file that is removed before the first poll.
             News::Written { slot: Slot::Served } => self.was_there = true,
             News::Failed { error, .. }
             | News::Panicked { error, .. }

@@ -45,8 +45,8 @@ impl Client {
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
 
-    /// Applies the next configuration to the running rotation. `stored` is the contents of the directory if the
-    /// configuration switches rotation on.
+    /// Applies the configuration `next` to the running rotation, in the place of `config`. `stored` is the contents of
+    /// the directory if `next` switches rotation on.
     pub(super) fn reload(
         &mut self,
         context: &Context<'_>,

@@ -22,7 +22,7 @@ pub(super) struct ExternalCert {
     name: String,
     /// The certificate that was reported last.
     reported: Option<Fingerprint>,
-    /// The expiry of the certificate was reported.
+    /// True if the expiry of the reported certificate was logged.
     expired: bool,
 }
 
@@ -37,7 +37,7 @@ impl ExternalCert {
         Ok(Self { paths: [certificate, key].map(Path::to_owned), files, name, reported: None, expired: false })
     }
 
-    /// True if `other` is of the same files.
+    /// True if `other` observes the same certificate and key files.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         self.paths == other.paths
     }
@@ -70,6 +70,7 @@ impl ExternalCert {
     }
 }
 
+/// The rest of the lifetime as a clause; empty after expiry.
 fn left(end: UnixTime, now: UnixTime) -> String {
     let left = end.since(now);
     if left.is_zero() { String::new() } else { format!(", in {}", words(left)) }

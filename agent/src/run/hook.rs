@@ -32,7 +32,7 @@ pub(super) struct Hook {
 struct Runner {
     command: String,
     limit: Duration,
-    /// Failed runs are not repeated (`--once`).
+    /// True if failed runs are not repeated (`--once`).
     once: bool,
     phase: AtomicU8,
 }
@@ -58,8 +58,8 @@ impl Hook {
     }
 
     /// Continues from the record of an earlier process: a run may be owed for the current certificate, `in_use`. Must
-    /// be called before the rotation of certificate `of` starts and changes that. Logs if the record cannot be read or
-    /// written; the debt is then in memory only.
+    /// be called before the rotation of certificate `of` starts, which may replace the current certificate.
+    /// Logs a record that cannot be read, which counts as no successful run, or cannot be written.
     pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
@@ -79,7 +79,7 @@ impl Hook {
         }
         files::sweep(&path);
         let found = Record::read(&path).unwrap_or_else(|error| {
-            // A run too many does less harm than one too few.
+            // An extra run does less harm than a missing one: a program would go on with the previous certificate.
             let file = path.display();
             tracing::warn!(
                 "cannot read {file}: {error}; running --on-rotated for the certificate in use, even if it has run before"
@@ -238,7 +238,7 @@ impl Runner {
         loop {
             let debt = all.get_mut(of)?;
             let due = match (&debt.owed, debt.next) {
-                // Tried once even while the process ends.
+                // The first run for a certificate starts even while the process ends.
                 (Some(_), None) => Some(Instant::now()),
                 (Some(_), next) if !self.once && self.phase() == RETRYING => next,
                 _ => None,

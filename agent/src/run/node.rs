@@ -10,10 +10,12 @@ use perennial_rotation::{Handle, Identity, IdentitySource, NotYet};
 use crate::kubeconfigs;
 use crate::patience;
 
-/// An identity source with the client certificate. Falls back to the kubeconfig's credential if there is no client
-/// certificate and perennial does not rotate it, or if API servers do not know the node by it.
+/// The client certificate as the identity of the node. Falls back to the credential in the kubeconfig if another
+/// program rotates the client certificate and no valid one exists, or if API servers do not accept the certificate as
+/// an identity.
 #[derive(Clone)]
 pub(super) struct NodeIdentity {
+    /// `None` if API servers do not accept the client certificate as an identity.
     client: Option<Handle>,
     kubeconfig: Arc<dyn IdentitySource>,
 }

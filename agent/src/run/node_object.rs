@@ -94,7 +94,7 @@ impl NodeObject {
     }
 }
 
-/// Reads the Node object once, with the identity `identity`. Reports to `node` if the server rejects that.
+/// Reads the Node object once, with the identity `identity`. Reports to `node` if the server refuses the identity.
 fn read_addresses(
     name: &str,
     cluster: &Arc<Cluster>,

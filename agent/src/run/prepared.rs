@@ -105,7 +105,7 @@ impl Prepared {
         })
     }
 
-    /// True if certificates are requested as by `other`: from the same API server, with the same names and checks.
+    /// True if `other` requests the client certificate from the same API server, with the same names and checks.
     pub(super) fn requests_like(&self, other: &Self) -> bool {
         self.access.endpoint == other.access.endpoint && self.settings.client == other.settings.client
     }

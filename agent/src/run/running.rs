@@ -72,6 +72,7 @@ impl<'a> Running<'a> {
     pub(super) fn until_ended(&mut self) -> Result<Ended, Failure> {
         loop {
             self.context.observers.serve(self.context.report);
+            // First: `is_in_place` below refers to the snapshot that this takes.
             self.report();
             self.write_kubeconfig()?;
             if let Some(serving) = &mut self.serving {
@@ -108,7 +109,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Ends the rotations, and reports what happened until then. The serving certificate's is first: its requests
+    /// Stops the rotations, and reports their last news. Stops the serving certificate's rotation first: its requests
     /// authenticate with the client certificate.
     pub(super) fn stop(&mut self) {
         let reporters = self.serving.iter_mut().map(|serving| &mut serving.reporter).chain([&mut self.client.reporter]);

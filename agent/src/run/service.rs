@@ -20,18 +20,18 @@ const LAST_SEND: Duration = Duration::from_millis(500);
 pub(super) struct Systemd {
     /// The queue of messages; `None` without NOTIFY_SOCKET.
     manager: Option<Queue<String>>,
-    /// READY=1 was sent.
+    /// True once READY=1 was sent.
     ready: bool,
-    /// RELOADING=1 was sent, and READY=1 has to follow.
+    /// True if RELOADING=1 was sent, and READY=1 has to follow.
     reloading: bool,
     /// The last STATUS.
     status: String,
 }
 
 impl Systemd {
-    /// Starts what the environment asks for: notifications (NOTIFY_SOCKET) and the watchdog (WATCHDOG_USEC). A thread
-    /// feeds the watchdog as long as the rotations take their steps. Waiting for a disk or a reader is no reason for a
-    /// restart.
+    /// Starts a thread for each variable that systemd has set: notifications (NOTIFY_SOCKET) and the watchdog
+    /// (WATCHDOG_USEC). The watchdog is fed as long as the rotations take their steps: a restart would not help against
+    /// a disk or a reader that does not answer.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -75,6 +75,7 @@ impl Systemd {
         }
     }
 
+    /// Sends STOPPING=1, and waits up to [`LAST_SEND`] until systemd has read all messages.
     pub(super) fn stopping(&self) {
         self.notify(&[NotifyState::Stopping]);
         if let Some(manager) = &self.manager {

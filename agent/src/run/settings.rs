@@ -32,8 +32,8 @@ pub(super) struct ClientSettings {
     pub(super) template: Template,
     /// perennial rotates the certificate. If false, another program does, and perennial observes it.
     pub(super) rotated: bool,
-    /// API servers accept the certificate as an identity: it authenticates its own rotation, and a kubeconfig may name
-    /// it.
+    /// True if API servers accept the certificate as an identity: the certificate authenticates its own rotation, and
+    /// a kubeconfig may name it.
     pub(super) is_identity: bool,
     usages: Vec<Usage>,
     issuers: Option<Roots>,
