@@ -64,8 +64,8 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     bounded(file).map(Some)
 }
 
-/// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PIPE_LIMIT`], and
-/// must not be empty.
+/// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PIPE_LIMIT`],
+/// and must not be empty.
 pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     let file = open(path, OFlags::empty())?;
     if file.metadata()?.is_file() {

@@ -1,8 +1,8 @@
 //! Debts of `--on-rotated`: a debt is a successful run of the command that is owed for the newest certificate.
 //!
-//! For each rotated certificate, a record beside the pair (`PREFIX-hook.json`) names the certificate for which the command
-//! last succeeded. The record is written before the first rotation, so a start recognises a certificate that came into use
-//! without a run of the command.
+//! For each rotated certificate, a record beside the pair (`PREFIX-hook.json`) names the certificate for which the
+//! command last succeeded. The record is written before the first rotation, so a start recognises a certificate that
+//! came into use without a run of the command.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -87,8 +87,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     if own == Some(OwnCredential::Useless) && existing.is_none() && !needed {
         let node = node.display();
         tracing::warn!(
-            "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; point \
-             client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give an \
+            "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; \
+             point client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give an \
              existing --bootstrap-kubeconfig, and perennial writes it anew"
         );
     }
@@ -136,8 +136,8 @@ fn why_another_cluster(path: &Path, asked: &Endpoint) -> Result<Option<String>, 
     let asked = &Endpoint { ca_pem, ..asked.clone() };
     Ok((!is_same_cluster(&of, asked)).then(|| {
         format!(
-            "{}: it is for cluster {}, but perennial uses {}, which has another CA; its credential is not sent there. Send \
-             SIGHUP or restart to choose the cluster again",
+            "{}: it is for cluster {}, but perennial uses {}, which has another CA; its credential is not sent \
+             there. Send SIGHUP or restart to choose the cluster again",
             path.display(),
             of.server,
             asked.server

@@ -98,7 +98,8 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
         let server = &endpoint.server;
         if endpoint.insecure_skip_tls_verify {
             tracing::warn!(
-                "insecure-skip-tls-verify is set: the certificate of {server} is not verified, any server can pass for it"
+                "insecure-skip-tls-verify is set: the certificate of {server} is not verified, \
+                 any server can pass for it"
             );
             let origin = Origin::new("none: insecure-skip-tls-verify is set, any server is trusted".into());
             return Ok((cluster.with_insecure_skip_tls_verify(), None, "insecure", origin));

@@ -49,8 +49,8 @@ kubelet_server_expiration_renew_errors counter Requests for the serving certific
     usable certificate.
 kubelet_certificate_manager_server_rotation_seconds histogram Seconds that a serving certificate had \
     lived when it was replaced.
-kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, negative if it has, \
-    +Inf if there is none.
+kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, \
+    negative if it has, +Inf if there is none.
 ";
 
 pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {

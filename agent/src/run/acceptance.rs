@@ -71,13 +71,15 @@ fn check(schedule: &mut Schedule, cluster: &Arc<Cluster>, rotation: &Handle) {
     match schedule.answered(shown.chain().certificate().fingerprint, answer, now) {
         Conclusion::Nothing => {}
         Conclusion::Doubted => tracing::warn!(
-            "{cluster} refused the client certificate (serial {}): checking once more in {}, before requesting a new one",
+            "{cluster} refused the client certificate (serial {}): checking once more in {}, \
+             before requesting a new one",
             shown.chain().serial(),
             words(schedule.next.since(now)),
         ),
         Conclusion::Refused => {
             tracing::warn!(
-                "{cluster} refused the client certificate (serial {}) again: requesting a new one; was the server's client CA replaced?",
+                "{cluster} refused the client certificate (serial {}) again: requesting a new one; \
+                 was the server's client CA replaced?",
                 shown.chain().serial(),
             );
             rotation.report_refused(&shown);

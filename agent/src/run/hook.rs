@@ -82,7 +82,8 @@ impl Hook {
             // An extra run does less harm than a missing one: a program would go on with the previous certificate.
             let file = path.display();
             tracing::warn!(
-                "cannot read {file}: {error}; running --on-rotated for the certificate in use, even if it has run before"
+                "cannot read {file}: {error}; running --on-rotated for the certificate in use, even if it has run \
+                 before"
             );
             Some(Record::default())
         });
@@ -211,7 +212,7 @@ impl Runner {
                 }
                 Err(why) => {
                     debt.failures += 1;
-                    // A newer certificate may have replaced the debt during the run: its attempts are counted from zero.
+                    // A newer certificate may have replaced the debt during the run: its attempts count from zero.
                     let wait = is_owed.then(|| {
                         let attempts = debt.fail(1, why.clone());
                         let wait = (FIRST_RETRY * 2_u32.saturating_pow(attempts.min(8) - 1)).min(LONGEST_RETRY);
