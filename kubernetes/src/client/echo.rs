@@ -1,4 +1,4 @@
-//! Tokens in answers: logs quote what a server says, and some servers repeat what they are shown.
+//! Tokens in answers: logs quote the answers of servers, and some servers echo the token of the request.
 
 use perennial_rotation::Token;
 

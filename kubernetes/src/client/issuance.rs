@@ -266,6 +266,7 @@ impl Issuance {
         self.stage = Stage::Pausing { purpose, until };
     }
 
+    /// Fails because the object is gone, or is another one by now.
     fn vanished(&mut self, what: &'static str) {
         self.fail(self.error_context().judged(Failure::Deleted, what));
     }
@@ -275,6 +276,7 @@ impl Issuance {
         self.finish(Err(SignError { health, ..error }));
     }
 
+    /// Ends the submission and its connection.
     fn finish(&mut self, outcome: Result<Issued, SignError>) {
         self.session.close();
         self.stage = Stage::Finished(Some(outcome));

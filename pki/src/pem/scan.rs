@@ -39,8 +39,8 @@ impl Block<'_> {
 
     /// True for an encrypted key, shown by the label (PKCS#8) or by the headers (openssl's older format).
     pub(crate) fn is_encrypted_key(&self) -> bool {
-        let says_so = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
-        self.is_key() && (says_so(self.label.as_bytes()) || says_so(self.headers))
+        let is_marked_encrypted = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
+        self.is_key() && (is_marked_encrypted(self.label.as_bytes()) || is_marked_encrypted(self.headers))
     }
 
     /// Decodes the content of the block.
