@@ -93,7 +93,7 @@ impl Values {
                 (Event::MappingStart(..), None) if !is_begun => is_begun = true,
                 (Event::Scalar(name, ..), None) if is_begun => key = Some((name, span.start)),
                 // An empty value counts as absent, as in Kubernetes, and so does an empty document.
-                (Event::Scalar(text, ..), _) if ["", "~"].contains(&&*text) => {}
+                (Event::Scalar(text, ..), _) if ["", "~", "null"].contains(&&*text) => {}
                 (Event::Scalar(text, ..), Some((name, at))) => {
                     values.set(&name, &text).map_err(|why| placed(&format!("{name}: {why}"), at))?;
                 }
@@ -197,7 +197,7 @@ mod tests {
         let mixed = policy(all, flags).unwrap();
         assert_eq!((mixed.window, mixed.transient), (read.window, retry("1s-1m").unwrap()));
         assert!(!mixed.new_key_per_attempt);
-        for empty in ["", "---\n", "# retry: 1s-2s\n", "retry:\n"] {
+        for empty in ["", "---\n", "# retry: 1s-2s\n", "retry:\n", "retry: null\n", "{\"retry\": null}"] {
             assert_eq!(policy(empty, Values::default()), Ok(Policy::default()), "{empty:?}");
         }
     }
