@@ -30,7 +30,7 @@ pub(crate) const PREFIX: &str = "kubelet-client";
 /// The prefix of kubelet's serving certificate files.
 pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
 
-/// Rotates certificates: those of a Kubernetes node, or those of any signer
+/// Keeps certificates rotated: those of a Kubernetes node, or one of any other signer
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -52,12 +52,12 @@ pub(crate) enum Command {
 /// Show the certificates of a certificate directory, and when they will be rotated
 ///
 /// Reads the directory and changes nothing. `perennial run` computes the same rotation point if it has the
-/// same flags under Timing (the waits between requests do not matter here), since the point depends on the
-/// certificate alone. Also shown are a request without a certificate yet (its name, its age and, after a
-/// refusal, the time of the next request), the previous pairs, and problems with what to do about them. The
-/// serving certificate, kubelet-server, is shown if it has any file. With --kubeconfig, the API server of `run` is shown too: its URL, the CAs that
-/// verify it and the proxy, each with its source. No server is contacted: `perennial run` checks that the
-/// API server accepts the certificate (--certificate-check-interval).
+/// same --policy, --policy-file and --rotation-window: the point depends only on these, the certificate and
+/// the signer. Also shows a request that has no certificate yet (its name, its age and, after a refusal, the
+/// time of the next request), the previous pairs, and problems with their remedies. Shows the serving
+/// certificate, kubelet-server, if it has files. With --kubeconfig, shows the API server of `run` as well:
+/// its URL, the CAs that verify it and the proxy, each with its source. Contacts no server: `perennial run`
+/// checks that the API server accepts the certificate (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -70,15 +70,15 @@ Examples:
   perennial status --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf
 
 Exit codes:
-  0  good: valid, its key fits, not due for rotation; the serving certificate too, if it is shown
+  0  good: valid, with its key, and not due for rotation; so is the serving certificate, if shown
   1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key does not match
   2  bad usage or input: the directory cannot be read, or a kubeconfig cannot be used (the rest is shown)"
 )]
 pub(crate) struct Status {
-    /// The directory with certificate and key
+    /// The certificate directory, such as kubelet's --cert-dir
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
-    /// Beginning of the names of the files [default: kubelet-client, and kubelet-server if it has any]
+    /// Prefix of the certificate's file names [default: kubelet-client, and kubelet-server if it has files]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
     /// The kubeconfig given to `run`. Shows the API server, the CAs that verify it and the proxy in use
@@ -88,8 +88,8 @@ pub(crate) struct Status {
     /// kubeconfig's own user is usable
     #[arg(long, value_name = "FILE", requires = "kubeconfig")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// Which proxy to reach the API server through, as with `run`. HTTPS_PROXY and NO_PROXY are read from this command's
-    /// environment, which may differ from that of a service
+    /// The proxy to the API server, as with `run`. HTTPS_PROXY and NO_PROXY are read from this command's environment,
+    /// which may differ from that of a service
     #[arg(long, value_enum, default_value_t = Proxy::Environment, requires = "kubeconfig")]
     pub(crate) proxy: Proxy,
     #[command(flatten)]
@@ -101,13 +101,13 @@ pub(crate) struct Status {
 
 /// Check whether kubelet and perennial could start from a certificate directory
 ///
-/// Reads the directory and changes nothing. To start is to come up without a bootstrap credential. kubelet
-/// reads the first of these that exists, and gives up if it holds no pair: DIR/kubelet-client-current.pem,
-/// then kubelet-client.crt with kubelet-client.key. kubelet also has to be able to put the next certificate
-/// in place. perennial uses the best pair of the directory, and has to be able to write and lock. Permissions
-/// are checked for the user who runs this command. The serving certificate, kubelet-server, is checked if it
-/// has any file; it may be missing or expired, since it is requested with the client certificate. The files
-/// that kubelet's own kubeconfig names are not checked.
+/// Reads the directory and changes nothing. "Start" means: without a bootstrap credential. kubelet reads the
+/// first of these that exists, and gives up if it holds no pair: DIR/kubelet-client-current.pem, then
+/// kubelet-client.crt with kubelet-client.key. kubelet also has to be able to put the next certificate in
+/// place. perennial uses the best pair of the directory, and has to be able to write to the directory and to
+/// lock its files. Permissions are checked for the user who runs this command. The serving certificate,
+/// kubelet-server, is checked if it has files; it may be missing or expired, since it is requested with the
+/// client certificate. The files that kubelet's own kubeconfig names are not checked.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -122,7 +122,7 @@ Exit codes:
   2  bad usage or input: the directory cannot be read"
 )]
 pub(crate) struct Verify {
-    /// The directory with certificate and key
+    /// The certificate directory, such as kubelet's --cert-dir
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: PathBuf,
     /// Report as one JSON object
@@ -148,9 +148,9 @@ impl Runtime {
 /// Format of the log on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Sentences
+    /// One line of text per event
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 

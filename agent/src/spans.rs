@@ -33,7 +33,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         span = sum.ok_or_else(|| format!("this is not a duration; {EXAMPLES}"))?;
         rest = after;
     }
-    if span.is_zero() { Err(format!("a duration must be longer than nothing; {EXAMPLES}")) } else { Ok(span) }
+    if span.is_zero() { Err(format!("a duration must be longer than zero; {EXAMPLES}")) } else { Ok(span) }
 }
 
 /// Splits `text` after its longest beginning of characters that are `of_kind`, and trims the rest.

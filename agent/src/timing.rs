@@ -15,8 +15,9 @@ use crate::spans;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Timing")]
 pub(crate) struct Timing {
-    /// A YAML file of the values below, with keys named like the flags: policy, rotationWindow, requestTimeout, retry,
-    /// retryRefused. Flags override it. Read again at SIGHUP, which changes running rotations
+    /// A YAML file with the values below, under the keys policy, rotationWindow, requestTimeout, retry and
+    /// retryRefused, for example `rotationWindow: 70%-90%`. Flags override its values. SIGHUP reads the file again and
+    /// changes the running rotations
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     #[command(flatten)]
@@ -26,28 +27,31 @@ pub(crate) struct Timing {
 /// Values of a policy; `None`: not given. Flags and the keys of a policy file have the same names and the same syntax.
 #[derive(Clone, Debug, Default, Args)]
 struct Values {
-    /// Preset; single values override it [default: default]
+    /// Timing preset; each value below overrides its part [default: default]
     #[arg(long, value_enum)]
     policy: Option<Preset>,
-    /// The part of its lifetime in which a certificate is replaced, for example 70%-90%
+    /// The part of its lifetime in which a certificate is rotated, for example 70%-90%; the point within depends on the
+    /// certificate [default: from --policy]
     #[arg(long, value_name = "FROM-TO", value_parser = window)]
     rotation_window: Option<Window>,
-    /// Longest wait of a request for approval, for example 15m. Then perennial requests again
+    /// How long a request may wait for its certificate, for example 15m. Then perennial retries, with the same key and
+    /// CSR unless --policy is kubelet [default: from --policy]
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     request_timeout: Option<Duration>,
-    /// First and longest wait after network errors and the like, for example 1s-2m
+    /// First and longest wait after failures other than refusals, such as network errors, for example 1s-2m [default:
+    /// from --policy]
     #[arg(long, value_name = "FIRST-MOST", value_parser = retry)]
     retry: Option<Backoff>,
-    /// First and longest wait after a refusal, for example 5m-1h
+    /// First and longest wait after a refusal (denied, failed or invalid), for example 5m-1h [default: from --policy]
     #[arg(long, value_name = "FIRST-MOST", value_parser = retry_refused)]
     retry_refused: Option<Backoff>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Preset {
-    /// Long waits for approval, few requests to the signer
+    /// Few requests: waits 15m for approval, 1s-2m after errors, 5m-1h after refusals, rotates at 70%-90%
     Default,
-    /// client-go's timing
+    /// client-go's timing: waits 15m for approval, 2s-32s after any failure, rotates at 70%-90%
     Kubelet,
 }
 
@@ -132,7 +136,7 @@ fn window(text: &str) -> Result<Window, String> {
     };
     let (from, to) = text.split_once('-').ok_or(HOW)?;
     match (permille(from), permille(to)) {
-        (Some(from), Some(to)) => Window::new(from, to).map_err(|_| format!("it ends before it begins; {HOW}")),
+        (Some(from), Some(to)) => Window::new(from, to).map_err(|_| format!("the window ends before it begins; {HOW}")),
         _ => Err(format!("{HOW}; between 0.1% and 99.9%")),
     }
 }

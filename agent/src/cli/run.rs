@@ -21,10 +21,10 @@ use crate::timing::Timing;
 ///
 /// SIGTERM and SIGINT end the process within ten seconds, even if a disk, a hook or the reader of the log
 /// does not answer. The next start continues with the certificate in the directory and with the pending
-/// request: there is no second one to approve, and a denial is remembered. SIGHUP reads all files again
-/// and changes what runs: nothing is restarted or requested for that, and flags stay. SIGUSR1 requests
-/// new certificates now. A submission budget limits requests: after eight in quick succession each
-/// further one waits up to 90 seconds, and the log gives the time.
+/// request, so that no second request has to be approved, and a denial is remembered. SIGHUP reads all
+/// files again and applies changes to the running rotations; flags stay as they are. SIGUSR1 rotates the
+/// certificates now. A submission budget limits requests: after about eight rotations on demand in quick
+/// succession, each further one waits up to 90 seconds; the log has the time.
 ///
 /// The files are laid out as kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
 /// DIR/kubelet-client-pending.json holds the last request and its key. With --rotate-server-certificates
@@ -44,17 +44,17 @@ Examples:
                 --signer-name example.com/proxies --usage 'digital signature' --usage 'server auth' \\
                 --dns proxy.example.com --key-type ed25519 --on-rotated 'systemctl reload proxy'
 
-Events with --json, of which certificate in \"of\": started, waiting_for_approval (csr), issued and
-rotated (serial, not_before, not_after), kept, resting (rotate_at), disabled, kubeconfig (path),
-trouble (reason), reloaded, listening (address), missed (count: so many events were dropped here, stdout
-was not read); then stopped, or failed (reason).
+Events with --json (\"of\" names the certificate): started, waiting_for_approval (csr), issued, rotated and
+kept (serial, not_before, not_after), resting (rotate_at), disabled, kubeconfig (path), trouble (reason),
+reloaded, listening (address), missed (count: the number of events dropped because stdout was not read);
+then stopped, or failed (reason).
 
 For a slow reader, up to 1 MiB of log lines and up to 1 MiB of events are queued; the number of dropped
 lines is logged. With --once, perennial waits up to five seconds at its end until the result has been read
 from stdout, and fails if it was not.
 
 Exit codes:
-  0  ended by a signal; with --once: certificates that are not due are in place
+  0  ended by a signal; with --once: every certificate is on disk and not due for rotation
   1  failed; with --once also: ended by a signal before that
   2  bad usage or input, found before anything was requested; the certificate directory is as it was"
 )]
@@ -62,15 +62,15 @@ pub(crate) struct Run {
     /// The directory for certificates and keys; created if missing
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
-    /// The node's kubeconfig. Names the cluster if its credential is usable; written once a certificate exists if it is
-    /// missing, or if its credential is unusable and --bootstrap-kubeconfig is given
+    /// The node's kubeconfig. Names the cluster if its credential is usable. perennial writes it once a certificate
+    /// exists, if the file is missing, or if its credential is unusable and --bootstrap-kubeconfig is given
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
-    /// The kubeconfig with the credential for the first request. Names the cluster while --kubeconfig is not usable. Read
-    /// anew for each request without an accepted certificate
+    /// The kubeconfig with the credential for the first request. Names the cluster while --kubeconfig is not usable.
+    /// perennial reads it again for each request without an accepted certificate
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// Which proxy to reach the API server through. A proxy-url in the kubeconfig takes precedence over this flag
+    /// The proxy to the API server. A proxy-url in the kubeconfig takes precedence over this flag
     #[arg(long, value_enum, default_value_t = Proxy::Environment)]
     pub(crate) proxy: Proxy,
     /// The node's name, as kubelet's --hostname-override. Trimmed and converted to lower case, as in kubelet
@@ -80,13 +80,13 @@ pub(crate) struct Run {
     /// kubelet's configuration file. Its fields about certificates apply unless a flag overrides them
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Runtime of the rotations: plain threads, or futures on smol
+    /// Runtime of the rotations: plain threads (std), or futures on smol
     #[arg(long, value_enum, default_value_t = Runtime::Std)]
     pub(crate) runtime: Runtime,
-    /// Exit as soon as certificates that are not due are in place
+    /// Exit once every certificate is on disk and not due for rotation
     #[arg(long)]
     pub(crate) once: bool,
-    /// Report on stdout as JSON, one object a line
+    /// Report events on stdout as JSON, one object per line (see below)
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -95,9 +95,9 @@ pub(crate) struct Run {
     pub(crate) wanted: Wanted,
     #[command(flatten)]
     pub(crate) timing: Timing,
-    /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to half;
-    /// 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the bootstrap
-    /// credential. So a replaced client CA is noticed before the next rotation
+    /// Interval at which to check that the API server still accepts the client certificate, varied at random by up to
+    /// half; 0: never. After two refusals at least a minute apart, perennial requests a new certificate with the
+    /// bootstrap credential. This detects a replaced client CA before the next rotation
     #[arg(long, help_heading = "Timing", value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
     pub(crate) certificate_check_interval: Duration,
     #[command(flatten)]
@@ -119,21 +119,24 @@ pub(crate) enum Proxy {
 #[command(next_help_heading = "Certificates")]
 pub(crate) struct Which {
     /// Rotate the client certificate [default: from --config, or true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) rotate_certificates: Option<bool>,
-    /// Request a serving certificate and rotate it [default: from --config, or false]. It is for the addresses of the Node
-    /// object in the cluster, unless other addresses are given
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    /// Request a serving certificate and rotate it [default: from --config, or false]. The certificate is for the
+    /// addresses of the Node object in the cluster, unless other addresses are given
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) rotate_server_certificates: Option<bool>,
-    /// An address the serving certificate is for, beside the node's name; may be given again, or several with commas, for
-    /// example 10.0.0.7,fd00::7. As in kubelet, 0.0.0.0 and :: alone mean the node's own addresses of that family: those of
-    /// the Node object
+    /// An address for the serving certificate, in addition to the node's name; may be repeated or hold several, for
+    /// example 10.0.0.7,fd00::7. As in kubelet, 0.0.0.0 and :: alone mean the node's own addresses of that family:
+    /// those of the Node object
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = node_ip)]
     pub(crate) node_ip: Vec<IpAddr>,
-    /// A file of addresses for the serving certificate, one a line, beside the node's name. Changes are noticed
+    /// A file with addresses for the serving certificate, in addition to the node's name: one IP address or DNS name
+    /// per line. perennial reads it again when it changes
     #[arg(long, value_name = "FILE", conflicts_with = "node_ip")]
     pub(crate) node_addresses: Option<PathBuf>,
-    /// An externally managed serving certificate, to be monitored only
+    /// A serving certificate that another program rotates. perennial reads and reports it, and never writes it
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     pub(crate) tls_cert_file: Option<PathBuf>,
     /// The key of --tls-cert-file
@@ -145,26 +148,26 @@ pub(crate) struct Which {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Request")]
 pub(crate) struct Wanted {
-    /// The signer
+    /// Name of the signer, as in spec.signerName of a CSR
     #[arg(long, value_name = "NAME", default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
     pub(crate) signer_name: String,
-    /// Beginning of the names of the files
+    /// Prefix of the certificate's file names
     #[arg(long, value_name = "NAME", default_value = super::PREFIX, value_parser = prefix)]
     pub(crate) prefix: String,
-    /// The common name [default: system:node:NAME, in the organization system:nodes]
+    /// The common name to request [default: system:node:NAME, in the organization system:nodes]
     #[arg(long, value_name = "CN")]
     pub(crate) common_name: Option<String>,
-    /// An organization; may be given again
+    /// An organization to request; may be repeated
     #[arg(long, value_name = "O")]
     pub(crate) organization: Vec<String>,
-    /// A DNS name; may be given again
+    /// A DNS name to request; may be repeated
     #[arg(long, value_name = "NAME", value_parser = dns_name)]
     pub(crate) dns: Vec<String>,
-    /// An IP address; may be given again
+    /// An IP address to request; may be repeated
     #[arg(long, value_name = "IP")]
     pub(crate) ip: Vec<IpAddr>,
-    /// A usage of the key, for example 'server auth'; may be given again [default: as the signer requires]. Issued
-    /// certificates that lack a requested 'client auth' or 'server auth' are refused
+    /// A key usage to request, for example 'server auth'; may be repeated [default: as the signer requires]. perennial
+    /// rejects issued certificates that lack a requested 'client auth' or 'server auth'
     #[arg(long, value_name = "USAGE")]
     pub(crate) usage: Vec<String>,
     /// Type of the generated keys
@@ -173,15 +176,17 @@ pub(crate) struct Wanted {
     /// Requested lifetime, at least ten minutes, for example 24h [default: the signer's]
     #[arg(long, value_name = "DURATION", value_parser = requested_lifetime)]
     pub(crate) requested_lifetime: Option<Duration>,
-    /// CA certificates (PEM). Issued certificates that do not chain to one of them are refused, serving certificates too
+    /// CA certificates (PEM). perennial rejects issued certificates that do not chain to one of them, serving
+    /// certificates too
     ///
     /// Without this flag, perennial can verify the signature of an issued certificate only if the signer sends its own
-    /// certificate along. A certificate that was damaged or forged on the way is then noticed only when a peer rejects it.
+    /// certificate along. A certificate that was damaged or forged on the way is then noticed only when a peer rejects
+    /// it.
     #[arg(long, value_name = "FILE")]
     pub(crate) issuer_ca_file: Option<PathBuf>,
-    /// Accept issued certificates with URIs, and client certificates with organizations, that were not requested. Both can
-    /// grant rights, so they are refused by default; use this flag for a signer that adds its own. Certificates with
-    /// another common name are always refused
+    /// Accept issued certificates with URIs, and client certificates with organizations, that were not requested. Both
+    /// can grant rights, so perennial rejects them by default; use this flag for a signer that adds its own.
+    /// Certificates with another common name are always rejected
     #[arg(long)]
     pub(crate) accept_extra_rights: bool,
 }
@@ -192,13 +197,14 @@ pub(crate) struct Wanted {
 pub(crate) struct Service {
     /// Run this command with sh after each new certificate, for example 'systemctl reload proxy', with
     /// PERENNIAL_CERTIFICATE, PERENNIAL_FILE and PERENNIAL_SERIAL set. The command runs at least once for the newest
-    /// certificate: a failed run is repeated after 10s, later after up to 15m, and at the next start, also if perennial was
-    /// killed before the run. DIR/PREFIX-hook.json records this; while the disk cannot be written to, a restart forgets it.
-    /// Rotations do not wait for the command. When perennial ends, it gives the command five seconds, then kills it. With
-    /// --once, perennial waits for the command and fails if the command fails
+    /// certificate: a failed run is repeated after 10s, later after up to 15m, and at the next start, also if perennial
+    /// was killed before the run. DIR/PREFIX-hook.json records this; while the disk cannot be written to, a restart
+    /// forgets it. Rotations do not wait for the command. When perennial ends, it gives the command five seconds, then
+    /// kills it. With --once, perennial waits for the command and fails if the command fails
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_rotated: Option<String>,
-    /// Time limit for a run of --on-rotated. A run that takes longer is killed with its process group and counts as failed
+    /// Time limit for a run of --on-rotated. A run that takes longer is killed with its process group and counts as
+    /// failed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
     pub(crate) on_rotated_timeout: Duration,
     /// Exit with 1 after this long without a valid client certificate, for example 5m [default: never]
@@ -212,9 +218,9 @@ pub(crate) enum KeyType {
     P256,
     /// ECDSA on P-384
     P384,
-    /// Ed25519; not every signer and peer takes it
+    /// Ed25519; not every signer and peer supports it
     Ed25519,
-    /// RSA of 3072 bits; if this perennial was built with the feature aws-lc-rs
+    /// RSA of 3072 bits; only in a build with the feature aws-lc-rs
     Rsa,
 }
 
@@ -232,7 +238,10 @@ impl KeyType {
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.bytes().all(fits) {
-        return Err("names of files begin with this: letters, digits, '-', '_' and '.', not beginning with '.'".into());
+        return Err(
+            "expected a file name prefix of at most 64 letters, digits, '-', '_' and '.', not beginning with '.'"
+                .into(),
+        );
     }
     Ok(text.to_owned())
 }
@@ -269,9 +278,9 @@ fn span_or_never(text: &str) -> Result<Duration, String> {
 fn requested_lifetime(text: &str) -> Result<Duration, String> {
     let span = spans::parse(text)?;
     match span.as_secs() {
-        0..600 => Err("the API takes ten minutes at least, for example 10m or 24h".into()),
+        0..600 => Err("the API accepts ten minutes at least, for example 10m or 24h".into()),
         600..=0x7fff_ffff => Ok(span),
-        _ => Err("at most 68 years, for example 365d".into()),
+        _ => Err("the API accepts at most 68 years, for example 365d".into()),
     }
 }
 
