@@ -6,27 +6,33 @@ use perennial_rotation::DirectoryError;
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
-            "chmod 600 the file, if no other program needs to read it; if a stranger may have read the key, get a new one: send \
-             SIGUSR1 to `perennial run`, which writes files for their owner only"
+            "chmod 600 the file, if no other program needs to read it; if another user may have read the key, replace it: \
+             send SIGUSR1 to `perennial run`, whose files only their owner can read"
         }
-        DirectoryError::Expired { .. } | DirectoryError::Unserved { .. } => "`perennial run` replaces it at once",
+        DirectoryError::Expired { .. } | DirectoryError::Unserved { .. } => {
+            "nothing: `perennial run` replaces the pair at once"
+        }
         DirectoryError::Damaged { .. } => {
-            "remove the damaged lines, or leave them: `perennial run` writes whole files when it next rotates"
+            "remove the damaged lines, or wait for the next rotation, which writes a new file"
         }
         DirectoryError::Shared { .. } => "chmod go-w the directory, and have root or the user of perennial own it",
         DirectoryError::Untrusted { .. } => {
-            "if the file is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who created it"
+            "if the file is yours, chown it to root or to the user of perennial, and chmod go-w; if not, find out who \
+             created it"
         }
         DirectoryError::Foreign { .. } => {
-            "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces the pair when \
-             it gets a certificate"
+            "check --node-name, --hostname-override or --common-name; if they are right, `perennial run` replaces the \
+             pair when it gets a certificate"
         }
         DirectoryError::MountPoint { .. } => "mount the directory instead of the single file",
         problem if !is_unreadable(problem) => "make sure that the user who runs perennial can read it",
-        _ if another => "`perennial run` uses the best pair there is, and replaces this one as soon as it gets another",
+        _ if another => {
+            "nothing: `perennial run` uses another pair of this directory, and replaces this one with its next \
+             certificate"
+        }
         _ => {
-            "restore the file from a backup, or give `perennial run` a bootstrap kubeconfig with a valid token, to replace the \
-             pair with a new one"
+            "restore the file from a backup, or give `perennial run` a bootstrap kubeconfig with a valid token, to \
+             replace the pair with a new one"
         }
     }
 }

@@ -158,7 +158,8 @@ impl CertStatus {
         let next = next.into_iter().next();
         // With a waiting certificate, `run` submits no request although this one is due.
         if let (Some((_, chain)), "due") = (&next, verdict.state) {
-            let words = format!("good, its successor is used from {} on", chain.certificate().validity.not_before());
+            let words =
+                format!("good, the next certificate is used from {} on", chain.certificate().validity.not_before());
             verdict = Verdict { state: "good", words, good: true, rotate_at: None };
         }
         let hook = HookState::of(directory.path(), prefix, found.chain());
@@ -205,7 +206,10 @@ impl CertStatus {
         lines.extend(self.verdict.rotate_at.map(|at| ("rotation at", at.to_string())));
         lines.extend(self.pending.to_text(now));
         lines.extend(self.on_demand_at.map(|at| {
-            ("budget", format!("used up: a request on demand (SIGUSR1) waits until {at}, for {}", words(at.since(now))))
+            (
+                "budget",
+                format!("used up: a rotation on demand (SIGUSR1) waits until {at}, for {}", words(at.since(now))),
+            )
         }));
         lines.extend(self.hook.as_ref().map(|hook| ("hook", hook.to_text())));
         lines.extend(self.next.iter().map(|(file, chain)| {
@@ -221,9 +225,12 @@ impl CertStatus {
                 .iter()
                 .flat_map(|(problem, remedy)| [("problem", problem.clone()), ("  to do", (*remedy).to_owned())]),
         );
-        lines.extend(self.aside.iter().map(|file| ("set aside", file.clone())));
+        lines.extend(self.aside.iter().map(|file| ("unused", file.clone())));
         if !self.aside.is_empty() {
-            lines.push(("  to do", "look at these files, and remove them when no program needs them".into()));
+            lines.push((
+                "  to do",
+                "perennial does not use these files: remove them if no other program needs them".into(),
+            ));
         }
         lines.extend([("now", now.to_string()), ("state", self.verdict.words.clone())]);
         lines

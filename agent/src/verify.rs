@@ -54,16 +54,16 @@ impl Role {
 
     /// The fault of a start with this pair, or without a pair; `None` if the start would succeed.
     fn fault(self, pair: Option<&Pair>, now: UnixTime) -> Option<Fault> {
-        let advice = "give it a bootstrap kubeconfig with a token that is good";
+        let advice = "provide a bootstrap kubeconfig with a valid token";
         let Some(Pair { file, chain }) = pair else {
             return self.keeps_from_starting("there is no certificate".into(), advice);
         };
         let validity = chain.certificate().validity;
         if validity.expired(now) {
-            self.keeps_from_starting(format!("{file} has expired, at {}", validity.not_after()), advice)
+            self.keeps_from_starting(format!("{file} expired at {}", validity.not_after()), advice)
         } else if now < validity.not_before() {
             let why = format!("{file} is not valid before {}", validity.not_before());
-            self.keeps_from_starting(why, "set the clock, if it is wrong; else wait")
+            self.keeps_from_starting(why, "correct the clock if it is wrong, else wait until then")
         } else {
             None
         }
@@ -154,7 +154,7 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
         for (who, opinion) in finding.opinions() {
             if opinion.good() == Some(true) {
                 let with = opinion.pair.as_ref().map_or_else(
-                    || "asks for one with the client certificate".to_owned(),
+                    || "and would request this certificate with the client certificate".to_owned(),
                     |Pair { file, chain }| {
                         format!("with {file}, valid until {}", chain.certificate().validity.not_after())
                     },

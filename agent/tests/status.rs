@@ -95,9 +95,9 @@ fn status_summary_names_pending_request() {
     let turned_down = |failure| Record { turned_down: Some(failure), ..record(key(), false) };
     // Record, its state, its line in the text, and the end of the summary after "good, valid for …".
     let table = [
-        (record(key(), false), "waiting", "pending     node-csr-abc", "a request begun 10 min"),
+        (record(key(), false), "waiting", "pending     node-csr-abc", "a request submitted 10 min"),
         (record(None, true), "refused", "refused     node-csr-abc", "failed: denied by an approver; next at "),
-        (record(key(), true), "waiting", "pending     node-csr-abc", "a request begun 10 min"),
+        (record(key(), true), "waiting", "pending     node-csr-abc", "a request submitted 10 min"),
         (
             turned_down(Failure::Forbidden),
             "turned_down",
@@ -133,7 +133,7 @@ fn status_shows_end_of_used_up_budget() {
     let (value, sentences, _) = status_with(Some(credential.to_pem().as_str()), Some(&used.encode()));
     let until = used.pending.budget_whole.before(Duration::from_secs(8 * 90));
     assert_eq!(value["on_demand_at"], until.to_string());
-    assert!(sentences.contains(&format!("a request on demand (SIGUSR1) waits until {until}")), "{sentences}");
+    assert!(sentences.contains(&format!("a rotation on demand (SIGUSR1) waits until {until}")), "{sentences}");
     let (value, sentences, _) = status_with(Some(credential.to_pem().as_str()), Some(&record(None, false).encode()));
     assert!(value["on_demand_at"].is_null() && !sentences.contains("budget"), "{sentences}");
 }
@@ -252,7 +252,7 @@ fn status_shows_waiting_pair_as_next() {
     assert_eq!((&value["state"], code), (&"good".into(), 0), "{sentences}");
     assert_eq!(value["next"]["file"], format!("pki/{}.pem", dated(CLIENT[0])));
     assert!(value["previous"].as_array().unwrap().is_empty(), "{value}");
-    assert!(sentences.contains("good, its successor is used from"), "{sentences}");
+    assert!(sentences.contains("good, the next certificate is used from"), "{sentences}");
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn status_reports_irregular_current_file() {
         assert_eq!(value["pending"]["csr"], "node-csr-abc", "{value}");
         assert_eq!(value["set_aside"].as_array().unwrap().len(), 1, "{value}");
         assert!(value["remedies"][0].as_str().unwrap().contains("bootstrap kubeconfig"), "{value}");
-        for words in ["problem     cannot read", "to do     ", "set aside   pki/", "node-csr-abc"] {
+        for words in ["problem     cannot read", "to do     ", "unused      pki/", "node-csr-abc"] {
             assert!(said.contains(words), "no {words:?} in {said}");
         }
     }

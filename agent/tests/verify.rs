@@ -210,7 +210,7 @@ fn verify_flags_regular_file_instead_of_link() {
         let (kubelet, own, said) = client(file(name));
         assert!(!kubelet && own, "{said}");
         assert!(said.contains("next certificate") && said.contains("is a regular file"), "{said}");
-        assert!(said.contains(name) && said.contains("make a link"), "{said}");
+        assert!(said.contains(name) && said.contains("create a link"), "{said}");
     }
     // Without a dated pair, the file prevents the start as well.
     let (kubelet, own, said) = client(|pki, ca| {
@@ -249,14 +249,14 @@ fn verify_flags_certificate_outside_its_validity() {
     let (kubelet, own, said) = client(|pki, ca| {
         put_in_use(pki, ca.node(HOUR * 2, HOUR).to_pem().as_bytes());
     });
-    assert!(!kubelet && !own && said.contains("has expired") && said.contains("bootstrap kubeconfig"), "{said}");
+    assert!(!kubelet && !own && said.contains("expired at") && said.contains("bootstrap kubeconfig"), "{said}");
     let (kubelet, own, said) = client(|pki, ca| {
         let (tomorrow, random) = (clock::now().unix.after(HOUR * 24), &mut Random::from_os().unwrap());
         let credential =
             ca.authority.client_credential("system:node:worker", &["system:nodes"], random, tomorrow, HOUR);
         put_in_use(pki, credential.unwrap().to_pem().as_bytes());
     });
-    assert!(!kubelet && !own && said.contains("set the clock"), "{said}");
+    assert!(!kubelet && !own && said.contains("correct the clock"), "{said}");
 }
 
 #[test]

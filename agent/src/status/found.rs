@@ -107,7 +107,7 @@ impl Found {
         let rotate_at = rotation_point(policy, perennial::seed(signer_name, &facts.common_name), facts);
         let left = words(until.since(now));
         let verdict = if !key_matches {
-            bad("mismatch", "certificate and key do not match: the certificate was issued for another key".into())
+            bad("mismatch", "the certificate was issued for another key".into())
         } else if facts.validity.expired(now) {
             bad("expired", format!("expired {} ago", words(now.since(until))))
         } else if now < from {

@@ -62,7 +62,7 @@ impl Pending {
         let Self::Request(record) = self else { return None };
         let ago = words(now.since(record.pending.submitted));
         Some(match state(record) {
-            State::Waiting => format!("a request begun {ago} ago has no answer yet"),
+            State::Waiting => format!("a request submitted {ago} ago has no certificate yet"),
             State::TurnedDown(failure) => format!("the request {ago} ago failed: {}", failure.describe()),
             State::Refused(Refusal { failure, retry_at, .. }) => {
                 format!("the request {ago} ago failed: {}; next {}", failure.describe(), at(retry_at, now))
@@ -74,7 +74,7 @@ impl Pending {
         let record = match self {
             Self::Nothing => return Vec::new(),
             Self::Unreadable(why) => {
-                let remedy = "none: `perennial run` submits a new request, and replaces the record";
+                let remedy = "nothing: `perennial run` submits a new request, whose record replaces this one";
                 return vec![("pending", format!("unreadable: {why}")), ("  to do", remedy.into())];
             }
             Self::Request(record) => record,
@@ -84,12 +84,12 @@ impl Pending {
                 ("refused", vec![("  reason", failure.describe().to_owned()), ("  next", at(retry_at, now))])
             }
             (State::TurnedDown(failure), _) => ("failed", vec![("  reason", failure.describe().to_owned())]),
-            (State::Waiting, Some(before)) => ("pending", vec![("  before", before.failure.describe().to_owned())]),
+            (State::Waiting, Some(before)) => ("pending", vec![("  earlier", before.failure.describe().to_owned())]),
             (State::Waiting, None) => ("pending", Vec::new()),
         };
         let submitted = record.pending.submitted;
-        let asked = format!("{submitted}, {} ago", words(now.since(submitted)));
-        [vec![(head, record.request_name.clone()), ("asked at", asked)], more].concat()
+        let at = format!("{submitted}, {} ago", words(now.since(submitted)));
+        [vec![(head, record.request_name.clone()), ("submitted", at)], more].concat()
     }
 }
 

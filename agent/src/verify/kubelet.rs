@@ -48,8 +48,8 @@ fn first_place(
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(unreadable(updated, &error)),
         Ok(metadata) if !metadata.is_symlink() => {
-            let why = format!("{} is not a link, and {} does not lead anywhere", updated.display(), current.display());
-            return Err(Fault::start(why, "move it away, or let `perennial run` put it right".into()));
+            let why = format!("{} is not a link, and {} does not lead to a file", updated.display(), current.display());
+            return Err(Fault::start(why, "move it away, or let `perennial run` repair it".into()));
         }
         Ok(_) if exists(updated)? => return Ok(Some(vec![updated.to_owned()])),
         Ok(_) => {}
@@ -82,7 +82,7 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
         GoVerdict::Loads(chain) => Ok(Opinion { pair: Some(pair(chain)), ..Opinion::default() }),
         GoVerdict::Unknown { chain, why } => Ok(in_doubt(chain.map(pair), &file, &why)),
         GoVerdict::Refuses(why) => {
-            let remedy = "move the file to another directory, and give the kubelet a bootstrap kubeconfig; \
+            let remedy = "move the file to another directory, and give kubelet a bootstrap kubeconfig; \
                           or let `perennial run` replace the pair";
             Err(Fault::start(format!("{file}: {why}"), remedy.into()))
         }
@@ -91,8 +91,8 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
 
 /// The opinion if perennial does not know whether Go can load the pair; `pair` if its chain is known.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
-    let why = format!("perennial cannot read {file}: {why}; kubelet may");
-    let remedy = "see the kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
+    let why = format!("perennial cannot read {file}: {why}; kubelet may be able to");
+    let remedy = "see kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
     Opinion { pair, doubt: Some(Fault { why, remedy }), ..Opinion::default() }
 }
 
@@ -125,9 +125,9 @@ fn not_writable(directory: &Path) -> Option<Fault> {
 /// The fault if something else than a link is at `link`: client-go's `updateSymlink` replaces links only.
 fn in_the_way(link: &Path) -> Option<Fault> {
     let metadata = fs::symlink_metadata(link).ok().filter(|metadata| !metadata.is_symlink())?;
-    let what = if metadata.is_file() { "a regular file" } else { "neither file nor link" };
-    let why = format!("could not put its next certificate in place: {} is {what}, and no link", link.display());
+    let what = if metadata.is_file() { "a regular file" } else { "a directory or a special file" };
+    let why = format!("could not put its next certificate in place: {} is {what} instead of a link", link.display());
     let remedy =
-        "rename it, and make a link to it by the old name; or let `perennial run` do that, when it next rotates";
+        "rename it, and create a link to it with the old name; or let `perennial run` do so at the next rotation";
     Some(Fault { why, remedy: remedy.into() })
 }

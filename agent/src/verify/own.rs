@@ -59,7 +59,10 @@ fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
     let lock = directory.join(format!(".{}.lock", role.prefix()));
     match fs::symlink_metadata(&lock) {
         Ok(found) if found.is_symlink() || found.is_dir() => {
-            let why = format!("{} is in the way: it has to be a file of its own", lock.display());
+            let why = format!(
+                "{} is a link or a directory: perennial needs a regular file there, for its lock",
+                lock.display()
+            );
             Some(Fault::start(why, "remove it".into()))
         }
         Ok(_) => refused(&lock, Access::READ_OK | Access::WRITE_OK),
