@@ -60,7 +60,7 @@ impl Teller {
     fn line(&mut self, place: &str, line: &Line) -> Result<(), Failure> {
         let Line::Text(text) = line else {
             self.settle_cut(false);
-            self.wrong(place, "it is longer than any line of a journal");
+            self.wrong(place, "the line is longer than any line of a journal");
             return Ok(());
         };
         // After a power cut, file systems may show zeros where a line was not written yet.
@@ -120,7 +120,7 @@ impl Teller {
         let Some(place) = self.cut.take() else { return };
         if begins {
             self.count.cut += 1;
-            let sentence = format!("cut short, {place}: the process or the disk came to its end here");
+            let sentence = format!("CUT SHORT, {place}: the process ended or the disk was full here");
             self.tell("cut", &place, None, Value::Null, &sentence);
         } else {
             self.wrong(&place, &ReplayError::Cut.to_string());

@@ -58,8 +58,8 @@ fn replay_prints_run_as_text_and_json() {
     let story = replayed(path, &["journal"]).stdout;
     for words in [
         "Z  kubelet-client: the journal begins | next attempt at once\n",
-        "Z  tick -> submits request #1 with a new key for CN=system:node:worker,O=system:nodes, because \
-         there is no certificate yet | #1 in flight, times out in ",
+        "Z  clock check -> submits request #1 with a new key for CN=system:node:worker,O=system:nodes, because \
+         there is no certificate yet | request #1 in flight, times out in ",
         "-> serves and writes certificate ",
         "is on disk | next rotation in ",
         ", because the current certificate has passed its rotation point",
@@ -127,7 +127,7 @@ fn journal_of_killed_run_is_continued() {
         run.event("resting", 1);
         stop(run);
         let story = replayed(path, &["journal"]).stdout;
-        assert_eq!(story.matches("cut short, journal:").count(), 2, "{story}");
+        assert_eq!(story.matches("CUT SHORT, journal:").count(), 2, "{story}");
         assert!(story.contains("cut short: 2\n"), "{story}");
     }
 }
@@ -302,8 +302,8 @@ fn replay_of_no_journal_is_bad_input() {
     for (file, words) in [
         ("missing", "missing: cannot be read"),
         (".", ".: cannot be read"),
-        ("notes", "no journal"),
-        ("headless", "nothing in it could be replayed"),
+        ("notes", "no line could be replayed"),
+        ("headless", "or its beginning is missing"),
         ("newer", "newer:1: the journal has format version 3, and this perennial reads version 2"),
     ] {
         let output = perennial(path, &["replay", file]);

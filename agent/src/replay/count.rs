@@ -67,7 +67,7 @@ impl Count {
             self.differ.len(),
             span.unwrap_or_default(),
             plural(self.issued, "certificate"),
-            plural(self.failed, "attempt"),
+            plural(self.failed, "request"),
             self.wrong.len(),
             self.cut,
         )
@@ -76,7 +76,9 @@ impl Count {
     /// Returns an error if a step is different, a line is damaged, or no file is a journal.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
         if self.machines.is_empty() && !self.wrong.is_empty() {
-            return Err(failure::Failure::usage("this is no journal: nothing in it could be replayed"));
+            return Err(failure::Failure::usage(
+                "no line could be replayed: this is not a journal, or its beginning is missing",
+            ));
         }
         let trouble = [("different", &self.differ), ("could not be replayed", &self.wrong)];
         let trouble = trouble.into_iter().filter(|(_, places)| !places.is_empty());

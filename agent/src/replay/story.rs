@@ -21,9 +21,9 @@ impl Story {
         let leaves = leaves(&told.machine, told.at);
         let (happened, followed) = match told.step() {
             Some(step) => (happened(step), followed(step)),
-            None if told.goes_on() => ("the journal goes on".into(), Vec::new()),
+            None if told.goes_on() => ("the journal continues in this file".into(), Vec::new()),
             None if told.missing > 0 => {
-                (format!("the journal begins anew, steps missing before this: {}", told.missing), Vec::new())
+                (format!("the journal begins again; steps missing before this line: {}", told.missing), Vec::new())
             }
             // Names the version if it is another one, whose machine may decide otherwise.
             None => match told.perennial.as_deref() {
@@ -48,29 +48,31 @@ impl fmt::Display for Story {
 fn happened(step: &Transition) -> String {
     let told = match &step.event {
         Event::Tick => match timed_out(step) {
-            Some(id) => format!("{id} timed out"),
-            None => "tick".into(),
+            Some(id) => format!("request {id} timed out"),
+            None => "clock check".into(),
         },
-        Event::TemplateChanged(Some(template)) => format!("template changed to {template}"),
-        Event::TemplateChanged(None) => "template removed".into(),
+        Event::TemplateChanged(Some(template)) => format!("names to request: {template}"),
+        Event::TemplateChanged(None) => "no names to request any more".into(),
         Event::SignerChanged(SignerStatus::Ready) => "signer ready".into(),
-        Event::SignerChanged(SignerStatus::NotReady) => "signer without an identity to authenticate with yet".into(),
+        Event::SignerChanged(SignerStatus::NotReady) => {
+            "signer configured; no identity to authenticate with yet".into()
+        }
         Event::SignerChanged(SignerStatus::Absent) => "signer removed".into(),
         Event::PolicyChanged(policy) => format!("timing changed to {policy}"),
         Event::CsrIssued { id, certificate } => {
             let but = step.failure().map(|failure| format!(", but {}", failure.describe()));
-            format!("{id} returned {}{}", facts(certificate), but.unwrap_or_default())
+            format!("request {id} returned {}{}", facts(certificate), but.unwrap_or_default())
         }
         Event::CsrFailed { id, failure, retry_after } => {
             let retry = retry_after.map(|span| format!(", retry in {} at the earliest", words(span)));
-            format!("{id} failed: {}{}", failure.describe(), retry.unwrap_or_default())
+            format!("request {id} failed: {}{}", failure.describe(), retry.unwrap_or_default())
         }
-        Event::CertWritten { id } => format!("the certificate of {id} is on disk"),
-        Event::WriteFailed { id } => format!("the certificate of {id} could not be written"),
+        Event::CertWritten { id } => format!("the certificate of request {id} is on disk"),
+        Event::WriteFailed { id } => format!("the certificate of request {id} could not be written"),
         Event::CertReplaced(Some(found)) => format!("the directory holds {} now", facts(found)),
         Event::CertReplaced(None) => "the directory holds no certificate any more".into(),
         Event::CertRefused { fingerprint } => format!("a server refused the certificate {fingerprint}"),
-        Event::RotateNow => "a new certificate was requested on demand".into(),
+        Event::RotateNow => "rotation on demand".into(),
         Event::ServerDated { unix } => format!("the API server's clock shows {unix}"),
         other => other.to_string(),
     };
@@ -88,7 +90,7 @@ fn followed(step: &Transition) -> Vec<String> {
     let mut outcomes = step.actions.outcomes().iter();
     let is_new = outcomes.any(|outcome| matches!(outcome, Outcome::Accepted { .. } | Outcome::TookTurn { .. }));
     let duties = step.actions.clone().filter_map(|action| match action {
-        Action::CancelRequest { id } => Some(format!("cancels {id}")),
+        Action::CancelRequest { id } => Some(format!("cancels request {id}")),
         Action::WriteCert { certificate, serve, .. } => Some(match (is_new, serve) {
             (true, true) => format!("serves and writes certificate {}", certificate.fingerprint),
             (true, false) => format!("writes certificate {}, to be served once it is valid", certificate.fingerprint),
@@ -117,12 +119,12 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
     };
     let state = match machine.state() {
         State::NotEnabled => "rotation is not enabled: there is no signer".into(),
-        State::NoTemplate => "no template yet".into(),
-        State::NoIdentity { .. } => "due, waiting for an identity to authenticate with".into(),
+        State::NoTemplate => "no names to request yet".into(),
+        State::NoIdentity { .. } => "a certificate is due; waiting for an identity to authenticate with".into(),
         State::Scheduled { rotate_at } => {
             format!("next rotation in {}, at {rotate_at}", words(rotate_at.since(now.unix)))
         }
-        State::Requesting { id, until, .. } => format!("{id} in flight, times out {}", left(until)),
+        State::Requesting { id, until, .. } => format!("request {id} in flight, times out {}", left(until)),
         State::BackingOff { until, failures, .. } => {
             format!("next attempt {}, failures in a row: {failures}", left(until))
         }
