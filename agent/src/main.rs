@@ -122,7 +122,7 @@ fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Fail
 }
 
 fn missing(count: u64) -> String {
-    format!("log incomplete: {count} lines dropped here, the reader of stderr was too slow")
+    format!("log incomplete: dropped {count} lines here, because the reader of stderr was too slow")
 }
 
 fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Result<(), Failure> {

@@ -378,7 +378,7 @@ fn invalid_request_flags_are_refused_with_reason() {
         (&["--issuer-ca-file", "signer/ca.key"], "signer/ca.key"),
         (&["--key-type", "rsa1024"], "p256"),
         (&["--key-type", "rsa"], "the feature aws-lc-rs"),
-        (&["--prefix", "../escape"], "names of files"),
+        (&["--prefix", "../escape"], "file name prefix"),
     ] {
         let refused = perennial(directory, &run_arguments(more));
         assert_eq!(refused.code, Some(2), "{more:?}: {refused:?}");
