@@ -54,7 +54,7 @@ fn every_message_follows_the_rules() {
 #[test]
 fn every_quoted_message_occurs_in_source() {
     let page = include_str!("../../../agent/docs/cluster.md");
-    let (_, table) = page.split_once("| `perennial run` says |").unwrap();
+    let (_, table) = page.split_once("| `perennial run` logs |").unwrap();
     let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert!(quoted.len() > 5, "{quoted:?}");
     let messages: Vec<(String, Message)> =
