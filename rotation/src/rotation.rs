@@ -37,7 +37,7 @@ pub use command::Command;
 pub use input::Input;
 pub use notice::{News, Notice};
 pub use record::{Record, RecordError};
-use request::Asking;
+use request::InFlight;
 use saving::{Mark, Saving};
 pub use snapshot::Snapshot;
 pub use start::Start;
@@ -57,7 +57,7 @@ pub struct Rotation {
     /// The key of the last request, until its certificate is durable or the key is spent.
     pending: Option<Arc<KeyPair>>,
     /// The request in flight.
-    asking: Option<Asking>,
+    in_flight: Option<InFlight>,
     /// The signer of the last request, unless another signer has replaced it since.
     addressee: Option<Addressee>,
     /// Fingerprint of our own certificate after a server rejected it: requests prefer the bootstrap identity. Cleared
@@ -109,7 +109,7 @@ impl Rotation {
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.saving.again_at.filter(|_| self.saves());
         let panicked = self.panicked.as_ref().map(|_| Instant::from_millis(0));
-        self.machine.deadline().into_iter().chain(save).chain(self.asks_identity_at()).chain(panicked).min()
+        self.machine.deadline().into_iter().chain(save).chain(self.polls_identity_at()).chain(panicked).min()
     }
 
     /// The current state of the machine. A clone of the `Arc` stays at this state.
@@ -133,7 +133,7 @@ impl Rotation {
             state: self.machine.state(),
             due: self.machine.due(now),
             unwritten: self.machine.is_unwritten(),
-            progress: self.asking.as_ref().and_then(|asking| asking.progress.clone()),
+            progress: self.in_flight.as_ref().and_then(|in_flight| in_flight.progress.clone()),
             health: self.health,
             last_error: self.gravest_error().cloned(),
             issued: self.issued,
@@ -161,7 +161,7 @@ impl Rotation {
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
-        (self.asking, self.found_identity) = (None, None);
+        (self.in_flight, self.found_identity) = (None, None);
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
         self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
@@ -232,7 +232,7 @@ impl Rotation {
             for action in step.actions.clone() {
                 match action {
                     Action::CancelRequest { id } => {
-                        self.asking.take_if(|asking| asking.id == id);
+                        self.in_flight.take_if(|in_flight| in_flight.id == id);
                         commands.push(Command::Drop { id });
                     }
                     Action::WriteCert { id, serve, .. } => {
@@ -292,7 +292,7 @@ impl Rotation {
     /// False while a new record would be of no use, or worse than the one before: without a signer, before the first
     /// request to a new signer, and while the saved record is the only way back to a certificate that is not durable.
     fn saves(&self) -> bool {
-        self.signer.is_some() && self.addressee.is_some() && !self.is_issued_only()
+        self.signer.is_some() && self.addressee.is_some() && !self.is_issued_unwritten()
     }
 
     /// The last failure, if the server rejected the credential (401) or did not allow it to submit requests (403).
@@ -302,7 +302,7 @@ impl Rotation {
 
     /// True if the certificate issued for the pending key is not durable yet. After a crash now, a restart finds the
     /// certificate at the signer by the saved record.
-    fn is_issued_only(&self) -> bool {
+    fn is_issued_unwritten(&self) -> bool {
         let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))
     }

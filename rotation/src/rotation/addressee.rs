@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use perennial::{Event, Key, Now, SignerStatus};
 
-use super::request::Asking;
+use super::request::InFlight;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
@@ -53,7 +53,7 @@ impl Rotation {
         let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
         if !fits || self.addressee.as_ref().is_some_and(|addressee| !addressee.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
-            if !self.is_issued_only() {
+            if !self.is_issued_unwritten() {
                 self.pending = None;
             }
             self.addressee = None;
@@ -66,7 +66,7 @@ impl Rotation {
             let [absent, ready] = replaced;
             return [absent].into_iter().chain(other_clock).chain([ready]).collect();
         }
-        if let Some(Asking { id, template, .. }) = &self.asking {
+        if let Some(InFlight { id, template, .. }) = &self.in_flight {
             // Same signer and endpoint: the request goes on, with the new signer's connection and identity.
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });

@@ -16,14 +16,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Awaited {
     reason: Arc<str>,
-    pub(super) ask_at: Instant,
+    pub(super) poll_at: Instant,
     wait: Duration,
 }
 
 impl Awaited {
     /// Polls the source for the first time after the shortest wait.
     pub(super) fn new(why: &NotYet, now: Now) -> Self {
-        Self { reason: why.to_string().into(), ask_at: now.instant.after(FIRST), wait: FIRST }
+        Self { reason: why.to_string().into(), poll_at: now.instant.after(FIRST), wait: FIRST }
     }
 }
 
@@ -33,11 +33,11 @@ impl Rotation {
     pub(super) fn has_awaited(&mut self, event: &Event, now: Now) -> bool {
         let Some(awaited) = &self.awaited else { return false };
         // A Tick for another reason does not poll the source before its time.
-        if matches!(event, Event::Tick) && now.instant < awaited.ask_at {
+        if matches!(event, Event::Tick) && now.instant < awaited.poll_at {
             return false;
         }
         let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-        let again = |why: NotYet| Awaited { ask_at: now.instant.after(wait), wait, ..Awaited::new(&why, now) };
+        let again = |why: NotYet| Awaited { poll_at: now.instant.after(wait), wait, ..Awaited::new(&why, now) };
         self.awaited = self.coming(now).map(again);
         self.awaited.is_none()
     }
@@ -76,8 +76,8 @@ impl Rotation {
     }
 
     /// When to poll the source of the awaited identity next.
-    pub(super) fn asks_identity_at(&self) -> Option<Instant> {
-        self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| awaited.ask_at)
+    pub(super) fn polls_identity_at(&self) -> Option<Instant> {
+        self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| awaited.poll_at)
     }
 
     /// The reason that the identity source gave, while the machine waits for an identity.

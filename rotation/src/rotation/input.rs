@@ -99,7 +99,7 @@ impl Rotation {
             Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
             Input::IdentityChanged => {
                 let Some(awaited) = &mut self.awaited else { return VecDeque::new() };
-                awaited.ask_at = now.instant;
+                awaited.poll_at = now.instant;
                 Event::Tick
             }
             Input::RotateNow => Event::RotateNow,
@@ -111,23 +111,25 @@ impl Rotation {
             }
             Input::Progressed { id, progress, health } => {
                 self.health = health.or(self.health);
-                if let Some(asking) = self.asking.as_mut().filter(|asking| asking.id == id) {
-                    let is_news = asking.progress.as_ref() != Some(&progress);
+                if let Some(in_flight) = self.in_flight.as_mut().filter(|in_flight| in_flight.id == id) {
+                    let is_news = in_flight.progress.as_ref() != Some(&progress);
                     self.news.extend(is_news.then(|| News::Progressed(progress.clone())));
-                    asking.progress = Some(progress);
+                    in_flight.progress = Some(progress);
                 }
                 return self.server_dated(health.and_then(|health| health.date), now).into_iter().collect();
             }
             Input::ServerDated(date) => return self.server_dated(Some(date), now).into_iter().collect(),
             Input::Finished { id, result } => {
                 // The result of a superseded request is ignored.
-                let Some(asking) = self.asking.take_if(|asking| asking.id == id) else { return VecDeque::new() };
+                let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.id == id) else {
+                    return VecDeque::new();
+                };
                 let health = result.as_ref().map_or_else(|error| error.health, |issued| issued.health);
                 self.health = health.or(self.health);
                 // First the server's clock: the machine judges the issued certificate by that, too.
                 let date = health.and_then(|health| health.date);
                 let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
-                events.extend(self.finished(asking, result, candidate, now));
+                events.extend(self.finished(in_flight, result, candidate, now));
                 return events;
             }
             Input::Written { id, result: Ok(()) } => {

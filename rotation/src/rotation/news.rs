@@ -72,14 +72,14 @@ impl Rotation {
         let Some(failure) = outcome.failure() else { return };
         self.request_error = Some(match (outcome, &step.event) {
             (Outcome::TimedOut { id }, _) => {
-                let asking = self.asking.as_ref().filter(|asking| asking.id == *id);
-                let progress = asking.and_then(|asking| asking.progress.as_ref());
+                let in_flight = self.in_flight.as_ref().filter(|in_flight| in_flight.id == *id);
+                let progress = in_flight.and_then(|in_flight| in_flight.progress.as_ref());
                 let progress = progress.map_or_else(String::new, |progress| format!("; last progress: {progress}"));
                 format!("{}{progress}", failure.describe()).into()
             }
             (_, Event::CsrIssued { certificate, .. }) => {
-                let asked = self.machine.pending(step.now).map(|pending| pending.template);
-                shortfall(failure, certificate, asked.as_deref(), step.now.unix).into()
+                let requested = self.machine.pending(step.now).map(|pending| pending.template);
+                shortfall(failure, certificate, requested.as_deref(), step.now.unix).into()
             }
             // The signer or the driver has described the failure already.
             _ => return,

@@ -19,14 +19,14 @@ use crate::{
 
 /// The request in flight.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct InFlight {
     pub(super) id: RequestId,
     pub(super) template: Arc<Template>,
     key: Arc<KeyPair>,
     /// The identity that the request shows.
     identity: Identity,
     /// The fingerprint of our own certificate, if that is the identity.
-    shown: Option<Fingerprint>,
+    own: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
 }
 
@@ -34,13 +34,13 @@ impl Rotation {
     /// Turns the result of an exchange into events. An issued pair that is usable is put into `candidate`.
     pub(super) fn finished(
         &mut self,
-        asking: Asking,
+        in_flight: InFlight,
         result: Result<Issued, SignError>,
         candidate: &mut Option<Arc<Credential>>,
         now: Now,
     ) -> VecDeque<Event> {
-        let id = asking.id;
-        let error = match result.map(|issued| self.joined(issued.chain, &asking, now)) {
+        let id = in_flight.id;
+        let error = match result.map(|issued| self.checked_pair(issued.chain, &in_flight, now)) {
             Ok(Ok(credential)) => {
                 let certificate = credential.chain().certificate().clone();
                 *candidate = Some(Arc::new(credential));
@@ -54,15 +54,15 @@ impl Rotation {
             Err(error) => error,
         };
         self.request_error = Some(error.to_string().into());
-        let disowned = error.credential_refused || error.failure == Failure::Unauthorized;
-        let refused = asking.shown.filter(|_| disowned);
-        if let (true, None, Some(source)) = (disowned, asking.shown, self.identity_source()) {
-            source.identity_refused(&asking.identity);
+        let is_identity_refused = error.credential_refused || error.failure == Failure::Unauthorized;
+        let refused = in_flight.own.filter(|_| is_identity_refused);
+        if let (true, None, Some(source)) = (is_identity_refused, in_flight.own, self.identity_source()) {
+            source.identity_refused(&in_flight.identity);
         }
         if refused.is_some() && self.has_bootstrap() {
             self.request_error = Some(format!("{error}; the next request uses the bootstrap credential").into());
         }
-        if disowned || error.failure == Failure::Forbidden {
+        if is_identity_refused || error.failure == Failure::Forbidden {
             // If the bootstrap identity was rejected, our own certificate is tried again: nothing else may be left.
             self.refused = refused;
         }
@@ -71,18 +71,18 @@ impl Rotation {
     }
 
     /// The issued pair, if it is usable and grants no rights beyond the request. The machine judges names and lifetime.
-    fn joined(&self, chain: Chain, asking: &Asking, now: Now) -> Result<Credential, String> {
+    fn checked_pair(&self, chain: Chain, in_flight: &InFlight, now: Now) -> Result<Credential, String> {
         let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
         let profile = signer.profile();
-        let (public_key_der, roots) = (asking.key.public_key_der(), profile.issuers.as_ref());
+        let (public_key_der, roots) = (in_flight.key.public_key_der(), profile.issuers.as_ref());
         // Also by the clock that the signer's answer showed: see `local_lead`.
         let skew = self.skew(profile, now);
         let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
         profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
         if !profile.accepts_extra_rights {
-            excess(&chain, &asking.template).map_or(Ok(()), Err)?;
+            excess(&chain, &in_flight.template).map_or(Ok(()), Err)?;
         }
-        Credential::new(chain, asking.key.clone()).map_err(|mismatch| mismatch.to_string())
+        Credential::new(chain, in_flight.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
     /// The error with the request's name and the signer's endpoint, as far as they are known.
@@ -106,7 +106,7 @@ impl Rotation {
         now: Now,
     ) -> Option<Event> {
         // The signer and its identity source are foreign code, which may panic.
-        match contain(|| self.ask(id, template, key, now)).flatten() {
+        match contain(|| self.begin(id, template, key, now)).flatten() {
             Ok(exchange) => {
                 // Save first: a restart can continue a request only if its key was durable before the CSR was
                 // submitted.
@@ -115,7 +115,7 @@ impl Rotation {
                 None
             }
             Err(error) => {
-                self.asking = None;
+                self.in_flight = None;
                 self.health = error.health.or(self.health);
                 let SignError { failure, retry_after, message, .. } = error;
                 self.request_error = Some(message.into());
@@ -125,7 +125,7 @@ impl Rotation {
     }
 
     /// Chooses the key, signs a CSR (PKCS#10) with it, reads the identity, and has the signer begin the exchange.
-    fn ask(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
+    fn begin(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
         self.saving.submission = Some(id);
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
         self.addressee = Some(Addressee::of(&*signer));
@@ -143,7 +143,7 @@ impl Rotation {
         self.request_name = signer.request_name(template, key.public_key_der());
         let found = self.found_identity.take();
         let found = found.unwrap_or_else(|| self.identity(signer.authentication(), now));
-        let (identity, shown) = found.map_err(local)?;
+        let (identity, own) = found.map_err(local)?;
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let request = SignRequest {
             name: self.request_name.clone(),
@@ -161,8 +161,8 @@ impl Rotation {
             },
             seed: self.seed ^ id.get(),
         };
-        self.bootstrapping = shown.is_none() && self.has_bootstrap();
-        self.asking = Some(Asking { id, template: template.clone(), key, identity, shown, progress: None });
+        self.bootstrapping = own.is_none() && self.has_bootstrap();
+        self.in_flight = Some(InFlight { id, template: template.clone(), key, identity, own, progress: None });
         signer.begin(request, now)
     }
 
@@ -178,8 +178,8 @@ impl Rotation {
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
         let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
-        let shown = [last, self.machine.server_time(now)].into_iter().flatten();
-        shown.map(|server| now.unix.since(server)).max().unwrap_or_default()
+        let server_times = [last, self.machine.server_time(now)].into_iter().flatten();
+        server_times.map(|server| now.unix.since(server)).max().unwrap_or_default()
     }
 
     fn has_bootstrap(&self) -> bool {

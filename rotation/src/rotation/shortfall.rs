@@ -12,23 +12,23 @@ const MOST: usize = 5;
 pub(super) fn shortfall(
     failure: Failure,
     certificate: &Certificate,
-    asked: Option<&Template>,
+    requested: Option<&Template>,
     now: UnixTime,
 ) -> String {
     let why = failure.describe();
     let validity = certificate.validity;
-    match (failure, asked) {
-        (Failure::Unsatisfying, Some(asked)) => format!("{why}: {}", missing(certificate, asked)),
-        (Failure::BadCertificate, Some(asked)) if !asked.is_named_by(certificate) => format!(
+    match (failure, requested) {
+        (Failure::Unsatisfying, Some(requested)) => format!("{why}: {}", missing(certificate, requested)),
+        (Failure::BadCertificate, Some(requested)) if !requested.is_named_by(certificate) => format!(
             "{why}: its common name is {}, and {} was requested; check the signer",
             quoted(&certificate.common_name),
-            quoted(asked.common_name())
+            quoted(requested.common_name())
         ),
         (Failure::BadCertificate, _) if validity.not_before() > now => {
             let begin = validity.not_before();
             format!("{why}: it is not valid before {begin}, which is too late to wait for; check the clocks")
         }
-        // `Rotation::joined` let it pass, since clocks may differ; the machine found it expired by both clocks.
+        // `Rotation::checked_pair` let it pass, since clocks may differ; the machine found it expired by both clocks.
         (Failure::BadCertificate, _) => {
             format!("{why}: it expired at {}; if it is new, check the clocks", validity.not_after())
         }
@@ -44,9 +44,9 @@ pub(super) fn shortfall(
 /// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client can
 /// show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant
 /// nothing, nor does a usage alone: an API server identifies a client by common name and organizations.
-pub(super) fn excess(chain: &Chain, asked: &Template) -> Option<String> {
+pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
-    let organizations = organizations.filter(|name| !asked.organizations().contains(name)).map(|name| ("O", name));
+    let organizations = organizations.filter(|name| !requested.organizations().contains(name)).map(|name| ("O", name));
     let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
     let why = Failure::BadCertificate.describe();
     Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
@@ -81,14 +81,15 @@ pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> O
     })
 }
 
-fn missing(certificate: &Certificate, asked: &Template) -> String {
-    let lacks = |wanted: &Template| !wanted.satisfied_by(certificate);
+fn missing(certificate: &Certificate, requested: &Template) -> String {
+    let is_missing = |wanted: &Template| !wanted.satisfied_by(certificate);
     // Name by name through `Template::satisfied_by`, so that this list agrees with the machine's judgement.
     let like = || Template::new(certificate.common_name.as_str());
-    let organizations = asked.organizations().iter().filter(|name| lacks(&like().with_organizations([name.as_str()])));
-    let dns_names = asked.dns_names().iter().filter(|name| lacks(&like().with_dns_names([name.as_str()])));
-    let addresses = asked.ip_addresses().iter().filter(|ip| lacks(&like().with_ip_addresses([**ip])));
-    let common_name = Some(asked.common_name()).filter(|name| *name != certificate.common_name);
+    let organizations =
+        requested.organizations().iter().filter(|name| is_missing(&like().with_organizations([name.as_str()])));
+    let dns_names = requested.dns_names().iter().filter(|name| is_missing(&like().with_dns_names([name.as_str()])));
+    let addresses = requested.ip_addresses().iter().filter(|ip| is_missing(&like().with_ip_addresses([**ip])));
+    let common_name = Some(requested.common_name()).filter(|name| *name != certificate.common_name);
     let mut names: Vec<String> = common_name.into_iter().map(|name| format!("CN {name}")).collect();
     names.extend(organizations.map(|name| format!("O {name}")));
     names.extend(dns_names.map(|name| format!("DNS {name}")));
@@ -132,9 +133,9 @@ mod tests {
     #[test]
     fn shortfall_lists_missing_names_only() {
         let ip = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
-        let asked = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
+        let requested = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
         assert_eq!(
-            shortfall(Failure::Unsatisfying, &certificate(), Some(&asked), NOW),
+            shortfall(Failure::Unsatisfying, &certificate(), Some(&requested), NOW),
             "the issued certificate lacks requested names: O system:nodes, DNS b, IP 10.0.0.7"
         );
         let other = Template::new("b").with_dns_names((0..9).map(|n| format!("n{n}")));
@@ -161,22 +162,22 @@ mod tests {
 
     #[test]
     fn shortfall_shows_the_time_that_is_wrong() {
-        let told = |failure| shortfall(failure, &certificate(), None, NOW);
+        let text = |failure| shortfall(failure, &certificate(), None, NOW);
         assert_eq!(
             shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
             "an unusable certificate was issued: it is not valid before 2027-01-15T08:00:00Z, which is too late to wait for; \
              check the clocks"
         );
         assert_eq!(
-            told(Failure::BadCertificate),
+            text(Failure::BadCertificate),
             "an unusable certificate was issued: it expired at 2027-01-15T09:00:00Z; if it is new, check the clocks"
         );
         assert_eq!(
-            told(Failure::AlreadyDue),
+            text(Failure::AlreadyDue),
             "the issued certificate is already due for rotation: it is valid from 2027-01-15T08:00:00Z to \
              2027-01-15T09:00:00Z; check the clocks and the signer's lifetimes"
         );
-        assert_eq!(told(Failure::Denied), Failure::Denied.describe());
+        assert_eq!(text(Failure::Denied), Failure::Denied.describe());
     }
 
     /// A chain for these usages, from a signer that adds an organization.
