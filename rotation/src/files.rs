@@ -21,16 +21,16 @@ pub struct FileCredential {
     every: Duration,
     held: Mutex<Latest>,
     #[debug(skip)]
-    tell: Box<Tell>,
+    on_change: Box<OnChange>,
 }
 
-type Tell = dyn Fn(&Rotated) + Send + Sync;
+type OnChange = dyn Fn(&Rotated) + Send + Sync;
 
 #[derive(Debug)]
 struct Latest {
     credential: Arc<Credential>,
-    looked: Instant,
-    trouble: Option<FileError>,
+    read_at: Instant,
+    error: Option<FileError>,
 }
 
 impl FileCredential {
@@ -42,8 +42,8 @@ impl FileCredential {
         let (certificate, key) = (certificate.into(), key.into());
         let credential = Arc::new(read_pair(&certificate, &key)?);
         warn_of_skipped(&credential, &certificate, &key);
-        let held = Mutex::new(Latest { credential, looked: Instant::now(), trouble: None });
-        Ok(Self { certificate, key, every: Duration::from_secs(5), held, tell: Box::new(|_| {}) })
+        let held = Mutex::new(Latest { credential, read_at: Instant::now(), error: None });
+        Ok(Self { certificate, key, every: Duration::from_secs(5), held, on_change: Box::new(|_| {}) })
     }
 
     /// Sets the interval at which the files are read again: five seconds by default.
@@ -52,30 +52,30 @@ impl FileCredential {
         Self { every, ..self }
     }
 
-    /// Calls `tell` with each new pair. There is no thread behind this: [`credential`](Self::credential) reads the
-    /// files and calls `tell`, so call `credential` regularly.
+    /// Calls `on_change` with each new pair. There is no thread behind this: [`credential`](Self::credential) reads the
+    /// files and calls `on_change`, so call `credential` regularly.
     #[must_use]
-    pub fn on_change(self, tell: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
-        Self { tell: Box::new(tell), ..self }
+    pub fn on_change(self, on_change: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
+        Self { on_change: Box::new(on_change), ..self }
     }
 
     /// The latest pair; it may have expired. Reads the files again if the interval has passed, which blocks meanwhile.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let rotated = if held.looked.elapsed() >= self.every { self.look(&mut held) } else { None };
+        let rotated = if held.read_at.elapsed() >= self.every { self.reload(&mut held) } else { None };
         let credential = held.credential.clone();
-        // The lock is released first: `tell` is foreign code and may call `credential`.
+        // The lock is released first: `on_change` is foreign code and may call `credential`.
         drop(held);
         if let Some(rotated) = rotated {
-            (self.tell)(&rotated);
+            (self.on_change)(&rotated);
         }
         credential
     }
 
-    fn look(&self, held: &mut Latest) -> Option<Rotated> {
-        held.looked = Instant::now();
+    fn reload(&self, held: &mut Latest) -> Option<Rotated> {
+        held.read_at = Instant::now();
         match read_pair(&self.certificate, &self.key) {
-            Ok(found) if found.chain() == held.credential.chain() => held.trouble = None,
+            Ok(found) if found.chain() == held.credential.chain() => held.error = None,
             Ok(found) => {
                 tracing::info!(
                     serial = found.chain().serial(),
@@ -85,15 +85,15 @@ impl FileCredential {
                 warn_of_skipped(&found, &self.certificate, &self.key);
                 let new = Arc::new(found);
                 let old = std::mem::replace(&mut held.credential, new.clone());
-                held.trouble = None;
+                held.error = None;
                 return Some(Rotated { old: Some(old), new });
             }
             Err(error) => {
                 // Logged once, not at every read.
-                if held.trouble.as_ref().map(ToString::to_string) != Some(error.to_string()) {
+                if held.error.as_ref().map(ToString::to_string) != Some(error.to_string()) {
                     tracing::warn!("{error}; continuing with the pair that was read before");
                 }
-                held.trouble = Some(error);
+                held.error = Some(error);
             }
         }
         None
@@ -107,7 +107,7 @@ impl FileCredential {
     /// Error of the last read of the files, if it failed.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.trouble.as_ref().map(ToString::to_string)
+        held.error.as_ref().map(ToString::to_string)
     }
 }
 

@@ -52,7 +52,7 @@ impl Handle {
     /// goes on unless it has ended.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
-        let look = move |link: &Link| {
+        let check = move |link: &Link| {
             // Before the credential is read: the rotation may publish its last snapshot and end in between.
             let ended = link.has_ended();
             match handle.credential() {
@@ -61,7 +61,7 @@ impl Handle {
                 None => (!link.has_signer()).then_some(Err(NotReady::NotConfigured)),
             }
         };
-        self.wait_on(look, |link| {
+        self.wait_on(check, |link| {
             let now = link.snapshot();
             Err(NotReady::TimedOut { state: now.state, last_error: now.last_error.clone() })
         })
@@ -70,15 +70,15 @@ impl Handle {
     /// Waits for another snapshot than the current one; `None` if the rotation ends before that.
     pub fn changed(&self) -> Wait<'static, Option<Arc<Snapshot>>> {
         let seen = self.snapshot();
-        let look = move |link: &Link| Some(link.snapshot()).filter(|now| !Arc::ptr_eq(now, &seen));
-        self.wait_on(until_ended(look), |_| None)
+        let check = move |link: &Link| Some(link.snapshot()).filter(|now| !Arc::ptr_eq(now, &seen));
+        self.wait_on(until_ended(check), |_| None)
     }
 
     /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before that.
     /// Only the latest snapshot is checked: a state that passes between two checks is missed.
     pub fn wait_for<'a>(&self, wanted: impl Fn(&Snapshot) -> bool + Send + 'a) -> Wait<'a, Option<Arc<Snapshot>>> {
-        let look = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
-        self.wait_on(until_ended(look), |_| None)
+        let check = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
+        self.wait_on(until_ended(check), |_| None)
     }
 
     /// Reports every rotation from now on, with the old and the new credential: for example, to close connections that were
@@ -153,8 +153,8 @@ impl Handle {
         self.wait_on(|link| link.has_ended().then_some(()), |_| ())
     }
 
-    fn wait_on<'a, T>(&self, look: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
-        Wait::new(self.link.clone(), |link| &link.changed, look, late)
+    fn wait_on<'a, T>(&self, check: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
+        Wait::new(self.link.clone(), |link| &link.changed, check, late)
     }
 }
 
@@ -181,12 +181,12 @@ impl IdentitySource for Handle {
     }
 }
 
-/// `Some(None)` once the link has ended without satisfying `look`.
-fn until_ended<T>(mut look: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
+/// `Some(None)` once the link has ended without satisfying `check`.
+fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
         // Before the check: the rotation may publish its last snapshot and end in between.
         let ended = link.has_ended();
-        look(link).map(Some).or(ended.then_some(None))
+        check(link).map(Some).or(ended.then_some(None))
     }
 }
 

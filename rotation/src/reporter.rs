@@ -85,23 +85,23 @@ mod tests {
     #[test]
     fn unchanged_health_is_reported_every_ten_seconds() {
         // A watch that receives data each second for a minute.
-        let (mut told, mut times) = (report(Answer::Served, 0), 0);
+        let (mut last, mut count) = (report(Answer::Served, 0), 0);
         for news in (1..=60).map(|second| report(Answer::Served, second)) {
-            if is_news(&told, &news) {
-                (told, times) = (news, times + 1);
+            if is_news(&last, &news) {
+                (last, count) = (news, count + 1);
             }
         }
-        assert_eq!((times, told), (6, report(Answer::Served, 60)));
+        assert_eq!((count, last), (6, report(Answer::Served, 60)));
     }
 
     #[test]
     fn changed_health_or_progress_is_reported_at_once() {
-        let told = report(Answer::Served, 0);
-        assert!(!is_news(&told, &told));
-        assert!(is_news(&told, &report(Answer::Unreachable, 0)));
-        assert!(is_news(&(Progress::Submitting, told.1), &told));
-        assert!(is_news(&(told.0.clone(), None), &told));
+        let last = report(Answer::Served, 0);
+        assert!(!is_news(&last, &last));
+        assert!(is_news(&last, &report(Answer::Unreachable, 0)));
+        assert!(is_news(&(Progress::Submitting, last.1), &last));
+        assert!(is_news(&(last.0.clone(), None), &last));
         let date = Some(ServerDate { unix: Now::default().unix, at: Now::default().instant });
-        assert!(is_news(&told, &(told.0.clone(), told.1.map(|health| Health { date, ..health }))));
+        assert!(is_news(&last, &(last.0.clone(), last.1.map(|health| Health { date, ..health }))));
     }
 }

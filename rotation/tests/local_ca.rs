@@ -139,17 +139,17 @@ fn local_ca_issues_and_rotates_blocking_and_async() {
 
 #[test]
 fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
-    type Say = fn() -> SignError;
-    let said: [(Say, Failure, &str); 4] = [
+    type Failing = fn() -> SignError;
+    let cases: [(Failing, Failure, &str); 4] = [
         (|| SignError::new(Failure::Denied, "not on a Sunday"), Failure::Denied, "not on a Sunday"),
         (|| SignError::new(Failure::Throttled, "busy").retry_after(BUSY), Failure::Throttled, "busy"),
         (|| SignError::new(Failure::Unreachable, "the token is unplugged"), Failure::Unreachable, "unplugged"),
         (|| panic!("no such slot"), Failure::Local, "the signer panicked: no such slot"),
     ];
-    for (say, failure, words) in said {
+    for (fails, failure, words) in cases {
         for signer in [
-            SignWith::blocking("example.com/mesh", move |_, _| Err(say())),
-            SignWith::future("example.com/mesh", move |_| async move { Err(say()) }),
+            SignWith::blocking("example.com/mesh", move |_, _| Err(fails())),
+            SignWith::future("example.com/mesh", move |_| async move { Err(fails()) }),
         ] {
             let mut life = Life::new(signer, &Memory::default());
             let snapshot = life.attempt();
@@ -202,8 +202,8 @@ fn chain_of_local_ca_is_checked_before_use() {
         let mut life = Life::new(signer, &store);
         life.now.unix = START.after(Duration::from_secs(2));
         let snapshot = life.attempt();
-        let told = snapshot.last_error.clone().unwrap();
-        assert!(told.contains(words), "{told}");
+        let error = snapshot.last_error.clone().unwrap();
+        assert!(error.contains(words), "{error}");
         assert_eq!(life.last().0, Failure::BadCertificate);
         assert!(snapshot.credential.is_none());
     }
@@ -211,8 +211,8 @@ fn chain_of_local_ca_is_checked_before_use() {
 
 #[test]
 fn request_waits_for_identity_that_is_coming_without_failure() {
-    let (ca, is_there, asked) = (Ca::new(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let (there, count) = (is_there.clone(), asked.clone());
+    let (ca, is_there, reads) = (Ca::new(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (there, count) = (is_there.clone(), reads.clone());
     let node = move || {
         count.fetch_add(1, Ordering::SeqCst);
         match there.load(Ordering::SeqCst) {
@@ -226,12 +226,12 @@ fn request_waits_for_identity_that_is_coming_without_failure() {
     });
     let mut life = Life::new(signer.authentication(Authentication::other(node)), &Memory::default());
     let begin = life.now.instant;
-    let mut asked_at = Vec::new();
-    while asked_at.len() < 6 {
-        let before = asked.load(Ordering::SeqCst);
+    let mut read_at = Vec::new();
+    while read_at.len() < 6 {
+        let before = reads.load(Ordering::SeqCst);
         assert!(life.task.step(life.now).is_empty());
-        if asked.load(Ordering::SeqCst) > before {
-            asked_at.push(life.now.instant.since(begin).as_secs());
+        if reads.load(Ordering::SeqCst) > before {
+            read_at.push(life.now.instant.since(begin).as_secs());
         }
         let snapshot = life.handle.snapshot();
         assert!(matches!(snapshot.state, State::NoIdentity { .. }), "{:?}", snapshot.state);
@@ -239,7 +239,7 @@ fn request_waits_for_identity_that_is_coming_without_failure() {
         let due = life.task.deadline().unwrap();
         life.now = Now { instant: due, unix: life.now.unix.after(due.since(life.now.instant)) };
     }
-    assert_eq!(asked_at, [0, 1, 3, 7, 15, 25]);
+    assert_eq!(read_at, [0, 1, 3, 7, 15, 25]);
     is_there.store(true, Ordering::SeqCst);
     // The next poll finds the identity. Waiting for it has counted as no attempt.
     let snapshot = life.attempt();

@@ -23,12 +23,12 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
-    held: Mutex<Option<Taken>>,
+    held: Mutex<Option<Held>>,
 }
 
 /// The lock as held: the locked file, or the identity of a foreign file that is ignored.
 #[derive(Debug)]
-struct Taken {
+struct Held {
     _file: Option<File>,
     /// Device and inode, to notice that the file was replaced.
     id: (u64, u64),
@@ -49,8 +49,9 @@ impl Lock {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..ATTEMPTS {
             if let Some(held) = &*held {
-                let there = self.there(directory).map_err(|source| DirectoryError::io("lock", &path, source))?;
-                if there.is_some_and(|there| id(&there) == held.id) {
+                let current =
+                    self.current_file(directory).map_err(|source| DirectoryError::io("lock", &path, source))?;
+                if current.is_some_and(|current| id(&current) == held.id) {
                     return Ok(());
                 }
             }
@@ -75,41 +76,41 @@ impl Lock {
             // `flock` belongs to the open file: our own lock would make it fail on another descriptor.
             Ok(_) if held.is_some() => Ok(()),
             Ok(file) => lock(&file, &path).map(drop),
-            Err(error) if error.kind() == ErrorKind::NotFound || self.in_the_way(directory).is_some() => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound || self.foreign_file(directory).is_some() => Ok(()),
             Err(error) => Err(DirectoryError::io("lock", &path, error)),
         }
     }
 
     /// The file that the name of the lock leads to now: other processes lock that one.
-    fn there(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
+    fn current_file(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) => Ok(Some(there)),
+            Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     /// The file by the name of the lock, if another user could have created it, and the reason to distrust it.
-    fn in_the_way(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
-        let there = self.there(directory).ok()??;
-        distrust(&there).map(|why| (there, why))
+    fn foreign_file(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
+        let found = self.current_file(directory).ok()??;
+        distrust(&found).map(|why| (found, why))
     }
 
-    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Taken, DirectoryError> {
+    fn take(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Held, DirectoryError> {
         let failed = |source| DirectoryError::io("lock", path, source);
-        let without = |there: &Stat, why: Distrust| {
+        let without = |found: &Stat, why: Distrust| {
             tracing::error!(
                 "lock file {} ignored: {why}; continuing without a lock, so another process could rotate the same \
                  certificate. Remove the file: the next write creates and locks a new one",
                 path.display()
             );
-            Taken { _file: None, id: id(there) }
+            Held { _file: None, id: id(found) }
         };
         let file = match self.open(directory, OFlags::CREATE) {
             Ok(file) => file,
             Err(error) => {
-                let (there, why) = self.in_the_way(directory).ok_or_else(|| failed(error))?;
-                return Ok(without(&there, why));
+                let (found, why) = self.foreign_file(directory).ok_or_else(|| failed(error))?;
+                return Ok(without(&found, why));
             }
         };
         let found = fstat(&file).map_err(|error| failed(error.into()))?;
@@ -119,12 +120,12 @@ impl Lock {
         lock(&file, path)?;
         // A second hard link: another user may have linked a file of ours to this name, which must not be overwritten.
         if found.st_nlink > 1 {
-            return Ok(Taken { id: id(&found), _file: Some(file) });
+            return Ok(Held { id: id(&found), _file: Some(file) });
         }
         let owner = format!("process {}", std::process::id());
         // Best effort: the text serves the error message of other processes only.
         let _ = file.set_len(0).and_then(|()| (&file).rewind()).and_then(|()| (&file).write_all(owner.as_bytes()));
-        Ok(Taken { _file: Some(file), id: id(&found) })
+        Ok(Held { _file: Some(file), id: id(&found) })
     }
 
     fn open(&self, directory: BorrowedFd<'_>, create: OFlags) -> io::Result<File> {
