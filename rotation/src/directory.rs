@@ -144,8 +144,8 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Uses pairs with this common name
-    /// only; `None` stands for the common name of the pair in use, if that can be read. Changes nothing on disk.
+    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Uses pairs with this common
+    /// name only; `None` stands for the common name of the pair in use, if that can be read. Changes nothing on disk.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
@@ -306,8 +306,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens the directory, on every call: other programs see a directory that was replaced or mounted over, and so do
-    /// we.
+    /// Opens the directory by its path, on every call: if it was replaced or mounted over, other programs see the new
+    /// directory, and so must we.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
     }

@@ -1,5 +1,5 @@
-//! Names of failures in pending records: the stable names of `core`, spelt in `UpperCamelCase`, as all released versions
-//! write and read them.
+//! Names of failures in pending records: the stable names of `core`, spelt in `UpperCamelCase`, as all released
+//! versions write and read them.
 
 use perennial::Failure;
 

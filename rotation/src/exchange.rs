@@ -29,7 +29,8 @@ type SigningFuture = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Se
 type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
 /// A request under way, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime must
-/// be able to run each of the three forms. A panic in an exchange that a rotation gives to its runtime fails the request.
+/// be able to run each of the three forms. A panic in an exchange that a rotation gives to its runtime fails the
+/// request.
 #[derive(derive_more::Debug)]
 pub enum Exchange {
     /// Bytes to and from a server. The runtime connects, writes, reads and sleeps.
@@ -59,7 +60,7 @@ impl Exchange {
         Self::Future(Box::pin(future))
     }
 
-    /// The exchange with each panic as its result, an error.
+    /// This exchange, whose result is an error if it panics.
     pub(crate) fn contained(self) -> Self {
         match self {
             Self::Conversation(conversation) => {

@@ -52,8 +52,8 @@ impl FileCredential {
         Self { every, ..self }
     }
 
-    /// Calls `on_change` with each new pair. There is no thread behind this: [`credential`](Self::credential) reads the
-    /// files and calls `on_change`, so call `credential` regularly.
+    /// Calls `on_change` with each new pair. No thread polls the files: [`credential`](Self::credential) reads them and
+    /// calls `on_change`, so call `credential` regularly.
     #[must_use]
     pub fn on_change(self, on_change: impl Fn(&Rotated) + Send + Sync + 'static) -> Self {
         Self { on_change: Box::new(on_change), ..self }

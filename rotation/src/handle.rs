@@ -49,7 +49,7 @@ impl Handle {
     ///
     /// # Errors
     /// The wait ends with [`NotReady`] if there is no valid credential in time, or there will be none. The rotation
-    /// goes on unless it has ended.
+    /// continues unless it has ended.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
         let check = move |link: &Link| {
@@ -74,21 +74,21 @@ impl Handle {
         self.wait_on(until_ended(check), |_| None)
     }
 
-    /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before that.
-    /// Only the latest snapshot is checked: a state that passes between two checks is missed.
+    /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before
+    /// that. Only the latest snapshot is checked: a state that passes between two checks is missed.
     pub fn wait_for<'a>(&self, wanted: impl Fn(&Snapshot) -> bool + Send + 'a) -> Wait<'a, Option<Arc<Snapshot>>> {
         let check = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
         self.wait_on(until_ended(check), |_| None)
     }
 
-    /// Reports every rotation from now on, with the old and the new credential: for example, to close connections that were
-    /// opened with the old one.
+    /// Reports every rotation from now on, with the old and the new credential: for example, to close connections that
+    /// were opened with the old one.
     pub fn rotations(&self) -> Rotations {
         Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
     }
 
-    /// Subscribes to the news of the rotation from now on, in a queue of at most `most` notices. To miss none, subscribe
-    /// between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
+    /// Subscribes to the news of the rotation from now on, in a queue of at most `most` notices. To miss none,
+    /// subscribe between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
     pub fn notices(&self, most: usize) -> Notices {
         Notices::new(self.link.clone(), self.link.subscribe(most))
     }
@@ -112,9 +112,9 @@ impl Handle {
     /// Sets the signer to request certificates from; `None`: rotation is not enabled, as if started without a signer. A
     /// certificate that was accepted already is still written, and nothing else.
     ///
-    /// A signer with the name and the endpoint of the last request continues that request. For any other, the request in
-    /// flight is dropped, failures are forgotten, and the next request has a new key; the submission budget still holds.
-    /// The rotation point stays: it is drawn from the name of the signer at the start (or
+    /// A signer with the name and the endpoint of the last request continues that request. For any other signer, the
+    /// request in flight is dropped, failures are forgotten, and the next request has a new key; the submission budget
+    /// still holds. The rotation point stays: it is drawn from the name of the signer at the start (or
     /// [`Rotator::signer_name`](crate::Rotator::signer_name)), so that a restart may draw another.
     pub fn set_signer(&self, signer: Option<Arc<dyn Signer>>) {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
@@ -126,14 +126,14 @@ impl Handle {
     }
 
     /// Reports that a server rejected this credential: HTTP 401, or a TLS alert. The rotation requests a replacement at
-    /// once with the bootstrap identity. Ignored unless the credential is the current one.
+    /// once, with the bootstrap identity if there is one. Ignored unless the credential is the current credential.
     pub fn report_refused(&self, credential: &Credential) {
         let fingerprint = credential.chain().certificate().fingerprint;
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
     /// Reports the `Date` of an answer that the program received from the signer's server. Three readings in a row that
-    /// agree count: certificates are then judged by either clock.
+    /// agree count: a certificate is then valid if it is valid by either clock.
     pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
@@ -158,9 +158,9 @@ impl Handle {
     }
 }
 
-/// The certificate of another rotation. Requests wait while that rotation has no valid certificate, and begin as soon
-/// as it has one; once that rotation has ended, they fail. If a server rejects the certificate, that rotation replaces
-/// it: see [`Handle::report_refused`].
+/// The certificate of another rotation, as the identity of requests. Requests wait while the other rotation has no
+/// valid certificate, and fail if it has ended without one. If a server rejects the certificate, the other rotation
+/// replaces it: see [`Handle::report_refused`].
 impl IdentitySource for Handle {
     fn identity(&self) -> Result<Identity, NotYet> {
         match self.credential() {
@@ -194,7 +194,7 @@ fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotReady {
-    /// The wait took too long; the rotation goes on.
+    /// The wait took too long; the rotation continues.
     #[error("no valid certificate in time: {}", last_error.as_deref().unwrap_or(&state.to_string()))]
     TimedOut {
         /// Activity of the rotation at the end of the wait.
@@ -221,7 +221,7 @@ pub struct Rotations {
 /// A rotation: a new credential has replaced the current one.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The credential before, if there was one. It may still be valid: its connections go on.
+    /// The previous credential, if there was one. It may still be valid, and its connections stay open.
     pub old: Option<Arc<Credential>>,
     /// The credential for new connections.
     pub new: Arc<Credential>,

@@ -34,7 +34,8 @@ impl Token {
 #[error("the bearer token is empty or holds spaces, line breaks or other characters no token has")]
 pub struct InvalidToken;
 
-/// Identity that a request authenticates with. `Debug` shows its kind and the fingerprint of a certificate; never a secret.
+/// Identity that a request authenticates with. `Debug` shows its kind and the fingerprint of a certificate; never a
+/// secret.
 #[derive(Clone, derive_more::Debug)]
 pub enum Identity {
     /// No credential (`system:anonymous` in Kubernetes).

@@ -54,7 +54,8 @@ impl Call {
             Self::Save { .. } => Input::Saved {
                 result: result.map_err(|error| {
                     format!(
-                        "cannot save the pending record: {error}; until it is saved, a restart may submit another request"
+                        "cannot save the pending record: {error}; until it is saved, a restart may submit another \
+                         request"
                     )
                 }),
             },
@@ -77,7 +78,7 @@ impl Jobs {
         Self { store, waiting: VecDeque::new(), running: None }
     }
 
-    /// Queues the write of a credential; with `serve`, as the current one.
+    /// Queues the write of a credential; with `serve`, as the current credential.
     pub(crate) fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
         // The machine repeats a write whose result takes long: the call that is running suffices.
         if !matches!(self.running, Some(Call::Write { id: running, .. }) if running == id) {

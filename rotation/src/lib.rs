@@ -5,8 +5,8 @@
 //! - [`Rotator`]: builder of a rotation. A runtime starts it; [`Rotator::prepare`] returns a [`Handle`] and a [`Task`].
 //! - [`Handle`]: the current credential, waits, notices, changes, shutdown.
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
-//! - [`Store`]: keeps the credential and the record of the last request. [`Directory`] (kubelet's layout) and [`Memory`] are
-//!   stores, and so is every [`KeyValue`], such as a table of a database.
+//! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
+//!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
 //! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
@@ -16,11 +16,13 @@
 //!
 //! # TLS of your own
 //!
-//! [`Handle::credential`] returns a chain and its key. [`tls`] uses them in handshakes, and resumes no session of an earlier
-//! credential: a resumed session would keep presenting the *old* certificate.
+//! [`Handle::credential`] returns a chain and its key. [`tls`] uses them in handshakes, and resumes no session of an
+//! earlier credential: a resumed session would keep presenting the *old* certificate.
 //!
 //! ```no_run
-//! # fn example(handle: perennial_rotation::Handle, server: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>, client: rustls::ClientConfig) {
+//! # use rustls::{ClientConfig, ConfigBuilder, ServerConfig, server::WantsServerCert};
+//! # type Server = ConfigBuilder<ServerConfig, WantsServerCert>;
+//! # fn example(handle: perennial_rotation::Handle, server: Server, client: ClientConfig) {
 //! use std::sync::Arc;
 //! use perennial_rotation::tls::{ClientConfigs, ServerCert};
 //!
@@ -42,8 +44,9 @@
 //!
 //! # Observers
 //!
-//! [`Handle::notices`] returns a queue of all news in order: issued certificates, failures with their cause, each step of the
-//! machine. Logs, metrics and journals are built from it. The queue is bounded, and no rotation waits for an observer:
+//! [`Handle::notices`] returns a queue of all news in order: issued certificates, failures with their cause, each step
+//! of the machine. Logs, metrics and journals are built from it. The queue is bounded, and no rotation waits for an
+//! observer:
 //!
 //! ```
 //! use perennial_rotation::{News, Rotator};
@@ -69,9 +72,9 @@
 //!
 //! # Keys
 //!
-//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and
-//! reports a file whose key other users can read ([`DirectoryError::Exposed`]). In memory, keys are wiped on drop within the limits that [`perennial_pki`]
-//! documents. A credential and its key live as long as any clone of their `Arc`.
+//! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and reports a file
+//! whose key other users can read ([`DirectoryError::Exposed`]). In memory, keys are wiped on drop within the limits
+//! that [`perennial_pki`] documents. A credential and its key live as long as any clone of their `Arc`.
 
 #![forbid(unsafe_code)]
 

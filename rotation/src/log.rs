@@ -6,7 +6,7 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// Shorter waits for the budget are not logged.
+/// Waits for the budget or the spacing that are shorter than this are logged at debug level only.
 const LONG: Duration = Duration::from_secs(5);
 
 /// Logs a notice. `name` is the name of the certificate in a process that rotates several; empty otherwise.
@@ -36,8 +36,8 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Panicked { error, pause } => {
             let pause = pause.as_secs();
             tracing::error!(
-                "{of}{error}; the rotation continues in {pause} s, and the certificate in use is kept; please report this \
-                 as a bug"
+                "{of}{error}; the rotation continues in {pause} s, and the certificate in use is kept; please report \
+                 this as a bug"
             );
         }
         News::ShortLived { error } => tracing::warn!("{of}{error}"),
@@ -50,8 +50,8 @@ pub(crate) fn line(name: &str, notice: &Notice) {
         News::Expired => expired(&of, notice),
         News::ClockDiffers(offset) => tracing::warn!(
             server_ahead_ms = offset.millis,
-            "{of}the local clock differs from the signer's by {offset}: a certificate counts as valid if it is valid by \
-             either clock; check NTP on both"
+            "{of}the local clock differs from the signer's by {offset}: a certificate counts as valid if it is valid \
+             by either clock; check NTP on both"
         ),
         News::ClockAgrees(offset) => {
             tracing::info!(server_ahead_ms = offset.millis, "{of}the local clock agrees with the signer's again");

@@ -1,4 +1,4 @@
-//! [`Rotation`]: the [`RotationMachine`] joined to keys, requests and a signer. Still sans-IO.
+//! [`Rotation`]: a [`RotationMachine`] with its keys, requests and signer. Still sans-IO.
 //!
 //! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Command`]: drive an exchange, drop an
 //! exchange, write a credential, save a record. This module chooses the key and the identity of each request and judges
@@ -176,8 +176,8 @@ impl Rotation {
         }
     }
 
-    /// Events that the machine has missed by a panic: the failure of the request in flight, and a change of the signer in
-    /// the step that panicked.
+    /// Events that the machine has missed by a panic: the failure of the request in flight, and a change of the signer
+    /// in the step that panicked.
     fn missed_events(&self) -> impl Iterator<Item = Event> + Clone + use<> {
         let Checkpoint { in_flight, signer: known, .. } = self.machine.checkpoint();
         let failed = in_flight.map(|(id, _)| Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
@@ -203,8 +203,8 @@ impl Rotation {
         while let Some(mut event) = events.pop_front() {
             if self.has_awaited(&event, now) {
                 let ready = Event::SignerChanged(SignerStatus::Ready);
-                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that has
-                // just brought a certificate.
+                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that
+                // has just brought a certificate.
                 if is_result(&event) || events.iter().any(is_result) {
                     events.push_back(ready);
                 } else {
@@ -219,7 +219,7 @@ impl Rotation {
                 // As if the event had not happened yet, so that the request takes nothing from the budget.
                 self.machine = step.before;
                 (self.served, self.waiting, candidate) = pairs;
-                // Without the event if it sets the status of the signer, too.
+                // Unless the event sets the status of the signer, too: it would override `NotReady`.
                 if !matches!(step.event, Event::SignerChanged(_)) {
                     events.push_front(step.event);
                 }

@@ -17,8 +17,8 @@ use crate::{
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
 /// [`prepare`](Self::prepare), which the `start` of a runtime calls.
 ///
-/// Everything is optional: without a signer or a template, the credential of the store is served as it is; without a store,
-/// a credential lives as long as the process.
+/// Everything is optional: without a signer or a template, the credential of the store is served as it is; without a
+/// store, a credential lives as long as the process.
 #[derive(Debug, Default)]
 pub struct Rotator {
     name: String,
@@ -52,8 +52,8 @@ impl Rotator {
         self
     }
 
-    /// Sets the common name, if the template comes later: rotation points are drawn from the common name, and a restart must
-    /// draw the same.
+    /// Sets the common name, if the template comes later: rotation points are drawn from the common name, and a restart
+    /// must draw the same points.
     #[must_use]
     pub fn common_name(mut self, name: impl Into<String>) -> Self {
         self.start.common_name = Some(name.into());
@@ -96,7 +96,7 @@ impl Rotator {
         self.signer(SignWith::future(name, sign))
     }
 
-    /// Sets the store of the credential and of the record of the last request: memory by default.
+    /// Sets the store of the credential and of the pending record: memory by default.
     #[must_use]
     pub fn store(self, store: impl Store + 'static) -> Self {
         Self { store: Some(Arc::new(store)), ..self }
@@ -105,8 +105,8 @@ impl Rotator {
     /// Reads the store and chooses the credential to start from, which the handle shows at once. A runtime runs the
     /// task.
     ///
-    /// May block for seconds, about thirty at most with a [`Directory`](crate::Directory): a pair that cannot be read may be
-    /// one that another program is writing.
+    /// May block for seconds, about thirty at most with a [`Directory`](crate::Directory): a pair that cannot be read
+    /// may be one that another program is writing.
     ///
     /// # Errors
     /// [`StartError::Store`]: the store cannot be read.

@@ -35,7 +35,8 @@ pub trait Signer: fmt::Debug + Send + Sync {
     fn authentication(&self) -> &Authentication;
 
     /// The name of a request for this identity and key, as people find it at the signer; empty if requests have none.
-    /// `public_key_der` is a SubjectPublicKeyInfo. A request that is repeated with the same key must have the same name.
+    /// `public_key_der` is a SubjectPublicKeyInfo. A request that is repeated with the same key must have the same
+    /// name.
     fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
         let _ = (template, public_key_der);
         String::new()

@@ -10,7 +10,7 @@ use perennial::{Certificate, UnixTime};
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-/// Error of a [`Store`], shown to people as it is. Its text should name the file or table, and the remedy.
+/// Error of a [`Store`], shown to people unchanged. Its text should name the file or table, and the remedy.
 pub type StoreError = Box<dyn Error + Send + Sync>;
 
 /// Storage of a rotation's credential, and of the pending record that lets a restart continue the last request.
@@ -27,8 +27,8 @@ pub trait Store: Debug + Send + Sync {
     /// The store cannot be read. The rotation does not start.
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError>;
 
-    /// Stores a credential. With `serve` the credential takes the place of the current one; without, it is not valid yet
-    /// and is stored beside the current one, until it is written once more with `serve`.
+    /// Stores a credential. With `serve`, it replaces the current credential. Without, it is not valid yet, and is
+    /// stored beside the current credential until a later call writes it with `serve`.
     ///
     /// # Errors
     /// The credential is not durable; the credential stored before still is. The rotation serves the new one from
@@ -38,14 +38,14 @@ pub trait Store: Debug + Send + Sync {
     /// Reads the record that was last given to [`remember`](Self::remember); `None` if there is none.
     ///
     /// # Errors
-    /// The record cannot be read. The rotation starts without a record: the next request is a new one, and replaces it.
+    /// The record cannot be read. The rotation starts without a record: the next request is a new one, and its record
+    /// replaces this one.
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
     /// Replaces the record.
     ///
     /// # Errors
-    /// The new record is not durable. The rotation submits its request all the same, and tries again to save the
-    /// record.
+    /// The new record is not durable. The rotation submits its request nevertheless, and retries the save.
     fn remember(&self, record: &[u8]) -> Result<(), StoreError>;
 
     /// True if calls return at once, so that a runtime need not leave its loop to make them.

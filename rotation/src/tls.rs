@@ -1,14 +1,15 @@
 //! Resolvers that present rotated credentials in rustls, with correct session resumption.
 //!
-//! A resumed session keeps the identity of its first handshake: after a rotation, a server identifies a client that resumes a
-//! session by the client's *old* certificate. rustls resumes across certificates while the resolver is the same. So a client takes
-//! [`ClientConfigs::current`] for each new connection, which resumes only sessions of the current certificate; or it uses
-//! [`ClientCert`] in a configuration without resumption.
+//! A resumed session keeps the identity of its first handshake: after a rotation, a server identifies a client that
+//! resumes a session by the client's *old* certificate. rustls resumes across certificates while the resolver is the
+//! same. So a client takes [`ClientConfigs::current`] for each new connection, which resumes only sessions of the
+//! current certificate; or it uses [`ClientCert`] in a configuration without resumption.
 //!
-//! For the certificate of a server, resumption is harmless: a client that resumes has verified the certificate of the first
-//! handshake. To have every connection begin with the current certificate, turn tickets off. A server that authenticates
-//! *clients* by certificates should turn tickets off as well (`ServerConfig::session_storage`, `send_tls13_tickets`), or keep
-//! their lifetime short: a session can be resumed as long as the ticket lasts, even if the client's certificate is revoked.
+//! For the certificate of a server, resumption is harmless: a client that resumes has verified the certificate of the
+//! first handshake. To have every connection begin with the current certificate, turn tickets off. A server that
+//! authenticates *clients* by certificates should turn tickets off as well (`ServerConfig::session_storage`,
+//! `send_tls13_tickets`), or keep their lifetime short: a session can be resumed as long as the ticket lasts, even if
+//! the client's certificate is revoked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,8 +53,8 @@ impl From<Arc<FileCredential>> for Source {
     }
 }
 
-/// Presents the current credential, if there is one, to servers that request a certificate. Only for configurations without
-/// resumption: see the [module](self).
+/// Presents the current credential, if there is one, to servers that request a certificate. Only for configurations
+/// without resumption: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct ClientCert(Source);
 
@@ -67,7 +68,7 @@ impl ClientCert {
 impl ResolvesClientCert for ClientCert {
     fn resolve(&self, _root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let key = self.0.credential()?.certified_key();
-        // A server that accepts none of the schemes of our key may go on without a certificate.
+        // A server that accepts none of our key's schemes may accept a client without a certificate.
         key.key.choose_scheme(schemes).is_some().then_some(key)
     }
 
@@ -89,8 +90,8 @@ impl ServerCert {
         Self { source: source.into(), interim: None }
     }
 
-    /// Serves a self-signed `interim` certificate until the first credential arrives, as kubelet does. Verifying clients
-    /// reject the interim certificate.
+    /// Serves a self-signed `interim` certificate until the first credential arrives, as kubelet does. Verifying
+    /// clients reject the interim certificate.
     #[must_use]
     pub fn with_interim(self, interim: Interim) -> Self {
         Self { interim: Some(Arc::new(interim)), ..self }

@@ -91,7 +91,7 @@ fn sources_are_read_each_time_and_handles_wake() {
         ("token file", Box::new(TokenFile::new(at("token"))), "token abcdef",
             &|| fs::write(at("token"), "ghijkl").unwrap(), "token ghijkl", false),
         ("token file that is damaged", Box::new(TokenFile::new(at("token"))), "token ghijkl",
-            &|| fs::write(at("token"), "two words").unwrap(), "absent: /token: the bearer token is empty or holds", false),
+            &|| fs::write(at("token"), "two words").unwrap(), "absent: /token: the bearer token is empty or", false),
         ("token file to come", Box::new(TokenFile::new(at("late"))), "absent: /late: cannot be read: No such file",
             &|| fs::write(at("late"), "late").unwrap(), "token late", false),
         ("files", Box::new(files(&at("pair"))), "one",

@@ -78,8 +78,8 @@ proptest! {
         let [submitted, budget_whole, retry_at] = times.map(UnixTime::from_millis);
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
-        let record =
-            Record { server, signer_name: names[2].clone(), request_name: names[3].clone(), pending, turned_down, key: None };
+        let (signer_name, request_name) = (names[2].clone(), names[3].clone());
+        let record = Record { server, signer_name, request_name, pending, turned_down, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 

@@ -26,8 +26,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`start`] returns the handle and the future. Nothing happens until the future is polled, and dropping the future ends the
-//! rotation. The crate re-exports `perennial-rotation`, whose documentation has the details.
+//! [`start`] returns the handle and the future. Nothing happens until the future is polled, and dropping the future
+//! ends the rotation. The crate re-exports `perennial-rotation`, whose documentation has the details.
 //!
 //! A signer of your own is a closure that returns a future:
 //!
@@ -36,7 +36,8 @@
 //!
 //! # async fn my_ca(_csr_pem: &str) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
 //! # fn main() -> Result<(), perennial_smol::StartError> {
-//! let rotator = Rotator::new().template(Template::new("mesh-1")).sign_with_async("example.com/mesh", |request| async move {
+//! let rotator = Rotator::new().template(Template::new("mesh-1"));
+//! let rotator = rotator.sign_with_async("example.com/mesh", |request| async move {
 //!     let answer = my_ca(&request.csr.pem).await;
 //!     let pem = answer.map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
 //!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))

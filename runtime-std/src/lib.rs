@@ -24,8 +24,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`start`] reads the store, starts the thread and returns; the thread ends after [`Handle::shutdown`]. The crate re-exports
-//! `perennial-rotation`, whose documentation has the details.
+//! [`start`] reads the store, starts the thread and returns; the thread ends after [`Handle::shutdown`]. The crate
+//! re-exports `perennial-rotation`, whose documentation has the details.
 //!
 //! A signer of your own is a closure, which may block:
 //!

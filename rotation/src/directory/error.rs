@@ -30,7 +30,8 @@ pub enum DirectoryError {
         /// The other process, as it wrote into the lock file; `another process` if that is empty.
         owner: String,
     },
-    /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read it.
+    /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read
+    /// the file.
     #[error("{path}: no usable pair of certificate and key: {error}")]
     Credential {
         /// The file.
@@ -48,7 +49,8 @@ pub enum DirectoryError {
         #[source]
         damage: PemError,
     },
-    /// TLS peers would reject the certificate in use for the way it is encoded. It is used until it is replaced.
+    /// TLS peers would reject the certificate in use because of its encoding. The certificate is used until it is
+    /// replaced.
     #[error("{path}: TLS peers may reject this certificate: {why}; using it until it is replaced")]
     Unserved {
         /// The file.
@@ -77,8 +79,8 @@ pub enum DirectoryError {
         #[source]
         why: Distrust,
     },
-    /// The pair in use has another common name than the wanted one. The pair is neither served nor used to authenticate, and
-    /// its file is left in place.
+    /// The pair in use has another common name than the wanted one. The pair is neither served nor used to
+    /// authenticate, and its file is left in place.
     #[error("{path}: ignored and left in place: the certificate is for {common_name:?}, not for {wanted:?}")]
     Foreign {
         /// The file.

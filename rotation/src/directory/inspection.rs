@@ -20,7 +20,8 @@ pub(super) struct Inspection<'a> {
     /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    /// Files with a problem that was collected; true: with [`DirectoryError::Exposed`], beside another one perhaps.
+    /// Files whose problem was collected; true if the problem is [`DirectoryError::Exposed`], which a file may have
+    /// beside another problem.
     known: BTreeSet<(&'a str, bool)>,
     /// The first pair in use with another common name than the wanted one.
     foreign: Option<Arc<Credential>>,
@@ -160,7 +161,8 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Adds the problems of a pair that is used in spite of them. Returns true unless peers would reject its certificate.
+    /// Adds the problems of a pair that is used in spite of them. Returns true unless peers would reject its
+    /// certificate.
     fn add_flaws(&mut self, source: &Source, credential: &Credential) -> bool {
         let path = |name| self.directory.path.join(name);
         let (certificate, key) = match source {
@@ -179,8 +181,8 @@ impl<'a> Inspection<'a> {
         is_served
     }
 
-    /// True if `PREFIX-current.pem` resolves to nothing, so that a start may link it to a pair. While any name cannot be
-    /// read, it may lead to a better pair, and no link is made.
+    /// True if `PREFIX-current.pem` resolves to nothing, so that a start may link it to a pair. While any name cannot
+    /// be read, it may lead to a better pair, and no link is made.
     fn is_vacant(&self) -> bool {
         let may_pass =
             |problem: &DirectoryError| matches!(problem, DirectoryError::Io { .. }) && !problem.is_for_good();

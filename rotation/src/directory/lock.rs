@@ -63,7 +63,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Lets another process hold the lock. The next write takes it again.
+    /// Releases the lock, so that another process can hold it. The next write takes the lock again.
     pub(super) fn release(&self) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -81,7 +81,7 @@ impl Lock {
         }
     }
 
-    /// The file that the name of the lock leads to now: other processes lock that one.
+    /// The file that has the name of the lock now: other processes lock this file.
     fn current_file(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),
@@ -143,7 +143,7 @@ impl Lock {
 
 fn lock(file: &File, path: &Path) -> Result<(), DirectoryError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        // Some network file systems have no locks: go on without one rather than not start.
+        // Some network file systems have no locks: continue without a lock rather than fail the start.
         Ok(()) | Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => Ok(()),
         // A file that another user could have created is ignored: otherwise that user could prevent a start.
         Err(Errno::WOULDBLOCK) if fstat(file).is_ok_and(|found| distrust(&found).is_some()) => Ok(()),

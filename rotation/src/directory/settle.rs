@@ -15,9 +15,10 @@ const SPAN: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Directory {
-    /// Like [`load`](Self::load), for callers that replace a pair that cannot be read. Returns at once if all files that
-    /// were read hold pairs. Otherwise another program may be writing them: they are read again until they do, or have
-    /// not changed for five seconds, or thirty seconds have passed. Each state of a file is waited for once.
+    /// Like [`load`](Self::load), for callers that would replace an unreadable pair. Returns at once if each file that
+    /// was read contains a pair. Otherwise another program may be writing the files: reads them again until each
+    /// contains a pair, until they have not changed for five seconds, or until thirty seconds have passed. A state of a
+    /// file that was waited for before is not waited for again.
     ///
     /// # Errors
     /// As [`Directory::load`].

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::{Directory, DirectoryError};
 use crate::store::{LoadRequest, Store, StoreError, Stored};
 
-/// With a signer, a start waits until a pair that cannot be read stays as it is, since another program may be writing it,
-/// and repairs what no other program can be using ([`Directory::recover`]). Without one, nothing in the directory changes.
+/// With a signer, `load` waits until an unreadable pair no longer changes, since another program may be writing the
+/// file, and makes the repairs of [`Directory::recover`]. Without a signer, `load` changes nothing in the directory.
 impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let LoadRequest { common_name, has_signer, now } = *request;

@@ -1,8 +1,9 @@
 //! File system below a credential directory: the seam for simulations of a disk.
 //!
-//! Programs have no use for it: [`Directory::open`](crate::Directory::open) uses the real file system, and a store that is no
-//! file system implements [`Store`](crate::Store). A simulation runs the code of [`Directory`](crate::Directory) on a disk that
-//! loses power after any operation, is full, or holds half a file: see [`Directory::on`](crate::Directory::on).
+//! Programs have no use for it: [`Directory::open`](crate::Directory::open) uses the real file system, and a store that
+//! is no file system implements [`Store`](crate::Store). A simulation runs the code of [`Directory`](crate::Directory)
+//! on a disk that loses power after any operation, is full, or holds half a file: see
+//! [`Directory::on`](crate::Directory::on).
 
 use std::fmt::Debug;
 use std::io;

@@ -20,7 +20,7 @@ pub(crate) enum Message {
     Input(Input),
     /// A report of the exchange with this number. Ignored once another exchange is driven, even for the same request.
     Reported(u64, Input),
-    /// Ends the loop, after a last write of what is not durable.
+    /// Ends the loop, after a last attempt to write a credential that is not durable.
     Stop,
 }
 
@@ -139,7 +139,8 @@ impl Link {
 
     fn notify_changed(&self) {
         self.changed.notify(usize::MAX);
-        // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being woken.
+        // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being
+        // woken.
         let dependents = std::mem::take(&mut self.shown().dependents);
         dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
     }

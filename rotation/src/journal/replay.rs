@@ -120,7 +120,12 @@ pub enum ReplayError {
     NotBegun(String),
     /// The event leads to other actions than in the original run: another version of perennial wrote the journal, or
     /// there is a bug.
-    #[error("{}: the journal has {}; the replay has {}", Escaped(event), Escaped(&list(journal)), Escaped(&list(again)))]
+    #[error(
+        "{}: the journal has {}; the replay has {}",
+        Escaped(event),
+        Escaped(&list(journal)),
+        Escaped(&list(again))
+    )]
     Differs {
         /// Name of the machine.
         of: String,

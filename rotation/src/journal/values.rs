@@ -1,5 +1,5 @@
-//! The values of a machine in the JSON of a journal. Serde derives reader and writer from one list of the fields of each
-//! of core's types. Times are milliseconds, which is the resolution of the machine.
+//! The values of a machine in the JSON of a journal. Serde derives reader and writer from one list of the fields of
+//! each of core's types. Times are milliseconds, which is the resolution of the machine.
 
 use std::error::Error;
 use std::net::IpAddr;

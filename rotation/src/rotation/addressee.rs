@@ -67,7 +67,7 @@ impl Rotation {
             return [absent].into_iter().chain(other_clock).chain([ready]).collect();
         }
         if let Some(InFlight { id, template, .. }) = &self.in_flight {
-            // Same signer and endpoint: the request goes on, with the new signer's connection and identity.
+            // Same signer and endpoint: the request continues, with the new signer's connection and identity.
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });
             let failed = self.submit(id, &template, Key::Pending, commands, now);

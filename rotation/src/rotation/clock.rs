@@ -9,7 +9,8 @@ const MINUTE: u64 = 60_000;
 /// How far the signer's clock is ahead of the local wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockOffset {
-    /// Milliseconds; negative if the server's clock is behind. Good to a second or two: a `Date` counts whole seconds.
+    /// Milliseconds; negative if the server's clock is behind. Accurate to a second or two: a `Date` counts whole
+    /// seconds.
     pub millis: i64,
 }
 

@@ -23,15 +23,16 @@ pub enum Command {
         id: RequestId,
         /// The pair.
         credential: Arc<Credential>,
-        /// True: the credential is served (the snapshot already has it); make it the current one of the store, too.
-        /// False: the credential is not valid yet; store it beside the current one.
+        /// True: the credential is served (the snapshot already has it); make it the current credential of the store,
+        /// too. False: the credential is not valid yet; store it beside the current credential.
         serve: bool,
     },
     /// Make this record durable before carrying out the commands after it, and report with
-    /// [`Input::Saved`](crate::Input::Saved). If that fails, carry out the commands after it all the same: requests do
+    /// [`Input::Saved`](crate::Input::Saved). If saving fails, carry out the later commands nevertheless: requests do
     /// not depend on the disk.
     Save {
-        /// Replaces the record before. Pass it to the next start as [`Start::pending`](super::Start::pending).
+        /// The record, which replaces the previous record. Pass it to the next start as
+        /// [`Start::pending`](super::Start::pending).
         record: Box<Record>,
     },
     /// Drive this exchange to its end.

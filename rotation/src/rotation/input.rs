@@ -88,8 +88,8 @@ impl Rotation {
                 Event::TemplateChanged(template)
             }
             Input::PolicyChanged(policy) => {
-                // By the whole lifetime, as at issuance: what is left of it now says nothing about the next
-                // certificate.
+                // Counts the whole lifetime, as at issuance: the rest of it does not show how long the next
+                // certificate lives.
                 let held = self.served.as_ref().filter(|_| self.issued > 0);
                 let held = held.map(|held| held.chain().certificate().validity);
                 let why = held.and_then(|validity| too_short(&policy, validity, validity.not_before()));

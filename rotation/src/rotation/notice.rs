@@ -39,7 +39,8 @@ pub enum News {
         reason: Reason,
         /// The request shows the bootstrap identity.
         bootstrap: bool,
-        /// The attempt before failed, for the same reason and with the same kind of identity.
+        /// True if the previous attempt had the same reason and failed, or was superseded. False for the first request
+        /// in a row that shows the bootstrap identity.
         is_retry: bool,
     },
     /// The request made progress.
@@ -76,8 +77,8 @@ pub enum News {
         /// The served certificate or the waiting one.
         slot: Slot,
     },
-    /// A new certificate is served and durable, so that programs may use it. Comes before the other news of the same
-    /// step.
+    /// A new certificate is served and durable, so that programs may use it. Follows [`News::Stepped`] directly, before
+    /// the other news of the step.
     InPlace {
         /// The certificate in place until now, valid or expired.
         replaced: Option<Arc<Certificate>>,
@@ -99,8 +100,8 @@ pub enum News {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// The state has changed: scheduled, requesting, backing off, waiting for the budget, or without template, identity or
-    /// signer.
+    /// The state has changed: scheduled, requesting, backing off, waiting for the budget, or without template, identity
+    /// or signer.
     Entered(State),
     /// The certificate has expired and there is no other. Emitted at expiry, then after one, two, four … minutes, then
     /// each hour.
@@ -125,8 +126,8 @@ pub enum News {
     Panicked {
         /// The error, for people.
         error: Arc<str>,
-        /// Pause before the next request that no message asks for: 1 s, doubled by each further panic that follows
-        /// within 300 s of the last pause, up to 300 s.
+        /// Pause before the next request, unless a message leads to a request earlier: 1 s, doubled by each further
+        /// panic that follows within 300 s of the last pause, up to 300 s.
         pause: Duration,
     },
     /// The observer was too slow: `count` notices in a row were dropped here. The snapshot of this notice is the one

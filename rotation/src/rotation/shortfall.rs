@@ -41,9 +41,9 @@ pub(super) fn shortfall(
     }
 }
 
-/// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client can
-/// show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses grant
-/// nothing, nor does a usage alone: an API server identifies a client by common name and organizations.
+/// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client
+/// can show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses
+/// grant nothing, nor does a usage alone: an API server identifies a client by common name and organizations.
 pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
     let organizations = organizations.filter(|name| !requested.organizations().contains(name)).map(|name| ("O", name));
@@ -150,13 +150,13 @@ mod tests {
         let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
         assert_eq!(
             shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
-            "an unusable certificate was issued: its common name is `system:masters`, and `system:node:a` was requested; \
-             check the signer"
+            "an unusable certificate was issued: its common name is `system:masters`, and `system:node:a` was \
+             requested; check the signer"
         );
         assert_eq!(
             foreign(&certificate(), "system:node:b"),
-            "ignoring the stored certificate: its common name is `system:node:a`, and `system:node:b` is configured; check \
-             the configured name. The file stays until a new certificate replaces it"
+            "ignoring the stored certificate: its common name is `system:node:a`, and `system:node:b` is configured; \
+             check the configured name. The file stays until a new certificate replaces it"
         );
     }
 
@@ -165,8 +165,8 @@ mod tests {
         let text = |failure| shortfall(failure, &certificate(), None, NOW);
         assert_eq!(
             shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
-            "an unusable certificate was issued: it is not valid before 2027-01-15T08:00:00Z, which is too late to wait for; \
-             check the clocks"
+            "an unusable certificate was issued: it is not valid before 2027-01-15T08:00:00Z, which is too late to \
+             wait for; check the clocks"
         );
         assert_eq!(
             text(Failure::BadCertificate),

@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub last_error: Option<Arc<str>>,
     /// Number of certificates that were issued and accepted since the start.
     pub issued: u64,
-    /// The lifetime that requests ask for; `None`: the signer decides.
+    /// The requested lifetime; `None`: the signer decides.
     pub requested_lifetime: Option<Duration>,
     /// The warning, for people, if the issued lifetime is too short for the policy to replace the certificate in time;
     /// `None` once a certificate that lives longer is issued.
@@ -70,9 +70,9 @@ impl Snapshot {
         (!granted.contains(&lifetime)).then_some(lifetime)
     }
 
-    /// Number of reminders of an expired certificate due by [`at`](Self::at): one at expiry, further ones after one, two,
-    /// four … minutes, then one each hour. Zero while the certificate is valid, before the first certificate, and without a
-    /// signer, since another program replaces the certificate then.
+    /// Number of reminders of an expired certificate due by [`at`](Self::at): one at expiry, further ones after one,
+    /// two, four … minutes, then one each hour. Zero while the certificate is valid, before the first certificate, and
+    /// without a signer, since another program replaces the certificate then.
     pub fn expiry_reminders(&self) -> u64 {
         const MINUTE: u64 = 60_000;
         let Some(held) = self.credential.as_ref().filter(|_| self.state != State::NotEnabled) else { return 0 };

@@ -57,8 +57,8 @@ impl Rotation {
         let saving = Saving::new(&policy, record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
-                // The certificate of the record's key is stored, and the process ended before the record said so: the
-                // key is spent.
+                // The certificate of the record's key is stored, and the process ended before it saved a record without
+                // the key: the key is spent.
                 let pairs = [&credential, &waiting].into_iter().flatten();
                 let key =
                     key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
