@@ -158,7 +158,10 @@ fn of_attributes(attributes: &[TokenStream], body: Kind, found: &mut Vec<Message
             _ => {}
         }
     }
-    found.extend(prose(Kind::Help, help.replace("\n ", "\n").trim().to_owned()));
+    let help = help.replace("\n ", "\n").trim().to_owned();
+    // Docs of a group of flags are for authors, and have a period; those of a command are its help, and have none.
+    let is_of_group = attributes.iter().any(derives_clap) && help.ends_with('.') && !help.contains('\n');
+    found.extend((!help.is_empty() && !is_of_group).then_some(Message { kind: Kind::Help, text: help }));
 }
 
 fn of_macro(name: &str, group: &Group, kind: Kind, found: &mut Vec<Message>) {
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn messages_lists_texts_for_people_only() {
-        let table: [(&str, &[&str]); 12] = [
+        let table: [(&str, &[&str]); 13] = [
             (
                 r#"warn!(serial, until = %end, why = ?error, "{of}late: {}", if a { "by a day" } else { "x" });"#,
                 &["text    by a day", "WARN    {of}late: {}  [{serial} {until} {why:?}]"],
@@ -231,9 +234,10 @@ mod tests {
             ),
             (r#"impl fmt::Debug for A { fn fmt() { write!(f, "no {}", self.0) } }"#, &[]),
             (
-                "/// A thing.\n#[derive(Debug, Args)] struct A {\n/// One line\n/// of help\n///\n/// More help\na: u8 }",
-                &["help    A thing.", "help    One line of help\n          More help"],
+                "/// A group.\n#[derive(Debug, Args)] struct A {\n/// One line\n/// of help\n///\n/// More\na: u8 }",
+                &["help    One line of help\n          More"],
             ),
+            ("/// Run it\n#[derive(Debug, Args)] struct A {}", &["help    Run it"]),
             ("/// A thing.\n#[derive(Debug)] struct A {\n/// One line\na: u8 }", &[]),
             (r#"#[derive(Args)] struct A { #[arg(long, help = "take it")] a: u8 }"#, &["help    take it"]),
             (
