@@ -43,6 +43,11 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
 ];
 
 const VAGUE: [&str; 5] = ["anybody", "nobody", "somebody", "someone", "whoever"];
+/// Verbs in whose place the glossary has others: request, submit, log, report, return, check, observe, replace, rotate.
+const VERBS: [&str; 18] = [
+    "ask", "asked", "asking", "asks", "look", "looked", "looking", "looks", "renew", "renewed", "renews", "said",
+    "say", "saying", "says", "tell", "tells", "told",
+];
 
 /// The rules that a message breaks.
 pub(crate) fn broken(message: &Message) -> Vec<&'static str> {
@@ -52,9 +57,12 @@ pub(crate) fn broken(message: &Message) -> Vec<&'static str> {
     // Names such as CSR and DNS have more than one upper-case letter.
     let is_capitalized =
         first.chars().filter(|c| c.is_uppercase()).count() == 1 && first.starts_with(char::is_uppercase);
+    let words = words(text);
+    let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
     let rules = [
         ("shows Debug text", text.contains(":?}") || text.contains(":#?}")),
-        ("name the person or the program", words(text).iter().any(|word| VAGUE.contains(&word.as_str()))),
+        ("name the person or the program", has(&VAGUE)),
+        ("the glossary has another verb", has(&VERBS)),
         ("begins with an upper-case letter", is_sentence && is_capitalized),
         ("ends with a period", is_sentence && text.ends_with('.')),
     ];
@@ -80,6 +88,7 @@ mod tests {
             (Kind::Text, "{:#?} remains", "shows Debug text"),
             (log, "late  [{error:?}]", "shows Debug text"),
             (Kind::Help, "Whoever reads it", "name the person or the program"),
+            (Kind::Text, "a certificate is asked for", "the glossary has another verb"),
             (Kind::Error, "Cannot read it", "begins with an upper-case letter"),
             (log, "cannot read it.", "ends with a period"),
         ] {
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn broken_accepts_names_and_help() {
         for (kind, text) in [
-            (Kind::Log("INFO"), "CSR {nobody} approved"),
+            (Kind::Log("INFO"), "CSR {nobody} approved, {asked}"),
             (Kind::Display, "CancelRequest {id}"),
             (Kind::Help, "Reads it. Changes nothing."),
             (Kind::Text, "Auto approving"),
