@@ -1,10 +1,10 @@
 //! Lists the texts that people meet: log, errors, help and output of the shipped crates, collected from their sources.
-//!
-//! Checks the rules for these texts that a program can check.
+//! `snapshots` has a page for each crate. Checks the rules for these texts that a program can check.
 
 mod collect;
 mod rules;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,25 @@ fn messages(name: &str) -> Vec<(String, Message)> {
         messages.into_iter().map(move |message| (file.clone(), message))
     };
     files.iter().flat_map(of_file).collect()
+}
+
+/// The messages of a crate by file, sorted and without line numbers: code that moves within its file changes nothing.
+fn page(name: &str) -> String {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, message) in messages(name) {
+        files.entry(file).or_default().insert(message.to_string());
+    }
+    files.into_iter().map(|(file, lines)| format!("{file}\n{}\n", lines.into_iter().collect::<String>())).collect()
+}
+
+/// A changed text changes the page of its crate, for its reviewer. CONTRIBUTING.md has the command that accepts it.
+#[test]
+fn every_message_is_on_its_page() {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        for name in CRATES {
+            insta::assert_snapshot!(name, page(name));
+        }
+    });
 }
 
 #[test]
