@@ -96,7 +96,7 @@ impl Debts {
 }
 
 /// The path of the record for this prefix.
-pub(crate) fn place(directory: &Path, prefix: &str) -> PathBuf {
+pub(crate) fn record_path(directory: &Path, prefix: &str) -> PathBuf {
     directory.join(format!("{prefix}-hook.json"))
 }
 
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn hook_record_round_trips() {
         let directory = TempDir::new().unwrap();
-        let path = place(directory.path(), "proxy");
+        let path = record_path(directory.path(), "proxy");
         assert_eq!(Record::read(&path).unwrap(), None);
         let failed = FailedAttempts { fingerprint: "cd".into(), attempts: 3, error: "exit status: 7".into() };
         for record in [Record::default(), Record { done: Some("ab".into()), failed: Some(failed) }] {
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn untrusted_or_damaged_hook_record_is_refused() {
         let directory = TempDir::new().unwrap();
-        let path = place(directory.path(), "proxy");
+        let path = record_path(directory.path(), "proxy");
         for text in ["", "{}", "{\"version\":2}", "no json", "[1]"] {
             fs::write(&path, text).unwrap();
             assert!(Record::read(&path).is_err(), "{text}");

@@ -277,8 +277,8 @@ mod tests {
     fn replay(path: &Path) -> (usize, usize) {
         let mut replay = Replay::new();
         let text = fs::read_to_string(path).unwrap();
-        let told = text.lines().map(|line| replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}")));
-        let (steps, begins): (Vec<_>, Vec<_>) = told.partition(|told| told.step().is_some());
+        let replayed = text.lines().map(|line| replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}")));
+        let (steps, begins): (Vec<_>, Vec<_>) = replayed.partition(|replayed| replayed.step().is_some());
         (begins.len(), steps.len())
     }
 

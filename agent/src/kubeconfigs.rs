@@ -108,39 +108,39 @@ fn warn(kubeconfig: &Kubeconfig) {
 
 /// The identity for a request without a certificate. Checks each time whether the bootstrap kubeconfig exists: kubeadm
 /// removes the file once a node has joined, and an operator adds one to have the node join again.
-fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, asked: &Endpoint) -> Result<Identity, String> {
+fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, target: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
-    let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(asked, node) };
-    match why_another_cluster(bootstrap, asked)? {
+    let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(target, node) };
+    match why_another_cluster(bootstrap, target)? {
         None => identity(bootstrap),
         // A bootstrap kubeconfig of another cluster, added after the start, does not replace the credential in the
         // node's kubeconfig.
-        Some(why) => identity_for(asked, node).map_err(|_| why),
+        Some(why) => identity_for(target, node).map_err(|_| why),
     }
 }
 
-/// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than `asked`:
+/// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than `target`:
 /// no credential is sent to a cluster that it is not for.
-fn identity_for(asked: &Endpoint, path: &Path) -> Result<Identity, String> {
-    match why_another_cluster(path, asked)? {
+fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
+    match why_another_cluster(path, target)? {
         None => identity(path),
         Some(why) => Err(why),
     }
 }
 
-/// The reason why the credential of the kubeconfig at `path` is not for the cluster `asked`; `None` if it is.
-fn why_another_cluster(path: &Path, asked: &Endpoint) -> Result<Option<String>, String> {
+/// The reason why the credential of the kubeconfig at `path` is not for the cluster `target`; `None` if it is.
+fn why_another_cluster(path: &Path, target: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
-    // Read again, since the CA in the file may have been rotated after `asked` was read.
-    let ca_pem = asked.ca_file.as_ref().and_then(|file| files::read(file).ok()).or_else(|| asked.ca_pem.clone());
-    let asked = &Endpoint { ca_pem, ..asked.clone() };
-    Ok((!is_same_cluster(&of, asked)).then(|| {
+    // Read again, since the CA in the file may have been rotated after `target` was read.
+    let ca_pem = target.ca_file.as_ref().and_then(|file| files::read(file).ok()).or_else(|| target.ca_pem.clone());
+    let target = &Endpoint { ca_pem, ..target.clone() };
+    Ok((!is_same_cluster(&of, target)).then(|| {
         format!(
             "{}: it is for cluster {}, but perennial uses {}, which has another CA; its credential is not sent \
              there. Send SIGHUP or restart to choose the cluster again",
             path.display(),
             of.server,
-            asked.server
+            target.server
         )
     }))
 }

@@ -98,7 +98,7 @@ impl Metrics {
     }
 
     /// Sets the API server of the running configuration, for `/state`.
-    pub(crate) fn reach(&self, server: Server) {
+    pub(crate) fn set_server(&self, server: Server) {
         self.server.set(Some(server));
     }
 

@@ -71,7 +71,7 @@ impl Observers {
         }
         if let Some(metrics) = &self.metrics {
             metrics.watch(certificates);
-            metrics.reach(server.clone());
+            metrics.set_server(server.clone());
         }
     }
 

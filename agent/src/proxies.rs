@@ -11,7 +11,7 @@ pub(crate) struct Route {
     /// `None` for a direct connection.
     pub(crate) proxy: Option<Proxy>,
     /// The field, flag or variable that decided, or the reason why none did.
-    pub(crate) because: &'static str,
+    pub(crate) decided_by: &'static str,
 }
 
 /// Decides about the proxy to this API server by environment variables, which `get` returns.
@@ -27,7 +27,7 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
     let first = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| Some((name, get(name).filter(|value| !value.trim().is_empty())?)))
     };
-    let direct = |because| Ok(Route { proxy: None, because });
+    let direct = |decided_by| Ok(Route { proxy: None, decided_by });
     let Some((name, value)) = first(["HTTPS_PROXY", "https_proxy"]) else { return direct("HTTPS_PROXY is not set") };
     let host = cluster.host().split('%').next().unwrap_or_default().to_lowercase();
     let host = host.trim_end_matches('.');
@@ -42,7 +42,7 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
     let value = value.trim();
     let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     match Proxy::from_url(&url) {
-        Ok(proxy) => Ok(Route { proxy: Some(proxy), because: name }),
+        Ok(proxy) => Ok(Route { proxy: Some(proxy), decided_by: name }),
         Err(ClusterError::Proxy(why)) => {
             Err(format!("{name}: {why}; exempt the API server with NO_PROXY, or give --proxy=none to connect directly"))
         }
@@ -97,8 +97,8 @@ mod tests {
 
     fn of(variables: &[(&str, &str)], server: &str) -> Result<Option<String>, String> {
         let get = |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
-        let Route { proxy, because } = from_environment(get, &Cluster::from_url(server).unwrap())?;
-        Ok(proxy.map(|proxy| format!("{because} {proxy}")))
+        let Route { proxy, decided_by } = from_environment(get, &Cluster::from_url(server).unwrap())?;
+        Ok(proxy.map(|proxy| format!("{decided_by} {proxy}")))
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         ] {
             assert_eq!(of(variables, server), Ok(expected.map(str::to_owned)), "{variables:?}");
         }
-        for (server, exempt, because) in [
+        for (server, exempt, decided_by) in [
             ("https://[::1]", "", "loopback addresses are never proxied"),
             ("https://api.example", "*", "NO_PROXY"),
             ("https://api.example", "", "HTTPS_PROXY"),
@@ -130,7 +130,7 @@ mod tests {
                 _ => None,
             };
             let route = from_environment(get, &Cluster::from_url(server).unwrap()).unwrap();
-            assert_eq!((route.because, route.proxy.is_some()), (because, because == "HTTPS_PROXY"));
+            assert_eq!((route.decided_by, route.proxy.is_some()), (decided_by, decided_by == "HTTPS_PROXY"));
         }
         for bad in ["socks5://u:secret@p:1080", "https://u:secret@p", "http://u:secret@p:x", "http://u:secret@"] {
             let error = of(&[("HTTPS_PROXY", bad)], server).unwrap_err();

@@ -24,17 +24,17 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     });
     // Opened before anything is printed: exit code 2 means that nothing was done.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
-    let mut teller = Teller::new(options);
+    let mut replayer = Replayer::new(options);
     for (mut lines, unreadable) in opened {
         while let Some(line) = lines.next().map_err(unreadable)? {
-            teller.line(&lines.place(), &line)?;
+            replayer.line(&lines.place(), &line)?;
         }
     }
-    teller.finish()
+    replayer.finish()
 }
 
 /// Replays lines one by one, reports each, and counts them.
-struct Teller {
+struct Replayer {
     report: Report,
     all: bool,
     replay: Replay,
@@ -45,7 +45,7 @@ struct Teller {
     count: Count,
 }
 
-impl Teller {
+impl Replayer {
     fn new(options: &cli::Replay) -> Self {
         Self {
             report: if options.json { Report::Json(None) } else { Report::Sentences },
@@ -60,7 +60,7 @@ impl Teller {
     fn line(&mut self, place: &str, line: &Line) -> Result<(), Failure> {
         let Line::Text(text) = line else {
             self.settle_cut(false);
-            self.wrong(place, "the line is longer than any line of a journal");
+            self.report_damage(place, "the line is longer than any line of a journal");
             return Ok(());
         };
         // After a power cut, file systems may show zeros where a line was not written yet.
@@ -68,50 +68,50 @@ impl Teller {
         if text.is_empty() {
             return Ok(());
         }
-        let told = self.replay.line(text);
-        let begins = told.as_ref().is_ok_and(|told| told.step().is_none());
+        let replayed = self.replay.line(text);
+        let begins = replayed.as_ref().is_ok_and(|replayed| replayed.step().is_none());
         self.settle_cut(begins);
-        match told {
-            Ok(told) => self.told(place, &told),
+        match replayed {
+            Ok(replayed) => self.report_replayed(place, &replayed),
             Err(ReplayError::Cut) => self.cut = Some(place.to_owned()),
             Err(error @ ReplayError::Version(_)) => return Err(Failure::Usage(format!("{place}: {error}"))),
-            Err(ref error @ ReplayError::Differs { ref of, at, .. }) => self.differs(place, (of, at), error),
+            Err(ref error @ ReplayError::Differs { ref of, at, .. }) => self.report_difference(place, (of, at), error),
             // Counted, and reported only for the machine's first step: all its steps up to a snapshot lack the machine.
             Err(ReplayError::NotBegun(of)) if !self.missing.insert(of.clone()) => {
-                self.count.wrong.push(place.to_owned())
+                self.count.damaged.push(place.to_owned())
             }
-            Err(error) => self.wrong(place, &error.to_string()),
+            Err(error) => self.report_damage(place, &error.to_string()),
         }
         Ok(())
     }
 
-    fn told(&mut self, place: &str, told: &Replayed) {
-        let failure = self.count.told(told);
-        if told.is_uneventful() && !self.all {
+    fn report_replayed(&mut self, place: &str, replayed: &Replayed) {
+        let failure = self.count.add(replayed);
+        if replayed.is_uneventful() && !self.all {
             return;
         }
-        let story = Story::of(told);
-        let name = if told.step().is_some() { "step" } else { "begin" };
+        let story = Story::of(replayed);
+        let name = if replayed.step().is_some() { "step" } else { "begin" };
         let fields = json!({
             "happened": story.happened,
             "followed": story.followed,
             "leaves": story.leaves,
             "failure": failure.map(Failed::name),
-            "perennial": told.perennial,
+            "perennial": replayed.perennial,
         });
-        self.tell(name, place, Some((&told.of, told.at)), fields, &story.to_string());
+        self.report_event(name, place, Some((&replayed.of, replayed.at)), fields, &story.to_string());
     }
 
-    fn differs(&mut self, place: &str, whose: (&str, Now), error: &ReplayError) {
+    fn report_difference(&mut self, place: &str, whose: (&str, Now), error: &ReplayError) {
         self.count.steps += 1;
         self.count.differ.push(place.to_owned());
         let sentence = format!("DIFFERS, {place}: {error}");
-        self.tell("differs", place, Some(whose), json!({ "reason": error.to_string() }), &sentence);
+        self.report_event("differs", place, Some(whose), json!({ "reason": error.to_string() }), &sentence);
     }
 
-    fn wrong(&mut self, place: &str, why: &str) {
-        self.count.wrong.push(place.to_owned());
-        self.tell("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
+    fn report_damage(&mut self, place: &str, why: &str) {
+        self.count.damaged.push(place.to_owned());
+        self.report_event("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
     /// Counts an incomplete line before the present one. `begins`: the present line is a snapshot, so the process or
@@ -121,13 +121,13 @@ impl Teller {
         if begins {
             self.count.cut += 1;
             let sentence = format!("CUT SHORT, {place}: the process ended or the disk was full here");
-            self.tell("cut", &place, None, Value::Null, &sentence);
+            self.report_event("cut", &place, None, Value::Null, &sentence);
         } else {
-            self.wrong(&place, &ReplayError::Cut.to_string());
+            self.report_damage(&place, &ReplayError::Cut.to_string());
         }
     }
 
-    fn tell(&mut self, name: &str, place: &str, whose: Option<(&str, Now)>, fields: Value, sentence: &str) {
+    fn report_event(&mut self, name: &str, place: &str, whose: Option<(&str, Now)>, fields: Value, sentence: &str) {
         let object = match whose {
             Some((of, at)) => json!({ "place": place, "of": of, "at": at.unix.to_string() }),
             None => json!({ "place": place }),

@@ -19,11 +19,11 @@ const LAST_LINE: Duration = Duration::from_millis(200);
 /// Calls `then`, which must not block, at the first SIGTERM or SIGINT, on a thread of its own. Returns a flag that is
 /// true from then on. Ends the process with exit code 1 if it still runs [`END`] later.
 pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
-    let asked = Arc::new(AtomicBool::new(false));
+    let stop_requested = Arc::new(AtomicBool::new(false));
     // Handlers run in the order of registration: this one finds the flag false at the first Ctrl-C, true at the second.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, asked.clone()).map_err(unable)?;
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, stop_requested.clone()).map_err(unable)?;
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, asked.clone()).map_err(unable)?;
+        signal_hook::flag::register(signal, stop_requested.clone()).map_err(unable)?;
     }
     on_each(&[SIGINT, SIGTERM], move |_| {
         then();
@@ -35,7 +35,7 @@ pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool
         // Without destructors and exit handlers: one may wait for the disk or program that does not answer.
         signal_hook::low_level::exit(1);
     })?;
-    Ok(asked)
+    Ok(stop_requested)
 }
 
 /// Makes a write beyond the file size limit (RLIMIT_FSIZE) fail with EFBIG, instead of ending the process by SIGXFSZ.

@@ -36,7 +36,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     }
     let server = options.kubeconfig.as_deref().map(|kubeconfig| {
         let access = kubeconfigs::read(kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, false)?;
-        access.server.look();
+        access.server.read_cas();
         Ok(access.server)
     });
     // Printed even if the kubeconfig cannot be used, whose error then sets the exit code.
@@ -109,7 +109,7 @@ impl HookState {
     fn of(directory: &Path, prefix: &str, chain: Option<&Chain>) -> Option<Self> {
         // Without a certificate no run is owed.
         let in_use = format!("{:x}", chain?.certificate().fingerprint);
-        let record = match Record::read(&hook_debt::place(directory, prefix)) {
+        let record = match Record::read(&hook_debt::record_path(directory, prefix)) {
             Ok(record) => record?,
             Err(error) => return Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
         };

@@ -128,11 +128,11 @@ impl Fault {
 
 impl Finding {
     fn of(directory: &Path, store: &Directory, role: Role, now: UnixTime) -> Result<Self, Failure> {
-        let (perennial, others) = own::look(directory, store, role, now)?;
+        let (perennial, others) = own::check(directory, store, role, now)?;
         let another = perennial.pair.is_some();
         let note = |problem| format!("{problem}; {}", remedy(&problem, another));
         let notes = others.into_iter().map(note).collect();
-        Ok(Self { prefix: role.prefix(), kubelet: kubelet::look(directory, role, now), perennial, notes })
+        Ok(Self { prefix: role.prefix(), kubelet: kubelet::check(directory, role, now), perennial, notes })
     }
 
     fn opinions(&self) -> [(&'static str, &Opinion); 2] {

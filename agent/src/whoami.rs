@@ -14,7 +14,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// If there is no response: the connection, the TLS handshake or HTTP failed, or a limit in `limits` was reached.
-pub(crate) fn ask(
+pub(crate) fn review_self(
     cluster: &Arc<Cluster>,
     credential: &Arc<Credential>,
     limits: Limits,

@@ -66,16 +66,16 @@ fn sigusr1_rotates_and_runs_the_hook() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
-    let hook = "echo $PERENNIAL_CERTIFICATE $PERENNIAL_SERIAL >> told; test -s $PERENNIAL_FILE && echo found >> told";
+    let hook = "echo $PERENNIAL_CERTIFICATE $PERENNIAL_SERIAL >> runs; test -s $PERENNIAL_FILE && echo found >> runs";
     let mut run = start(directory, &run_arguments(&["--json", "--on-rotated", hook]));
     run.event("issued", 1);
     run.signal(Signal::USR1);
     let serial = run.event("rotated", 1)["serial"].as_str().unwrap().to_owned();
-    let told = until("second call", || {
-        let told = fs::read_to_string(directory.join("told")).unwrap_or_default();
-        (told.lines().filter(|line| *line == "found").count() == 2).then_some(told)
+    let runs = until("second call", || {
+        let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
+        (runs.lines().filter(|line| *line == "found").count() == 2).then_some(runs)
     });
-    assert!(told.contains(&format!("kubelet-client {serial}\n")), "{told}");
+    assert!(runs.contains(&format!("kubelet-client {serial}\n")), "{runs}");
 }
 
 #[test]
@@ -137,11 +137,11 @@ fn kubeadm_configuration_is_read_from_pipe_with_warnings() {
     command.args(["-c", "cat config | \"$0\" \"$@\""]).arg(support::COMMAND).args(arguments);
     let once = Process::spawn(directory, command).end();
     assert_eq!(once.code, Some(0), "{once:?}");
-    for told in [
+    for warning in [
         "ignoring the unknown key ServerTLSBootstrap; did you mean serverTLSBootstrap?",
         ":9:16: the key of this value is repeated",
     ] {
-        assert!(once.stderr.contains(told), "no {told:?} in {}", once.stderr);
+        assert!(once.stderr.contains(warning), "no {warning:?} in {}", once.stderr);
     }
     assert!(directory.join("worker/pki/kubelet-client-current.pem").exists());
 }
@@ -340,8 +340,8 @@ fn certificate_lacking_requested_usage_is_refused() {
     let wanted = ["--prefix", "agent", "--signer-name", "example.com/agents", "--common-name", "agent-1"];
     let usages = ["--usage", "digital signature", "--usage", "client auth", "--usage", "server auth"];
     let mut run = start(directory, &[fixed.as_slice(), &wanted, &usages].concat());
-    let told = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
-    assert!(told.contains("extended key usage lacks `server auth`"), "{told}");
+    let reason = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("extended key usage lacks `server auth`"), "{reason}");
 }
 
 #[test]
@@ -354,8 +354,8 @@ fn serving_certificate_of_unknown_ca_is_refused() {
     let more = ["--json", "--issuer-ca-file", "signer/ca.crt", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
     let mut run = start(directory, &run_arguments(&more));
     event_of(&mut run, "kubelet-client", "issued", 1);
-    let told = event_of(&mut run, "kubelet-server", "trouble", 1);
-    assert!(told["reason"].as_str().unwrap().contains("does not lead to a trusted CA"), "{told}");
+    let trouble = event_of(&mut run, "kubelet-server", "trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().contains("does not lead to a trusted CA"), "{trouble}");
 }
 
 #[test]
@@ -409,8 +409,11 @@ fn external_client_certificate_is_reported() {
         let off = ["--json", "--rotate-certificates=false", "--on-rotated", "echo $PERENNIAL_SERIAL > serial"];
         let mut run = start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
         run.event("disabled", 1);
-        let told = event_of(&mut run, "kubelet-client", "trouble", 1);
-        assert!(told["reason"].as_str().unwrap().contains("the program that rotates it has not replaced it"), "{told}");
+        let trouble = event_of(&mut run, "kubelet-client", "trouble", 1);
+        assert!(
+            trouble["reason"].as_str().unwrap().contains("the program that rotates it has not replaced it"),
+            "{trouble}"
+        );
 
         // Replaces the pair as kubelet does: a dated file, then the link.
         let new = ca.node(Duration::ZERO, hour);

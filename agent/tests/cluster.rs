@@ -59,10 +59,10 @@ fn run_rotates_with_own_certificate_until_sigterm() {
         let (now, _) = status(directory.path());
         assert!(now["not_after"].as_str() >= rotated["not_after"].as_str());
 
-        let asked = Instant::now();
+        let signalled = Instant::now();
         run.signal(Signal::TERM);
         let output = run.end();
-        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert!(signalled.elapsed() < Duration::from_secs(10));
         assert_eq!(output.code, Some(0), "{output:?}");
         assert_eq!(support::events(&output.stdout).last().unwrap()["event"], "stopped");
         let by_itself = |request: &CertificateSigningRequest| {
@@ -82,10 +82,10 @@ fn unapproved_request_does_not_delay_exit() {
         let mut run = start(directory.path(), &[arguments.as_slice(), once.as_slice()].concat());
         let name = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
         assert!(signer.requests().iter().any(|request| request.metadata.name == name));
-        let asked = Instant::now();
+        let signalled = Instant::now();
         run.signal(signal);
         let output = run.end();
-        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert!(signalled.elapsed() < Duration::from_secs(10));
         assert_eq!(output.code, Some(code), "{output:?}");
         assert!(!directory.path().join("worker/kubeconfig").exists());
     }
@@ -169,8 +169,8 @@ fn status_computes_same_rotation_point_as_run() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let mut run = start(directory.path(), &run_arguments(&["--json"]));
-    let told = run.event("resting", 1)["rotate_at"].clone();
-    assert_eq!(run.events("issued").len(), 1, "what rests has been told of: {}", run.stdout());
+    let rotate_at = run.event("resting", 1)["rotate_at"].clone();
+    assert_eq!(run.events("issued").len(), 1, "issued before resting: {}", run.stdout());
     run.event("kubeconfig", 1);
-    assert_eq!(status(directory.path()).0["rotate_at"], told);
+    assert_eq!(status(directory.path()).0["rotate_at"], rotate_at);
 }

@@ -109,7 +109,7 @@ fn damaged_pair_is_replaced_with_previous_ones_credential() {
     let before = requests();
     let output = perennial(path, &run_arguments(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.stderr.contains(CURRENT), "what was wrong is said: {output:?}");
+    assert!(output.stderr.contains(CURRENT), "stderr names the damaged file: {output:?}");
     assert_eq!(output.stderr.matches("reading again for 5s").count(), 1, "the wait is logged: {output:?}");
     let new = fs::read_link(pki.join(CURRENT)).unwrap();
     assert!(new != good && new != Path::new(later), "{new:?}");

@@ -229,9 +229,9 @@ fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
     let root = prepared(sibling, under, "looked-at");
     let pki = root.join("worker/pki");
     let before = entries(&pki);
-    let unchanged = |said: String| match entries(&pki) == before {
+    let unchanged = |stderr: String| match entries(&pki) == before {
         true => Ok(()),
-        false => Err(format!("{:?} became {:?}: {said}", before.keys(), entries(&pki).keys())),
+        false => Err(format!("{:?} became {:?}: {stderr}", before.keys(), entries(&pki).keys())),
     };
     for command in ["status", "verify"] {
         let output = perennial(&root, &[command, "--cert-dir", "worker/pki"]);

@@ -69,14 +69,14 @@ fn replay_prints_run_as_text_and_json() {
     }
     assert!(!story.contains("SetTimer"), "{story}");
 
-    let told = perennial(path, &["replay", "--json", "--all", "journal"]);
-    let mut told = events(&told.stdout);
-    let summary = told.pop().unwrap();
-    let steps = told.iter().filter(|event| event["event"] == "step").count();
+    let output = perennial(path, &["replay", "--json", "--all", "journal"]);
+    let mut events = events(&output.stdout);
+    let summary = events.pop().unwrap();
+    let steps = events.iter().filter(|event| event["event"] == "step").count();
     assert_eq!((&summary["event"], &summary["steps"]), (&"summary".into(), &steps.into()));
     assert!(summary["issued"].as_u64() >= Some(2), "{summary}");
     let lines = fs::read_to_string(path.join("journal")).unwrap().lines().count();
-    assert_eq!(told.last().unwrap()["place"], format!("journal:{lines}"));
+    assert_eq!(events.last().unwrap()["place"], format!("journal:{lines}"));
 
     let piped = Command::new(env!("CARGO_BIN_EXE_perennial"))
         .args(["replay", "-"])
@@ -249,7 +249,7 @@ fn journal_replay_and_metrics_contain_no_secrets() {
     secrets.extend(keys);
     assert!(secrets.len() > 2, "{}", secrets.len());
     for secret in secrets {
-        assert!(![&journal, &story, &pages.concat()].iter().any(|text| text.contains(&secret)), "a secret was told");
+        assert!(![&journal, &story, &pages.concat()].iter().any(|text| text.contains(&secret)), "a secret was found");
     }
 }
 
@@ -338,12 +338,12 @@ fn shared_journal_names_each_certificate() {
     fs::write(path.join("both"), of_both).unwrap();
     let story = replayed(path, &["both"]).stdout;
     assert!(story.contains("Z  kubelet-server: ") && story.contains("of kubelet-client and kubelet-server"), "{story}");
-    let told = perennial(path, &["replay", "--json", "both"]).stdout;
-    let summary: Value = events(&told).pop().unwrap();
+    let output = perennial(path, &["replay", "--json", "both"]).stdout;
+    let summary: Value = events(&output).pop().unwrap();
     assert_eq!(summary["machines"]["kubelet-client"], summary["machines"]["kubelet-server"]);
     // The library reads the same format.
     let mut replay = journal::Replay::new();
-    assert!(text.lines().all(|line| replay.line(line).is_ok_and(|told| told.of == "kubelet-client")));
+    assert!(text.lines().all(|line| replay.line(line).is_ok_and(|replayed| replayed.of == "kubelet-client")));
 }
 
 #[test]

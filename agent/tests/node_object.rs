@@ -64,8 +64,8 @@ fn unspecified_node_ip_selects_addresses_of_that_family() {
         let facts = serving_certificate(&run, path);
         assert_eq!(facts.ip_addresses, [ip.parse::<std::net::IpAddr>().unwrap()], "{flag}");
         assert_eq!(facts.dns_names, [name]);
-        let told = "ignoring an address of node worker: InternalIP fe80::7: this is a link-local address";
-        assert!(run.stderr().contains(told), "{}", run.stderr());
+        let warning = "ignoring an address of node worker: InternalIP fe80::7: this is a link-local address";
+        assert!(run.stderr().contains(warning), "{}", run.stderr());
     }
 }
 
@@ -92,11 +92,11 @@ fn serving_certificate_has_node_object_addresses() {
     assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
     // The node's name is left out: approvers deny names that the Node object does not have.
     assert_eq!(facts.dns_names, ["worker.internal"]);
-    for told in
+    for reason in
         ["Other 10.1.0.1: this type of address is unknown", "ExternalDNS 10.0.0.256: this is a malformed IP address"]
     {
-        let told = format!("ignoring an address of node worker: {told}");
-        assert_eq!(run.stderr().matches(&told).count(), 1, "{}", run.stderr());
+        let warning = format!("ignoring an address of node worker: {reason}");
+        assert_eq!(run.stderr().matches(&warning).count(), 1, "{}", run.stderr());
     }
 }
 

@@ -92,8 +92,8 @@ fn mount_point_is_reported_by_run_and_verify() {
     let current = format!("worker/pki/{CURRENT}");
     let refused = |output: Output, name: &str, code| {
         assert_eq!(output.code, Some(code), "{output:?}");
-        let said = output.stdout + &output.stderr;
-        assert!(said.contains(name) && said.contains("mount the directory"), "{said}");
+        let printed = output.stdout + &output.stderr;
+        assert!(printed.contains(name) && printed.contains("mount the directory"), "{printed}");
     };
     refused(with_bound_file(path, &current, &run_arguments(&["--once"])), CURRENT, 2);
     refused(with_bound_file(path, &current, &["verify", "--cert-dir", "worker/pki"]), CURRENT, 1);

@@ -13,15 +13,15 @@ use tempfile::TempDir;
 /// Starts an HTTP proxy that connects every client to `server`. Returns its address and the heads of its requests.
 fn proxy(server: &str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, asked) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
-    let (server, lines) = (server.to_owned(), asked.clone());
+    let (address, heads) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
+    let (server, lines) = (server.to_owned(), heads.clone());
     thread::spawn(move || {
         for client in listener.incoming().map(Result::unwrap) {
             let (server, lines) = (server.clone(), lines.clone());
             thread::spawn(move || through(client, &server, &lines));
         }
     });
-    (address, asked)
+    (address, heads)
 }
 
 fn through(mut client: TcpStream, server: &str, lines: &Mutex<Vec<String>>) -> io::Result<()> {
@@ -62,17 +62,17 @@ fn proxy_of_environment_is_used() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
-    let (address, asked) = proxy(signer.address());
+    let (address, heads) = proxy(signer.address());
     bootstrap(path, "");
     let variable = format!("http://me:s3cret@{address}");
     let mut run =
         start_with(path, &[RUN.as_slice(), &RETRY].concat(), &[("HTTPS_PROXY", &variable), ("NO_PROXY", "10.0.0.0/8")]);
     run.event("issued", 1);
     assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
-    let told = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
-    assert!(run.stderr().contains(&told), "{}", run.stderr());
+    let line = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
+    assert!(run.stderr().contains(&line), "{}", run.stderr());
     assert!(!run.stderr().contains("s3cret") && !run.stdout().contains("s3cret"));
-    let head = asked.lock().unwrap()[0].clone();
+    let head = heads.lock().unwrap()[0].clone();
     assert!(head.starts_with("CONNECT api.invalid:6443 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("Proxy-Authorization: Basic bWU6czNjcmV0\r\n"), "{head}");
     // A written kubeconfig does not contain the proxy of the environment.
@@ -85,20 +85,20 @@ fn proxy_url_and_flag_precede_environment() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
-    let (address, asked) = proxy(signer.address());
+    let (address, heads) = proxy(signer.address());
     let variable = format!("http://{address}");
     bootstrap(path, "");
     for (more, no_proxy) in [(&["--proxy=none"][..], ""), (&[], "invalid"), (&[], "*")] {
         let run = [RUN.as_slice(), &RETRY, more].concat();
         let mut run = start_with(path, &run, &[("HTTPS_PROXY", &variable), ("NO_PROXY", no_proxy)]);
         assert!(run.event("started", 1)["proxy"].is_null(), "{more:?} {no_proxy}");
-        assert_eq!(asked.lock().unwrap().len(), 0);
+        assert_eq!(heads.lock().unwrap().len(), 0);
     }
     bootstrap(path, &format!(", proxy-url: '{variable}'"));
     let run = [RUN.as_slice(), &RETRY, &["--once", "--proxy=none"]].concat();
     let other = [("HTTPS_PROXY", "socks5://elsewhere"), ("NO_PROXY", "*")];
     assert_eq!(start_with(path, &run, &other).end().code, Some(0));
-    assert!(!asked.lock().unwrap().is_empty());
+    assert!(!heads.lock().unwrap().is_empty());
 }
 
 #[test]

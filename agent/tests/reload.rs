@@ -19,7 +19,7 @@ fn start(directory: &Path, arguments: &[&str]) -> Process {
 }
 
 fn start_program(directory: &Path, program: &str, arguments: &[&str]) -> Process {
-    let script = "trap '' XFSZ; mkfifo said told; cat said & cat told >&2 & exec \"$@\" >said 2>told";
+    let script = "trap '' XFSZ; mkfifo out err; cat out & cat err >&2 & exec \"$@\" >out 2>err";
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", program]).args(arguments);
     Process::spawn(directory, command)

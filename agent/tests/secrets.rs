@@ -107,13 +107,13 @@ fn output_contains_no_secret_despite_faults() {
     let mut waits = start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
     let address = waits.event("listening", 1)["address"].as_str().unwrap().to_owned();
     waits.event("waiting_for_approval", 1);
-    let mut said: Vec<String> = ["/metrics", "/state", "/readyz", "/healthz"].map(|path| get(&address, path)).into();
+    let mut outputs: Vec<String> = ["/metrics", "/state", "/readyz", "/healthz"].map(|path| get(&address, path)).into();
     for prefix in ["proxy", "kubelet-client"] {
         for json in [&["--json"][..], &[]] {
             let status = ["status", "--cert-dir", "worker/pki", "--prefix", prefix];
             let status = perennial(path, &[&status[..], json].concat());
             let verify = perennial(path, &[&["verify", "--cert-dir", "worker/pki"][..], json].concat());
-            said.extend([status.stdout, status.stderr, verify.stdout, verify.stderr]);
+            outputs.extend([status.stdout, status.stderr, verify.stdout, verify.stderr]);
         }
     }
     let record = ("record".into(), read("worker/pki/proxy-pending.json").into_bytes());
@@ -122,22 +122,22 @@ fn output_contains_no_secret_despite_faults() {
     waits.signal(Signal::TERM);
     let waits = waits.end();
     assert!(waits.stderr.contains("SubmitCsr"), "{}", waits.stderr);
-    said.push(read("journal"));
-    said.push(perennial(path, &["replay", "--all", "journal"]).stdout);
+    outputs.push(read("journal"));
+    outputs.push(perennial(path, &["replay", "--all", "journal"]).stdout);
     for output in [output, broken, waits] {
-        said.extend([output.stdout, output.stderr]);
+        outputs.extend([output.stdout, output.stderr]);
     }
-    let said = said.concat();
-    assert!(said.contains("401") && said.contains("the server answered"), "nothing went wrong: {said}");
+    let outputs = outputs.concat();
+    assert!(outputs.contains("401") && outputs.contains("the server answered"), "nothing went wrong: {outputs}");
 
     // The lines of keys only: certificates are public.
     let keys = key_lines(&files(&path.join("worker/pki")));
     let authority = key_lines(&[("ca.key".into(), read("signer/ca.key").into_bytes())].into());
     let secrets = ["PRIVATE KEY", token.split_once('.').unwrap().1, &key_data[..64]].map(str::to_owned);
     let secrets: Vec<String> = secrets.into_iter().chain(pending).chain(keys).chain(authority).collect();
-    let said = said.to_lowercase();
+    let outputs = outputs.to_lowercase();
     for secret in secrets {
-        assert!(!said.contains(&secret.to_lowercase()), "a secret was told");
+        assert!(!outputs.contains(&secret.to_lowercase()), "a secret was found");
     }
 }
 

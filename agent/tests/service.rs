@@ -24,7 +24,7 @@ fn addresses(directory: &Path, text: &str) {
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
-    told: String,
+    received: String,
 }
 
 impl Systemd {
@@ -32,7 +32,7 @@ impl Systemd {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(support::BOUND)).unwrap();
-        Self { socket, path, told: String::new() }
+        Self { socket, path, received: String::new() }
     }
 
     fn start(&self, directory: &Path, arguments: &[&str]) -> Process {
@@ -43,14 +43,14 @@ impl Systemd {
     /// Waits until the received text contains `what`, and drops the text up to there.
     fn hear(&mut self, what: &str) {
         let end = Instant::now() + support::BOUND;
-        while !self.told.contains(what) {
-            assert!(Instant::now() < end, "no {what} in {}", self.told);
+        while !self.received.contains(what) {
+            assert!(Instant::now() < end, "no {what} in {}", self.received);
             let mut buffer = [0; 4096];
             let heard = self.socket.recv(&mut buffer);
-            let length = heard.unwrap_or_else(|error| panic!("{error}; no {what} in {}", self.told));
-            self.told += std::str::from_utf8(&buffer[..length]).unwrap();
+            let length = heard.unwrap_or_else(|error| panic!("{error}; no {what} in {}", self.received));
+            self.received += std::str::from_utf8(&buffer[..length]).unwrap();
         }
-        self.told = self.told.split_once(what).unwrap().1.to_owned();
+        self.received = self.received.split_once(what).unwrap().1.to_owned();
     }
 }
 
@@ -122,8 +122,8 @@ fn missing_serving_address_is_reported_everywhere() {
     let serving = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses"];
     let more = [serving.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
     let mut run = systemd.start(directory, &run_arguments(&more));
-    let told = event_of(&run, "kubelet-server", "trouble");
-    assert_eq!(told["reason"], "there is no IP address for the certificate");
+    let received = event_of(&run, "kubelet-server", "trouble");
+    assert_eq!(received["reason"], "there is no IP address for the certificate");
     systemd.hear("kubelet-server: there is no IP address for the certificate");
     let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     let why = "kubelet-server: there is no certificate; there is no IP address for the certificate";

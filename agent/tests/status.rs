@@ -232,8 +232,8 @@ fn status_lists_previous_pairs() {
     let (value, sentences, code) = status_of(prepare, &[]);
     assert_eq!((&value["state"], code), (&"good".into(), 0));
     let previous = value["previous"].as_array().unwrap();
-    let told: Vec<_> = previous.iter().map(|pair| pair["serial"].as_str().unwrap()).collect();
-    assert_eq!(told, serials[1..]);
+    let listed: Vec<_> = previous.iter().map(|pair| pair["serial"].as_str().unwrap()).collect();
+    assert_eq!(listed, serials[1..]);
     assert_eq!(previous[0]["file"], format!("pki/{}.pem", dated(CLIENT[1])));
     assert!(previous[0]["not_before"].is_string() && previous[0]["not_after"].is_string());
     assert_eq!(sentences.matches("previous    ").count(), 2, "{sentences}");
@@ -300,14 +300,14 @@ fn status_reports_irregular_current_file() {
             std::fs::write(pki.join("kubelet-client-pending.json"), waiting.encode()).unwrap();
             std::fs::write(pki.join("kubelet-client-2026-01-01-00-00-00-000.pem.bad"), "").unwrap();
         };
-        let (value, said, code) = status_of(prepare, &[]);
-        assert_eq!((&value["state"], code), (&"damaged".into(), 1), "{said}");
+        let (value, printed, code) = status_of(prepare, &[]);
+        assert_eq!((&value["state"], code), (&"damaged".into(), 1), "{printed}");
         assert_eq!(value["file"], "pki/kubelet-client-current.pem");
         assert_eq!(value["pending"]["csr"], "node-csr-abc", "{value}");
         assert_eq!(value["set_aside"].as_array().unwrap().len(), 1, "{value}");
         assert!(value["remedies"][0].as_str().unwrap().contains("bootstrap kubeconfig"), "{value}");
         for words in ["problem     cannot read", "to do     ", "unused      pki/", "node-csr-abc"] {
-            assert!(said.contains(words), "no {words:?} in {said}");
+            assert!(printed.contains(words), "no {words:?} in {printed}");
         }
     }
 }
@@ -363,8 +363,8 @@ fn status_rotation_point_uses_signer_of_record() {
         };
         status_of(prepare, &["--prefix", name]).0["rotate_at"].as_str().unwrap().to_owned()
     };
-    let asked = Record { signer_name: "example.com/proxies".into(), ..record(None, false) };
-    assert_eq!(rotate_at("proxy", Some(asked)), point("example.com/proxies"));
+    let record = Record { signer_name: "example.com/proxies".into(), ..record(None, false) };
+    assert_eq!(rotate_at("proxy", Some(record)), point("example.com/proxies"));
     assert_eq!(rotate_at("kubelet-server", None), point(KUBELET_SERVING_SIGNER));
     assert_eq!(rotate_at("kubelet-client", None), point(KUBELET_CLIENT_SIGNER));
 }

@@ -92,16 +92,16 @@ fn live(runtime: &str) {
     // The node notices at its next request, and submits one with the bootstrap token.
     let denied = next_waiting(&run, CLIENT, client);
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{denied}");
-    let asked = signer.administer(Request::get(path));
-    assert!(asked["spec"]["username"].as_str().unwrap().starts_with("system:bootstrap:"), "{asked}");
+    let request = signer.administer(Request::get(path));
+    assert!(request["spec"]["username"].as_str().unwrap().starts_with("system:bootstrap:"), "{request}");
     let before = current(directory, CLIENT);
     assert!(!before.chain().certificate().validity.expired(clock::now().unix), "too slow to see it in date");
 
     // After a denial, the node keeps its certificate and submits another request.
     signer.decide(&denied, Decision::Deny);
     until("word of the denial", || {
-        let told = |event: &Value| event["of"] == CLIENT && event["reason"].as_str().unwrap().contains("denied");
-        run.events("trouble").iter().any(told).then_some(())
+        let is_denial = |event: &Value| event["of"] == CLIENT && event["reason"].as_str().unwrap().contains("denied");
+        run.events("trouble").iter().any(is_denial).then_some(())
     });
     assert_eq!(current(directory, CLIENT).chain(), before.chain());
     let approved = until("another request", || waiting(&run, CLIENT).pop().filter(|last| *last != denied));

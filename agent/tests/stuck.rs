@@ -183,12 +183,12 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
         Hang::Disk => command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/pki/kubelet-client-2"),
         Hang::Hook | Hang::Server => command,
     });
-    let said = |words: &str| fs::read_to_string(directory.join("stderr")).unwrap().contains(words);
+    let log_contains = |words: &str| fs::read_to_string(directory.join("stderr")).unwrap().contains(words);
     match hang {
         Hang::Log | Hang::Report => until("certificate", || current(directory).map(drop)),
         Hang::Hook => until("hook", || directory.join("hook").exists().then_some(())),
         Hang::Server => until("connection", || silent.accept().ok().map(drop)),
-        Hang::Dns | Hang::DiskAtStart | Hang::Disk => until("hanging call", || said("hanging").then_some(())),
+        Hang::Dns | Hang::DiskAtStart | Hang::Disk => until("hanging call", || log_contains("hanging").then_some(())),
     }
     let (code, took) = run.end_by(signal);
     assert!(took < END + SLACK, "{hang:?} {signal:?} {runtime}: {took:?}");
@@ -199,7 +199,7 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
     };
     let log = fs::read_to_string(directory.join("stderr")).unwrap();
     assert_eq!(code, expected, "{hang:?} {signal:?} {runtime}: {log}");
-    assert_eq!(expected == Some(1), said("not stopped 10s after the signal"), "{log}");
+    assert_eq!(expected == Some(1), log_contains("not stopped 10s after the signal"), "{log}");
 }
 
 #[test]

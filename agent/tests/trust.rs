@@ -25,9 +25,9 @@ fn replaced_ca_file_is_used_without_sighup() {
         let more = ["--runtime", runtime, "--retry", "100ms-1s", "--metrics-listen", "127.0.0.1:0"];
         let mut run = start(path, &[RUN.as_slice(), &more].concat());
         let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
-        let told = until("complaint", || run.events("trouble").into_iter().next());
-        let told = told["reason"].as_str().unwrap();
-        assert!(told.contains("certificate-authority (ca.crt, read at 20"), "{told}");
+        let trouble = until("complaint", || run.events("trouble").into_iter().next());
+        let reason = trouble["reason"].as_str().unwrap();
+        assert!(reason.contains("certificate-authority (ca.crt, read at 20"), "{reason}");
         fs::copy(path.join("signer/ca.crt"), path.join("ca.crt")).unwrap();
         run.event("issued", 1);
         assert!(run.stderr().contains("ca.crt: the CA bundle has changed"), "{}", run.stderr());
@@ -52,8 +52,8 @@ fn system_cas_verify_server_without_named_ca() {
     let arguments = [RUN.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
     let mut run = start_with(path, &arguments, &[("SSL_CERT_FILE", system.to_str().unwrap())]);
     run.event("issued", 1);
-    let told = get(run.event("listening", 1)["address"].as_str().unwrap(), "/state");
-    let state: Value = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let response = get(run.event("listening", 1)["address"].as_str().unwrap(), "/state");
+    let state: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(
         (&state["server"]["url"], &state["server"]["checked_against"]),
         (&signer.server.as_str().into(), &"system".into())
@@ -72,15 +72,18 @@ fn system_cas_verify_server_without_named_ca() {
     fs::write(path.join("other.crt"), Ca::new().authority.certificate_pem()).unwrap();
     let other = path.join("other.crt");
     let run = start_with(path, &RUN, &[("SSL_CERT_FILE", other.to_str().unwrap())]);
-    let told = until("complaint", || run.events("trouble").into_iter().next());
-    let told = told["reason"].as_str().unwrap();
-    assert!(told.contains("the kubeconfig has no certificate-authority, and the system's CA certificates"), "{told}");
+    let trouble = until("complaint", || run.events("trouble").into_iter().next());
+    let reason = trouble["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the kubeconfig has no certificate-authority, and the system's CA certificates"),
+        "{reason}"
+    );
     drop(run);
 
     let run = start_with(path, &RUN, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")]);
-    let told = until("complaint", || run.events("trouble").into_iter().next());
-    let told = told["reason"].as_str().unwrap();
-    assert!(told.contains("no certificate-authority is named, and the system has no CA certificates"), "{told}");
+    let trouble = until("complaint", || run.events("trouble").into_iter().next());
+    let reason = trouble["reason"].as_str().unwrap();
+    assert!(reason.contains("no certificate-authority is named, and the system has no CA certificates"), "{reason}");
 }
 
 /// Runs `status` on a good pair with a kubeconfig for this cluster. Returns JSON, text and exit code.
@@ -106,9 +109,9 @@ fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value,
     let json = start_with(path, &[&arguments[..], &["--json"]].concat(), environment).end();
     assert_eq!(files(path), before);
     assert_eq!(sentences.code, json.code);
-    let told = sentences.stdout + &sentences.stderr;
-    assert!(!(told.clone() + &json.stdout + &json.stderr).contains("s3cret"), "{told}");
-    (serde_json::from_str(&json.stdout).unwrap(), told, json.code.unwrap())
+    let text = sentences.stdout + &sentences.stderr;
+    assert!(!(text.clone() + &json.stdout + &json.stderr).contains("s3cret"), "{text}");
+    (serde_json::from_str(&json.stdout).unwrap(), text, json.code.unwrap())
 }
 
 #[test]
@@ -151,9 +154,9 @@ fn status_names_server_cas_and_proxy() {
         (FILE, &["--proxy=none"], &[variable], file, ("--proxy=none", None)),
         (&url, &["--proxy=none"], &[variable], file, ("proxy-url", Some("http://q.example:80"))),
     ] {
-        let (value, told, code) = status(cluster, more, environment);
+        let (value, text, code) = status(cluster, more, environment);
         let server = &value["server"];
-        assert_eq!((&value["state"], code), (&"good".into(), 0), "{told}");
+        assert_eq!((&value["state"], code), (&"good".into(), 0), "{text}");
         assert_eq!((&server["url"], &server["kubeconfig"]), (&"https://api.example:6443".into(), &"kubeconfig".into()));
         assert_eq!((&server["checked_against"], &server["proxy_from"]), (&checked.into(), &because.into()), "{server}");
         assert_eq!(server["proxy"].as_str(), proxy);
@@ -163,12 +166,12 @@ fn status_names_server_cas_and_proxy() {
             format!("\nCAs         {ca}"),
             format!("\nproxy       {} ({because})\n", proxy.unwrap_or("none")),
         ] {
-            assert!(told.contains(&line), "no {line:?} in {told}");
+            assert!(text.contains(&line), "no {line:?} in {text}");
         }
     }
     // As with `run`, the bootstrap kubeconfig names the server while the kubeconfig's user is unusable.
-    let (value, told, _) = status(FILE, &["--bootstrap-kubeconfig", "bootstrap"], &[]);
-    assert!(value["server"]["kubeconfig"] == "bootstrap" && told.contains("\nkubeconfig  bootstrap\n"), "{told}");
+    let (value, text, _) = status(FILE, &["--bootstrap-kubeconfig", "bootstrap"], &[]);
+    assert!(value["server"]["kubeconfig"] == "bootstrap" && text.contains("\nkubeconfig  bootstrap\n"), "{text}");
 }
 
 #[test]
@@ -180,12 +183,12 @@ fn status_shows_certificate_beside_unusable_kubeconfig() {
         (FILE, &[("HTTPS_PROXY", "socks5://me:s3cret@p:1080")], "HTTPS_PROXY: only HTTP proxies are supported"),
         ("}", &[], "kubeconfig:1:"),
     ] {
-        let (value, told, code) = status(cluster, &[], environment);
-        assert_eq!((&value["state"], code), (&"good".into(), 2), "{told}");
+        let (value, text, code) = status(cluster, &[], environment);
+        assert_eq!((&value["state"], code), (&"good".into(), 2), "{text}");
         assert!(value["server"]["error"].as_str().unwrap().contains(why), "{value}");
-        assert!(told.contains("\nserver      not known: ") && told.contains("\nserial"), "{told}");
+        assert!(text.contains("\nserver      not known: ") && text.contains("\nserial"), "{text}");
         // Once in the output, once on stderr as the reason of exit code 2.
-        assert_eq!(told.matches(why).count(), 2, "{told}");
+        assert_eq!(text.matches(why).count(), 2, "{text}");
     }
 }
 

@@ -66,27 +66,27 @@ fn verify_accepts_good_pair_for_both() {
 
 #[test]
 fn verify_accepts_files_of_kubelet() {
-    let (kubelet, own, said) = client(|pki, ca| {
+    let (kubelet, own, output) = client(|pki, ca| {
         let dated = pki.join("kubelet-client-2026-01-01-02-00-00.pem");
         put(&dated, ca.node(Duration::ZERO, HOUR).to_pem().as_bytes());
         symlink(fs::canonicalize(&dated).unwrap(), pki.join(CURRENT)).unwrap();
     });
-    assert!(kubelet && own, "{said}");
-    let (kubelet, own, said) = client(|pki, ca| {
+    assert!(kubelet && own, "{output}");
+    let (kubelet, own, output) = client(|pki, ca| {
         let credential = ca.node(Duration::ZERO, HOUR);
         put(&pki.join("kubelet-client.crt"), credential.chain().pem());
         put(&pki.join("kubelet-client.key"), credential.key().to_pem().as_bytes());
     });
-    assert!(kubelet && own && said.contains("kubelet-client.crt"), "{said}");
+    assert!(kubelet && own && output.contains("kubelet-client.crt"), "{output}");
 }
 
 #[test]
 fn verify_reports_missing_certificate() {
     let dangling = |pki: &Path, _: &mut Ca| symlink("gone.pem", pki.join(CURRENT)).unwrap();
     for prepare in [|_: &Path, _: &mut Ca| {}, dangling] {
-        let (kubelet, own, said) = client(prepare);
-        assert!(!kubelet && !own && said.contains("there is no certificate"), "{said}");
-        assert!(said.contains("bootstrap kubeconfig"), "{said}");
+        let (kubelet, own, output) = client(prepare);
+        assert!(!kubelet && !own && output.contains("there is no certificate"), "{output}");
+        assert!(output.contains("bootstrap kubeconfig"), "{output}");
     }
 }
 
@@ -151,10 +151,10 @@ fn verify_judges_kubelet_by_rules_of_go() {
             fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o600)).unwrap();
         });
         let good = |who: &str| value["certificates"]["kubelet-client"][who]["good"].as_bool();
-        let said = sentences.stdout + &sentences.stderr;
-        assert_eq!((good("kubelet"), good("perennial")), (kubelet, Some(perennial)), "{what}: {said}");
-        assert!(said.contains(words), "{what}: {said}");
-        assert_eq!(said.contains("kubelet may"), kubelet.is_none(), "{what}: {said}");
+        let output = sentences.stdout + &sentences.stderr;
+        assert_eq!((good("kubelet"), good("perennial")), (kubelet, Some(perennial)), "{what}: {output}");
+        assert!(output.contains(words), "{what}: {output}");
+        assert_eq!(output.contains("kubelet may"), kubelet.is_none(), "{what}: {output}");
     }
 
     // `status` does not report such a key as damaged.
@@ -180,17 +180,17 @@ fn verify_fails_kubelet_only_if_another_pair_exists() {
             let pem = fs::read(pki.join(CURRENT)).unwrap();
             put(&pki.join(CURRENT), damage(&pem));
         };
-        let (kubelet, own, said) = client(damaged);
-        assert!(!kubelet && !own && said.contains(words) && said.contains("to do"), "{said}");
-        let (kubelet, own, said) = client(|pki, ca| {
+        let (kubelet, own, output) = client(damaged);
+        assert!(!kubelet && !own && output.contains(words) && output.contains("to do"), "{output}");
+        let (kubelet, own, output) = client(|pki, ca| {
             damaged(pki, ca);
             let before = ca.node(Duration::ZERO, HOUR / 2);
             put(&pki.join("kubelet-client-2025-01-01-00-00-00-000.pem"), before.to_pem().as_bytes());
         });
-        assert!(!kubelet && own, "{said}");
+        assert!(!kubelet && own, "{output}");
         assert!(
-            said.contains("replaces this one") && said.contains("kubelet-client (kubelet): could not start"),
-            "{said}"
+            output.contains("replaces this one") && output.contains("kubelet-client (kubelet): could not start"),
+            "{output}"
         );
     }
 }
@@ -207,26 +207,26 @@ fn verify_flags_regular_file_instead_of_link() {
         }
     };
     for name in [CURRENT, "kubelet-client-updated.pem"] {
-        let (kubelet, own, said) = client(file(name));
-        assert!(!kubelet && own, "{said}");
-        assert!(said.contains("next certificate") && said.contains("is a regular file"), "{said}");
-        assert!(said.contains(name) && said.contains("create a link"), "{said}");
+        let (kubelet, own, output) = client(file(name));
+        assert!(!kubelet && own, "{output}");
+        assert!(output.contains("next certificate") && output.contains("is a regular file"), "{output}");
+        assert!(output.contains(name) && output.contains("create a link"), "{output}");
     }
     // Without a dated pair, the file prevents the start as well.
-    let (kubelet, own, said) = client(|pki, ca| {
+    let (kubelet, own, output) = client(|pki, ca| {
         file("kubelet-client-updated.pem")(pki, ca);
         fs::remove_file(pki.join(DATED)).unwrap();
     });
-    assert!(!kubelet && own && said.contains("could not start"), "{said}");
+    assert!(!kubelet && own && output.contains("could not start"), "{output}");
 }
 
 #[test]
 fn verify_accepts_interrupted_update() {
-    let (kubelet, own, said) = client(|pki, ca| {
+    let (kubelet, own, output) = client(|pki, ca| {
         good(pki, ca);
         fs::rename(pki.join(CURRENT), pki.join("kubelet-client-updated.pem")).unwrap();
     });
-    assert!(kubelet && own && said.contains("kubelet-client-updated.pem"), "{said}");
+    assert!(kubelet && own && output.contains("kubelet-client-updated.pem"), "{output}");
 }
 
 #[test]
@@ -239,33 +239,33 @@ fn verify_flags_pipe_directory_and_loop() {
     let folder = |pki: &Path, _: &mut Ca| fs::create_dir(pki.join(CURRENT)).unwrap();
     let circle = |pki: &Path, _: &mut Ca| symlink(CURRENT, pki.join(CURRENT)).unwrap();
     for prepare in [pipe, folder, circle] {
-        let (kubelet, own, said) = client(prepare);
-        assert!(!kubelet && !own && said.contains("cannot be read"), "{said}");
+        let (kubelet, own, output) = client(prepare);
+        assert!(!kubelet && !own && output.contains("cannot be read"), "{output}");
     }
 }
 
 #[test]
 fn verify_flags_certificate_outside_its_validity() {
-    let (kubelet, own, said) = client(|pki, ca| {
+    let (kubelet, own, output) = client(|pki, ca| {
         put_in_use(pki, ca.node(HOUR * 2, HOUR).to_pem().as_bytes());
     });
-    assert!(!kubelet && !own && said.contains("expired at") && said.contains("bootstrap kubeconfig"), "{said}");
-    let (kubelet, own, said) = client(|pki, ca| {
+    assert!(!kubelet && !own && output.contains("expired at") && output.contains("bootstrap kubeconfig"), "{output}");
+    let (kubelet, own, output) = client(|pki, ca| {
         let (tomorrow, random) = (clock::now().unix.after(HOUR * 24), &mut Random::from_os().unwrap());
         let credential =
             ca.authority.client_credential("system:node:worker", &["system:nodes"], random, tomorrow, HOUR);
         put_in_use(pki, credential.unwrap().to_pem().as_bytes());
     });
-    assert!(!kubelet && !own && said.contains("correct the clock"), "{said}");
+    assert!(!kubelet && !own && output.contains("correct the clock"), "{output}");
 }
 
 #[test]
 fn verify_notes_key_readable_by_others() {
-    let (kubelet, own, said) = client(|pki, ca| {
+    let (kubelet, own, output) = client(|pki, ca| {
         good(pki, ca);
         fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o644)).unwrap();
     });
-    assert!(kubelet && own && said.contains("note") && said.contains("chmod 600"), "{said}");
+    assert!(kubelet && own && output.contains("note") && output.contains("chmod 600"), "{output}");
 }
 
 #[test]
@@ -306,24 +306,24 @@ fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let pki = directory.path().join("pki");
     good(&pki, &mut Ca::new());
     prepare(&pki);
-    let Output { code, stdout: said, .. } = as_nobody(directory.path(), &["verify", "--cert-dir", "pki"]);
+    let Output { code, stdout, .. } = as_nobody(directory.path(), &["verify", "--cert-dir", "pki"]);
     fs::set_permissions(&pki, Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(code, Some(1), "{said}");
-    said
+    assert_eq!(code, Some(1), "{stdout}");
+    stdout
 }
 
 #[test]
 fn verify_flags_unreadable_pair() {
-    let said = by_nobody(|pki| fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap());
-    assert_eq!(said.matches("could not start").count(), 2, "{said}");
-    assert!(said.to_lowercase().contains("permission denied") && said.contains("can read it"), "{said}");
+    let output = by_nobody(|pki| fs::set_permissions(pki.join(DATED), Permissions::from_mode(0o000)).unwrap());
+    assert_eq!(output.matches("could not start").count(), 2, "{output}");
+    assert!(output.to_lowercase().contains("permission denied") && output.contains("can read it"), "{output}");
 }
 
 #[test]
 fn verify_flags_read_only_directory() {
-    let said = by_nobody(|pki| fs::set_permissions(pki, Permissions::from_mode(0o555)).unwrap());
-    assert!(said.contains("perennial   could not start: ") && said.contains("cannot be written to"), "{said}");
-    assert!(said.contains("kubelet     could not put its next certificate in place"), "{said}");
+    let output = by_nobody(|pki| fs::set_permissions(pki, Permissions::from_mode(0o555)).unwrap());
+    assert!(output.contains("perennial   could not start: ") && output.contains("cannot be written to"), "{output}");
+    assert!(output.contains("kubelet     could not put its next certificate in place"), "{output}");
 }
 
 #[test]
@@ -332,19 +332,19 @@ fn verify_flags_unusable_lock_file() {
     let link: fn(&Path) = |lock| symlink("elsewhere", lock).unwrap();
     for place in [folder, link] {
         let lock = ".kubelet-client.lock";
-        let (kubelet, own, said) = client(|pki, ca| {
+        let (kubelet, own, output) = client(|pki, ca| {
             good(pki, ca);
             place(&pki.join(lock));
             perennial_rotation::Directory::open(pki, "kubelet-client").unwrap_err();
         });
-        assert!(kubelet && !own && said.contains(lock) && said.contains("remove it"), "{said}");
+        assert!(kubelet && !own && output.contains(lock) && output.contains("remove it"), "{output}");
     }
-    let said = by_nobody(|pki| {
+    let output = by_nobody(|pki| {
         let lock = pki.join(".kubelet-client.lock");
         put(&lock, "");
         fs::set_permissions(lock, Permissions::from_mode(0o000)).unwrap();
     });
-    assert!(said.contains("perennial   could not start: ") && said.contains(".kubelet-client.lock"), "{said}");
+    assert!(output.contains("perennial   could not start: ") && output.contains(".kubelet-client.lock"), "{output}");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn every_signer_status_replays() {
     let mut replay = Replay::new();
     for (i, line) in lines.lines().enumerate() {
         let replayed = replay.line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        assert!(i == 0 || replayed.step().is_some() || replayed.goes_on(), "{line}");
+        assert!(i == 0 || replayed.step().is_some() || replayed.continues(), "{line}");
     }
 }
 
@@ -95,7 +95,7 @@ proptest! {
         for run in script.run().runs {
             let mut replay = Replay::new();
             let began = replay.line(&journal::begin("node", run.started, &run.first)).unwrap();
-            prop_assert!(began.step().is_none() && !began.goes_on());
+            prop_assert!(began.step().is_none() && !began.continues());
             for (i, (before, record)) in run.steps().enumerate() {
                 let seen = seen(before, record);
                 let replayed = replay.line(&journal::step("node", &seen)).unwrap();
@@ -105,7 +105,7 @@ proptest! {
                 prop_assert_eq!(replayed.is_uneventful(), seen.is_uneventful());
                 // The file is full here, and the next one begins.
                 if i == from {
-                    prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().goes_on());
+                    prop_assert!(replay.line(&journal::begin("node", seen.now, &seen.after)).unwrap().continues());
                 }
             }
         }

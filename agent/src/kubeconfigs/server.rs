@@ -21,11 +21,11 @@ pub(crate) struct Server {
     pub(crate) cluster: Arc<Cluster>,
     kubeconfig: PathBuf,
     /// The source of the CAs, for JSON: `file`, `inline`, `system` or `insecure`.
-    checked: &'static str,
+    ca_source: &'static str,
     origin: Origin,
     /// The field, flag or variable that decides about the proxy.
-    because: &'static str,
-    source: Option<TrustSource>,
+    proxy_decided_by: &'static str,
+    trust_source: Option<TrustSource>,
 }
 
 impl Server {
@@ -37,11 +37,11 @@ impl Server {
     /// kubeconfig.
     pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
-        let (cluster, source, checked, origin) = anchored(cluster, kubeconfig, endpoint)?;
-        let Route { proxy, because } = route(endpoint, proxy, &cluster)?;
+        let (cluster, trust_source, ca_source, origin) = anchored(cluster, kubeconfig, endpoint)?;
+        let Route { proxy, decided_by } = route(endpoint, proxy, &cluster)?;
         let cluster = match proxy {
             Some(proxy) => {
-                tracing::info!("connecting to {} through the proxy {proxy} ({because})", endpoint.server);
+                tracing::info!("connecting to {} through the proxy {proxy} ({decided_by})", endpoint.server);
                 cluster.with_proxy(proxy)
             }
             None => cluster,
@@ -51,14 +51,14 @@ impl Server {
             None => cluster,
         };
         let (cluster, kubeconfig) = (Arc::new(cluster), kubeconfig.to_owned());
-        Ok(Self { cluster, kubeconfig, checked, origin, because, source })
+        Ok(Self { cluster, kubeconfig, ca_source, origin, proxy_decided_by: decided_by, trust_source })
     }
 
     /// Reads the CAs as a connection would, so that [`lines`](Self::lines) and [`to_json`](Self::to_json) show their
     /// state.
-    pub(crate) fn look(&self) {
+    pub(crate) fn read_cas(&self) {
         // The origin shows the error.
-        let _ = self.source.as_ref().map(|source| source());
+        let _ = self.trust_source.as_ref().map(|source| source());
     }
 
     fn proxy(&self) -> Option<String> {
@@ -69,10 +69,10 @@ impl Server {
         json!({
             "url": self.cluster.to_string(),
             "kubeconfig": self.kubeconfig.display().to_string(),
-            "checked_against": self.checked,
+            "checked_against": self.ca_source,
             "ca": self.origin.get(),
             "proxy": self.proxy(),
-            "proxy_from": self.because,
+            "proxy_from": self.proxy_decided_by,
         })
     }
 
@@ -82,7 +82,7 @@ impl Server {
             ("server", self.cluster.to_string()),
             ("kubeconfig", self.kubeconfig.display().to_string()),
             ("CAs", self.origin.get()),
-            ("proxy", format!("{proxy} ({})", self.because)),
+            ("proxy", format!("{proxy} ({})", self.proxy_decided_by)),
         ]
     }
 }
@@ -91,8 +91,8 @@ type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
 
 /// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's.
 fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<Anchored, String> {
-    let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), checked| {
-        (cluster.with_trust_source(source.clone()), Some(source), checked, origin)
+    let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), ca_source| {
+        (cluster.with_trust_source(source.clone()), Some(source), ca_source, origin)
     };
     let Some(pem) = &endpoint.ca_pem else {
         let server = &endpoint.server;
@@ -124,8 +124,8 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
 /// Decides about the proxy: proxy-url in the kubeconfig, then `--proxy=none`, then the environment, as in client-go.
 fn route(endpoint: &Endpoint, proxy: Proxy, cluster: &Cluster) -> Result<Route, String> {
     match (&endpoint.proxy, proxy) {
-        (Some(named), _) => Ok(Route { proxy: Some(named.clone()), because: "proxy-url" }),
+        (Some(named), _) => Ok(Route { proxy: Some(named.clone()), decided_by: "proxy-url" }),
         (None, Proxy::Environment) => proxies::from_environment(|name| env::var(name).ok(), cluster),
-        (None, Proxy::None) => Ok(Route { proxy: None, because: "--proxy=none" }),
+        (None, Proxy::None) => Ok(Route { proxy: None, decided_by: "--proxy=none" }),
     }
 }

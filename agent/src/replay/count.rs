@@ -29,18 +29,17 @@ pub(super) struct Count {
     /// Places of steps that have another result now.
     pub(super) differ: Vec<String>,
     /// Places of damaged lines, and of steps without a snapshot before them.
-    #[serde(rename = "damaged")]
-    pub(super) wrong: Vec<String>,
+    pub(super) damaged: Vec<String>,
 }
 
 impl Count {
     /// Counts a replayed line. Returns the failure with which its step ended a request, if any.
-    pub(super) fn told(&mut self, told: &Replayed) -> Option<Failure> {
-        let steps = self.machines.entry(told.of.clone()).or_default();
-        let from = self.span.map_or(told.at.unix, |(from, _)| from);
-        self.span = Some((from, told.at.unix));
-        self.missing += told.missing;
-        let step = told.step()?;
+    pub(super) fn add(&mut self, replayed: &Replayed) -> Option<Failure> {
+        let steps = self.machines.entry(replayed.of.clone()).or_default();
+        let from = self.span.map_or(replayed.at.unix, |(from, _)| from);
+        self.span = Some((from, replayed.at.unix));
+        self.missing += replayed.missing;
+        let step = replayed.step()?;
         *steps += 1;
         self.steps += 1;
         for news in step.news() {
@@ -68,19 +67,19 @@ impl Count {
             span.unwrap_or_default(),
             plural(self.issued, "certificate"),
             plural(self.failed, "request"),
-            self.wrong.len(),
+            self.damaged.len(),
             self.cut,
         )
     }
 
     /// Returns an error if a step is different, a line is damaged, or no file is a journal.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
-        if self.machines.is_empty() && !self.wrong.is_empty() {
+        if self.machines.is_empty() && !self.damaged.is_empty() {
             return Err(failure::Failure::usage(
                 "no line could be replayed: this is not a journal, or its beginning is missing",
             ));
         }
-        let trouble = [("different", &self.differ), ("could not be replayed", &self.wrong)];
+        let trouble = [("different", &self.differ), ("could not be replayed", &self.damaged)];
         let trouble = trouble.into_iter().filter(|(_, places)| !places.is_empty());
         let trouble: Vec<String> = trouble.map(|(what, places)| format!("{what}: {}", list(places))).collect();
         if trouble.is_empty() { Ok(()) } else { Err(failure::Failure::Failed(trouble.join("; "))) }

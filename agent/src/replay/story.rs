@@ -17,16 +17,16 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn of(told: &Replayed) -> Self {
-        let leaves = leaves(&told.machine, told.at);
-        let (happened, followed) = match told.step() {
+    pub(super) fn of(replayed: &Replayed) -> Self {
+        let leaves = leaves(&replayed.machine, replayed.at);
+        let (happened, followed) = match replayed.step() {
             Some(step) => (happened(step), followed(step)),
-            None if told.goes_on() => ("the journal continues in this file".into(), Vec::new()),
-            None if told.missing > 0 => {
-                (format!("the journal begins again; steps missing before this line: {}", told.missing), Vec::new())
+            None if replayed.continues() => ("the journal continues in this file".into(), Vec::new()),
+            None if replayed.missing > 0 => {
+                (format!("the journal begins again; steps missing before this line: {}", replayed.missing), Vec::new())
             }
             // Names the version if it is another one, whose machine may decide otherwise.
-            None => match told.perennial.as_deref() {
+            None => match replayed.perennial.as_deref() {
                 Some(version) if version != env!("CARGO_PKG_VERSION") => {
                     (format!("the journal begins, written by perennial {version}"), Vec::new())
                 }
@@ -46,7 +46,7 @@ impl fmt::Display for Story {
 }
 
 fn happened(step: &Transition) -> String {
-    let told = match &step.event {
+    let sentence = match &step.event {
         Event::Tick => match timed_out(step) {
             Some(id) => format!("request {id} timed out"),
             None => "clock check".into(),
@@ -76,7 +76,7 @@ fn happened(step: &Transition) -> String {
         Event::ServerDated { unix } => format!("the API server's clock shows {unix}"),
         other => other.to_string(),
     };
-    told + if step.actions.outcomes().is_ignored() { ", which changes nothing" } else { "" }
+    sentence + if step.actions.outcomes().is_ignored() { ", which changes nothing" } else { "" }
 }
 
 fn timed_out(step: &Transition) -> Option<RequestId> {

@@ -99,7 +99,7 @@ enum Answer {
 /// Submits a SelfSubjectReview, authenticated with the certificate `shown`. Reports the date of an accepting answer to
 /// the rotation.
 fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) -> Answer {
-    match whoami::ask(cluster, shown, Limits::default()) {
+    match whoami::review_self(cluster, shown, Limits::default()) {
         Ok(answer) if answer.status == 401 => Answer::Refused,
         Ok(answer) if answer.status == 201 => {
             if let Some(date) = answer.date {

@@ -51,6 +51,6 @@ impl Context<'_> {
         let in_use = store.load(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
         let in_use = in_use.filter(|(credential, _)| !credential.chain().certificate().validity.expired(now));
         let in_use = in_use.map(|(credential, _)| hook::subject(file, credential.chain()));
-        self.hook.begin(prefix, hook_debt::place(&self.options.cert_dir, prefix), in_use);
+        self.hook.begin(prefix, hook_debt::record_path(&self.options.cert_dir, prefix), in_use);
     }
 }

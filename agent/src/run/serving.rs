@@ -20,9 +20,10 @@ pub(super) struct Serving {
     node: NodeIdentity,
     /// The polls of the Node object; `None` if the addresses have another source.
     object: Option<NodeObject>,
-    /// At the last poll: the template that certificates are requested with, and the reason why the addresses are
-    /// unknown.
-    checked: (Option<Template>, Option<NotYet>),
+    /// The template that requests have since the last poll; `None` while no address is known.
+    template: Option<Template>,
+    /// The reason why the last poll found no addresses; `None` if it found some.
+    missing: Option<NotYet>,
 }
 
 impl Serving {
@@ -51,8 +52,7 @@ impl Serving {
             .common_name(common_name)
             .signer(signer);
         let reporter = context.start(SERVING_PREFIX, rotator, store)?;
-        let (node, checked) = (node.clone(), (None, None));
-        let mut serving = Self { reporter, node, object: None, checked };
+        let mut serving = Self { reporter, node: node.clone(), object: None, template: None, missing: None };
         serving.start_object(context, config)?;
         Ok(Some(serving))
     }
@@ -94,20 +94,20 @@ impl Serving {
             Ok(Some(template)) => (Some(template), None),
             Ok(None) => (None, Some(NotYet::new("there is no IP address for the certificate"))),
             // Keeps the template of the addresses that were known last.
-            Err(why) => (self.checked.0.clone(), Some(why)),
+            Err(why) => (self.template.clone(), Some(why)),
         };
         // Waiting for the client certificate or the first poll is no trouble.
         let trouble = missing.as_ref().filter(|why| !why.is_coming());
-        if let Some(trouble) = trouble.filter(|_| missing != self.checked.1) {
+        if let Some(trouble) = trouble.filter(|_| missing != self.missing) {
             tracing::warn!("{SERVING_PREFIX}: {trouble}");
         }
-        if template != self.checked.0 {
+        if template != self.template {
             let what = template.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
             tracing::info!("{SERVING_PREFIX}: names to request: {what}");
             self.reporter.rotation.handle().set_template(template.clone());
         }
         let blocked_on = missing.as_ref().filter(|_| template.is_none());
         self.reporter.set_blocked_on(blocked_on, report);
-        self.checked = (template, missing);
+        (self.template, self.missing) = (template, missing);
     }
 }

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 
 /// Returns the opinion on the pair, and the problems that are not among its faults.
-pub(super) fn look(
+pub(super) fn check(
     directory: &Path,
     store: &Directory,
     role: Role,

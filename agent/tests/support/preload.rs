@@ -23,9 +23,9 @@ pub(crate) fn library() -> &'static Path {
 #include <unistd.h>
 
 static void hang(void) {
-    static const char said[] = "hanging\n";
+    static const char line[] = "hanging\n";
     ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    real(2, said, sizeof said - 1);
+    real(2, line, sizeof line - 1);
     for (;;) pause();
 }
 

@@ -29,7 +29,7 @@ pub struct Replayed {
     pub perennial: Option<String>,
     /// On a first line: the number of steps, of all machines, that are missing before it.
     pub missing: u64,
-    goes_on: bool,
+    continues: bool,
     step: Option<Transition>,
 }
 
@@ -41,14 +41,14 @@ impl Replayed {
 
     /// True for a first line with the machine in exactly the state that the replay has reached, and no steps missing:
     /// the journal continues here from another file.
-    pub const fn goes_on(&self) -> bool {
-        self.goes_on
+    pub const fn continues(&self) -> bool {
+        self.continues
     }
 
     /// True for lines that a summary may leave out: a Tick without effect, or a journal that continues from another
     /// file.
     pub fn is_uneventful(&self) -> bool {
-        self.step.as_ref().map_or(self.goes_on, Transition::is_uneventful)
+        self.step.as_ref().map_or(self.continues, Transition::is_uneventful)
     }
 }
 
@@ -80,8 +80,8 @@ impl Replay {
                 let checkpoint = CheckpointFields::deserialize(machine).map_err(|error| ReplayError::text(&error))?;
                 let machine = Arc::new(RotationMachine::restore(checkpoint));
                 let before = self.machines.insert(of.clone(), machine.clone());
-                let goes_on = missing == 0 && before.as_ref() == Some(&machine);
-                Ok(Replayed { of, at, machine, perennial, missing, goes_on, step: None })
+                let continues = missing == 0 && before.as_ref() == Some(&machine);
+                Ok(Replayed { of, at, machine, perennial, missing, continues, step: None })
             }
             Line::Step { of, at, event, actions: journal } => {
                 let Some(machine) = self.machines.get_mut(&of) else { return Err(ReplayError::NotBegun(of)) };
@@ -91,7 +91,7 @@ impl Replay {
                     return Err(ReplayError::Differs { of, at, event: step.event.to_string(), journal, again });
                 }
                 let machine = machine.clone();
-                Ok(Replayed { of, at, machine, perennial: None, missing: 0, goes_on: false, step: Some(step) })
+                Ok(Replayed { of, at, machine, perennial: None, missing: 0, continues: false, step: Some(step) })
             }
         }
     }
