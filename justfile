@@ -3,12 +3,12 @@
 default:
     @just --list
 
-# 30 s: the machine against its laws, without X.509, and the words.
+# 30 s: the machine against its laws, without X.509, and the rules of writing.
 quick:
     cargo fmt --all --check
     .ci/words
     cargo test -p perennial
-    cargo test -p perennial-tests --no-default-features --test laws --test rules
+    cargo test -p perennial-tests --no-default-features --test laws --test rules --test messages
 
 # 5 to 10 min: the README's test command.
 test:
