@@ -22,8 +22,8 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
 }
 
-/// Replaces a file as [`replace`] does, but replaces a link instead of following it: another user may have put the link
-/// there.
+/// Replaces a file as [`replace`] does, but replaces a link instead of following it: another user may have created the
+/// link.
 pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
@@ -155,7 +155,7 @@ pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
 }
 
 /// Checks whether [`replace`] could write this file: creates missing directories and a temporary file, and removes them
-/// again. Only the modification times of directories change.
+/// again. Otherwise changes only modification times of directories, and removes temporary files of dead processes.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
     let probed = create_directory(parent(path)).and_then(|()| {
@@ -190,7 +190,7 @@ fn mount_root(_: &Path) -> bool {
     false
 }
 
-/// The path of a temporary file beside `path`: `NAME.PID.tmp`. Removes those of dead processes first.
+/// The path of a temporary file beside `path`: `NAME.PID.tmp`. Removes temporary files of dead processes first.
 fn temporary(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other("this path names no file"))?;
     let mut temporary = parent(path).join(name).into_os_string();
@@ -219,7 +219,8 @@ pub(crate) fn sweep(path: &Path) {
     }
 }
 
-/// True if the process has ended. A file with our own process ID is from an earlier process, as none exists here yet.
+/// True if the process has ended. A file with our own process ID is from an earlier process: this process sweeps before
+/// it creates its file.
 fn is_gone(pid: Pid) -> bool {
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
 }
@@ -231,7 +232,7 @@ fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Creates a directory and missing ones above it (mode 0700). Existing directories stay as they are.
+/// Creates a directory and the missing directories above it (mode 0700). Existing directories stay as they are.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -69,7 +69,7 @@ impl Debt {
     }
 }
 
-/// The debts of a process, by certificate. Clones share them.
+/// The debts of a process, by certificate. Clones share the debts.
 #[derive(Clone, Default)]
 pub(crate) struct Debts(Arc<(Mutex<BTreeMap<String, Debt>>, Condvar)>);
 
@@ -108,7 +108,7 @@ pub(crate) struct Record {
     pub(crate) failed: Option<FailedAttempts>,
 }
 
-/// Runs that have failed in a row, those of earlier processes included.
+/// Runs that have failed in a row, runs of earlier processes included.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct FailedAttempts {
     /// Fingerprint of the certificate that the runs were for.
@@ -139,7 +139,7 @@ impl Record {
     /// Replaces the record at `path`, durably.
     ///
     /// # Errors
-    /// The error of the operating system. The file holds the record before or this one, whole.
+    /// The error of the operating system. The file holds the previous record or this record, whole.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = json!({ "version": VERSION, "done": self.done, "failed": self.failed });
         files::replace_name(path, format!("{text}\n").as_bytes())

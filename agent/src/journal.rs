@@ -100,7 +100,7 @@ impl Journal {
         self.queue.dropped()
     }
 
-    /// Waits until every step is written or lost, for at most `within`. Returns false if one is still queued.
+    /// Waits until every step is written or lost, for at most `within`. Returns false if a step is still queued.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.queue.finish_within(within)
     }
@@ -127,7 +127,7 @@ impl Writer {
         Self { path, limit, trouble, file: None, end: 0, is_continuous: false, machines: BTreeMap::new(), missing: 0 }
     }
 
-    /// Writes an entry. Returns how many steps were lost here; the queue has counted those that it dropped.
+    /// Writes an entry. Returns the number of steps that are lost and that the queue has not counted as dropped.
     fn take(&mut self, entry: Entry<Item>) -> u64 {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
@@ -184,8 +184,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file, unless it is open and still at its path: another program may move or remove a log. Notices as
-    /// well if it was truncated.
+    /// Opens the file, unless the open file is still at the path: another program may move or remove a log. Clears
+    /// `is_continuous` for another file and for a truncated one, which need new snapshots.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let held = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&held, fs::metadata(&self.path)) {

@@ -27,10 +27,11 @@ pub(crate) struct Access {
     pub(crate) write: bool,
 }
 
-/// Reads both kubeconfigs. `needed`: there is no valid certificate, so the first request depends on their credentials.
+/// Reads both kubeconfigs. `needed`: there is no valid certificate, so the first request depends on a kubeconfig's
+/// credential.
 ///
 /// As in kubelet, a bootstrap kubeconfig that exists names the cluster, unless the node's own kubeconfig is usable. A
-/// usable one is never written.
+/// usable kubeconfig of the node is never written.
 ///
 /// # Errors
 /// [`Failure::Usage`] if no kubeconfig exists or the one that names the cluster cannot be used, or if `needed` and no
@@ -88,8 +89,8 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
         let node = node.display();
         tracing::warn!(
             "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; \
-             point client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or give an \
-             existing --bootstrap-kubeconfig, and perennial writes it anew"
+             point client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or \
+             give an existing --bootstrap-kubeconfig, and perennial writes it anew"
         );
     }
     // A missing kubeconfig is written, and an unusable one if the bootstrap kubeconfig exists, as kubelet does.
@@ -119,8 +120,8 @@ fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, target: &Endpoint) 
     }
 }
 
-/// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than `target`:
-/// no credential is sent to a cluster that it is not for.
+/// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than
+/// `target`: a credential is never sent to another cluster.
 fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
     match why_another_cluster(path, target)? {
         None => identity(path),
@@ -128,7 +129,8 @@ fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
     }
 }
 
-/// The reason why the credential of the kubeconfig at `path` is not for the cluster `target`; `None` if it is.
+/// The reason why the credential of the kubeconfig at `path` is not for the cluster `target`; `None` if the clusters
+/// are the same.
 fn why_another_cluster(path: &Path, target: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
     // Read again, since the CA in the file may have been rotated after `target` was read.
@@ -180,7 +182,7 @@ enum OwnCredential {
     Good,
     /// Missing, expired or not valid yet, for kubelet as for perennial.
     Useless,
-    /// Unreadable for perennial. kubelet may read it: Go supports kinds of keys that perennial does not.
+    /// perennial cannot read the credential. kubelet may be able to: Go supports kinds of keys that perennial does not.
     Unreadable,
 }
 
@@ -222,7 +224,7 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
     selected.cluster(&mut files::read).map_err(|error| error.to_string())
 }
 
-/// Reads the identity of the user in the kubeconfig at `path`, with all files that it names.
+/// Reads the identity of the user in the kubeconfig at `path`, from all files that the kubeconfig names for the user.
 ///
 /// # Errors
 /// If the kubeconfig or a file cannot be used, the user has no credential, or the certificate has expired.
@@ -273,7 +275,8 @@ mod tests {
 
         fn put_of(&self, cluster: &str, name: &str, user: &str) {
             let text = format!(
-                "clusters: [{{name: c, cluster: {{server: 'https://{cluster}.example', insecure-skip-tls-verify: true}}}}]\n\
+                "clusters: [{{name: c, cluster: {{server: 'https://{cluster}.example', \
+                 insecure-skip-tls-verify: true}}}}]\n\
                  users: [{{name: u, user: {{{user}}}}}]\n\
                  contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
             );

@@ -1,9 +1,9 @@
-//! A value that threads share: some set it, others read it.
+//! A value that some threads set and others read.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A shared value. Clones share it; readers and writers never wait for more than a copy.
+/// A shared value. Clones share the value; readers and writers never wait for more than a copy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest<T>(Arc<Mutex<T>>);
 
@@ -16,7 +16,7 @@ impl<T: Clone> Latest<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the value. Returns the one before.
+    /// Sets the value. Returns the previous value.
     pub(crate) fn set(&self, value: T) -> T {
         mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), value)
     }

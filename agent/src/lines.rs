@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Lines(Queue<Vec<u8>>);
 
 impl Lines {
-    /// Starts a thread that writes queued lines to `to`, which errors call `what`. In the place of dropped lines it
-    /// writes `notice(count)`.
+    /// Starts a thread that writes queued lines to `to`, which errors call `what`. In the place of dropped lines the
+    /// thread writes `notice(count)`.
     ///
     /// # Errors
     /// If the system refuses a descriptor or a thread.
@@ -51,7 +51,8 @@ impl Lines {
         self.0.dropped()
     }
 
-    /// Waits until every queued line is written or dropped, for at most `within`. Returns false if one is still queued.
+    /// Waits until every queued line is written or dropped, for at most `within`. Returns false if a line is still
+    /// queued.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.0.finish_within(within)
     }

@@ -38,7 +38,8 @@ impl Observers {
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
         if options.metrics_listen.is_some() {
-            // Early, while descriptors and threads are to be had. If the reactor cannot start, serving fails and is retried.
+            // Started early, while descriptors and threads are available. If the reactor cannot start, `serve` fails
+            // and is called again.
             drop(reactor::start());
         }
         let (pulse, listen) = (Arc::<Pulse>::default(), options.metrics_listen);
@@ -75,8 +76,8 @@ impl Observers {
         }
     }
 
-    /// Starts the metrics server, unless it runs. Call once certificates are known, so that no probe finds none, and
-    /// again after the time in [`retry`](Self::retry).
+    /// Starts the metrics server, unless it runs. Call once certificates are known, so that probes find them, and again
+    /// after the time that [`retry`](Self::retry) returns.
     pub(crate) fn serve(&mut self, report: &Report) {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {

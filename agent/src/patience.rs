@@ -17,8 +17,8 @@ pub(crate) fn bounded(source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource
     within(PATIENCE, source)
 }
 
-/// Wraps a source so that each read has a thread and the time limit `most`. While a read hangs, further ones fail at
-/// once. Without a thread to be had, the caller's thread reads, without a limit.
+/// Wraps a source so that each read has a thread and the time limit `most`. While a read hangs, further reads fail at
+/// once. If the system refuses a thread, the caller's thread reads, without a limit.
 fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let busy = Arc::new(AtomicBool::new(false));
     Arc::new(move || {

@@ -17,8 +17,8 @@ pub(crate) struct Route {
 /// Decides about the proxy to this API server by environment variables, which `get` returns.
 ///
 /// Follows Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
-/// `NO_PROXY` exempts the server. Names in capitals precede those in lower case, loopback addresses are never proxied,
-/// and `ALL_PROXY` is ignored.
+/// `NO_PROXY` exempts the server. Variables in capitals precede variables in lower case, loopback addresses are never
+/// proxied, and `ALL_PROXY` is ignored.
 ///
 /// # Errors
 /// If the variable's value is not a proxy that perennial supports. The text leaves out credentials in the URL.
@@ -51,7 +51,7 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
 }
 
 /// True if the value `exempt` of `NO_PROXY` exempts this host. `host` is in lower case, without a trailing dot; `ip` is
-/// its address, if it is one.
+/// the host, if the host is an IP address.
 fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     let exempts = |entry: &str| {
         let entry = entry.trim().to_lowercase();

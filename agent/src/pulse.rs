@@ -11,7 +11,7 @@ use crate::rotation::Observer;
 use crate::spans::words;
 
 /// Lateness from which a loop counts as hanging. No disk, name server, hook or signer makes a loop late: other threads
-/// wait for those.
+/// wait for their answers.
 const OVERDUE: Duration = Duration::from_secs(60);
 /// Time for a late loop to take its step after a probe found it late: if the whole process was stopped, the probe may
 /// be answered before the loop runs.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Queue<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
+    /// Most bytes of queued items.
     most: usize,
     waiting: Mutex<Waiting<T>>,
     changed: Condvar,
@@ -18,7 +19,7 @@ struct Shared<T> {
 struct Waiting<T> {
     entries: VecDeque<(Entry<T>, usize)>,
     bytes: usize,
-    /// The consumer thread has taken an entry and not finished with it.
+    /// True while the consumer thread works on an entry that it has taken.
     working: bool,
 }
 
@@ -54,7 +55,8 @@ impl<T> Queue<T> {
         self.0.changed.notify_all();
     }
 
-    /// Returns the next entry to the consumer thread, and marks the entry before as done. Blocks until there is one.
+    /// Returns the next entry to the consumer thread, and marks the previous entry as done. Blocks while the queue is
+    /// empty.
     pub(crate) fn next(&self) -> Entry<T> {
         let mut waiting = self.waiting();
         waiting.working = false;
@@ -69,7 +71,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds `items` to the dropped ones: the consumer thread lost them after taking them from the queue.
+    /// Adds `items` to the number of dropped items: the consumer thread took these from the queue and lost them.
     pub(crate) fn count_dropped(&self, items: u64) {
         self.0.dropped.fetch_add(items, Ordering::Relaxed);
     }
@@ -79,7 +81,8 @@ impl<T> Queue<T> {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until the consumer thread is done with every entry, for at most `within`. Returns false if it is not.
+    /// Waits until the consumer thread is done with every entry, for at most `within`. Returns false if an entry is
+    /// left.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         let end = Instant::now() + within;
         let mut waiting = self.waiting();

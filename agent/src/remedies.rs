@@ -6,8 +6,8 @@ use perennial_rotation::DirectoryError;
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {
-            "chmod 600 the file, if no other program needs to read it; if another user may have read the key, replace it: \
-             send SIGUSR1 to `perennial run`, whose files only their owner can read"
+            "chmod 600 the file, if no other program needs to read it; if another user may have read the key, replace \
+             it: send SIGUSR1 to `perennial run`, whose files only their owner can read"
         }
         DirectoryError::Expired { .. } | DirectoryError::Unserved { .. } => {
             "nothing: `perennial run` replaces the pair at once"
@@ -37,7 +37,8 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     }
 }
 
-/// True if reading the file again would give the same error: it holds no pair, or is of a kind that cannot be read.
+/// True if reading the file again would give the same error: the file holds no pair, or is of a kind that cannot be
+/// read.
 pub(crate) fn is_unreadable(problem: &DirectoryError) -> bool {
     matches!(problem, DirectoryError::Credential { .. }) || problem.is_for_good()
 }

@@ -33,12 +33,13 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     replayer.finish()
 }
 
-/// Replays lines one by one, reports each, and counts them.
+/// Replays the lines of all files in order, reports each line, and counts results.
 struct Replayer {
     report: Report,
+    /// True if clock checks that change nothing are reported, too.
     all: bool,
     replay: Replay,
-    /// Place of the last line if it was incomplete; the next line decides whether that is damage.
+    /// Place of the last line if it was incomplete; the next line decides whether the line is damaged.
     cut: Option<String>,
     /// Names of machines that had a step before any snapshot.
     missing: BTreeSet<String>,
@@ -114,8 +115,9 @@ impl Replayer {
         self.report_event("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// Counts an incomplete line before the present one. `begins`: the present line is a snapshot, so the process or
-    /// disk ended within the line. Without a snapshot after it, the line is damaged.
+    /// Counts the line before the present one if it was incomplete. `begins`: the present line is a snapshot, so the
+    /// process ended or the disk was full within the incomplete line. Without a snapshot after it, such a line is
+    /// damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

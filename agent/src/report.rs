@@ -55,7 +55,7 @@ impl Report {
         }
     }
 
-    /// Reports the failure of the command as JSON. As text, `main` prints it on stderr.
+    /// Reports the failure of the command as JSON. With text output, `main` prints the failure on stderr.
     pub(crate) fn failed(&self, failure: &Failure) {
         if let Self::Json(_) = self {
             self.event("failed", json!({ "reason": failure.to_string() }), "");

@@ -14,7 +14,7 @@ use crate::threads;
 /// beyond 256 in the queue are dropped.
 pub(crate) type Observer = Box<dyn FnMut(&Notice) + Send>;
 
-/// Most notices in a queue, many times those that a busy rotation sends in a second. Further ones are dropped and
+/// Most notices in a queue, many times those that a busy rotation sends in a second. Further notices are dropped and
 /// counted.
 const QUEUED: usize = 256;
 

@@ -17,7 +17,7 @@ pub(crate) const END: Duration = Duration::from_secs(10);
 const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// Calls `then`, which must not block, at the first SIGTERM or SIGINT, on a thread of its own. Returns a flag that is
-/// true from then on. Ends the process with exit code 1 if it still runs [`END`] later.
+/// true from that signal on. Ends the process with exit code 1 if the process still runs [`END`] later.
 pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let stop_requested = Arc::new(AtomicBool::new(false));
     // Handlers run in the order of registration: this one finds the flag false at the first Ctrl-C, true at the second.

@@ -84,7 +84,7 @@ struct CertStatus {
     found: Found,
     verdict: Verdict,
     pending: Pending,
-    /// Time until which a request on demand waits for the submission budget; `None` if the budget allows one now.
+    /// Time until which a request on demand waits for the submission budget; `None` if the budget allows a request now.
     on_demand_at: Option<UnixTime>,
     /// Files and chains of earlier pairs.
     previous: Vec<(String, Chain)>,

@@ -1,4 +1,4 @@
-//! Damaged CA bundles, as tools that join files produce them.
+//! Damaged CA bundles, such as those of tools that join files.
 
 use std::fs;
 

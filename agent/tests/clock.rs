@@ -38,7 +38,7 @@ fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     assert_eq!(output.code, Some(0), "{minutes} {runtime}: {output:?}");
 }
 
-/// Waits until the current certificate is replaced. Returns false if it is not within this time.
+/// Waits until the current certificate is replaced. Returns false if the time `within` ends before.
 fn replaced(directory: &Path, within: Duration) -> bool {
     let (before, end) = (current(directory), Instant::now() + within);
     while current(directory) == before {

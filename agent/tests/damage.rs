@@ -12,7 +12,7 @@ const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A damage to the current pair: its name, its effect, and the end of the file name under which the remains are kept;
-/// `None` if there are none.
+/// `None` if nothing remains.
 type Damage = (&'static str, fn(&Path), Option<&'static str>);
 
 const DAMAGES: &[Damage] = &[
@@ -147,7 +147,7 @@ fn second_run_is_refused_while_status_works() {
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
 }
 
-/// The mode stays, since programs of the file's group may need to read it.
+/// The file's mode stays, since programs of the file's group may need to read it.
 #[test]
 fn readable_key_is_reported_and_its_mode_stays() {
     let directory = TempDir::new().unwrap();

@@ -204,7 +204,7 @@ fn is_no_worse(pki: &Path, before: &Entries, usable: bool) -> Result<(), String>
     }
 }
 
-/// Checks that every regular file and directory still exists: those in the way of a link were renamed.
+/// Checks that every regular file and directory still exists: an entry in the way of a link is renamed.
 fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     let now = entries(pki);
     let is_link = |entry: &Entry| entry.mode & 0o170_000 == 0o120_000;
@@ -275,7 +275,7 @@ fn no_command_makes_a_directory_worse() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Another program writes a pair while perennial starts, which waits for the pair and uses it.
+/// Another program writes a pair while perennial starts; perennial waits for the pair and uses it.
 #[test]
 fn start_waits_for_pair_being_written() {
     let directory = TempDir::new().unwrap();

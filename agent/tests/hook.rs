@@ -1,5 +1,5 @@
-//! The command of `--on-rotated` runs at least once for the newest certificate, within its time limit, and is owed
-//! until it succeeds.
+//! The command of `--on-rotated` runs at least once for the newest certificate, within its time limit. A run is owed
+//! until one succeeds.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -188,7 +188,7 @@ fn status_rotation_point_is_stable_within_window() {
     assert!(window.contains(&first), "{first} not in {window:?}");
 }
 
-/// Writes a pair as `name`, and the current link to it if `in_use`.
+/// Writes a pair as `name`, and the current link to the pair if `in_use`.
 fn put(pki: &Path, name: &str, credential: &Credential, in_use: bool) {
     let file = format!("{name}.pem");
     std::fs::write(pki.join(&file), credential.to_pem().as_bytes()).unwrap();

@@ -16,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
 
-/// Prepares a directory and verifies it. Returns the text output and the JSON.
+/// Prepares a directory and runs `verify` on it. Returns the text output and the JSON.
 fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -300,7 +300,7 @@ fn verify_of_missing_directory_is_bad_input() {
     }
 }
 
-/// Prepares a good directory, and verifies it as an unprivileged user. Returns the text output.
+/// Prepares a good directory, and runs `verify` on it as an unprivileged user. Returns the text output.
 fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");

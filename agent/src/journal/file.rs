@@ -15,7 +15,7 @@ const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
 const LONGEST_FIRST_LINE: u64 = 1 << 20;
 
 /// Opens the journal for appending, or creates it (mode 0600), and locks it. A file that is no journal, such as a
-/// certificate or a kubeconfig named by mistake, stays as it is.
+/// certificate or a kubeconfig named by mistake, stays unchanged.
 ///
 /// # Errors
 /// If the file is no journal, another process has locked it, or the system refuses.
@@ -48,7 +48,7 @@ pub(super) fn is_of_another_version(mut file: &File) -> bool {
 /// Moves a journal that is full, or of another format version, to `PATH.1`, and replaces the journal there.
 ///
 /// # Errors
-/// If `PATH.1` is no journal, or the system refuses. Both files stay as they are.
+/// If `PATH.1` is no journal, or the system refuses. Both files stay unchanged.
 pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");
@@ -65,7 +65,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     })
 }
 
-/// True if nothing is at `path`, or a journal, which may be replaced.
+/// True if `path` does not exist, or is a journal, which may be replaced.
 fn is_free(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

@@ -14,26 +14,28 @@ use crate::files;
 use crate::proxies::{self, Route};
 use crate::trust::{self, Origin};
 
-/// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to it. Its text and JSON
-/// leave out credentials in a proxy's URL.
+/// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to the server. Text and JSON
+/// of the server leave out credentials in the URL of a proxy.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) cluster: Arc<Cluster>,
     kubeconfig: PathBuf,
     /// The source of the CAs, for JSON: `file`, `inline`, `system` or `insecure`.
     ca_source: &'static str,
+    /// The source of the CAs and the time of their last read, as text.
     origin: Origin,
     /// The field, flag or variable that decides about the proxy.
     proxy_decided_by: &'static str,
+    /// Reads the CAs for a connection; `None` if the kubeconfig contains the CAs, or the server is not verified.
     trust_source: Option<TrustSource>,
 }
 
 impl Server {
-    /// Creates the server at `endpoint`, which the kubeconfig at this path names. Logs the proxy, and if no CA is
-    /// named.
+    /// Creates the server at `endpoint`, which the kubeconfig at this path names. Logs a proxy, and a kubeconfig
+    /// without a CA or with verification switched off.
     ///
     /// # Errors
-    /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The text does not name the
+    /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The error does not name the
     /// kubeconfig.
     pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
@@ -87,6 +89,7 @@ impl Server {
     }
 }
 
+/// The cluster with its CAs, and the server's `trust_source`, `ca_source` and `origin`.
 type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
 
 /// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's.

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::files;
 
 /// Checks that the node's kubeconfig can be written later, when a certificate exists. Leaves no file. A full or
-/// read-only disk is logged only, since it may be neither by then.
+/// read-only disk is logged only: the disk may have space, or be writable, by then.
 ///
 /// # Errors
 /// [`Failure::Usage`] if the path can never be written: no permission, a mount point, or `current` is not UTF-8.

@@ -19,9 +19,10 @@ pub(super) const AGES: [f64; 10] =
 pub(super) struct Tally {
     /// The machine after the last step.
     pub(super) machine: Option<Arc<RotationMachine>>,
-    /// Time from which a new certificate has been due; `None` if none is. Failed requests do not reset it.
+    /// Time from which a new certificate has been due; `None` if no new certificate is due. Failed requests do not
+    /// reset the time.
     pub(super) due_since: Option<Instant>,
-    /// Time from which the current certificate has been in memory only; `None` if it is on disk.
+    /// Time from which the current certificate has been in memory only; `None` if the certificate is on disk.
     pub(super) unwritten_since: Option<UnixTime>,
     pub(super) submissions: u64,
     /// Failed requests by reason. A reason without a failure has no entry.

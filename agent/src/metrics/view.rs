@@ -73,8 +73,8 @@ impl CertView {
         Some(Escaped(&format!("{why}{more}")).to_string())
     }
 
-    /// Time from which the current certificate has been in memory only, where a crash loses it; `None` if it is on
-    /// disk.
+    /// Time from which the current certificate has been in memory only, where a crash loses the certificate; `None` if
+    /// the certificate is on disk.
     pub(super) fn unwritten_since(&self) -> Option<UnixTime> {
         self.tally.as_ref()?.unwritten_since
     }
@@ -174,7 +174,8 @@ pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About
     })
 }
 
-/// The class of an answer, as metrics and JSON name it, and the HTTP status of a `refused` or `foreign` answer, or "".
+/// The name of an answer's class in metrics and JSON, and the HTTP status of a `refused` or `foreign` answer; of other
+/// classes, the status is empty.
 pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
     match answer {
         Answer::Served => ("served", String::new()),

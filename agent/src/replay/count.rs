@@ -61,7 +61,8 @@ impl Count {
         let same = self.steps - self.differ.len() as u64;
         let missing = if self.missing > 0 { format!(", steps missing: {}", self.missing) } else { String::new() };
         format!(
-            "replayed {}{of}: {same} identical, {} different\n{}{} issued, {} failed\ndamaged lines: {}, cut short: {}{missing}",
+            "replayed {}{of}: {same} identical, {} different\n{}{} issued, {} failed\n\
+             damaged lines: {}, cut short: {}{missing}",
             plural(self.steps, "step"),
             self.differ.len(),
             span.unwrap_or_default(),
@@ -86,7 +87,7 @@ impl Count {
     }
 }
 
-/// Lists the first ten places, and the number of further ones: a journal without a snapshot has one for each step.
+/// Lists the first ten places, and the number of further ones: a journal without a snapshot has a place for each step.
 fn list(places: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = places.len().saturating_sub(SHOWN);

@@ -10,9 +10,10 @@ const LONGEST: u64 = 1 << 20;
 /// Longest line that is skipped, in bytes: more than the zeros that a power cut may leave in a journal.
 const LONGEST_GAP: u64 = 64 << 20;
 
-/// The lines of one file, and the number of the last one.
+/// The lines of one file, and the number of the last line read.
 pub(super) struct JournalLines {
     path: PathBuf,
+    /// The rest of the file.
     from: Box<dyn BufRead>,
     number: u64,
 }

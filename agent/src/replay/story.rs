@@ -11,8 +11,11 @@ use crate::spans::words;
 /// Description of a step: the event, the actions that followed, and the state after them. Leaves out timers: the state
 /// names the next time.
 pub(super) struct Story {
+    /// The event of the step, or how the journal begins.
     pub(super) happened: String,
+    /// The actions that followed, in order.
     pub(super) followed: Vec<String>,
+    /// The state of the machine after the step.
     pub(super) leaves: String,
 }
 

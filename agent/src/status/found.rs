@@ -13,7 +13,7 @@ use crate::remedies::{is_harmless, is_unreadable};
 use crate::report;
 use crate::spans::words;
 
-/// The best pair of a directory, or the reason why there is none.
+/// The best pair of a directory, or the reason why no pair is usable.
 pub(super) enum Found {
     /// The directory holds no pair, and no file that should be one.
     Nothing,

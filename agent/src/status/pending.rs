@@ -1,4 +1,4 @@
-//! The last request, if it has not led to a certificate yet.
+//! The last request, if it has no certificate yet or was refused.
 
 use perennial::{Failure, Refusal, UnixTime};
 use perennial_pki::Chain;
@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::spans::words;
 
+/// A request to show, from the pending record.
 pub(super) enum Pending {
+    /// No request waits for a certificate, and none was refused.
     Nothing,
     /// The record exists and cannot be read.
     Unreadable(String),
@@ -22,8 +24,9 @@ pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
 }
 
 impl Pending {
-    /// Chooses the request to show. `Nothing` if `held`, the current chain, has the key of the record. An unreadable
-    /// record is no error of the command: the verdict on the certificate does not depend on it.
+    /// Chooses the request to show. Returns `Nothing` for a record without a refusal that has no key, or has the key of
+    /// `held`, the current chain. An unreadable record is no error of the command: the verdict on the certificate does
+    /// not depend on it.
     pub(super) fn of(record: Result<Option<Record>, String>, held: Option<&Chain>) -> Self {
         let record = match record {
             Ok(Some(record)) => record,
@@ -95,7 +98,7 @@ impl Pending {
 
 /// The state of the last request.
 enum State {
-    /// The record has no answer.
+    /// The record states no answer to the request.
     Waiting,
     /// The API server rejected the credential (401), or did not allow the request (403): there may be no CSR object.
     TurnedDown(Failure),

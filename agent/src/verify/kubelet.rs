@@ -15,6 +15,7 @@ use super::{Fault, Opinion, Pair, Role};
 /// Most bytes read from a file: more than any pair has.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Returns the opinion on the pair that kubelet would start with, and on putting the next certificate in place.
 pub(super) fn check(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
     let (current, updated) = (place("-current.pem"), place("-updated.pem"));
@@ -66,7 +67,7 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// Reads a pair as kubelet would. A fault if the files are no pair: kubelet tries no other files then.
+/// Reads a pair as kubelet would. Returns a fault if the files are no pair: kubelet tries no other files then.
 fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
@@ -122,7 +123,7 @@ fn not_writable(directory: &Path) -> Option<Fault> {
     Some(Fault { why, remedy: "make sure that the user who runs kubelet can write there".into() })
 }
 
-/// The fault if something else than a link is at `link`: client-go's `updateSymlink` replaces links only.
+/// The fault if `link` exists and is not a link: client-go's `updateSymlink` replaces links only.
 fn in_the_way(link: &Path) -> Option<Fault> {
     let metadata = fs::symlink_metadata(link).ok().filter(|metadata| !metadata.is_symlink())?;
     let what = if metadata.is_file() { "a regular file" } else { "a directory or a special file" };

@@ -12,7 +12,8 @@ use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 
-/// Returns the opinion on the pair, and the problems that are not among its faults.
+/// Returns the opinion on the pair that perennial would start with, and the problems of the directory that are not
+/// among the faults of that opinion.
 pub(super) fn check(
     directory: &Path,
     store: &Directory,

@@ -68,7 +68,7 @@ impl Page {
         }
     }
 
-    /// The value of the only sample with this name and these labels among its own; `None` if there is none.
+    /// The value of the only sample that has this name and these labels, among others; `None` if no sample has.
     pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let all = self.0.values().flat_map(|family| &family.samples);
         let fits = |of: &BTreeMap<String, String>| {
@@ -115,7 +115,7 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     (name.to_owned(), labels, number(value))
 }
 
-/// A quoted value, and what comes after it.
+/// Returns a label's value up to its closing quotation mark, unescaped, and the text after the mark.
 fn unescape(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut letters = text.char_indices();
