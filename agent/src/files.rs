@@ -31,6 +31,7 @@ pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
+    // Without a sync of the directory, a crash may undo the rename.
     written.and_then(|()| File::open(parent(path))?.sync_all())
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
+    // Checked on the open file, since the path may lead elsewhere by now.
     let found = file.metadata()?;
     let owner_fits = [0, geteuid().as_raw()].contains(&found.uid());
     if !found.is_file() || !owner_fits || found.mode() & 0o022 != 0 {
@@ -222,11 +224,13 @@ pub(crate) fn sweep(path: &Path) {
 /// True if the process has ended. A file with our own process ID is from an earlier process: this process sweeps before
 /// it creates its file.
 fn is_gone(pid: Pid) -> bool {
+    // Other errors, such as EPERM, are of a process that exists.
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
 }
 
 /// Writes a file (mode 0600) that must not exist yet.
 fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    // `create_new` follows no link that another user has put there.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(contents)?;
     file.sync_all()

@@ -55,6 +55,7 @@ impl Journal {
         let items = queue.clone();
         let mut writer = Writer::new(path.to_owned(), limit, trouble.clone());
         let run = move || {
+            // Opened before the first step, so that a wrong path is logged at the start.
             let opened = writer.reopen_if_moved();
             writer.report_trouble(opened);
             loop {
@@ -79,6 +80,7 @@ impl Journal {
                 let bytes = line.len() + size_of::<Transition>() + size_of::<RotationMachine>();
                 queue.push(Item::Step(of.clone(), step.clone(), line), bytes);
             }
+            // Size 0 always fits: a dropped gap would count as one step.
             News::Missed { steps, machine, .. } => queue.push(Item::Gap(of.clone(), *steps, machine.clone()), 0),
             _ => {}
         })
@@ -170,8 +172,10 @@ impl Writer {
         self.reopen_if_moved()?;
         let mut text = self.snapshots(of, step) + line;
         let is_full = self.end.saturating_add(text.len() as u64) > self.limit;
-        // A file of two format versions would be replayed by neither.
+        // A file of two format versions could not be replayed. A continuous file is of this version: this process wrote
+        // its last line.
         let is_older = || !self.is_continuous && self.file.as_ref().is_some_and(is_of_another_version);
+        // An empty file stays, even if the text exceeds the limit: moving it would only discard `PATH.1`.
         if self.end > 0 && (is_full || is_older()) {
             set_aside(&self.path)?;
             // Opens a new file, which needs snapshots before the step.
@@ -209,11 +213,13 @@ impl Writer {
     /// The lines before a step: the snapshots that its replay needs and the file lacks.
     fn snapshots(&self, of: &str, step: &Transition) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
+        // The first snapshot states the missing steps of all machines; replay adds up the numbers.
         let mut begin = |text: &mut String, of: &str, machine: &RotationMachine| {
             text.push_str(&journal::begin_after(of, step.now, machine, mem::take(&mut missing)));
         };
         if !self.is_continuous {
             text.push_str(if self.is_cut() { "\n" } else { "" });
+            // The machine of this step follows below, in its state before the step.
             for (name, machine) in self.machines.iter().filter(|(name, _)| *name != of) {
                 begin(&mut text, name, machine);
             }

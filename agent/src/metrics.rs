@@ -79,9 +79,11 @@ impl Metrics {
     /// Returns an observer that counts the notices of certificate `of`. Counters continue if the name is observed
     /// again.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
+        // Before the first notice, so that each counter is exposed as 0 from the start.
         self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
+            // A certificate that a reload has removed has no counters any more.
             if let Some(CertMetrics { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
                 tally.take(notice);
             }

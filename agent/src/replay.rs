@@ -71,10 +71,12 @@ impl Replayer {
         }
         let replayed = self.replay.line(text);
         let begins = replayed.as_ref().is_ok_and(|replayed| replayed.step().is_none());
+        // Before this line is reported, so that the output keeps the order of the journal.
         self.settle_cut(begins);
         match replayed {
             Ok(replayed) => self.report_replayed(place, &replayed),
             Err(ReplayError::Cut) => self.cut = Some(place.to_owned()),
+            // Ends the replay: no later line of such a journal can be replayed.
             Err(error @ ReplayError::Version(_)) => return Err(Failure::Usage(format!("{place}: {error}"))),
             Err(ref error @ ReplayError::Differs { ref of, at, .. }) => self.report_difference(place, (of, at), error),
             // Counted, and reported only for the machine's first step: all its steps up to a snapshot lack the machine.
@@ -134,6 +136,7 @@ impl Replayer {
             Some((of, at)) => json!({ "place": place, "of": of, "at": at.unix.to_string() }),
             None => json!({ "place": place }),
         };
+        // In a journal of one certificate, only snapshots name it.
         let several = self.count.machines.len() > 1;
         let head = whose.map(|(of, at)| {
             let of = if several || name == "begin" { format!("{of}: ") } else { String::new() };
@@ -148,6 +151,7 @@ impl Replayer {
         self.settle_cut(true);
         let Self { report, count, .. } = self;
         let verdict = count.verdict();
+        // Without a replayed line, there is nothing to sum up: the error is reported alone.
         if !matches!(verdict, Err(Failure::Usage(_))) {
             report.event("summary", count.to_json(), &count.to_text());
         }

@@ -143,11 +143,13 @@ impl CertStatus {
         let previous = previous.into_iter().map(|(credential, path)| (shown(&path), credential.chain().clone()));
         let record = pending::read(directory);
         let known = record.as_ref().ok().and_then(Option::as_ref);
+        // The rotation point depends on the signer. Without a record, kubelet's signer is assumed.
         let kubelets = if prefix == SERVING_PREFIX { KUBELET_SERVING_SIGNER } else { KUBELET_CLIENT_SIGNER };
         let signer_name = known.map_or(kubelets, |record| &record.signer_name).to_owned();
         let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
         let pending = Pending::of(record, found.chain());
         let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);
+        // A valid certificate is not enough: a program that reads the current link may get another file.
         if verdict.good && !in_order {
             let words = format!("problems found; {}", verdict.words);
             verdict = Verdict { state: "damaged", words, good: false, ..verdict };

@@ -23,6 +23,7 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     let mut found = Vec::new();
     for role in [Role::Client, Role::Serving] {
         let store = Directory::open_existing(directory, role.prefix()).map_err(Failure::usage)?;
+        // The serving certificate is optional: without files, it is not checked.
         if role == Role::Client || store.is_used().map_err(Failure::usage)? {
             found.push(Finding::of(directory, &store, role, now)?);
         }

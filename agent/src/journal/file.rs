@@ -53,6 +53,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");
     let aside = Path::new(&aside);
+    // Checked first, since `rename` replaces a file of any contents.
     let moved = match is_free(aside)? {
         true => fs::rename(path, aside),
         false => Err(io::Error::other("the file there is not a journal")),

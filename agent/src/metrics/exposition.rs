@@ -64,6 +64,7 @@ fn escape(value: &str) -> String {
 }
 
 fn number(value: f64) -> String {
+    // Rust formats infinity as `inf`, the text format requires `+Inf`.
     if value.is_infinite() { (if value > 0.0 { "+Inf" } else { "-Inf" }).to_owned() } else { value.to_string() }
 }
 

@@ -31,6 +31,7 @@ impl Hosts {
 }
 
 fn canonical(name: &str) -> String {
+    // A final dot only marks a name as absolute.
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 

@@ -70,6 +70,7 @@ impl Response {
 
     fn bytes(&self, with_body: bool) -> Vec<u8> {
         let Self { status, kind, body } = self;
+        // RFC 9110, section 15.5.6: 405 names the allowed methods.
         let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
         let length = body.len();
         let head = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n{allow}Connection: close\r\n");
@@ -153,6 +154,7 @@ fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) 
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split_once('?').map_or(target, |(path, _)| path);
             let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
+            // Found for other names as well: a probe with another name gets its status.
             let found = find(path).unwrap_or_else(|| Response::status_only("404 Not Found"));
             if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }
@@ -163,6 +165,7 @@ fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) 
         }
         (Err(_), ..) => Response::status_only("400 Bad Request"),
     };
+    // RFC 9110, section 9.3.2: HEAD gets the header fields of GET, without the body.
     Some(answer.bytes(request.method != Some("HEAD")))
 }
 

@@ -107,6 +107,7 @@ fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
     page.add_histogram("perennial_rotation_age_ratio", &of, &RATIOS, &tally.age_ratio);
     page.add_histogram("perennial_rotation_age_seconds", &of, &AGES, &tally.age_seconds);
     page.add("perennial_submissions_total", &of, tally.submissions as f64);
+    // Each reason has a sample from the start: `rate()` needs the zero before the first failure.
     for failure in Failure::ALL {
         let count = tally.failures.get(&failure).copied().unwrap_or_default();
         page.add("perennial_attempt_failures_total", &[of[0], ("reason", failure.name())], count as f64);
@@ -154,6 +155,7 @@ fn add_kubelet_metrics(page: &mut Exposition, view: &CertView, now: Now) {
         _ => return,
     };
     let left = view.certificate().map(|held| seconds(held.validity.not_after()) - seconds(now.unix));
+    // As in kubelet: whole seconds, +Inf without a certificate.
     page.add(ttl, &[], left.map_or(f64::INFINITY, f64::trunc));
     let Some(tally) = &view.tally else { return };
     page.add(errors, &[], tally.failed() as f64);

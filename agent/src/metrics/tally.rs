@@ -47,6 +47,7 @@ impl Tally {
                 self.write_failures += step.actions.outcomes().iter().filter(failed).count() as u64;
                 self.machine = Some(step.after.clone());
             }
+            // The queue dropped these steps: only their result is known, so the counters miss them.
             News::Missed { machine, .. } => self.machine = Some(machine.clone()),
             News::Failed { failure, .. } => *self.failures.entry(*failure).or_default() += 1,
             News::Panicked { .. } => self.panics += 1,
@@ -87,6 +88,7 @@ pub(super) struct Histogram {
 impl Histogram {
     fn observe(&mut self, bounds: &[f64], value: f64) {
         self.counts.resize(bounds.len(), 0);
+        // A value above the last bound is in no entry of `counts`, only in `count`: the `+Inf` bucket.
         if let Some(place) = bounds.iter().position(|bound| value <= *bound) {
             self.counts[place] += 1;
         }

@@ -35,6 +35,7 @@ pub(super) struct Count {
 impl Count {
     /// Counts a replayed line. Returns the failure with which its step ended a request, if any.
     pub(super) fn add(&mut self, replayed: &Replayed) -> Option<Failure> {
+        // A snapshot counts its machine, even if no step follows.
         let steps = self.machines.entry(replayed.of.clone()).or_default();
         let from = self.span.map_or(replayed.at.unix, |(from, _)| from);
         self.span = Some((from, replayed.at.unix));
@@ -75,6 +76,7 @@ impl Count {
 
     /// Returns an error if a step is different, a line is damaged, or no file is a journal.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
+        // Without a single replayed line, the input is bad rather than damaged: exit code 2.
         if self.machines.is_empty() && !self.damaged.is_empty() {
             return Err(failure::Failure::usage(
                 "no line could be replayed: this is not a journal, or its beginning is missing",

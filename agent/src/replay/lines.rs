@@ -64,12 +64,14 @@ impl JournalLines {
         self.number += 1;
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         if !whole && line.len() as u64 == LONGEST {
+            // Skips to the next line, without holding this one in memory.
             if (&mut self.from).take(LONGEST_GAP).skip_until(b'\n')? as u64 == LONGEST_GAP {
                 let why = format!("no line ends within {} MiB; is it a journal?", LONGEST_GAP >> 20);
                 return Err(io::Error::new(ErrorKind::InvalidData, why));
             }
             return Ok(Some(Line::Endless));
         }
+        // Lossy, since invalid UTF-8 is damage of one line and must not end the replay.
         Ok(Some(Line::Text(String::from_utf8_lossy(&line).into_owned())))
     }
 }

@@ -91,6 +91,7 @@ fn timed_out(step: &Transition) -> Option<RequestId> {
 
 fn followed(step: &Transition) -> Vec<String> {
     let mut outcomes = step.actions.outcomes().iter();
+    // Without such an outcome, a write repeats a write that failed.
     let is_new = outcomes.any(|outcome| matches!(outcome, Outcome::Accepted { .. } | Outcome::TookTurn { .. }));
     let duties = step.actions.clone().filter_map(|action| match action {
         Action::CancelRequest { id } => Some(format!("cancels request {id}")),

@@ -53,6 +53,7 @@ fn first_place(
             return Err(Fault::start(why, "move it away, or let `perennial run` repair it".into()));
         }
         Ok(_) if exists(updated)? => return Ok(Some(vec![updated.to_owned()])),
+        // A dangling link: `recover` renames it to the current link, which then counts as missing.
         Ok(_) => {}
     }
     Ok((exists(&certificate)? && exists(&key)?).then_some(vec![certificate, key]))

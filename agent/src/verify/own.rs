@@ -23,6 +23,7 @@ pub(super) fn check(
     let Loaded { credential, mut problems, .. } = store.load(None, now).map_err(Failure::usage)?;
     let pair = credential
         .map(|(credential, path)| Pair { file: path.display().to_string(), chain: credential.chain().clone() });
+    // Taken out before the gravest problem is chosen: a mount point is a fault with a pair, too.
     let in_the_way = problems.extract_if(.., |problem| matches!(problem, DirectoryError::MountPoint { .. }));
     let mut faults: Vec<Fault> = in_the_way
         .map(|problem| Fault {
@@ -39,6 +40,7 @@ pub(super) fn check(
         }
         _ => role.fault(pair.as_ref(), now),
     };
+    // In front, since the error on stderr names the first fault only.
     faults.splice(0..0, fault);
     faults.extend(locked_out(directory, role));
     Ok((Opinion { pair, faults, doubt: None }, problems))
