@@ -90,6 +90,8 @@ pub struct Rotation {
     awaited: Option<Awaited>,
     /// Woken by an identity source when the awaited identity may be available.
     identity_waker: Option<Waker>,
+    /// Set once the task is ending: no request is begun any more.
+    is_ending: bool,
     /// The identity for a request of the step at hand, and the fingerprint if it is our own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
@@ -103,6 +105,11 @@ impl Rotation {
     /// [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the identity source is polled only.
     pub fn wake_on_identity(&mut self, waker: Waker) {
         self.identity_waker = Some(waker);
+    }
+
+    /// Begins no request from now on. The results of writes are still inputs.
+    pub(crate) fn end(&mut self) {
+        self.is_ending = true;
     }
 
     /// When to pass the next [`Input::Tick`]; `None`: no Tick is needed until another input.

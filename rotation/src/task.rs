@@ -128,6 +128,7 @@ impl Task {
                 (Stage::Running, Message::Stop) => {
                     // A request is dropped at once; only calls to the store are waited for.
                     self.drop_exchange(work);
+                    self.rotation.end();
                     self.stage = Stage::Stopping;
                     self.finish(None, now);
                 }

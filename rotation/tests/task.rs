@@ -225,6 +225,33 @@ fn shutdown_writes_an_unwritten_certificate_once_more() {
     }
 }
 
+/// The backoff after a failed request ends while the last write runs.
+#[test]
+fn last_write_begins_no_request_after_shutdown() {
+    let disk = Disk::holding(pair(Duration::from_secs(80_000)), &[Fate::Fails]);
+    let (handle, mut task) = rotator().signer(Fake::new(false)).store(disk.clone()).prepare().unwrap();
+    let now = clock::now();
+    run_jobs(&mut task, now);
+    handle.report_replaced(None);
+    run_jobs(&mut task, now);
+    assert!(handle.snapshot().unwritten && matches!(handle.state(), State::BackingOff { .. }), "{:?}", handle.state());
+    let mut notices = handle.notices(100);
+    drop(handle.shutdown());
+    run_jobs(&mut task, after(now, 3600));
+    let news: Vec<News> = std::iter::from_fn(|| notices.try_recv()).map(|notice| notice.news).collect();
+    let is_written = news.iter().any(|news| matches!(news, News::Written { .. }));
+    assert!(is_written && task.is_over() && disk.writes() == 2, "{news:?}");
+    let begins = |news: &News| matches!(news, News::Requesting { .. } | News::Failed { .. });
+    assert!(!news.iter().any(begins), "{news:?}");
+}
+
+/// Steps the task and runs its jobs, until none is left.
+fn run_jobs(task: &mut Task, now: Now) {
+    while let Some(Work::Store(job)) = task.step(now).into_iter().find(|work| matches!(work, Work::Store(_))) {
+        job.run();
+    }
+}
+
 #[test]
 fn ready_returns_a_credential_that_is_due_while_the_signer_is_down() {
     let disk = Disk::holding(pair(Duration::from_secs(23 * 3600)), &[]);

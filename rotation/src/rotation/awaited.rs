@@ -42,13 +42,14 @@ impl Rotation {
         self.awaited.is_none()
     }
 
-    /// True if the machine submits a request in this step whose identity has to be awaited.
+    /// True if the machine submits a request in this step that must not begin: its identity has to be awaited, or the
+    /// task is ending.
     pub(super) fn must_await(&mut self, step: &Transition, now: Now) -> bool {
         let submits = step.actions.clone().any(|action| matches!(action, Action::SubmitCsr { .. }));
-        if submits && self.found_identity.is_none() && self.identity_source().is_some() {
+        if submits && !self.is_ending && self.found_identity.is_none() && self.identity_source().is_some() {
             self.awaited = self.coming(now).map(|why| Awaited::new(&why, now));
         }
-        submits && self.awaited.is_some()
+        submits && (self.is_ending || self.awaited.is_some())
     }
 
     /// Reads the identity; returns the reason if it has to be awaited. The result is retained for the request that
