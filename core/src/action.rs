@@ -69,13 +69,13 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// No actions yet, with the outcome of the event itself.
+    /// Starts without actions, and with the outcome of the event itself.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }
     }
 
-    /// Cancels the request in flight and records why it ended.
+    /// Adds the action that cancels the request in flight, and the outcome that gives the reason.
     pub(crate) fn cancel(&mut self, id: RequestId, why: Outcome) {
         self.cancel = Some(id);
         self.outcomes.ended = Some(why);

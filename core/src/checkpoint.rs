@@ -48,7 +48,7 @@ pub struct Checkpoint {
     pub pending_key: PendingKey,
     /// Failures, spacing and budget: the earlier requests of this identity, as far as they delay the next one.
     pub pacing: RequestPacing,
-    /// The API server's clock.
+    /// The API server's clock, as estimated from its responses.
     pub server_clock: ServerClock,
     /// When the next Tick is wanted. `None`: only another event can change anything.
     pub deadline: Option<Instant>,
@@ -62,9 +62,9 @@ pub struct Unwritten {
     pub id: RequestId,
     /// The slot of the certificate to write.
     pub slot: Slot,
-    /// When to order the first or the next attempt.
+    /// When to order the next attempt.
     pub again_at: Instant,
-    /// Attempts that failed.
+    /// The number of attempts that failed.
     pub failures: u32,
     /// True if an attempt was ordered and the driver has not replied.
     pub in_flight: bool,

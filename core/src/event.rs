@@ -61,8 +61,8 @@ pub enum Event {
     /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. No number of changes
     ///   grants more submissions than the policies themselves do.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
-    /// - Failures in a row still count. The machine does not draw a wait under way anew, but ends it no later than the
-    ///   longest wait of the new policy would end if it began now.
+    /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff of
+    ///   the new policy would if it began now.
     PolicyChanged(Arc<Policy>),
     /// The signer issued a certificate. The driver has checked that it is well-formed, for the key of the request and
     /// not expired.
@@ -160,7 +160,7 @@ impl SignerStatus {
 pub enum Failure {
     /// An approver denied the request (condition `Denied`).
     Denied,
-    /// The signer refused (condition `Failed`).
+    /// The signer refused the request (condition `Failed`).
     SignerFailed,
     /// The API refused the request as invalid (HTTP 400, 422 and other 4xx).
     Rejected,
@@ -228,7 +228,7 @@ impl Failure {
         )
     }
 
-    /// Whether the next request needs a new key. With the old key it would find the old request object, which is
+    /// Whether the next request needs a new key: a request with the old key would find the old request object, which is
     /// decided already.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)

@@ -7,17 +7,18 @@ use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::state::Reason;
 
-/// The certificate that a decision is about.
+/// The place of a certificate in the machine: served, or waiting for its notBefore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// The certificate that is served: [`RotationMachine::certificate`](crate::RotationMachine::certificate).
     Served,
-    /// Its successor, not valid yet: [`RotationMachine::waiting`](crate::RotationMachine::waiting).
+    /// The successor of the served certificate, not valid yet:
+    /// [`RotationMachine::waiting`](crate::RotationMachine::waiting).
     Waiting,
 }
 
-/// A decision that the machine has taken, for logs and metrics. The driver's duties are in the
-/// [`Action`](crate::Action)s alone.
+/// A decision that the machine has taken, for logs and metrics. It needs no work of the driver: all work is in the
+/// [`Action`](crate::Action)s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
@@ -29,7 +30,7 @@ pub enum Outcome {
     Accepted {
         /// The request.
         id: RequestId,
-        /// Its slot: [`Slot::Waiting`] if the certificate is not valid yet.
+        /// The slot of the certificate: [`Slot::Waiting`] if it is not valid yet.
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
@@ -41,7 +42,7 @@ pub enum Outcome {
     Rejected {
         /// The request.
         id: RequestId,
-        /// The fault.
+        /// The fault of the certificate.
         failure: Failure,
     },
     /// The issued certificate was as requested, but the machine did not take it: the template has changed since. Ends
@@ -76,14 +77,14 @@ pub enum Outcome {
     },
     /// The certificate is durable.
     Written {
-        /// The write.
+        /// The write's number, from the same sequence as the requests' (see [`RequestId`]).
         id: RequestId,
         /// The slot of the certificate.
         slot: Slot,
     },
     /// The certificate could not be made durable. It stays in use; the write is repeated.
     WriteFailed {
-        /// The write.
+        /// The write's number, from the same sequence as the requests' (see [`RequestId`]).
         id: RequestId,
         /// The slot of the certificate.
         slot: Slot,
@@ -143,11 +144,11 @@ impl Outcome {
 pub struct Outcomes {
     /// The outcome of the event itself.
     pub(crate) event: Outcome,
-    /// The request in flight was cancelled: timed out, superseded or withdrawn.
+    /// Set if the request in flight was cancelled: timed out, superseded or withdrawn.
     pub(crate) ended: Option<Outcome>,
-    /// The waiting certificate took its turn, or was dropped.
+    /// Set if the waiting certificate took its turn, or was dropped.
     pub(crate) turn: Option<Outcome>,
-    /// The reason why a certificate is due changed.
+    /// Set if the reason why a certificate is due has changed.
     pub(crate) due: Option<Outcome>,
 }
 

@@ -86,7 +86,7 @@ impl RequestPacing {
         self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
     }
 
-    /// Backs off after a failed attempt. While no valid certificate is held, a server's Retry-After counts up to the
+    /// Backs off after a failed attempt. While no valid certificate is served, a server's Retry-After counts up to the
     /// cap of the transient backoff only: a server that sends an hour may be back in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
@@ -102,10 +102,10 @@ impl RequestPacing {
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
-    /// Shortens a wait that reaches past expiry. With a certificate that is valid for another `left`, the wait leaves
-    /// one more attempt before the certificate expires. Without a valid certificate, which a step of the wall clock may
-    /// lead to in the middle of a wait, the wait is at most as long as [`failed`](Self::failed) would make it, except
-    /// after a refusal.
+    /// Shortens a backoff that reaches past expiry. With a certificate that is valid for another `left`, the backoff
+    /// leaves one more attempt before the certificate expires. Without a valid certificate, which a step of the wall
+    /// clock may lead to in the middle of a backoff, it is at most as long as [`failed`](Self::failed) would make it,
+    /// except after a refusal.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let latest = match left {
             Some(left) => now.after(left / 2),
@@ -194,7 +194,7 @@ impl RequestPacing {
     }
 }
 
-/// An attempt that failed.
+/// A failed attempt: the facts on which its backoff depends.
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) retry_after: Option<Duration>,

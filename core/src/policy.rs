@@ -216,7 +216,7 @@ impl Policy {
         self.spacing.max(Duration::from_millis(1))
     }
 
-    /// The backoff after a refusal, or after any other failure.
+    /// The backoff after a refusal if `is_refusal`, otherwise the one after all other failures.
     pub(crate) const fn backoff(&self, is_refusal: bool) -> &Backoff {
         if is_refusal { &self.refused } else { &self.transient }
     }

@@ -136,8 +136,8 @@ pub enum FileOp {
     },
 }
 
-/// File operations. The driver carries them out in order, stops at the first that fails, and then carries out
-/// [`undo`](Plan::undo).
+/// A sequence of file operations. The driver carries them out in order, stops at the first that fails, and then carries
+/// out [`undo`](Plan::undo).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The operations.
@@ -237,7 +237,7 @@ impl Layout {
         Plan { steps }
     }
 
-    /// Gives dated names to regular files that have the name of a link.
+    /// Gives dated names to regular files in the place of a link: `PREFIX-current.pem` or `PREFIX-updated.pem`.
     fn name_files_in_the_way(&self, listing: &Listing, now: &mut UnixTime) -> Vec<FileOp> {
         let in_the_way =
             [self.updated(), self.current()].into_iter().filter(|name| listing.kind(name) == Some(Kind::File));
@@ -274,8 +274,9 @@ impl Layout {
         format!("{}-updated.pem", self.prefix)
     }
 
-    /// A dated name that no entry has, with or without a suffix. UTC in milliseconds, so that names sort whatever the
-    /// time zone. Moves `now` past the time of the name, so that the next name differs and sorts after this one.
+    /// A dated name that no entry has, either alone or with `.new`, `.link` or `.bad` after it. The time is UTC in
+    /// milliseconds, so that names sort whatever the time zone. Moves `now` past the time of the name, so that the next
+    /// name differs and sorts after this one.
     fn unused_name(&self, listing: &Listing, now: &mut UnixTime) -> String {
         loop {
             let (year, month, day, hour, minute, second, milli) = now.civil();
@@ -326,7 +327,7 @@ const LINK: &str = ".link";
 /// Suffix of a quarantined entry, which made room for a link or a record; a number follows if that name is taken.
 const BAD: &str = ".bad";
 
-/// Renames an entry that is in the way.
+/// Renames an entry that is in the way to its name with [`BAD`] and, if that is taken, a number.
 fn quarantine(listing: &Listing, name: &str) -> FileOp {
     FileOp::Rename { from: name.into(), to: listing.unused(&format!("{name}{BAD}")) }
 }

@@ -86,7 +86,8 @@ impl RotationMachine {
         }
     }
 
-    /// Shortens a wait that reaches past expiry, even if it began under another certificate or another wall-clock time.
+    /// Shortens a backoff that reaches past the served certificate's expiry, even if the backoff began under another
+    /// certificate or another wall-clock time.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);

@@ -10,13 +10,13 @@ use crate::time::UnixTime;
 /// The number of dated files that a start reads at most. Bounds the time of a start in a directory that is never
 /// pruned.
 const MOST_DATED: usize = 1000;
-/// The form of the time in a dated name: digits and hyphens.
+/// The form of the time in a dated name: hyphens, and any digit for each zero.
 const TIME: &str = "0000-00-00-00-00-00-000";
 
 /// A pair that was found in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// True if its source is among [`Layout::sources`].
+    /// True if the pair was found under a name of [`Layout::sources`].
     pub in_use: bool,
     /// The common name of the certificate.
     pub common_name: &'a str,
