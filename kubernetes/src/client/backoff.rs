@@ -1,5 +1,5 @@
-//! Pauses between requests, spread over a fleet by a seed instead of a random number generator. Equal seeds give equal
-//! pauses.
+//! Pauses between HTTP requests, spread over a fleet by a seed instead of a random number generator. Equal seeds give
+//! equal pauses.
 
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ impl Jitter {
         Self(seed)
     }
 
-    /// The pause after a failure that follows `failures` others: from 800 ms to a ceiling that doubles with each
-    /// failure, from 1.6 s to 30 s.
+    /// The pause after a failure that follows `failures` earlier ones in a row: at least 800 ms, at most a ceiling that
+    /// doubles with each failure from 1.6 s to 30 s.
     pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
         let ceiling = doubled(SHORTEST, failures.saturating_add(1));
         Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
     }
 
-    /// The pause after `polls` others where watching is forbidden: doubles from 5 s to 30 s, less up to a fifth.
+    /// The pause after a poll that follows `polls` earlier ones, where the server forbids watches: doubles from 5 s to
+    /// 30 s, less up to a fifth.
     pub(crate) fn poll(&mut self, polls: u32) -> Duration {
         let pause = millis(doubled(FIRST_POLL, polls));
         Duration::from_millis(self.between(pause - pause / 5, pause))
@@ -33,7 +34,7 @@ impl Jitter {
         low + self.draw() % (high.saturating_sub(low) + 1)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014).
+    /// The next output of SplitMix64 (Steele, Lea, Flood 2014).
     fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! A single request and its answer.
+//! A single HTTP request and its answer.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::session::{Limits, Session};
 use crate::cluster::Cluster;
 use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 
-/// A single request. Its outcome is the answer, of any status, or the reason why there is none.
+/// A single HTTP request to an API server. Its outcome is the answer, of any status, or the reason why there is none.
 #[derive(derive_more::Debug)]
 #[debug("Call({:?}, outcome {outcome:?})", session.cluster())]
 pub struct Call {

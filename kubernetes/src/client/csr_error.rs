@@ -71,7 +71,7 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for an answer, by its status, with `advice` behind the text of the answer.
+    /// The error for an answer, by the answer's status, with `advice` after the text of the answer.
     fn turned_down(self, response: &Response, advice: &str) -> SignError {
         let answer = ErrorAnswer::read(response);
         let failure = match response.status {
@@ -91,7 +91,7 @@ impl ErrorContext<'_> {
         }
     }
 
-    /// The error for a request without a usable answer.
+    /// The error for an HTTP request without a usable answer.
     pub(crate) fn lost(self, error: &ExchangeError) -> SignError {
         let with_certificate = self.identity.certificate().is_some();
         let (failure, advice) = match error {
@@ -126,7 +126,7 @@ impl ErrorContext<'_> {
         SignError::new(failure, format!("{self}: {what}"))
     }
 
-    /// The error for a 404 to reading the object, from the API or from a proxy in between.
+    /// The error for a 404 to a read of the request object, from the API or from a proxy in between.
     pub(crate) fn gone(self, response: &Response) -> SignError {
         let answer = ErrorAnswer::read(response);
         self.judged(Failure::Deleted, format_args!("it is gone: the server answered {}", answer.text))
@@ -191,7 +191,7 @@ fn served_versions(response: &Response) -> Option<Vec<String>> {
         .then(|| group.versions.into_iter().map(|version| version.version).collect())
 }
 
-/// The subjects of the first three certificates, and the number of further ones.
+/// The subjects of the first three CAs, and the number of further ones.
 fn subjects(roots: &Roots) -> Vec<String> {
     const SHOWN: usize = 3;
     let mut subjects: Vec<_> = roots.subjects().map(|subject| printable(&subject)).collect();

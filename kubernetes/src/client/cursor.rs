@@ -6,7 +6,7 @@ pub(crate) struct Cursor {
     version: String,
     /// The version of the object as last seen.
     object: String,
-    /// True if a watch was answered with 410 and none has been good since.
+    /// True if a watch was answered with 410 and no watch has lasted a while since.
     expired: bool,
 }
 
@@ -37,13 +37,13 @@ impl Cursor {
         }
     }
 
-    /// Notes that a watch has been good: it lasted a while.
+    /// Notes that a watch lasted a while, so that a later 410 counts as a first one.
     pub(crate) const fn good(&mut self) {
         self.expired = false;
     }
 
-    /// Handles 410: the server's watch cache does not reach back to the version any more. Returns false for the second
-    /// time without a good watch in between: this server does not accept the version of a list either.
+    /// Handles 410: the server's watch cache does not reach back to the version any more. Returns false for a second
+    /// 410 without a good watch in between: this server does not accept the version of a list either.
     pub(crate) fn expire(&mut self) -> bool {
         self.version.clear();
         !std::mem::replace(&mut self.expired, true)

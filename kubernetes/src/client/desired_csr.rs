@@ -23,12 +23,13 @@ pub struct DesiredCsr {
     pub usages: Vec<String>,
     /// The requested lifetime in seconds, `spec.expirationSeconds`. The API refuses less than 600.
     pub expiration_seconds: Option<i32>,
-    /// How far this host's clock may be ahead before the certificate of an already existing object counts as expired.
+    /// How far this host's clock may be ahead: the certificate of an object that existed before this submission counts
+    /// as expired only this long after its notAfter.
     pub skew: Duration,
 }
 
 impl DesiredCsr {
-    /// Creates the object. The server answers 409 if an object of this name exists.
+    /// The HTTP request that creates the object. The server answers 409 if an object of this name exists.
     pub(crate) fn create(&self) -> Request {
         let object = CertificateSigningRequest {
             api_version: API_VERSION.to_owned(),
@@ -47,17 +48,19 @@ impl DesiredCsr {
         Request::post(CSR_PATH, serde_json::to_vec(&object).unwrap_or_default())
     }
 
-    /// Reads the object by its name.
+    /// The HTTP request that reads the object by its name.
     pub(crate) fn read(&self) -> Request {
         Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
     }
 
-    /// Lists only this object. The list has the server's current resource version, which a watch can begin after.
+    /// The HTTP request that lists only this object. The list has the server's current resource version, which a watch
+    /// can begin after.
     pub(crate) fn list(&self) -> Request {
         Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
     }
 
-    /// Watches the changes of the object after `resource_version`. The server ends the watch after `seconds`.
+    /// The HTTP request that watches the changes of the object after `resource_version`. The server ends the watch
+    /// after `seconds`.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(
             "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
@@ -67,8 +70,8 @@ impl DesiredCsr {
         ))
     }
 
-    /// Checks that `spec` requests the same key, subject, names, signer and usages. The bytes of the PKCS#10 request
-    /// may differ (ECDSA signatures are random), and so may the lifetime.
+    /// Checks that an existing object's `spec` requests the same key, subject, names, signer and usages as `self`. The
+    /// bytes of the PKCS#10 request may differ (ECDSA signatures are random), and so may the lifetime.
     ///
     /// # Errors
     /// The first difference, as a noun phrase.

@@ -1,4 +1,4 @@
-//! One TLS connection and the requests that it carries, one after another. Bytes in, bytes out.
+//! One TLS connection and the HTTP requests that it carries, one after another. Bytes in, bytes out.
 
 use std::io::{Read as _, Write as _};
 
@@ -20,7 +20,7 @@ pub(crate) struct Exchange {
     tunnel: Option<Tunnel>,
     tls: ClientConnection,
     presented: Presented,
-    /// Requests encoded but not yet given to TLS, which takes them once the handshake is over.
+    /// The bytes of the HTTP request that TLS has not taken yet. TLS takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
     /// Bytes decrypted but not yet read: at most those of one call of `receive`, and one response head.
     plain: Vec<u8>,
@@ -47,7 +47,7 @@ impl Exchange {
         })
     }
 
-    /// Begins a request. The response to the one before must have ended.
+    /// Begins an HTTP request. The response to the previous one must have ended.
     pub(crate) fn send(&mut self, request: &Request, cluster: &Cluster, identity: &Identity) {
         match request.encode(cluster, identity.token()) {
             Ok(wire) => {
@@ -117,7 +117,7 @@ impl Exchange {
         }
     }
 
-    /// Takes the end of the stream.
+    /// Notes that the server has closed the TCP connection.
     pub(crate) fn received_eof(&mut self) {
         self.ended = true;
     }
@@ -132,7 +132,7 @@ impl Exchange {
         !self.heard
     }
 
-    /// The awaited bytes, for the message of a timeout.
+    /// The awaited part of the conversation as a noun phrase, for the message of a timeout.
     pub(crate) fn awaited(&self) -> &'static str {
         if self.tunnel.is_some() {
             "the proxy's answer"

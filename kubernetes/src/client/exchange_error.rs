@@ -25,20 +25,20 @@ pub enum ExchangeError {
     /// The server closed the connection without an answer.
     #[error("the server closed the connection without an answer")]
     Closed,
-    /// The connection broke.
+    /// The connection broke: an I/O error, or its end in the middle of an answer.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// The server's certificate is signed by none of the configured CAs.
     #[error("the server's certificate is not trusted: {0}")]
     UnknownIssuer(String),
-    /// The server's certificate is not trusted for another reason, such as its name or its validity.
+    /// The server's certificate is not trusted for a reason other than its issuer, such as its name or its validity.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
     /// The server refused the client's certificate, or requires one and the client presented none. Contains
     /// the name of the TLS alert.
     #[error("the server refused the client certificate, or the lack of one (TLS alert {0})")]
     CertificateRefused(String),
-    /// TLS failed for another reason.
+    /// TLS failed for a reason other than a certificate.
     #[error("TLS failed: {0}")]
     Tls(String),
     /// The request cannot be encoded, or the answer is not proper HTTP/1.1 or not the expected JSON.

@@ -12,13 +12,13 @@ use super::response::Response;
 
 /// The longest response head, in bytes, including the 1xx responses before it.
 pub(super) const LONGEST: usize = 64 << 10;
-/// The numbers of header lines to allocate room for, one after the other. A head with more lines is refused.
+/// The numbers of header lines to allocate room for: first 64, then 512. A head with more lines is refused.
 const LINES: [usize; 2] = [64, 512];
 
 /// The head of a response: status and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The response, still without its body and with a `Date` that is not judged yet.
+    /// The response, still without its body and its `date`: the session decides whether [`date`](Self::date) counts.
     pub(crate) response: Response,
     /// `Content-Encoding` without `identity`, empty if the body is not encoded. The client accepts no encoding.
     pub(crate) coding: String,
@@ -27,7 +27,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Replaces each copy of the token in what logs quote.
+    /// Replaces each copy of the token in the headers that logs quote.
     pub(super) fn hide_token(&mut self, token: &Token) {
         for text in [&mut self.response.content_type, &mut self.coding, &mut self.response.location] {
             let mut bytes = std::mem::take(text).into_bytes();
@@ -37,7 +37,7 @@ impl Head {
     }
 }
 
-/// A complete head.
+/// A complete response head, and the framing of the body by it.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) head: Head,
@@ -168,17 +168,17 @@ impl<'a> HeaderLines<'a> {
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}").trim())
     }
 
-    /// The value of the first line with this name.
+    /// The value of the first header line with this name.
     fn text(&self, name: &'static str) -> Option<&'a str> {
         self.values(name).next()
     }
 
-    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1), empty ones included.
+    /// The elements of a header's list, which may be spread over several lines (RFC 9110 §5.6.1), empty ones included.
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(str::trim)
     }
 
-    /// The elements of a list that are not empty.
+    /// The elements of a header's list that are not empty.
     fn list(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.elements(name).filter(|element| !element.is_empty())
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn lenient_lines_are_read() {
+    fn unusual_header_lines_are_read_leniently() {
         for lines in [
             "Content-Length: 5\r\n",
             "Content-Length : 5\r\n",

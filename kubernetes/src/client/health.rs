@@ -30,7 +30,7 @@ fn answer(response: &Response) -> Answer {
     }
 }
 
-/// True if client-go's `ServerHealthy` would be true: for an answer served, for any 401, and for the API's own 403
+/// True if client-go's `ServerHealthy` would be true: for a successful answer, for any 401, and for the API's own 403
 /// and 404.
 ///
 /// Source: client-go `util/certificate/certificate_manager.go`, `updateServerError`.

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 /// The longest line before a chunk or in the trailer, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
 
-/// A request to an API server.
+/// An HTTP request to an API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     method: &'static str,
@@ -34,7 +34,7 @@ impl Request {
         Self { method: "PUT", path: path.into(), json: Some(json) }
     }
 
-    /// Encodes the request for the wire. Wiped on drop, since it may hold a token.
+    /// Encodes the request for the wire. The bytes are wiped on drop, since they may hold a token.
     pub(crate) fn encode(&self, cluster: &Cluster, token: Option<&Token>) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
         // A space or a line end would end the request target and let the path inject headers.
         if !self.path.starts_with('/') || !self.path.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -35,7 +35,7 @@ const CREATE_ATTEMPTS: u32 = 3;
 const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` that is honoured: about the default timeout of a whole request.
+/// The longest `Retry-After` that is honoured: the default request timeout.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
@@ -50,7 +50,7 @@ pub struct Issuance {
     creations: u32,
     /// The failures in a row. Each makes the next pause longer.
     failures: u32,
-    /// The last of these failures, for the error of the submission.
+    /// The text of the last failure, for the error of the submission.
     last_error: String,
     /// When and why the last HTTP request is repeated; `None` once the server has answered.
     retry: Option<(Instant, String)>,
@@ -58,13 +58,14 @@ pub struct Issuance {
     uid: Option<String>,
     /// True once an approver has approved the request.
     approved: bool,
-    /// True if creating the object was answered with 409: it may be much older than this submission.
+    /// True if creating the object was answered with 409: the object may be much older than this submission.
     found: bool,
     cursor: Cursor,
     lines: Lines,
     /// How often the object was read instead of watched; `None` while watching works.
     polls: Option<u32>,
-    /// The 404 to the creation, and the server's health by then, while the API group is read for the reason.
+    /// The 404 to the creation, and the server's health at that time. Set while the API group is read, which explains
+    /// the 404.
     absent: Option<(Response, Option<Health>)>,
 }
 
@@ -84,7 +85,7 @@ enum Purpose {
 
 /// The progress of a submission.
 enum Stage {
-    /// Make this request now.
+    /// Make the HTTP request for this purpose now.
     Next(Purpose),
     Requesting(Purpose),
     /// The watch has been open since this time.
@@ -228,7 +229,7 @@ impl Issuance {
         });
     }
 
-    /// Reads the object after a watch that cannot go on: at once, or after a pause if this keeps happening.
+    /// Reads the object after a watch that cannot go on: at once if this is the first failure, otherwise after a pause.
     fn read_again(&mut self, why: String, now: Now) {
         self.end_watch(now);
         if self.failures == 0 {
@@ -247,14 +248,14 @@ impl Issuance {
         self.session.stop();
     }
 
-    /// Repeats a request that was answered with a temporary error, honouring `Retry-After`.
+    /// Repeats an HTTP request that was answered with a temporary error, honouring `Retry-After`.
     fn try_later(&mut self, purpose: Purpose, response: &Response, now: Now) {
         let answer = ErrorAnswer::read(response);
         let retry_after = answer.retry_after.or(response.retry_after);
         self.retry(purpose, format!("the server answered {}", answer.text), retry_after, now);
     }
 
-    /// Makes a request after a pause: a backoff that grows with each failure, or `retry_after` if that is longer.
+    /// Makes an HTTP request after a pause: one that grows with each failure, or `retry_after` if that is longer.
     fn retry(&mut self, purpose: Purpose, why: String, retry_after: Option<Duration>, now: Now) {
         let retry_after = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         // A short Retry-After does not shorten the backoff.
@@ -266,7 +267,7 @@ impl Issuance {
         self.stage = Stage::Pausing { purpose, until };
     }
 
-    /// Fails because the object is gone, or is another one by now.
+    /// Fails because the request object was deleted, or replaced by another of the same name.
     fn vanished(&mut self, what: &'static str) {
         self.fail(self.error_context().judged(Failure::Deleted, what));
     }

@@ -2,8 +2,8 @@
 //! connect, write, read or wait, and a runtime carries them out.
 //!
 //! [`Issuance`] submits a certificate request, waits for the signer, and returns the chain. [`Call`] makes any single
-//! request. Both use a session, which keeps a connection alive; a session uses an exchange, which does TLS; an exchange
-//! uses HTTP/1.1. Each layer knows only the next one.
+//! HTTP request. Both use a session, which keeps a connection alive; a session uses an exchange, which does TLS; an
+//! exchange uses HTTP/1.1. Each layer knows only the next one.
 
 mod backoff;
 mod call;

@@ -8,7 +8,7 @@ use perennial_rotation::ServerDate;
 use super::exchange_error::ExchangeError;
 use crate::objects::Status;
 
-/// A complete answer.
+/// A complete answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status code.
@@ -25,10 +25,10 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// An event of the current request.
+/// An event of the current HTTP request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The complete answer. For a stream: the server refused it.
+    /// The complete answer. If a stream was requested, the answer that refuses it.
     Answer(Response),
     /// The stream was accepted; pieces follow.
     Opened,

@@ -1,4 +1,4 @@
-//! Requests to one API server with one identity, over a connection that is kept alive between them.
+//! HTTP requests to one API server with one identity, over a connection that is kept alive between them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate};
 
 /// The longest body of an answer that is not a stream, in bytes.
 const LONGEST_BODY: usize = 4 << 20;
-/// How long to read the server's reason after a failed write, and to write before closing.
+/// How long to read the server's reason after a failed write, and to write the last bytes before closing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The duration of a submission for which [`Limits::requests`] is enough as it stands.
 const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -47,7 +47,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 requests, 10 s to connect, 30 s to answer, and no certificate that expires.
+    /// 64 HTTP requests, 10 s to connect, 30 s to answer, and no certificate that expires.
     fn default() -> Self {
         let (connect, answer) = (Duration::from_secs(10), Duration::from_secs(30));
         Self { requests: 64, connect, answer, needed_by: Instant::MAX }
@@ -80,7 +80,7 @@ pub(crate) struct Session {
     date: Option<ServerDate>,
 }
 
-/// The current request, kept to be repeated if its connection turns out to be dead.
+/// The current HTTP request, kept to be repeated if its connection turns out to be dead.
 struct CurrentRequest {
     request: Request,
     /// How long a stream may last; `None` if the answer is not a stream.
@@ -100,7 +100,7 @@ enum Link {
 struct Open {
     exchange: Exchange,
     operation: Operation,
-    /// The time at which the awaited part counts as too late.
+    /// The time by which the awaited part must have arrived.
     until: Instant,
     /// True if an earlier request was answered over this connection.
     reused: bool,
@@ -111,7 +111,7 @@ enum Operation {
     Connecting,
     Writing,
     Reading,
-    /// Read the server's reason after a write that failed for this reason.
+    /// Read the server's last words after a failed write. Contains the error of the write.
     Listening(String),
 }
 
@@ -150,7 +150,7 @@ impl Session {
         now.after(wanted.min(longest))
     }
 
-    /// True if there is no TCP connection.
+    /// True unless a TCP connection is established. One that is being closed does not count.
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Begins a request. `stream` is how long the answer may last if it is a stream.
+    /// Begins an HTTP request. `stream` is how long the answer may last if it is a stream.
     pub(crate) fn send(&mut self, request: Request, stream: Option<Duration>, now: Now) {
         self.requests += 1;
         if let Link::Open(open) = &mut self.link {
@@ -370,7 +370,8 @@ impl Open {
         }
     }
 
-    /// The error of a connection: after a failed write, that of the write unless the server gave a better reason.
+    /// After a failed write, replaces a close, break or timeout met while reading the server's last words by the error
+    /// of the write. Any other error, such as a TLS alert, stays.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
         match (&self.operation, error) {
             (
@@ -382,8 +383,8 @@ impl Open {
     }
 }
 
-/// Refuses a compressed answer, which would be the same for a repeated request. The body of an error answer is only
-/// quoted.
+/// Refuses a successful answer with a compressed body: a repeated request would get the same answer. The body of an
+/// error answer is only quoted, compressed or not.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
     if head.coding.is_empty() || !(200..300).contains(&head.response.status) {
         return Ok(());

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_alert_has_a_name_or_a_number() {
+    fn every_tls_alert_is_shown_by_name_or_number() {
         for number in 0..=u8::MAX {
             let alert = AlertDescription::from(number);
             let text = ExchangeError::from_tls(&Error::AlertReceived(alert), &[]).to_string();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_foreign_protocol_is_named_as_no_tls() {
+    fn only_unknown_content_type_is_reported_as_no_tls() {
         for (message, words) in [
             (InvalidMessage::InvalidContentType, "does not speak TLS"),
             (InvalidMessage::HandshakePayloadTooLarge, "certificate chain"),

@@ -11,7 +11,7 @@ use crate::objects::CertificateSigningRequest;
 pub(crate) enum Verdict {
     /// There is no certificate yet.
     Undecided {
-        /// An approver has approved the request.
+        /// True if an approver has approved the request.
         approved: bool,
     },
     /// The request is approved, and the signer has issued this chain.

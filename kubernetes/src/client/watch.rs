@@ -41,7 +41,7 @@ impl Lines {
 pub(crate) enum WatchEvent {
     /// The object was added or changed to this state.
     Object(Box<CertificateSigningRequest>),
-    /// The object was deleted. Contains its last state.
+    /// The object was deleted. Contains the object's last state.
     Deleted(Box<CertificateSigningRequest>),
     /// An empty line, or an event of an unknown type.
     Nothing,
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_in_any_split() {
+    fn watch_lines_are_read_in_any_split() {
         for size in 1..12 {
             let mut lines = Lines::default();
             let mut got = Vec::new();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn line_over_limit_is_refused() {
+    fn watch_line_over_limit_is_refused() {
         for (length, fits) in [(LONGEST_LINE, true), (LONGEST_LINE + 1, false)] {
             let mut lines = Lines::default();
             lines.push(&vec![b'x'; length]);

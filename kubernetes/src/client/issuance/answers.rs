@@ -60,7 +60,7 @@ impl Issuance {
         }
     }
 
-    /// Handles an answer to a watch that is not a stream.
+    /// Handles an answer that refuses a watch.
     pub(super) fn watch_refused(&mut self, response: &Response, now: Now) {
         match response.status {
             // The role lacks the verb watch. Reading needs the verb get only.
@@ -106,7 +106,7 @@ impl Issuance {
         }
     }
 
-    /// Handles a request without a usable answer: repeats it, makes another one, or fails.
+    /// Handles an HTTP request without a usable answer: repeats the request, makes another one, or fails.
     pub(super) fn lost(&mut self, purpose: Purpose, error: ExchangeError, now: Now) {
         match (&error, purpose) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
@@ -147,7 +147,7 @@ impl Issuance {
         }
     }
 
-    /// Handles a successful answer, whose body is the request object, or else counts as a lost answer.
+    /// Handles a successful answer. A body that is not a request object counts as a lost answer.
     fn settle_or_lose(&mut self, purpose: Purpose, response: &Response, now: Now) {
         match serde_json::from_slice(&response.body) {
             Ok(object) => self.settle(object, now),
