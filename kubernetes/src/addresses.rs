@@ -20,13 +20,13 @@ pub enum AddressType {
     /// An IP address within the cluster.
     #[serde(rename = "InternalIP")]
     InternalIp,
-    /// An IP address from outside.
+    /// An IP address by which the node is reached from outside the cluster.
     #[serde(rename = "ExternalIP")]
     ExternalIp,
     /// A DNS name within the cluster.
     #[serde(rename = "InternalDNS")]
     InternalDns,
-    /// A DNS name from outside.
+    /// A DNS name by which the node is reached from outside the cluster.
     #[serde(rename = "ExternalDNS")]
     ExternalDns,
     /// An unknown type: Kubernetes may add types.
@@ -90,8 +90,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Sorts node addresses into DNS names and IP addresses. An IP address counts as one under every known type. Empty
-    /// addresses are skipped; [`unusable`](Self::unusable) lists the others that cannot be used.
+    /// Divides node addresses into DNS names and IP addresses. An IP address counts as one under every known type.
+    /// Empty addresses are skipped; [`unusable`](Self::unusable) lists the others that cannot be used.
     ///
     /// Source: kubelet's `addressesToHostnamesAndIPs`, which drops unusable addresses silently, and takes an IP address
     /// under a DNS type for a DNS name.
@@ -155,7 +155,7 @@ impl Addresses {
         serde_json::from_slice(json).map(|NodeObject { status }| Self::of(status.addresses))
     }
 
-    /// Removes the IP addresses of the other family. All DNS names stay.
+    /// Keeps the IP addresses of this family only, and all DNS names.
     pub fn of_family(mut self, family: Family) -> Self {
         self.ip_addresses.retain(|ip| Family::of(*ip) == family);
         self
@@ -218,7 +218,7 @@ pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
 
 const LINK_LOCAL: &str = "this is a link-local address; it identifies the node on one network only";
 
-/// Sorts an address: `Some` for an IP address, `None` for a DNS name, or the reason why it cannot be used.
+/// Classifies an address: `Some` for an IP address, `None` for a DNS name, or the reason why it cannot be used.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
     // A template drops the final dot of an absolute name.
     let name = address.strip_suffix('.').unwrap_or(address);
@@ -296,9 +296,9 @@ mod tests {
         }
     }
 
-    /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
+    /// As reported by users of Talos: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
     #[test]
-    fn absolute_name_loses_its_final_dot() {
+    fn absolute_dns_name_loses_its_final_dot() {
         let template = Addresses::parse("10.0.0.7\nSvc.Example.\nsvc.example\n").unwrap().template("w").unwrap();
         assert_eq!(template.dns_names(), ["svc.example"]);
         assert_eq!(check_dns_name("*.svc.example."), Ok(()));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn single_or_inner_label_may_be_number() {
+    fn single_or_inner_dns_label_may_be_number() {
         let template = Addresses::parse("10.0.0.7\n17\n42.example").unwrap().template("17").unwrap();
         assert_eq!(template.dns_names(), ["17", "42.example"]);
     }
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn undialable_ip_is_refused_with_reason() {
+    fn ip_unreachable_from_other_hosts_is_refused() {
         for (ip, why) in [
             ("0.0.0.0", Some("all addresses")),
             ("::", Some("all addresses")),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn family_keeps_its_addresses_and_all_names() {
+    fn of_family_keeps_its_addresses_and_all_dns_names() {
         let addresses = || Addresses::parse("10.0.0.7\nfd00::7\nworker.example").unwrap();
         for (family, ip) in [(Family::V4, "10.0.0.7"), (Family::V6, "fd00::7")] {
             let template = addresses().of_family(family).template("worker-1").unwrap();

@@ -78,7 +78,7 @@ pub struct Endpoint {
     /// `disable-compression`. This crate never requests compressed answers; the field is kept for readers of a
     /// kubeconfig that is written for this cluster.
     pub disable_compression: bool,
-    /// The data of other programs in this cluster.
+    /// The cluster's `extensions`: data of other programs.
     pub extensions: Option<Extensions>,
 }
 

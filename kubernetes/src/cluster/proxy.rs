@@ -24,7 +24,7 @@ impl Proxy {
     /// Parses a proxy URL of a kubeconfig: `http://[user:password@]host[:port]`. The port defaults to 80.
     ///
     /// # Errors
-    /// [`ClusterError::Proxy`] if it is another kind of proxy, or has no usable host or port.
+    /// [`ClusterError::Proxy`] if the URL is that of another kind of proxy, or has no usable host or port.
     pub fn from_url(url: &str) -> Result<Self, ClusterError> {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("", url));
         if !scheme.eq_ignore_ascii_case("http") {

@@ -7,11 +7,11 @@ use perennial_pki::Roots;
 /// The CAs for one connection to an API server, and their origin.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    /// The CAs.
+    /// The CA certificates.
     pub roots: Roots,
     /// The origin of the CAs for messages, such as `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`.
     pub origin: String,
-    /// True if the configuration names no CA and these are the system's.
+    /// True if the configuration names no CA and `roots` are the system's.
     pub of_system: bool,
 }
 

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_long_scalars_are_bounded() {
+    fn many_aliases_of_long_scalar_are_refused() {
         let text = format!("- &a {}\n{}", "x".repeat(1 << 20), "- *a\n".repeat(20));
         assert!(composed(&text).ends_with(TOO_LARGE));
     }
