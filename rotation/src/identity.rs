@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_is_one_word_and_hidden_in_debug() {
+    fn token_accepts_one_ascii_word_and_debug_hides_it() {
         assert_eq!(Token::new("\tabc.def\n").unwrap().reveal(), "abc.def");
         assert_eq!(format!("{:?}", Token::new("abc.def").unwrap()), "Token(…)");
         for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {

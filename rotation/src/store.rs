@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_returns_the_waiting_pair_until_it_is_served() {
+    fn memory_store_returns_waiting_pair_until_it_is_served() {
         let memory = Memory::default();
         assert_eq!(load(&memory, Some("a")), [None, None]);
         let (held, next) = (credential("a", NOW), credential("a", NOW.after(DAY)));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn best_of_prefers_the_wanted_name_and_then_valid_ones() {
+    fn best_of_prefers_wanted_name_then_valid_certificates() {
         let wanted = LoadRequest { common_name: Some("a"), has_signer: true, now: NOW };
         let [expired, valid, other] =
             [credential("a", NOW.before(30 * DAY)), credential("a", NOW), credential("b", NOW)];

@@ -260,7 +260,7 @@ mod tests {
         (handle, task, clock::now())
     }
 
-    /// The task after a panic, at the end of its pause.
+    /// Restarts the task as after a panic, and returns the time at which its pause ends.
     fn panicked(task: &mut Task, now: Now) -> Now {
         task.restart(&"a bug", now, &mut Vec::new());
         let at = now.instant.after(FIRST_PAUSE);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_that_is_coming_after_a_panic_is_no_failure() {
+    fn coming_identity_after_a_panic_counts_no_second_failure() {
         let is_coming = Arc::new(AtomicBool::new(false));
         let coming = is_coming.clone();
         let identity = move || match coming.load(Ordering::SeqCst) {
@@ -313,7 +313,7 @@ mod tests {
         assert!(matches!(handle.state(), State::NoIdentity { .. }), "{:?}", handle.state());
     }
 
-    /// A subscriber with a bug.
+    /// A `tracing` subscriber that panics on each log line.
     struct BuggySubscriber;
 
     impl tracing::Subscriber for BuggySubscriber {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn subscriber_that_panics_costs_its_lines_only() {
+    fn panic_of_log_subscriber_does_not_disturb_rotation() {
         let (handle, mut task, now) = task(Rotator::new().signer(signer()));
         let mut notices = handle.notices(100);
         let work = tracing::subscriber::with_default(BuggySubscriber, || task.step(now));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_in_place_is_news_after_a_panic() {
+    fn in_place_notice_lost_in_a_panic_is_emitted_later() {
         let (handle, mut task, now) = task(Rotator::new());
         let mut notices = handle.notices(100);
         let pair = Arc::new(interim(&Template::new("mesh-1"), now.unix).unwrap());
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn record_lost_in_a_panic_is_saved_before_the_request_leaves() {
+    fn record_lost_in_a_panic_is_saved_before_next_submission() {
         let store = Arc::new(Memory::default());
         let (_, mut task, now) = task(Rotator::new().signer(signer()).store(store.clone()));
         let commands = task.rotation.handle(Input::Tick, now);

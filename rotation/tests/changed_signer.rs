@@ -14,7 +14,7 @@ use perennial_rotation::{
 };
 use silence::Silence;
 
-/// A signer that never answers. Collects its requests.
+/// A signer whose exchanges never end. Collects the requests submitted to it.
 #[derive(Debug)]
 struct Silent {
     endpoint: &'static str,
@@ -46,12 +46,13 @@ impl Signer for Silent {
     }
 }
 
-/// A rotation in virtual time, with its requests and records.
+/// A rotation in virtual time, with the requests that it submitted, its last pending record, and counts of its
+/// commands.
 struct Scene {
     rotation: Rotation,
     now: Now,
     requests: Arc<Mutex<Vec<SignRequest>>>,
-    /// The last record.
+    /// The pending record of the last [`Command::Save`].
     record: Option<Record>,
     saves: usize,
     drops: usize,
@@ -91,13 +92,13 @@ impl Scene {
         }
     }
 
-    /// Sets a signer with this endpoint and the profile of the first.
+    /// Replaces the signer by one with this endpoint and an equal profile.
     fn set_signer(&mut self, endpoint: &'static str) {
         let signer = silent(endpoint, &self.requests);
         self.handle(Input::SignerChanged(Some(Arc::new(signer))));
     }
 
-    /// Lets `span` pass, tick by tick.
+    /// Advances time by `span`, with a Tick at each deadline on the way.
     fn pass(&mut self, span: Duration) {
         let end = self.now.instant.after(span);
         while let Some(next) = self.rotation.deadline().filter(|next| *next <= end) {
@@ -108,7 +109,7 @@ impl Scene {
         self.now = Now { instant: end, unix: self.now.unix.after(end.since(self.now.instant)) };
     }
 
-    /// The public keys of all requests so far.
+    /// The public keys of all requests submitted so far, oldest first.
     fn keys(&self) -> Vec<Vec<u8>> {
         self.requests.lock().unwrap().iter().map(|request| request.public_key_der.clone()).collect()
     }
@@ -126,7 +127,7 @@ fn silent(endpoint: &'static str, requests: &Arc<Mutex<Vec<SignRequest>>>) -> Si
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn another_endpoint_gets_a_request_with_a_new_key() {
+fn signer_with_another_endpoint_gets_request_with_new_key() {
     let mut scene = Scene::requesting();
     scene.set_signer("b");
     assert_eq!((scene.drops, scene.drives, scene.saves), (1, 1, 1), "the budget spaces requests to whomever");
@@ -154,7 +155,7 @@ fn equal_signer_continues_the_request_in_flight() {
 }
 
 #[test]
-fn rotation_switched_off_and_on_continues_with_the_same_key() {
+fn request_continues_with_same_key_after_rotation_was_off() {
     let mut scene = Scene::requesting();
     scene.handle(Input::SignerChanged(None));
     assert_eq!(scene.rotation.snapshot(scene.now).state, State::NotEnabled);
@@ -167,7 +168,7 @@ fn rotation_switched_off_and_on_continues_with_the_same_key() {
 }
 
 #[test]
-fn signer_set_later_has_the_rotation_point_of_a_restart() {
+fn signer_set_later_yields_rotation_point_of_a_restart() {
     let (template, requests) = (Template::new("mesh-1"), Arc::default());
     let now = clock::now();
     let template = Some(Arc::new(template));
@@ -198,7 +199,7 @@ fn signer_set_later_continues_the_recorded_request() {
 }
 
 #[test]
-fn failed_save_is_not_repeated_without_a_signer() {
+fn failed_save_of_record_is_not_repeated_without_a_signer() {
     let mut scene = Scene::requesting();
     scene.handle(Input::Saved { result: Err("no space left".into()) });
     assert!(scene.rotation.snapshot(scene.now).last_error.is_some());
@@ -211,7 +212,7 @@ fn failed_save_is_not_repeated_without_a_signer() {
 }
 
 #[test]
-fn new_connection_retries_a_failure_but_not_a_refusal() {
+fn equal_signer_set_again_ends_backoff_except_after_refusal() {
     for (failure, is_tried) in [(Failure::Unreachable, true), (Failure::Denied, false)] {
         let mut scene = Scene::requesting();
         let State::Requesting { id, .. } = scene.rotation.snapshot(scene.now).state else { panic!() };
@@ -228,7 +229,7 @@ fn new_connection_retries_a_failure_but_not_a_refusal() {
 }
 
 #[test]
-fn another_budget_is_recorded_at_once_for_the_next_start() {
+fn changed_budget_saves_the_pending_record_at_once() {
     let mut scene = Scene::requesting();
     let same_budget = Policy { window: Window::new(1, 2).unwrap(), ..Policy::default() };
     scene.handle(Input::PolicyChanged(Arc::new(same_budget)));
@@ -241,7 +242,7 @@ fn another_budget_is_recorded_at_once_for_the_next_start() {
 }
 
 #[test]
-fn another_endpoint_discards_the_clock_of_the_old_signer() {
+fn another_endpoint_discards_clock_readings_of_the_old_signer() {
     for (endpoint, is_kept) in [("a", true), ("b", false)] {
         let mut scene = Scene::requesting();
         for _ in 0..3 {
@@ -281,7 +282,7 @@ fn reports_of_a_dropped_exchange_are_ignored() {
     assert!(!is_requesting(&handle), "{:?}", handle.state());
 }
 
-/// The budget allows a request at once, so that the change itself submits it.
+/// The budget allows a request, so that the step of the template change submits the request.
 #[test]
 fn changed_name_is_requested_with_bootstrap_identity() {
     let requests = Arc::default();
@@ -296,9 +297,10 @@ fn changed_name_is_requested_with_bootstrap_identity() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// An identity was awaited until another program put a certificate in place.
+/// The rotation awaited the bootstrap identity until another program wrote a certificate. The name changes once the
+/// identity is available.
 #[test]
-fn changed_name_is_requested_with_bootstrap_identity_once_awaited() {
+fn changed_name_is_requested_with_bootstrap_identity_awaited_before() {
     let requests = Arc::default();
     let is_there = Arc::new(AtomicBool::new(false));
     let there = is_there.clone();
@@ -319,7 +321,8 @@ fn changed_name_is_requested_with_bootstrap_identity_once_awaited() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// The certificate before has expired unnoticed, as in a suspend. The other program's is due at once.
+/// The served certificate expired while no Tick came, as in a suspend of the host. The pair of the other program is
+/// due at once.
 #[test]
 fn pair_taken_over_authenticates_the_request_for_its_successor() {
     let requests = Arc::default();

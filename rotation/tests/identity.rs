@@ -1,4 +1,4 @@
-//! Identity sources: with an identity, without one, and after a change.
+//! What each kind of identity source returns: with an identity, without one, and after a change.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use perennial_rotation::{
 };
 use tempfile::TempDir;
 
-/// A pair for this common name, valid for a day, `age` of which has passed.
+/// A pair for this common name, issued `age` ago and valid for one day.
 fn pair(common_name: &str, age: Duration) -> Arc<Credential> {
     Arc::new(interim(&Template::new(common_name), clock::now().unix.before(age)).unwrap())
 }
@@ -27,7 +27,7 @@ fn files(path: &Path) -> FileCredential {
     FileCredential::open(path, path).unwrap().every(Duration::ZERO)
 }
 
-/// A rotation without a signer, which serves the credentials passed to [`serve`].
+/// The handle and the task of a rotation without a signer. [`serve`] sets its credential.
 fn served() -> (Handle, Mutex<Option<Task>>) {
     let (handle, task) = Rotator::new().prepare().unwrap();
     (handle, Mutex::new(Some(task)))
@@ -58,11 +58,12 @@ impl Wake for Flag {
     }
 }
 
-/// Name, source, expected identity, a change, expected identity after the change, and whether the change wakes.
+/// Name of the case, source, expected identity, a change, expected identity after the change, and whether the change
+/// wakes the waker registered at the source.
 type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a str, bool);
 
 #[test]
-fn sources_are_read_each_time_and_handles_wake() {
+fn identity_sources_are_read_each_time_and_handles_wake() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let write_pair = |name: &str, credential: &Credential| fs::write(at(name), credential.to_pem().as_bytes()).unwrap();
@@ -124,7 +125,7 @@ fn sources_are_read_each_time_and_handles_wake() {
 }
 
 #[test]
-fn refused_identity_of_handle_makes_its_certificate_due() {
+fn identity_refused_by_server_makes_its_certificate_due() {
     let (handle, task) = served();
     let held = pair("one", Duration::ZERO);
     serve(&handle, &task, held.clone());

@@ -1,4 +1,5 @@
-//! A CA in the program's own process gets the pacing, checks and identities that an API server gets.
+//! A CA in the program's own process ([`SignWith`]): the rotation paces its requests, checks its chains and provides
+//! identities as for an API server.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ impl Ca {
         Self(rcgen::Issuer::new(params, key), pem)
     }
 
-    /// A client certificate for this name and key, valid from `START` for `lifetime`.
+    /// Issues a client certificate for this common name and key, valid from `START` for `lifetime`.
     fn sign(&self, name: &str, public_key_der: &[u8], lifetime: Duration) -> Chain {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -46,7 +47,7 @@ fn time(at: UnixTime) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap()
 }
 
-/// A P-256 key as SubjectPublicKeyInfo DER, which ends with the point.
+/// A P-256 public key for rcgen: SubjectPublicKeyInfo DER, whose last 65 bytes are the point.
 struct P256<'a>(&'a [u8]);
 
 impl rcgen::PublicKeyData for P256<'_> {
@@ -59,7 +60,7 @@ impl rcgen::PublicKeyData for P256<'_> {
     }
 }
 
-/// A rotation in virtual time.
+/// A running rotation: its handle, its task and the virtual time.
 struct Life {
     handle: Handle,
     task: Task,
@@ -76,7 +77,7 @@ impl Life {
         Self { handle, task, now }
     }
 
-    /// Advances time to the next attempt, and carries it out.
+    /// Advances time until the rotation submits a request, runs its exchange, and returns the snapshot after it.
     fn attempt(&mut self) -> Arc<Snapshot> {
         loop {
             if let Some(work) = self.task.step(self.now).pop() {
@@ -138,7 +139,7 @@ fn local_ca_issues_and_rotates_blocking_and_async() {
 }
 
 #[test]
-fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
+fn error_or_panic_of_local_ca_is_reported_with_backoff() {
     type Failing = fn() -> SignError;
     let cases: [(Failing, Failure, &str); 4] = [
         (|| SignError::new(Failure::Denied, "not on a Sunday"), Failure::Denied, "not on a Sunday"),
@@ -165,7 +166,7 @@ fn local_ca_can_deny_throttle_be_unreachable_and_panic() {
 }
 
 #[test]
-fn chain_of_local_ca_is_checked_before_use() {
+fn unusable_chain_of_local_ca_is_rejected() {
     let (ca, other) = (Arc::new(Ca::new()), Ca::new());
     let roots = Roots::from_pem(ca.1.as_bytes()).unwrap();
     type Sign = Arc<dyn Fn(&SignRequest) -> Chain + Send + Sync>;
@@ -210,7 +211,7 @@ fn chain_of_local_ca_is_checked_before_use() {
 }
 
 #[test]
-fn request_waits_for_identity_that_is_coming_without_failure() {
+fn request_waits_for_coming_identity_without_counting_failures() {
     let (ca, is_there, reads) = (Ca::new(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let (there, count) = (is_there.clone(), reads.clone());
     let node = move || {
@@ -248,7 +249,7 @@ fn request_waits_for_identity_that_is_coming_without_failure() {
 }
 
 #[test]
-fn certificate_is_accepted_before_a_request_for_new_names() {
+fn issued_certificate_is_accepted_before_new_names_are_requested() {
     let (ca, is_there) = (Ca::new(), Arc::new(AtomicBool::new(true)));
     let there = is_there.clone();
     let node = move || match there.load(Ordering::SeqCst) {
@@ -279,9 +280,9 @@ fn has_arrival(task: &Task) -> bool {
     pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Checked for other identities and for bootstrap identities, which are awaited while there is no own certificate.
+/// Both for [`Authentication::Other`] and for the bootstrap identity of a rotation without a certificate of its own.
 #[test]
-fn rotation_waits_for_handle_and_requests_once_woken() {
+fn request_waits_for_certificate_of_another_rotation_until_woken() {
     let ca = Arc::new(Ca::new());
     for of in [|first: Handle| Authentication::other(first), |first| Authentication::own(first)] {
         let sign = |ca: &Arc<Ca>| {
@@ -311,7 +312,7 @@ fn rotation_waits_for_handle_and_requests_once_woken() {
 }
 
 #[test]
-fn refused_identity_is_reported_to_its_rotation_at_once() {
+fn unauthorized_request_makes_the_certificate_it_showed_due() {
     let ca = Ca::new();
     let first = SignWith::blocking("example.com/mesh", move |request, _| {
         Ok(ca.sign("mesh-1", &request.public_key_der, 200_000 * HOUR))
@@ -331,7 +332,7 @@ fn refused_identity_is_reported_to_its_rotation_at_once() {
 }
 
 #[test]
-fn cancel_runs_its_hook_once_even_if_late() {
+fn cancel_runs_hook_once_even_if_set_afterwards() {
     let (cancel, early, late) = (Cancel::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let ran = early.clone();
     cancel.on_cancel(move || assert!(!ran.swap(true, Ordering::SeqCst)));

@@ -1,4 +1,4 @@
-//! Notices of a rotation: complete and in order for a fast observer, and never waiting for a slow one.
+//! Notices of a rotation: a fast observer gets all in order, and a slow observer never delays the rotation.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +12,7 @@ use perennial_rotation::{
     Store as _, Task,
 };
 
-/// A signer that cannot begin any request.
+/// A signer whose `begin` always fails with [`Failure::Unreachable`].
 #[derive(Debug)]
 struct Unreachable(Profile, Authentication);
 
@@ -34,7 +34,7 @@ impl Signer for Unreachable {
     }
 }
 
-/// A rotation whose every attempt fails, in virtual time.
+/// A running rotation: its handle, its task and the virtual time. With [`Life::new`], each request fails.
 struct Life {
     handle: Handle,
     task: Task,
@@ -52,7 +52,7 @@ impl Life {
         Self { handle, task, now: clock::now() }
     }
 
-    /// Advances time to the deadline of the task, and ticks once.
+    /// Advances time to the deadline of the task, and steps the task once.
     fn tick(&mut self) {
         let due = self.task.deadline().unwrap_or(self.now.instant).max(self.now.instant);
         let slept = due.since(self.now.instant);
@@ -71,7 +71,7 @@ fn all(notices: &mut perennial_rotation::Notices) -> Vec<Notice> {
 }
 
 #[test]
-fn slow_observer_gets_missed_and_snapshot_in_order() {
+fn slow_observer_gets_missed_notice_with_latest_state() {
     let mut life = Life::new();
     let (mut slow, mut quick) = (life.handle.notices(16), life.handle.notices(16));
     let mut seen = Vec::new();
@@ -100,7 +100,7 @@ fn slow_observer_gets_missed_and_snapshot_in_order() {
 }
 
 #[test]
-fn end_is_never_missed_and_comes_last() {
+fn ended_notice_reaches_full_queue_and_comes_last() {
     let mut life = Life::new();
     let mut notices = life.handle.notices(1);
     (0..10).for_each(|_| life.tick());
@@ -128,7 +128,7 @@ fn failed_attempt_is_reported_once_with_next_attempt() {
 }
 
 #[test]
-fn subscription_before_the_first_step_sees_news_of_the_start() {
+fn subscription_before_first_step_gets_news_of_the_start() {
     let (store, now) = (Memory::default(), clock::now().unix);
     store.write(&Arc::new(interim(&Template::new("other"), now).unwrap()), true, now).unwrap();
     let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);

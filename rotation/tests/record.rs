@@ -99,7 +99,7 @@ fn decode_accepts_a_record_without_server() {
     assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
 }
 
-/// True if the text contains any eight consecutive characters of the key's encoding.
+/// True if `text` contains any eight consecutive characters of the base64 of `key`.
 fn shows(key: &KeyPair, text: &str) -> bool {
     let pem = key.to_pem();
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -107,7 +107,7 @@ fn shows(key: &KeyPair, text: &str) -> bool {
 }
 
 #[test]
-fn decode_of_a_damaged_record_never_shows_the_key() {
+fn decode_error_of_damaged_record_never_shows_the_key() {
     let record = record(Some(key()), Some(denied()));
     let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
     assert!(shows(key, std::str::from_utf8(&encoded).unwrap()));
@@ -131,7 +131,7 @@ fn decode_of_a_damaged_record_never_shows_the_key() {
 }
 
 #[test]
-fn error_does_not_quote_a_misplaced_key() {
+fn decode_error_does_not_quote_key_in_wrong_field() {
     let record = record(Some(key()), None);
     let (encoded, key) = (record.encode(), record.key.as_ref().unwrap());
     let text = std::str::from_utf8(&encoded).unwrap();
@@ -149,7 +149,7 @@ fn error_does_not_quote_a_misplaced_key() {
 }
 
 #[test]
-fn errors_name_the_problem_and_its_place() {
+fn decode_errors_name_the_problem_and_its_line() {
     let record = record(Some(key()), Some(denied()));
     let encoded = record.encode();
     let text = std::str::from_utf8(&encoded).unwrap();
@@ -164,7 +164,7 @@ fn errors_name_the_problem_and_its_place() {
 }
 
 #[test]
-fn debug_shows_no_key() {
+fn debug_output_of_record_shows_no_key() {
     let record = record(Some(key()), None);
     assert!(!shows(record.key.as_ref().unwrap(), &format!("{record:?}")));
 }

@@ -1,4 +1,4 @@
-//! A task without a runtime, in virtual time: the work it returns and the state its handles see.
+//! A [`Task`] stepped in virtual time, without a runtime: the work that it returns, and the state that its handle sees.
 
 mod silence;
 
@@ -16,7 +16,7 @@ use perennial_rotation::{
 use silence::Silence;
 use zeroize::Zeroizing;
 
-/// A signer that never answers, or that cannot be reached.
+/// A signer whose exchanges never end if `is_up`, and cannot begin otherwise.
 #[derive(Debug)]
 struct Fake {
     is_up: bool,
@@ -49,7 +49,7 @@ impl Signer for Fake {
     }
 }
 
-/// A store whose writes fail or panic as listed, call by call, and succeed after that.
+/// A store whose writes of a credential fail or panic as `fates` lists, call by call, and succeed after that.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Contents>>);
 
@@ -108,7 +108,7 @@ fn rotator() -> Rotator {
     Rotator::new().template(Template::node("worker"))
 }
 
-/// A pair that is valid for a day, `age` of which has passed.
+/// A pair issued `age` ago and valid for one day.
 fn pair(age: Duration) -> Credential {
     interim(&Template::node("worker"), clock::now().unix.before(age)).unwrap()
 }
@@ -118,7 +118,7 @@ fn after(now: Now, seconds: u64) -> Now {
     Now { instant: now.instant.after(span), unix: now.unix.after(span) }
 }
 
-/// The only job of this work.
+/// The job in `work`, which must be the only work.
 fn job(work: Vec<Work>) -> Job {
     let mut jobs = work.into_iter().map(|work| match work {
         Work::Store(job) => job,
@@ -129,7 +129,7 @@ fn job(work: Vec<Work>) -> Job {
     job
 }
 
-/// A task with a credential whose files were removed, and the job that writes them again.
+/// A task whose store was reported to have lost the credential, and the job that writes the credential again.
 fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
     let (handle, mut task) = rotator().signer(Fake::new(true)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();
@@ -140,7 +140,7 @@ fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
 }
 
 #[test]
-fn request_waits_for_its_record_ten_seconds_at_most() {
+fn request_waits_at_most_ten_seconds_for_saved_record() {
     for is_saved in [true, false] {
         let (_, mut task) = rotator().signer(Fake::new(true)).store(Disk::default()).prepare().unwrap();
         let now = clock::now();
@@ -159,7 +159,7 @@ fn request_waits_for_its_record_ten_seconds_at_most() {
 }
 
 #[test]
-fn panic_of_the_store_is_an_error_and_retried() {
+fn write_that_panics_is_reported_and_retried() {
     let disk = Disk::holding(pair(Duration::ZERO), &[Fate::Panics]);
     let (handle, mut task, mut now, first) = writing(&disk);
     first.run();
@@ -175,7 +175,7 @@ fn panic_of_the_store_is_an_error_and_retried() {
 }
 
 #[test]
-fn certificate_in_place_is_news_once() {
+fn new_certificate_in_place_is_reported_once() {
     let (old, new) = (pair(Duration::from_secs(3600)), Arc::new(pair(Duration::ZERO)));
     let replaced = Some(old.chain().certificate().clone());
     let (handle, mut task, now, first) = writing(&Disk::holding(old, &[]));
@@ -197,7 +197,7 @@ fn certificate_in_place_is_news_once() {
 }
 
 #[test]
-fn store_is_called_once_at_a_time() {
+fn store_gets_one_call_at_a_time() {
     let disk = Disk::holding(pair(Duration::ZERO), &[]);
     let (handle, mut task, now, first) = writing(&disk);
     handle.rotate_now();
@@ -253,7 +253,7 @@ fn run_jobs(task: &mut Task, now: Now) {
 }
 
 #[test]
-fn ready_returns_a_credential_that_is_due_while_the_signer_is_down() {
+fn ready_returns_due_credential_while_signer_is_down() {
     let disk = Disk::holding(pair(Duration::from_secs(23 * 3600)), &[]);
     let (handle, mut task) = rotator().signer(Fake::new(false)).store(disk).prepare().unwrap();
     drop(task.step(clock::now()));
@@ -278,7 +278,7 @@ fn ready_returns_why_there_is_no_credential() {
 }
 
 #[test]
-fn ready_waits_for_a_signer_that_was_just_set() {
+fn ready_waits_if_signer_was_just_set() {
     let (handle, mut task) = rotator().prepare().unwrap();
     handle.set_signer(Some(Arc::new(Fake::new(true))));
     let mut ready = pin!(handle.ready());

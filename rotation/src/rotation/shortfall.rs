@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn error_for_another_partys_certificate_names_both() {
+    fn foreign_certificate_error_shows_both_common_names() {
         let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
         assert_eq!(
             shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn shortfall_shows_the_time_that_is_wrong() {
+    fn shortfall_shows_the_validity_that_is_wrong() {
         let text = |failure| shortfall(failure, &certificate(), None, NOW);
         assert_eq!(
             shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(text(Failure::Denied), Failure::Denied.describe());
     }
 
-    /// A chain for these usages, from a signer that adds an organization.
+    /// A chain for the node `a` with these usages, and with the organization `system:masters`, which was not requested.
     fn with_masters(extended_key_usages: &[Usage]) -> Chain {
         let (key, validity) = (Arc::new(KeyPair::generate(KeyAlgorithm::default()).unwrap()), certificate().validity);
         let root = self_signed("root", &key, &[1], validity).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn excess_counts_organizations_that_a_client_can_show() {
+    fn excess_flags_extra_organizations_except_in_serving_certificates() {
         for (usages, is_refused) in [
             (&[Usage::ServerAuth][..], false),
             (&[Usage::ClientAuth], true),

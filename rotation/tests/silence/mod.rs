@@ -1,4 +1,4 @@
-//! A conversation with a signer that never answers.
+//! A [`SignerConversation`] that never ends, as with a signer that never answers.
 
 use std::time::Duration;
 
