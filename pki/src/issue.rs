@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_generalized_from_2050() {
+    fn time_from_2050_is_encoded_as_generalizedtime() {
         let written = |seconds| construct_der(|writer| time(writer, UnixTime::from_secs(seconds)));
         assert_eq!(written(2_524_607_999), b"\x17\x0d491231235959Z");
         assert_eq!(written(2_524_608_000), b"\x18\x0f20500101000000Z");

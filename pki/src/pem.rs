@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encode_never_outgrows_its_buffer() {
+    fn encode_fits_its_buffer_and_wraps_at_64_characters() {
         for length in [0, 1, 47, 48, 49, 96, 97] {
             let pem = encode("RSA PRIVATE KEY", &vec![7; length]);
             assert!(pem.lines().all(|line| line.len() <= 64));

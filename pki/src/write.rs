@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn organizations_share_one_rdn_in_der_order() {
+    fn organizations_are_written_in_one_sorted_rdn() {
         let written = subject(&Template::new("c").with_organizations(["aa", "b"]));
         let name = b"\x30\x23\x31\x15\x30\x08\x06\x03\x55\x04\x0a\x13\x01b\x30\x09\x06\x03\x55\x04\x0a\x13\x02aa\
                      \x31\x0a\x30\x08\x06\x03\x55\x04\x03\x13\x01c";

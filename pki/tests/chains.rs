@@ -1,4 +1,4 @@
-//! Reading chains, CA bundles and credentials, and refusing bad ones.
+//! `Chain`, `Roots` and `Credential` read good PEM, and refuse input that is unreadable or does not belong together.
 
 mod authority;
 
@@ -60,7 +60,7 @@ fn chain_reads_every_key_algorithm() {
 }
 
 #[test]
-fn subject_in_teletex_or_bmp_is_read() {
+fn subject_in_teletexstring_or_bmpstring_is_read() {
     for pem in [include_str!("data/teletex.crt.pem"), include_str!("data/bmp.crt.pem")] {
         let facts = chain(pem).certificate().clone();
         assert_eq!((facts.common_name.as_str(), facts.organizations.as_slice()), ("knöten", &["Bücher".into()][..]));
@@ -87,7 +87,7 @@ fn chain_keeps_only_certificates_in_normalized_pem() {
 }
 
 #[test]
-fn chain_refuses_other_input_with_position() {
+fn chain_refuses_bad_input_and_names_the_problem() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -141,7 +141,7 @@ fn chain_accepts_unknown_extension() {
 }
 
 #[test]
-fn credential_joins_chain_and_key() {
+fn credential_reads_chain_and_key_in_any_order() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let credential = Credential::new(chain(&format!("{leaf}{}", root.pem)), Arc::new(key())).unwrap();
@@ -190,7 +190,7 @@ fn issuer_with_control_characters_is_escaped() {
 }
 
 #[test]
-fn roots_keep_usable_certificates() {
+fn roots_keep_usable_certificates_among_other_blocks() {
     let [a, b] = ["a", "b"].map(Authority::root);
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let roots = Roots::from_pem(format!("# CAs\n{}{garbage}{P256}{}", a.pem, b.pem).as_bytes()).unwrap();

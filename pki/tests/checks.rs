@@ -1,4 +1,4 @@
-//! The checks of an issued chain: only a chain that is unusable in TLS is refused.
+//! `Expected::check` refuses exactly the issued chains that are unusable in TLS.
 
 mod authority;
 
@@ -51,7 +51,7 @@ fn check_refuses_other_key() {
 }
 
 #[test]
-fn check_requires_extended_key_usage_if_present() {
+fn check_requires_usage_if_extended_key_usage_present() {
     use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
     let check = |purposes: &[ExtendedKeyUsagePurpose], usage| {
         check(&adjusted(|params| params.extended_key_usages = purposes.to_vec()), usage, None, noon())
@@ -81,7 +81,7 @@ fn check_refuses_ca_certificate() {
 }
 
 #[test]
-fn check_accepts_waiting_and_refuses_expired_chain() {
+fn check_accepts_chain_before_validity_but_not_after() {
     let root = Authority::root("root");
     let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
     let pem = root.issue(&key(), |_| {});
@@ -158,7 +158,7 @@ fn check_refuses_same_named_root_with_other_key() {
 }
 
 #[test]
-fn check_errors_name_their_remedy() {
+fn check_errors_name_the_requirement_that_failed() {
     let hour = UnixTime::from_secs(NOT_AFTER);
     for (refusal, message) in [
         (BadCertificate::NotOurKey, "the certificate was issued for another key than the request's"),

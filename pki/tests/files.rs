@@ -1,4 +1,5 @@
-//! Pairs and CA bundles as other programs leave them on disk: read as Go and openssl do, or refused with their kind.
+//! Pairs and CA bundles as other programs write them: read as Go and openssl read them, or refused by an error that
+//! names the format or the damage.
 
 use std::fmt::Write as _;
 
@@ -8,7 +9,7 @@ use perennial_tests::openssl::{openssl, openssl_binary};
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
-/// A self-signed certificate and its PKCS#8 key of this kind, made by openssl.
+/// A self-signed certificate and its PKCS#8 key, made by openssl. `kind`: the options of `openssl genpkey`.
 fn pair(kind: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes());
@@ -24,7 +25,8 @@ fn relabel(pem: &str, from: &str, to: &str) -> String {
         .replace(&format!("END {from}-"), &format!("END {to}-"))
 }
 
-/// `block` with a header, as `openssl pkcs12` and others write them.
+/// The PEM block with two headers inside, as some programs write them. `blank` follows the headers: a blank line or
+/// nothing.
 fn with_header(block: &str, blank: &str) -> String {
     block.replacen("-----\n", &format!("-----\nfriendlyName: my: key\nlocalKeyID: 01\n{blank}"), 1)
 }
@@ -41,8 +43,7 @@ fn line_of(pem: &str, what: &str) -> usize {
     pem.lines().position(|line| line == what).unwrap() + 1
 }
 
-/// Asserts that the credential, written again, is read by openssl as a consistent key, and by perennial as the same
-/// pair.
+/// Writes the credential as PEM, and asserts that openssl finds its key valid and that perennial reads the same pair.
 fn assert_survives_rewriting(credential: &Credential, what: &str) {
     let pem = credential.to_pem();
     let public = convert("pkey -check -pubout", &credential.key().to_pem());
@@ -96,9 +97,9 @@ fn key_is_read_under_any_label() {
     }
 }
 
-/// Old versions of openssl leave out the leading zeros of a private key; one key in 256 has some.
+/// Old versions of openssl omit the leading zeros of an EC private key, which one key in 256 has.
 #[test]
-fn short_scalar_is_padded() {
+fn ec_key_without_leading_zeros_is_padded() {
     let scalar: Vec<u8> = (1..32).collect();
     let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
     let pem = |scalar: &[u8]| {
@@ -114,7 +115,7 @@ fn short_scalar_is_padded() {
 }
 
 #[test]
-fn key_without_its_public_key_needs_its_certificate() {
+fn ec_key_without_public_key_takes_it_from_certificate() {
     let (certificate, pkcs8) = pair(P256);
     let (other_certificate, _) = pair(P256);
     let (p384_certificate, _) = pair(P384);
@@ -189,7 +190,7 @@ fn good_pair_is_used_despite_damage_beside_it() {
 /// From the field: <https://github.com/zenhack/simp_le/issues/149>
 /// From the field: <https://github.com/debops/debops/issues/1424>
 #[test]
-fn pair_with_glued_boundaries_names_the_line() {
+fn error_for_glued_pem_boundaries_names_the_line() {
     let (certificate, key) = pair(P256);
     let (bare_certificate, bare_key) = (certificate.trim_end(), key.trim_end());
     let end = "-----END CERTIFICATE-----";
@@ -253,7 +254,7 @@ fn base64(der: &[u8]) -> String {
 
 /// From the field: <https://github.com/smallstep/cli/issues/1497>
 #[test]
-fn foreign_format_is_named_with_converting_command() {
+fn error_for_foreign_format_names_converting_command() {
     let (certificate, key) = pair(P256);
     let der = openssl_binary("x509 -outform DER", certificate.as_bytes());
     let key_der = openssl_binary("pkey -outform DER", key.as_bytes());
@@ -367,7 +368,7 @@ fn system_bundle_of_several_megabytes_is_read() {
 }
 
 #[test]
-fn issued_answer_is_read_strictly() {
+fn issued_chain_with_damaged_or_other_block_is_refused() {
     let (certificate, key) = pair(P256);
     let (issuer, _) = pair(P256);
     let good = format!("{certificate}{issuer}");

@@ -1,4 +1,4 @@
-//! Verdicts on pairs as Go has them, recorded from kubectl; `.ci/kubectl` compares them with a real kubectl.
+//! `go_verdict` on pairs whose results were recorded from kubectl; `.ci/kubectl` compares them with a real kubectl.
 
 use perennial_pki::{GoVerdict, go_verdict};
 use perennial_tests::openssl::openssl;
@@ -20,7 +20,7 @@ fn verdict(pem: &str) -> String {
 }
 
 #[test]
-fn verdict_follows_go() {
+fn go_verdict_equals_recorded_results_of_kubectl() {
     let (certificate, key) = pair(P256);
     let (other_certificate, other_key) = pair(P256);
     let convert = |line: &str| openssl(line, key.as_bytes());
@@ -68,7 +68,7 @@ fn verdict_follows_go() {
 }
 
 #[test]
-fn verdict_is_unknown_for_kinds_only_go_reads() {
+fn go_verdict_is_unknown_for_keys_only_go_reads() {
     for (kind, expected) in [
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "unknown: ECDSA keys on P-521"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "unknown: ECDSA keys on P-224"),

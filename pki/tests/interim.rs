@@ -1,4 +1,4 @@
-//! The interim certificate of a server, for as long as the server has no other.
+//! The interim certificate: replaced in time, for as long as a server has no serving certificate.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn template() -> Template {
 }
 
 #[test]
-fn interim_stays_valid_for_a_week() {
+fn interim_is_replaced_before_expiry_for_a_week() {
     let start = UnixTime::from_secs(1_800_000_000);
     let interim = Interim::new(template(), start).unwrap();
     let mut shown = vec![interim.credential(start)];
@@ -30,7 +30,7 @@ fn interim_stays_valid_for_a_week() {
 }
 
 #[test]
-fn interim_is_remade_after_clock_step_back() {
+fn interim_is_replaced_after_clock_step_back() {
     let start = UnixTime::from_secs(1_800_000_000);
     let kept = Interim::new(template(), start).unwrap();
     let earlier = start.before(24 * HOUR);

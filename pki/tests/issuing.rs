@@ -1,4 +1,4 @@
-//! Issuing: subject, names and key are the request's, all else follows the issuer's terms.
+//! `Issuer::issue`: subject, alternative names and key come from the request, everything else from the terms.
 
 use std::sync::Arc;
 use std::time::Duration;

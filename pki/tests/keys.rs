@@ -1,4 +1,4 @@
-//! Generating keys, importing them, and refusing bad ones.
+//! `KeyPair` generates keys, reads keys of other programs, and refuses unusable keys with the cause.
 
 use perennial::Template;
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, PemError, certificate_request, read_request};
@@ -61,7 +61,7 @@ fn key_is_found_among_certificates_and_text() {
 }
 
 #[test]
-fn unusable_key_is_refused() {
+fn unsupported_or_unreadable_key_is_refused_with_cause() {
     for (pem, expected) in [
         (include_str!("data/rsa1024.pkcs1.pem"), KeyError::RsaSize { bits: 1024 }),
         (include_str!("data/p521.sec1.pem"), KeyError::Curve { curve: "P-521".into() }),
@@ -84,7 +84,7 @@ fn unusable_key_is_refused() {
 }
 
 #[test]
-fn damaged_key_is_malformed_and_not_weak() {
+fn damaged_key_is_reported_malformed_rather_than_weak() {
     for pem in [P256_SEC1, RSA_PKCS1, include_str!("data/rsa2048.pkcs8.pem"), include_str!("data/ed25519.pkcs8.pem")] {
         let whole: Vec<&str> = pem.lines().collect();
         let begin = whole.iter().rposition(|line| line.starts_with("-----BEGIN")).unwrap();
@@ -171,7 +171,7 @@ fn key_errors_do_not_quote_key() {
 }
 
 #[test]
-fn key_signs_tls_handshake() {
+fn tls_signing_key_has_public_key_of_pair() {
     for algorithm in GENERATED {
         let key = KeyPair::generate(algorithm).unwrap();
         let signing = key.signing_key();

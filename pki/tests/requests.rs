@@ -1,4 +1,4 @@
-//! Requests: written, read back, and read as openssl writes them.
+//! CSRs (PKCS#10): written and read back, read from openssl, and refused if altered or malformed.
 
 use std::net::IpAddr;
 
@@ -34,7 +34,7 @@ fn request_verifies_for_every_algorithm() {
 }
 
 #[test]
-fn request_pem_holds_its_der() {
+fn request_pem_and_der_have_same_content() {
     let request = certificate_request(&full(), &key()).unwrap();
     assert!(request.pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"));
     assert_eq!(read_request(request.pem.as_bytes()).unwrap().der, request.der);
@@ -62,7 +62,7 @@ fn request_with_empty_subject_is_read() {
 }
 
 #[test]
-fn request_names_invalid_dns_name() {
+fn request_with_invalid_dns_name_is_refused() {
     for name in ["bücher.example", "", "a b", "a\0b"] {
         let error = certificate_request(&Template::new("x").with_dns_names([name]), &key()).unwrap_err();
         assert_eq!(error, RequestError::DnsName { name: name.into() });
@@ -91,7 +91,7 @@ fn request_with_weak_or_unknown_key_is_refused() {
 }
 
 #[test]
-fn request_with_forged_signature_is_refused() {
+fn request_altered_after_signing_is_refused() {
     let request = certificate_request(&Template::new("honest"), &key()).unwrap();
     let mut forged = request.der;
     let at = forged.windows(6).position(|window| window == b"honest").unwrap();
@@ -100,7 +100,7 @@ fn request_with_forged_signature_is_refused() {
 }
 
 #[test]
-fn read_request_refuses_other_input() {
+fn read_request_refuses_all_but_one_valid_request() {
     let request = certificate_request(&full(), &key()).unwrap();
     let labels =
         |labels: &[&str]| Err(RequestError::NotOneRequest { found: labels.iter().map(ToString::to_string).collect() });
@@ -117,7 +117,7 @@ fn read_request_refuses_other_input() {
 }
 
 #[test]
-fn read_request_skips_text_around() {
+fn read_request_skips_text_around_the_block() {
     let request = certificate_request(&full(), &key()).unwrap();
     assert!(read_request(format!("before\n{}after\n", request.pem).as_bytes()).is_ok());
 }

@@ -1,4 +1,4 @@
-//! The sentences for errors of TLS and X.509 libraries.
+//! `describe` words the errors of rustls and webpki for operators.
 
 mod authority;
 
@@ -14,9 +14,8 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerMisbehaved, RootCertStore};
 
-/// The description of the error for a server `n1.example` that presents `chain` at `now`, with `root` as the trusted
-/// CA.
-fn verdict(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
+/// The words for the error of a client that trusts `root` only, when the server `n1.example` presents `chain` at `now`.
+fn description(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
@@ -35,7 +34,7 @@ fn key() -> KeyPair {
 }
 
 #[test]
-fn refused_server_certificates_are_described() {
+fn describe_explains_why_server_certificate_is_refused() {
     let noon = NOT_BEFORE + 1800;
     let root = Authority::root("root");
     let trusted = der(&root.pem).remove(0);
@@ -113,7 +112,7 @@ fn refused_server_certificates_are_described() {
             ),
         ),
     ] {
-        assert_eq!(verdict(&chain, trusted, now), expected);
+        assert_eq!(description(&chain, trusted, now), expected);
     }
 }
 
@@ -143,14 +142,14 @@ fn p521_issuer_error_names_supported_algorithms() {
             "certificate `CN=api` is signed with {how}, which perennial's crypto library (ring) does not support; \
              use a CA whose key is ECDSA P-256 or P-384, RSA of 2048 bits or more with SHA-256, or Ed25519"
         );
-        assert_eq!(verdict(&der(&leaf), &der(&ca)[0], now + 60), expected, "{digest}");
+        assert_eq!(description(&der(&leaf), &der(&ca)[0], now + 60), expected, "{digest}");
     }
 }
 
-/// Describes every error of rustls and webpki that can be made here.
+/// Covers every error of rustls and webpki that a test can construct.
 #[test]
 #[allow(deprecated, reason = "rustls may still return what it deprecates")]
-fn descriptions_show_no_rust_identifier() {
+fn describe_shows_no_rust_identifier() {
     let other = |error: webpki::Error| CertificateError::Other(OtherError(Arc::new(error)));
     let time = UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600));
     let certificate = [

@@ -1,4 +1,4 @@
-//! A CA for the tests, made with rcgen.
+//! [`Authority`]: a CA that issues the certificates of these tests, made with rcgen.
 #![allow(dead_code, unreachable_pub)]
 
 use perennial_pki::KeyPair;
@@ -17,7 +17,7 @@ pub const NOT_AFTER: i64 = NOT_BEFORE + 3600;
 
 pub struct Authority {
     issuer: Issuer<'static, rcgen::KeyPair>,
-    /// The CA's own certificate.
+    /// The CA's own certificate as PEM.
     pub pem: String,
 }
 
