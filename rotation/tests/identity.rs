@@ -1,4 +1,4 @@
-//! What each kind of identity source returns: with an identity, without one, and after a change.
+//! Identity sources of each kind: with an identity, without one, and after a change.
 
 use std::fs;
 use std::path::Path;
