@@ -64,7 +64,7 @@ fn demo_prints_sentences_and_retains_a_given_directory() {
 }
 
 #[test]
-fn interrupted_demo_reports_it_and_removes_its_files() {
+fn interrupted_demo_fails_and_removes_its_files() {
     let mut demo = crate::support::start(Path::new("."), &["demo", "--json", "--lifetime", "1h"]);
     let directory = demo.event("started", 1)["directory"].as_str().unwrap().to_owned();
     demo.event("issued", 1);

@@ -83,7 +83,7 @@ fn invalid_durations_are_refused_with_an_example() {
 }
 
 #[test]
-fn address_in_use_is_refused_before_any_write() {
+fn listen_address_in_use_is_refused_before_any_write() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = TempDir::new().unwrap();
@@ -91,7 +91,7 @@ fn address_in_use_is_refused_before_any_write() {
 }
 
 #[test]
-fn certificate_or_key_alone_is_not_overwritten() {
+fn ca_certificate_or_key_alone_is_not_overwritten() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
     let start = ["signer", "--listen", "127.0.0.1:0", "--dir", "signer"];
@@ -121,7 +121,7 @@ fn invalid_fault_plan_is_refused_with_line_and_field() {
 }
 
 #[test]
-fn files_and_directory_are_made_private() {
+fn files_and_directory_of_signer_are_made_private() {
     let directory = TempDir::new().unwrap();
     let state = directory.path().join("signer");
     fs::create_dir(&state).unwrap();
@@ -176,7 +176,7 @@ fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
 }
 
 #[test]
-fn sighup_takes_a_new_ca_and_trusts_both() {
+fn sighup_without_ca_files_generates_ca_and_trusts_both() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = start(path);
@@ -206,7 +206,7 @@ fn sighup_takes_a_new_ca_and_trusts_both() {
 }
 
 #[test]
-fn unusable_authority_at_sighup_changes_nothing() {
+fn sighup_with_missing_ca_key_changes_nothing() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = start(path);

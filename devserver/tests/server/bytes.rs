@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_requests_are_answered_or_the_connection_is_closed(
+    fn damaged_requests_get_http_answers_or_none(
         requests in vec(select(pool()), 1..4),
         at in any::<usize>(),
         byte in any::<u8>(),
@@ -106,7 +106,7 @@ fn empty_lines_before_a_request_are_skipped() {
 }
 
 #[test]
-fn a_request_cut_off_anywhere_does_nothing() {
+fn request_cut_off_anywhere_is_not_carried_out() {
     let request = post(&node_csr("a", "one"));
     for length in 0..=request.len() {
         let mut wire = Wire::new(manual(), usize::MAX);
@@ -121,7 +121,7 @@ fn a_request_cut_off_anywhere_does_nothing() {
 }
 
 #[test]
-fn cut_pipeline_carries_out_complete_requests_only() {
+fn only_complete_requests_of_cut_pipeline_are_carried_out() {
     const ADMIN: &str = "administrator";
     let requests = [post(&node_csr("a", "one")), patch().replace(TOKEN, ADMIN), chunked()];
     let bytes = requests.concat();
@@ -147,7 +147,7 @@ fn cut_pipeline_carries_out_complete_requests_only() {
 }
 
 #[test]
-fn bytes_other_than_tls_do_no_harm() {
+fn bytes_other_than_tls_get_an_alert_at_most() {
     let wire = Wire::new(manual(), usize::MAX);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let outcome = runner.run(&vec(vec(any::<u8>(), 0..200), 0..6), |pieces| {

@@ -151,7 +151,7 @@ fn short_lifetimes_are_allowed_by_default() {
 }
 
 #[test]
-fn request_for_system_masters_is_refused() {
+fn client_request_for_system_masters_is_refused() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::new("evil").with_organizations(["system:masters"]), &key());
     let answer = server.create(&Role::Admin, &csr("a", CLIENT, &["client auth"], &pem));
@@ -164,7 +164,7 @@ fn request_for_system_masters_is_refused() {
 }
 
 #[test]
-fn node_may_request_for_itself_only() {
+fn node_may_request_certificate_for_itself_only() {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(&Role::Node("one"), &node_csr("a", "one")).0, 201);
     let answer = server.create(&Role::Node("one"), &node_csr("b", "two"));
@@ -187,7 +187,7 @@ fn request_without_credential_may_read_health_only() {
 }
 
 #[test]
-fn part_of_a_token_is_rejected() {
+fn incomplete_or_longer_bearer_token_gets_401() {
     let mut server = Server::new(Options::default());
     for (header, status) in [
         ("Bearer abcdef.0123456789abcdef", 200),
@@ -205,7 +205,7 @@ fn part_of_a_token_is_rejected() {
 }
 
 #[test]
-fn expired_certificate_is_rejected_on_an_open_connection() {
+fn expired_client_certificate_gets_401_on_open_connection() {
     let mut server = Server::new(Options::default());
     let admin = server
         .api
@@ -292,7 +292,7 @@ fn unreadable_bodies_are_refused() {
 }
 
 #[test]
-fn full_server_answers_429_with_retry_after() {
+fn request_beyond_capacity_gets_429_with_retry_after() {
     let mut server = Server::new(Options { capacity: 2, ..Options::default() });
     for name in ["a", "b"] {
         assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);

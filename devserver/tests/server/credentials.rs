@@ -48,7 +48,7 @@ fn invalid_client_certificate_ends_the_handshake_despite_a_token() {
 }
 
 #[test]
-fn empty_token_authenticates_nobody() {
+fn empty_bearer_token_authenticates_nobody() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     wire.api.add_token("", User::new("root", ["system:masters"]));
     for blank in ["", " ", "\u{a0}"] {

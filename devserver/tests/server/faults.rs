@@ -49,7 +49,7 @@ fn rule_applies_to_matching_requests_only() {
 }
 
 #[test]
-fn rule_applies_from_nth_request_for_times_requests() {
+fn nth_2_and_times_2_select_second_and_third_request() {
     let mut wire = wire(&format!("{{ match: {{ nth: 2 }}, times: 2, {TEAPOT} }}"));
     let answers: Vec<String> = (0..5).map(|_| get(&mut wire, "/version")).collect();
     let codes: Vec<&str> = answers.iter().map(|answer| status(answer)).collect();
@@ -57,7 +57,7 @@ fn rule_applies_from_nth_request_for_times_requests() {
 }
 
 #[test]
-fn rule_applies_between_after_and_until() {
+fn after_and_until_limit_the_time_of_a_rule() {
     let mut wire = wire(&format!("{{ match: {{ after: 10s, until: 1m }}, {TEAPOT} }}"));
     let mut codes = Vec::new();
     for millis in [9_999, 10_000, 59_999, 60_000] {
@@ -68,7 +68,7 @@ fn rule_applies_between_after_and_until() {
 }
 
 #[test]
-fn first_matching_rule_applies_until_an_empty_plan() {
+fn first_matching_rule_applies_until_an_empty_plan_is_set() {
     let mut wire = wire(&format!("{{ times: 1, fault: {{ answer: {{ status: 503 }} }} }}, {{ {TEAPOT} }}"));
     assert_eq!(status(&get(&mut wire, "/version")), "503");
     assert_eq!(status(&get(&mut wire, "/version")), "418");
@@ -79,7 +79,7 @@ fn first_matching_rule_applies_until_an_empty_plan() {
 }
 
 #[test]
-fn errors_of_a_plan_name_line_and_column() {
+fn errors_of_a_plan_name_line_column_and_field() {
     let wrong = [
         ("rules:\n- fault: silense\n", 2, "fault: unknown variant `silense`"),
         ("rules:\n- match: { methd: GET }\n  fault: silence\n", 2, "methd"),
@@ -110,7 +110,7 @@ fn plan_may_be_json() {
 }
 
 #[test]
-fn delayed_answer_is_sent_at_the_deadline() {
+fn delayed_answer_is_sent_once_the_delay_is_over() {
     let mut wire = wire("{ fault: { delay: 200s } }");
     assert_eq!(get(&mut wire, "/version"), "");
     assert_eq!(wire.session.deadline().as_millis(), 200_000);
@@ -124,7 +124,7 @@ fn delayed_answer_is_sent_at_the_deadline() {
 }
 
 #[test]
-fn connection_of_an_unanswered_request_ends() {
+fn connection_of_an_unanswered_request_closes_at_its_deadline() {
     let mut wire = wire("{ fault: silence }");
     assert_eq!(get(&mut wire, "/version"), "");
     assert!(!wire.session.is_closed());
@@ -174,7 +174,7 @@ fn trickled_answer_is_complete_and_slow() {
 }
 
 #[test]
-fn session_reports_breaks_to_its_driver() {
+fn session_reports_connection_faults_to_its_driver() {
     for (fault, kind) in [("refused", Break::Refused), ("reset", Break::Reset)] {
         let mut wire = wire(&format!("{{ fault: {{ connection: {fault} }} }}"));
         assert_eq!(wire.session.breaks(), None);

@@ -22,7 +22,7 @@ fn token(list: &Value) -> &str {
 }
 
 #[test]
-fn pages_of_a_list_show_one_version() {
+fn all_pages_of_a_list_show_one_version() {
     let mut server = with(&["a", "c", "d", "e"], 100);
     let (_, first) = server.list(&Role::Admin, "limit=2");
     assert_eq!(names(&first), ["a", "c"]);
@@ -54,7 +54,7 @@ fn pages_contain_selected_objects_only() {
 }
 
 #[test]
-fn late_page_gets_410_with_a_new_token() {
+fn page_of_forgotten_version_gets_410_with_new_token() {
     let mut server = with(&["a", "b", "c"], 3);
     let (_, first) = server.list(&Role::Admin, "limit=1");
     for name in ["d", "e", "f", "g"] {
@@ -69,7 +69,7 @@ fn late_page_gets_410_with_a_new_token() {
 }
 
 #[test]
-fn list_is_as_of_the_requested_version() {
+fn list_shows_objects_at_the_requested_version() {
     let mut server = with(&["a", "b", "c"], 2);
     for (query, status, shown) in [
         ("resourceVersion=3&resourceVersionMatch=Exact", 200, vec!["a", "b"]),
@@ -97,7 +97,7 @@ fn list_is_as_of_the_requested_version() {
 }
 
 #[test]
-fn tables_are_paged() {
+fn table_of_objects_is_paged_by_limit() {
     let mut server = with(&["a", "b", "c"], 100);
     let mut request = ApiRequest::new(Method::GET, format!("{COLLECTION}?limit=2"));
     request.accept = "application/json;as=Table;v=v1;g=meta.k8s.io".into();
@@ -130,7 +130,7 @@ fn event(server: &Server, watcher: &mut Watcher) -> Option<Value> {
 }
 
 #[test]
-fn bookmark_has_the_version_reached() {
+fn bookmark_each_minute_has_the_version_reached() {
     let mut server = with(&["a"], 100);
     let mut with_bookmarks = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
     let mut without_bookmarks = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
@@ -153,7 +153,7 @@ fn bookmark_has_the_version_reached() {
 }
 
 #[test]
-fn watch_ends_with_a_bookmark() {
+fn watch_with_bookmarks_sends_one_at_its_timeout() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("allowWatchBookmarks=true&timeoutSeconds=5&resourceVersion=2&labelSelector=x");
     server.delete(&Role::Admin, "a");

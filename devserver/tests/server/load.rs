@@ -46,7 +46,7 @@ fn transmitted(wire: &mut Wire) -> Vec<u8> {
 }
 
 #[test]
-fn list_is_written_as_the_client_reads() {
+fn list_is_written_only_as_fast_as_client_reads() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..100 {
         aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));
@@ -72,7 +72,7 @@ fn list_is_written_as_the_client_reads() {
 }
 
 #[test]
-fn list_shows_the_version_of_its_request() {
+fn list_read_late_shows_objects_as_of_its_request() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
@@ -86,7 +86,7 @@ fn list_shows_the_version_of_its_request() {
 }
 
 #[test]
-fn reader_of_a_forgotten_list_is_disconnected() {
+fn slow_reader_is_disconnected_once_list_version_is_forgotten() {
     let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
@@ -102,7 +102,7 @@ fn reader_of_a_forgotten_list_is_disconnected() {
 }
 
 #[test]
-fn list_written_to_its_end_is_not_cut_when_its_version_is_forgotten() {
+fn list_written_before_its_version_is_forgotten_is_complete() {
     let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
     for name in ["a", "b", "c"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 6_000));
@@ -119,7 +119,7 @@ fn list_written_to_its_end_is_not_cut_when_its_version_is_forgotten() {
 }
 
 #[test]
-fn list_not_read_within_a_minute_ends() {
+fn connection_closes_if_list_is_not_read_within_a_minute() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for name in ["a", "b", "c", "d"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 20_000));
@@ -153,7 +153,7 @@ fn watcher_that_does_not_read_gets_410() {
 }
 
 #[test]
-fn watcher_slow_with_initial_objects_gets_410() {
+fn watcher_slow_to_read_initial_objects_gets_410() {
     let mut server = Server::new(Options { history: 2, ..manual() });
     for name in ["a", "b", "c"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -187,7 +187,7 @@ fn unread_answers_do_not_accumulate() {
 }
 
 #[test]
-fn body_without_a_known_credential_is_not_read() {
+fn body_of_unauthenticated_request_is_not_read() {
     for credential in ["x: y", "authorization: Bearer abcdef.0123456789abcdeg", "authorization: Basic YTpi"] {
         let mut wire = Wire::new(manual(), usize::MAX);
         let head = format!("POST {COLLECTION} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 100000\r\n\r\n");
@@ -230,7 +230,7 @@ fn watch_beyond_the_limit_gets_429() {
 }
 
 #[test]
-fn updates_cannot_exceed_the_bound_in_bytes() {
+fn update_beyond_the_limit_in_bytes_gets_429() {
     let mut server = Server::new(Options { memory: 100_000, ..manual() });
     for name in ["a", "b", "c"] {
         assert_eq!(server.create(&Role::Bootstrap, &large(name, 30_000)).0, 201);
@@ -248,7 +248,7 @@ fn updates_cannot_exceed_the_bound_in_bytes() {
 }
 
 #[test]
-fn a_handshake_takes_ten_seconds_at_most() {
+fn handshake_unfinished_after_ten_seconds_closes_the_connection() {
     let mut wire = Wire::new(manual(), usize::MAX);
     assert_eq!(wire.session.deadline(), Instant::from_millis(10_000));
     let mut hello = Vec::new();
@@ -280,7 +280,7 @@ fn deadline_of_an_idle_watch_is_its_next_bookmark() {
 }
 
 #[test]
-fn driven_session_has_a_deadline_in_the_future() {
+fn session_deadline_after_drive_is_in_the_future() {
     let plan = r#"{"rules":[{"fault":{"trickle":"1s"}}]}"#;
     for plan in [None, Some(plan)] {
         let mut wire = Wire::new(manual(), usize::MAX);

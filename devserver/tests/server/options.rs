@@ -54,7 +54,7 @@ fn dry_run_answers_and_stores_nothing() {
 }
 
 #[test]
-fn a_dry_run_decides_nothing() {
+fn dry_run_of_approval_approves_nothing() {
     let mut server = manual();
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let approved = with_condition(created.clone(), "Approved");
@@ -65,7 +65,7 @@ fn a_dry_run_decides_nothing() {
 }
 
 #[test]
-fn unknown_options_are_refused() {
+fn unknown_values_of_dry_run_and_field_validation_are_refused() {
     let mut server = manual();
     for (target, kind) in [("?dryRun=Some", "CreateOptions"), ("?fieldValidation=Lax", "CreateOptions")] {
         let answer = server.send(&Role::Admin, at(Method::POST, target, &node_csr("a", "one")));
@@ -79,7 +79,7 @@ fn unknown_options_are_refused() {
 }
 
 #[test]
-fn field_validation_refuses_warns_or_ignores() {
+fn unknown_field_is_refused_warned_about_or_ignored_as_requested() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["foo"] = 1.into();
@@ -129,7 +129,7 @@ fn malformed_labels_and_annotations_are_refused() {
 }
 
 #[test]
-fn openapi_schema_resolves_all_references() {
+fn all_references_in_the_openapi_schema_resolve() {
     let mut server = manual();
     let (_, index) = server.get(&Role::Bootstrap, "/openapi/v3");
     let url = index["paths"]["apis/certificates.k8s.io/v1"]["serverRelativeURL"].as_str().unwrap();

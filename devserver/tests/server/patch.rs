@@ -26,7 +26,7 @@ fn approved() -> Value {
 }
 
 #[test]
-fn labels_and_annotations_are_merged_and_null_removes() {
+fn patch_merges_labels_and_annotations_and_null_removes_them() {
     for media_type in [MERGE, STRATEGIC] {
         let (mut server, created) = pending();
         let (status, patched) =
@@ -43,7 +43,7 @@ fn labels_and_annotations_are_merged_and_null_removes() {
 }
 
 #[test]
-fn operations_apply_in_order_or_not_at_all() {
+fn json_patch_operations_apply_in_order_or_not_at_all() {
     let (mut server, created) = pending();
     let operations = json!([
         { "op": "add", "path": "/metadata/labels", "value": { "a/b": "1" } },
@@ -72,7 +72,7 @@ fn operations_apply_in_order_or_not_at_all() {
 }
 
 #[test]
-fn a_patch_cannot_fill_the_memory() {
+fn patch_that_grows_or_nests_too_much_gets_413() {
     let (mut server, created) = pending();
     let doubling: Vec<Value> =
         (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/spec/extra{n}") })).collect();
@@ -91,7 +91,7 @@ fn a_patch_cannot_fill_the_memory() {
 }
 
 #[test]
-fn patches_of_subresources_approve_and_sign() {
+fn patch_approves_through_the_approval_subresource_only() {
     for media_type in [MERGE, STRATEGIC] {
         let (mut server, _) = pending();
         assert_eq!(patch(&mut server, media_type, "a", &approved()).1["status"], json!({}), "not here");
@@ -112,7 +112,7 @@ fn patches_of_subresources_approve_and_sign() {
 }
 
 #[test]
-fn as_in_a_cluster_a_strategic_patch_replaces_conditions() {
+fn strategic_patch_replaces_conditions_as_in_a_cluster() {
     let (mut server, _) = pending();
     patch(&mut server, STRATEGIC, "a/approval", &approved());
     let denied = json!({ "status": { "conditions": [{ "type": "Denied", "status": "True" }] } });
@@ -121,7 +121,7 @@ fn as_in_a_cluster_a_strategic_patch_replaces_conditions() {
 }
 
 #[test]
-fn patch_checks_version_uid_name_and_kind() {
+fn patch_with_wrong_version_uid_name_or_kind_is_refused() {
     let (mut server, created) = pending();
     let labelled = |metadata: Value| {
         let mut patch = json!({ "metadata": metadata });
@@ -152,7 +152,7 @@ fn an_empty_patch_changes_nothing() {
 }
 
 #[test]
-fn patches_of_other_kinds_and_directives_are_refused_clearly() {
+fn unsupported_patch_types_and_directives_are_refused() {
     let (mut server, created) = pending();
     for media_type in ["application/apply-patch+yaml", "application/json", ""] {
         let answer = patch(&mut server, media_type, "a", &json!({}));
@@ -174,7 +174,7 @@ fn patches_of_other_kinds_and_directives_are_refused_clearly() {
 }
 
 #[test]
-fn patch_needs_rights() {
+fn patch_by_user_without_rights_is_refused() {
     let (mut server, _) = pending();
     for user in [Role::Bootstrap, Role::Node("one"), Role::Nobody] {
         for path in ["a", "a/approval", "a/status"] {

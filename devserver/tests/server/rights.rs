@@ -70,7 +70,7 @@ fn status_of_a_new_request_is_dropped() {
 }
 
 #[test]
-fn node_cannot_take_over_the_request_of_another() {
+fn node_cannot_change_or_delete_request_of_another_node() {
     let mut server = manual();
     assert_eq!(server.create(&Role::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
     let before = server.object("node-csr-one");
@@ -103,7 +103,7 @@ fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u
 }
 
 #[test]
-fn no_signer_grants_system_masters_or_other_node_groups() {
+fn no_signer_grants_system_masters_nor_kubelets_other_groups() {
     assert!(issued(KUBELET_CLIENT, &Role::Node("one"), &["system:nodes"]).is_ok());
     for user in [Role::Node("one"), Role::Bootstrap, Role::Admin] {
         for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {
@@ -125,7 +125,7 @@ fn no_signer_grants_system_masters_or_other_node_groups() {
 }
 
 #[test]
-fn automatic_approval_needs_groups_and_own_name() {
+fn kubelet_request_for_wrong_groups_is_not_approved_automatically() {
     for (user, node, groups) in [
         (Role::Node("one"), "one", ["dev"].as_slice()),
         (Role::Bootstrap, "one", &["system:masters"]),
@@ -144,7 +144,7 @@ fn automatic_approval_needs_groups_and_own_name() {
 }
 
 #[test]
-fn oddly_encoded_paths_bypass_no_rule() {
+fn oddly_encoded_paths_bypass_no_authorization() {
     let mut server = manual();
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");

@@ -10,7 +10,7 @@ use perennial_dev::{Authority, Options, Session};
 use serde_json::{Value, json};
 
 #[test]
-fn any_split_of_the_bytes_gives_the_same_answers_on_one_connection() {
+fn any_split_of_bytes_gives_the_same_answers() {
     for piece in [1, 2, 7, 1000, usize::MAX] {
         let mut wire = Wire::new(Options::default(), piece);
         let text = wire.exchange(post(&node_csr("a", "one")).as_bytes());
@@ -37,7 +37,7 @@ fn any_split_of_the_bytes_gives_the_same_answers_on_one_connection() {
 }
 
 #[test]
-fn head_of_a_watch_is_sent_before_any_event() {
+fn response_head_of_a_watch_is_sent_before_any_event() {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     let text = wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     assert_eq!(response(&text).0, 200);
@@ -45,7 +45,7 @@ fn head_of_a_watch_is_sent_before_any_event() {
 }
 
 #[test]
-fn driven_watch_sends_changes() {
+fn watch_sends_changes_of_other_clients_when_driven() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     // A request of another client, past this session.
@@ -74,7 +74,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_chunked_body_is_read_and_its_continuation_granted() {
+fn chunked_body_is_read_after_100_continue() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let head = format!(
         "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\n\
@@ -116,7 +116,7 @@ fn invalid_framing_is_refused_and_closes_the_connection() {
 }
 
 #[test]
-fn body_over_the_limit_is_refused_early() {
+fn chunked_body_over_the_limit_gets_413_before_its_end() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let head = format!(
         "POST {COLLECTION} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -134,7 +134,7 @@ fn body_over_the_limit_is_refused_early() {
 }
 
 #[test]
-fn head_method_and_connection_close_work() {
+fn head_gets_no_body_and_connection_close_is_honoured() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let text = wire.exchange(get(COLLECTION).replace("GET", "HEAD").as_bytes());
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
@@ -146,7 +146,7 @@ fn head_method_and_connection_close_work() {
 }
 
 #[test]
-fn client_certificate_authenticates() {
+fn client_certificate_authenticates_without_a_token() {
     let mut wire = Wire::with_client(manual(), usize::MAX, |authority, random| {
         authority.client_credential("system:node:one", &["system:nodes"], random, NOW, DAY).ok()
     });
@@ -169,7 +169,7 @@ fn an_expired_client_certificate_ends_the_handshake_with_an_alert() {
 }
 
 #[test]
-fn certificate_of_another_ca_ends_the_handshake() {
+fn client_certificate_of_another_ca_ends_the_handshake() {
     let mut wire = Wire::with_client(manual(), usize::MAX, |_, random| {
         let other = Authority::generate(random, NOW, DAY).ok()?;
         other.client_credential("x", &["system:masters"], random, NOW, DAY).ok()
@@ -210,7 +210,7 @@ fn silent_client_times_out_and_idle_watch_does_not() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_watch() {
+fn client_that_closes_its_side_ends_its_watch() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     wire.session.receive_eof();
@@ -222,7 +222,7 @@ fn a_client_that_leaves_ends_its_watch() {
 }
 
 #[test]
-fn warnings_cannot_inject_headers() {
+fn field_names_in_warnings_cannot_inject_headers() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let mut object = node_csr("a", "one");
     object["spec"]["x\"\r\nset-cookie: é"] = 1.into();

@@ -53,7 +53,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
 }
 
 #[test]
-fn key_algorithm_is_independent_of_the_signature() {
+fn p384_key_with_sha256_signature_gets_certificate() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/p384-signed-with-sha256.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
@@ -63,7 +63,7 @@ fn key_algorithm_is_independent_of_the_signature() {
 }
 
 #[test]
-fn certificate_takes_only_subject_names_and_key() {
+fn certificate_takes_only_subject_names_and_key_from_csr() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/asks-to-be-an-authority.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
@@ -81,7 +81,7 @@ fn certificate_takes_only_subject_names_and_key() {
 }
 
 #[test]
-fn issuer_and_key_identifiers_lead_to_the_authority() {
+fn issuer_and_authority_key_identifier_match_the_ca() {
     let mut server = Server::new(Options::default());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let chain = server.chain("a").unwrap();
@@ -113,7 +113,7 @@ fn serial_numbers_are_positive_and_unique() {
 }
 
 #[test]
-fn subject_is_copied_unchanged() {
+fn subject_of_the_csr_is_copied_unchanged() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/several-organizations.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &["client auth"], pem));
@@ -126,7 +126,7 @@ fn subject_is_copied_unchanged() {
 }
 
 #[test]
-fn permitted_alternative_names_are_copied() {
+fn alternative_names_are_copied_if_the_signer_permits_them() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/every-kind-of-name.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", CLIENT, &CLIENT_USAGES, pem));
@@ -140,7 +140,7 @@ fn permitted_alternative_names_are_copied() {
 }
 
 #[test]
-fn serving_certificate_serves_tls() {
+fn approved_serving_request_gets_certificate_for_tls_servers() {
     let mut server = Server::new(Options::default());
     let roots = server.api.authority().roots().unwrap();
     let key = key();
@@ -216,7 +216,7 @@ fn signer_refusal_has_the_message_of_a_cluster() {
 }
 
 #[test]
-fn key_encipherment_is_optional_for_kubelets() {
+fn requested_key_encipherment_is_in_the_kubelets_certificate() {
     let mut server = Server::new(Options::default());
     let usages = ["client auth", "key encipherment", "digital signature"];
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &usages, &request(&Template::node("one"), &key())));
@@ -225,7 +225,7 @@ fn key_encipherment_is_optional_for_kubelets() {
 }
 
 #[test]
-fn requests_for_other_signers_stay_pending() {
+fn approved_request_for_other_signer_gets_no_certificate() {
     let mut server = Server::new(Options::default());
     server
         .create(&Role::Bootstrap, &csr("a", "example.com/mine", &CLIENT_USAGES, &request(&Template::new("x"), &key())));
@@ -236,7 +236,7 @@ fn requests_for_other_signers_stay_pending() {
 }
 
 #[test]
-fn approver_follows_the_rules_of_a_cluster() {
+fn kubelet_requests_are_approved_by_the_rules_of_a_cluster() {
     let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
     let first = "Auto approving kubelet client certificate after SubjectAccessReview.";
     let joe = Role::Other(User::new("joe", ["system:nodes"]));
@@ -264,7 +264,7 @@ fn manual_approval_approves_nothing_by_itself() {
 }
 
 #[test]
-fn serving_certificates_are_approved_only_if_configured() {
+fn serving_approval_any_approves_requests_of_nodes_only() {
     let mut server = Server::new(Options { approve_serving: ServingApproval::Any, ..Options::default() });
     let template = Template::node("one").with_dns_names(["one"]);
     let object = |name| csr(name, KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key()));
@@ -274,7 +274,7 @@ fn serving_certificates_are_approved_only_if_configured() {
 }
 
 #[test]
-fn serving_approval_covers_own_names_only() {
+fn serving_approval_own_covers_node_and_configured_names_only() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let own = |more: &[&str]| ServingApproval::Own(more.iter().map(|name| (*name).to_owned()).collect());
     let address = |kind, address: &str| NodeAddress { kind, address: address.into() };
@@ -342,7 +342,7 @@ fn decisions_are_final() {
 }
 
 #[test]
-fn lifetime_is_the_requested_one_up_to_the_signers() {
+fn lifetime_is_as_requested_up_to_signing_duration() {
     let options = Options { signing_duration: Duration::from_secs(3600), ..Options::default() };
     let strict = Options { allow_short: false, ..options.clone() };
     let cluster = Options { backdate: Some(Duration::from_secs(300)), ..options.clone() };
@@ -382,7 +382,7 @@ fn no_certificate_outlives_the_authority() {
 }
 
 #[test]
-fn signing_delay_is_observed() {
+fn certificate_is_issued_after_signing_delay() {
     let mut server = Server::new(Options { signing_delay: Duration::from_secs(5), ..Options::default() });
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert!(condition(&server.object("a"), "Approved").is_some() && server.chain("a").is_none());
@@ -394,7 +394,7 @@ fn signing_delay_is_observed() {
 }
 
 #[test]
-fn authority_can_be_loaded_from_a_clusters_files() {
+fn authority_loaded_from_a_clusters_files_signs() {
     let bundle = include_str!("support/kubeadm-like-ca.pem");
     let authority = Authority::from_pem(bundle).unwrap();
     assert_eq!(Authority::from_pem(&authority.to_pem()).unwrap().certificate_pem(), authority.certificate_pem());
@@ -425,7 +425,7 @@ fn leaf_certificate_is_refused_as_authority() {
 }
 
 #[test]
-fn times_are_whole_seconds() {
+fn times_in_objects_and_certificates_are_whole_seconds() {
     let mut server = Server::new(Options::default());
     server.now = UnixTime::from_millis(NOW.as_millis() + 999);
     server.create(&Role::Bootstrap, &node_csr("a", "one"));

@@ -27,7 +27,7 @@ fn causes(answer: &(u16, Value)) -> Vec<&str> {
 }
 
 #[test]
-fn a_stale_update_conflicts_and_an_unconditional_one_does_not() {
+fn update_conflicts_if_stale_but_not_without_version() {
     let (mut server, created) = pending();
     let mut labelled = created.clone();
     labelled["metadata"]["labels"] = json!({ "x": "y" });
@@ -48,7 +48,7 @@ fn a_stale_update_conflicts_and_an_unconditional_one_does_not() {
 }
 
 #[test]
-fn an_update_of_another_object_of_the_same_name_conflicts() {
+fn update_with_uid_of_another_object_conflicts() {
     let (mut server, mut created) = pending();
     created["metadata"]["uid"] = "00000000-0000-4000-8000-000000000000".into();
     let answer = server.put(&Role::Admin, "a/approval", &with_condition(created.clone(), "Approved"));
@@ -84,7 +84,7 @@ fn update_without_change_keeps_the_version() {
 }
 
 #[test]
-fn an_approval_takes_conditions_only_and_fills_in_their_times() {
+fn approval_update_takes_conditions_only_and_sets_their_times() {
     let (mut server, created) = pending_elsewhere();
     let mut update = with_condition(created.clone(), "Approved");
     update["metadata"]["labels"] = json!({ "x": "y" });
@@ -121,7 +121,7 @@ fn decisions_cannot_be_taken_back_or_contradict_each_other() {
 }
 
 #[test]
-fn the_status_takes_certificate_and_failure_but_no_decision() {
+fn status_update_takes_certificate_and_failure_but_no_decision() {
     let (mut server, created) = pending_elsewhere();
     let answer = server.put(&Role::Admin, "b/status", &with_condition(created, "Approved"));
     assert_eq!(causes(&answer), ["Forbidden: updates may not add a condition of type \"Approved\""]);
@@ -149,7 +149,7 @@ fn the_status_takes_certificate_and_failure_but_no_decision() {
 }
 
 #[test]
-fn approving_and_signing_need_rights() {
+fn users_without_rights_cannot_approve_or_sign() {
     let (mut server, created) = pending_elsewhere();
     // No role of this server may update approvals without the right to approve for the signer: only administrators pass
     // either check.
@@ -176,7 +176,7 @@ fn deletion_checks_preconditions_and_returns_the_uid() {
 }
 
 #[test]
-fn deletion_of_a_collection_deletes_selected_objects() {
+fn deletion_of_a_collection_deletes_selected_objects_only() {
     let (mut server, _) = pending_elsewhere();
     let target = format!("{COLLECTION}?fieldSelector=spec.signerName%3Dexample.com%2Fmine");
     let request = ApiRequest::new(Method::DELETE, target);

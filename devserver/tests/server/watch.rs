@@ -74,7 +74,7 @@ fn object_leaving_the_selection_is_sent_as_deleted() {
 }
 
 #[test]
-fn watch_out_of_reach_reports_410_in_the_stream() {
+fn watch_from_unreachable_version_gets_error_event() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     for name in ["a", "b", "c", "d", "e", "f"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -91,7 +91,7 @@ fn watch_out_of_reach_reports_410_in_the_stream() {
 }
 
 #[test]
-fn watch_cache_that_restarted_reaches_no_older_object() {
+fn watch_older_than_restarted_watch_cache_gets_410() {
     let mut server = manual();
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
@@ -112,7 +112,7 @@ fn watch_cache_that_restarted_reaches_no_older_object() {
 }
 
 #[test]
-fn bookmark_carries_watch_past_writes_of_other_resources() {
+fn bookmark_version_includes_writes_of_other_resources() {
     let mut server = manual();
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
@@ -212,7 +212,7 @@ fn table_has_the_columns_of_a_cluster() {
 }
 
 #[test]
-fn discovery_lists_requests_and_reviews() {
+fn discovery_lists_certificate_signing_requests() {
     let mut server = manual();
     let (_, version) = server.get(&Role::Bootstrap, "/version");
     assert!(version["gitVersion"].as_str().unwrap().contains("perennial"));
@@ -234,7 +234,7 @@ fn discovery_lists_requests_and_reviews() {
 }
 
 #[test]
-fn reviews_return_user_and_rights() {
+fn self_subject_reviews_return_user_and_rights() {
     let mut server = manual();
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let metadata = json!({ "creationTimestamp": null });

@@ -13,7 +13,7 @@ use perennial_rotation::{Handle, NotReady, Rotator, clock};
 const BOUND: Duration = Duration::from_secs(60);
 
 #[test]
-fn node_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
+fn node_gets_certificate_in_four_lines_of_code() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start()?;
     let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     let node = perennial_std::start(rotator)?;
@@ -31,7 +31,7 @@ fn node_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn node_on_smol_has_certificate_in_four_lines() -> Result<(), Box<dyn Error>> {
+fn node_on_smol_gets_certificate_in_few_lines() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start()?;
     let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     let (node, rotation) = perennial_smol::start(rotator)?;
@@ -48,7 +48,7 @@ fn mesh(cluster: &TestCluster, template: Template) -> Handle {
 }
 
 #[test]
-fn signer_of_own_name_issues_any_subject_but_administrators() -> Result<(), Box<dyn Error>> {
+fn other_signer_name_issues_any_subject_but_system_masters() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start()?;
     let template = Template::new("web").with_organizations(["shop"]).with_dns_names(["web.example"]);
     let credential = mesh(&cluster, template).ready().within(BOUND)?;
@@ -67,7 +67,7 @@ fn signer_of_own_name_issues_any_subject_but_administrators() -> Result<(), Box<
 }
 
 #[test]
-fn default_options_leave_other_signer_names_pending() -> Result<(), Box<dyn Error>> {
+fn default_options_issue_nothing_for_other_signer_names() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start_with(ClusterSetup { options: Options::default(), ..ClusterSetup::default() })?;
     let waiting = mesh(&cluster, Template::new("web"));
     waiting.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();
@@ -79,7 +79,7 @@ fn default_options_leave_other_signer_names_pending() -> Result<(), Box<dyn Erro
 }
 
 #[test]
-fn request_is_decided_and_faults_are_set_from_outside() -> Result<(), Box<dyn Error>> {
+fn node_is_ready_after_faults_and_approval_by_test() -> Result<(), Box<dyn Error>> {
     let options = Options { approval: Approval::Manual, ..Options::default() };
     let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() })?;
     cluster.set_faults(Plan::parse("rules: [{ times: 2, fault: { answer: { status: 503 } } }]")?);
@@ -92,7 +92,7 @@ fn request_is_decided_and_faults_are_set_from_outside() -> Result<(), Box<dyn Er
 }
 
 #[test]
-fn same_authority_port_and_token_make_an_equal_cluster() -> Result<(), Box<dyn Error>> {
+fn second_cluster_takes_authority_port_and_token_of_first() -> Result<(), Box<dyn Error>> {
     let mut random = Random::from_os()?;
     let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     let again = Authority::from_pem(&authority.to_pem())?;

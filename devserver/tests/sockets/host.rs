@@ -98,7 +98,7 @@ fn request(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_becomes_a_certificate_on_one_connection() {
+fn request_and_watch_use_one_connection_until_issued() {
     let (server, roots) = serve(Options::default());
     let mut stream = connect(&server, &roots);
     send(&mut stream, "POST", CSR_PATH, &request("a"));
@@ -115,7 +115,7 @@ fn a_request_becomes_a_certificate_on_one_connection() {
 }
 
 #[test]
-fn every_watcher_is_woken_by_a_decision() {
+fn every_open_watch_sends_a_decision() {
     let (server, roots) = serve(Options { approval: Approval::Manual, ..Options::default() });
     let mut streams: Vec<Stream> = (0..20).map(|_| connect(&server, &roots)).collect();
     send(&mut streams[0], "POST", CSR_PATH, &request("a"));
@@ -133,7 +133,7 @@ fn every_watcher_is_woken_by_a_decision() {
 }
 
 #[test]
-fn delayed_signature_needs_no_further_request() {
+fn watch_sends_delayed_certificate_without_further_requests() {
     let (server, roots) = serve(Options { signing_delay: Duration::from_millis(50), ..Options::default() });
     let mut stream = connect(&server, &roots);
     send(&mut stream, "POST", CSR_PATH, &request("a"));
@@ -144,7 +144,7 @@ fn delayed_signature_needs_no_further_request() {
 }
 
 #[test]
-fn stopping_closes_the_connections_and_frees_the_address() {
+fn shutdown_closes_connections_and_frees_the_address() {
     let (server, roots) = serve(Options::default());
     let mut stream = connect(&server, &roots);
     send(&mut stream, "GET", "/version", b"");
@@ -156,7 +156,7 @@ fn stopping_closes_the_connections_and_frees_the_address() {
 }
 
 #[test]
-fn client_reads_the_refusal_of_an_unread_request() {
+fn client_still_sending_a_refused_body_reads_the_refusal() {
     let (server, roots) = serve(Options::default());
     let mut stream = connect(&server, &roots);
     let head = format!("POST {CSR_PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n");
@@ -229,7 +229,7 @@ fn unauthenticated_connections_yield_to_new_clients() {
 }
 
 #[test]
-fn always_ready_clients_do_not_starve_others() {
+fn flooding_clients_do_not_starve_others() {
     let (server, roots) = serve(Options::default());
     let answered = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -263,7 +263,7 @@ fn flood(stream: &mut Stream, enough: &AtomicBool) {
 }
 
 #[test]
-fn new_connections_use_the_new_authority() {
+fn new_connections_verify_clients_by_the_new_authority() {
     let (now, hour) = (perennial_rotation::clock::now().unix, Duration::from_secs(3600));
     let mut random = Random::from_os().unwrap();
     let first = Authority::generate(&mut random, now, hour).unwrap();
@@ -299,7 +299,7 @@ fn new_connections_use_the_new_authority() {
 }
 
 #[test]
-fn changed_wakes_its_waiters() {
+fn changed_returns_once_the_version_rises() {
     let (server, _) = serve(Options::default());
     let version = server.with_api(|api, _| api.version());
     std::thread::scope(|scope| {
@@ -317,7 +317,7 @@ fn changed_wakes_its_waiters() {
 }
 
 #[test]
-fn reset_within_the_body_cuts_the_answer() {
+fn cut_or_reset_fault_breaks_the_answer_within_its_body() {
     for (fault, end) in [("cut", ErrorKind::UnexpectedEof), ("reset", ErrorKind::ConnectionReset)] {
         let (server, roots) = serve(Options::default());
         let plan = Plan::parse(&format!("rules: [{{ fault: {{ {fault}: inBody }} }}]")).unwrap();
