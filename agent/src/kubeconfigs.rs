@@ -88,9 +88,9 @@ pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: 
     if own == Some(OwnCredential::Useless) && existing.is_none() && !needed {
         let node = node.display();
         tracing::warn!(
-            "{node}: a kubelet could not start from this kubeconfig: its user has no credential that is valid now; \
-             point client-certificate and client-key at the certificate directory's kubelet-client-current.pem, or \
-             give an existing --bootstrap-kubeconfig, and perennial writes it anew"
+            "{node}: the user in this kubeconfig has no credential that is valid now, so that a kubelet would not \
+             start from it; point client-certificate and client-key at kubelet-client-current.pem in the certificate \
+             directory, or give an existing --bootstrap-kubeconfig, so that perennial writes the kubeconfig anew"
         );
     }
     // A missing kubeconfig is written, and an unusable one if the bootstrap kubeconfig exists, as kubelet does.

@@ -214,7 +214,11 @@ fn kubeconfig_unusable_for_kubelet_is_logged() {
     fs::rename(path.join("bootstrap"), path.join("away")).unwrap();
     let ended = perennial(path, &once);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("kubeconfig: a kubelet could not start from this kubeconfig"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("kubeconfig: the user in this kubeconfig has no credential that is valid now"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(fs::read_to_string(path.join("kubeconfig")).unwrap(), embedded);
     // With a bootstrap kubeconfig, `run` writes the kubeconfig anew, as the warning advises.
     fs::rename(path.join("away"), path.join("bootstrap")).unwrap();
