@@ -118,7 +118,7 @@ fn verify_judges_kubelet_by_rules_of_go() {
             format!("{certificate}{key}{}", &bare[..99]),
             Some(true),
             true,
-            "damaged, but using the pair in it",
+            "damaged, but using the rest of the file",
         ),
         ("glued issuers", format!("{certificate}{bare}{certificate}{key}"), Some(true), false, "holds a PEM boundary"),
         ("glued", format!("{bare}{key}"), Some(false), false, "Go finds no CERTIFICATE block"),

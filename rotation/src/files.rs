@@ -169,7 +169,7 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
     let of_key = if key == certificate { &[] } else { credential.key().skipped() };
     for (file, skipped) in [(certificate, credential.chain().skipped()), (key, of_key)] {
         for damage in skipped {
-            tracing::warn!("{} is damaged: {damage}; using the pair in it", file.display());
+            tracing::warn!("{} is damaged: {damage}; using the rest of the file", file.display());
         }
     }
 }

@@ -41,7 +41,7 @@ pub enum DirectoryError {
         error: CredentialError,
     },
     /// A file has damage beside the pair in it, which is used.
-    #[error("{path}: damaged, but using the pair in it: {damage}")]
+    #[error("{path}: damaged, but using the rest of the file: {damage}")]
     Damaged {
         /// The file.
         path: PathBuf,
