@@ -105,6 +105,6 @@ pub enum RequestError {
     )]
     PublicKey,
     /// The self-signature does not verify with the public key in the request.
-    #[error("the self-signature of the request does not verify: the requester has not shown to own the key")]
+    #[error("the self-signature of the request does not verify: the requester has not shown that it holds the key")]
     Signature,
 }
