@@ -36,6 +36,7 @@ pub(crate) struct Journal {
 /// The reason why the journal cannot be written; `None` while it can.
 type Trouble = Latest<Option<String>>;
 
+/// An item of the queue before the journal's thread.
 enum Item {
     /// The name of a certificate, a step of its machine, and the line for it.
     Step(String, Arc<Transition>, String),
@@ -108,6 +109,7 @@ impl Journal {
     }
 }
 
+/// Writes the file, on the journal's thread.
 struct Writer {
     path: PathBuf,
     /// Size limit of the file, in bytes.

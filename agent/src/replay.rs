@@ -17,12 +17,18 @@ use count::{Count, time};
 use lines::{JournalLines, Line};
 use story::Story;
 
+/// Runs the command. Prints what each line does, and a summary. Leaves out clock checks without effect, unless `--all`
+/// is given.
+///
+/// # Errors
+/// [`Failure::Failed`] if a step is different or a line is damaged. [`Failure::Usage`] if a file cannot be read, is of
+/// another format version, or no line can be replayed.
 pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     let opened = options.files.iter().map(|path| {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
         Ok((JournalLines::open(path).map_err(unreadable)?, unreadable))
     });
-    // Opened before anything is printed: exit code 2 means that nothing was done.
+    // All are opened before anything is printed, so that a wrong path gets the error alone.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
     let mut replayer = Replayer::new(options);
     for (mut lines, unreadable) in opened {
@@ -131,6 +137,7 @@ impl Replayer {
         }
     }
 
+    /// Reports an event with its place, and with machine and time if these are known.
     fn report_event(&mut self, name: &str, place: &str, whose: Option<(&str, Now)>, fields: Value, sentence: &str) {
         let object = match whose {
             Some((of, at)) => json!({ "place": place, "of": of, "at": at.unix.to_string() }),

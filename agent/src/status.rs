@@ -24,6 +24,11 @@ use crate::spans::words;
 use found::{Found, Verdict, find, shown};
 use pending::Pending;
 
+/// Runs the command. Prints the state of the certificates and, with a kubeconfig, of the API server.
+///
+/// # Errors
+/// [`Failure::Failed`] if a certificate is not good. [`Failure::Usage`] if the directory or the policy file cannot be
+/// read, or a kubeconfig cannot be used; in the last case, the certificates are printed.
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
     let policy = options.timing.policy()?;

@@ -17,6 +17,11 @@ use crate::failure::Failure;
 use crate::remedies::remedy;
 use crate::report::{columns, json_line, print};
 
+/// Runs the command. Prints the verdicts of kubelet and of perennial on each certificate.
+///
+/// # Errors
+/// [`Failure::Failed`] if kubelet or perennial has a fault, or kubelet's verdict is in doubt. [`Failure::Usage`] if the
+/// directory cannot be read.
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     let directory = options.cert_dir.as_path();
     let now = clock::now().unix;
@@ -104,6 +109,7 @@ impl Opinion {
         }
     }
 
+    /// The faults and the doubt: the reasons why [`good`](Self::good) is not `Some(true)`.
     fn not_good(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter().chain(&self.doubt)
     }
@@ -140,6 +146,7 @@ impl Finding {
         [("kubelet", &self.kubelet), ("perennial", &self.perennial)]
     }
 
+    /// The first fault or doubt, for stderr; `None` if both could start.
     fn first_fault(&self) -> Option<String> {
         let first = |(who, opinion): (&str, &Opinion)| {
             opinion.not_good().next().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))

@@ -67,6 +67,7 @@ impl Server {
         self.cluster.proxy().map(ToString::to_string)
     }
 
+    /// The fields of the server in the JSON of `status` and `/state`.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "url": self.cluster.to_string(),
@@ -78,6 +79,7 @@ impl Server {
         })
     }
 
+    /// Names and values of the server for `status`.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let proxy = self.proxy().unwrap_or_else(|| "none".into());
         vec![

@@ -42,10 +42,12 @@ impl Response {
         Self::plain(if good { "200 OK" } else { "503 Service Unavailable" }, body)
     }
 
+    /// A page in Prometheus' text format.
     pub(super) fn exposition(body: String) -> Self {
         Self { status: "200 OK", kind: "text/plain; version=0.0.4; charset=utf-8", body }
     }
 
+    /// One line of JSON.
     pub(super) fn json(value: &Value) -> Self {
         Self { status: "200 OK", kind: "application/json", body: json_line(value) }
     }

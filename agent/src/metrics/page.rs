@@ -53,6 +53,7 @@ kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving c
     negative if it has, +Inf if there is none.
 ";
 
+/// Formats the page of `/metrics`.
 pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {
     let mut page = Exposition::default();
     let build = [("version", env!("CARGO_PKG_VERSION")), ("runtime", about.runtime)];

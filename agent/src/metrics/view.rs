@@ -27,6 +27,7 @@ pub(super) struct CertView {
 }
 
 impl CertView {
+    /// Reads the state of certificate `name`. May wait for a disk if the certificate is externally managed.
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
         let (snapshot, credential, trouble) = match source {
             Some(Source::Rotation(handle, blocked_on)) => {
@@ -155,6 +156,7 @@ pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
     views.iter().filter_map(line).collect()
 }
 
+/// Formats the state of the run for `/state`.
 pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About, now: Now) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
     let hook = about.debts.as_ref().map(|debts| {

@@ -50,11 +50,13 @@ impl Count {
         step.failure()
     }
 
+    /// The fields of the event `summary`.
     pub(super) fn to_json(&self) -> Value {
         let (from, to) = self.span.map(|(from, to)| (from.to_string(), to.to_string())).unzip();
         with(json!(self), json!({ "from": from, "to": to }))
     }
 
+    /// The summary as three lines of text.
     pub(super) fn to_text(&self) -> String {
         let of: Vec<&str> = self.machines.keys().map(String::as_str).collect();
         let of = if of.is_empty() { String::new() } else { format!(" of {}", of.join(" and ")) };

@@ -20,6 +20,7 @@ pub(super) struct Story {
 }
 
 impl Story {
+    /// Describes a replayed line: a step or a snapshot.
     pub(super) fn of(replayed: &Replayed) -> Self {
         let leaves = leaves(&replayed.machine, replayed.at);
         let (happened, followed) = match replayed.step() {
