@@ -193,10 +193,10 @@ impl Writer {
     /// Opens the file, unless the open file is still at the path: another program may move or remove a log. Clears
     /// `is_continuous` for another file and for a truncated one, which need new snapshots.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
-        let held = self.file.as_ref().map(File::metadata).transpose()?;
-        let is_same = match (&held, fs::metadata(&self.path)) {
+        let opened = self.file.as_ref().map(File::metadata).transpose()?;
+        let is_same = match (&opened, fs::metadata(&self.path)) {
             (None, _) => false,
-            (Some(held), Ok(there)) => (there.dev(), there.ino()) == (held.dev(), held.ino()),
+            (Some(opened), Ok(at_path)) => (at_path.dev(), at_path.ino()) == (opened.dev(), opened.ino()),
             (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
             (Some(_), Err(error)) => return Err(error),
         };
@@ -207,8 +207,8 @@ impl Writer {
             // Resolved, so that `set_aside` moves the journal and not a link to it.
             self.path = fs::canonicalize(&self.path)?;
         }
-        self.is_continuous &= is_same && held.is_some_and(|held| held.len() >= self.end);
-        self.end = self.file.as_ref().map(File::metadata).transpose()?.map_or(0, |held| held.len());
+        self.is_continuous &= is_same && opened.is_some_and(|opened| opened.len() >= self.end);
+        self.end = self.file.as_ref().map(File::metadata).transpose()?.map_or(0, |opened| opened.len());
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use view::CertView;
 pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
-    kept: Mutex<BTreeMap<String, CertMetrics>>,
+    certs: Mutex<BTreeMap<String, CertMetrics>>,
     /// The API server of the running configuration; `None` before the first rotation has started.
     server: Latest<Option<Server>>,
 }
@@ -73,18 +73,18 @@ pub(crate) enum Source {
 
 impl Metrics {
     pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { about, pulse, kept: Mutex::default(), server: Latest::default() })
+        Arc::new(Self { about, pulse, certs: Mutex::default(), server: Latest::default() })
     }
 
     /// Returns an observer that counts the notices of certificate `of`. Counters continue if the name is observed
     /// again.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         // Before the first notice, so that each counter is exposed as 0 from the start.
-        self.kept().entry(of.to_owned()).or_default().tally.get_or_insert_default();
+        self.certs().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
             // A certificate that a reload has removed has no counters any more.
-            if let Some(CertMetrics { tally: Some(tally), .. }) = metrics.kept().get_mut(&of) {
+            if let Some(CertMetrics { tally: Some(tally), .. }) = metrics.certs().get_mut(&of) {
                 tally.take(notice);
             }
         })
@@ -92,10 +92,10 @@ impl Metrics {
 
     /// Sets the certificates of the running configuration. Counters of all others are dropped.
     pub(crate) fn watch(&self, certificates: BTreeMap<String, Source>) {
-        let mut kept = self.kept();
-        kept.retain(|name, _| certificates.contains_key(name));
+        let mut certs = self.certs();
+        certs.retain(|name, _| certificates.contains_key(name));
         for (name, source) in certificates {
-            kept.entry(name).or_default().source = Some(source);
+            certs.entry(name).or_default().source = Some(source);
         }
     }
 
@@ -129,16 +129,13 @@ impl Metrics {
     fn views(&self) -> Vec<CertView> {
         // Cloned, not locked: reading an externally managed certificate may wait for a disk, and observers need the
         // lock.
-        let kept = self.kept().clone();
-        let view = |(name, kept)| {
-            let CertMetrics { tally, source } = kept;
-            CertView::new(name, tally, source.as_ref())
-        };
-        kept.into_iter().map(view).collect()
+        let certs = self.certs().clone();
+        let view = |(name, CertMetrics { tally, source })| CertView::new(name, tally, source.as_ref());
+        certs.into_iter().map(view).collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, CertMetrics>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn certs(&self) -> MutexGuard<'_, BTreeMap<String, CertMetrics>> {
+        self.certs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -48,22 +48,22 @@ impl CaFile {
 pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource, Origin) {
     let read = clock::now().unix;
     let origin = Origin::new(format!("{}, read at {read}", path.display()));
-    let held = Mutex::new(CaFile { pem, roots, read, trouble: String::new() });
+    let last = Mutex::new(CaFile { pem, roots, read, trouble: String::new() });
     let shown = origin.clone();
     let source: TrustSource = Arc::new(move || {
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = held.read(&path).err().unwrap_or_default();
-        let (file, read) = (path.display(), held.read);
-        if !trouble.is_empty() && trouble != held.trouble {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = last.read(&path).err().unwrap_or_default();
+        let (file, read) = (path.display(), last.read);
+        if !trouble.is_empty() && trouble != last.trouble {
             tracing::warn!(
                 "cannot read the CA bundle {file}: {trouble}; verifying the server with the CAs read at {read}"
             );
         }
         let state = if trouble.is_empty() { "" } else { "; it cannot be read now" };
-        held.trouble = trouble;
+        last.trouble = trouble;
         let origin = format!("{file}, read at {read}{state}");
         shown.set(origin.clone());
-        Ok(Trust { roots: held.roots.clone(), origin, of_system: false })
+        Ok(Trust { roots: last.roots.clone(), origin, of_system: false })
     });
     (source, origin)
 }
@@ -71,12 +71,12 @@ pub(crate) fn of_file(path: PathBuf, pem: Vec<u8>, roots: Roots) -> (TrustSource
 /// A source of the system's CAs, read at the first connection, and again after [`SYSTEM_AGE`]. If a later read finds
 /// no CA, the source returns the CAs of the read before.
 pub(crate) fn of_system() -> (TrustSource, Origin) {
-    let held: Mutex<Option<(Instant, Trust)>> = Mutex::default();
+    let cached: Mutex<Option<(Instant, Trust)>> = Mutex::default();
     let origin = Origin::new("the system's CA certificates, not read yet".to_owned());
     let shown = origin.clone();
     let source: TrustSource = Arc::new(move || {
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*held {
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
             Some((read, trust)) if read.elapsed() < SYSTEM_AGE => return Ok(trust.clone()),
             _ => {}
         }
@@ -85,10 +85,10 @@ pub(crate) fn of_system() -> (TrustSource, Origin) {
             let origin = format!("the system's CA certificates ({}), read at {}", system_sources(), clock::now().unix);
             Trust { roots, origin, of_system: true }
         });
-        match (trust, &*held) {
+        match (trust, &*cached) {
             (Ok(trust), _) => {
                 shown.set(trust.origin.clone());
-                *held = Some((Instant::now(), trust.clone()));
+                *cached = Some((Instant::now(), trust.clone()));
                 Ok(trust)
             }
             // Keeps the time of the successful read, so that the next connection reads again.

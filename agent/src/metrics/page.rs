@@ -91,7 +91,7 @@ fn flag(value: bool) -> f64 {
 
 /// Adds the validity and the rotation point of the current certificate.
 fn add_validity(page: &mut Exposition, view: &CertView) {
-    let (of, validity) = (view.label(), view.certificate().map(|held| held.validity));
+    let (of, validity) = (view.label(), view.certificate().map(|certificate| certificate.validity));
     let begin = validity.map(|validity| seconds(validity.not_before()));
     let end = validity.map(|validity| seconds(validity.not_after()));
     let rotate_at = view.machine().and_then(RotationMachine::rotation_point);
@@ -155,7 +155,7 @@ fn add_kubelet_metrics(page: &mut Exposition, view: &CertView, now: Now) {
         SERVING_PREFIX => ("kubelet_certificate_manager_server_ttl_seconds", "kubelet_server_expiration_renew_errors"),
         _ => return,
     };
-    let left = view.certificate().map(|held| seconds(held.validity.not_after()) - seconds(now.unix));
+    let left = view.certificate().map(|certificate| seconds(certificate.validity.not_after()) - seconds(now.unix));
     // As in kubelet: whole seconds, +Inf without a certificate.
     page.add(ttl, &[], left.map_or(f64::INFINITY, f64::trunc));
     let Some(tally) = &view.tally else { return };

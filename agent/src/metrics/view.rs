@@ -50,7 +50,7 @@ impl CertView {
 
     /// The current certificate, which may have expired.
     pub(super) fn certificate(&self) -> Option<&Certificate> {
-        self.credential.as_ref().map(|held| &**held.chain().certificate())
+        self.credential.as_ref().map(|credential| &**credential.chain().certificate())
     }
 
     /// The machine after its last step.
@@ -94,7 +94,7 @@ impl CertView {
         let fields = json!({
             "ready": why_not.is_none(),
             "reason": why_not,
-            "certificate": self.credential.as_ref().map(|held| report::certificate(held.chain())),
+            "certificate": self.credential.as_ref().map(|credential| report::certificate(credential.chain())),
             "last_error": self.trouble,
         });
         let Some(snapshot) = &self.snapshot else { return fields };

@@ -25,9 +25,9 @@ pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
 
 impl Pending {
     /// Chooses the request to show. Returns `Nothing` for a record without a refusal that has no key, or has the key of
-    /// `held`, the current chain. An unreadable record is no error of the command: the verdict on the certificate does
-    /// not depend on it.
-    pub(super) fn of(record: Result<Option<Record>, String>, held: Option<&Chain>) -> Self {
+    /// `current`, the chain in use. An unreadable record is no error of the command: the verdict on the certificate
+    /// does not depend on it.
+    pub(super) fn of(record: Result<Option<Record>, String>, current: Option<&Chain>) -> Self {
         let record = match record {
             Ok(Some(record)) => record,
             Ok(None) => return Self::Nothing,
@@ -35,7 +35,7 @@ impl Pending {
         };
         let certified =
             |chain: &Chain| record.key.as_ref().is_some_and(|key| key.public_key_der() == chain.public_key_der());
-        let waits = record.key.is_some() && !held.is_some_and(certified);
+        let waits = record.key.is_some() && !current.is_some_and(certified);
         if waits || record.pending.refusal.is_some() { Self::Request(Box::new(record)) } else { Self::Nothing }
     }
 
