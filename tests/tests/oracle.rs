@@ -30,7 +30,7 @@ fn ignored() -> Scenario {
 }
 
 #[test]
-fn five_quick_attempts_then_one_every_32_s() {
+fn client_go_makes_five_quick_attempts_then_one_every_32_s() {
     for n in SEEDS {
         let at = client_go(&denied(), n).submissions;
         let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -45,7 +45,7 @@ fn five_quick_attempts_then_one_every_32_s() {
 }
 
 #[test]
-fn each_attempt_leaves_its_own_pending_object() {
+fn client_go_leaves_a_pending_object_per_attempt() {
     for n in SEEDS {
         let tally = client_go(&ignored(), n);
         assert_eq!(tally.objects, tally.submissions.len());
@@ -59,7 +59,7 @@ fn each_attempt_leaves_its_own_pending_object() {
 }
 
 #[test]
-fn dropped_name_leads_to_a_request_every_second() {
+fn client_go_requests_every_second_if_a_name_is_dropped() {
     let trims = Conduct::Signs { after: ZERO, trims: true };
     let scenario = Scenario::new("trims").with_template(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
     let tally = client_go(&scenario, 1);
@@ -68,7 +68,7 @@ fn dropped_name_leads_to_a_request_every_second() {
 }
 
 #[test]
-fn rotation_point_lies_between_70_and_90_percent() {
+fn client_go_rotates_between_70_and_90_percent_of_lifetime() {
     let mut points = Vec::new();
     for n in 0..50 {
         let tally = client_go(&Scenario::new("rotates").with_certificate_of_age(ZERO), n);
@@ -82,7 +82,7 @@ fn rotation_point_lies_between_70_and_90_percent() {
 }
 
 #[test]
-fn start_loads_valid_and_replaces_expired_certificate() {
+fn client_go_start_keeps_valid_and_replaces_expired_certificate() {
     let valid = Scenario::new("valid").with_certificate_of_age(HOUR).with_span(HOUR);
     assert!(client_go(&valid, 1).submissions.is_empty());
     let expired = Scenario::new("expired").with_certificate_of_age(25 * HOUR).with_span(HOUR);
@@ -92,7 +92,7 @@ fn start_loads_valid_and_replaces_expired_certificate() {
 /// The first change cancels the request and pays the backoff. The watcher then blocks at the channel, so that the
 /// second change is noticed only when the request for the first has waited out its 15 minutes.
 #[test]
-fn only_first_template_change_cancels_the_request() {
+fn client_go_notices_second_template_change_only_after_request_timeout() {
     let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));
     let scenario = changes.into_iter().fold(ignored().with_span(30 * MINUTE), |s, (at, what)| s.at(at, what));
     let at = client_go(&scenario, 1).submissions;
@@ -102,7 +102,7 @@ fn only_first_template_change_cancels_the_request() {
 }
 
 #[test]
-fn new_template_is_noticed_within_a_second() {
+fn client_go_notices_first_template_within_a_second() {
     let scenario = Scenario::new("none").with_template(None).with_span(HOUR);
     assert!(client_go(&scenario, 1).submissions.is_empty());
     let comes = scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"]))));
@@ -111,14 +111,14 @@ fn new_template_is_noticed_within_a_second() {
 }
 
 #[test]
-fn new_name_is_requested_within_two_seconds() {
+fn client_go_requests_new_name_within_two_seconds() {
     let scenario = Scenario::new("name").with_certificate_of_age(HOUR).with_span(HOUR);
     let at = client_go(&scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"])))), 1).submissions;
     assert!(at.len() == 1 && at[0] <= 10 * MINUTE + 2 * SECOND, "{at:?}");
 }
 
 #[test]
-fn timers_stand_still_in_suspend() {
+fn client_go_timer_stands_still_in_suspend() {
     let scenario = Scenario::new("asleep").with_certificate_of_age(ZERO).with_span(72 * HOUR);
     let awake = client_go(&scenario, 1).submissions[0];
     let slept = client_go(&scenario.at(HOUR, Happening::Suspend(30 * HOUR)), 1);
@@ -127,7 +127,7 @@ fn timers_stand_still_in_suspend() {
 }
 
 #[test]
-fn restart_forgets_key_and_submits_again() {
+fn client_go_restart_forgets_key_and_submits_again() {
     let scenario = ignored().with_span(HOUR).at(10 * MINUTE, Happening::Restart { remembers: true });
     let tally = client_go(&scenario, 1);
     assert_eq!(tally.submissions[1], 10 * MINUTE);
@@ -136,7 +136,7 @@ fn restart_forgets_key_and_submits_again() {
 
 /// client-go's REST client repeats a request after a `Retry-After`, ten times.
 #[test]
-fn attempt_repeats_ten_times_after_retry_after() {
+fn client_go_attempt_repeats_ten_times_after_retry_after() {
     let scenario = Scenario::new("throttled").with_span(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
     let at = client_go(&scenario, 1).submissions;
     let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -145,7 +145,7 @@ fn attempt_repeats_ten_times_after_retry_after() {
 }
 
 #[test]
-fn request_follows_long_outage_within_32_s() {
+fn client_go_requests_within_32_s_after_long_outage() {
     let down = Scenario::new("down").with_span(DAY / 3).at(ZERO, Happening::Api(Api::Down));
     for n in SEEDS {
         let tally = client_go(&down.clone().at(6 * HOUR, Happening::Api(Api::Up)), n);
