@@ -62,21 +62,21 @@ macro_rules! scene {
 }
 
 #[test]
-fn first_certificate() {
+fn first_certificate_is_requested_at_start() {
     let mut world = newcomer(node());
     world.run_for(MINUTE, 100);
     scene!(world);
 }
 
 #[test]
-fn rotation() {
+fn certificate_is_rotated_for_two_days() {
     let mut world = holder();
     world.run_for(2 * DAY, 10_000);
     scene!(world);
 }
 
 #[test]
-fn denied_until_approved() {
+fn denied_request_is_retried_with_backoff_until_approved() {
     let mut world = holder();
     let no = Answer::fail(Failure::Denied).after(30 * SECOND);
     world.next_answers.extend([no.clone(), no.clone(), no]);
@@ -85,7 +85,7 @@ fn denied_until_approved() {
 }
 
 #[test]
-fn unapproved_request_for_a_day() {
+fn unapproved_request_is_repeated_with_the_same_key() {
     let mut world = newcomer(node());
     world.habit = Answer::lose();
     world.run_for(2 * HOUR, 10_000);
@@ -96,7 +96,7 @@ fn unapproved_request_for_a_day() {
 }
 
 #[test]
-fn outage_of_the_api_near_expiry() {
+fn expiring_certificate_is_replaced_after_api_outage() {
     let ten_minutes_left = mint::certificate(&node(), 1, mint::EPOCH.before(DAY - 10 * MINUTE), DAY);
     let mut world = World::new(Setup { certificate: Some(Arc::new(ten_minutes_left)), ..setup(node()) }, DAY);
     world.habit = Answer::fail(Failure::Unreachable).after(SECOND);
@@ -107,7 +107,7 @@ fn outage_of_the_api_near_expiry() {
 }
 
 #[test]
-fn template_changes_while_a_request_is_in_flight() {
+fn template_changes_supersede_the_request_in_flight() {
     let mut world = newcomer(node());
     world.habit = Answer::healthy(DAY).after(20 * SECOND);
     world.step();
@@ -120,7 +120,7 @@ fn template_changes_while_a_request_is_in_flight() {
 }
 
 #[test]
-fn disk_full() {
+fn write_is_repeated_until_full_disk_works() {
     let mut world = newcomer(node());
     world.disk = (DiskHabit::Full, Duration::from_millis(20));
     world.run_for(10 * MINUTE, 1000);
@@ -130,7 +130,7 @@ fn disk_full() {
 }
 
 #[test]
-fn suspended_past_the_rotation_point() {
+fn certificate_is_rotated_after_suspend_past_rotation_point() {
     let mut world = holder();
     world.run_for(HOUR, 1000);
     world.clocks.step_wall_clock(22 * 3_600_000);
@@ -139,7 +139,7 @@ fn suspended_past_the_rotation_point() {
 }
 
 #[test]
-fn restarted_while_a_request_is_in_flight() {
+fn restart_repeats_the_request_in_flight() {
     let mut world = newcomer(node());
     world.habit = Answer::healthy(DAY).after(10 * MINUTE);
     world.run_for(3 * MINUTE, 100);
@@ -149,7 +149,7 @@ fn restarted_while_a_request_is_in_flight() {
 }
 
 #[test]
-fn restarted_after_a_denial() {
+fn restarts_after_a_denial_keep_its_backoff() {
     let mut world = newcomer(node());
     world.habit = Answer::fail(Failure::Denied).after(SECOND);
     world.run_for(5 * SECOND, 100);
@@ -162,7 +162,7 @@ fn restarted_after_a_denial() {
 }
 
 #[test]
-fn signer_that_trims_names() {
+fn signer_that_omits_names_leads_to_growing_backoff() {
     let mut world = newcomer(with_name());
     world.habit = Answer::issue(Issue { life: DAY, backdate: 5 * MINUTE, flaw: Flaw::Trimmed }).after(SECOND);
     world.run_for(2 * HOUR, 1000);
@@ -171,7 +171,7 @@ fn signer_that_trims_names() {
 
 /// client-go's sequence: 2, 4, 8, 16 s (up to 10 % more), then a beat of 32 s whatever an attempt takes.
 #[test]
-fn kubelet_policy_while_the_api_is_down() {
+fn kubelet_policy_retries_as_client_go_while_api_is_down() {
     let policy = Arc::new(Policy::kubelet());
     let mut world = World::new(Setup { policy, ..setup(node()) }, DAY);
     world.habit = Answer::fail(Failure::Unreachable).after(3 * SECOND);
