@@ -72,7 +72,7 @@ fn denial_keeps_certificate_and_reports_reason() {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/65991>
 #[test]
-fn unknown_authority_falls_back_to_bootstrap_credential() {
+fn certificate_of_unknown_authority_is_replaced_using_bootstrap_credential() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let open = || Directory::open(directory.path(), "kubelet-client").unwrap();
@@ -206,7 +206,7 @@ fn api_that_starts_late_is_reached() {
 }
 
 #[test]
-fn template_change_supersedes_waiting_request() {
+fn template_change_supersedes_unapproved_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -221,7 +221,7 @@ fn template_change_supersedes_waiting_request() {
 }
 
 #[test]
-fn shutdown_ends_waiting_rotation() {
+fn shutdown_does_not_wait_for_approval() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();

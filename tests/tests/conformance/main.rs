@@ -70,14 +70,14 @@ fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 }
 
 #[test]
-fn every_row_holds() {
+fn perennial_behaves_as_every_row_states() {
     let broken = broken(rows());
     assert!(broken.is_empty(), "these do not hold:\n{broken}");
     println!("rows: {} different: {}", rows().count(), rows().filter(|row| row.differs.is_some()).count());
 }
 
 #[test]
-fn broken_row_is_named() {
+fn broken_row_is_listed_by_name() {
     const WRONG: &Row = &same("x_test.go", "TestX/wrong", "something else", || assert!(rows().next().is_none()));
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }
@@ -93,7 +93,7 @@ fn every_upstream_case_has_a_row() {
 }
 
 #[test]
-fn each_case_is_in_the_table_once() {
+fn each_upstream_case_is_in_the_tables_once() {
     let names: Vec<(&str, &str)> = rows().map(|row| (row.source, row.name)).collect();
     let distinct: BTreeSet<&(&str, &str)> = names.iter().collect();
     assert_eq!(names.len(), distinct.len());

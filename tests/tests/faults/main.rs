@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn every_fault_matches_the_table_in_virtual_time() {
+fn every_fault_ends_as_table_md_lists_in_virtual_time() {
     let mut wrong = Vec::new();
     let mut dropped = 0;
     let kinds = kinds();

@@ -26,7 +26,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_mixture_of_faults_is_recovered_from(rules in prop::collection::vec(rule(), 1..8)) {
+    fn node_recovers_from_any_mixture_of_faults(rules in prop::collection::vec(rule(), 1..8)) {
         let mut world = node(false);
         world.set_faults(Plan { rules });
         let met = |world: &Node| world.failure().is_some() || world.issued() > 1;

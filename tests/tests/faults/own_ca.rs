@@ -132,7 +132,7 @@ fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl 
 }
 
 #[test]
-fn own_ca_faults_match_the_table_and_recover() {
+fn own_ca_faults_end_as_listed_and_the_node_recovers() {
     let mut wrong = Vec::new();
     for is_async in [false, true] {
         for (name, rule, takes, outcome) in TABLE {
@@ -178,7 +178,7 @@ fn time_of(node: &mut Node, done: impl Fn(&Node) -> bool) -> Instant {
 }
 
 #[test]
-fn early_certificate_of_own_ca_waits() {
+fn early_certificate_of_own_ca_waits_until_not_before() {
     let (mut node, ca) = node(false);
     let first = node.presents().unwrap();
     ca.set_rule(|ca, request| since(ca, request, ca.now().after(HOUR)));

@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const AT_ONCE: usize = 32;
 
 #[test]
-fn every_fault_matches_the_table_over_sockets() {
+fn every_fault_ends_as_table_md_lists_over_sockets() {
     let runs: Vec<(Kind, Runtime)> = [Runtime::Std, Runtime::Smol]
         .into_iter()
         .flat_map(|on| kinds().into_iter().map(move |kind| (kind, on)))

@@ -82,7 +82,7 @@ fn restarted_watch_caches_cost_two_requests_each() {
 }
 
 #[test]
-fn restarted_watch_cache_is_listed_once_over_sockets() {
+fn watch_cache_restart_leads_to_one_list_over_sockets() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         server.handle.with_api(|api, now| api.set_faults(noted(), now));

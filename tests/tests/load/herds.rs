@@ -48,7 +48,7 @@ fn nodes_started_apart_return_spread_after_outage() {
 /// Issued in the same second, rotated over a fifth of the lifetime: <https://github.com/istio/istio/pull/52102>, and of
 /// all of them, not of some: <https://github.com/istio/istio/pull/52638>
 #[test]
-fn same_second_nodes_rotate_over_a_fifth_of_lifetime() {
+fn certificates_issued_in_one_second_rotate_over_a_fifth_of_lifetime() {
     let scenario = Scenario::new("born").with_certificate_of_age(ZERO);
     let mut points: Vec<Duration> = (0..NODES).flat_map(|n| default(&scenario, n).submissions).collect();
     points.sort_unstable();

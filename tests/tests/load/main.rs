@@ -120,7 +120,7 @@ static ALL: LazyLock<Vec<ScenarioResults>> = LazyLock::new(|| {
 });
 
 #[test]
-fn scenarios_match_the_table() {
+fn load_of_each_scenario_equals_the_snapshot() {
     let mut table = String::from(HEAD);
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let Tallies { default, kubelet, client_go } = &tallies[0];
@@ -192,7 +192,7 @@ fn default_policy_stays_within_its_submission_budget() {
 /// The time without a certificate exceeds client-go's by no more than the scenario concedes, and no scenario concedes
 /// more than zero without need.
 #[test]
-fn default_gap_exceeds_client_gos_only_as_conceded() {
+fn time_without_certificate_exceeds_client_gos_only_as_conceded() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
@@ -205,7 +205,7 @@ fn default_gap_exceeds_client_gos_only_as_conceded() {
 
 /// Every concession is at most one wait of the backoff in force, and every scenario ends no worse than with client-go.
 #[test]
-fn conceded_gap_is_at_most_one_wait() {
+fn conceded_time_without_certificate_is_at_most_one_backoff() {
     let retry_after = MINUTE;
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };

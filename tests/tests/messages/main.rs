@@ -39,7 +39,7 @@ fn page(name: &str) -> String {
 
 /// A changed text changes the page of its crate, for its reviewer. CONTRIBUTING.md has the command that accepts it.
 #[test]
-fn every_message_is_on_its_page() {
+fn every_message_is_in_the_snapshot_of_its_crate() {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
         for name in CRATES {
             insta::assert_snapshot!(name, page(name));
@@ -71,7 +71,7 @@ fn every_message_follows_the_rules() {
 
 /// Every message that the page explains occurs in the source.
 #[test]
-fn every_quoted_message_occurs_in_source() {
+fn every_log_message_in_cluster_md_occurs_in_source() {
     let page = include_str!("../../../agent/docs/cluster.md");
     let (_, table) = page.split_once("| `perennial run` logs |").unwrap();
     let quoted: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_finds_each_rule() {
+    fn broken_reports_each_broken_rule() {
         let log = Kind::Log("WARN");
         for (kind, text, expected) in [
             (log, "cannot read {path:?}", "shows Debug text"),
