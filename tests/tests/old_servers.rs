@@ -37,7 +37,7 @@ fn releases_since_1_19_issue_certificates() {
 }
 
 #[test]
-fn release_without_v1_is_reported_as_such() {
+fn release_1_18_is_reported_as_without_the_v1_api() {
     on_both(|runtime| {
         let server = release(18);
         let handle = node(runtime, &server.cluster).start();

@@ -27,7 +27,7 @@ fn issued_certificate_without_a_wanted_name_backs_off() {
 }
 
 #[test]
-fn unsatisfying_certificate_replaces_none_expired_and_provisional() {
+fn unsatisfying_certificate_replaces_expired_provisional_or_missing_one() {
     let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
     let bootstrap = mint::provisional(issued(&with_name(), 9, Duration::ZERO, 30 * DAY));
     for held in [None, Some(expired), Some(bootstrap)] {
@@ -36,7 +36,7 @@ fn unsatisfying_certificate_replaces_none_expired_and_provisional() {
 }
 
 #[test]
-fn unsatisfying_certificate_replaces_its_like_only_if_longer() {
+fn unsatisfying_certificate_replaces_unsatisfying_one_only_if_it_ends_later() {
     assert!(answered(Some(with_serial(9, HOUR)), &fresh(DAY)).serves(&fresh(DAY)));
     let longer = with_serial(9, 30 * DAY);
     assert!(answered(Some(longer.clone()), &fresh(DAY)).serves(&longer));
@@ -63,7 +63,7 @@ fn already_due_certificate_counts_as_failure() {
 }
 
 #[test]
-fn expired_or_provisional_answer_is_rejected() {
+fn expired_or_provisional_issued_certificate_is_rejected() {
     let (mut holder, request) = Holder::requesting();
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
     assert!(written(&holder.issue(request.id, &expired)).is_none());
@@ -75,7 +75,7 @@ fn expired_or_provisional_answer_is_rejected() {
 }
 
 #[test]
-fn tiny_lifetime_makes_no_hot_loop() {
+fn certificates_of_ten_milliseconds_lead_to_no_hot_loop() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
@@ -172,7 +172,7 @@ fn store_is_not_written_without_signer() {
 }
 
 #[test]
-fn early_certificate_in_store_displaces_no_valid_one() {
+fn early_certificate_in_store_does_not_displace_a_valid_one() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.handle(Event::CertReplaced(Some(Arc::new(issued(&node(), 2, HOUR, 30 * DAY)))));
     assert!(holder.serves(&fresh(DAY)));
@@ -198,7 +198,7 @@ fn bootstrap_credential_is_not_written_back() {
 }
 
 #[test]
-fn already_due_certificate_displaces_no_longer_lasting_one() {
+fn already_due_certificate_does_not_replace_one_that_ends_later() {
     let almost_over = mint::certificate(&with_name(), 2, mint::EPOCH.before(10 * DAY), 11 * DAY);
     let lacking_a_name = with_serial(9, 30 * DAY);
     let holder = answered(Some(lacking_a_name.clone()), &almost_over);
@@ -208,7 +208,7 @@ fn already_due_certificate_displaces_no_longer_lasting_one() {
 
 /// Checks every kind of served certificate: none, expired, provisional, good, and without a wanted name.
 #[test]
-fn issued_certificate_of_another_name_is_never_taken() {
+fn issued_certificate_of_another_common_name_is_always_rejected() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
     let expired = mint::certificate(&with_name(), 9, mint::EPOCH.before(DAY), HOUR);
     let bootstrap = mint::provisional(fresh(DAY));
@@ -224,7 +224,7 @@ fn issued_certificate_of_another_name_is_never_taken() {
 }
 
 #[test]
-fn found_certificate_of_another_name_is_never_taken() {
+fn foreign_certificate_in_store_is_never_taken_over() {
     let masters = Arc::new(mint::foreign(issued(&node(), 2, Duration::ZERO, 30 * DAY)));
     let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
     for held in [None, Some(expired)] {
@@ -239,7 +239,7 @@ fn found_certificate_of_another_name_is_never_taken() {
 
 /// The signer issued what was requested, so that this is no failure.
 #[test]
-fn certificate_of_superseded_name_is_no_failure() {
+fn certificate_of_superseded_common_name_is_dropped_without_failure() {
     let (mut holder, request) = Holder::requesting();
     // Within the spacing: the request stays in flight.
     holder.set_template(Template::node("worker-2"));
@@ -249,7 +249,7 @@ fn certificate_of_superseded_name_is_no_failure() {
 }
 
 #[test]
-fn imperfect_own_certificate_replaces_foreign_one() {
+fn unsatisfying_certificate_replaces_foreign_one() {
     let mut holder = Holder::with(Some(fresh(30 * DAY)));
     let wanted = Template::node("worker-2").with_dns_names(["worker-2.example"]);
     holder.set_template(wanted.clone());

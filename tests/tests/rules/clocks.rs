@@ -13,7 +13,7 @@ fn time_arithmetic_saturates() {
 }
 
 #[test]
-fn wakeup_past_rotation_point_is_noticed_within_max_sleep() {
+fn rotation_point_passed_in_suspend_is_noticed_within_max_sleep() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     holder.now.unix = holder.now.unix.after(22 * HOUR); // suspended, and the monotonic clock with it
@@ -41,7 +41,7 @@ fn clock_set_back_postpones_the_rotation() {
 }
 
 #[test]
-fn clock_at_the_epoch_keeps_the_certificate() {
+fn clock_at_1970_keeps_certificate_and_requests_nothing() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(0);
     assert!(holder.requests_within(HOUR).is_empty());
@@ -61,7 +61,7 @@ fn clock_far_ahead_leads_to_one_request_then_backoff() {
 }
 
 #[test]
-fn clock_checks_lie_on_a_fixed_grid() {
+fn clock_check_times_depend_on_seed_not_on_events() {
     let mut quiet = Holder::new(Setup { seed: 12_345, ..setup(Some(fresh(365 * DAY))) });
     let mut busy = Holder { machine: quiet.machine.clone(), now: quiet.now };
     quiet.tick();
@@ -99,7 +99,7 @@ fn unbounded_max_sleep_disables_clock_checks() {
 }
 
 #[test]
-fn reply_after_timeout_counts_until_the_next_tick() {
+fn late_certificate_is_accepted_if_no_tick_came_after_the_timeout() {
     let (mut holder, request) = Holder::requesting();
     holder.pass(Policy::default().request_timeout + MINUTE);
     holder.issue(request.id, &issued(&node(), 1, Duration::ZERO, DAY));
@@ -107,7 +107,7 @@ fn reply_after_timeout_counts_until_the_next_tick() {
 }
 
 #[test]
-fn reply_after_timed_out_tick_is_ignored() {
+fn late_certificate_is_ignored_once_a_tick_ended_the_request() {
     let (mut holder, request) = Holder::requesting();
     holder.pass(Policy::default().request_timeout);
     holder.tick();
@@ -117,7 +117,7 @@ fn reply_after_timed_out_tick_is_ignored() {
 }
 
 #[test]
-fn clocks_at_the_ends_of_time_cause_no_panic() {
+fn least_and_greatest_clock_values_cause_no_panic() {
     let instants = [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX].map(Instant::from_millis);
     let times = [i64::MIN, -1, 0, i64::MAX - 1, i64::MAX].map(UnixTime::from_millis);
     let nows: Vec<_> = instants.iter().flat_map(|instant| times.map(|unix| Now { instant: *instant, unix })).collect();

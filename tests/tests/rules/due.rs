@@ -154,7 +154,7 @@ fn refused_certificate_is_due_and_still_served() {
 }
 
 #[test]
-fn late_refusal_report_does_not_affect_successor() {
+fn refusal_of_certificate_no_longer_served_is_ignored() {
     let (mut holder, request) = Holder::requesting();
     holder.issue(request.id, &fresh(DAY));
     let before = holder.machine.clone();
@@ -163,7 +163,7 @@ fn late_refusal_report_does_not_affect_successor() {
 }
 
 #[test]
-fn rotate_now_is_remembered_until_certificate_is_taken() {
+fn rotate_now_is_remembered_until_a_certificate_is_accepted() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("nothing stands in the way");
@@ -197,7 +197,7 @@ fn reasons_are_ordered_most_urgent_first() {
 }
 
 #[test]
-fn certificate_is_valid_at_its_not_after() {
+fn certificate_is_valid_up_to_and_including_not_after() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.pass(DAY);
     assert!(holder.serves(&fresh(DAY)));
@@ -234,7 +234,7 @@ fn missing_identity_holds_requests_back_without_failure() {
 }
 
 #[test]
-fn missing_identity_leaves_request_in_flight_and_backoff() {
+fn lost_identity_ends_neither_request_in_flight_nor_backoff() {
     let (mut holder, request) = Holder::requesting();
     assert_eq!(cancelled(&holder.handle(Event::SignerChanged(SignerStatus::NotReady))), None);
     assert!(matches!(holder.machine.state(), State::Requesting { id, .. } if id == request.id));
@@ -254,7 +254,7 @@ fn good_certificate_needs_no_identity_until_it_is_due() {
 }
 
 #[test]
-fn request_is_cancelled_if_template_or_signer_goes() {
+fn request_is_cancelled_if_template_or_signer_is_removed() {
     for gone in [Event::TemplateChanged(None), Event::SignerChanged(SignerStatus::Absent)] {
         let (mut holder, request) = Holder::requesting();
         let actions = holder.handle(gone);
@@ -265,7 +265,7 @@ fn request_is_cancelled_if_template_or_signer_goes() {
 }
 
 #[test]
-fn issued_certificate_is_written_after_template_is_gone() {
+fn failed_write_is_repeated_after_template_is_removed() {
     let (mut holder, request) = Holder::requesting();
     holder.issue(request.id, &fresh(DAY));
     holder.handle(Event::WriteFailed { id: request.id });
@@ -276,7 +276,7 @@ fn issued_certificate_is_written_after_template_is_gone() {
 /// A certificate of another name, such as after a typing error, is neither served nor overwritten before it is
 /// replaced.
 #[test]
-fn foreign_certificate_at_start_is_dropped() {
+fn foreign_certificate_at_start_is_not_served() {
     let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);
     let mut holder = Holder::with(Some(another.clone()));
     assert_eq!(holder.machine.certificate(), None);
@@ -289,7 +289,7 @@ fn foreign_certificate_at_start_is_dropped() {
 }
 
 #[test]
-fn certificate_is_served_on_after_name_change() {
+fn certificate_of_old_name_is_served_until_successor_is_issued() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.set_template(Template::node("worker-2"));
     assert!(holder.serves(&fresh(DAY)));

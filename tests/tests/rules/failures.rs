@@ -56,7 +56,7 @@ fn kubelet_policy_waits_as_client_go_does() {
 
 /// client-go's `PollInfinite` keeps a beat: an attempt of 15 min is followed by one 928 s after it began, not 932.
 #[test]
-fn kubelet_policy_keeps_client_gos_beat() {
+fn kubelet_policy_keeps_client_gos_beat_of_32_s() {
     let mut holder = under(Policy::kubelet(), None);
     let begins: Vec<_> = holder.requests_within(3 * HOUR).iter().map(|request| request.at).collect();
     let periods: Vec<_> = begins.windows(2).map(|pair| pair[1].since(pair[0])).collect();
@@ -65,7 +65,7 @@ fn kubelet_policy_keeps_client_gos_beat() {
 }
 
 #[test]
-fn retry_after_counts_up_to_cap_plus_jitter() {
+fn retry_after_is_honoured_up_to_an_hour_with_jitter() {
     let mut distinct = std::collections::BTreeSet::new();
     for seed in 0..20 {
         let mut holder = Holder::new(Setup { seed, ..setup(None) });
@@ -117,7 +117,7 @@ fn refusal_backoff_holds_without_a_certificate() {
 
 /// The wait was planned for a certificate of a month, which has expired after a step of the wall clock.
 #[test]
-fn clock_step_past_expiry_shortens_the_wait() {
+fn clock_step_past_expiry_shortens_the_backoff() {
     let cap = Policy::default().transient.cap();
     for (failure, most) in [(Failure::Throttled, 2 * cap), (Failure::Unreachable, 2 * cap), (Failure::Denied, 2 * HOUR)]
     {
@@ -158,7 +158,7 @@ fn short_certificate_survives_retry_after_of_an_hour() {
 }
 
 #[test]
-fn wait_leaves_an_attempt_before_expiry() {
+fn backoff_leaves_an_attempt_before_expiry() {
     for failure in [Failure::Denied, Failure::Unreachable, Failure::Throttled] {
         let mut holder = Holder::with(Some(fresh(10 * MINUTE)));
         let request = holder.next_request();
@@ -170,7 +170,7 @@ fn wait_leaves_an_attempt_before_expiry() {
 }
 
 #[test]
-fn other_kind_of_failure_restarts_the_count() {
+fn other_kind_of_failure_restarts_the_failure_count() {
     let (mut holder, mut request) = Holder::requesting();
     for _ in 0..3 {
         holder.fail(request.id, Failure::Denied);
@@ -182,7 +182,7 @@ fn other_kind_of_failure_restarts_the_count() {
 }
 
 #[test]
-fn success_forgets_failures() {
+fn issued_certificate_clears_last_failure() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Denied);
     let request = holder.next_request();

@@ -12,7 +12,7 @@ impl Holder {
 }
 
 #[test]
-fn issued_certificate_outcome_names_the_one_it_replaces() {
+fn accepted_outcome_has_the_replaced_certificate() {
     let (mut holder, request) = Holder::requesting();
     let first = Arc::new(fresh(DAY));
     let accepted = |id, replaced| Outcome::Accepted { id, slot: Slot::Served, replaced, shortfall: None };
@@ -29,7 +29,7 @@ fn issued_certificate_outcome_names_the_one_it_replaces() {
 }
 
 #[test]
-fn failed_attempt_has_exactly_one_failure() {
+fn failed_attempt_has_exactly_one_failure_outcome() {
     let (mut holder, request) = Holder::requesting();
     let failure = Failure::Denied;
     let failed = Event::CsrFailed { id: request.id, failure, retry_after: None };

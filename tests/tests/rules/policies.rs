@@ -28,7 +28,7 @@ fn budget_that_never_fills_is_rejected() {
 }
 
 #[test]
-fn submissions_within_a_span_are_bounded() {
+fn submissions_within_an_hour_are_at_most_50_by_default() {
     let policy = Policy::default();
     assert_eq!(policy.submissions_within(Duration::ZERO), 1);
     assert_eq!(policy.submissions_within(SECOND), 2);
@@ -38,13 +38,13 @@ fn submissions_within_a_span_are_bounded() {
 }
 
 #[test]
-fn shortest_lifetime_follows_from_the_policy() {
+fn shortest_lifetime_is_129_s_by_default_and_43_s_for_kubelet() {
     assert_eq!(Policy::default().shortest_lifetime(), Duration::from_millis(128_572));
     assert_eq!(Policy::kubelet().shortest_lifetime(), Duration::from_millis(42_858));
 }
 
 #[test]
-fn policy_for_lifetime_suits_it_and_ends_at_default() {
+fn policy_for_lifetime_suits_it_and_is_default_from_five_hours() {
     for millis in (2..1_000).chain((1_000..20_000_000).step_by(9_973)) {
         let (lifetime, policy) = (MILLISECOND * millis, Policy::for_lifetime(MILLISECOND * millis));
         assert!(policy.shortest_lifetime() <= lifetime, "{lifetime:?}: {policy}");
@@ -77,7 +77,7 @@ fn uncovered(policy: Policy, life: Duration) -> Duration {
 }
 
 #[test]
-fn short_lifetimes_have_no_gap_under_their_policy() {
+fn policy_for_lifetime_leaves_no_gap_if_every_other_request_is_lost() {
     for life in [SECOND * 4, MINUTE, MINUTE * 10, HOUR] {
         assert_eq!(uncovered(Policy::for_lifetime(life), life), Duration::ZERO, "{life:?}");
     }
@@ -102,7 +102,7 @@ fn kubelet_policy_is_never_delayed_by_its_budget() {
 }
 
 #[test]
-fn longest_wait_includes_spread_and_beat() {
+fn longest_backoff_includes_spread_and_beat() {
     let backoff = |from, to| Backoff::new(MILLISECOND, MINUTE, Window::new(from, to).unwrap()).unwrap();
     assert!((MINUTE - MILLISECOND..=MINUTE).contains(&backoff(0, 1000).longest()));
     assert!((MINUTE * 11 / 10 - MILLISECOND..=MINUTE * 11 / 10).contains(&backoff(1000, 1100).longest()));
@@ -112,7 +112,7 @@ fn longest_wait_includes_spread_and_beat() {
 }
 
 #[test]
-fn longest_wait_saturates() {
+fn longest_backoff_saturates() {
     let backoff = Backoff::new(MILLISECOND, Duration::MAX, Window::new(1100, 1200).unwrap()).unwrap();
     assert_eq!(backoff.longest(), Duration::from_millis(u64::MAX));
 }
@@ -124,7 +124,7 @@ fn window_returns_its_bounds() {
 }
 
 #[test]
-fn window_past_the_end_rotates_at_expiry() {
+fn window_past_the_lifetime_rotates_at_expiry() {
     let policy = Policy { window: Window::new(1100, 1200).unwrap(), ..Policy::default() };
     let mut holder = under(policy, Some(fresh(DAY)));
     assert_eq!(holder.next_request().at, Instant::from_millis(0).after(DAY));

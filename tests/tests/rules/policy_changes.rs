@@ -92,7 +92,7 @@ fn storm_of_policy_changes_neither_grants_nor_loses_tokens() {
 }
 
 #[test]
-fn policy_change_shortens_wait_to_its_own_longest() {
+fn policy_change_caps_running_backoff_at_its_longest() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Denied);
     assert!(holder.time_to_request() >= MINUTE * 2);

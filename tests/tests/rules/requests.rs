@@ -5,7 +5,7 @@ use perennial::{Event, Failure, Policy, State};
 use super::*;
 
 #[test]
-fn submissions_are_spaced() {
+fn rotate_now_after_failure_waits_for_the_spacing() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Unreachable);
     holder.handle(Event::RotateNow); // no backoff
@@ -47,7 +47,7 @@ fn normal_requests_leave_the_last_token() {
 }
 
 #[test]
-fn urgent_request_needs_one_token_normal_one_two() {
+fn urgent_request_needs_one_token_normal_request_two() {
     let mut holder = Holder::with(None);
     for _ in 0..Policy::default().budget.size() {
         let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("within the budget");
@@ -90,7 +90,7 @@ fn new_template_supersedes_request_in_one_step() {
 }
 
 #[test]
-fn old_request_counts_until_budget_allows_successor() {
+fn certificate_of_old_template_is_accepted_until_successor_is_submitted() {
     let (mut holder, request) = Holder::requesting();
     assert!(submitted(&holder.set_template(with_name())).is_none(), "within the spacing");
     let actions = holder.issue(request.id, &fresh(DAY));
@@ -100,7 +100,7 @@ fn old_request_counts_until_budget_allows_successor() {
 }
 
 #[test]
-fn template_changed_back_within_spacing_costs_nothing() {
+fn template_changed_back_within_spacing_submits_no_request() {
     let (mut holder, request) = Holder::requesting();
     holder.set_template(with_name());
     holder.set_template(node());

@@ -20,13 +20,13 @@ fn restarted_with_record(holder: &Holder) -> Holder {
 }
 
 #[test]
-fn no_request_leaves_no_record() {
+fn machine_without_requests_has_no_pending_record() {
     let holder = Holder::with(None);
     assert_eq!(holder.machine.pending(holder.now), None);
 }
 
 #[test]
-fn restart_repeats_request_with_its_key() {
+fn restart_repeats_request_with_its_pending_key() {
     let (mut holder, _) = Holder::requesting();
     holder.pass(MINUTE);
     let request = restarted_with_record(&holder).next_request();
@@ -55,7 +55,7 @@ fn crash_loop_after_denial_keeps_backoff() {
 }
 
 #[test]
-fn forgotten_refusal_still_spends_the_key() {
+fn key_of_refused_request_stays_spent_after_template_changes() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Denied);
     holder.set_template(with_name()); // within the spacing: nothing is submitted
@@ -91,7 +91,7 @@ fn restart_after_success_does_not_refill_the_budget() {
 }
 
 #[test]
-fn clock_set_back_before_restart_has_bounded_cost() {
+fn restart_after_clock_set_back_waits_a_bounded_time() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Denied);
     let pending = holder.machine.pending(holder.now);

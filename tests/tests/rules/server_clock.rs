@@ -38,7 +38,7 @@ fn servers_clock_counts_after_three_agreeing_readings() {
 }
 
 #[test]
-fn disagreeing_reading_starts_over() {
+fn reading_off_by_over_ten_seconds_discards_the_servers_clock() {
     for (off, agrees) in [(9 * SECOND, true), (11 * SECOND, false), (DAY, false)] {
         for ahead in [false, true] {
             let mut holder = Holder::with(Some(fresh(DAY)));
@@ -89,7 +89,7 @@ fn clock_behind_rotates_at_the_servers_rotation_point() {
 }
 
 #[test]
-fn servers_clock_does_not_delay_a_fast_local_clock() {
+fn fast_local_clock_rotates_as_early_as_without_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, true, 6 * HOUR);
     let mut alone = Holder { machine: holder.machine.clone(), now: holder.now };
@@ -125,7 +125,7 @@ fn waiting_certificate_is_served_once_valid_by_servers_clock() {
 }
 
 #[test]
-fn certificate_expired_by_local_clock_alone_is_taken() {
+fn certificate_expired_by_local_clock_alone_is_accepted() {
     let (mut holder, request) = Holder::requesting();
     clock_off(&mut holder, true, 2 * DAY);
     answers(&mut holder, 3);
@@ -160,7 +160,7 @@ fn servers_clock_expires_no_served_certificate() {
 }
 
 #[test]
-fn servers_clock_changes_no_wait() {
+fn servers_clock_changes_no_backoff() {
     for ahead in [false, true] {
         let (mut holder, request) = Holder::requesting();
         holder.fail(request.id, Failure::Denied);
@@ -172,7 +172,7 @@ fn servers_clock_changes_no_wait() {
 }
 
 #[test]
-fn reading_beyond_the_third_is_ignored() {
+fn agreeing_readings_beyond_the_third_change_nothing() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     answers(&mut holder, 3);
     let before = holder.machine.clone();
@@ -182,7 +182,7 @@ fn reading_beyond_the_third_is_ignored() {
 }
 
 #[test]
-fn servers_clock_is_part_of_a_checkpoint() {
+fn servers_clock_survives_checkpoint_and_restore() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, false, 6 * HOUR);
     answers(&mut holder, 3);

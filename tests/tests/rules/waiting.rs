@@ -128,7 +128,7 @@ fn early_certificate_beginning_after_expiry_is_rejected() {
 }
 
 #[test]
-fn early_certificate_with_a_fault_does_not_wait() {
+fn unsatisfying_early_certificate_does_not_wait() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
     holder.issue(request.id, &mint::trimmed(early(2, DAY * 19 / 20)));
@@ -150,7 +150,7 @@ fn early_certificate_in_store_waits_and_current_is_rewritten() {
 }
 
 #[test]
-fn both_certificates_become_durable_one_after_the_other() {
+fn unwritten_current_certificate_is_written_before_waiting_one() {
     let (mut holder, request) = Holder::requesting();
     holder.issue(request.id, &fresh(DAY));
     holder.handle(Event::WriteFailed { id: request.id });
@@ -171,7 +171,7 @@ fn both_certificates_become_durable_one_after_the_other() {
 }
 
 #[test]
-fn rotate_now_while_waiting_outlives_the_turn() {
+fn rotate_now_stays_due_after_waiting_certificate_is_served() {
     let (mut holder, next, _) = waiting();
     let State::Scheduled { .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     holder.handle(Event::RotateNow);

@@ -21,7 +21,7 @@ fn failure_display_is_its_unique_description() {
 
 /// Dashboards, scripts and journals rely on these: a name is added, never changed.
 #[test]
-fn stable_names_are_those_released() {
+fn released_names_of_failures_reasons_and_states_never_change() {
     assert_eq!(
         Failure::ALL.map(Failure::name).join(" "),
         "denied signer_failed rejected bad_certificate unsatisfying already_due unauthorized forbidden throttled \
