@@ -33,7 +33,7 @@ fn policy_change_moves_rotation_point_without_restart() {
 }
 
 #[test]
-fn new_signer_takes_over_the_request() {
+fn new_signer_gets_the_request_with_a_new_key() {
     on_both(|runtime| {
         let [old, new] = [Approval::Manual, Approval::Auto].map(serve);
         let handle = node(runtime, &old.cluster).start();
@@ -47,7 +47,7 @@ fn new_signer_takes_over_the_request() {
 }
 
 #[test]
-fn equal_signer_keeps_waiting_request() {
+fn equal_signer_keeps_the_unapproved_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -64,7 +64,7 @@ fn equal_signer_keeps_waiting_request() {
 }
 
 #[test]
-fn disabled_rotation_serves_without_requesting() {
+fn rotation_without_signer_serves_and_requests_nothing() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();

@@ -65,7 +65,7 @@ fn repeated_crashes_make_no_second_request() {
 }
 
 #[test]
-fn full_disk_delays_no_request_and_saving_is_retried() {
+fn full_disk_delays_no_request_and_record_is_saved_later() {
     let mut node = node();
     node.disk.is_full = true;
     node.run(SECOND);
@@ -158,7 +158,7 @@ fn crash_loop_after_denial_keeps_backoff_and_changes_key() {
 }
 
 #[test]
-fn key_of_certificate_in_use_is_not_requested_again() {
+fn key_of_current_certificate_is_not_used_again() {
     let mut node = node();
     node.run(SECOND);
     let before = node.disk.record.clone();
@@ -177,7 +177,7 @@ fn key_of_certificate_in_use_is_not_requested_again() {
 }
 
 #[test]
-fn record_of_another_request_is_ignored() {
+fn record_for_another_template_signer_or_cluster_is_ignored() {
     let mut node = node();
     node.run(SECOND);
     node.crash();
@@ -215,7 +215,7 @@ fn record_of_another_request_is_ignored() {
 }
 
 #[test]
-fn refusal_by_another_cluster_does_not_count() {
+fn refusal_by_another_cluster_causes_no_backoff() {
     let mut node = node();
     node.run(SECOND);
     node.decide(Decision::Deny);
@@ -236,7 +236,7 @@ fn refusal_by_another_cluster_does_not_count() {
 }
 
 #[test]
-fn record_is_used_once_template_arrives() {
+fn record_is_used_once_template_is_set() {
     let mut node = node();
     node.run(SECOND);
     let name = node.record().request_name;

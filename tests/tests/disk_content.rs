@@ -75,7 +75,7 @@ fn link_targets_outside_directory_stay_unchanged() {
 }
 
 #[test]
-fn longer_prefix_belongs_to_another_certificate() {
+fn prefixes_that_begin_alike_leave_each_others_files_alone() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let prefixes = ["kubelet", "kubelet-client", "kubelet-client-2025-01-01-00-00-00"];
@@ -97,7 +97,7 @@ fn longer_prefix_belongs_to_another_certificate() {
 }
 
 #[test]
-fn foreign_pairs_and_non_utf8_names_stay() {
+fn foreign_pairs_and_non_utf8_names_are_never_pruned() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let strange = OsString::from_vec(b"kubelet-client-\xff.pem".to_vec());
@@ -134,7 +134,7 @@ fn kubelets_files_are_adopted_and_later_pruned() {
 /// A signer may backdate a successor further than the pair before; a reader that has followed the link may be about to
 /// open the file.
 #[test]
-fn predecessor_stays_whatever_its_age() {
+fn previous_pair_is_retained_whatever_its_not_before() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let directory = Directory::open(path, PREFIX).unwrap();

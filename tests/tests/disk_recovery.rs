@@ -214,7 +214,7 @@ fn pair_in_use_stays_whatever_the_clock_shows() {
 }
 
 #[test]
-fn foreign_pair_is_ignored_if_name_is_known() {
+fn foreign_pair_is_ignored_once_common_name_is_known() {
     let (mine, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     let pki = Pki::new();
     pki.put_pair(OLD, &foreign);

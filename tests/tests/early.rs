@@ -23,7 +23,7 @@ fn dated(path: &Path) -> usize {
 /// The waiting pair is durable beside the current one. A restart finds both, and serves the waiting one once a server
 /// refuses the current one.
 #[test]
-fn early_certificate_waits_on_disk_until_needed() {
+fn early_certificate_waits_on_disk_until_current_is_refused() {
     on_both(|runtime| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();

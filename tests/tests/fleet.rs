@@ -31,7 +31,7 @@ fn lawful(fleet: &Fleet) {
 }
 
 #[test]
-fn same_second_certificates_rotate_all_over_the_window() {
+fn certificates_issued_in_one_second_rotate_all_over_the_window() {
     let mut fleet = Fleet::new(1000, node, HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 10_000));
     let first = fleet.submissions().len();
@@ -48,7 +48,7 @@ fn same_second_certificates_rotate_all_over_the_window() {
 }
 
 #[test]
-fn fleet_returns_spread_and_without_loss_after_outage() {
+fn fleet_submits_spread_after_outage_and_loses_no_certificate() {
     let life = 24 * HOUR;
     let mut fleet = Fleet::new(300, node, life);
     // Run into the rotation window, so that many certificates are due.
@@ -68,7 +68,7 @@ fn fleet_returns_spread_and_without_loss_after_outage() {
 }
 
 #[test]
-fn fleet_worlds_stop_together_at_end_of_span() {
+fn all_worlds_of_a_fleet_stop_at_the_same_instant() {
     let mut fleet = Fleet::new(2, node, 24 * HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 100));
     let planned = |fleet: &Fleet| fleet.worlds().iter().map(|world| world.next_at().unwrap()).collect::<Vec<_>>();

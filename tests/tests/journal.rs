@@ -78,7 +78,7 @@ fn every_signer_status_replays() {
 
 proptest! {
     #[test]
-    fn life_replays_from_any_journal_start(script in scripts(24), from in 0_usize..40) {
+    fn journal_replays_from_any_step_at_which_it_begins(script in scripts(24), from in 0_usize..40) {
         for run in script.run().runs {
             for from in [0, from] {
                 let mut replay = Replay::new();

@@ -168,7 +168,7 @@ fn current_certificate_survives_malicious_successors() {
 }
 
 #[test]
-fn found_pair_that_peers_refuse_is_used_and_due() {
+fn stored_pair_that_peers_refuse_is_used_and_due() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         for name in ["unknown critical extension", "empty extended key usage", "unique identifier"] {

@@ -119,7 +119,7 @@ fn server_sees_rotated_client_certificate_on_new_connections() {
 }
 
 #[test]
-fn client_resolver_suffices_without_session_resumption() {
+fn client_resolver_presents_rotated_certificate_without_session_resumption() {
     let api = serve(Approval::Auto);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Std, &api.cluster).start();
@@ -136,7 +136,7 @@ fn client_resolver_suffices_without_session_resumption() {
 }
 
 #[test]
-fn client_without_certificate_presents_none() {
+fn client_presents_no_certificate_before_the_first_is_issued() {
     let api = serve(Approval::Manual);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Smol, &api.cluster).start();
@@ -198,7 +198,7 @@ fn client_sees_rotated_serving_certificate_on_new_connections() {
 }
 
 #[test]
-fn resuming_client_sees_rotation_after_full_handshake() {
+fn client_sees_rotated_server_certificate_only_after_full_handshake() {
     on_both(|runtime| {
         let (api, handle) = serving(runtime);
         handle.set_template(Some(

@@ -85,7 +85,7 @@ fn directory_with_the_records_name_is_quarantined() {
 }
 
 #[test]
-fn failed_record_write_is_named_and_leaves_no_litter() {
+fn failed_record_write_names_file_and_leaves_no_litter() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
     // A directory with the name of the temporary file: a plan cannot remove it as a file.

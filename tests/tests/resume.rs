@@ -214,7 +214,7 @@ fn expired_issued_certificate_leads_to_a_new_request() {
 }
 
 #[test]
-fn foreign_object_under_our_name_leads_to_new_key() {
+fn object_of_another_signer_under_our_name_leads_to_new_key() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();

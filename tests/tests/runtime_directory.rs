@@ -30,7 +30,7 @@ fn write_recreates_removed_directory() {
 }
 
 #[test]
-fn write_goes_to_the_directory_at_the_path() {
+fn write_goes_to_the_new_directory_if_it_was_replaced() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");

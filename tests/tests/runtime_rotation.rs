@@ -72,7 +72,7 @@ fn write_error_is_cleared_by_successful_write() {
 }
 
 #[test]
-fn request_error_outlives_write_error() {
+fn last_error_keeps_request_error_once_write_succeeds() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
@@ -80,12 +80,12 @@ fn request_error_outlives_write_error() {
         let address = server.handle.address();
         drop(server);
         handle.rotate_now();
-        let has_write_error =
+        let has_request_error =
             |why: &Option<Arc<str>>| why.as_ref().is_some_and(|why| why.contains(&address.to_string()));
-        handle.wait_for(|now| has_write_error(&now.last_error)).within(BOUND).unwrap();
+        handle.wait_for(|now| has_request_error(&now.last_error)).within(BOUND).unwrap();
         mend_directory(&broken);
         handle.wait_for(|now| !now.unwritten).within(BOUND).unwrap();
-        assert!(has_write_error(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
+        assert!(has_request_error(&handle.snapshot().last_error), "{:?}", handle.snapshot().last_error);
         handle.shutdown().wait();
     });
 }
@@ -165,7 +165,7 @@ fn credential_taken_over_from_store_is_served() {
 }
 
 #[test]
-fn dropped_request_shows_no_progress() {
+fn cancelled_request_shows_no_progress() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -178,7 +178,7 @@ fn dropped_request_shows_no_progress() {
 }
 
 #[test]
-fn zone_of_server_address_is_dialled() {
+fn ipv6_zone_of_server_address_is_dialled() {
     on_both(|runtime| {
         // No host has this address: the test is that it is dialled as an address, not looked up as a name.
         let cluster =
