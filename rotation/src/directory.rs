@@ -1,4 +1,4 @@
-//! The credential directory: carries out core's plans, operation by operation.
+//! [`Directory`], the credential directory: carries out the file operations that core's [`Layout`] plans.
 
 mod disk;
 mod error;
@@ -23,7 +23,7 @@ use inspection::Inspection;
 pub use error::{DirectoryError, Distrust};
 use volume::{Contents, Folder, Stamp, Volume};
 
-/// Number of pairs to retain: the one in use and its predecessor.
+/// Number of dated files to retain: the pair in use and its predecessor.
 const KEEP: usize = 2;
 
 /// A directory with the files of one certificate, in kubelet's layout: dated pairs, the link `PREFIX-current.pem` to
@@ -33,17 +33,18 @@ pub struct Directory {
     volume: Box<dyn Volume>,
     path: PathBuf,
     layout: Layout,
-    /// Stamps of unreadable files that stayed unchanged long enough: no program is writing them.
+    /// Stamps of unreadable files for which [`load_settled`](Self::load_settled) has waited: no program is writing
+    /// them.
     settled: Mutex<Vec<Stamp>>,
 }
 
-/// Contents of a credential directory.
+/// The contents of a credential directory, as [`Directory::load`] found them.
 #[derive(Debug)]
 #[must_use]
 pub struct Loaded {
     /// The pair to use, and the file it was read from; `None` if the directory has no usable pair.
     pub credential: Option<(Arc<Credential>, PathBuf)>,
-    /// The pair in use, if its common name is not the wanted one. It must not be served.
+    /// The pair that `PREFIX-current.pem` leads to, if its common name is not the wanted one. Must not be served.
     pub foreign: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), with the same common name and not valid yet: use it from its
     /// notBefore on.
@@ -52,7 +53,7 @@ pub struct Loaded {
     /// that name do not get the pair, or if peers would reject the certificate: request a new one then. True if there
     /// is nothing by that name.
     pub in_use: bool,
-    /// Problems of the directory and of the files that were read.
+    /// Problems of the directory and of the files in it that were read.
     pub problems: Vec<DirectoryError>,
 }
 
@@ -67,8 +68,8 @@ impl Directory {
         Ok(directory)
     }
 
-    /// A directory for files that begin with `prefix`. Changes nothing on disk. The directory need not exist: it reads
-    /// as empty then. Call [`claim`](Self::claim) before anything is written.
+    /// Makes a `Directory` for files whose names begin with `prefix`. Changes nothing on disk. The directory need not
+    /// exist, and then counts as empty. Call [`claim`](Self::claim) before the first write.
     ///
     /// # Errors
     /// [`DirectoryError::Prefix`]: file names cannot begin with `prefix`.
@@ -91,13 +92,13 @@ impl Directory {
         unless_disk_is_full(folder.is_free()).map(drop)
     }
 
-    /// Makes this process the owner of the files: creates the directory (mode 0700) if it does not exist, and takes the
-    /// lock of the prefix. No other process can take the lock until this `Directory` is dropped or
+    /// Makes this process the owner of the files with the prefix: creates the directory (mode 0700) if it does not
+    /// exist, and takes the lock of the prefix. No other process can take the lock until this `Directory` is dropped or
     /// [released](Self::release), or this process ends. Does nothing if the lock is held already.
     ///
     /// If the directory exists on a disk that is read-only or full, the call succeeds with a warning in the log: pairs
-    /// can be read, and writes fail until the disk can be written to. If there is no lock file yet, the first write
-    /// takes the lock.
+    /// can be read, and writes fail until the disk has space or is writable again. If there is no lock file yet, the
+    /// first write takes the lock.
     ///
     /// # Errors
     /// The directory cannot be created or written to, another process holds the lock ([`DirectoryError::Owned`]), or a
@@ -129,7 +130,7 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::existing(&path)?), path, layout))
     }
 
-    /// A directory on a simulated [`Volume`]. `path` is for messages only.
+    /// Makes a `Directory` on a simulated [`Volume`]. `path` appears in messages only.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
         Self { volume, path, layout, settled: Mutex::default() }
     }
@@ -144,8 +145,9 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// Reads the pair in use; if it cannot be used or has expired, the best other pair. Uses pairs with this common
-    /// name only; `None` stands for the common name of the pair in use, if that can be read. Changes nothing on disk.
+    /// Reads the pair that `PREFIX-current.pem` leads to; if that pair cannot be used or has expired, the best other
+    /// pair. Uses only pairs with `common_name`; `None`: with the common name of the current pair, if that name can be
+    /// read. Changes nothing on disk.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
@@ -158,12 +160,12 @@ impl Directory {
         Ok(loaded)
     }
 
-    /// Like [`load`](Self::load), and then makes repairs that no other program can notice: links
+    /// Reads the directory as [`load`](Self::load) does, and makes repairs that disturb no other program: links
     /// `PREFIX-current.pem` to the pair found if that name resolves to nothing, and removes temporary files that a
     /// crash of perennial left.
     ///
     /// # Errors
-    /// As [`Directory::load`]. Repairs that failed are among the [problems](Loaded::problems).
+    /// The directory cannot be read. Repairs that failed are among the [problems](Loaded::problems).
     pub fn recover(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return self.load(common_name, now) };
         // Before listing: no other writer may change files in between.
@@ -182,7 +184,8 @@ impl Directory {
         Ok(loaded)
     }
 
-    /// True if there is any file of this certificate: a pair, even if it is damaged or renamed, or a pending record.
+    /// True if the directory contains any file with the prefix: a pair, even a damaged or quarantined one, or a pending
+    /// record.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -191,8 +194,8 @@ impl Directory {
         Ok(self.layout.is_used(&self.list(&*folder)?))
     }
 
-    /// The retained pairs other than the one in use, newest name first, with their files. Skips files that contain no
-    /// pair or cannot be read.
+    /// The pairs in dated files other than the pair in use, newest name first, each with its path. Skips files that
+    /// contain no pair or cannot be read.
     ///
     /// # Errors
     /// The directory does not exist or cannot be read.
@@ -204,8 +207,8 @@ impl Directory {
         Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
     }
 
-    /// Files for a person to inspect and remove: files that were renamed to make room for a link or a record, and dated
-    /// files that are not in use and contain no pair.
+    /// Files for a person to inspect and remove: quarantined files (`.bad`), which were in the way of a link or a
+    /// record, and dated files that are not in use and contain no pair.
     ///
     /// # Errors
     /// The directory does not exist or cannot be read.
@@ -221,9 +224,9 @@ impl Directory {
         Ok(aside.chain(useless).map(|name| self.path.join(name)).collect())
     }
 
-    /// Makes this the pair in use, durably. The previous pair stays in use until then, even after a crash or an error.
-    /// Then removes old pairs with the same common name. Creates the directory again if it was removed, with a warning
-    /// in the log.
+    /// Writes `credential` durably to a dated file, links `PREFIX-current.pem` to it, and then removes old pairs with
+    /// the same common name. After a crash or an error on the way, the previous pair is still in use. Creates the
+    /// directory again if it was removed, with a warning in the log.
     ///
     /// # Errors
     /// The first operation that failed. The previous pair is still in use; temporary files are removed as far as
@@ -251,8 +254,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes a pair that is not valid yet, durably, beside the pair in use, which stays in use. [`write`](Self::write)
-    /// puts the pair in use later. Does nothing if a file with this pair exists.
+    /// Writes a pair that is not valid yet, durably, to a dated file. The pair in use stays in use, until
+    /// [`write`](Self::write) replaces it. Does nothing if a dated file contains this pair already.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -265,7 +268,7 @@ impl Directory {
         self.carry_out(&*folder, &self.layout.store(&listing, now), credential.to_pem().as_bytes())
     }
 
-    /// Name of the dated file that contains this pair.
+    /// Name of the dated file that contains this pair; `None` if there is none.
     fn stored(&self, folder: &dyn Folder, listing: &Listing, credential: &Credential) -> Option<String> {
         let is_same = |found: &Credential| found.chain() == credential.chain();
         self.dated(folder, listing).find(|(_, found)| is_same(found)).map(|(name, _)| name)
@@ -283,7 +286,7 @@ impl Directory {
         self.carry_out(folder, &plan, &[])
     }
 
-    /// The dated files that contain a pair, with their pairs.
+    /// Name and pair of each dated file that contains a pair.
     fn dated<'a>(
         &self,
         folder: &'a dyn Folder,
@@ -306,8 +309,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens the directory by its path, on every call: if it was replaced or mounted over, other programs see the new
-    /// directory, and so must we.
+    /// Opens the directory by its path, on every call: if the directory was replaced or mounted over, perennial must
+    /// use the new one, as other programs do.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
     }
@@ -341,7 +344,7 @@ impl Directory {
     }
 }
 
-/// Turns the error of a disk that is read-only or full into `Ok(Some(error))`: pairs can still be read.
+/// Turns the error of a disk that is read-only or full into `Ok(Some(error))`, since pairs can still be read.
 fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
     match result {
         Err(error) if error.is_of_the_disk() => Ok(Some(error)),

@@ -1,4 +1,4 @@
-//! A directory of a real file system, every operation relative to its descriptor.
+//! [`Volume`] on a real file system. Every file operation is relative to the descriptor of the open directory.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// The lock of the prefix, held from the first change on; `None` for a directory that is only read.
+    /// The lock of the prefix, held from the first write on; `None` for a directory that is only read.
     lock: Option<Lock>,
 }
 
@@ -38,7 +38,7 @@ struct Opened<'a> {
 }
 
 impl Disk {
-    /// A directory, which need not exist yet. Takes the lock of `prefix` at the first change.
+    /// Makes a `Disk` at `path`, which need not exist yet. The first write takes the lock of `prefix`.
     pub(super) fn new(path: &Path, prefix: &str) -> Self {
         Self { path: path.to_owned(), lock: Some(Lock::new(prefix)) }
     }
@@ -56,8 +56,8 @@ impl Disk {
     }
 }
 
-/// Creates a directory and its missing parents with mode 0700, and syncs the parent of each: otherwise a loss of power
-/// could remove the directory with files in it that were synced.
+/// Creates a directory and its missing parents with mode 0700, and calls `sync` on the parent of each: without that, a
+/// loss of power could remove the directory together with synced files in it.
 fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     let create = || fs::DirBuilder::new().mode(0o700).create(path);
@@ -181,7 +181,8 @@ impl Folder for Opened<'_> {
 }
 
 impl Opened<'_> {
-    /// Opens a file, following links one by one: a link that another user made is not trusted, whatever it leads to.
+    /// Opens a file, following symbolic links one by one. Fails at a link that another user could have made. `None` if
+    /// the file does not exist.
     fn follow(&self, name: &str) -> io::Result<Option<File>> {
         let mut path = PathBuf::from(name);
         for _ in 0..MAX_LINKS {
@@ -217,7 +218,8 @@ impl Opened<'_> {
         })
     }
 
-    /// The name in this directory that a link leads to; `None` if it leads elsewhere. kubelet writes absolute links.
+    /// The name in this directory that `link` leads to, relative or absolute, as kubelet writes links; `None` if the
+    /// link leads elsewhere.
     fn target(&self, link: &str) -> Option<String> {
         let text = readlinkat(&self.fd, link, Vec::new()).ok()?.into_string().ok()?;
         let target = Path::new(&text);
@@ -245,7 +247,8 @@ pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
     mode.filter(|mode| mode & 0o022 != 0).map(Distrust::Mode)
 }
 
-/// True if a file system is mounted on this file, which then can be written to but not replaced. Does not follow links.
+/// True if a file system is mounted on this file, so that the file can be written to but not replaced. Does not follow
+/// links.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_mount_point(directory: impl AsFd, path: &Path) -> bool {
     use rustix::fs::{StatxAttributes, StatxFlags, statx};

@@ -1,4 +1,4 @@
-//! Errors and problems of a credential directory.
+//! [`DirectoryError`]: why an operation on a credential directory failed, or what is wrong with its files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,26 @@ use perennial_pki::{CredentialError, PemError};
 /// Error of an operation on a credential directory, or a problem that was found in it.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The system refused an operation.
+    /// An operation of the file system failed.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// The operation, as a verb.
+        /// The operation, as a verb such as `open`.
         what: &'static str,
-        /// The file or directory.
+        /// The file or directory that the operation was for.
         path: PathBuf,
         /// Error of the operating system.
         source: io::Error,
     },
-    /// File names cannot begin with the prefix.
+    /// File names cannot begin with the prefix: it is empty, starts with a dot, or contains a slash.
     #[error(transparent)]
     Prefix(#[from] BadPrefix),
-    /// Another process holds the lock of these files.
+    /// Another process holds the lock of the prefix, and so owns the files.
     #[error("{path}: {owner} holds this lock: two processes cannot rotate the same certificate; stop one of them")]
     Owned {
         /// The lock file.
         path: PathBuf,
-        /// The other process, as it wrote into the lock file; `another process` if that is empty.
+        /// The process that holds the lock, as it named itself in the lock file; `another process` if the file is
+        /// empty.
         owner: String,
     },
     /// A file contains no pair that perennial can read. The file is left in place: another program may be able to read
@@ -36,16 +37,16 @@ pub enum DirectoryError {
     Credential {
         /// The file.
         path: PathBuf,
-        /// The problem.
+        /// Why the file contains no pair that perennial can read.
         #[source]
         error: CredentialError,
     },
-    /// A file has damage beside the pair in it, which is used.
+    /// A file is damaged, but not in the parts that perennial needs: its pair, certificate or key is used.
     #[error("{path}: damaged, but using the rest of the file: {damage}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The damage that was skipped.
+        /// The damaged part, which was skipped.
         #[source]
         damage: PemError,
     },
@@ -55,7 +56,7 @@ pub enum DirectoryError {
     Unserved {
         /// The file.
         path: PathBuf,
-        /// The problem with the certificate, as a clause.
+        /// The encoding error of the certificate, as a clause.
         why: String,
     },
     /// The pair in use has expired; another pair from this directory is used.
@@ -64,7 +65,7 @@ pub enum DirectoryError {
         /// The file with the expired certificate.
         path: PathBuf,
     },
-    /// Users other than its owner can read a file with a key.
+    /// A file that contains a key can be read by users other than its owner.
     #[error("{path}: users other than its owner can read this private key")]
     Exposed {
         /// The file.
@@ -83,14 +84,14 @@ pub enum DirectoryError {
     /// authenticate, and its file is left in place.
     #[error("{path}: ignored and left in place: the certificate is for {common_name:?}, not for {wanted:?}")]
     Foreign {
-        /// The file.
+        /// The file with the pair.
         path: PathBuf,
-        /// The common name of its certificate.
+        /// The common name of the pair's certificate.
         common_name: String,
         /// The common name that is wanted.
         wanted: String,
     },
-    /// Users other than its owner can create and replace files in the directory.
+    /// Users other than the owner of the directory can create and replace files in it.
     #[error("{path}: users other than its owner can create and replace files in this directory")]
     Shared {
         /// The directory.
@@ -109,7 +110,8 @@ impl DirectoryError {
         Self::Io { what, path: path.into(), source }
     }
 
-    /// The error of a file that could not be read: [`Untrusted`](Self::Untrusted) if `source` wraps a [`Distrust`].
+    /// Makes the error for a file that could not be read: [`Untrusted`](Self::Untrusted) if `source` wraps a
+    /// [`Distrust`], else [`Io`](Self::Io).
     pub(super) fn read(path: &Path, source: io::Error) -> Self {
         match source.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(why) => Self::Untrusted { path: path.into(), why: *why },
@@ -125,7 +127,8 @@ impl DirectoryError {
         }
     }
 
-    /// True if the disk cannot be written to now: read-only, full, over quota, or past the process's `RLIMIT_FSIZE`.
+    /// True if a write failed since the disk is read-only, full or over quota, or the file exceeds the process's
+    /// `RLIMIT_FSIZE`.
     pub(super) fn is_of_the_disk(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         matches!(
@@ -137,14 +140,14 @@ impl DirectoryError {
         )
     }
 
-    /// True if reading failed because of the kind of the file, such as a socket or a dangling link: a retry is of no
-    /// use.
+    /// True if reading failed because of the kind of the file, such as a socket or a dangling link, so that a retry
+    /// would fail as well.
     pub fn is_for_good(&self) -> bool {
         let Self::Io { what: "read", source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
     }
 
-    /// The error of a step of a plan that failed in `directory`.
+    /// Makes the error for a file operation (`step`) that failed in `directory`.
     pub(super) fn step(directory: &Path, step: &FileOp, source: io::Error) -> Self {
         let (what, name) = match step {
             FileOp::CreateNew { name } => ("write", name.as_str()),
@@ -164,13 +167,13 @@ pub enum Distrust {
     /// The owner of the file is neither root nor the user that this process runs as.
     #[error("its owner is user {0}, neither root nor the user that runs perennial")]
     Owner(
-        /// The owner.
+        /// The user id of the owner.
         u32,
     ),
     /// The mode of the file lets its group or all users write.
     #[error("users other than its owner can write to it (mode {0:04o})")]
     Mode(
-        /// The permission bits.
+        /// The permission bits of the file.
         u32,
     ),
 }

@@ -1,4 +1,4 @@
-//! Reads the files that may contain a pair, collects their problems, and chooses the pair to use.
+//! [`Inspection`]: reads all files that may contain a pair, collects their problems, and chooses the pair to use.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use perennial_pki::{Chain, Credential, PemError};
 use super::{Contents, Directory, DirectoryError, Folder, Loaded};
 use crate::store::waiting_beside;
 
-/// Reads files and collects their problems.
+/// One reading of a directory, with the problems found so far.
 pub(super) struct Inspection<'a> {
     directory: &'a Directory,
     folder: &'a dyn Folder,
@@ -20,16 +20,16 @@ pub(super) struct Inspection<'a> {
     /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    /// Files whose problem was collected; true if the problem is [`DirectoryError::Exposed`], which a file may have
-    /// beside another problem.
+    /// Files whose problem is in `problems`, so that it is not added twice through a link. True for
+    /// [`DirectoryError::Exposed`], which counts apart from other problems of a file.
     known: BTreeSet<(&'a str, bool)>,
-    /// The first pair in use with another common name than the wanted one.
+    /// The first pair found at a name in use, such as `PREFIX-current.pem`, whose common name is not the wanted one.
     foreign: Option<Arc<Credential>>,
-    /// The common names of the certificates that were read, those included whose key cannot be read.
+    /// The common names of all certificates read so far, including those whose key cannot be read.
     names: Vec<String>,
 }
 
-/// A pair that was found, and true if its source is in use.
+/// A pair, with the place where it was found. True if the place is in use, such as `PREFIX-current.pem`.
 type Candidate = (Source, Arc<Credential>, bool);
 
 impl<'a> Inspection<'a> {
@@ -43,7 +43,7 @@ impl<'a> Inspection<'a> {
         Self { directory, folder, listing, wanted, problems, known, foreign, names }
     }
 
-    /// Chooses the pair to use, and plans the repairs of a start.
+    /// Reads the directory, chooses the pair to use, and plans the repairs that a start makes.
     pub(super) fn find(mut self, now: UnixTime) -> (Loaded, Plan) {
         let (layout, listing) = (&self.directory.layout, self.listing);
         self.at_folder();
@@ -87,7 +87,8 @@ impl<'a> Inspection<'a> {
         (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }
 
-    /// Reads a source. A pair with another common name is not returned; that is a problem only of a source in use.
+    /// Reads the pair of `source`. Returns `None` for a pair with another common name than the wanted one; if `in_use`,
+    /// also adds that as a problem.
     fn wanted_at(&mut self, source: Source, in_use: bool) -> Option<Candidate> {
         let credential = self.at(&source)?;
         let common_name = &credential.chain().certificate().common_name;
@@ -103,7 +104,7 @@ impl<'a> Inspection<'a> {
         None
     }
 
-    /// Reads the pair of a source, and collects the problems of its files.
+    /// Reads the pair of `source`, and adds the problems of its files.
     fn at(&mut self, source: &Source) -> Option<Arc<Credential>> {
         let names = names_of(source);
         let contents: Option<Vec<Contents>> = names.iter().map(|name| self.read(name)).collect();
@@ -137,7 +138,7 @@ impl<'a> Inspection<'a> {
         })
     }
 
-    /// Checks the mode and the owner of the pending record, which may contain a key.
+    /// Adds a problem if mode or owner of the pending record, which may contain a key, are wrong.
     fn at_record(&mut self) {
         let name = self.directory.layout.pending();
         match self.folder.read(&name) {
@@ -153,7 +154,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Adds a problem, unless one is known of the file that this name leads to, as a link to a dated file does.
+    /// Adds a problem of the file that `name` is or links to, unless a problem of that file was added before.
     fn add(&mut self, name: &str, problem: DirectoryError) {
         let is_exposed = matches!(problem, DirectoryError::Exposed { .. });
         if self.listing.file_behind(name).is_none_or(|file| self.known.insert((file, is_exposed))) {
@@ -161,8 +162,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Adds the problems of a pair that is used in spite of them. Returns true unless peers would reject its
-    /// certificate.
+    /// Adds the problems of a pair that is used nevertheless. Returns false if TLS peers would reject its certificate.
     fn add_flaws(&mut self, source: &Source, credential: &Credential) -> bool {
         let path = |name| self.directory.path.join(name);
         let (certificate, key) = match source {
@@ -181,8 +181,8 @@ impl<'a> Inspection<'a> {
         is_served
     }
 
-    /// True if `PREFIX-current.pem` resolves to nothing, so that a start may link it to a pair. While any name cannot
-    /// be read, it may lead to a better pair, and no link is made.
+    /// True if `PREFIX-current.pem` is missing or dangling, so that a start may link it to a pair. False while any file
+    /// cannot be read for a transient reason, since that file may contain a better pair.
     fn is_vacant(&self) -> bool {
         let may_pass =
             |problem: &DirectoryError| matches!(problem, DirectoryError::Io { .. }) && !problem.is_for_good();
@@ -195,7 +195,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Collects the problems of the directory itself.
+    /// Adds the problems of the directory itself: writable by other users, or with a mount point in it.
     fn at_folder(&mut self) {
         let Directory { path, layout, .. } = self.directory;
         if self.folder.is_shared() {

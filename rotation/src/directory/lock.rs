@@ -1,4 +1,4 @@
-//! One owner for each prefix of a directory.
+//! The lock file of a prefix: at most one process writes the files of a prefix.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
@@ -26,11 +26,11 @@ pub(super) struct Lock {
     held: Mutex<Option<Held>>,
 }
 
-/// The lock as held: the locked file, or the identity of a foreign file that is ignored.
+/// A lock that this process holds. Without a file: the lock file of another user, which is ignored.
 #[derive(Debug)]
 struct Held {
     _file: Option<File>,
-    /// Device and inode, to notice that the file was replaced.
+    /// Device and inode of the lock file, to notice that the file was replaced.
     id: (u64, u64),
 }
 
@@ -39,8 +39,8 @@ impl Lock {
         Self { name: format!(".{prefix}.lock"), held: Mutex::default() }
     }
 
-    /// Takes the lock of this directory, unless it is held. If the lock file was removed, or the directory was replaced
-    /// or mounted over, the held lock excludes no other process any more, and is taken again.
+    /// Takes the lock in `directory`, unless this process holds it. Takes it again if the lock file was removed, or the
+    /// directory was replaced or mounted over, since the old lock then excludes no other process.
     ///
     /// # Errors
     /// [`DirectoryError::Owned`] if another process holds the lock; otherwise why the file cannot be locked.
@@ -81,7 +81,7 @@ impl Lock {
         }
     }
 
-    /// The file that has the name of the lock now: other processes lock this file.
+    /// Finds the file at the name of the lock file now, which is the one that other processes lock.
     fn current_file(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),
@@ -90,7 +90,8 @@ impl Lock {
         }
     }
 
-    /// The file by the name of the lock, if another user could have created it, and the reason to distrust it.
+    /// Finds the file at the name of the lock file, if another user could have created it, with the reason to distrust
+    /// the file.
     fn foreign_file(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
         let found = self.current_file(directory).ok()??;
         distrust(&found).map(|why| (found, why))

@@ -1,4 +1,4 @@
-//! The pending record, in a file beside the pairs.
+//! Reading and writing the file of the pending record in a credential directory.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::{Directory, DirectoryError};
 
 impl Directory {
-    /// Replaces the pending record, durably. The previous record stays until then, even after a crash or an error.
+    /// Replaces the pending record, durably. After a crash or an error on the way, the previous record is still there.
     ///
     /// # Errors
     /// The first operation that failed. The previous record is still in place; temporary files are removed as far as
@@ -30,7 +30,7 @@ impl Directory {
         Ok(contents.map(|contents| contents.bytes))
     }
 
-    /// Path of the pending record.
+    /// Path of the file with the pending record, whether or not it exists.
     pub fn record(&self) -> PathBuf {
         self.path.join(self.layout.pending())
     }

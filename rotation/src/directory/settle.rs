@@ -1,4 +1,4 @@
-//! Distinguishes a file that contains no pair from a file that another program is still writing.
+//! [`Directory::load_settled`]: waits while another program may still be writing a file that contains no pair yet.
 
 use std::sync::PoisonError;
 use std::thread;
@@ -8,20 +8,20 @@ use perennial::UnixTime;
 
 use super::{Directory, DirectoryError, Loaded, Stamp};
 
-/// Reads that must find a file unreadable and unchanged, over [`SPAN`], before it counts as unreadable.
+/// Number of reads, spread over [`SPAN`], that must find the unreadable files unchanged before the wait ends.
 const READS: u32 = 3;
 const SPAN: Duration = Duration::from_secs(5);
-/// Longest wait for files that keep changing.
+/// Longest wait for unreadable files that keep changing.
 const LIMIT: Duration = Duration::from_secs(30);
 
 impl Directory {
-    /// Like [`load`](Self::load), for callers that would replace an unreadable pair. Returns at once if each file that
-    /// was read contains a pair. Otherwise another program may be writing the files: reads them again until each
-    /// contains a pair, until they have not changed for five seconds, or until thirty seconds have passed. A state of a
-    /// file that was waited for before is not waited for again.
+    /// Reads the directory as [`load`](Self::load) does, for callers that would replace an unreadable pair. Returns at
+    /// once if each file that was read contains a pair. Otherwise another program may be writing the files: reads them
+    /// again until each contains a pair, until they have not changed for five seconds, or until thirty seconds have
+    /// passed. Does not wait again for files that have not changed since an earlier call.
     ///
     /// # Errors
-    /// As [`Directory::load`].
+    /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
     pub fn load_settled(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
         let begun = Instant::now();
         let (mut unchanged, mut since, mut reads) = (Vec::new(), begun, 0);

@@ -1,4 +1,4 @@
-//! The directory as the store of a rotation.
+//! [`Directory`] as the [`Store`] of a rotation.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! File system below a credential directory: the seam for simulations of a disk.
+//! The file system below a credential directory, as traits that a simulation of a disk can implement.
 //!
-//! Programs have no use for it: [`Directory::open`](crate::Directory::open) uses the real file system, and a store that
-//! is no file system implements [`Store`](crate::Store). A simulation runs the code of [`Directory`](crate::Directory)
-//! on a disk that loses power after any operation, is full, or holds half a file: see
+//! Programs do not need this module: [`Directory::open`](crate::Directory::open) uses the real file system, and a store
+//! that is no file system implements [`Store`](crate::Store). A simulation runs the code of
+//! [`Directory`](crate::Directory) on a disk that loses power after any operation, is full, or holds half a file: see
 //! [`Directory::on`](crate::Directory::on).
 
 use std::fmt::Debug;
@@ -18,9 +18,10 @@ use super::error::DirectoryError;
 #[cfg(doc)]
 use super::error::Distrust;
 
-/// A place for the files of one credential directory: a directory on disk, or a simulation.
+/// The place of one credential directory: a path on disk, or a simulation. [`open`](Self::open) returns its files.
 pub trait Volume: Debug + Send + Sync {
-    /// Opens the folder. Operations on one open folder act on one directory, even if its name is moved meanwhile.
+    /// Opens the folder. Operations on an open folder act on the directory that was opened, even if another directory
+    /// takes its path meanwhile.
     ///
     /// # Errors
     /// The folder does not exist or cannot be read.
@@ -38,7 +39,7 @@ pub trait Volume: Debug + Send + Sync {
     fn release(&self) {}
 }
 
-/// An open folder.
+/// An open folder: the file operations of a credential directory.
 pub trait Folder {
     /// Succeeds if this process may write to the folder and could take its lock. Changes nothing.
     ///
@@ -63,51 +64,51 @@ pub trait Folder {
     /// The error of the operating system.
     fn list(&self) -> io::Result<Listing>;
 
-    /// Reads a file, links followed; `None` if the file, or the target of the link, does not exist.
+    /// Reads a file, following links; `None` if the file, or the target of a link, does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidData`] if the file can never be read: no regular file, or too large. [`ErrorKind::NotFound`]
-    /// if it is a link that cannot lead anywhere, such as a loop. An error that wraps [`Distrust`] if another user
-    /// could have written the file. Any other error counts as transient.
+    /// [`ErrorKind::InvalidData`] if the file can never be read: it is no regular file, or too large.
+    /// [`ErrorKind::NotFound`] if the name is a link that cannot lead anywhere, such as a loop. An error that wraps
+    /// [`Distrust`] if another user could have written the file. Any other error counts as transient.
     fn read(&self, name: &str) -> io::Result<Option<Contents>>;
 
-    /// Carries out one operation; `contents` is the data for [`FileOp::CreateNew`].
+    /// Carries out one file operation; `contents` is the data of a [`FileOp::CreateNew`], and ignored otherwise.
     ///
     /// # Errors
     /// The error of the operating system. The folder is unchanged.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
 
-    /// A stamp that changes when another program writes to this file, links followed. `None` if the file does not exist
-    /// or no other program can write to it, as in a simulation.
+    /// Returns a stamp that changes when another program writes to this file, following links. `None` if the file does
+    /// not exist, or if no other program can write to the file, as in a simulation.
     fn stamp(&self, name: &str) -> Option<Stamp> {
         let _ = name;
         None
     }
 
-    /// True if users other than root and its owner can create and replace files in the folder.
+    /// True if users other than root and the folder's owner can create and replace files in the folder.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// True if a file system is mounted on this file, which then can be written to but not replaced.
+    /// True if a file system is mounted on this file, so that the file can be written to but not replaced.
     fn is_mount_point(&self, name: &str) -> bool {
         let _ = name;
         false
     }
 }
 
-/// Identifies one state of a file.
+/// Identifies one state of a file: a write by another program changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Device and inode.
     pub inode: (u64, u64),
     /// Size in bytes.
     pub size: u64,
-    /// Time of the last change of the contents.
+    /// Time of the last change of the contents, if the file system records it.
     pub modified: Option<SystemTime>,
 }
 
-/// Contents of a file.
+/// The contents of a file, and whether other users can access the file.
 #[derive(Debug)]
 pub struct Contents {
     /// All bytes of the file. Wiped on drop.
