@@ -8,8 +8,9 @@ use event_listener::{Event, Listener as _};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Cancels blocking code whose result is no longer wanted. The code checks [`is_cancelled`](Self::is_cancelled), sleeps
-/// with [`sleep`](Self::sleep), and unblocks its own calls with [`on_cancel`](Self::on_cancel).
+/// Cancellation of the blocking code of an exchange, once the rotation does not want its result any more. The code
+/// checks [`is_cancelled`](Self::is_cancelled), sleeps with [`sleep`](Self::sleep), and interrupts its own blocking
+/// calls with a hook ([`on_cancel`](Self::on_cancel)).
 #[derive(derive_more::Debug, Default)]
 pub struct Cancel {
     cancelled: AtomicBool,
@@ -20,7 +21,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Cancels the code: wakes its sleeps, and runs the hook, if there is one, on this thread.
+    /// Cancels the code: ends its [sleep](Self::sleep), and runs the hook, if one is set, on the calling thread.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.event.notify(usize::MAX);
@@ -32,8 +33,8 @@ impl Cancel {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Sets a hook that [`cancel`](Self::cancel) runs, for example to shut down a socket that the code reads from.
-    /// Replaces the previous hook. Runs the hook at once if the code was cancelled already.
+    /// Sets the hook that [`cancel`](Self::cancel) runs once, for example to shut down a socket that the code reads
+    /// from. Replaces the previous hook. If the code is cancelled already, runs the hook at once.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
         *self.lock() = Some(Box::new(hook));
         // After setting the hook: a cancellation before found none to run.
@@ -42,7 +43,7 @@ impl Cancel {
         }
     }
 
-    /// Drops the hook without running it.
+    /// Drops the hook of [`on_cancel`](Self::on_cancel) without running it.
     pub fn drop_hook(&self) {
         drop(self.lock().take());
     }

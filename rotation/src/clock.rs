@@ -5,13 +5,14 @@ use std::time::Duration;
 use perennial::{Instant, Now, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Counts time in suspend, too, as the validity of certificates does; on systems without such a clock, it does not.
+/// The monotonic clock: on Linux, one that also counts time in suspend, as the validity of certificates does.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
-/// Reads both clocks. Instants count from the boot of the host, so that they compare across the rotations of a process.
+/// Reads the monotonic and the wall clock. All rotations of a process can compare their instants, which count from one
+/// point: the boot of the host, on Linux.
 pub fn now() -> Now {
     let (monotonic, real) = (clock_gettime(MONOTONIC), clock_gettime(ClockId::Realtime));
     let millis =
@@ -27,7 +28,7 @@ pub fn until(at: Instant) -> Duration {
     at.since(now().instant)
 }
 
-/// Milliseconds to add to the wall clock.
+/// Milliseconds to add to the wall clock: zero, except in builds with the feature `test-clock`.
 #[cfg(not(feature = "test-clock"))]
 const fn shift() -> i64 {
     0

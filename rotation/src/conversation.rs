@@ -71,32 +71,34 @@ use perennial::{Instant, Now};
 /// To cancel, drop the conversation and close its connection.
 #[auto_impl::auto_impl(Box)]
 pub trait Conversation {
-    /// The result of the whole conversation.
+    /// The result of the conversation, which [`IoRequest::Done`] returns to the driver.
     type Outcome;
 
-    /// Takes in the result of an operation. May be called at any time: an event that the conversation does not wait for
-    /// is ignored.
+    /// Handles the result of an operation. May be called at any time: the conversation ignores an event that it does
+    /// not expect.
     fn handle(&mut self, input: IoEvent<'_>, now: Now);
 
     /// Returns the next operation. Repeated calls are harmless, except that bytes to transmit are returned once.
     fn poll(&mut self, now: Now) -> IoRequest<Self::Outcome>;
 }
 
-/// Result of an operation, reported by the driver. `Debug` shows the number of bytes only.
+/// Result of an operation, which the driver reports to [`Conversation::handle`]. `Debug` shows the number of received
+/// bytes, not the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IoEvent<'a> {
     /// The connection is open.
     Connected,
-    /// These bytes arrived: any part of the stream, in order.
+    /// The next bytes of the stream arrived: any number, not necessarily a whole message.
     #[debug("Received({} bytes)", _0.len())]
     Received(&'a [u8]),
     /// The peer closed its side: nothing more will arrive.
     Ended,
-    /// The operation failed; the text is the reason that the operating system gave.
+    /// The operation failed. Contains the error of the operating system, as text.
     Failed(String),
 }
 
-/// The operation that a driver carries out next. `Debug` shows the number of bytes only.
+/// The operation that a driver carries out next, returned by [`Conversation::poll`]. `Debug` shows the number of bytes
+/// to transmit, not the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the conversation stands still until this is done"]
 pub enum IoRequest<T> {
@@ -108,30 +110,30 @@ pub enum IoRequest<T> {
         host: String,
         /// The TCP port.
         port: u16,
-        /// When to give up: report [`IoEvent::Failed`], or poll without a report.
+        /// When to give up connecting: report [`IoEvent::Failed`], or poll without a report.
         until: Instant,
     },
     /// Write all these bytes to the connection; report only a failure.
     #[debug("Transmit({} bytes, until {until:?})", bytes.len())]
     Transmit {
-        /// The bytes.
+        /// The bytes to write.
         bytes: Vec<u8>,
-        /// When to give up and report [`IoEvent::Failed`].
+        /// When to give up writing, and report [`IoEvent::Failed`].
         until: Instant,
     },
     /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at
     /// `until`, poll without a report.
     #[debug("Receive(until {until:?})")]
     Receive {
-        /// When to stop waiting.
+        /// When to stop waiting for bytes, and poll the conversation.
         until: Instant,
     },
     /// Close the connection, if there is one.
     Disconnect,
-    /// Let time pass, then poll. The connection may stay open.
+    /// Wait until `until`, then poll. The connection may stay open.
     #[debug("Wait(until {until:?})")]
     Wait {
-        /// When to poll.
+        /// When to poll the conversation.
         until: Instant,
     },
     /// The conversation has ended with this outcome. Its connection is closed already.

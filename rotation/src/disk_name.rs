@@ -1,9 +1,9 @@
-//! Names of failures in pending records: the stable names of `core`, spelt in `UpperCamelCase`, as all released
-//! versions write and read them.
+//! Names of failures in pending records: the stable names of the `core` crate in `UpperCamelCase`, as all released
+//! versions of perennial write and read them.
 
 use perennial::Failure;
 
-/// The failure's name in records: `TimedOut`.
+/// The failure's name in pending records, such as `TimedOut`.
 pub(crate) fn failure(failure: Failure) -> String {
     let words = failure.name().split('_').map(str::chars);
     words.flat_map(|mut word| word.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(word)).collect()

@@ -1,4 +1,5 @@
-//! Exchanges: the part of a request after a signer has begun it, in one of three forms for a runtime to run.
+//! [`Exchange`]: the work on one request, from its submission to its result, in one of three forms for a runtime to
+//! run.
 
 use std::any::Any;
 use std::fmt;
@@ -19,7 +20,7 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
     /// Progress of the request so far.
     fn progress(&self) -> Progress;
 
-    /// Health of the server by its last answer; `None` before the first answer.
+    /// Health of the signer's server by its last answer; `None` before the first answer.
     fn health(&self) -> Option<Health> {
         None
     }
@@ -28,39 +29,38 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
 type SigningFuture = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Send>>;
 type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
-/// A request under way, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime must
-/// be able to run each of the three forms. A panic in an exchange that a rotation gives to its runtime fails the
-/// request.
+/// The work on one request, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime
+/// must be able to run each of the three forms. A panic in an exchange fails the request, not the runtime.
 #[derive(derive_more::Debug)]
 pub enum Exchange {
-    /// Bytes to and from a server. The runtime connects, writes, reads and sleeps.
+    /// A conversation with a server. The runtime connects, writes, reads and sleeps for it.
     Conversation(Box<dyn SignerConversation>),
-    /// Code that may block: run it on a thread of its own, or of a pool for blocking code.
+    /// Code that may block. The runtime runs it on a thread of its own, or of a pool for blocking code.
     #[debug("Blocking(..)")]
     Blocking(BlockingWork),
-    /// A future, polled on a thread of its own or by the executor of the rotation. If the future needs a reactor
-    /// (tokio), it must bring its own.
+    /// A future. The runtime polls it on a thread of its own or in its executor. A future that needs a reactor, such as
+    /// tokio's, must bring one.
     #[debug("Future(..)")]
     Future(SigningFuture),
 }
 
 impl Exchange {
-    /// An exchange that drives `conversation`.
+    /// Makes an exchange of a conversation with a server.
     pub fn conversation(conversation: impl SignerConversation + 'static) -> Self {
         Self::Conversation(Box::new(conversation))
     }
 
-    /// An exchange that runs `work`, which may block.
+    /// Makes an exchange of a closure that may block.
     pub fn blocking(work: impl FnOnce(&Cancel) -> Result<Issued, SignError> + Send + 'static) -> Self {
         Self::Blocking(Box::new(work))
     }
 
-    /// An exchange that polls `future`.
+    /// Makes an exchange of a future.
     pub fn future(future: impl Future<Output = Result<Issued, SignError>> + Send + 'static) -> Self {
         Self::Future(Box::pin(future))
     }
 
-    /// This exchange, whose result is an error if it panics.
+    /// Wraps this exchange: if its code panics, the exchange ends with an error instead.
     pub(crate) fn contained(self) -> Self {
         match self {
             Self::Conversation(conversation) => {
@@ -72,7 +72,7 @@ impl Exchange {
     }
 }
 
-/// A future that ends with an error where the inner one panics.
+/// Wraps a future: if polling it panics, this future ends with an error instead.
 struct ContainedFuture(SigningFuture);
 
 impl Future for ContainedFuture {
@@ -83,7 +83,7 @@ impl Future for ContainedFuture {
     }
 }
 
-/// A conversation that ends with an error where the inner one panics.
+/// Wraps a conversation: if its code panics, this conversation ends with an error instead.
 #[derive(Debug)]
 struct ContainedConversation {
     conversation: Box<dyn SignerConversation>,
@@ -120,13 +120,13 @@ impl SignerConversation for ContainedConversation {
 /// Calls code of a signer or of its identity source, which may panic.
 ///
 /// # Errors
-/// The error of a request whose signer panicked.
+/// The code panicked. The error fails the request.
 pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, SignError> {
     let panicked = |panic: Box<dyn Any + Send>| format!("the signer panicked{}", text_of(&*panic));
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| SignError::new(Failure::Local, panicked(panic)))
 }
 
-/// The message of a panic after a colon; empty if its payload is no text.
+/// A colon and the message of a panic, for the end of an error; empty if the panic has no text.
 pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.map_or_else(String::new, |text| format!(": {}", printable(text)))

@@ -34,7 +34,7 @@ struct Latest {
 }
 
 impl FileCredential {
-    /// Reads the pair for the first time.
+    /// Reads the pair from the files at these paths for the first time.
     ///
     /// # Errors
     /// [`FileError`]: a file cannot be read, or the files do not make a pair.
@@ -59,7 +59,7 @@ impl FileCredential {
         Self { on_change: Box::new(on_change), ..self }
     }
 
-    /// The latest pair; it may have expired. Reads the files again if the interval has passed, which blocks meanwhile.
+    /// The latest pair, which may have expired. If the interval has passed, reads the files again before it returns.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let rotated = if held.read_at.elapsed() >= self.every { self.reload(&mut held) } else { None };
@@ -99,19 +99,19 @@ impl FileCredential {
         None
     }
 
-    /// The file of the certificate.
+    /// Path of the certificate file.
     pub(crate) fn path(&self) -> &Path {
         &self.certificate
     }
 
-    /// Error of the last read of the files, if it failed.
+    /// Error of the last read of the files, if that read failed.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.error.as_ref().map(ToString::to_string)
     }
 }
 
-/// The pair in the files, read again as [`FileCredential::credential`] does.
+/// Requests authenticate with the pair in the files, read as by [`FileCredential::credential`].
 impl IdentitySource for FileCredential {
     fn identity(&self) -> Result<Identity, NotYet> {
         let credential = self.credential();
@@ -123,12 +123,12 @@ impl IdentitySource for FileCredential {
     }
 }
 
-/// The bearer token in a file, such as a projected service account token. Reads the file for each request.
+/// Identity source: the bearer token in a file, such as a projected service account token. Read for each request.
 #[derive(Clone, Debug)]
 pub struct TokenFile(PathBuf);
 
 impl TokenFile {
-    /// The token in the file at this path, which need not exist yet.
+    /// Makes a source of the token in the file at this path. The file need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -150,8 +150,8 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
     })
 }
 
-/// Reads a regular file of at most 1 MiB, the bound for a chain; keys and tokens are shorter. Refuses other kinds of
-/// files: opening a pipe could block for ever.
+/// Reads a regular file of at most 1 MiB, the bound for a chain; keys and tokens are shorter. Fails for other kinds of
+/// files, such as a pipe, which could block for ever.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
     let metadata = fs::metadata(path).map_err(unreadable)?;
@@ -164,7 +164,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     fs::read(path).map(Zeroizing::new).map_err(unreadable)
 }
 
-/// Logs damage in the files of a pair that is used nevertheless.
+/// Logs damage in either file of a pair that is used nevertheless.
 fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
     let of_key = if key == certificate { &[] } else { credential.key().skipped() };
     for (file, skipped) in [(certificate, credential.chain().skipped()), (key, of_key)] {
@@ -176,7 +176,8 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
 
 const LONGEST: u64 = 1 << 20;
 
-/// Error of files that do not make a pair. Another program may be writing them: of two files, one is written first.
+/// Error of files that do not make a pair, possibly for a moment only: another program that replaces both files writes
+/// one of them first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
