@@ -61,8 +61,8 @@ pub enum Event {
     /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. No number of changes
     ///   grants more submissions than the policies themselves do.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
-    /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff of
-    ///   the new policy would if it began now.
+    /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff
+    ///   of the new policy would if it began now.
     PolicyChanged(Arc<Policy>),
     /// The signer issued a certificate. The driver has checked that it is well-formed, for the key of the request and
     /// not expired.

@@ -11,8 +11,8 @@ pub fn seed(signer_name: &str, common_name: &str) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// Mixes seed, certificate and attempt into 64 bits, with the finaliser of splitmix64 after each part. The result is the
-/// `draw` for [`Backoff::wait`](crate::Backoff::wait).
+/// Mixes seed, certificate and attempt into 64 bits, with the finaliser of splitmix64 after each part. The result is
+/// the `draw` for [`Backoff::wait`](crate::Backoff::wait).
 pub const fn mix(seed: u64, certificate: u64, attempt: u64) -> u64 {
     finalise(finalise(finalise(seed) ^ certificate) ^ attempt)
 }

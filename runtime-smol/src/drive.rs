@@ -12,7 +12,7 @@ use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Drives a conversation to its end, and returns its outcome. Calls `notice` after every poll, before carrying out the
-/// operation. To cancel, drop the future.
+/// operation that the conversation has returned. To cancel, drop the future.
 pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(&C)) -> C::Outcome {
     let mut stream: Option<Async<TcpStream>> = None;
     let mut buffer = [0; 16 << 10];

@@ -20,7 +20,8 @@ pub fn start(rotator: Rotator) -> Result<(Handle, impl Future<Output = ()> + Sen
     Ok((handle, run(task)))
 }
 
-/// Runs a task to its end.
+/// Runs a task to its end while this future is polled. Dropping the future ends the rotation at once, without a last
+/// write.
 pub async fn run(mut task: Task) {
     let mut exchange: Option<Boxed<()>> = None;
     while !task.is_over() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use perennial_rotation::{Cancel, Conversation, IoEvent, IoRequest, clock};
 
 /// Drives a conversation to its end, and returns its outcome; `None` if it was cancelled. Calls `notice` after every
-/// poll, before carrying out the operation.
+/// poll, before carrying out the operation that the conversation has returned.
 ///
 /// Cancellation ends reads, writes and sleeps at once. Opening a connection ends by its time limit only; the name
 /// lookup before it has no limit but the resolver's.

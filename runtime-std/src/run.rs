@@ -53,7 +53,8 @@ fn run(mut task: Task) {
     }
 }
 
-/// Drives an exchange on a thread of its own until the returned guard is dropped.
+/// Starts a thread that drives an exchange and reports its result. Dropping the returned guard cancels the exchange. If
+/// no thread can be started, reports that failure and returns `None`.
 fn drive_on_thread(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
