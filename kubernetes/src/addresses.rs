@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// As reported by users of Talos: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
+    /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
     #[test]
     fn absolute_dns_name_loses_its_final_dot() {
         let template = Addresses::parse("10.0.0.7\nSvc.Example.\nsvc.example\n").unwrap().template("w").unwrap();

@@ -18,15 +18,15 @@ pub struct KubeletConfig {
     pub tls_cert_file: Option<PathBuf>,
     /// `tlsPrivateKeyFile`: the file of the key of `tls_cert_file`.
     pub tls_private_key_file: Option<PathBuf>,
-    /// Warnings about a file that kubelet accepts: a repeated key, or a key spelled almost like one of the above. Each
-    /// is one line with file, line and column.
+    /// Warnings about a file that kubelet accepts: a repeated key, or a key spelled almost like that of a setting for
+    /// certificates. Each is one line with file, line and column.
     pub warnings: Vec<String>,
 }
 
 const KIND: &str = "KubeletConfiguration";
 const GROUP: &str = "kubelet.config.k8s.io/";
 
-/// The keys that are read here.
+/// The keys of kubelet's configuration that perennial reads.
 const KEYS: &[&str] =
     &["kind", "apiVersion", "rotateCertificates", "serverTLSBootstrap", "tlsCertFile", "tlsPrivateKeyFile"];
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn file_names_are_relative_to_configuration() {
+    fn file_names_are_relative_to_configuration_file() {
         let config = parse("tlsCertFile: pki/kubelet.crt\ntlsPrivateKeyFile: /etc/kubelet.key").unwrap();
         assert_eq!(config.tls_cert_file.unwrap(), Path::new("/var/lib/kubelet/pki/kubelet.crt"));
         assert_eq!(config.tls_private_key_file.unwrap(), Path::new("/etc/kubelet.key"));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_key_is_warning_unless_settings_contradict() {
+    fn repeated_or_misspelt_key_only_warns_unless_values_contradict() {
         for (text, warning) in [
             ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value is repeated")),
             ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value is repeated")),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_takes_document_of_kubelets_kind() {
+    fn parse_takes_only_document_of_kind_kubelet_configuration() {
         let parse = |text: &str| KubeletConfig::parse(Path::new("a"), text);
         let of_kubelet =
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\n";
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_yaml_1_1() {
+    fn yaml_1_1_booleans_are_accepted() {
         for (text, expected) in
             [("true", true), ("yes", true), ("On", true), ("no", false), ("OFF", false), ("n", false)]
         {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn other_document_is_refused_with_its_kind() {
+    fn document_of_other_kind_is_refused() {
         let error = parse("rotateCertificates: often").unwrap_err();
         assert!(matches!(&error, KubeconfigError::Invalid { at, .. } if at.line == 3), "{error}");
         for text in ["", "kind: Config\napiVersion: v1", "{}", "kind: KubeletConfiguration"] {

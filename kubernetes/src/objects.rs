@@ -38,10 +38,10 @@ pub struct ObjectMeta {
     /// The time of creation (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
-    /// Labels.
+    /// The labels of the object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// The annotations of the object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -59,7 +59,7 @@ pub struct CertificateSigningRequest {
     /// The name, UID and version of the object.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// The request.
+    /// The request: its CSR, signer and usages.
     pub spec: CsrSpec,
     /// The decisions, and the certificate once the signer has issued one.
     #[serde(default)]
@@ -139,7 +139,7 @@ pub struct Status {
     pub api_version: String,
     /// `Status`.
     pub kind: String,
-    /// Empty but for lists.
+    /// The metadata of a list; empty in an error.
     pub metadata: ListMeta,
     /// `Failure` or `Success`.
     pub status: String,
@@ -181,7 +181,7 @@ pub struct StatusDetails {
     pub retry_after_seconds: Option<u32>,
 }
 
-/// One problem with a request.
+/// One problem for which the API refused an HTTP request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusCause {

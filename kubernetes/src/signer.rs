@@ -24,7 +24,7 @@ pub struct CsrSigner {
     pub usages: Option<Vec<String>>,
     /// The requirements for each certificate. The lifetime becomes `spec.expirationSeconds`.
     pub profile: Profile,
-    /// The bounds of one submission.
+    /// The timeouts and the number of HTTP requests of one submission.
     pub limits: Limits,
 }
 

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_refused_with_remedy() {
+    fn undecodable_bytes_are_refused_with_remedy() {
         let mut odd = utf16(b"\xff\xfe", u16::to_le_bytes);
         odd.pop();
         for (bytes, error) in [

@@ -152,8 +152,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Warns about each repeated key, here and below. The warnings name no key: where a colon is missing, a "key" may
-    /// be half a token.
+    /// Warns about each key that is repeated in a mapping of this node or below it. The warnings name no key: where a
+    /// colon is missing, a "key" may be half a token.
     pub(crate) fn repetitions(&self) -> Vec<String> {
         let mut repeated = Vec::new();
         self.node.repeated(&mut repeated);
@@ -175,7 +175,7 @@ impl<'a> Field<'a> {
         unknown.map(warn).collect()
     }
 
-    /// The value of `key` if it is present and empty, which [`get`](Self::get) takes for absent.
+    /// The field `key` if it is present but empty, which [`get`](Self::get) takes for absent.
     pub(crate) fn empty(&self, key: &str) -> Option<Self> {
         let Value::Map(entries) = &self.node.value else { return None };
         let (_, node) = entries.iter().find(|(name, node)| name == key && node.is_empty())?;

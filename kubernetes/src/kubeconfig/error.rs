@@ -59,7 +59,7 @@ pub enum KubeconfigError {
     /// A field needs a feature that this crate lacks.
     #[error("{at} of \"{entry}\": {reason}")]
     Unsupported {
-        /// The field.
+        /// The field that needs the feature.
         at: Box<Place>,
         /// The name of the user with the field, up to the first space.
         entry: String,

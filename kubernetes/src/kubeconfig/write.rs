@@ -23,12 +23,13 @@ pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     std::mem::take(&mut *text)
 }
 
-/// Writes a kubeconfig whose user, called `user`, has a bearer token, such as a bootstrap kubeconfig. Wiped on drop.
+/// Writes a kubeconfig whose user, called `user`, has a bearer token, such as a bootstrap kubeconfig. The text is wiped
+/// on drop.
 pub fn kubeconfig_with_token(endpoint: &Endpoint, user: &str, token: &str) -> Zeroizing<String> {
     kubeconfig(endpoint, "kubernetes", user, &format!("{user}@kubernetes"), &[("token", token)])
 }
 
-/// Writes a kubeconfig whose user, called `user`, has an inline certificate and key. Wiped on drop.
+/// Writes a kubeconfig whose user, called `user`, has an inline certificate and key. The text is wiped on drop.
 pub fn kubeconfig_with_certificate(endpoint: &Endpoint, user: &str, credential: &Credential) -> Zeroizing<String> {
     let certificate = STANDARD.encode(credential.chain().pem());
     let key = Zeroizing::new(STANDARD.encode(credential.key().to_pem().as_bytes()));
