@@ -20,7 +20,7 @@ fn with_lines(status: u16, lines: &str, body: &[u8]) -> Reply {
 }
 
 #[test]
-fn requests_accept_identity_coding_only() {
+fn requests_accept_no_compressed_answer() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
@@ -32,7 +32,7 @@ fn requests_accept_identity_coding_only() {
 /// Some proxies compress every answer, whatever the request accepts.
 /// From the field: <https://github.com/envoyproxy/envoy/issues/2855>
 #[test]
-fn coded_answer_fails_naming_its_coding() {
+fn compressed_answer_fails_submission_naming_its_encoding() {
     let scene = Scene::new();
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
     let gzip = [b"\x1f\x8b\x08".as_slice(), &object].concat();
@@ -54,7 +54,7 @@ fn coded_answer_fails_naming_its_coding() {
 }
 
 #[test]
-fn answer_over_limit_fails_submission() {
+fn answer_over_size_limit_fails_submission() {
     let scene = Scene::new();
     let object = serde_json::to_vec(&scene.object(&[])).unwrap();
     let mut world = scene.world(|request| {
@@ -74,7 +74,7 @@ fn answer_over_limit_fails_submission() {
 }
 
 #[test]
-fn lenient_response_heads_are_accepted() {
+fn unusual_response_heads_are_accepted() {
     let scene = Scene::new();
     let issued = serde_json::to_vec(&scene.issued()).unwrap();
     let many: String = (0..150).map(|n| format!("X-Envoy-{n}: y\r\n")).collect();
@@ -87,7 +87,7 @@ fn lenient_response_heads_are_accepted() {
 
 /// From the field: <https://github.com/kubernetes/website/issues/11029>
 #[test]
-fn redirect_is_named_with_its_target_and_not_followed() {
+fn redirect_is_not_followed_and_error_names_target() {
     let mut scene = Scene::new();
     scene.identity = Identity::Token(Token::new(SECRET).unwrap());
     for status in [301, 302, 303, 307, 308] {
@@ -129,7 +129,7 @@ fn error_hides_echoed_token() {
 }
 
 #[test]
-fn refused_create_error_says_cannot_create() {
+fn error_of_refused_create_begins_with_cannot_create() {
     let scene = Scene::new();
     for (code, reason) in [(401, "Unauthorized"), (403, "Forbidden")] {
         let error = scene.error(|_| Reply::status(code, reason, "no"));
@@ -168,7 +168,7 @@ fn servers_date_is_reported_over_verified_tls_only() {
 }
 
 #[test]
-fn server_certificate_at_fault_is_named() {
+fn error_names_expired_server_certificate() {
     let scene = Scene::new();
     let mut world = scene.world(|_| panic!("nothing may be sent"));
     world.now.unix = world.now.unix.after(Duration::from_secs(86_400 * 400));
@@ -180,7 +180,7 @@ fn server_certificate_at_fault_is_named() {
 
 /// The issued certificate has only `client auth` and `digital signature`.
 #[test]
-fn requested_extended_usage_not_granted_is_refused() {
+fn certificate_without_requested_extended_usage_is_refused() {
     for (usages, lacking) in [
         (&["digital signature", "client auth"][..], None),
         (&["digital signature", "key encipherment", "client auth"], None),

@@ -1,4 +1,4 @@
-//! Bytes in any portions, cut short, without end, damaged, or random.
+//! Submissions to a server whose bytes arrive in any portions, cut short, without end, damaged, or random.
 
 mod client_support;
 
@@ -11,7 +11,7 @@ use perennial_rotation::{Identity, Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// The outcome, the requests and the duration of a submission, for comparison.
+/// The outcome, the HTTP requests and the duration of a submission, for comparison.
 fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
     (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
 }
@@ -54,7 +54,7 @@ fn troubled(scene: &Scene) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
 }
 
 #[test]
-fn submission_is_same_byte_by_byte() {
+fn submission_is_same_if_bytes_arrive_singly() {
     let scene = Scene::new();
     let mut whole = scene.world(troubled(&scene));
     let outcome = whole.run(&mut scene.issuance());
@@ -157,7 +157,7 @@ proptest! {
 }
 
 #[test]
-fn create_answer_cut_at_any_byte_is_resubmitted() {
+fn create_is_repeated_if_answer_is_cut_at_any_byte() {
     let scene = Scene::new();
     let full = Reply::object(201, &scene.issued());
     for length in 0..full.len() {
@@ -191,7 +191,7 @@ fn watch_cut_at_any_byte_is_resumed() {
 }
 
 #[test]
-fn endless_answer_is_bounded() {
+fn endless_answer_fails_at_size_limit() {
     let scene = Scene::new();
     let endless = |start: &str, with: &[u8]| {
         let mut bytes = start.as_bytes().to_vec();
@@ -217,7 +217,7 @@ fn endless_answer_is_bounded() {
 }
 
 #[test]
-fn endless_watch_event_is_bounded() {
+fn watch_event_over_size_limit_leads_to_read() {
     let scene = Scene::new();
     let mut first = true;
     let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {

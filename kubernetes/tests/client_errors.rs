@@ -47,7 +47,7 @@ fn api_status_determines_failure_and_health() {
 }
 
 #[test]
-fn foreign_page_determines_failure_and_is_quoted_shortened() {
+fn html_page_fails_by_its_status_and_is_quoted_shortened() {
     let scene = Scene::new();
     for (code, failure, healthy) in [
         (200, Failure::Unreachable, false),
@@ -115,7 +115,7 @@ fn forbidden_error_names_cluster_role() {
 }
 
 #[test]
-fn retry_after_is_in_error() {
+fn error_carries_retry_after_of_header_or_body() {
     let scene = Scene::new();
     let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(scene.error(|_| header.clone()).retry_after, Some(Duration::from_secs(120)));
@@ -187,7 +187,7 @@ fn client_sends_both_certificate_and_token() {
 }
 
 #[test]
-fn alert_after_failed_write_is_the_error() {
+fn tls_alert_after_failed_write_is_the_error() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(Ca::new("another CA").credential());
     let mut world = scene.world(|_| panic!("no request may arrive"));
@@ -197,7 +197,7 @@ fn alert_after_failed_write_is_the_error() {
 }
 
 #[test]
-fn failed_write_without_alert_is_the_error() {
+fn failed_write_without_tls_alert_is_the_error() {
     let scene = Scene::new();
     let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
     for end in [End::Keep, End::Cut] {
@@ -209,7 +209,7 @@ fn failed_write_without_alert_is_the_error() {
 }
 
 #[test]
-fn client_works_with_tls_1_2() {
+fn client_authenticates_over_tls_1_2() {
     let mut scene = Scene::new();
     let known = Ca::new("the known CA");
     let config = server_config_for(&[&rustls::version::TLS12], &scene.ca, Some(&known), "api.example");
@@ -257,7 +257,8 @@ impl OwnCertificate {
         Self { params, key: rcgen::KeyPair::generate().unwrap() }
     }
 
-    /// The outcome of a request to the server. The CA bundle is `trusted`, or else the server's own certificate.
+    /// The outcome of HTTP requests to the server, over TLS 1.3 and over TLS 1.2. The CA bundle is `trusted`, or else
+    /// the server's own certificate.
     fn outcome(&self, scene: &Scene, issuer: Option<&Self>, trusted: Option<&str>) -> Result<(), String> {
         let pem = match issuer {
             Some(issuer) => {
@@ -346,7 +347,7 @@ fn server_of_other_name_needs_tls_server_name() {
 }
 
 #[test]
-fn no_ca_fails_without_connecting_unless_insecure() {
+fn cluster_without_ca_fails_before_connecting_unless_insecure() {
     let scene = Scene::new();
     let cluster = || Cluster::from_url("https://api.example").unwrap();
     let mut world = scene.world(scene.well());
@@ -359,7 +360,7 @@ fn no_ca_fails_without_connecting_unless_insecure() {
 }
 
 #[test]
-fn plain_http_port_is_named_in_error() {
+fn plain_http_server_is_reported_as_no_tls() {
     let scene = Scene::new();
     let mut world = scene.world(|_| panic!("not TLS"));
     world.not_tls = Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
@@ -369,7 +370,7 @@ fn plain_http_port_is_named_in_error() {
 }
 
 #[test]
-fn issued_non_certificate_is_refused() {
+fn issued_text_that_is_no_certificate_is_refused() {
     let scene = Scene::new();
     let mut object = scene.issued();
     object.status.certificate = b"not a certificate".to_vec();
@@ -379,7 +380,7 @@ fn issued_non_certificate_is_refused() {
 }
 
 #[test]
-fn token_is_sent_each_time_and_never_shown() {
+fn token_is_sent_with_each_request_and_never_shown() {
     const SECRET: &str = "abcdef.0123456789abcdef";
     let mut scene = Scene::new();
     scene.identity = Identity::Token(Token::new(&format!(" {SECRET}\n")).unwrap());

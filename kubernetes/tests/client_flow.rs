@@ -1,4 +1,4 @@
-//! The requests of a submission, their order, and the outcome for each state of the request object.
+//! The HTTP requests of a submission, their order, and the outcome for each state of the request object.
 
 mod client_support;
 
@@ -13,7 +13,7 @@ use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Conversation, IoEvent, IoRequest, Progress, SignError, SignerConversation as _};
 
 #[test]
-fn issuance_takes_two_requests_on_one_connection() {
+fn issuance_takes_two_http_requests_on_one_connection() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     let issued = world.run(&mut scene.issuance()).unwrap();
@@ -94,7 +94,7 @@ fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Fai
 }
 
 #[test]
-fn existing_request_with_new_signature_is_ours() {
+fn existing_request_of_same_key_is_resumed_despite_other_signature() {
     let scene = Scene::new();
     let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let (first, second) = (desired_csr(&key, &Template::node("a")), desired_csr(&key, &Template::node("a")));
@@ -169,7 +169,7 @@ fn watched_denial_ends_submission_and_is_quoted() {
 }
 
 #[test]
-fn watched_deletion_or_replacement_is_deleted() {
+fn watched_deletion_or_replacement_fails_as_deleted() {
     let scene = Scene::new();
     let deleted = watching(&scene, &Reply::stream().event("DELETED", scene.object(&[])));
     assert_eq!(deleted.failure, Failure::Deleted);
@@ -208,7 +208,7 @@ fn watch_ignores_bookmarks_and_other_objects() {
 }
 
 #[test]
-fn progress_names_each_stage() {
+fn progress_reports_each_stage_of_submission() {
     let scene = Scene::new();
     let request_name = scene.desired_csr.name.clone();
     let seen = RefCell::new(Vec::new());

@@ -1,4 +1,4 @@
-//! Failures while a submission waits: which requests are repeated, when, and when the submission gives up.
+//! Failures while a submission waits: which HTTP requests are repeated, when, and when the submission gives up.
 
 mod client_support;
 
@@ -13,8 +13,8 @@ use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Sta
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server with a pending request. Answers the n-th watch (from 0) as `nth` returns, or with the issued certificate
-/// for `None`.
+/// A server with an undecided request. Answers the n-th watch (from 0) with the reply of `nth`, or for `None` with the
+/// issued certificate.
 fn watches<'a>(
     scene: &'a Scene,
     mut nth: impl FnMut(usize) -> Option<Reply> + 'a,
@@ -92,7 +92,8 @@ fn retry_after_delays_next_request() {
     }
 }
 
-/// A load balancer that asks for an hour must not hold a request until the certificate has expired, nor for long after.
+/// A load balancer's `Retry-After` of an hour must not delay a request until the certificate has expired, nor for long
+/// after.
 #[test]
 fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
     let scene = Scene::new();
@@ -265,7 +266,7 @@ fn create_without_answers_fails_after_three_attempts() {
 }
 
 #[test]
-fn object_missing_between_watches_is_deleted() {
+fn object_missing_after_watch_fails_as_deleted() {
     let scene = Scene::new();
     let error = scene.error(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),

@@ -10,7 +10,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The requests to the server, shortened: a watch with the version that it begins after.
+/// The HTTP requests to the server in short, such as `WATCH 100` for a watch that begins after version 100.
 fn requests(world: &World<'_>) -> Vec<String> {
     let short = |request: &ReceivedRequest| {
         let version = request.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
@@ -30,8 +30,8 @@ fn expired() -> [Reply; 2] {
     [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]
 }
 
-/// A server in version 120, with a pending request in version 100. Answers the n-th watch (from 0) as `nth` returns, or
-/// with the issued certificate for `None`.
+/// A server at resource version 120, with an undecided request of version 100. Answers the n-th watch (from 0) with the
+/// reply of `nth`, or for `None` with the issued certificate.
 fn server<'a>(
     scene: &'a Scene,
     nth: impl Fn(usize) -> Option<Reply> + 'a,
@@ -172,7 +172,7 @@ fn temporary_list_failure_is_retried() {
 }
 
 #[test]
-fn listed_object_is_judged_as_read_one() {
+fn listed_object_is_judged_like_one_that_was_read() {
     let scene = Scene::new();
     let [in_stream, _] = expired();
     let mut stranger = scene.issued();

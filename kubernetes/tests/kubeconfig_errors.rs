@@ -40,7 +40,7 @@ fn missing_context_cluster_or_user_is_named() {
 }
 
 #[test]
-fn other_text_is_refused_with_line_and_column() {
+fn text_that_is_no_kubeconfig_is_refused_with_place() {
     for (text, message) in [
         ("", "1:1: the file is empty"),
         ("# nothing\n---\n", "1:1: the file holds no YAML document"),
@@ -132,7 +132,7 @@ fn server_url_must_be_https() {
 }
 
 #[test]
-fn insecure_with_ca_is_refused() {
+fn insecure_skip_tls_verify_with_ca_is_refused() {
     let skip = "server: 'https://h', insecure-skip-tls-verify: true";
     let skipping = endpoint(&config(skip, ""), &Files::default()).expect("an endpoint");
     assert!(skipping.insecure_skip_tls_verify && skipping.ca_pem.is_none());
@@ -175,7 +175,7 @@ fn unusable_ca_is_named_with_its_place() {
 }
 
 #[test]
-fn unsupported_credential_is_named() {
+fn unsupported_credential_is_refused_naming_its_field() {
     let instead = "use a client certificate, token or tokenFile";
     let basic = format!("basic authentication is not supported; {instead}");
     let own = "impersonation is not supported; use the credential of that user";

@@ -11,7 +11,7 @@ use perennial_pki::Credential;
 use perennial_rotation::Identity;
 
 #[test]
-fn files_are_relative_to_the_kubeconfig() {
+fn file_names_are_relative_to_kubeconfig() {
     let text = config(
         "server: 'https://h:1/p', certificate-authority: pki/ca.crt, tls-server-name: api",
         "client-certificate: pki/n.crt, client-key: /abs/n.key",
@@ -63,7 +63,7 @@ current-context: main
 }
 
 #[test]
-fn certificate_and_key_may_be_one_file() {
+fn certificate_and_key_may_be_in_one_file() {
     let text = with_user("client-certificate: current.pem, client-key: current.pem");
     for bundle in [format!("{NODE}{NODE_KEY}"), format!("{NODE_KEY}{NODE}")] {
         let files = Files::default().with("/etc/x/current.pem", bundle);
@@ -139,7 +139,7 @@ fn json_and_unknown_fields_are_accepted() {
 }
 
 #[test]
-fn context_is_selected_by_name_or_current() {
+fn select_takes_named_or_current_context() {
     let text = with_user("token: t").replace(
         "current-context",
         "- {name: other, context: {cluster: prod}}
@@ -158,7 +158,7 @@ current-context",
 /// From the field: <https://github.com/kube-rs/kube/issues/440>
 /// From the field: <https://github.com/controlplaneio/kubesec/issues/120>
 #[test]
-fn first_of_several_documents_counts() {
+fn first_of_several_yaml_documents_counts() {
     let one = with_user("token: t");
     let second = one.lines().count() + 2;
     for (text, warns) in [
@@ -182,7 +182,7 @@ fn first_of_several_documents_counts() {
 }
 
 #[test]
-fn repeated_key_is_warning_unless_used_values_differ() {
+fn repeated_key_only_warns_unless_used_values_differ() {
     let whole = with_user("token: t");
     for (again, line) in [
         ("preferences: {a: 1, a: 2}\n", "13:24"),
@@ -251,7 +251,7 @@ fn written_endpoint() -> Endpoint {
 }
 
 #[test]
-fn extensions_are_copied_and_not_shown() {
+fn extensions_are_copied_and_hidden_from_debug() {
     let text = config(
         "server: 'https://h:1', disable-compression: true, extensions: [{name: cluster_info, extension: \
          {provider: \"mini \\\"kube\\\"\\n\", ports: [1, -2, 1.5, 1.0, 18446744073709551615], none: ~, yes: true, '7': {}, \
@@ -321,5 +321,3 @@ fn written_kubeconfig_reads_back_equal() {
         assert_eq!(certificate_pem(identity(&text, &files)), NODE);
     }
 }
-
-// The self-signed CA certificate of `CN=kubernetes`, valid for a hundred years, made for this test.

@@ -11,7 +11,7 @@ use perennial_rotation::{Answer, Health, Input, Progress, ServerDate};
 const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A node whose clock is two days ahead, with its first request.
+/// A node whose clock is two days ahead, and which has submitted its first request.
 struct Node(client_support::Node);
 
 impl Node {

@@ -38,7 +38,7 @@ fn answered(
 }
 
 #[test]
-fn missing_names_are_listed() {
+fn error_lists_missing_names_of_certificate() {
     let template = Template::node("a").with_dns_names(["a.example", "b.example"]);
     let (failure, message) = issued(template, &["a.example"], Duration::ZERO);
     assert_eq!(failure, Some(Failure::Unsatisfying));
@@ -90,7 +90,7 @@ fn already_due_certificate_is_rejected_with_validity() {
 }
 
 #[test]
-fn certificate_too_short_for_policy_is_named() {
+fn certificate_too_short_lived_for_policy_is_reported() {
     let message = |after, seconds| {
         let (rotation, now) = rotation(Template::node("a"), &[], Duration::from_secs(after), seconds);
         assert_eq!(rotation.machine().last_failure(), None);
@@ -106,7 +106,7 @@ fn certificate_too_short_for_policy_is_named() {
 }
 
 #[test]
-fn expiry_reminders_become_rarer() {
+fn reminders_of_expired_certificate_become_rarer() {
     let (rotation, now) = rotation(Template::node("a"), &[], Duration::ZERO, 3600);
     let reminders = |minutes: u64| {
         let at = Duration::from_millis(3_540_001 + minutes * 60_000);

@@ -73,7 +73,8 @@ pub(crate) fn server_config(ca: &Ca, clients: Option<&Ca>, name: &str) -> Arc<Se
     server_config_for(rustls::ALL_VERSIONS, ca, clients, name)
 }
 
-/// As [`server_config`], for these TLS versions only.
+/// A server of these TLS versions with a certificate for `name` from `ca`. Requires client certificates from `clients`,
+/// if given.
 pub(crate) fn server_config_for(
     versions: &[&'static SupportedProtocolVersion],
     ca: &Ca,

@@ -1,10 +1,10 @@
-//! The requests to the scripted server, and its replies.
+//! The HTTP requests to the scripted server, and its replies.
 
 use std::time::Duration;
 
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// A request to the server.
+/// An HTTP request that the scripted server has received.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedRequest {
     /// The method and the target.
@@ -77,7 +77,7 @@ impl Reply {
         Self::json(code, body)
     }
 
-    /// The head of a chunked stream, which stays open.
+    /// A chunked stream without events yet, which stays open.
     pub(crate) fn stream() -> Self {
         Self::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     }

@@ -12,7 +12,7 @@ use perennial_rotation::{Identity, Issued, SignError};
 
 use super::{Ca, ReceivedRequest, Reply, SIGNER, World};
 
-/// A node that requests a client certificate, and the CA that signs it.
+/// A node that requests a client certificate, and the CA that signs the certificate.
 pub(crate) struct Scene {
     pub(crate) ca: Ca,
     pub(crate) desired_csr: DesiredCsr,
@@ -49,7 +49,7 @@ impl Scene {
         World::new(&self.ca, script)
     }
 
-    /// Runs a submission against `script`. Returns its outcome and its requests.
+    /// Runs a submission against `script`. Returns its outcome and the request lines of its HTTP requests.
     pub(crate) fn run(
         &self,
         script: impl FnMut(&ReceivedRequest) -> Reply,
@@ -93,7 +93,7 @@ impl Scene {
         object
     }
 
-    /// The script of a server that approves and issues while it is watched.
+    /// The script of a server that approves the request and issues the certificate while the client watches.
     pub(crate) fn well(&self) -> impl FnMut(&ReceivedRequest) -> Reply + use<> {
         let (pending, approved, issued) = (self.object(&[]), self.object(&["Approved"]), self.issued());
         let mut created = false;

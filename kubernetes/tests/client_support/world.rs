@@ -13,11 +13,11 @@ use super::{Ca, EPOCH, End, ReceivedRequest, Reply, server_config};
 
 type Script<'a> = Box<dyn FnMut(&ReceivedRequest) -> Reply + 'a>;
 
-/// The server and the network in front of it.
+/// The scripted server, the network in front of it, and the clocks.
 pub(crate) struct World<'a> {
     pub(crate) script: Script<'a>,
     pub(crate) config: Arc<ServerConfig>,
-    /// All requests so far, in order.
+    /// All HTTP requests that the server has received, in order.
     pub(crate) requests: Vec<ReceivedRequest>,
     pub(crate) steps: Vec<String>,
     pub(crate) now: Now,
@@ -25,7 +25,7 @@ pub(crate) struct World<'a> {
     pub(crate) portion: Box<dyn FnMut(usize) -> usize + 'a>,
     /// True if the n-th connection (from 1) can be made.
     pub(crate) reachable: Box<dyn FnMut(usize) -> bool + 'a>,
-    /// The bytes that the server sends instead of TLS.
+    /// The bytes that the server sends instead of TLS; `None` for TLS.
     pub(crate) not_tls: Option<Vec<u8>>,
     /// The number of a transmission (from 1) that is reported as failed although it arrives; 0 for none.
     pub(crate) broken_transmit: usize,

@@ -100,6 +100,7 @@ pub(crate) fn base64_in_lines(pem: &str) -> String {
     lines
 }
 
+/// A self-signed CA certificate of `CN=kubernetes`, valid for a hundred years.
 pub(crate) const CA: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBgjCCASegAwIBAgIUWAFGbnsck/9DO3NjoPVvrPxdWtwwCgYIKoZIzj0EAwIw
@@ -114,7 +115,7 @@ QwNTPHVT
 -----END CERTIFICATE-----
 ";
 
-// The certificate of `O=system:nodes, CN=system:node:n1`, and its key.
+/// The certificate of `O=system:nodes, CN=system:node:n1`, signed by [`CA`].
 pub(crate) const NODE: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBsTCCAVagAwIBAgIUbvl2UY8m2r5A28SxQLccE9RhaVIwCgYIKoZIzj0EAwIw
@@ -129,6 +130,7 @@ OeYSGmuUNZl6+xDejh++h7kbAiEAh1fUm9cX4b0gXXZ02BhAIAc+Mht335z83ggL
 pxT4tfA=
 -----END CERTIFICATE-----
 ";
+/// The key of [`NODE`].
 pub(crate) const NODE_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2CvdvVDG2dlcRxz9
