@@ -1,5 +1,6 @@
 //! Starts async-io's thread, on which smol waits for sockets and timers, or returns an error in its place.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::panic;
 use std::time::Duration;
@@ -9,6 +10,13 @@ use crate::threads;
 
 /// Number of descriptors that async-io opens: an epoll instance, an event and a timer.
 const DESCRIPTORS: usize = 3;
+
+thread_local!(static IS_STARTING: Cell<bool> = const { Cell::new(false) });
+
+/// True if a panic of this thread is a refusal that [`start`] returns as an error. Such a panic is not logged.
+pub(crate) fn is_starting() -> bool {
+    IS_STARTING.get()
+}
 
 /// Starts async-io's thread, unless it runs. async-io itself would start it at the first use of a socket or timer, and
 /// panic if the system refused a descriptor or a thread.
@@ -25,7 +33,9 @@ pub(crate) fn start() -> Result<(), Failure> {
     drop(threads::start("async-io", "smol", || ())?.join());
     // One millisecond, since a timer that is due already does not start the reactor in this thread. Panics if another
     // thread took the last descriptor since the test.
+    IS_STARTING.set(true);
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
+    IS_STARTING.set(false);
     let why = "cannot set up smol: no file descriptor or thread is left; raise ulimit -n and -u";
     started.map(|_| ()).map_err(|_| Failure::Failed(why.into()))
 }
