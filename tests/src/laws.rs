@@ -2,8 +2,8 @@
 //!
 //! A property test and a fuzz target check the steps and states of a trace ([`check`]); the [model
 //! checker](crate::check) checks all steps and states of a small world. A law of states experiments with a copy of the
-//! machine: it ticks the copy early, restarts it, or answers none of its requests. So every test applies to every state
-//! of a hostile life.
+//! machine: it ticks the copy early, restarts it, or answers none of its requests. So every law of states applies to
+//! any state of a [hostile life](crate::script).
 //!
 //! The first law is that the machine never panics, whatever the events, their order and the clocks. It needs no
 //! function: a trace exists only if it held.
@@ -43,7 +43,7 @@ pub enum Law<S> {
     Trace(fn(&Trace) -> Verdict),
 }
 
-/// One step, with the driver's state before and after.
+/// One step of a machine, with the driver's state before and after: all that a law of steps needs.
 #[derive(Debug)]
 pub struct Step<'a> {
     pub(crate) seed: u64,
@@ -58,7 +58,7 @@ pub struct Step<'a> {
     pub(crate) driver_after: &'a DriverState,
 }
 
-/// One state of a machine at one time.
+/// A state of a machine at one time: all that a law of states needs.
 #[derive(Debug)]
 pub struct Moment<'a, S> {
     pub(crate) policy: &'a Arc<Policy>,
@@ -199,8 +199,8 @@ fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdic
     Ok(())
 }
 
-/// About `most` states of a trace, evenly spread, including the last. With `fresh_only`, of those states in which the
-/// machine has just read the clocks; it does not read them for an event that it ignores.
+/// About `most` states of a trace, evenly spread, the last included. With `fresh_only`, only of those states in which
+/// the machine has just read the clocks, which it does for every event that it does not ignore.
 fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, RotationMachine>> {
     let states = trace.steps().map(|(_, record)| {
         let (subject, fresh) = (&record.after, !record.actions.outcomes().is_ignored());
@@ -231,7 +231,7 @@ impl<S: Subject> Moment<'_, S> {
     }
 }
 
-/// The number of states of a trace that an experiment starts from.
+/// About how many states of a trace a law of states checks.
 const SAMPLES: usize = 40;
 
 /// The text of a value, or "none".

@@ -2,9 +2,9 @@
 //! counters.
 //!
 //! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
-//! [`check_rules`] goes through a trace and compares each step: duties, reason, deadline, and the pending
-//! record. Where jitter decides, the rule is an interval; each action of the machine narrows the interval, and must lie
-//! inside. Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
+//! [`check_rules`] goes through a trace and compares each step: actions, reason, deadline, and the pending record.
+//! Where jitter decides, the rule is an interval; each action of the machine narrows the interval, and must lie inside.
+//! Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
 //!
 //! The model uses the types of core, not its judgements, except one: where in its window a rotation point lies,
 //! since any point is as good as any other. `check_rotation_points` checks that the point lies in the window and does
@@ -14,8 +14,8 @@
 //! | | |
 //! |---|---|
 //! | `model/history.rs` | the facts, and the questions that the rules ask of them |
-//! | `model/learn.rs` | the facts that follow from an event |
-//! | `model/settle.rs` | why a certificate is due, which duties follow, and the next deadline |
+//! | `model/learn.rs` | the facts that an event adds to the history |
+//! | `model/settle.rs` | why a certificate is due, which actions follow, and the next deadline |
 
 mod history;
 mod learn;
@@ -34,7 +34,8 @@ use crate::laws::Verdict;
 use crate::trace::{Record, Run, Trace, in_flight};
 use history::{Between, Fact, History, Millis};
 
-/// Checks that every run of the trace follows the rules.
+/// Checks every step of a trace by this second implementation of the rules: actions, certificates, state, deadline and
+/// pending record.
 pub fn check_rules(trace: &Trace) -> Verdict {
     check_rotation_points(trace)?;
     for run in &trace.runs {
@@ -46,8 +47,8 @@ pub fn check_rules(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// Checks that a certificate has one rotation point per window of a policy, inside that part of its lifetime, through
-/// every restart.
+/// Checks that each certificate has one rotation point per rotation window of a policy, that no restart moves it, and
+/// that it lies in the window.
 fn check_rotation_points(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
@@ -78,7 +79,7 @@ struct Model {
     ids: u64,
 }
 
-/// The actions that must follow from a step.
+/// The actions that the machine must return for an event, by the rules.
 #[derive(Debug, Default, PartialEq)]
 struct Duties {
     cancel: Option<u64>,
@@ -123,7 +124,7 @@ impl Model {
         self.compare(&record.after, now)
     }
 
-    /// Compares the machine's accessors with the rules.
+    /// Checks that the machine's accessors return what follows from the rules.
     fn compare(&self, machine: &RotationMachine, now: Now) -> Verdict {
         check_equal("reason", &self.due(now), &machine.due(now))?;
         check_equal("certificate", &self.history.served(), &machine.certificate())?;
@@ -145,7 +146,7 @@ impl Model {
         pending.map_or(Ok(()), |pending| self.compare_pending(&pending, now))
     }
 
-    /// Compares the state that the machine reports with the rules.
+    /// Checks that the state that the machine reports follows from the rules.
     fn compare_state(&self, state: State) -> Verdict {
         let history = &self.history;
         let reason = history.last_reason();
@@ -168,7 +169,8 @@ impl Model {
         check_equal("state", &expected, &state)
     }
 
-    /// Compares the state while a certificate is due and no request may be submitted yet.
+    /// Checks the reported state while a certificate is due and no request may be submitted yet: its reason, its
+    /// failures and the end of the wait.
     fn compare_wait(&self, reason: Reason, state: State) -> Verdict {
         let (why, until, failed) = match state {
             State::BackingOff { reason, until, failures, last } => (reason, until, Some((last, failures))),
@@ -184,7 +186,8 @@ impl Model {
         Err(format!("the wait ends at {until}, by the rules between {earliest} and {latest}"))
     }
 
-    /// Compares the pending record with the rules. Its times are by the wall clock of this moment.
+    /// Checks that the pending record follows from the rules. Its times are those of the wall clock as it is set at
+    /// `now`.
     fn compare_pending(&self, pending: &Pending, now: Now) -> Verdict {
         let wall = |at: Millis| unix(now.unix) + at - instant(now);
         check_equal("key", &self.key(self.history.last_requested()), &pending.key)?;
@@ -226,7 +229,7 @@ impl Model {
     }
 }
 
-/// The shortest and the longest wait after the `n`th failure in a row, of an attempt that took `took`.
+/// The shortest and the longest wait after the `n`th failure in a row, if the attempt that failed took `took`.
 fn wait(backoff: &Backoff, n: u32, took: Millis) -> Between {
     let cap = millis(backoff.cap());
     let doubled = |n: u32| (millis(backoff.first()) << n.saturating_sub(1).min(64)).min(cap);

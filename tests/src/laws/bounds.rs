@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use perennial::{Now, Policy};
 
-/// The longest wait after a failure: the longer of the backoffs plus the longest `Retry-After` that the machine
-/// honours, which is that with a valid certificate.
+/// The longest wait after a failure: the longer of the backoffs plus the longest `Retry-After` that the machine honours
+/// (while a valid certificate is served: the cap of the backoff after refusals).
 pub(super) fn longest_wait(policy: &Policy) -> Duration {
     let (transient, refused) = (policy.transient.longest(), policy.refused.longest());
     transient.max(refused) + policy.refused.cap()

@@ -1,4 +1,5 @@
-//! Laws of certificates: served without a gap, written in the end, replaced in time.
+//! Laws of certificates: a valid one is served without interruption, becomes durable in the end, and is replaced before
+//! it expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,8 @@ pub(super) fn no_start_serves_another_name(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// Whether the served certificate has the common name of the template, or is exempt.
+/// True if the served certificate has the template's common name or is a bootstrap credential, or if there is no
+/// certificate or no template.
 fn is_wanted(machine: &RotationMachine) -> bool {
     let foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
@@ -134,8 +136,8 @@ impl Quality {
     }
 }
 
-/// An issued certificate is written in the step that takes it. A waiting one is owed a write, which may follow that of
-/// the served one.
+/// An issued certificate that is served is written in the same step. For an issued certificate that waits, a write is
+/// owed, which may come after that of the served one.
 pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
     if !step.driver.is_answer(step.event) {
@@ -180,7 +182,7 @@ pub(super) fn the_served_certificate_is_stored_or_rewritten(step: &Step<'_>) -> 
 }
 
 /// A write is repeated until the certificate is durable, however long the disk is full. The write of a waiting
-/// certificate may end with its wait.
+/// certificate is no longer owed once the certificate no longer waits.
 pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let Some((_, serve)) = machine.writes() else { return Ok(()) };
@@ -218,7 +220,7 @@ pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) ->
     Ok(())
 }
 
-/// When the budget, and when the spacing, allow a request for this reason.
+/// When the submission budget, and when the spacing, allows a request for this reason.
 fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
     let Some(pending) = machine.pending(now) else { return Default::default() };
     let instant = |at: UnixTime| now.instant.after(at.since(now.unix));
@@ -247,7 +249,8 @@ pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Ve
     (0..3).try_for_each(|_| rotates_in_time(&mut world))
 }
 
-/// The machine and the time at which it has a good certificate, from a signer that answers after `delay`.
+/// Lets the signer answer each request after `delay`, until no certificate is due. Returns the machine and the time
+/// then, or an error if that takes longer than the policy allows.
 fn recovers<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
     let (policy, began) = (moment.policy, moment.now.instant);
     let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;
@@ -294,7 +297,8 @@ fn recovers<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, N
     Ok((subject, now))
 }
 
-/// Checks that the next rotation happens at its rotation point, and that the certificate does not expire before.
+/// Checks that the successor of the served certificate is requested at the rotation point, and issued before the served
+/// certificate expires.
 fn rotates_in_time(world: &mut World) -> Verdict {
     let held = world.machine.certificate().cloned().ok_or("no certificate")?;
     let point = world.machine.rotation_point().ok_or("no rotation point")?;

@@ -109,7 +109,7 @@ pub(super) fn clock_set_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) 
     { backs }.into_iter().try_for_each(|back| wait_ends_in_time(moment.machine(), moment.now, back))
 }
 
-/// Checks that the wait under way ends in time if the wall clock is set back by this much now.
+/// Checks that the timeout, backoff or spacing under way ends in time if the wall clock is set back by this much now.
 fn wait_ends_in_time(machine: &RotationMachine, now: Now, back: Duration) -> Verdict {
     let (State::Requesting { reason, until, .. }
     | State::BackingOff { reason, until, .. }
@@ -191,8 +191,8 @@ pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// The steps of Ticks alone, each at its deadline, by clocks that agree. Bounded, so that a machine whose deadline
-/// stands still fails.
+/// The steps of a copy of the machine that gets only Ticks, each at its deadline, by clocks that agree. Bounded, so
+/// that a machine whose deadline stands still fails.
 pub(super) fn ticks(
     machine: &RotationMachine,
     mut now: Now,

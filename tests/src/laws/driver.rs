@@ -19,7 +19,7 @@ pub(crate) struct DriverState {
     pub(crate) reusable_key_for: Option<Arc<Template>>,
     /// The write of a certificate that is not durable, and whether that certificate is to be served.
     pub(crate) owed: Option<(RequestId, bool)>,
-    /// The write that the driver has not reported on.
+    /// The write that the driver has begun and not reported as done or failed.
     pub(crate) write_in_flight: Option<RequestId>,
     pub(crate) bucket: Bucket,
     /// When the last request was submitted.
@@ -56,7 +56,8 @@ impl DriverState {
         }
     }
 
-    /// The driver's state after a restart. Includes earlier submissions only if the run `remembers`.
+    /// The driver's state after a restart. Keeps the bucket and the time of the last submission only if the run
+    /// `remembers`.
     pub(crate) fn restart(
         &self,
         first: &RotationMachine,
@@ -73,7 +74,7 @@ impl DriverState {
         if self.reusable_key_for.as_ref() == Some(template) { Key::Pending } else { Key::New }
     }
 
-    /// Whether this is the answer to the request in flight.
+    /// Whether the event is the answer to the request in flight.
     pub(crate) fn is_answer(&self, event: &Event) -> bool {
         let (Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. }) = event else { return false };
         self.in_flight.as_ref().is_some_and(|request| request.id == *id)
@@ -124,7 +125,7 @@ impl DriverState {
     }
 }
 
-/// Whether a request with the key of this reply would only get the reply again.
+/// Whether the key of the answered request is used no more: a request with the same key would get the same reply.
 pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
@@ -148,19 +149,19 @@ impl Bucket {
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
     }
 
-    /// Changes the policy. Tokens are reusable_key_for up to the new size.
+    /// Changes the policy. Keeps the tokens up to the new size.
     fn change(&mut self, policy: &Policy, now: Instant) {
         let (full, level) = (Self::full(policy), self.level(now));
         let level = (level * full.refill / self.refill).min(full.level);
         *self = Self { level, at: now, ..full };
     }
 
-    /// The level in milliseconds of refill.
+    /// The tokens in the bucket, each as the milliseconds of its refill.
     pub(crate) fn level(&self, now: Instant) -> u128 {
         (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
     }
 
-    /// The number of whole tokens.
+    /// The number of whole tokens in the bucket.
     pub(super) fn tokens(&self, now: Instant) -> u128 {
         self.level(now) / self.refill
     }

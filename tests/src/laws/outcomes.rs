@@ -48,7 +48,8 @@ pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the first outcome is that of the event itself, and the others are decisions that followed.
+/// Whether the first outcome is the decision on the event itself, and all others are of kinds that may follow any
+/// event.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
     let (request, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));

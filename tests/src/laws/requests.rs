@@ -1,4 +1,4 @@
-//! Laws of requests: how many, when, and with which key.
+//! Laws of requests: how many are submitted, when, and with which key.
 
 use std::sync::Arc;
 
@@ -111,11 +111,11 @@ fn has_normal_priority(step: &Step<'_>) -> bool {
 /// the pending record: the operator of a signer can rely on it. Changes of policy grant no more than a full bucket of
 /// the first policy and the refill at the rate of each.
 pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
-    for chain in chains(trace) {
+    for runs in continued_runs(trace) {
         // Each submission, with the tokens that were refilled since the one before.
         let mut submissions: Vec<(Instant, Arc<Policy>, f64)> = Vec::new();
         let mut refills = Refills::default();
-        for record in chain.iter().flat_map(|run| &run.records) {
+        for record in runs.iter().flat_map(|run| &run.records) {
             let (now, policy) = (record.now.instant, record.after.policy());
             refills.until(now, policy);
             if record.submitted().is_some() {
@@ -161,7 +161,8 @@ impl Refills {
     }
 }
 
-/// Groups of runs in which each continues from the pending record of the one before.
-fn chains(trace: &Trace) -> Vec<&[Run]> {
+/// The runs of a trace in groups. In each, every run but the first continued from the pending record of the run before,
+/// so that one submission budget covers the group.
+fn continued_runs(trace: &Trace) -> Vec<&[Run]> {
     trace.runs.chunk_by(|_, next| next.remembers).collect()
 }

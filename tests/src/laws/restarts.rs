@@ -1,4 +1,4 @@
-//! Laws of the machine as a value: a clone behaves alike, and a restart continues.
+//! Laws of copies of a machine: a clone behaves like the original, and a restart continues where the machine was.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ fn restart(
     RotationMachine::new(setup, now)
 }
 
-/// The next request, if the one in flight is lost, as in a restart.
+/// When the machine submits its next request, and with which key, if the one in flight is lost as in a restart.
 fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let mut machine = machine.clone();
     let lost = in_flight(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
@@ -100,7 +100,7 @@ fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<
     at_once.map(|(_, _, key)| (now, key)).or_else(|| first_request(policy, &machine, now))
 }
 
-/// The next request by Ticks alone.
+/// When Ticks alone lead to the machine's next request, and its key.
 fn first_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let most = longest_silence(policy) * 2;
     ticks(machine, now)

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use perennial::{Certificate, Failure, Key, Now, Reason, SignerStatus, Template};
 
-/// Milliseconds on either clock. Wide enough that nothing saturates.
+/// Milliseconds of the monotonic or the wall clock, in an integer so wide that no sum of times overflows.
 pub(super) type Millis = i128;
 
 /// An interval, both ends included, in which a time that jitter chose is known to lie.
 pub(super) type Between = (Millis, Millis);
 
-/// No wait: the interval before any time.
+/// The interval of a wait that has ended at any time.
 pub(super) const NO_WAIT: Between = (0, 0);
 
 #[derive(Clone, Debug)]
@@ -24,12 +24,13 @@ pub(super) enum Fact {
     Waiting(Option<Arc<Certificate>>),
     RefusedByServer,
     RotateNow,
-    /// An earlier run requested this template.
+    /// The run began with a pending record: an earlier run requested this template, and a retry uses this key.
     Resumed {
         template: Arc<Template>,
         key: Key,
     },
-    /// Spacing and budget after a restart or a change of policy. Replaces all earlier submissions.
+    /// After a restart or a change of policy: when spacing allows a request, and when the budget is whole. Earlier
+    /// submissions count no longer.
     Paced {
         spaced: Millis,
         whole: Millis,
@@ -42,7 +43,7 @@ pub(super) enum Fact {
     Ended,
     /// The pending key may not be used again.
     KeySpent,
-    /// An attempt failed, or this many did in a row in an earlier run.
+    /// This many attempts in a row failed: one in this run, or any number in an earlier run.
     Failed(Failure, u32),
     /// The backoff ends at a time in this interval.
     BackoffEnds(Between),
@@ -54,7 +55,7 @@ pub(super) enum Fact {
     WriteOrdered,
     WriteFailed,
     Written,
-    /// A reading of the API server's clock, as its time at the origin of the monotonic clock.
+    /// A reading of the API server's clock: the server's time, minus that of the monotonic clock.
     ServerDated(Millis),
     /// The machine settled: why a certificate was due then.
     Settled(Option<Reason>),
@@ -68,7 +69,7 @@ impl History {
         self.0.push((now, fact));
     }
 
-    /// The newest fact that answers a question.
+    /// Searches from the newest fact back, and returns the first answer.
     fn last<'a, T>(&'a self, answer: impl Fn(Millis, &'a Fact) -> Option<T>) -> Option<T> {
         self.0.iter().rev().find_map(|(now, fact)| answer(now.instant.as_millis().into(), fact))
     }
@@ -86,7 +87,7 @@ impl History {
         self.last(|_, fact| if let Fact::Served(certificate) = fact { Some(certificate) } else { None })
     }
 
-    /// The waiting certificate.
+    /// The accepted certificate that waits for its notBefore, if there is one.
     pub(super) fn waiting(&self) -> Option<&Arc<Certificate>> {
         self.last(|_, fact| match fact {
             Fact::Waiting(certificate) => Some(certificate.as_ref()),
@@ -158,8 +159,8 @@ impl History {
         self.last(answer).unwrap_or(0)
     }
 
-    /// When each token was spent, newest first. The tokens of an earlier run or policy count as one, spent so late that
-    /// the bucket is full at the same time.
+    /// When each token of the submission budget was spent, newest first. The tokens of an earlier run or policy count
+    /// as one, spent so late that the budget is whole at the same time.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
         let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
         let begin = self.0.iter().rposition(is_paced).unwrap_or(0);

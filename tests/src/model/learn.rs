@@ -1,4 +1,4 @@
-//! The facts that follow from an event alone.
+//! The facts that an event adds to the model's history, before the model settles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::history::{Fact, Millis, NO_WAIT};
 use super::{Model, instant, is_expired, millis, unix, wait};
 
 impl Model {
-    /// Continues from the pending record of an earlier run. Its times are clamped: the wall clock may have been wrong.
+    /// Continues from the pending record of an earlier run. Clamps the record's times: the wall clock may have been
+    /// wrong.
     pub(super) fn resume(&mut self, pending: &Pending, now: Now) {
         let later = |at: Millis, most: Millis| instant(now) + (at - unix(now.unix)).clamp(0, most);
         let budget = self.policy.budget;
@@ -26,7 +27,7 @@ impl Model {
         self.forget_refusal_of_other_template(now);
     }
 
-    /// Adds the facts of an event. False if the event must be ignored.
+    /// Adds the facts of an event to the history. Returns false if the machine must ignore the event.
     pub(super) fn learn(&mut self, event: &Event, now: Now) -> bool {
         let history = &mut self.history;
         match event {
@@ -84,8 +85,8 @@ impl Model {
         true
     }
 
-    /// Keeps the tokens up to the new size and the time of the last submission. Shortens waits to the longest of the
-    /// new policy, counted from now.
+    /// Changes the policy. Keeps the budget's tokens up to the new size, and the time of the last submission. Shortens
+    /// backoffs and waits for a write to the longest of the new policy, counted from now.
     fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
         let at = instant(now);
         let (spaced, old_spacing) = (self.history.spaced_at(self.spacing()), self.spacing());
@@ -161,15 +162,16 @@ impl Model {
         unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid_certificate(now).is_some()
     }
 
-    /// Whether `new` must wait: only a flawless certificate may.
+    /// Whether `new` must wait for its notBefore: only a flawless certificate does, and only while a valid one is
+    /// served.
     fn must_wait(&self, new: &Certificate, now: Now) -> bool {
         self.is_early_while_another_is_valid(new, now)
             && !is_expired(new, self.both_clocks(now).0)
             && self.rank(new, now) == 4
     }
 
-    /// Serves the waiting certificate from its notBefore on, or earlier if no other one is valid and accepted. Drops it
-    /// once it is worse than the served one.
+    /// Serves the waiting certificate from its notBefore on, or earlier if a server refused the served one or it is not
+    /// valid. Drops the waiting certificate once it is worse than the served one.
     pub(super) fn take_turn(&mut self, now: Now) {
         let needed = self.history.refused() || self.has_no_valid_certificate(now);
         let Some(waits) = self.history.waiting().cloned() else { return };
@@ -189,7 +191,8 @@ impl Model {
         }
     }
 
-    /// Ends the write that is owed. After a write of the served certificate, the waiting one is written once more.
+    /// Notes that the certificate of the owed write is durable. After a write of the served certificate, the waiting
+    /// one is written once more.
     fn durable(&mut self, now: Now) {
         let of_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         self.history.push(now, Fact::Written);
@@ -226,8 +229,8 @@ impl Model {
         self.history.served().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
-    /// Shortens a wait to half of the time until expiry. Without a valid certificate, shortens it to the longest
-    /// transient backoff plus its cap, except after a refusal.
+    /// Shortens the backoff to half of the time until the served certificate expires. Without a valid certificate,
+    /// shortens it to the longest transient backoff plus its cap, except after a refusal.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
         let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
@@ -264,7 +267,7 @@ impl Model {
     }
 
     /// Another program changed the store. Takes the certificate found if it is no worse than the served one, lets it
-    /// wait if it is not valid yet, or writes the served one again. False if the event must be ignored.
+    /// wait if it is not valid yet, or writes the served one again. Returns false if the machine must ignore the event.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
@@ -300,7 +303,8 @@ impl Model {
         news
     }
 
-    /// The quality of a certificate that has not expired, from 0 (a bootstrap credential) to 4 (flawless).
+    /// The quality of a certificate that has not expired, from 0 (a bootstrap credential) to 4 (flawless), by which
+    /// certificates are compared.
     fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
         let satisfying = self.history.template().is_none_or(|wanted| wanted.satisfied_by(certificate));
         match () {

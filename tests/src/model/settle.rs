@@ -1,4 +1,4 @@
-//! Settling: why a certificate is due, which duties follow, and the next deadline.
+//! The half of the model's step that settles: why a certificate is due, which actions follow, and the next deadline.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ impl Model {
         reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
     }
 
-    /// Adds the actions that follow now. Where jitter left a choice, follows the machine in `record`.
+    /// Adds to `due` the actions that follow from the facts now. Where jitter leaves a choice, takes that of the
+    /// machine in `record`.
     pub(super) fn settle(&mut self, record: &Record, due: &mut Duties) {
         let now = record.now;
         if let Some((id, _)) = self.history.in_flight().filter(|(_, since)| since + self.timeout() <= instant(now)) {
@@ -90,7 +91,7 @@ impl Model {
         if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }
     }
 
-    /// When spacing and budget allow a submission that needs this many tokens.
+    /// When spacing and submission budget allow a request that needs this many tokens.
     fn allowed_at(&self, tokens: u32) -> Millis {
         self.affordable_at(tokens).max(self.history.spaced_at(self.spacing()))
     }
@@ -102,16 +103,16 @@ impl Model {
         (earliest.max(allowed), latest.max(allowed))
     }
 
-    /// When the bucket holds this many tokens: since each submission, one token was refilled every `refill`, and one
-    /// was spent by that submission and by each later one.
+    /// When the submission budget has this many tokens: since each submission, one token was refilled every `refill`,
+    /// and one was spent by that submission and by each later one.
     pub(super) fn affordable_at(&self, tokens: u32) -> Millis {
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let spent = self.history.spent(refill).zip(1..);
         spent.map(|(at, gone)| at + (gone + Millis::from(tokens) - size) * refill).max().unwrap_or(0)
     }
 
-    /// Whether the moment that jitter chose has come. Inside the interval the machine decides (`machine_acts`), which
-    /// narrows the interval.
+    /// Whether the moment that jitter chose in this interval has come. Inside the interval the model follows the
+    /// machine (`machine_acts`), whose choice narrows the interval.
     fn has_come(
         &mut self,
         (earliest, latest): Between,
@@ -127,7 +128,8 @@ impl Model {
         machine_acts
     }
 
-    /// Checks the machine's deadline: the first moment at which time alone may lead to a duty.
+    /// Checks the machine's deadline against the rules: the first moment at which time alone may give the machine
+    /// something to do, such as a waiting certificate's notBefore, a timeout, a repeated write or a submission.
     pub(super) fn check_deadline(&mut self, record: &Record) -> Verdict {
         let (now, deadline) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let signer = self.history.signer();
@@ -162,7 +164,8 @@ impl Model {
         Ok(())
     }
 
-    /// The first moment that does not depend on jitter after failures.
+    /// The first of the moments that no backoff decides: rotation point, notBefore, expiry, timeout, or a regular check
+    /// of the clocks.
     fn first_known_moment(&self, now: Now) -> Millis {
         let (earlier, later) = self.both_clocks(now);
         let until = |at: Millis, clock: Millis| (at > clock).then(|| instant(now) + at - clock);
