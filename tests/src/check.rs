@@ -6,7 +6,7 @@
 //! | | |
 //! |---|---|
 //! | `check/setting.rs` | small worlds |
-//! | `check/state.rs` | a state: a machine and its world, the possible moves, and the key by which states are equal |
+//! | `check/world_state.rs` | a state: a machine and its world, possible moves, and the key by which states are equal |
 //! | `check/search.rs` | breadth-first search |
 //! | `check/broken.rs` | machines that break a rule |
 //!

@@ -44,7 +44,7 @@ pub struct Disk {
     names: BTreeMap<Arc<str>, usize>,
     /// The names at the last sync of the directory.
     durable: BTreeMap<Arc<str>, usize>,
-    /// The changes of names since then.
+    /// The changes of names since the last sync of the directory, in order.
     changes: Vec<Change>,
 }
 
@@ -53,7 +53,7 @@ pub struct Disk {
 struct Node {
     kind: NodeKind,
     bytes: Arc<[u8]>,
-    /// The durable contents, if they differ from `bytes`.
+    /// The durable contents, if `bytes` is not synced.
     before: Option<Arc<[u8]>>,
 }
 

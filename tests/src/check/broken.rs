@@ -10,7 +10,7 @@ use perennial::{
 use crate::subject::{Duties, Subject};
 use crate::trace::in_flight;
 
-/// A machine with a fault.
+/// A machine that breaks one rule, which `F` chooses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Broken<F> {
     machine: RotationMachine,
@@ -19,7 +19,7 @@ pub struct Broken<F> {
 
 /// One way to break a rule. Methods that a fault does not override behave correctly.
 pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
-    /// The policy that the machine applies instead of `policy`.
+    /// The policy that the broken machine applies instead of `policy`.
     fn policy(policy: &Policy) -> Policy {
         policy.clone()
     }

@@ -18,7 +18,7 @@ use crate::subject::{Duties, Subject};
 pub struct Explored {
     /// The number of different states.
     pub states: usize,
-    /// The number of steps from a state to another, or to itself.
+    /// The number of steps that were tried, from a state to another or to itself.
     pub steps: usize,
     /// The number of steps from an initial state to the furthest state.
     pub depth: usize,
@@ -39,7 +39,7 @@ pub struct Counterexample {
     pub lines: Vec<String>,
 }
 
-/// A state that was found: the last step of the path from an initial state.
+/// A state that was found, as the last step of the path to it from an initial state.
 #[derive(Clone, Copy)]
 struct Node {
     /// The index of the state before; for an initial state, its own index.
@@ -48,14 +48,15 @@ struct Node {
     by: u16,
 }
 
-/// The result of a thread for its share of a layer.
+/// The new states, and the broken law if any, that a thread found from its share of a layer.
 struct Found<S> {
     states: Vec<(u64, Node, WorldState<S>)>,
     taken: Vec<usize>,
     broken: Option<(Node, String)>,
 }
 
-/// Visits every state of this world. Stops after the layer in which the setting's bound is passed, or a law broken.
+/// Visits every reachable state of a small world, breadth first. Stops after the layer in which the setting's number of
+/// states is passed, or a law broken.
 pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();

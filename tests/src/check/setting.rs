@@ -8,7 +8,8 @@ use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, SignerStatus
 
 use crate::mint;
 
-/// A small world. The machine counts whole milliseconds, so that steps of one millisecond cover all of time.
+/// A small world for the model checker: a policy of a few milliseconds, and the moves to try. The machine counts whole
+/// milliseconds, so that steps of one millisecond cover all of time.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The name of the world, after the kind of its events.
@@ -19,14 +20,14 @@ pub struct Setting {
     pub other: Arc<Policy>,
     /// The lifetime of a healthy certificate.
     pub life: Duration,
-    /// Every move that may happen at any time. Time passes in every world.
+    /// Every move that is tried in each state. Time passes in every world.
     pub moves: Vec<Move>,
     /// The number of states after which the search stops, at the end of a layer.
     pub most: usize,
 }
 
-/// A step of the world. Possible only if it makes sense in the state: a reply only while a request is in flight, for
-/// example.
+/// A move of the model checker: an event, or a change around the machine. Possible only if it makes sense in the state:
+/// a reply only while a request is in flight, for example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// A millisecond passes, without an event.
@@ -45,7 +46,7 @@ pub enum Move {
     Template(Option<TemplateChoice>),
     /// The signer is configured or removed, or the identity to authenticate with comes or goes.
     Signer(SignerStatus),
-    /// The policy changes to the other one, or back.
+    /// The policy changes to [`Setting::other`], or back.
     Policy,
     /// A rotation is requested.
     RotateNow,
@@ -84,7 +85,7 @@ pub enum TemplateChoice {
     Other,
 }
 
-/// Kinds of certificates, good and bad.
+/// The kind of a certificate, good or bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     /// With the names and the lifetime that were requested.
@@ -108,7 +109,7 @@ pub enum Flavour {
 /// How far ahead the wall clock may be set.
 pub(super) const AHEAD: Duration = Duration::from_millis(5);
 
-/// How late a Tick may come, in milliseconds. [`Move::Sleep`] makes it later.
+/// How late a Tick may come, in milliseconds. After [`Move::Sleep`] it may come later.
 pub(super) const LATE: u64 = 1;
 
 /// The templates, in the order of [`TemplateChoice`].
@@ -118,7 +119,7 @@ pub(super) static TEMPLATES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
 });
 
 impl Setting {
-    /// Both policies.
+    /// The first policy and the one to which it may change.
     pub(super) fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         [&self.policy, &self.other].into_iter()
     }
@@ -143,7 +144,7 @@ impl Setting {
     }
 }
 
-/// Every failure, and two with a `Retry-After`.
+/// Moves in which the request in flight fails: each failure once, and two with a `Retry-After`.
 static EVERY_FAILURE: LazyLock<Vec<Move>> = LazyLock::new(|| {
     let patient = [Move::Fail(Failure::Throttled, Some(2)), Move::Fail(Failure::Denied, Some(100))];
     Failure::ALL.into_iter().map(|failure| Move::Fail(failure, None)).chain(patient).collect()

@@ -16,7 +16,8 @@ use crate::subject::{Duties, Subject};
 
 pub(super) const SEED: u64 = 1;
 
-/// One state of one world.
+/// A state in the search of the model checker: a machine, and the part of its world that decides which moves are
+/// possible.
 #[derive(Clone, Debug)]
 pub(super) struct WorldState<S> {
     /// The machine, as shipped or broken.
@@ -152,7 +153,7 @@ impl<S: Subject> WorldState<S> {
         })
     }
 
-    /// The state after this move, with event and duties to show, without a check by the laws.
+    /// The state after this move, with event and actions to show, without a check by the laws.
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
         let mut state = self.clone();
         let Some(event) = state.apply(setting, what) else { return (state, None) };
@@ -278,7 +279,7 @@ impl<S: Subject> WorldState<S> {
         (self.ended, self.writing) = (None, false);
     }
 
-    /// Restarts with this record or none, so that the submissions since then are forgotten.
+    /// Restarts with an older pending record or none, so that the submissions since that record are forgotten.
     fn restart_with_lost_submissions(&mut self, pending: Option<Pending>) {
         self.stale_record.clone_from(&pending);
         self.restart(pending, false);
@@ -366,7 +367,7 @@ impl<S: Subject> WorldState<S> {
         (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
     }
 
-    /// Reports that come too late: each must change nothing.
+    /// Replies and reports that come too late or name another request or certificate: each must change nothing.
     pub(super) fn late_reports(&self) -> Vec<Event> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {

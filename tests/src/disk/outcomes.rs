@@ -70,7 +70,7 @@ impl Disk {
 }
 
 impl Node {
-    /// The contents that may be left: old, new, empty, cut in half, or with zeros.
+    /// The contents that a loss of power may leave: old, new, empty, cut in half, or with zeros.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();

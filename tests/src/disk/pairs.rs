@@ -8,16 +8,17 @@ use perennial_pki::{Credential, KeyAlgorithm, KeyPair, self_signed};
 
 use super::NOW;
 
-/// The common name of most of them.
+/// The common name of most credentials in tests of directories.
 pub const NODE: &str = "system:node:worker-1";
 
-/// A self-signed pair that is valid at [`NOW`]. A number greater by one moves both ends of its validity an hour later.
+/// A self-signed pair that is valid at [`NOW`]. Each pair expires an hour later than that of the next smaller `number`,
+/// and begins an hour later.
 pub fn pair(common_name: &str, number: u8) -> Credential {
     let from = NOW.before(hours(1000 - u64::from(number)));
     valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())
 }
 
-/// A self-signed pair that expired this many hours before [`NOW`].
+/// A self-signed pair that expired `number` hours before [`NOW`].
 pub fn expired(common_name: &str, number: u8) -> Credential {
     let until = NOW.before(hours(u64::from(number)));
     valid(common_name, number, Validity::new(NOW.before(hours(2000)), until).unwrap())

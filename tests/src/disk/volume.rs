@@ -12,12 +12,12 @@ use perennial_rotation::volume::{Contents, Folder, Volume};
 
 use super::{Disk, PATH};
 
-/// The prefix of file names.
+/// The prefix of the files' names in the credential directory.
 pub const PREFIX: &str = "kubelet-client";
-/// Within every certificate's validity.
+/// The time of tests with virtual disks, within the validity of every `pair`.
 pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
-/// A call of the volume.
+/// A call to the virtual disk, whose outcome the test chooses.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     /// Opens the directory.
@@ -30,7 +30,7 @@ pub enum Call<'a> {
     Op(&'a FileOp),
 }
 
-/// The outcome of a call.
+/// The outcome of a call to the virtual disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Carries the call out.
@@ -43,10 +43,10 @@ pub enum Fate {
     DoneAndFailed(ErrorKind),
 }
 
-/// Chooses the outcome of the `n`th call, counted from 0.
+/// Chooses the outcome of each call to the virtual disk, by the call's number, counted from 0.
 pub type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
 
-/// The virtual disk. Clones share it.
+/// A virtual disk as a [`Volume`]. Clones share one disk.
 #[derive(Clone)]
 pub struct Virtual(Arc<Mutex<State>>);
 
@@ -84,7 +84,7 @@ impl Virtual {
         self.state().seen.clone()
     }
 
-    /// Lets `fates` choose the outcomes from now on.
+    /// Lets `fates` choose the outcome of each call from now on.
     pub fn set_fates(&self, fates: Fates) {
         self.state().fates = fates;
     }
