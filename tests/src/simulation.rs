@@ -1,4 +1,5 @@
-//! Virtual time: holders of certificates, the signers and servers that they ask, and clocks that misbehave on demand.
+//! Simulations in virtual time: machines, rotations and client-go's manager, the signers and servers to which they
+//! submit requests, and clocks that misbehave on demand.
 //!
 //! | | |
 //! |---|---|
@@ -7,7 +8,7 @@
 //! | [`fleet`] | many worlds that share the time |
 //! | [`field`] | a machine, or client-go, in a simulated cluster: faults, and their costs |
 //! | `simulation/server.rs` | the embedded API server, byte for byte |
-//! | `simulation/node.rs` | a rotation, its connection, its disk; it may crash |
+//! | `simulation/node.rs` | a rotation, its connection and its disk, in a process that may crash |
 //! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange with a connection, or a closure |
 //! | `simulation/own_ca.rs` | a CA that is a closure in the node's own process |
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use perennial::Instant;
 
-/// Entries in order of time. Entries of the same moment are in the order in which they were noted.
+/// A queue of entries in order of time; for the same time, in the order of the calls of [`note`](Self::note).
 #[derive(Clone, Debug)]
 pub struct Agenda<T> {
     entries: BTreeMap<Entry, T>,

@@ -23,7 +23,7 @@ impl Clocks {
         Self { now, drift: 0, suspended: Duration::ZERO }
     }
 
-    /// Clocks that begin at this wall-clock time.
+    /// Clocks whose wall clock shows this time, and whose monotonic clock is at its origin.
     pub const fn starting(unix: UnixTime) -> Self {
         Self::at(Now { instant: Instant::from_millis(0), unix })
     }

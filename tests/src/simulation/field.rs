@@ -1,9 +1,11 @@
-//! Holders of certificates in the field. A [`Scenario`] describes faults around a holder. [`run_scenario`] runs
-//! perennial under any policy and the [oracle](crate::oracle) of client-go alike; a [`Tally`] reports the load on the
-//! control plane, and for how long the holder was without a valid certificate.
+//! A program that rotates its certificate (a [`Holder`]) in a simulated cluster. A [`Scenario`] describes the faults
+//! around the holder. [`run_scenario`] runs perennial under any policy and the [oracle](crate::oracle) of client-go
+//! alike; a [`Tally`] reports the load on the control plane, and for how long the holder was without a valid
+//! certificate.
 //!
-//! The simulation is simplified so that both differ only in their decisions: the network takes no time, a watch sees
-//! a decision as soon as the API can be reached, and there always is a credential to authenticate with.
+//! The simulation is simplified so that perennial and client-go differ only in their decisions: the network takes no
+//! time, a watch sees a decision as soon as the API can be reached, and there always is a credential to authenticate
+//! with.
 
 mod cluster;
 mod holder;
@@ -24,13 +26,13 @@ use super::{Clocks, Member};
 use crate::laws::Verdict;
 use crate::mint;
 
-/// The true time since the beginning, by which happenings and the cluster are timed.
+/// The true time since a scenario began, whatever the holder's clocks show.
 pub type Elapsed = Duration;
 
-/// The start of one holder, and the happenings around it.
+/// The start of one holder, and what happens around it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The name in the table.
+    /// The name of the scenario, for tables and failure messages.
     pub name: &'static str,
     /// The first template of the holder.
     pub template: Option<Template>,
@@ -38,13 +40,13 @@ pub struct Scenario {
     pub holds: Option<Duration>,
     /// True if the first certificate is a bootstrap credential.
     pub is_bootstrap: bool,
-    /// The lifetime of certificates.
+    /// The time from issue to notAfter of every certificate.
     pub lifetime: Duration,
-    /// The length of the scenario.
+    /// The time that the scenario takes.
     pub span: Duration,
     /// The happenings, in order of time.
     pub events: Vec<(Elapsed, Happening)>,
-    /// The time for which the default policy may be without a certificate longer than client-go, and the reason.
+    /// The time by which perennial's default policy may be without a certificate longer than client-go, and the reason.
     pub concedes: (Duration, &'static str),
 }
 
@@ -55,9 +57,9 @@ pub enum Happening {
     Requests(Conduct),
     /// Changes how the API answers.
     Api(Api),
-    /// Another authority signs, valid for this time.
+    /// Another authority signs from now on, and is valid for this time.
     Authority(Duration),
-    /// Another identity is wanted.
+    /// The holder's template changes.
     Wants(Option<Template>),
     /// The holder's wall clock is set this many seconds ahead of the true time (negative: behind).
     ClockAhead(i64),
@@ -71,7 +73,7 @@ pub enum Happening {
 }
 
 impl Scenario {
-    /// A node without a certificate and a healthy cluster, for a day. Certificates live for a day.
+    /// A healthy cluster, and a node without a certificate, for a day. Certificates are valid for a day.
     pub fn new(name: &'static str) -> Self {
         let day = Duration::from_secs(86_400);
         Self {
@@ -107,14 +109,14 @@ impl Scenario {
         self
     }
 
-    /// Sets the lifetime of certificates.
+    /// Sets the time from issue to notAfter of every certificate.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Sets the length of the scenario.
+    /// Sets the time that the scenario takes.
     #[must_use]
     pub fn with_span(mut self, span: Duration) -> Self {
         self.span = span;
@@ -129,7 +131,8 @@ impl Scenario {
         self
     }
 
-    /// Allows the default policy to be without a certificate longer than client-go by `most`.
+    /// Allows perennial's default policy to be without a certificate longer than client-go by `most`, for the reason
+    /// `why`.
     #[must_use]
     pub fn conceding(mut self, most: Duration, why: &'static str) -> Self {
         self.concedes = (most, why);
@@ -137,7 +140,7 @@ impl Scenario {
     }
 }
 
-/// The true wall-clock time.
+/// The true wall-clock time after `elapsed`.
 pub fn utc(elapsed: Elapsed) -> UnixTime {
     mint::EPOCH.after(elapsed)
 }
@@ -149,7 +152,7 @@ pub struct Scene {
     pub clocks: Clocks,
     /// The cluster.
     pub cluster: Cluster,
-    /// The identity wanted.
+    /// The template of the certificate that the holder shall have.
     pub template: Option<Arc<Template>>,
 }
 
@@ -172,14 +175,14 @@ pub trait Holder {
     }
 }
 
-/// The result of a scenario.
+/// The result of a scenario: the load on the control plane, and the time without a valid certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// The true time of each submission.
     pub submissions: Vec<Elapsed>,
     /// The number of request objects that were created.
     pub objects: usize,
-    /// The most objects at a time.
+    /// The most request objects that existed at a time.
     pub most: usize,
     /// The time awake without a certificate that is valid both by the holder's clock and by the true time.
     pub without: Duration,
@@ -212,7 +215,7 @@ pub fn run_scenario<H: Holder>(
     tally(&run.scene.borrow(), run.holder.certificate().as_deref(), run.without)
 }
 
-/// A holder and its scene.
+/// A scenario that runs: the holder, its scene, and what is still to happen.
 struct ScenarioRun<'a, H> {
     name: &'static str,
     /// The happenings to come.
@@ -283,7 +286,7 @@ impl<H: Holder> Member for ScenarioRun<'_, H> {
     }
 }
 
-/// The start of a holder.
+/// The seed and the certificate with which a holder starts.
 #[derive(Clone, Debug)]
 pub struct HolderStart {
     /// The seed of all jitter.

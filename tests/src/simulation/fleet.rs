@@ -1,4 +1,5 @@
-//! A fleet of worlds that share the time: each step is the earliest of all worlds.
+//! A fleet: many machines, each in a world of its own, that share the time. The next step is always the earliest of all
+//! worlds.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use perennial::{Instant, Now, Setup};
 use super::world::World;
 use super::{Agenda, Clocks, Entry, Member};
 
-/// Any number of machines, each in a world of its own, that share the time.
+/// Any number of machines, each in a [`World`] of its own, that share the time.
 #[derive(Debug)]
 pub struct Fleet {
     worlds: Vec<World>,
@@ -38,7 +39,7 @@ impl Fleet {
         &self.worlds
     }
 
-    /// Calls `happens` for each world and its number, at the current time.
+    /// Lets every world catch up with the time, and calls `happens` for each with its number.
     pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
             self.catch_up(i);
@@ -77,7 +78,7 @@ impl Fleet {
     }
 }
 
-/// Worlds without a step to do are left behind, until they catch up.
+/// The clock of a world advances only when the world has a step to make.
 impl Member for Fleet {
     fn now(&self) -> Now {
         self.clocks.now
@@ -101,7 +102,7 @@ impl Member for Fleet {
     }
 }
 
-/// The most instants within any period of length `span`.
+/// The most of these instants that lie within any period of length `span`.
 pub fn worst(instants: &[Instant], span: Duration) -> usize {
     let within = |i: usize| instants[i..].iter().take_while(|at| at.since(instants[i]) < span).count();
     (0..instants.len()).map(within).max().unwrap_or(0)

@@ -8,9 +8,9 @@ use perennial_rotation::{Cancel, Exchange, Issued, SignError};
 
 use super::{Server, Wire};
 
-/// A request in flight.
+/// A request in flight: an exchange over a connection, or a closure's result.
 pub(super) enum InFlight {
-    /// Bytes between the node and the server.
+    /// An exchange that sends bytes to the server and receives them.
     Bytes(Box<Wire>),
     /// The result of a closure, and when the node sees it; `None` if the future never ends.
     Result(Option<Result<Issued, SignError>>, Instant),

@@ -1,10 +1,10 @@
-//! The driver of virtual time: a few loops for everything that lives in it.
+//! The loops that drive every simulation through virtual time.
 
 use std::time::Duration;
 
 use perennial::{Instant, Now};
 
-/// A part of the simulation that lives in virtual time: a holder with its signer, or many of them.
+/// A simulation that runs in virtual time: a machine, rotation or holder with its surroundings, or a fleet.
 pub trait Member {
     /// The current time.
     fn now(&self) -> Now;

@@ -1,4 +1,4 @@
-//! A node: a rotation, its connection to the server, and its disk. It may crash.
+//! A node: a rotation with its connection to the server and its disk, in a process that may crash.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::recording::Recording;
 pub struct Durable {
     /// The pending record.
     pub record: Option<Vec<u8>>,
-    /// The pair in use.
+    /// The current pair on disk.
     pub credential: Option<Arc<Credential>>,
     /// True: records cannot be written.
     pub is_full: bool,
@@ -29,7 +29,7 @@ pub struct Durable {
     pub link_is_taken: bool,
 }
 
-/// A node and its API server.
+/// A node whose process may crash, and its API server.
 pub struct Node {
     /// The API server.
     pub server: Server,
@@ -37,7 +37,7 @@ pub struct Node {
     pub disk: Durable,
     /// The rotation.
     pub rotation: Rotation,
-    /// The trace of the rotation.
+    /// The trace of the rotation, through all crashes.
     pub recording: Recording,
     signer: Arc<dyn Signer>,
     /// How long a signer that is a closure takes.
@@ -81,7 +81,7 @@ impl Node {
         Self::with(server, credential, |_| {})
     }
 
-    /// A node like [`new`](Self::new), whose signer `adjust` changes.
+    /// A node that authenticates with a token, and holds this credential. `adjust` changes its signer first.
     pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);
@@ -158,7 +158,7 @@ impl Node {
         Record::decode(self.disk.record.as_deref().unwrap()).unwrap()
     }
 
-    /// Sets the faults of the server.
+    /// Sets the faults of the server from now on. Clears `healthy` and `request_times`.
     pub fn set_faults(&mut self, plan: Plan) {
         self.server.api.set_faults(plan, self.server.now().unix);
         self.healthy = None;
@@ -267,7 +267,7 @@ impl Node {
         }
     }
 
-    /// Crashes here if it is time to. Returns whether it did.
+    /// Counts down to the next crash, and crashes once the count is zero. Returns whether the process crashed.
     fn crashes_here(&mut self) -> bool {
         let Some(left) = &mut self.crash_after else { return false };
         if *left > 0 {

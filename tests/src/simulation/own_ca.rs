@@ -12,10 +12,10 @@ use perennial_rotation::{Profile, SignError, SignRequest, SignWith};
 
 use super::{DAY, START, key};
 
-/// Decides the answer to a request.
+/// Decides the CA's answer to a request.
 type Rule = Arc<dyn Fn(&OwnCa, &SignRequest) -> Result<Chain, SignError> + Send + Sync>;
 
-/// A CA in the process of the node.
+/// A CA in the process of a node, whose rule a test may replace.
 pub struct OwnCa {
     /// The lifetime of issued certificates.
     pub lifetime: Duration,
@@ -75,7 +75,7 @@ impl OwnCa {
         self.issue(&Self::read(request)?, self.now(), self.lifetime, Usage::ClientAuth)
     }
 
-    /// The facts of a request.
+    /// Reads a request: its names and its public key.
     ///
     /// # Errors
     /// The request cannot be read.

@@ -28,7 +28,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 /// A day.
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// The path of the request objects.
+/// The path of all request objects in the API.
 pub const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 /// The signer of client certificates of kubelets.
 pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -48,9 +48,9 @@ impl TimeProvider for Clock {
     }
 }
 
-/// The embedded server.
+/// The embedded API server in virtual time.
 pub struct Server {
-    /// The API.
+    /// The server's API, with its request objects, faults and journal.
     pub api: Api,
     /// The clocks of the server and its clients.
     pub clocks: Clocks,
@@ -62,12 +62,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server whose authority lives for a thousand days.
+    /// A server whose authority is valid for a thousand days.
     pub fn new(options: Options) -> Self {
         Self::signed_by(options, 1000 * DAY)
     }
 
-    /// A server whose authority lives for `span`.
+    /// A server whose authority is valid for `span`.
     pub fn signed_by(options: Options, span: Duration) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, span).unwrap();
@@ -149,12 +149,12 @@ impl Server {
         self.send(&admin(), Method::PUT, &format!("/{name}/{subresource}"), json(&object))
     }
 
-    /// Approves a request object, and returns the HTTP status.
+    /// Approves a request object as an administrator, and returns the HTTP status.
     pub fn approve(&mut self, name: &str) -> u16 {
         self.add_condition(name, "Approved", "approval")
     }
 
-    /// The issued chain, if there is one.
+    /// The chain issued for the request object of this name, if there is one.
     pub fn chain(&self, name: &str) -> Option<Chain> {
         let certificate = self.object(name)?.status.certificate;
         (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
@@ -186,7 +186,7 @@ impl Server {
         None
     }
 
-    /// The HTTP requests so far.
+    /// The HTTP requests to the server so far, one line each.
     pub fn journal(&self) -> Vec<String> {
         self.api.journal().map(str::to_owned).collect()
     }

@@ -1,4 +1,4 @@
-//! An exchange and its connection, without a network between.
+//! An exchange that exchanges bytes with the embedded server directly, without a network.
 
 use perennial::{Instant, Now};
 use perennial_dev::{Break, Session};
@@ -6,7 +6,7 @@ use perennial_rotation::{Conversation, IoEvent, IoRequest, Issued, SignError, Si
 
 use super::Server;
 
-/// An exchange and its connection.
+/// An exchange and its connection to the embedded server.
 pub struct Wire {
     exchange: Box<dyn SignerConversation>,
     session: Option<Session>,

@@ -22,7 +22,7 @@ pub struct Answer {
     pub repeated: bool,
 }
 
-/// The kind of an answer.
+/// The kind of the signer's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A certificate.
@@ -44,7 +44,7 @@ pub struct Issue {
     pub flaw: Flaw,
 }
 
-/// The fault of an issued certificate.
+/// The fault of an issued certificate, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// No fault.
@@ -64,22 +64,22 @@ pub enum Flaw {
 }
 
 impl Answer {
-    /// A flawless certificate of this lifetime, at once.
+    /// Issues a flawless certificate of this lifetime at once.
     pub const fn healthy(life: Duration) -> Self {
         Self::issue(Issue { life, backdate: Duration::ZERO, flaw: Flaw::None })
     }
 
-    /// This certificate, at once.
+    /// Issues a certificate of this kind at once.
     pub const fn issue(issue: Issue) -> Self {
         Self { outcome: Outcome::Issue(issue), delay: Duration::ZERO, repeated: false }
     }
 
-    /// This failure, at once.
+    /// Answers with this failure at once.
     pub const fn fail(failure: Failure) -> Self {
         Self { outcome: Outcome::Fail(failure, None), delay: Duration::ZERO, repeated: false }
     }
 
-    /// No answer.
+    /// Never answers.
     pub const fn lose() -> Self {
         Self { outcome: Outcome::Lose, delay: Duration::ZERO, repeated: false }
     }
@@ -92,7 +92,7 @@ impl Answer {
     }
 }
 
-/// The outcome of a write.
+/// The outcome of a write of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskHabit {
     /// The write succeeds.
@@ -116,9 +116,9 @@ pub struct World {
     pub next_answers: VecDeque<Answer>,
     /// The outcome of each write from now on, and the time it takes.
     pub disk: (DiskHabit, Duration),
-    /// Whether the pending record can be saved.
+    /// True if the pending record can be saved.
     pub records: bool,
-    /// The certificate in use on disk.
+    /// The current certificate on disk.
     pub stored: Option<Arc<Certificate>>,
     /// The waiting certificate on disk.
     pub stored_waiting: Option<Arc<Certificate>>,
@@ -162,13 +162,14 @@ impl World {
         Self::at(setup, life, now)
     }
 
-    /// A world like that of [`new`](Self::new), which begins at another time.
+    /// A world in which a machine starts from `setup` at this time. The signer issues certificates of lifetime `life`
+    /// at once.
     pub fn at(setup: Setup, life: Duration, now: Now) -> Self {
         let machine = RotationMachine::new(setup.clone(), now);
         Self::around(machine, setup, life, now)
     }
 
-    /// A healthy world around an existing machine, in any state. Restarts begin from `setup`.
+    /// A world with a healthy signer and disk around an existing machine, in any state. Restarts begin from `setup`.
     pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
         let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
         Self {
@@ -188,7 +189,7 @@ impl World {
         }
     }
 
-    /// The next reply that has arrived by now.
+    /// Takes the next reply that has arrived by now.
     pub fn arrived(&mut self) -> Option<Event> {
         let (at, _) = self.arrivals.first()?;
         if at > self.now().instant {
@@ -242,7 +243,7 @@ impl World {
         self.saved = None;
     }
 
-    /// A certificate for this template, as the signer issues it now.
+    /// Makes a certificate for this template, as the signer issues it now.
     pub fn mint(&mut self, template: &Template, issue: Issue) -> Certificate {
         self.serial += 1;
         let Issue { life, backdate, flaw } = issue;

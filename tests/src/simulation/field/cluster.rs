@@ -57,7 +57,7 @@ impl Conduct {
     }
 }
 
-/// How the API answers.
+/// How the API answers every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// Serves every request.
@@ -68,10 +68,10 @@ pub enum Api {
     Throttles(Duration),
 }
 
-/// The answer to a submission.
+/// The API's answer to a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// The object exists.
+    /// The request object exists, created now or before.
     Accepted(Object),
     /// Connection refused.
     Unreachable,
@@ -79,16 +79,16 @@ pub enum Submitted {
     Throttled(Duration),
 }
 
-/// Identifies one object.
+/// Identifies one request object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object(u64);
 
-/// The state of one object, as a watch shows it.
+/// The state of one request object, as a watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// No news: the object is undecided, or the API cannot be reached.
     Nothing,
-    /// The certificate.
+    /// The signer has issued this certificate.
     Issued(Arc<Certificate>),
     /// Condition `Denied`.
     Denied,
@@ -106,15 +106,15 @@ struct Request {
     decided: Option<(Elapsed, Seen)>,
 }
 
-/// The cluster.
+/// A simulated cluster: the API, approver and signer, and the deletion of old request objects.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// The conduct of approver and signer from now on.
     pub conduct: Conduct,
-    /// How the API answers.
+    /// How the API answers from now on.
     pub api: Api,
     pub(super) authority_ends: Elapsed,
-    /// The template of the node, which approvers compare with.
+    /// The template that the node wants now, which approvers compare with requests.
     pub(super) wanted: Option<Arc<Template>>,
     pub(super) submissions: Vec<Elapsed>,
     pub(super) made: usize,
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// Submits a request. Returns the existing object if there is one with this name.
+    /// Submits a request. Returns the existing request object if one has this name.
     pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Submitted {
         self.submissions.push(self.now);
         match self.api {
@@ -168,7 +168,7 @@ impl Cluster {
         Submitted::Accepted(object)
     }
 
-    /// The state of an object as a client sees it now.
+    /// The state of a request object as a client sees it now.
     pub fn watch(&self, object: Object) -> Seen {
         match (self.api, self.requests.get(&object)) {
             (Api::Down | Api::Throttles(_), _) => Seen::Nothing,
@@ -177,7 +177,7 @@ impl Cluster {
         }
     }
 
-    /// Decides and cleans up everything that is due.
+    /// Decides the requests that are due now, and deletes old request objects once an hour.
     pub(super) fn run(&mut self, now: Elapsed) {
         self.now = now;
         self.decide();
@@ -228,7 +228,7 @@ impl Cluster {
         if trims { mint::trimmed(certificate) } else { certificate }
     }
 
-    /// Deletes objects an hour after the decision, or after a day without one.
+    /// Deletes request objects an hour after the decision, or after a day without one.
     fn sweep(&mut self) {
         let now = self.now;
         self.requests.retain(|_, request| match &request.decided {

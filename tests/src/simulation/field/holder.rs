@@ -1,4 +1,4 @@
-//! perennial as a holder in the field: a [`World`](World) whose requests the cluster answers.
+//! perennial as a holder in a simulated cluster: a machine in a [`World`](World), whose requests the cluster answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::simulation::world::{Answer, World};
 /// How often `run` checks with the API server that it accepts the client certificate. The response has a `Date`, too.
 const CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
-/// A machine and its driver.
+/// perennial as a [`Holder`]: a machine and its driver.
 #[derive(Debug)]
 pub struct Perennial {
     around: SharedScene,
@@ -24,12 +24,12 @@ pub struct Perennial {
     in_flight: Option<(RequestId, Object)>,
     /// When the next check with the API server is due, by the clock that stands still in suspend.
     next_check: Duration,
-    /// The number of the key in the pending slot, and so the name of its request object.
+    /// The number of the pending key, which names the request object of that key.
     key: u64,
 }
 
 impl Perennial {
-    /// A holder under this policy.
+    /// Makes a holder that starts under this policy.
     pub fn begin(policy: Policy) -> impl FnOnce(SharedScene, HolderStart) -> Self {
         move |around, HolderStart { seed, certificate }| {
             let template = around.borrow().template.clone();
@@ -41,7 +41,7 @@ impl Perennial {
         }
     }
 
-    /// Handles an event, and every event that follows at the same moment.
+    /// Lets the machine handle an event, and every event that follows at the same time.
     fn handle(&mut self, event: Event) {
         self.node.clocks.now = self.around.borrow().clocks.now;
         let mut events = VecDeque::from([event]);
