@@ -1,4 +1,5 @@
-//! Measures the write of a pair to a directory, and prints its steps: `cargo bench -p perennial-tests --bench write`.
+//! Measures the time to write a pair to a credential directory, and prints the file operations of a write: `cargo bench
+//! -p perennial-tests --bench write`.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

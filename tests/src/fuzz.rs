@@ -37,7 +37,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("texts", texts),
 ];
 
-/// Checks that no life of the machine, decoded from the bytes, breaks a law.
+/// Decodes a hostile life of a machine from the bytes, runs it, and checks that the machine keeps every law.
 pub fn rotation(bytes: &[u8]) {
     let script = Script::decode(bytes);
     let trace = script.run();

@@ -21,7 +21,7 @@ use smol::LocalExecutor;
 
 use crate::process::{ADMIN_TOKEN, Server, TOKEN};
 
-/// Nodes that request their first certificates.
+/// Many nodes on one thread that request their first certificates.
 pub(crate) struct Crowd {
     nodes: Vec<Issuance>,
     count: usize,
@@ -48,7 +48,7 @@ impl Crowd {
         }
     }
 
-    /// Lets all nodes submit at once. Returns when each waits for approval.
+    /// Lets all nodes submit their requests at once. Returns when each request waits for approval.
     pub(crate) fn submit(&mut self) {
         for node in self.nodes.drain(..) {
             let (waiting, done) = (Rc::clone(&self.waiting), Rc::clone(&self.done));
@@ -94,7 +94,7 @@ fn desired_csr(index: usize) -> DesiredCsr {
     }
 }
 
-/// One connection for any number of requests.
+/// A client with one TLS connection for any number of HTTP requests.
 pub(crate) struct Client(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl Client {
@@ -124,7 +124,7 @@ impl Client {
         self.answer();
     }
 
-    /// Approves a request, as an administrator.
+    /// Approves the request object of this name, as an administrator.
     pub(crate) fn approve(&mut self, name: &str) {
         let body = r#"{"status":{"conditions":[{"type":"Approved","status":"True","reason":"Told"}]}}"#;
         self.send(&format!(

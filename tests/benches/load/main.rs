@@ -1,7 +1,8 @@
 //! A thousand clients at one embedded server, which runs in a process of its own: `cargo bench -p perennial-tests`.
 //!
-//! Every client has a request and a watch open at once, over TLS connections of their own. Then a thousand connect
-//! that ask for much and read nothing. Clients and server share the machine, so the rates are lower bounds.
+//! Every client has a request and a watch open at once, over TLS connections of their own. Then a thousand clients
+//! connect that request large lists or watches and read nothing. Clients and server share the machine, so the rates are
+//! lower bounds.
 
 mod clients;
 mod process;

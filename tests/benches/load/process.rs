@@ -1,4 +1,5 @@
-//! The server's process: this program again, in its serving mode, controlled over its standard streams.
+//! The server's process: the benchmark's program again, in a mode in which it serves, controlled over its standard
+//! streams.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,7 +18,7 @@ pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
 pub(crate) const ADMIN_TOKEN: &str = "an-administrator's";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A server in a child process; killed when dropped.
+/// An embedded API server in a child process, which is killed when this is dropped.
 pub(crate) struct Server {
     child: Child,
     stdin: ChildStdin,
@@ -69,7 +70,7 @@ impl Drop for Server {
     }
 }
 
-/// The child: serves, and carries out commands from standard input.
+/// The main function of the child process: serves, and carries out commands from standard input.
 pub(crate) fn serve(what: &str) {
     let mut random = Random::from_os().unwrap();
     let now = clock::now().unix;

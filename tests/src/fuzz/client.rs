@@ -27,7 +27,7 @@ use world::{Reply, World};
 /// The most HTTP requests of one submission.
 const REQUESTS: u32 = 12;
 
-/// The parts that every run shares.
+/// The configuration, key and signer that every run of the target shares.
 struct Scene {
     cluster: Arc<Cluster>,
     server: Arc<ServerConfig>,
@@ -35,7 +35,7 @@ struct Scene {
     /// The key of the request.
     key: Arc<KeyPair>,
     signer: Arc<CsrSigner>,
-    /// The words that replace the stand-ins in an answer.
+    /// The words that replace the stand-ins in the input.
     words: Vec<Vec<u8>>,
 }
 
@@ -109,7 +109,7 @@ impl Scene {
         (outcome, world.requests, world.elapsed)
     }
 
-    /// Checks that a rotation serves the issued certificate exactly if it is good for our key.
+    /// Checks that a rotation serves an issued certificate exactly if the certificate passes the checks of its profile.
     fn check(&self, issued: Issued, now: Now) {
         let hour = Duration::from_secs(3600);
         let pending = Pending {
@@ -158,7 +158,8 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// The request object at each point of its life, good and spoilt, as an object and in a watch event; and parts of it.
+/// Words for the server's answers: the request object in each of its states and with bad certificates, alone and in a
+/// watch event, and parts of it.
 fn words(pki: &Pki, desired_csr: &DesiredCsr) -> Vec<Vec<u8>> {
     let object = |condition: Option<&str>, certificate: Option<&Chain>| {
         let mut object = json!({

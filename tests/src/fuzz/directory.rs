@@ -1,4 +1,4 @@
-//! Fuzzes the plans for a credential directory with arbitrary entries.
+//! Fuzzes the plans of file operations for a credential directory with arbitrary entries.
 
 mod contents;
 
@@ -25,7 +25,7 @@ enum Thing {
 type Things = BTreeMap<String, Thing>;
 
 /// Checks for any directory that a plan creates only unused names, that it replaces or removes only the files that it
-/// is for, and that after an update the link in use leads to the new pair.
+/// is meant for, and that after an update `PREFIX-current.pem` leads to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {
@@ -96,7 +96,7 @@ pub fn directory(bytes: &[u8]) {
     contents::contents(&things, &names, now);
 }
 
-/// The number of the file that a plan writes.
+/// The contents of a file that a plan writes, as the number in [`Thing::File`].
 const NEW: usize = usize::MAX;
 
 fn listing(things: &Things) -> Listing {
@@ -111,8 +111,8 @@ fn listing(things: &Things) -> Listing {
     Listing(things.iter().map(entry).collect())
 }
 
-/// Carries out a plan, which may remove the names in `may_go` only. Checks at each step that undoing removes only
-/// entries of the plan.
+/// Carries out a plan, which may remove only the names in `may_go`. Checks at each step that an undo would remove only
+/// entries that the plan made.
 fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     let mut things = before.clone();
     for (done, step) in plan.steps.iter().enumerate() {
@@ -173,7 +173,8 @@ fn removed(undo: &FileOp) -> &str {
     }
 }
 
-/// The names that matter: fixed names, names that a plan may choose now and in the next milliseconds, and suffixes.
+/// Words for the names of entries: fixed names, names that a plan may choose now and in the next milliseconds, and
+/// suffixes.
 fn words(now: UnixTime) -> Vec<Vec<u8>> {
     let fixed = ["-current.pem", "-updated.pem", ".crt", ".key", "-pending.json", "-pending.json.new"]
         .map(|end| format!("{PREFIX}{end}"));

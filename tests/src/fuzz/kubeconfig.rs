@@ -15,7 +15,8 @@ const PATH: &str = "/etc/x/kubeconfig";
 const SECRET: &str = "Zs3cretZ";
 /// The fields that hold a secret.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];
-/// A message quotes the text a few times at most, and adds no more bytes than this.
+/// The part of a message's greatest length that does not depend on the text: fewer bytes than this plus four times the
+/// text, which the message may quote.
 const LONGEST_MESSAGE: usize = 4096;
 
 /// Checks for any text and any files that the reader returns a cluster and an identity, or an error that names a place

@@ -19,12 +19,12 @@ use super::text;
 use wire::{Stage, Wire};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
-/// The index of the client with all permissions.
+/// The index, among the clients of the stage, of the one with all permissions.
 const ADMIN: u8 = 2;
 const CAPACITY: usize = 3;
 const MEMORY: usize = 12 << 10;
 
-/// The parts that every run shares.
+/// The authority, clients and words that every run of the target shares.
 struct Scene {
     stage: Stage,
     words: Vec<Vec<u8>>,
@@ -58,7 +58,8 @@ pub fn server(bytes: &[u8]) {
 }
 
 impl Scene {
-    /// Decodes one byte of framing and pause, and the text after it. Adds a `content-length` if the byte requests one.
+    /// Decodes a piece of input: one byte that selects framing and pause, and the text after it. Adds a
+    /// `content-length` if the byte selects that.
     fn piece(&self, bytes: &[u8]) -> (u8, Vec<u8>) {
         let (how, text) = text::first(bytes);
         let mut text = text::expand(text, &self.words);
@@ -71,7 +72,8 @@ impl Scene {
         (how, text)
     }
 
-    /// Runs a session and returns all bytes that the server answers.
+    /// Runs a session of the embedded server with a client that sends these pieces, and returns all bytes of the
+    /// answers.
     fn session(&self, how: u8, pieces: &[(u8, Vec<u8>)], portion: usize) -> Vec<u8> {
         let options = Options {
             approval: if how & 4 == 0 { Approval::Manual } else { Approval::Auto },
@@ -114,7 +116,7 @@ fn check_store(api: &Api, by_admin: bool) {
     }
 }
 
-/// Words that a client may need: its token, paths, requests and objects.
+/// Words for the client's bytes: its token, paths, requests and objects.
 fn words(pki: &Pki) -> Vec<Vec<u8>> {
     let object = |name: &str, node: &str, signer: &str, key| {
         let request = certificate_request(&Template::node(node), key).expect("a request");

@@ -1,13 +1,13 @@
 //! The encoding of text in fuzz inputs.
 
-/// Ends a piece of text.
+/// The byte that ends a piece of text.
 const END: u8 = 0xff;
-/// Begins a stand-in: the byte after it selects a word.
+/// The byte that begins a stand-in: the byte after it selects the word that takes its place.
 const STAND_IN: u8 = 0xfe;
-/// Words are inserted only while the text is shorter than this, in bytes.
+/// The length in bytes from which a text gets no more words in place of stand-ins.
 const LONGEST: usize = 16 << 10;
 
-/// The pieces of `bytes`.
+/// The pieces of `bytes`, which [`END`] separates.
 pub(super) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == END)
 }

@@ -14,7 +14,8 @@ use super::pki::Pki;
 use super::text;
 use crate::mint::{self, EPOCH};
 
-/// Errors are for people: one line, at most this many bytes longer than a small multiple of the text.
+/// The part of an error's greatest length that does not depend on the text: a message has one line, of fewer bytes than
+/// this plus eight times the text, which it may quote.
 const LONGEST_MESSAGE: usize = 1024;
 
 /// Checks for any text that the reader returns consistent values, which read the same once written, or a printable
@@ -96,7 +97,7 @@ fn check_message(error: &(impl Display + Debug), text: &[u8]) {
 
 const START: Now = Now { instant: perennial::Instant::from_millis(1_000), unix: EPOCH };
 
-/// A line of a key, which must appear in no output.
+/// A line of a private key's PEM, which must appear in no output.
 static SECRET: LazyLock<String> = LazyLock::new(|| {
     let pem = Pki::new().ours.to_pem();
     pem.lines().nth(1).expect("a key has such a line").to_owned()

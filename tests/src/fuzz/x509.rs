@@ -74,7 +74,7 @@ fn chain(pem: &[u8]) {
     }
 }
 
-/// Checks that a chain that the strict reader accepts is accepted by the lenient one, which skips no block.
+/// Checks that the lenient reader accepts every chain that the strict reader accepts, and skips no block of it.
 fn issued(pem: &[u8]) {
     let Ok(issued) = Chain::from_issued(pem) else { return };
     let found = Chain::from_pem(pem).expect("a file has to meet fewer conditions");
@@ -117,7 +117,7 @@ fn credential(pem: &[u8]) {
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 
-/// Checks that a certificate has the key and the names of the request that it is issued for.
+/// Checks that a request that can be read leads to a certificate with its key and its names.
 fn request(pem: &[u8]) {
     let Ok(facts) = read_request(pem) else { return };
     assert!(facts.same_identity(&facts));

@@ -14,10 +14,10 @@ use crate::mint::EPOCH;
 
 /// The most bytes that the client reads of a response, or of a line of a watch, whatever the head promises.
 const LONGEST: usize = (4 << 20) + (256 << 10);
-/// More steps than any run takes, even in portions of one byte.
+/// More steps of the conversation than any run takes, even in portions of one byte.
 const STEPS: usize = 4_000_000;
 
-/// The server's reaction to a request.
+/// The scripted server's reply to a request, and what follows it.
 pub(super) struct Reply {
     pieces: Vec<Vec<u8>>,
     /// The pause before each piece.
@@ -31,20 +31,20 @@ pub(super) struct Reply {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The connection is kept.
+    /// The server keeps the connection open.
     Keep,
     /// `close_notify`, then the end of the stream.
     Close,
     /// The end of the stream.
     Cut,
-    /// Reading fails.
+    /// The client's next read fails.
     Reset,
 }
 
 const STATUSES: [u16; 16] = [200, 201, 409, 404, 410, 403, 401, 429, 503, 500, 400, 408, 204, 304, 301, 101];
 
 impl Reply {
-    /// Decodes one byte of framing, pause and end, and the text after it.
+    /// Decodes a reply: one byte that selects framing, pause and end, and the text after it.
     pub(super) fn decode(bytes: &[u8], words: &[Vec<u8>]) -> Self {
         let (how, rest) = text::first(bytes);
         let pieces = match how >> 2 & 3 {
@@ -69,7 +69,7 @@ impl Reply {
         }
     }
 
-    /// The reply once the script is over: 503.
+    /// The reply to each request after the last scripted one: 503.
     fn busy() -> Self {
         let pieces = vec![whole(503, b"")];
         Self { pieces, pause: Duration::ZERO, end: End::Keep, flood: false, refuses: false }
@@ -182,7 +182,7 @@ impl<'a> World<'a> {
         IoEvent::Connected
     }
 
-    /// Delivers bytes of the client. Returns false if the connection has ended.
+    /// Delivers bytes from the client to the server. Returns false if the connection has ended.
     fn transmit(&mut self, mut bytes: &[u8]) -> bool {
         let now = self.now().instant;
         let link = self.link.as_mut().expect("a connection to write to");

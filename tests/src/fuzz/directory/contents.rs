@@ -1,4 +1,4 @@
-//! Fuzzes a `Directory` on the arbitrary entries, with contents in its files.
+//! Fuzzes a `Directory` on a virtual disk with arbitrary entries and file contents.
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -87,7 +87,7 @@ fn disk(there: &Things, kinds: &[(u8, String)]) -> Disk {
     })
 }
 
-/// The contents of a file of this kind.
+/// The contents of a file, which the entry's kind byte selects.
 fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
     let [ours, another] = &*PAIRS;
     let (pem, key) = (ours.to_pem(), ours.key().to_pem());

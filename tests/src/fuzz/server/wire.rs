@@ -1,4 +1,4 @@
-//! A session of the server, a TLS client in front of it, and time.
+//! A session of the embedded server with a TLS client, in virtual time.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::tls;
 /// More rounds than a session can last: a watch has a bookmark each minute.
 const ROUNDS: usize = 1000;
 
-/// The authority, server configuration and clients from which sessions are made.
+/// The authority, server configuration and client configurations with which every session begins.
 pub(super) struct Stage {
     authority: String,
     tls: Tls,
-    /// Anonymous, a node, an administrator, and a user without permissions.
+    /// Configurations of an anonymous client, a node, an administrator, and a user without permissions.
     clients: [Arc<ClientConfig>; 4],
 }
 
@@ -78,7 +78,7 @@ impl Wire {
         self.pump();
     }
 
-    /// Sends this text, each portion in a TLS record of its own.
+    /// Sends this text from the client to the server, each portion in a TLS record of its own.
     pub(super) fn send(&mut self, text: &[u8]) {
         for record in text.chunks(self.portion) {
             self.client.writer().write_all(record).expect("room for it");
@@ -86,7 +86,7 @@ impl Wire {
         }
     }
 
-    /// Moves bytes both ways until nothing moves any more.
+    /// Moves bytes between client and server until neither has more to send.
     fn pump(&mut self) {
         loop {
             let mut to_server = Vec::new();
