@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longest wait for anything, on a machine however busy.
+/// The longest that a test waits for a command: enough on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
 /// Calls `poll` until it returns a value, every 5 ms.
@@ -36,14 +36,14 @@ pub struct Process {
     output: TempDir,
 }
 
-/// Exit code and output of a process that has ended.
+/// The exit code and output of a process that has ended.
 #[derive(Debug)]
 pub struct Output {
     /// `None` if a signal killed the process.
     pub code: Option<i32>,
-    /// All that the process wrote to stdout.
+    /// The text that the process wrote to stdout.
     pub stdout: String,
-    /// All that the process wrote to stderr.
+    /// The text that the process wrote to stderr.
     pub stderr: String,
 }
 
@@ -161,7 +161,7 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
 }
 
-/// The lines of JSON on stdout, without a last one that is half written.
+/// The lines of JSON in `stdout`, without a last one that is not complete.
 ///
 /// # Panics
 /// A line is not JSON.

@@ -1,5 +1,5 @@
-//! The test library of perennial: virtual time, random hostile lives of a machine, and the laws that the machine must
-//! keep.
+//! The test library of perennial: virtual time, hostile lives of a machine (random events, faults and restarts), and
+//! the laws that the machine must keep.
 //!
 //! | | |
 //! |---|---|
@@ -7,11 +7,11 @@
 //! | [`simulation`] | virtual time: a machine with a script or a cluster, or a rotation with the embedded API server |
 //! | [`trace`] | every event and action of a run, with a snapshot after every step |
 //! | [`recording`] | the trace of a rotation with a server and a driver, recorded from outside |
-//! | [`script`] | a hostile life, decoded from bytes: property tests and fuzzing share it |
+//! | [`script`] | a hostile life of a machine, decoded from bytes: property tests and fuzzing share it |
 //! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
 //! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
 //! | [`oracle`] | a model of client-go's certificate manager |
-//! | [`check`] | a model checker: every state of small worlds, checked by the laws |
+//! | [`check`] | a model checker: visits every state of a machine in small worlds, and checks the laws in each |
 //! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
 //! | [`disk`] | a directory that loses power, and every state in which that may leave it |
 //! | [`command`] | processes with their output in files, and the files that they leave |

@@ -1,4 +1,4 @@
-//! An embedded API server on loopback, and a node on either runtime that requests certificates from it.
+//! An embedded API server on loopback, and nodes on threads or smol that request certificates from it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use perennial_rotation::{
 };
 use perennial_std::{Cancel, drive};
 
-/// A bootstrap token that every server here knows.
+/// A bootstrap token that every embedded API server on loopback accepts.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
-/// The bound of every wait, on a machine however busy.
+/// The longest that a test waits for a node: enough on a busy machine.
 pub const BOUND: Option<Duration> = Some(Duration::from_secs(60));
 
 /// The runtime that drives a node.
 #[derive(Clone, Copy, Debug)]
 pub enum Runtime {
-    /// Threads.
+    /// Threads: `perennial_std`.
     Std,
-    /// Futures.
+    /// Futures: `perennial_smol`.
     Smol,
-    /// A loop of the test: it runs the task to its end, on a thread of its own.
+    /// A loop of the test, which runs the task to its end on a thread of its own.
     Other(fn(Task)),
 }
 
-/// Runs a scenario on both runtimes.
+/// Runs a scenario on threads, and again on smol.
 pub fn on_both(scenario: impl Fn(Runtime)) {
     scenario(Runtime::Std);
     scenario(Runtime::Smol);
@@ -40,25 +40,25 @@ pub fn on_both(scenario: impl Fn(Runtime)) {
 
 /// An embedded API server that listens on loopback.
 pub struct LoopbackServer {
-    /// The server.
+    /// The running server.
     pub handle: ApiServer,
     /// The address and the roots by which nodes reach the server.
     pub cluster: Arc<Cluster>,
 }
 
-/// Starts a server that signs certificates for an hour.
+/// Starts an embedded API server on loopback whose certificates are valid for an hour.
 pub fn serve(approval: Approval) -> LoopbackServer {
     let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
 }
 
-/// A new authority, valid for a day.
+/// A new certificate authority, valid for a day.
 pub fn new_authority() -> Authority {
     let mut random = Random::from_os().unwrap();
     Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap()
 }
 
-/// Starts a server at this address, which signs with this authority.
+/// Starts an embedded API server at this address, which signs with this authority.
 pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> LoopbackServer {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
@@ -73,7 +73,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
     LoopbackServer { handle, cluster: Arc::new(cluster) }
 }
 
-/// The pair in use in a directory.
+/// The current pair in a credential directory.
 pub fn stored(path: &Path) -> Arc<Credential> {
     let directory = Directory::open_existing(path, "kubelet-client").unwrap();
     directory.load(None, clock::now().unix).unwrap().credential.unwrap().0
@@ -128,7 +128,7 @@ pub fn policy() -> Policy {
     }
 }
 
-/// A node that has not been started.
+/// The configuration of a node that has not been started.
 pub struct NodeConfig {
     /// The runtime of the node.
     pub runtime: Runtime,
@@ -142,7 +142,7 @@ pub struct NodeConfig {
     pub store: Option<Arc<dyn Store>>,
 }
 
-/// A node with a bootstrap token.
+/// A node that requests kubelet's client certificate with the bootstrap token, not yet started.
 pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
@@ -208,7 +208,7 @@ pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
 }
 
-/// Waits until a request waits for approval, and returns the name of its object.
+/// Waits until the rotation's request waits for approval, and returns the name of the request object.
 pub fn waits_for_approval(handle: &Handle) -> String {
     let name = |now: &Snapshot| match &now.progress {
         Some(Progress::WaitingForApproval { request_name }) => Some(request_name.clone()),
@@ -218,7 +218,7 @@ pub fn waits_for_approval(handle: &Handle) -> String {
     snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
 }
 
-/// Replaces the directory by a file, so that writes fail: a write would make a missing directory again.
+/// Replaces the credential directory by a file, so that writes fail: a write would make a missing directory again.
 pub fn break_directory(path: &Path) {
     std::fs::remove_dir_all(path).unwrap();
     std::fs::write(path, "in the way").unwrap();

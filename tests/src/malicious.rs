@@ -1,5 +1,5 @@
 //! Certificates that a broken or hostile signer could issue, and whether Go and openssl accept each: `.ci/kubectl`
-//! compares this table with both.
+//! compares [`table`] with both.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use perennial::{Template, UnixTime};
 use perennial_pki::KeyPair;
 use rustls::SignatureScheme;
 
-/// A row of the table.
+/// A malformed or hostile certificate, and which programs accept it.
 #[derive(Clone, Copy, Debug)]
 pub struct Malicious {
     /// A name for messages and files.
@@ -21,7 +21,7 @@ pub struct Malicious {
     change: fn(&mut Parts),
 }
 
-/// The parts of a certificate in DER, each a value of its own.
+/// The parts of a certificate in DER, which each malicious certificate changes in its own way.
 struct Parts {
     version: Vec<u8>,
     serial: Vec<u8>,
@@ -50,7 +50,7 @@ const CLIENT_AUTH: [u8; 12] = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
 const TRUE: [u8; 3] = [1, 1, 0xff];
 const BER_TRUE: [u8; 3] = [1, 1, 1];
 
-/// All rows. The first certificate is good: it shows that the others are rejected for their fault only.
+/// All malicious certificates. The first one is good: it shows that the others are rejected for their fault only.
 #[must_use]
 pub fn table() -> Vec<Malicious> {
     let row = |name, go, openssl, refused, change| Malicious { name, go, openssl, refused, change };
@@ -119,8 +119,9 @@ pub fn table() -> Vec<Malicious> {
 }
 
 impl Malicious {
-    /// This certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256 key.
-    /// Valid from an hour before to an hour after `now`, in whole seconds, unless the row changes the dates.
+    /// Makes this certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256
+    /// key. It is valid from an hour before to an hour after `now`, in whole seconds, unless it has a fault in its
+    /// dates.
     #[must_use]
     pub fn forge(&self, issuer: &KeyPair, issuer_name: &[u8], public_key: &[u8], now: UnixTime) -> Vec<u8> {
         let hour = std::time::Duration::from_secs(3600);

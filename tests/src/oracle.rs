@@ -18,7 +18,7 @@ use perennial::{Certificate, Template, UnixTime};
 use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, Submitted};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// `certificateWaitTimeout`.
+/// The time that client-go waits for a certificate: `certificateWaitTimeout`.
 const WAIT: Duration = Duration::from_secs(15 * 60);
 /// The interval of `wait.PollInfinite`.
 const POLL: Duration = Duration::from_secs(32);
@@ -43,7 +43,7 @@ struct Manager {
     last_request: RefCell<Option<Arc<Template>>>,
     /// `lastRequestCancel` was called.
     cancelled: Cell<bool>,
-    /// True while loop B waits for a receiver at the unbuffered channel `templateChanged`.
+    /// True while the goroutine that polls the template blocks on its send to the unbuffered channel `templateChanged`.
     template_changed: Cell<bool>,
     /// The earliest end of a sleep.
     wakes: Cell<Option<Duration>>,
@@ -126,7 +126,7 @@ impl Holder for Oracle {
 }
 
 impl Manager {
-    /// Loop A: rotates.
+    /// Loop A, client-go's first goroutine: waits for the rotation deadline or a change of the template, and rotates.
     async fn rotate(&self) {
         let deadline = self.next_rotation_deadline();
         let left = deadline.since(self.now());
@@ -147,7 +147,8 @@ impl Manager {
         }
     }
 
-    /// Loop B: watches the template. The send blocks until loop A receives.
+    /// Loop B, client-go's second goroutine: cancels the request and notifies loop A if the template has changed. The
+    /// send blocks until loop A receives.
     async fn watch_template(&self) {
         let template = self.template();
         if self.certificate_satisfies_template() || *self.last_request.borrow() == template {
@@ -158,7 +159,7 @@ impl Manager {
         self.wait(None, || !self.template_changed.get()).await;
     }
 
-    /// The pause of loop B, which polls every second. Polls that would find no change are skipped.
+    /// The pause of the goroutine that polls the template every second. Polls that would find no change are skipped.
     async fn sleep_until_next_poll(&self) {
         let scene = || (self.template(), self.current.borrow().clone(), self.last_request.borrow().clone());
         let (last_poll, seen) = (self.awake(), scene());

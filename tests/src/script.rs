@@ -1,5 +1,5 @@
-//! A hostile life, decoded from bytes. Every byte string is a life, and smaller bytes make a simpler one,
-//! so that what proptest shrinks and what a fuzzer finds can both be read.
+//! A hostile life of a machine: events, faults and restarts, decoded from bytes. Every byte string is a life, and
+//! smaller bytes make a simpler one, so that what proptest shrinks and what a fuzzer finds can both be read.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::trace::Trace;
 
 const HEADER: usize = 16;
 const STEP: usize = 4;
-/// Longer lives show nothing new.
+/// The most steps of a life: longer lives find no more faults.
 const LONGEST: usize = 128;
 
-/// A life: its start and its steps.
+/// A hostile life: the start of a machine, and all that happens to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// The start.
+    /// The start of the machine.
     pub life: Life,
     /// The steps, in order.
     pub steps: Vec<LifeStep>,
 }
 
-/// The start of a life.
+/// The start of a machine in a hostile life, and the course of its clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     /// The policy.
@@ -49,28 +49,28 @@ pub struct Life {
     pub wild: bool,
 }
 
-/// A step of a life.
+/// An event or a fault in a hostile life, or a passage of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LifeStep {
-    /// The next events happen, this many.
+    /// This many of the next replies and Ticks come, each at its time.
     Run(usize),
     /// Time passes, without an event.
     Pass(Duration),
-    /// A Tick, at any time.
+    /// A Tick comes now, early or late.
     Tick,
     /// The signer's answer to the next request.
     Answer(Answer),
     /// The signer's answer to every request from now on.
     Habit(Answer),
-    /// The disk from now on.
+    /// The outcome of each write from now on, and the time it takes.
     Disk(DiskHabit, Duration),
-    /// The template from now on.
+    /// The template changes to this one, or there is none any more.
     Template(Option<Template>),
     /// A rotation is requested.
     RotateNow,
     /// The signer is configured, removed, or loses its identity.
     Signer(SignerStatus),
-    /// The policy from now on.
+    /// The policy changes to this one.
     Policy(Box<Policy>),
     /// Another program removes the certificate from the store.
     Removed,
@@ -94,14 +94,14 @@ pub enum LifeStep {
     ForeignReply,
     /// Readings of the API server's clock: milliseconds ahead of the local wall clock, and the number of readings.
     ServerClock(i64, usize),
-    /// The monotonic clock jumps to this instant (in a wild life only).
+    /// The monotonic clock jumps to this instant (only if the life is [`wild`](Life::wild)).
     JumpMonotonic(Instant),
-    /// The wall clock jumps to this time (in a wild life only).
+    /// The wall clock jumps to this time (only if the life is [`wild`](Life::wild)).
     JumpWallClock(UnixTime),
 }
 
 impl Script {
-    /// Decodes a life. Missing bytes count as zero, and a life ends after 128 steps.
+    /// Decodes a hostile life. Missing bytes count as zero, and bytes after the 128th step are ignored.
     pub fn decode(bytes: &[u8]) -> Self {
         let (header, steps) = bytes.split_at(bytes.len().min(HEADER));
         let life = life(&padded(header));
@@ -120,19 +120,19 @@ impl Script {
     }
 }
 
-/// The bytes of a life of at most `steps` steps. Whole steps are removed first when it is shrunk.
+/// A strategy for the bytes of a life of fewer than `steps` steps. Shrinking removes whole steps first.
 pub fn bytes(steps: usize) -> impl Strategy<Value = Vec<u8>> {
     (any::<[u8; HEADER]>(), prop::collection::vec(any::<[u8; STEP]>(), 0..steps))
         .prop_map(|(header, steps)| [&header[..], steps.as_flattened()].concat())
 }
 
-/// A life of at most `steps` steps.
+/// A strategy for hostile lives of fewer than `steps` steps.
 pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
     bytes(steps).prop_map(|bytes| Script::decode(&bytes))
 }
 
 impl Life {
-    /// The world in which the life begins.
+    /// Makes the world in which the life begins, with its machine.
     pub fn begin(&self) -> World {
         let mut setup = Setup {
             policy: Arc::new(self.policy.clone()),
@@ -193,7 +193,8 @@ impl Life {
     }
 }
 
-/// Repeats a reply of the current run: no reply reaches a process that has ended.
+/// Delivers a reply of the current run once more: the last one, or the one that came `back` replies before. Replies to
+/// an earlier run would not reach this process.
 fn repeat_reply(world: &mut World, back: usize) {
     let run = world.trace.runs.last().expect("a world begins with a run");
     let replies = run.records.iter().filter(|r| r.replies_to().is_some() || r.reports_on().is_some());
@@ -340,7 +341,7 @@ const fn signer(a: u8) -> SignerStatus {
     }
 }
 
-/// A duration from zero to a thousand beats, in powers of two.
+/// A duration from zero to a thousand times the longest sleep of the life's policy, in powers of two.
 fn span(byte: u8, life: &Life) -> Duration {
     let beat = life.policy.max_sleep.max(Duration::from_millis(1));
     match byte {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Outcomes, Pending, RequestId};
 use perennial::{RotationMachine, Setup, Template};
 
-/// A machine, or a wrapper of one that behaves differently.
+/// A machine to check by the laws: as shipped, or wrapped so that it breaks a rule.
 pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
-    /// Starts from this setup.
+    /// Starts a machine from this setup.
     fn start(setup: Setup, now: Now) -> Self;
 
     /// Handles an event.
     fn handle(&mut self, event: Event, now: Now) -> Duties;
 
-    /// The machine inside.
+    /// The machine itself, without a wrapper.
     fn machine(&self) -> &RotationMachine;
 
     /// The pending record that a restart gets.
@@ -53,7 +53,7 @@ pub struct Duties {
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
     /// The timer to set, or to cancel.
     pub timer: Option<Option<Instant>>,
-    /// The decisions.
+    /// The outcomes: the machine's decisions.
     pub outcomes: Outcomes,
 }
 

@@ -1,4 +1,5 @@
-//! Traces: every event and action of a life, with a snapshot of the machine after every step.
+//! Traces: every event that a machine handled and every action, through all restarts, with a copy of the machine after
+//! every step.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use perennial::{Action, Actions, Certificate, Event, Key, Now, Pending, Policy, RequestId, RotationMachine, State};
 use perennial::{Template, TraceLine};
 
-/// One life, from the first start through every restart.
+/// The steps of one machine, from its first start through every restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The policy, the same at every start.
@@ -19,12 +20,12 @@ pub struct Trace {
     pub runs: Vec<Run>,
 }
 
-/// The part of a life from one start to the next.
+/// The steps of a machine from one start of its process to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The time of the start.
     pub started: Now,
-    /// The pending record of an earlier run.
+    /// The pending record of an earlier run, from which the machine started.
     pub pending: Option<Pending>,
     /// True if the budget survived: there was a pending record, and the wall clock was not set ahead since it was made.
     pub remembers: bool,
@@ -34,10 +35,10 @@ pub struct Run {
     pub records: Vec<Record>,
 }
 
-/// One event that was handled.
+/// One step: an event that the machine handled, with the actions that followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The time.
+    /// When the machine handled the event.
     pub now: Now,
     /// The event.
     pub event: Event,

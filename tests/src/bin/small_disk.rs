@@ -47,7 +47,7 @@ fn full(disk: &Path) {
     directory.write(&pair(NODE, 6), NOW).unwrap();
 }
 
-/// Starts in a directory without a lock file, on a disk without room for another name, even that of the lock file.
+/// Opens a directory without a lock file, on a disk without room for another name, even that of the lock file.
 fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
     let lock = disk.join(format!(".{PREFIX}.lock"));
     fs::rename(&lock, filler).unwrap();
