@@ -18,7 +18,7 @@ fn policy_values_out_of_range_are_rejected() {
     assert!(Budget::new(1, MINUTE).is_err());
     assert!(Budget::new(10, Duration::ZERO).is_err());
     let message = Budget::new(1, MINUTE).unwrap_err().to_string();
-    assert!(message.contains("two tokens"), "{message}");
+    assert!(message.contains("at least two requests"), "{message}");
 }
 
 #[test]
