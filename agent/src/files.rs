@@ -118,7 +118,7 @@ fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// A pipe or device that is read until its end, or fails at the time `until`.
+/// A pipe or device to read to its end. A read that would wait beyond the time `until` fails as timed out.
 struct Piped {
     file: File,
     until: Instant,
@@ -157,7 +157,7 @@ pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
 }
 
 /// Checks whether [`replace`] could write this file: creates missing directories and a temporary file, and removes them
-/// again. Otherwise changes only modification times of directories, and removes temporary files of dead processes.
+/// again. Also removes temporary files of dead processes. Nothing else changes but modification times of directories.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
     let probed = create_directory(parent(path)).and_then(|()| {
@@ -221,8 +221,8 @@ pub(crate) fn sweep(path: &Path) {
     }
 }
 
-/// True if the process has ended. A file with our own process ID is from an earlier process: this process sweeps before
-/// it creates its file.
+/// True if the process that wrote a temporary file has ended. Also true for our own process ID: this process calls
+/// [`sweep`] before it creates its own file, so the file is of an earlier process.
 fn is_gone(pid: Pid) -> bool {
     // Other errors, such as EPERM, are of a process that exists.
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_is_read_again_must_be_regular_and_bounded() {
+    fn read_refuses_pipe_device_directory_and_huge_file() {
         let directory = TempDir::new().unwrap();
         let huge = directory.path().join("huge");
         File::create(&huge).unwrap().set_len(3 << 30).unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_that_is_read_once_may_come_late_and_in_parts() {
+    fn pipe_that_is_written_in_parts_is_read_whole() {
         let directory = TempDir::new().unwrap();
         let path = fifo(&directory);
         let to = path.clone();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_and_device_are_bounded_in_size() {
+    fn endless_and_empty_devices_are_refused() {
         let error = read_once(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(error.contains("longer than 8 MiB"), "{error}");
         let error = read_once(Path::new("/dev/null")).unwrap_err().to_string();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_is_bounded_in_time() {
+    fn read_of_pipe_without_writer_times_out() {
         let directory = TempDir::new().unwrap();
         let file = open(&fifo(&directory), OFlags::empty()).unwrap();
         let error = bounded(Piped { file, until: Instant::now() }).unwrap_err();

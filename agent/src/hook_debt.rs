@@ -17,7 +17,7 @@ use crate::files;
 
 const VERSION: u64 = 1;
 
-/// A certificate that the command is to be run for.
+/// A certificate for which `--on-rotated` is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) file: PathBuf,
@@ -26,26 +26,26 @@ pub(crate) struct Subject {
     pub(crate) fingerprint: String,
 }
 
-/// The state of the command for one certificate.
+/// The debt of `--on-rotated` to one certificate: the owed run, if any, and its attempts so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Debt {
-    /// Path of the record; `None` if the state is in memory only.
+    /// Path of the record (`PREFIX-hook.json`); `None` if the debt is in memory only.
     pub(crate) path: Option<PathBuf>,
     pub(crate) record: Record,
-    /// The certificate that a run is owed for.
+    /// The certificate for which a run is owed; `None` if no run is owed.
     pub(crate) owed: Option<Subject>,
     /// Time of the next run; `None` before the first run for `owed` in this process.
     pub(crate) next: Option<Instant>,
-    /// Failed runs of this process, for metrics.
+    /// Number of runs that failed in this process, for metrics.
     pub(crate) failures: u64,
-    /// True if a thread runs the command for this certificate when a run is owed.
+    /// True while a thread exists that carries out owed runs for this certificate.
     pub(crate) has_thread: bool,
     /// True while the command runs.
     pub(crate) running: bool,
 }
 
 impl Debt {
-    /// The failed attempts of the owed run.
+    /// The failed attempts at the owed run; `None` if there are none.
     pub(crate) fn failed(&self) -> Option<&FailedAttempts> {
         self.record.failed_for(&self.owed.as_ref()?.fingerprint)
     }
@@ -58,7 +58,7 @@ impl Debt {
         attempts
     }
 
-    /// The state of the command as JSON, for `/state`.
+    /// The debt as JSON, for `/state`.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "owed": self.owed.is_some(),
@@ -69,7 +69,7 @@ impl Debt {
     }
 }
 
-/// The debts of a process, by certificate. Clones share the debts.
+/// The debts of `--on-rotated` in this process, by the certificates' names. Clones share the debts.
 #[derive(Clone, Default)]
 pub(crate) struct Debts(Arc<(Mutex<BTreeMap<String, Debt>>, Condvar)>);
 
@@ -95,12 +95,12 @@ impl Debts {
     }
 }
 
-/// The path of the record for this prefix.
+/// The path of the hook record for this prefix: `PREFIX-hook.json` in `directory`.
 pub(crate) fn record_path(directory: &Path, prefix: &str) -> PathBuf {
     directory.join(format!("{prefix}-hook.json"))
 }
 
-/// The contents of a record, without its version.
+/// The contents of a hook record (`PREFIX-hook.json`), without its format version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
     /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.
@@ -108,7 +108,7 @@ pub(crate) struct Record {
     pub(crate) failed: Option<FailedAttempts>,
 }
 
-/// Runs that have failed in a row, runs of earlier processes included.
+/// Runs of `--on-rotated` that failed in a row for one certificate, runs of earlier processes included.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct FailedAttempts {
     /// Fingerprint of the certificate that the runs were for.
@@ -119,12 +119,12 @@ pub(crate) struct FailedAttempts {
 }
 
 impl Record {
-    /// The failed runs for the certificate with this fingerprint.
+    /// The failed runs for the certificate with this fingerprint; `None` if there are none.
     pub(crate) fn failed_for(&self, fingerprint: &str) -> Option<&FailedAttempts> {
         self.failed.as_ref().filter(|failed| failed.fingerprint == fingerprint)
     }
 
-    /// Reads a record; `None` if the file does not exist.
+    /// Reads the hook record at `path`; `None` if the file does not exist.
     ///
     /// # Errors
     /// If the file cannot be read, is no record of this version, or another user could have written it.
@@ -136,7 +136,7 @@ impl Record {
         record.map(Some).ok_or_else(bad)
     }
 
-    /// Replaces the record at `path`, durably.
+    /// Replaces the hook record at `path`, durably.
     ///
     /// # Errors
     /// The error of the operating system. The file holds the previous record or this record, whole.

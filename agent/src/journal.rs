@@ -38,10 +38,10 @@ type Trouble = Latest<Option<String>>;
 
 /// An item of the queue before the journal's thread.
 enum Item {
-    /// The name of a certificate, a step of its machine, and the line for it.
+    /// The name of a certificate, a step of its machine, and the step's line in the journal.
     Step(String, Arc<Transition>, String),
-    /// The name of a certificate, the number of its steps that the rotation dropped for a slow observer, and its
-    /// machine after those steps.
+    /// Steps that the journal's observer was too slow to receive: the certificate's name, the number of steps, and the
+    /// machine after them.
     Gap(String, u64, Arc<RotationMachine>),
     /// The certificates of the running configuration. Snapshots of all others are no longer written.
     Keep(BTreeSet<String>),
@@ -49,8 +49,8 @@ enum Item {
 
 impl Journal {
     /// Starts a thread that appends to the journal at `path`, or creates it. A file that would exceed `limit` bytes is
-    /// moved to `PATH.1`, which it replaces. If the file cannot be opened or written, the thread logs the error once
-    /// and tries again with each step; steps until then are lost.
+    /// moved to `PATH.1`, in the place of any file there. If the file cannot be opened or written, the thread logs the
+    /// error once and tries again with each step; steps until then are lost.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
         let (queue, trouble) = (Queue::new(MOST_QUEUED), Trouble::default());
         let items = queue.clone();
@@ -131,7 +131,8 @@ impl Writer {
         Self { path, limit, trouble, file: None, end: 0, is_continuous: false, machines: BTreeMap::new(), missing: 0 }
     }
 
-    /// Writes an entry. Returns the number of steps that are lost and that the queue has not counted as dropped.
+    /// Writes an entry of the queue to the file. Returns the number of lost steps that the queue has not counted as
+    /// dropped.
     fn take(&mut self, entry: Entry<Item>) -> u64 {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
@@ -190,8 +191,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file, unless the open file is still at the path: another program may move or remove a log. Clears
-    /// `is_continuous` for another file and for a truncated one, which need new snapshots.
+    /// Opens the file at the path, unless it is the one that is open: another program, such as logrotate, may have
+    /// moved or removed that. Clears `is_continuous` if the file is another one or was truncated, so that it needs
+    /// snapshots.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let opened = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&opened, fs::metadata(&self.path)) {
@@ -251,13 +253,13 @@ mod tests {
 
     use super::*;
 
-    /// The notice of a step.
+    /// The notice that a rotation sends after this step.
     fn notice(step: Transition) -> Notice {
         let snapshot = perennial_rotation::Rotator::new().prepare().unwrap().0.snapshot();
         Notice { at: step.now, news: News::Stepped(Arc::new(step)), snapshot }
     }
 
-    /// A machine that ticks at its deadlines, and the observer of its steps.
+    /// A machine that the test ticks at its deadlines, with the journal's observer of its steps.
     struct Life<'a> {
         machine: Arc<RotationMachine>,
         now: Now,
@@ -281,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Replays one file alone. Returns the numbers of snapshots and of steps.
+    /// Replays one file of a journal without the file before. Returns the numbers of its snapshots and of its steps.
     fn replay(path: &Path) -> (usize, usize) {
         let mut replay = Replay::new();
         let text = fs::read_to_string(path).unwrap();
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_journal_files_replay_alone_within_limit() {
+    fn each_journal_file_replays_alone_and_stays_within_limit() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let journal = Journal::start(&path, 10_000);
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_certificate_is_absent_from_later_files() {
+    fn removed_certificate_is_absent_from_next_journal_file() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let journal = Journal::start(&path, 10_000);
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn replaced_machine_gets_new_snapshot() {
+    fn new_machine_under_same_name_gets_snapshot() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         let journal = Journal::start(&path, 1 << 20);
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn journal_of_another_version_that_cannot_be_moved_stays() {
+    fn journal_of_another_version_stays_while_it_cannot_be_moved() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let older = "{\"begin\":{\"version\":1,\"of\":\"node\",\"at\":[0,0],\"machine\":{}}}\n";
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn journal_opened_late_counts_missing_steps() {
+    fn steps_before_journal_can_be_opened_are_counted_as_missing() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("later/journal");
         let journal = Journal::start(&path, 1 << 20);

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn full_queue_drops_lines_and_names_the_gap() {
+    fn full_queue_drops_lines_and_states_their_number() {
         let (mut reader, lines) = pipe();
         // More than the pipe and the queue hold while the reader does not read.
         (0..3000).for_each(|number| lines.push(line(number)));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_left_counts_every_line_as_dropped() {
+    fn lines_without_reader_are_counted_as_dropped() {
         let (reader, lines) = pipe();
         drop(reader);
         (0..3).for_each(|number| lines.push(line(number)));
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(lines.dropped(), 3);
     }
 
-    /// A writer that takes `room` bytes, fails once, then takes everything.
+    /// A writer that takes `room` bytes, fails once like a full disk, then takes everything.
     struct Full {
         room: usize,
         text: Arc<Mutex<Vec<u8>>>,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_line_is_ended_before_the_next() {
+    fn line_cut_by_failed_write_is_ended_before_next() {
         let text = Arc::default();
         let lines = Lines(Queue::new(MOST));
         let (queue, to) = (lines.0.clone(), Full { room: 5, text: Arc::clone(&text) });

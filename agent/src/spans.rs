@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spread_of_a_thousand_nodes_covers_every_tenth_evenly() {
+    fn waits_of_a_thousand_nodes_spread_evenly() {
         let minute = Duration::from_secs(60);
         for attempt in 0..3 {
             let mut tenths = [0_u32; 10];

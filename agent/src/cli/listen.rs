@@ -32,7 +32,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Returns `::`, on which a socket accepts IPv4 as well, or 0.0.0.0 on a host without IPv6.
+/// Returns the address for `:PORT`: `::`, on which a socket accepts IPv4 as well, or 0.0.0.0 on a host without IPv6.
 fn unspecified() -> IpAddr {
     match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listen_addresses_of_go_programs_are_accepted() {
+    fn listen_address_is_accepted_as_in_go_programs() {
         for (text, expected) in [
             ("127.0.0.1:9090", "127.0.0.1:9090"),
             ("[::1]:0", "[::1]:0"),
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn other_listen_addresses_are_refused_with_an_example() {
+    fn invalid_listen_address_is_refused_with_example() {
         for (text, why) in [
             ("", "no port"),
             ("9090", "no port"),

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requested_lifetime_rejects_what_api_rejects() {
+    fn requested_lifetime_outside_api_bounds_is_refused() {
         assert_eq!(requested_lifetime("10m").unwrap().as_secs(), 600);
         assert!(requested_lifetime("9m").is_err_and(|why| why.contains("ten minutes")));
         assert!(requested_lifetime("70000d").is_err());

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 /// First bytes of a journal's lines: a snapshot or a step.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
 
-/// Bytes of a first line that are read at most. A longer line is damage.
+/// Most bytes that are read of a file's first line. A longer line is damage.
 const LONGEST_FIRST_LINE: u64 = 1 << 20;
 
 /// Opens the journal for appending, or creates it (mode 0600), and locks it. A file that is no journal, such as a
