@@ -17,18 +17,18 @@ use crate::files;
 pub(crate) use server::Server;
 pub(crate) use write::{make_room, write};
 
-/// The result of reading both kubeconfigs.
+/// Access to the API server, by the node's kubeconfig and the bootstrap kubeconfig.
 pub(crate) struct Access {
     pub(crate) endpoint: Endpoint,
     pub(crate) server: Server,
-    /// The identity for requests while there is no accepted certificate. Reads the files again for each request.
+    /// The identity for requests while there is no accepted certificate. Reads both kubeconfigs again for each request.
     pub(crate) bootstrap: Arc<dyn IdentitySource>,
     /// True if the node's kubeconfig has to be written once a certificate exists.
     pub(crate) write: bool,
 }
 
-/// Reads both kubeconfigs. `needed`: there is no valid certificate, so the first request depends on a kubeconfig's
-/// credential.
+/// Reads both kubeconfigs. `needed` is true if there is no valid certificate, so that the first request depends on a
+/// kubeconfig's credential.
 ///
 /// As in kubelet, a bootstrap kubeconfig that exists names the cluster, unless the node's own kubeconfig is usable. A
 /// usable kubeconfig of the node is never written.
@@ -257,7 +257,8 @@ mod tests {
 
     use super::*;
 
-    /// A directory with a kubeconfig for the node and one for the bootstrap, of two clusters.
+    /// A directory for kubeconfigs of two clusters: the node's in the file `node`, the bootstrap kubeconfig in
+    /// `bootstrap`.
     struct Files(TempDir);
 
     impl Files {
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_identity_is_chosen_anew_per_attempt() {
+    fn bootstrap_identity_follows_kubeconfigs_at_each_request() {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_not_sent_to_another_cluster() {
+    fn bootstrap_token_is_not_sent_to_another_cluster() {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_are_same_by_address_or_ca() {
+    fn endpoints_with_same_url_or_ca_are_same_cluster() {
         let at = |server: &str, ca: Option<&str>| Endpoint {
             server: server.into(),
             ca_pem: ca.map(|ca| ca.as_bytes().to_vec()),
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_kubeconfig_names_cluster_unless_own_is_usable() {
+    fn bootstrap_kubeconfig_names_cluster_unless_node_kubeconfig_is_usable() {
         let (now, year) = (clock::now().unix, std::time::Duration::from_secs(365 * 86_400));
         let files = Files::new();
         for (from, usable) in [(now, true), (now.before(year * 3), false), (now.after(year), false)] {

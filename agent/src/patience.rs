@@ -12,13 +12,13 @@ use perennial_rotation::{Identity, IdentitySource, NotYet};
 /// Time limit for reading a credential: far below the 60 s after which a late loop counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Wraps a source so that reading its credential fails after five seconds. A later read may succeed.
+/// Wraps an identity source so that reading its credential fails after five seconds. A later read may succeed.
 pub(crate) fn bounded(source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     within(PATIENCE, source)
 }
 
-/// Wraps a source so that each read has a thread and the time limit `most`. While a read hangs, further reads fail at
-/// once. If the system refuses a thread, the caller's thread reads, without a limit.
+/// Wraps an identity source so that each read runs on a thread of its own, within the time limit `most`. While a read
+/// hangs, further reads fail at once. If the system refuses a thread, the caller's thread reads, without a limit.
 fn within(most: Duration, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let busy = Arc::new(AtomicBool::new(false));
     Arc::new(move || {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn source_that_hangs_is_given_up_until_it_returns() {
+    fn identity_source_that_hangs_fails_until_its_read_returns() {
         let (release, hold) = mpsc::channel::<()>();
         let hold = Mutex::new(hold);
         let source = within(
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn source_that_panics_is_read_again() {
+    fn identity_source_that_panicked_is_read_again() {
         let has_panicked = AtomicBool::new(false);
         let source = within(
             Duration::from_secs(60),

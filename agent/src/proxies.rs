@@ -21,7 +21,7 @@ pub(crate) struct Route {
 /// proxied, and `ALL_PROXY` is ignored.
 ///
 /// # Errors
-/// If the variable's value is not a proxy that perennial supports. The text leaves out credentials in the URL.
+/// If the deciding variable names no proxy that perennial supports. The error's text leaves out credentials in the URL.
 pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &Cluster) -> Result<Route, String> {
     // As in Go, an empty variable counts as unset.
     let first = |names: [&'static str; 2]| {

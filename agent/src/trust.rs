@@ -25,7 +25,7 @@ struct CaFile {
     pem: Vec<u8>,
     roots: Roots,
     read: UnixTime,
-    /// The error of the last read; empty if that succeeded.
+    /// The error of the last read; empty if the last read succeeded.
     trouble: String,
 }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_ca_file_keeps_last_good_cas() {
+    fn damaged_or_missing_ca_file_keeps_last_good_cas() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("ca.crt");
         let (first, second) = (ca(), ca());

@@ -31,8 +31,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Creates the server at `endpoint`, which the kubeconfig at this path names. Logs a proxy, and a kubeconfig
-    /// without a CA or with verification switched off.
+    /// Creates the server at `endpoint`, which the kubeconfig at the path `kubeconfig` names. Logs the proxy, if there
+    /// is one, and if the kubeconfig names no CA or switches verification off.
     ///
     /// # Errors
     /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The error does not name the
