@@ -1,4 +1,4 @@
-//! Metrics, probes and the state of a run over HTTP.
+//! Serves metrics, probes (`/healthz`, `/readyz`) and `/state` over HTTP.
 
 mod exposition;
 mod hosts;
@@ -43,7 +43,7 @@ pub(crate) struct About {
     pub(crate) runtime: &'static str,
     pub(crate) outputs: Vec<Output>,
     pub(crate) journal: Option<Arc<Journal>>,
-    /// `None` without `--on-rotated`.
+    /// The debts of `--on-rotated`; `None` without the flag.
     pub(crate) debts: Option<Debts>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) type Output = (&'static str, Lines);
 struct CertMetrics {
     /// Counters of the rotation; `None` for an externally managed certificate.
     tally: Option<Tally>,
-    /// `None` until the rotation has started.
+    /// The source of the certificate's state; `None` until the rotation has started.
     source: Option<Source>,
 }
 
@@ -76,8 +76,8 @@ impl Metrics {
         Arc::new(Self { about, pulse, certs: Mutex::default(), server: Latest::default() })
     }
 
-    /// Returns an observer that counts the notices of certificate `of`. Counters continue if the name is observed
-    /// again.
+    /// Returns an observer that counts the notices of certificate `of`. Counters continue if another rotation of this
+    /// name is observed later.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         // Before the first notice, so that each counter is exposed as 0 from the start.
         self.certs().entry(of.to_owned()).or_default().tally.get_or_insert_default();
@@ -139,8 +139,8 @@ impl Metrics {
     }
 }
 
-/// The response to a probe: 200 with `good`, or 503 with `why_not` unless that is empty. Lists the certificates that a
-/// restart would lose.
+/// Returns the response to a probe: 200 with the text `good` if `why_not` is empty, else 503 with `why_not`. Adds a
+/// line for each certificate that is in memory only.
 fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation that is stepped by hand, and the metrics that observe its handle.
+    /// A rotation whose steps the test takes, and the metrics that read its handle.
     struct Rotation {
         metrics: Arc<Metrics>,
         handle: Handle,
@@ -185,7 +185,7 @@ mod tests {
             Self { metrics, handle, task }
         }
 
-        /// The status and the body of a request for `path`, sent `after` from now.
+        /// Returns the status and the body of the answer to a GET of `path` once the time `after` has passed.
         fn get(&self, path: &str, after: Duration) -> (&'static str, String) {
             let answer = self.metrics.answer(path, later(after), Instant::now() + after).unwrap();
             (answer.status, answer.body)

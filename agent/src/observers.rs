@@ -1,4 +1,4 @@
-//! The observers of all rotations: pulse, journal and metrics. No failure of theirs stops a run.
+//! The observers of all rotations: pulse, journal and metrics. An observer that fails does not stop the run.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -25,16 +25,17 @@ pub(crate) struct Observers {
     pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
-    /// The address to serve on; `None` once the server listens.
+    /// The address at which metrics are not served yet; `None` once the server listens, or without `--metrics-listen`.
     listen: Option<SocketAddr>,
     /// Names that the metrics server accepts in the Host header, beside the host name and localhost.
     names: Vec<String>,
-    /// The reason why metrics cannot be served yet; `None` if they are, or before the first attempt.
+    /// The error of the last attempt to serve metrics; `None` before the first attempt and once metrics are served.
     refused: Option<String>,
 }
 
 impl Observers {
-    /// Starts the observers. A journal or reactor that the system refuses is logged, and started again later.
+    /// Starts the observers, except the metrics server. Logs if the journal cannot be written, and if the system
+    /// refuses its thread.
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
         if options.metrics_listen.is_some() {
@@ -52,7 +53,7 @@ impl Observers {
         Self { pulse, journal, metrics, listen, names, refused: None }
     }
 
-    /// Returns the observers for the certificate `name`. Each start of its rotation needs a new call.
+    /// Returns new observers for the certificate `name`. Call this for each start of its rotation.
     pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
         let journal = self.journal.iter().map(|journal| journal.observer(name));
         let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
@@ -102,7 +103,7 @@ impl Observers {
         }
     }
 
-    /// Time until the next call of [`serve`](Self::serve); `None` if the server runs or is not wanted.
+    /// Time until the next call of [`serve`](Self::serve); `None` if the metrics server runs or is not wanted.
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.listen.map(|_| RETRY)
     }

@@ -27,7 +27,7 @@ struct Loop {
     next_step: Option<Instant>,
     /// End of the pause after the last panic. Until then the rotation is not ticked.
     paused_until: Option<Instant>,
-    /// `None` until the rotation has started.
+    /// The rotation's handle; `None` until the rotation has started.
     handle: Option<Handle>,
     /// Time of the probe that first found the loop late or ended; `None` if the last probe found it in order.
     wrong_since: Option<Instant>,
@@ -68,9 +68,9 @@ impl Pulse {
         }
     }
 
-    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Takes repeated calls: a late loop
-    /// is returned from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload ends
-    /// an unwanted rotation before it calls [`watch`](Self::watch).
+    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Must be called repeatedly: a late
+    /// loop is returned from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload
+    /// ends an unwanted rotation before it calls [`watch`](Self::watch).
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_rotation_is_reported_once_no_other_follows() {
+    fn ended_rotation_is_reported_after_a_minute() {
         let mut rotation = Rotation::new();
         assert_eq!(rotation.probe(0), "");
         rotation.task = None;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn late_loop_is_reported_until_it_goes_on() {
+    fn late_loop_is_reported_until_its_next_step() {
         let mut rotation = Rotation::new();
         // The loop has not taken its first step.
         assert_eq!([rotation.probe(59), rotation.probe(120)], ["", ""]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn process_that_was_suspended_gets_time_to_catch_up() {
+    fn loop_of_stopped_process_gets_time_to_catch_up() {
         let mut rotation = Rotation::new();
         rotation.tick(Now::default());
         // SIGSTOP for ten minutes: the probe is answered before the loop has had a turn.

@@ -7,7 +7,7 @@ use perennial::Escaped;
 
 use super::tally::Histogram;
 
-/// A page under construction: the lines of each metric's samples, by metric name.
+/// A metrics page under construction: the lines of each metric's samples, by metric name.
 #[derive(Default)]
 pub(super) struct Exposition(BTreeMap<&'static str, String>);
 
@@ -57,7 +57,7 @@ impl Exposition {
     }
 }
 
-/// Escapes a label's value as the format requires, and control characters as [`Escaped`] does.
+/// Escapes a label's value as Prometheus' text format requires, and control characters as [`Escaped`] does.
 fn escape(value: &str) -> String {
     let escape = |line: &str| Escaped(line).to_string().replace('\\', r"\\").replace('"', r#"\""#);
     value.split('\n').map(escape).collect::<Vec<_>>().join(r"\n")
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_is_escaped_and_infinity_is_signed() {
+    fn label_is_escaped_and_infinity_is_plus_inf() {
         let mut page = Exposition::default();
         page.add("ttl_seconds", &[("certificate", "a\\b\"c\nd"), ("state", "ok")], f64::INFINITY);
         page.add("nothing", &[], None);

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_answered_as_get_without_body() {
+    fn head_request_is_answered_as_get_without_body() {
         let get = answered("GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(get.starts_with("HTTP/1.1 200 OK\r\n") && get.ends_with("\r\n\r\nfound\n"), "{get}");
         let head = answered("HEAD /here?x=y HTTP/1.0\r\n\r\n").unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_request_gets_matching_status() {
+    fn invalid_request_gets_status_of_its_fault() {
         let many = "A: b\r\n".repeat(MOST_FIELDS + 1);
         let long = "a".repeat(LONGEST_HEAD);
         for (head, status) in [
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_host_gets_status_of_probes_only() {
+    fn request_with_other_host_name_gets_only_probe_status() {
         let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_head_gets_no_answer() {
+    fn incomplete_request_head_gets_no_answer() {
         let whole = "GET /here HTTP/1.1\r\nHost: localhost\r\n\r\n";
         for cut in 0..whole.len() {
             assert_eq!(answered(&whole[..cut]), None, "{cut}");

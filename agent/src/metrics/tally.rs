@@ -37,7 +37,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts one notice.
+    /// Updates the counters and durations by one notice of the rotation.
     pub(super) fn take(&mut self, notice: &Notice) {
         let Notice { at, news, snapshot } = notice;
         match news {
@@ -76,7 +76,7 @@ impl Tally {
     }
 }
 
-/// Counts of values by upper bounds.
+/// A Prometheus histogram: numbers of values by upper bound, with their sum and count.
 #[derive(Clone, Default)]
 pub(super) struct Histogram {
     /// Number of values up to each bound and above the bound before: not cumulative. Empty before the first value.
@@ -132,7 +132,7 @@ mod tests {
             }
         }
 
-        /// Ticks until the machine submits a request.
+        /// Ticks until the machine submits a request. Returns the request's ID.
         fn submit(&mut self) -> RequestId {
             let submitted = self.tally.submissions;
             while self.tally.submissions == submitted {
@@ -147,7 +147,7 @@ mod tests {
             self.issue_early(Duration::ZERO, lifetime);
         }
 
-        /// Issues a certificate this long before its notBefore.
+        /// Ticks until a request is submitted, and issues a certificate whose notBefore is the time `early` later.
         fn issue_early(&mut self, early: Duration, lifetime: Duration) {
             let (id, begin) = (self.submit(), self.now.unix.after(early));
             let certificate = Arc::new(Certificate {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_that_waited_counts_as_rotation_at_its_turn() {
+    fn waiting_certificate_counts_as_rotation_once_served() {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         life.issue_early(Duration::from_secs(600), Duration::from_secs(86_400));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_attempts_count_once_by_reason() {
+    fn failed_request_counts_once_by_reason() {
         let mut life = Life::new();
         for failure in [Failure::Unreachable, Failure::Denied, Failure::Unreachable] {
             let id = life.submit();

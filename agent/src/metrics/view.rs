@@ -19,10 +19,11 @@ use crate::spans::words;
 pub(super) struct CertView {
     pub(super) name: String,
     pub(super) tally: Option<Tally>,
-    /// `None` until the rotation has started, and for an externally managed certificate.
+    /// The rotation's snapshot; `None` until the rotation has started, and for an externally managed certificate.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     credential: Option<Arc<Credential>>,
-    /// The last error, until the failed operation succeeds, or the reason why no request can be submitted.
+    /// The last error if the failed operation has not succeeded since, else the reason why no request can be submitted;
+    /// `None` if there is neither.
     trouble: Option<String>,
 }
 
@@ -53,12 +54,13 @@ impl CertView {
         self.credential.as_ref().map(|credential| &**credential.chain().certificate())
     }
 
-    /// The machine after its last step.
+    /// The rotation's machine after its last step; `None` if no step was observed.
     pub(super) fn machine(&self) -> Option<&RotationMachine> {
         self.tally.as_ref()?.machine.as_deref()
     }
 
-    /// The reason for 503 at `/readyz`; `None` if the certificate has not expired and no server refuses it.
+    /// The reason for 503 at `/readyz`; `None` if the certificate exists, has not expired, and was not refused by the
+    /// API server.
     fn why_not_ready(&self, now: Now) -> Option<String> {
         let refused = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.due == Some(Reason::Refused));
         let why = match self.certificate().map(|certificate| certificate.validity) {
@@ -137,7 +139,7 @@ impl CertView {
     }
 }
 
-/// The reasons for 503 at `/readyz`, a line for each certificate that is not ready; empty if all are.
+/// The reasons for 503 at `/readyz`, a line for each certificate that is not ready; empty if all are ready.
 pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
