@@ -45,7 +45,8 @@ struct Replayer {
     /// True if clock checks that change nothing are reported, too.
     all: bool,
     replay: Replay,
-    /// Place of the last line if it was incomplete; the next line decides whether the line is damaged.
+    /// Place (`FILE:NUMBER`) of the previous line if that was incomplete. The present line decides whether it is
+    /// damaged: see [`settle_cut`](Self::settle_cut).
     cut: Option<String>,
     /// Names of machines that had a step before any snapshot.
     missing: BTreeSet<String>,
@@ -123,9 +124,8 @@ impl Replayer {
         self.report_event("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// Counts the line before the present one if it was incomplete. `begins`: the present line is a snapshot, so the
-    /// process ended or the disk was full within the incomplete line. Without a snapshot after it, such a line is
-    /// damaged.
+    /// Reports the previous line if that was incomplete: as cut short if `begins` is true (the present line is a
+    /// snapshot, so the process ended or the disk was full within the previous one), else as damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

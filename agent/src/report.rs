@@ -38,7 +38,8 @@ impl Report {
         if let Self::Json(lines) = self { lines.as_ref() } else { None }
     }
 
-    /// Waits until all events are written, for at most `within`. Returns false if one is queued or was dropped.
+    /// Waits until all events are written, for at most `within`. Returns false if an event is still queued or was
+    /// dropped.
     pub(crate) fn finish_within(&self, within: Duration) -> bool {
         self.lines().is_none_or(|lines| lines.finish_within(within) && lines.dropped() == 0)
     }
@@ -69,7 +70,7 @@ pub(crate) fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Formats names and values in two columns, a pair per line.
+/// Formats names and values in two columns: one name and its value per line.
 pub(crate) fn columns(lines: &[(&str, String)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
 }
@@ -79,7 +80,7 @@ pub(crate) fn json_line(value: &Value) -> String {
     format!("{:#}\n", Escaped(&value.to_string()))
 }
 
-/// The facts of a certificate as JSON.
+/// The fields of a certificate for events, `/state` and `status`, as JSON.
 pub(crate) fn certificate(chain: &Chain) -> Value {
     let facts = chain.certificate();
     json!({

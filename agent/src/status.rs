@@ -59,7 +59,8 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     }
 }
 
-/// Formats the fields of the first certificate, with the serving certificate and the API server as fields beside them.
+/// Formats the status as one JSON object: the fields of the first certificate, and beside them the serving certificate
+/// and the API server.
 fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> String {
     let mut views = views.iter().map(CertStatus::to_json);
     let mut fields = views.next().unwrap_or_default();
@@ -89,7 +90,8 @@ struct CertStatus {
     found: Found,
     verdict: Verdict,
     pending: Pending,
-    /// Time until which a request on demand waits for the submission budget; `None` if the budget allows a request now.
+    /// Time until which a rotation on demand (SIGUSR1) waits for the submission budget; `None` if the budget allows a
+    /// request now.
     on_demand_at: Option<UnixTime>,
     /// Files and chains of earlier pairs.
     previous: Vec<(String, Chain)>,

@@ -41,7 +41,7 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     }
 }
 
-/// The purpose of a certificate.
+/// The certificate that is checked: the node's client or serving certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// The client certificate: without a valid one a start fails.
@@ -58,7 +58,7 @@ impl Role {
         }
     }
 
-    /// The fault of a start with this pair, or without a pair; `None` if the start would succeed.
+    /// The fault that a start with this pair, or without a pair, would have; `None` if the start would succeed.
     fn fault(self, pair: Option<&Pair>, now: UnixTime) -> Option<Fault> {
         let advice = "provide a bootstrap kubeconfig with a valid token";
         let Some(Pair { file, chain }) = pair else {
@@ -80,7 +80,7 @@ impl Role {
     }
 }
 
-/// The verdicts on the files of one certificate.
+/// The verdicts of kubelet and of perennial on the files of one certificate.
 struct Finding {
     prefix: &'static str,
     kubelet: Opinion,

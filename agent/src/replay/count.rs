@@ -22,11 +22,11 @@ pub(super) struct Count {
     pub(super) machines: BTreeMap<String, u64>,
     #[serde(skip)]
     span: Option<(UnixTime, UnixTime)>,
-    /// Steps that were lost when the journal was written, by its own count.
+    /// Number of steps that the journal lacks, by its own snapshots.
     missing: u64,
-    /// Incomplete lines where a process or disk ended.
+    /// Number of lines that are cut short because the process ended or the disk was full.
     pub(super) cut: u64,
-    /// Places of steps that have another result now.
+    /// Places (`FILE:NUMBER`) of steps whose replay has another result than the journal.
     pub(super) differ: Vec<String>,
     /// Places of damaged lines, and of steps without a snapshot before them.
     pub(super) damaged: Vec<String>,
@@ -76,7 +76,7 @@ impl Count {
         )
     }
 
-    /// Returns an error if a step is different, a line is damaged, or no file is a journal.
+    /// Returns an error if the replay of a step differs from the journal, or a line could not be replayed.
     pub(super) fn verdict(&self) -> Result<(), failure::Failure> {
         // Without a single replayed line, the input is bad rather than damaged: exit code 2.
         if self.machines.is_empty() && !self.damaged.is_empty() {

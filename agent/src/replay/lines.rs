@@ -18,11 +18,11 @@ pub(super) struct JournalLines {
     number: u64,
 }
 
-/// A line of a file.
+/// A line of a journal, or of a file that is no journal.
 pub(super) enum Line {
     /// A line without its line break.
     Text(String),
-    /// A line that is longer than any line of a journal.
+    /// A line that is longer than any line of a journal, and was skipped.
     Endless,
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn device_is_refused() {
+    fn device_as_journal_is_refused() {
         for device in ["/dev/zero", "/dev/null"] {
             let error = JournalLines::open(Path::new(device)).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains("it is a device"), "{error}");

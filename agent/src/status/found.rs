@@ -15,7 +15,7 @@ use crate::spans::words;
 
 /// The best pair of a directory, or the reason why no pair is usable.
 pub(super) enum Found {
-    /// The directory holds no pair, and no file that should be one.
+    /// The directory has no pair, and no file that should hold one.
     Nothing,
     /// A file that holds no usable pair or cannot be read.
     Bad {

@@ -96,7 +96,7 @@ impl Pending {
     }
 }
 
-/// The state of the last request.
+/// The state of the last request, by the pending record.
 enum State {
     /// The record states no answer to the request.
     Waiting,

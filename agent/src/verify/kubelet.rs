@@ -15,7 +15,7 @@ use super::{Fault, Opinion, Pair, Role};
 /// Most bytes read from a file: more than any pair has.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Returns the opinion on the pair that kubelet would start with, and on putting the next certificate in place.
+/// Returns kubelet's verdict on the pair that kubelet would start with, and on putting the next certificate in place.
 pub(super) fn check(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
     let (current, updated) = (place("-current.pem"), place("-updated.pem"));

@@ -12,8 +12,8 @@ use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 
-/// Returns the opinion on the pair that perennial would start with, and the problems of the directory that are not
-/// among the faults of that opinion.
+/// Returns perennial's verdict on the pair that perennial would start with, and the problems of the directory that are
+/// not among the verdict's faults.
 pub(super) fn check(
     directory: &Path,
     store: &Directory,
