@@ -57,7 +57,7 @@ impl ActiveRotation {
         &self.handle
     }
 
-    /// Ends the rotation. Waits until nothing is written any more and its observers have returned from the last notice.
+    /// Ends the rotation. Waits until its last write has ended and its observers have returned from the last notice.
     pub(crate) fn stop(&mut self) {
         self.handle.shutdown().wait();
         // The observers' thread ends once it has received every notice.

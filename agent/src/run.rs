@@ -38,7 +38,7 @@ use wake::Wakes;
 /// Longest time that the process waits at its end for runs of `--on-rotated` before it kills them.
 const HOOK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs the command. The last event on stdout is `stopped` or the error.
+/// Runs `perennial run`. The last event of the report is `stopped` or the error.
 ///
 /// # Errors
 /// The error that ended the run or, with `--once`, that the report could not be written.

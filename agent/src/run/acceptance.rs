@@ -1,4 +1,5 @@
-//! Checks at intervals whether the API server still accepts the client certificate. Two refusals count as one.
+//! Checks at intervals whether the API server still accepts the client certificate. A refusal counts once a second one
+//! confirms it.
 //!
 //! Without the check, a replaced client CA would be noticed only at the next rotation, unless a Node object is polled.
 
@@ -19,10 +20,11 @@ use crate::whoami;
 
 /// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 500;
-/// Least time between two refusals that count. A single one may be a fault of the server, for example while it starts.
+/// Least time from a refusal to the one that confirms it. A single refusal may be a fault of the server, for example
+/// while it starts.
 const CONFIRM: Duration = Duration::from_secs(60);
 
-/// The thread that checks. Dropping this ends the thread.
+/// The thread that checks whether the client certificate is accepted. Dropping this ends the thread.
 pub(super) struct Acceptance {
     _ends_with_us: Sender<()>,
 }
@@ -59,7 +61,8 @@ impl Acceptance {
     }
 }
 
-/// Checks once, and reports the second refusal to the rotation.
+/// Checks once whether the API server accepts the certificate. Logs a refusal, and reports a confirmed one to the
+/// rotation.
 fn check(schedule: &mut Schedule, cluster: &Arc<Cluster>, rotation: &Handle) {
     // Without a valid certificate there is nothing to check.
     let Some(shown) = rotation.credential() else {
@@ -113,13 +116,13 @@ fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) ->
     }
 }
 
-/// Logs why a check had no result.
+/// Logs why a check had no result. Returns [`Answer::Unknown`].
 fn unknown(cluster: &Cluster, why: &str) -> Answer {
     tracing::debug!("certificate check without a result: {cluster}: {why}; checking again later");
     Answer::Unknown
 }
 
-/// The conclusion from the answers so far.
+/// The conclusion from the answers to all checks so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conclusion {
     Nothing,
@@ -187,8 +190,8 @@ mod tests {
         Schedule::new("system:node:worker", 6 * HOUR, Instant::from_millis(0))
     }
 
-    /// Gives these answers, each at the time of its check. Returns the verdicts, and the waits between the checks.
-    fn verdicts(answers: &[(Fingerprint, Answer)]) -> (Vec<Conclusion>, Vec<Duration>) {
+    /// Answers the checks of a new schedule in turn. Returns the conclusions, and the waits until the next checks.
+    fn conclusions(answers: &[(Fingerprint, Answer)]) -> (Vec<Conclusion>, Vec<Duration>) {
         let mut schedule = schedule();
         let step = |(shown, answer): &(Fingerprint, Answer)| {
             let now = schedule.next;
@@ -198,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn second_refusal_a_minute_later_counts() {
+    fn second_refusal_after_a_minute_confirms_the_first() {
         use Conclusion::{Doubted, Nothing};
         let other = Fingerprint([2; 32]);
         let amount_to = |answers: &[(Fingerprint, Answer)], expected: &[Conclusion]| {
-            assert_eq!(verdicts(answers).0, *expected, "{answers:?}");
+            assert_eq!(conclusions(answers).0, *expected, "{answers:?}");
         };
         amount_to(&[(OURS, Accepted), (OURS, Accepted)], &[Nothing, Nothing]);
         amount_to(&[(OURS, Refused), (OURS, Refused)], &[Doubted, Conclusion::Refused]);
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn early_second_refusal_does_not_count() {
+    fn second_refusal_within_a_minute_does_not_count() {
         let mut schedule = schedule();
         let now = schedule.next;
         assert_eq!(schedule.answered(OURS, Refused, now), Conclusion::Doubted);
@@ -233,11 +236,11 @@ mod tests {
 
     #[test]
     fn check_waits_vary_by_half_the_interval() {
-        let (_, regular) = verdicts(&[(OURS, Accepted); 50]);
+        let (_, regular) = conclusions(&[(OURS, Accepted); 50]);
         let within = |from: Duration, to: Duration| move |wait: &Duration| (from..=to).contains(wait);
         assert!(regular.iter().all(within(3 * HOUR, 9 * HOUR)), "{regular:?}");
         assert!(regular.iter().any(|wait| *wait < 5 * HOUR) && regular.iter().any(|wait| *wait > 7 * HOUR));
-        let (_, doubted) = verdicts(&[(OURS, Refused), (OURS, Unknown), (OURS, Unknown), (OURS, Accepted)]);
+        let (_, doubted) = conclusions(&[(OURS, Refused), (OURS, Unknown), (OURS, Unknown), (OURS, Accepted)]);
         assert!(doubted[..3].iter().all(within(CONFIRM, CONFIRM * 3 / 2)), "{doubted:?}");
         assert!(doubted[3] >= 3 * HOUR, "{doubted:?}");
     }

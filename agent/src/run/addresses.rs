@@ -12,7 +12,7 @@ use crate::cli::Which;
 use crate::failure::Failure;
 use crate::files;
 
-/// The source of the addresses.
+/// The source of the addresses in the serving certificate.
 #[derive(Clone, PartialEq)]
 pub(super) enum Addresses {
     /// `--node-ip`.

@@ -18,7 +18,7 @@ use crate::spans::words;
 
 /// A rotation, and what was last reported about its certificate.
 pub(super) struct CertReporter {
-    /// The prefix of the certificate's files, which names it in events.
+    /// The prefix of the certificate's files, which is the certificate's name in events.
     pub(super) of: String,
     pub(super) rotation: ActiveRotation,
     /// The link to the current pair.
@@ -60,7 +60,7 @@ impl CertReporter {
         }
     }
 
-    /// True if a certificate is valid and on disk.
+    /// True if there is a valid certificate and it is on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
     }
@@ -183,8 +183,8 @@ impl CertReporter {
         }
     }
 
-    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Follows the
-    /// snapshot, since notices may be missed: a certificate owes a run of `--on-rotated`.
+    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Compares
+    /// snapshots, since notices may be missed, and each new certificate owes a run of `--on-rotated`.
     fn report_snapshot(&mut self, report: &Report, hook: &Hook) {
         let Snapshot { unwritten, at, .. } = &*self.snapshot;
         self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::lines::Lines;
 
-    /// A reporter, and the events that it has reported to a file.
+    /// A rotation whose steps the test takes, its reporter, and the file of the reported events.
     struct Scene {
         reporter: CertReporter,
         task: Task,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     impl Scene {
-        /// A rotation that starts with this pair, and whose queue has room for `queued` notices.
+        /// Creates a rotation that starts with this pair, and whose queue has room for `queued` notices.
         fn starting_with(pair: &Arc<Credential>, rotator: Rotator, queued: usize) -> Self {
             let store = Memory::default();
             Store::write(&store, pair, true, clock::now().unix).unwrap();
@@ -313,13 +313,13 @@ mod tests {
         Arc::new(interim(&Template::node("worker"), clock::now().unix).unwrap())
     }
 
-    /// A signer that never answers.
+    /// A signer at `endpoint` that never answers.
     fn signer(endpoint: &str) -> SignWith {
         SignWith::future("example.com/mesh", |_| future::pending()).endpoint(endpoint)
     }
 
     #[test]
-    fn certificate_among_missed_notices_is_reported_and_owes_the_hook() {
+    fn certificate_in_missed_notice_is_reported_and_hook_runs() {
         let mut scene = Scene::starting_with(&pair(), Rotator::new(), 1);
         assert_eq!(scene.events(), ["disabled"]);
         let new = pair();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn replaced_signer_reports_no_state_again() {
+    fn changed_signer_repeats_no_state_event() {
         let rotator = Rotator::new().template(Template::node("worker")).signer(signer("a"));
         let mut scene = Scene::starting_with(&pair(), rotator, 64);
         assert_eq!(scene.events(), ["resting"]);

@@ -86,7 +86,9 @@ impl Client {
         self.reporter.rotation.handle().credential().map(|credential| credential.chain().clone())
     }
 
-    /// Observes the directory: with rotation, writes missing files again; without, reports another program's pair.
+    /// Polls the directory. If perennial rotates the certificate, makes the rotation write the certificate again if its
+    /// files were removed. If not, releases the lock once nothing is unwritten, and reports another program's pair to
+    /// the rotation.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
             self.reporter.restore_missing();
@@ -126,7 +128,7 @@ impl Client {
     }
 }
 
-/// Prepares the debts of `--on-rotated`: with rotation, they are recorded on disk, else kept in memory.
+/// Prepares the debt of `--on-rotated`: recorded on disk if perennial rotates the certificate, else kept in memory.
 fn begin_hook(context: &Context<'_>, config: &Prepared) {
     let (client, prefix) = (&config.settings.client, context.options.wanted.prefix.as_str());
     if client.rotated {

@@ -22,7 +22,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
 /// Longest time that the process waits at its end for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
-/// Runs the command on threads of its own, so that no rotation waits for it.
+/// Runs the command of `--on-rotated` on threads of its own, so that no rotation waits for the command.
 pub(super) struct Hook {
     run: Option<Arc<Runner>>,
     debts: Debts,
@@ -58,8 +58,8 @@ impl Hook {
     }
 
     /// Continues from the record of an earlier process: a run may be owed for the current certificate, `in_use`. Must
-    /// be called before the rotation of certificate `of` starts, which may replace the current certificate.
-    /// Logs a record that cannot be read, which counts as no successful run, or cannot be written.
+    /// be called before the rotation of certificate `of` starts, which may replace the current certificate. Logs if the
+    /// record cannot be read, which counts as no successful run, or cannot be written.
     pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
@@ -103,7 +103,8 @@ impl Hook {
         }
     }
 
-    /// Keeps the debt of certificate `of` in memory only from now on: without rotation, no file is written.
+    /// Keeps the debt of certificate `of` in memory only from now on: perennial no longer rotates the certificate, and
+    /// writes no file for it.
     pub(super) fn forget_record(&self, of: &str) {
         if let Some(debt) = self.debts.all().get_mut(of) {
             debt.path = None;
@@ -160,8 +161,8 @@ impl Hook {
         }
     }
 
-    /// Waits until no thread runs the command, for `most` at most; without a limit if `None`. Returns false if one
-    /// does.
+    /// Waits until no thread runs the command, for `most` at most; without a limit if `None`. Returns false if a thread
+    /// still does.
     fn is_settled_within(&self, most: Option<Duration>) -> bool {
         let end = most.map(|most| Instant::now() + most);
         let mut debts = self.debts.all();
@@ -265,7 +266,8 @@ pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     Subject { file, serial: chain.serial().to_owned(), fingerprint }
 }
 
-/// Writes the record of certificate `of`, if it has one. Without the lock, since the disk may not answer.
+/// Writes the record of certificate `of`, if it has one. Does not hold the lock of the debts meanwhile, since the disk
+/// may not answer.
 fn save(of: &str, debts: &Debts) {
     let Some(Debt { path: Some(path), record, .. }) = debts.all().get(of).cloned() else { return };
     if let Err(error) = record.write(&path) {

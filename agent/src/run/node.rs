@@ -15,7 +15,7 @@ use crate::patience;
 /// an identity.
 #[derive(Clone)]
 pub(super) struct NodeIdentity {
-    /// `None` if API servers do not accept the client certificate as an identity.
+    /// The rotation of the client certificate; `None` if API servers do not accept the certificate as an identity.
     client: Option<Handle>,
     kubeconfig: Arc<dyn IdentitySource>,
 }
@@ -26,7 +26,7 @@ impl NodeIdentity {
         Self { client, kubeconfig }
     }
 
-    /// Returns a copy that reads the kubeconfig within five seconds, for a loop that must not wait for its disk.
+    /// Returns a copy whose reads of the kubeconfig fail after five seconds, for a loop that must not wait for a disk.
     pub(super) fn bounded(&self) -> Self {
         Self { client: self.client.clone(), kubeconfig: patience::bounded(self.kubeconfig.clone()) }
     }
@@ -45,8 +45,8 @@ impl IdentitySource for NodeIdentity {
         self.client.iter().for_each(|client| client.wake_on_change(waker));
     }
 
-    /// Reports the refusal to the client certificate's rotation, which replaces the certificate if it is the current
-    /// one.
+    /// Reports to the client certificate's rotation that the API server refused `identity`. The rotation requests a new
+    /// certificate if `identity` is the current one.
     fn identity_refused(&self, identity: &Identity) {
         self.client.iter().for_each(|client| client.identity_refused(identity));
     }

@@ -26,13 +26,13 @@ const IDENTITY_RETRY: Duration = Duration::from_secs(1);
 /// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
 const SPREAD: u32 = 250;
 
-/// The result of the last poll; `None` before the first one.
+/// The result of the last poll of the Node object; `None` before the first poll.
 pub(super) type LastPoll = Latest<Option<Result<Addresses, NotYet>>>;
 
 /// The thread that polls a Node object. Dropping this ends the thread.
 pub(super) struct NodeObject {
     found: LastPoll,
-    /// Sending starts a poll at once. Dropping this ends the thread.
+    /// Sending makes the thread poll at once. Dropping this ends the thread.
     poll: Sender<()>,
 }
 

@@ -32,11 +32,11 @@ pub(super) struct Prepared {
     pub(super) current: PathBuf,
 }
 
-/// The directories of certificates. A reload passes them on, so that the locks are never released in between.
+/// The credential directories. A reload hands them to the next configuration, so that their locks stay held.
 #[derive(Clone)]
 pub(super) struct Stores {
     pub(super) client: Arc<Directory>,
-    /// `None` unless a serving certificate is rotated.
+    /// The directory of the serving certificate; `None` unless perennial rotates one.
     pub(super) serving: Option<Arc<Directory>>,
 }
 
@@ -144,8 +144,8 @@ fn directory(options: &Run, prefix: &str) -> Result<Arc<Directory>, Failure> {
     Directory::at(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage)
 }
 
-/// Reads the kubeconfigs. `held`: the client certificate is valid. A usable credential is required if the first request
-/// needs one.
+/// Reads the kubeconfigs. `held` is true if there is a valid client certificate. If there is none, or the certificate
+/// cannot authenticate requests, a kubeconfig must have a usable credential.
 fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access, Failure> {
     let client = &settings.client;
     let needed = client.rotated && !(held && client.is_identity);

@@ -38,11 +38,11 @@ pub(super) struct Running<'a> {
     /// The configuration that was applied last.
     config: Prepared,
     client: Client,
-    /// `None` unless a serving certificate is rotated.
+    /// The rotation of the serving certificate; `None` unless perennial rotates one.
     serving: Option<Serving>,
     /// The identity of the node for the serving certificate and the Node object.
     node: NodeIdentity,
-    /// The kubeconfig has to be written once the client certificate is in place.
+    /// True if the kubeconfig has to be written once the client certificate is in place.
     to_write: bool,
 }
 
@@ -228,7 +228,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Time until the next poll of files and clocks, whose changes wake nothing.
+    /// Time until the next poll of files and clocks, whose changes do not wake the main loop.
     fn next_poll(&self) -> Option<Duration> {
         let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(KUBECONFIG_RETRY);
         let files = match &self.config.settings.serving {

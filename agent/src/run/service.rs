@@ -18,13 +18,13 @@ const LAST_SEND: Duration = Duration::from_millis(500);
 
 /// Notifies systemd, on a thread of its own that blocks if systemd does not read its socket.
 pub(super) struct Systemd {
-    /// The queue of messages; `None` without NOTIFY_SOCKET.
+    /// The queue of messages to systemd; `None` without NOTIFY_SOCKET.
     manager: Option<Queue<String>>,
     /// True once READY=1 was sent.
     ready: bool,
     /// True if RELOADING=1 was sent, and READY=1 has to follow.
     reloading: bool,
-    /// The last STATUS.
+    /// The STATUS that was sent last.
     status: String,
 }
 
@@ -53,9 +53,9 @@ impl Systemd {
         Ok(Self { manager, ready: false, reloading: false, status: String::new() })
     }
 
-    /// Sends READY=1 once `ready`, and after a reload, and STATUS when it has changed. Once ready, the service stays
-    /// ready. `ready` must not depend on the serving certificate: the person who approves it may need units that start
-    /// after us.
+    /// Sends READY=1 when `ready` is first true, and after a reload. Sends STATUS if `status` has changed. Once ready,
+    /// the service stays ready. `ready` must not depend on the serving certificate: the person who approves it may need
+    /// units that start after us.
     pub(super) fn update(&mut self, ready: bool, status: &str) {
         // Once ready, READY=1 is due only after RELOADING=1.
         let is_news = if self.ready { self.reloading } else { ready };
@@ -93,7 +93,7 @@ impl Systemd {
     }
 }
 
-/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when one does not.
+/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when a rotation does not.
 fn feed_watchdog(pulse: &Pulse, interval: Duration) {
     let mut reported = String::new();
     loop {

@@ -20,15 +20,15 @@ pub(super) struct Serving {
     node: NodeIdentity,
     /// The polls of the Node object; `None` if the addresses have another source.
     object: Option<NodeObject>,
-    /// The template that requests have since the last poll; `None` while no address is known.
+    /// The template of requests, as of the last poll of the addresses; `None` while no address is known.
     template: Option<Template>,
-    /// The reason why the last poll found no addresses; `None` if it found some.
+    /// The reason why the last poll of the addresses found none; `None` if the poll found some.
     missing: Option<NotYet>,
 }
 
 impl Serving {
-    /// Starts the rotation; `None` if the configuration wants none. No request is submitted before the first
-    /// [`poll_addresses`](Self::poll_addresses).
+    /// Starts the rotation of the serving certificate; `None` if the configuration wants no such rotation. No request
+    /// is submitted before the first [`poll_addresses`](Self::poll_addresses).
     ///
     /// # Errors
     /// If the rotation cannot be prepared, or the system refuses a thread or descriptor.

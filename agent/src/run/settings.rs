@@ -1,4 +1,4 @@
-//! The settings of a run, from flags and kubelet's configuration file.
+//! Reads the settings of `perennial run`: flags and kubelet's configuration file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::patience;
 
-/// The settings of a run.
+/// The settings of `perennial run`, from flags and kubelet's configuration file.
 pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) client: ClientSettings,
@@ -30,7 +30,8 @@ pub(super) struct Settings {
 #[derive(PartialEq)]
 pub(super) struct ClientSettings {
     pub(super) template: Template,
-    /// perennial rotates the certificate. If false, another program does, and perennial observes it.
+    /// True if perennial rotates the certificate. If false, another program does, and perennial only observes the
+    /// certificate.
     pub(super) rotated: bool,
     /// True if API servers accept the certificate as an identity: the certificate authenticates its own rotation, and
     /// a kubeconfig may name it.
@@ -118,8 +119,8 @@ impl ClientSettings {
         Ok(Self { template, rotated, is_identity: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
-    /// Creates the signer of the certificate; `None` if it is externally managed. `user` authenticates requests while
-    /// there is no certificate, and all requests if the certificate cannot.
+    /// Creates the signer of the first certificate; `None` if it is externally managed. `user` authenticates requests
+    /// while there is no certificate, and all requests if the certificate cannot.
     pub(super) fn signer(
         &self,
         options: &Run,
@@ -141,7 +142,8 @@ impl ClientSettings {
         self.rotated.then(|| Arc::new(signer) as Arc<dyn Signer>)
     }
 
-    /// Creates the signer of the serving certificate, with the same issuer CAs, key type and lifetime.
+    /// Creates the signer of the serving certificate, with the issuer CAs, key type and lifetime of the first
+    /// certificate.
     pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: &NodeIdentity) -> Arc<dyn Signer> {
         let profile = self.profile(options, vec![Usage::ServerAuth]);
         Arc::new(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, Arc::new(node.bounded())) })

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::rotation::Observer;
 use crate::signals;
 
-/// The receiver of wakes. Wakes that arrive before the loop takes one are merged.
+/// The main loop's receiver of wakes. Wakes that arrive before the loop takes one are merged.
 pub(super) struct Wakes {
     arrived: Receiver<()>,
     sender: SyncSender<()>,
@@ -25,7 +25,7 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    /// Starts handling signals.
+    /// Starts handling SIGTERM, SIGINT, SIGHUP and SIGUSR1.
     ///
     /// # Errors
     /// If the system refuses a descriptor or a thread.
