@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const DAY: Duration = Duration::from_secs(86_400);
 const SECRETS: [&str; 4] = ["ca.key", "bootstrap.token", "bootstrap.kubeconfig", "admin.kubeconfig"];
 
-/// Expects exit code 2, these words on stderr, and no file changed.
+/// Runs the command, and expects exit code 2, these words on stderr, and no file changed.
 fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     let before = files(directory);
     let output = perennial_dev(directory, arguments);
@@ -30,7 +30,7 @@ fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
     assert_eq!(files(directory), before, "{arguments:?}");
 }
 
-/// Starts a signer with its files in `signer/`.
+/// Starts `perennial-dev signer` on a free port, with its files in `signer/`.
 fn start(directory: &Path) -> Process {
     start_at(directory, "127.0.0.1:0")
 }
@@ -54,14 +54,14 @@ fn token(directory: &Path) -> Arc<dyn IdentitySource> {
     Arc::new(Token::new(&fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap()).unwrap())
 }
 
-/// A node with its certificate in `pki/`, which authenticates with the bootstrap token until it has one.
+/// Starts a node with its certificate in `pki/`, which authenticates with the bootstrap token until it has one.
 fn node(directory: &Path) -> Handle {
     let signer = CsrSigner::kubelet_client(cluster(directory), Some(token(directory)));
     let store = Directory::open(directory.join("pki"), "kubelet-client").unwrap();
     perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer).store(store)).unwrap()
 }
 
-/// Waits until the node's certificate is on disk.
+/// Waits until `issued` certificates were issued to the node, and the last one is on disk.
 fn written(node: &Handle, issued: u64) -> Arc<Credential> {
     let snapshot = node.wait_for(|now| now.issued == issued && !now.unwritten).within(BOUND);
     snapshot.and_then(|now| now.credential.clone()).expect("a certificate")
@@ -162,7 +162,7 @@ fn listen_address_without_ip_or_port_is_refused_with_example() {
     }
 }
 
-/// True if the certificate leads to `roots`.
+/// True if the client certificate verifies by the CA certificates `roots`.
 fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
     let roots = Roots::from_pem(roots).unwrap();
     let chain = credential.chain();

@@ -1,4 +1,4 @@
-//! Removal of old requests by the embedded server.
+//! The cleaner of the embedded server: removal of old requests.
 
 use std::time::Duration;
 

@@ -11,13 +11,14 @@ use rustls::{AlertDescription, Error};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Status of a LIST request with these headers.
+/// HTTP status of a LIST request with these headers.
 fn status(wire: &mut Wire, headers: &str) -> String {
     let text = wire.exchange(format!("GET {COLLECTION} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes());
     text.split(' ').nth(1).unwrap_or("none").to_owned()
 }
 
-/// Result of a request with a valid token and this client certificate.
+/// HTTP status of a request with a valid token and this client certificate; the client's TLS error if the handshake
+/// fails.
 fn shown(credential: impl FnOnce(&Authority, &mut Random) -> Credential) -> Result<String, Option<Error>> {
     let mut wire =
         Wire::with_client(Options::default(), usize::MAX, |authority, random| Some(credential(authority, random)));

@@ -1,4 +1,4 @@
-//! Faults on command: matching of requests, errors of plans, and the bytes that clients receive.
+//! Faults by a plan: requests that rules match, errors in plans, and the bytes that clients receive.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use crate::support::*;
 use perennial_dev::{ApiRequest, Approval, Method, Next, Options, Watcher};
 use serde_json::{Value, json};
 
-/// A server with requests of these names.
+/// A server that stores requests of these names, and remembers `history` changes.
 fn with(names: &[&str], history: usize) -> Server {
     let mut server = Server::new(Options { approval: Approval::Manual, history, ..Options::default() });
     for name in names {

@@ -1,4 +1,4 @@
-//! Many, slow or stuck clients: their costs are bounded, and the answers name the limit that they reach.
+//! Many, slow or stuck clients: their cost to the server is bounded, and answers name the limit that a client reaches.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Answer, ApiRequest, Method, Options, Session, User};
 use serde_json::{Value, json};
 
-/// An object of a little more than `filler` bytes.
+/// A request object of a little more than `filler` bytes.
 fn large(name: &str, filler: usize) -> Value {
     let mut object = csr(name, CLIENT, &["client auth"], &request(&Template::new("x"), &key()));
     object["metadata"]["annotations"] = json!({ "filler": "x".repeat(filler) });
     object
 }
 
-/// Sends a request of another client, an administrator.
+/// Has the API handle a request of another client, an administrator, while the connection of `wire` is open.
 fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     let mut request = with_body(method, target, object);
     request.peer = Some(Arc::new(User::new("x", ["system:masters"])));
@@ -28,7 +28,7 @@ fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     wire.drive();
 }
 
-/// Sends a request and lets the server answer, without reading the answer.
+/// Sends a request over `wire` and lets the server answer. The client does not read the answer.
 fn send_without_reading(wire: &mut Wire, text: &str) {
     wire.exchange(b"");
     wire.client.writer().write_all(text.as_bytes()).unwrap();
@@ -301,7 +301,7 @@ fn session_deadline_after_drive_is_in_the_future() {
     }
 }
 
-/// All bytes that a client receives until the connection closes, if it sends nothing more.
+/// All that a client receives after it has closed its sending side, until the server closes the connection.
 fn last_words(wire: &mut Wire) -> String {
     wire.session.receive_eof();
     for _ in 0..10_000 {

@@ -15,7 +15,7 @@ fn manual() -> Server {
     Server::new(Options { approval: Approval::Manual, ..Options::default() })
 }
 
-/// All roles that have some rights, but not to approve or sign.
+/// Users of every kind that may not approve or sign.
 fn others() -> [Role; 4] {
     let joe = User::new("joe", ["dev"]);
     // A node's name without the group, and the group without a node's name.
@@ -89,7 +89,8 @@ fn node_cannot_change_or_delete_request_of_another_node() {
     assert_eq!(server.object("node-csr-one"), before);
 }
 
-/// The chain issued for a request with these organizations, which an administrator approves; or the refusal.
+/// The chain issued for a request with these organizations after an approval. As an error: status and body of the
+/// refusal, or 200 and the request without a certificate.
 fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
     let mut server = manual();
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());

@@ -14,7 +14,7 @@ fn authority(seed: u8) -> (Authority, Random) {
     (Authority::generate(&mut random, NOW, YEAR).unwrap(), random)
 }
 
-/// A node's certificate, issued now.
+/// Requests a node's certificate. Returns its chain and its public key.
 fn issue(server: &mut Server, name: &str) -> (Chain, Vec<u8>) {
     let key = key();
     let pem = request(&Template::node("one"), &key);
@@ -61,7 +61,7 @@ fn earlier_authorities_stay_trusted_over_several_rotations() {
     assert!(roots.pem().starts_with(server.api.authority().certificate_pem()));
 }
 
-/// True if a new session accepts the client's certificate.
+/// True if the server accepts the client certificate `credential` in a new TLS session.
 fn accepts(wire: &mut Wire, serving: &Credential, credential: &Credential) -> bool {
     let tls = Tls::with_clock(wire.api.authority(), serving, Arc::new(Clock)).unwrap();
     wire.session = Session::new(&tls, Instant::default()).unwrap();

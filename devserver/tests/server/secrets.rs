@@ -15,7 +15,7 @@ use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_rotation::{Command, Identity, Input, Rotation, Start, Stored, Token};
 use zeroize::Zeroizing;
 
-/// Forms in which a private key could be shown: PEM, hexadecimal digits, a list of numbers.
+/// Parts of a private key that must not be shown: in PEM, as hexadecimal digits, and as a list of numbers.
 fn forms(pem: &str) -> Vec<String> {
     let lines: Vec<&str> = pem.lines().filter(|line| !line.contains("-----")).collect();
     let der = STANDARD.decode(lines.concat()).unwrap();

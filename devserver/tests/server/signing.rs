@@ -18,7 +18,7 @@ fn parse(chain: &Chain) -> X509Certificate<'_> {
     X509Certificate::from_der(&chain.der()[0]).unwrap().1
 }
 
-/// The seconds from now to both ends of the validity.
+/// The seconds from [`NOW`] to notBefore and to notAfter.
 fn validity(chain: &Chain) -> (i64, i64) {
     let validity = chain.certificate().validity;
     (validity.not_before().as_secs() - NOW.as_secs(), validity.not_after().as_secs() - NOW.as_secs())

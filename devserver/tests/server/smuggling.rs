@@ -8,12 +8,12 @@ fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")
 }
 
-/// The smuggled request: a proxy that reads the framing differently would not see it.
+/// The smuggled request: a proxy that reads the framing of the first request differently would not see this one.
 fn second() -> String {
     head("GET", "/version", "")
 }
 
-/// Statuses of the answers, in order, and whether the connection was closed.
+/// HTTP statuses of the answers to `bytes`, in order, and whether the server closed the connection.
 fn answers(bytes: &str) -> (Vec<String>, bool) {
     let options = Options { approval: Approval::Manual, ..Options::default() };
     let mut wire = Wire::new(options, usize::MAX);
@@ -25,7 +25,7 @@ fn answers(bytes: &str) -> (Vec<String>, bool) {
     )
 }
 
-/// Expects one refusal, a closed connection, and no effect of the bytes that follow.
+/// Expects one answer, 400, to `bytes`, and a closed connection: requests that follow are not carried out.
 fn is_refused(bytes: &str) {
     assert_eq!(answers(bytes), (vec!["400".to_owned()], true), "{bytes:?}");
 }

@@ -5,7 +5,7 @@ use perennial::Template;
 use perennial_dev::{ApiRequest, Approval, Method, Options, User};
 use serde_json::{Value, json};
 
-/// A server with one pending request.
+/// A server with the pending request `a`, and that request.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
@@ -13,7 +13,7 @@ fn pending() -> (Server, Value) {
     (server, created)
 }
 
-/// A server with one pending request for a signer name that the server does not sign for.
+/// A server with the pending request `b` for a signer name that the server does not sign for, and that request.
 fn pending_elsewhere() -> (Server, Value) {
     let (mut server, _) = pending();
     let pem = request(&Template::new("x"), &key());

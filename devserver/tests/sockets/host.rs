@@ -193,7 +193,7 @@ fn clients_beyond_the_limit_get_429() {
     }
 }
 
-/// Opens silent TCP connections, and TLS connections that show no credential.
+/// Opens `count` silent TCP connections, and `count` TLS connections that show no credential.
 fn strangers(count: usize, server: &ApiServer, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
     let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();
@@ -247,7 +247,7 @@ fn flooding_clients_do_not_starve_others() {
     server.shutdown().unwrap();
 }
 
-/// Sends requests without a pause, hundreds ahead of the answers.
+/// Sends requests without a pause, hundreds ahead of the answers, until `enough` is set.
 fn flood(stream: &mut Stream, enough: &AtomicBool) {
     const AHEAD: usize = 1200;
     let requests = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(AHEAD / 3);

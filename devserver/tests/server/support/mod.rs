@@ -14,7 +14,7 @@ use perennial_pki::{Chain, KeyAlgorithm, KeyPair, certificate_request};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-/// 2027-01-15T08:00:00Z
+/// The time at which each test begins: 2027-01-15T08:00:00Z.
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 pub(crate) const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -33,7 +33,7 @@ pub(crate) fn after(seconds: u64) -> UnixTime {
     NOW.after(Duration::from_secs(seconds))
 }
 
-/// The user of a request.
+/// The user as whom a test sends a request.
 #[derive(Clone)]
 pub(crate) enum Role {
     Admin,
@@ -77,7 +77,7 @@ impl Server {
         }
     }
 
-    /// The status and the body of the answer.
+    /// Sends a request as `user`. Returns the HTTP status and the body of the answer.
     pub(crate) fn send(&mut self, user: &Role, request: ApiRequest) -> (u16, Value) {
         match self.answer(user, request) {
             Answer::Response(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or_default()),
@@ -105,20 +105,20 @@ impl Server {
         self.send(user, ApiRequest::new(Method::DELETE, format!("{COLLECTION}/{name}")))
     }
 
-    /// The stored object.
+    /// The stored request object of this name.
     pub(crate) fn object(&mut self, name: &str) -> Value {
         let (status, object) = self.get(&Role::Admin, &format!("{COLLECTION}/{name}"));
         assert_eq!(status, 200, "{object}");
         object
     }
 
-    /// Approves as `kubectl certificate approve` does.
+    /// Approves a request as `kubectl certificate approve` does.
     pub(crate) fn approve(&mut self, name: &str) -> (u16, Value) {
         let object = with_condition(self.object(name), "Approved");
         self.put(&Role::Admin, &format!("{name}/approval"), &object)
     }
 
-    /// The issued chain, if there is one.
+    /// The chain issued for the request `name`; `None` if there is none yet.
     pub(crate) fn chain(&mut self, name: &str) -> Option<Chain> {
         let object = self.object(name);
         let pem = STANDARD.decode(object["status"]["certificate"].as_str()?).unwrap();
@@ -132,7 +132,7 @@ impl Server {
         }
     }
 
-    /// All pending events as `TYPE name`, and whether the watch has ended.
+    /// All events that a watch has to send now, as `TYPE name` or `ERROR code`, and whether the watch has ended.
     pub(crate) fn drain(&self, watcher: &mut Watcher) -> (Vec<String>, bool) {
         let mut events = Vec::new();
         loop {
@@ -158,7 +158,7 @@ pub(crate) fn with_body(method: Method, target: &str, object: &Value) -> ApiRequ
     request
 }
 
-/// A certificate signing request object.
+/// A request object for this signer with the CSR `pem`.
 pub(crate) fn csr(name: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
     json!({
         "apiVersion": "certificates.k8s.io/v1",
@@ -176,7 +176,7 @@ pub(crate) fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()
 }
 
-/// A kubelet's request for a client certificate.
+/// A kubelet's request object for a client certificate, with a new key.
 pub(crate) fn node_csr(name: &str, node: &str) -> Value {
     let pem = request(&Template::node(node), &key());
     csr(name, KUBELET_CLIENT, &["digital signature", "client auth"], &pem)
@@ -191,7 +191,7 @@ pub(crate) fn with_condition(mut object: Value, kind: &str) -> Value {
     object
 }
 
-/// Reason and message of a condition of this type, if there is one.
+/// Reason and message of the condition of this type in a request object; `None` without such a condition.
 pub(crate) fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
     let conditions = object["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|condition| condition["type"] == kind)?;

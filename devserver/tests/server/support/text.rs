@@ -17,7 +17,7 @@ pub(crate) fn post(object: &Value) -> String {
     )
 }
 
-/// Status, head and body of the first response, and the bytes after it.
+/// Status, head and body of the first response in `text`, and the text after that response.
 pub(crate) fn response(text: &str) -> (u16, &str, &str, &str) {
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn response(text: &str) -> (u16, &str, &str, &str) {
     (status, head, body, rest)
 }
 
-/// Contents of a chunked body, and the bytes after it if it has ended.
+/// Contents of a chunked body, and the text after the body if the body has ended.
 pub(crate) fn chunks(mut chunked: &str) -> (String, Option<&str>) {
     let mut body = String::new();
     while let Some((length, rest)) = chunked.split_once("\r\n") {
@@ -40,7 +40,7 @@ pub(crate) fn chunks(mut chunked: &str) -> (String, Option<&str>) {
     (body, None)
 }
 
-/// The lines of a chunked body, and whether it has ended.
+/// The lines of a chunked body as JSON, and whether the body has ended.
 pub(crate) fn lines(chunked: &str) -> (Vec<Value>, bool) {
     let (body, rest) = chunks(chunked);
     (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), rest.is_some())

@@ -23,13 +23,13 @@ impl TimeProvider for Clock {
     }
 }
 
-/// A server, a client and the wire between them.
+/// A server, one TLS client, and the wire between them: a test moves the bytes and sets the time.
 pub(crate) struct Wire {
     pub(crate) api: Api,
     pub(crate) tls: Tls,
     pub(crate) session: Session,
     pub(crate) client: ClientConnection,
-    /// Largest number of bytes that are moved at once.
+    /// Largest number of bytes that server or client gets at once.
     piece: usize,
     pub(crate) millis: u64,
     pub(crate) received: Vec<u8>,
@@ -68,7 +68,7 @@ impl Wire {
         self.session.drive(&mut self.api, now);
     }
 
-    /// Moves bytes both ways until nothing moves any more.
+    /// Moves bytes both ways until neither side has more to send.
     pub(crate) fn pump(&mut self) {
         loop {
             let mut to_server = Vec::new();
@@ -108,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// Sends plaintext, and returns the plaintext received.
+    /// Sends plaintext of the client, and returns the plaintext that the client receives.
     pub(crate) fn exchange(&mut self, bytes: &[u8]) -> String {
         self.client.set_buffer_limit(None);
         self.client.writer().write_all(bytes).unwrap();
