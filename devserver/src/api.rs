@@ -47,7 +47,7 @@ use store::Store;
 use user::{Tokens, User};
 use watch::{Next, Watcher};
 
-/// The approver of requests.
+/// Whether the server approves requests, or a person does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Approval {
     /// The server approves nodes' client certificates, as a cluster's controller does; a person decides about the rest.
@@ -65,7 +65,7 @@ pub struct Options {
     /// dropped. Below 19, discovery lists `v1beta1` only, and certificate signing requests are answered with 404 in
     /// every version.
     pub minor: u32,
-    /// The approver of requests.
+    /// Whether the server or a person approves requests.
     pub approval: Approval,
     /// Serving certificates of nodes that [`Approval::Auto`] approves.
     pub approve_serving: ServingApproval,
@@ -83,9 +83,9 @@ pub struct Options {
     pub signing_delay: Duration,
     /// Limit of stored requests; further ones are answered with 429.
     pub capacity: usize,
-    /// Limit of remembered changes; a watch that falls behind further is answered with 410.
+    /// Limit of remembered changes of objects; a watch that falls behind further gets an `ERROR` event with 410.
     pub history: usize,
-    /// Limit of the size of stored requests in bytes of JSON, and, separately, of the remembered changes.
+    /// Limit in bytes of JSON for all stored requests together, and the same limit again for the remembered changes.
     pub memory: usize,
     /// Limit of open watches; further ones are answered with 429.
     pub watches: usize,
@@ -147,12 +147,12 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Requests to reconcile: when, and the name of the request.
+    /// Stored requests that the controllers have to handle: the time at which to do so, and the request's name.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
     nodes: Nodes,
-    /// Cloned by every open watch: the reference count, less one, is the number of open watches.
+    /// Each open watch holds a clone: the reference count, less one, is the number of open watches.
     pub(super) watches: Arc<()>,
 }
 
@@ -236,8 +236,8 @@ impl Api {
         watcher.next(&self.store, now)
     }
 
-    /// Drops the objects of a stream whose version the store has forgotten, so that a slow reader holds no memory.
-    /// Returns true if the stream cannot continue: a list cannot, and a watch reports the loss as its last event.
+    /// Keeps a slow reader from holding objects that the store has forgotten. Returns true if `stream` is a list that
+    /// cannot continue for that reason. A watch drops the objects, and sends an `ERROR` event with 410 as its last.
     pub(super) fn release_forgotten(&self, stream: &mut Stream) -> bool {
         match stream {
             Stream::List(listing) => listing.is_forgotten(&self.store),
@@ -302,7 +302,7 @@ fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// An answer in progress: the session reads the next piece once the client has read the previous ones.
+/// A list or watch that is being sent: the session takes its next piece once the client has read the previous ones.
 pub(crate) enum Stream {
     List(Listing),
     Watch(Watcher),

@@ -9,7 +9,7 @@ use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
 use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
 
-/// An operation on a resource.
+/// The operation that a user needs a right for: a verb on a resource, such as `create` on a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Attributes<'a> {
@@ -84,8 +84,8 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
     Err(status::forbidden(name, why))
 }
 
-/// The refusal of impersonation, also for administrators: a server that ignored the headers would answer as the wrong
-/// user.
+/// The answer (403) to every request with impersonation headers, also of administrators: a server that ignored the
+/// headers would answer as the wrong user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate: this server does not support impersonation; leave out --as, \
@@ -108,8 +108,8 @@ pub(super) fn restrict_node(user: &User, name: &str, spec: &CsrSpec) -> Result<(
     Err(status::forbidden(name, format!("can only create a node CSR with CN=system:node:{node}")))
 }
 
-/// Admission plugin CertificateSubjectRestriction: refuses a request for the group `system:masters` from the client
-/// signer.
+/// Admission plugin CertificateSubjectRestriction: refuses a request for the group `system:masters` to the signer
+/// `kubernetes.io/kube-apiserver-client`.
 pub(super) fn restrict_subject(request: &RequestFacts, name: &str, spec: &CsrSpec) -> Result<(), Response> {
     if spec.signer_name != signer::CLIENT || !request.organizations.iter().any(|group| group == MASTERS) {
         return Ok(());

@@ -10,7 +10,7 @@ use super::protobuf::{self, Fields};
 use super::status;
 use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
-/// Largest object, in bytes of its body: stored objects must be bounded.
+/// Limit of an object's body, in bytes: it bounds the objects in the store.
 pub(super) const LARGEST: usize = 64 * 1024;
 
 /// Reads a certificate signing request from a body. Returns the object and warnings about unknown fields.
@@ -50,7 +50,7 @@ fn typed(
     Ok((CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }, warnings))
 }
 
-/// A request as a JSON value, for patches and tables.
+/// Converts a stored request to a JSON value, for patches and tables.
 pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
     serde_json::to_value(csr).expect("our objects have string keys and infallible fields")
 }
@@ -59,14 +59,14 @@ pub(super) fn too_large() -> Response {
     status::refused(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LARGEST}"))
 }
 
-/// Reads an object of this kind and version from a body. The body may omit both.
+/// Reads an object of this kind and version from a body, which may omit kind and version.
 pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
     Ok(value)
 }
 
-/// Preconditions of a deletion.
+/// The UID and the resource version that an object must have to be deleted; each may be absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Preconditions {
@@ -103,7 +103,7 @@ pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Resp
 
 const DELETE_OPTIONS: &str = "DeleteOptions";
 
-/// Options of a deletion.
+/// The body of a DELETE request, of which this server reads preconditions and dry run.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DeleteOptions {

@@ -13,9 +13,9 @@ use super::{Api, Approval, Options};
 use super::{rfc3339, signer, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
 
-/// Shortest interval at which old requests are removed.
+/// Lower bound of [`Options::cleaning_interval`].
 const CLEANING: Duration = Duration::from_secs(1);
-/// Time after which signing is tried again for a request that cannot be signed now.
+/// Time until the signer tries again to sign an approved request that it could not sign, such as one to an expired CA.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Api {
@@ -46,7 +46,7 @@ impl Api {
     /// decision changes nothing.
     ///
     /// # Errors
-    /// [`DecisionError`] if there is no such request, or the opposite has been decided. The request is unchanged.
+    /// [`DecisionError`] if there is no such request, or the opposite has been decided. No request changes then.
     pub fn decide(
         &mut self,
         name: &str,

@@ -25,7 +25,7 @@ pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, raw_reply};
 pub(crate) use objects::{EventFaultState, spoil_answer};
 pub(crate) use tls::faulty_tls;
 
-/// Number of requests in the journal.
+/// Limit of requests in the journal; the oldest are dropped.
 const JOURNAL: usize = 1024;
 
 /// The plan in force, with its counters.
@@ -33,7 +33,7 @@ const JOURNAL: usize = 1024;
 pub(super) struct Faults {
     rules: Vec<ActiveRule>,
     since: UnixTime,
-    /// Requests since the plan was set: method and target, the latest last.
+    /// Latest requests since the plan was set, at most [`JOURNAL`]: method and target of each, the latest last.
     journal: VecDeque<String>,
 }
 
@@ -60,7 +60,7 @@ impl Api {
         self.faults.journal.iter().map(String::as_str)
     }
 
-    /// The fault for the next connection.
+    /// The fault for a new connection, if a rule of the plan applies. Counts and records the connection.
     pub(crate) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
         let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
         self.faults.note("CONNECT".into());
@@ -70,7 +70,7 @@ impl Api {
         }
     }
 
-    /// The fault for this request.
+    /// The fault for this request, if a rule of the plan applies. Counts and records the request.
     pub(crate) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
         if self.faults.rules.is_empty() {
             return None;

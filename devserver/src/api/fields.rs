@@ -12,9 +12,9 @@ pub(super) static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
 
 const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
-/// Most unknown fields that are reported.
+/// Limit of unknown fields that one answer reports.
 const MOST: usize = 8;
-/// Longest path of a field in a message, in characters.
+/// Length to which the path of an unknown field is cut in a warning or error, in characters.
 const LONGEST: usize = 100;
 
 /// Handling of unknown fields (`fieldValidation`).
@@ -27,8 +27,8 @@ pub(super) enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// Returns warnings about unknown fields. With `Strict`, unknown fields are an error; with `Ignore`, nothing is
-    /// checked.
+    /// Checks `object` for fields that the schema lacks. `Warn` returns a warning for each, `Strict` one error about
+    /// all, and `Ignore` checks nothing.
     pub(super) fn check(self, object: &Value) -> Result<Vec<String>, String> {
         if self == Self::Ignore {
             return Ok(Vec::new());
@@ -79,7 +79,7 @@ mod tests {
     use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
     #[test]
-    fn schema_knows_all_fields_of_our_types() {
+    fn schema_contains_all_fields_of_the_request_type() {
         let mut object = CertificateSigningRequest { kind: KIND.into(), ..CertificateSigningRequest::default() };
         let metadata = &mut object.metadata;
         for field in

@@ -25,9 +25,9 @@ const PIECE: usize = 8 * 1024;
 struct ListVersion {
     /// The requested version; `None` is the latest.
     version: Option<u64>,
-    /// True if the list must be of exactly `version`; else a later version will do.
+    /// True if the list must show exactly `version`; false if it may show a later version.
     exact: bool,
-    /// Least name of the page, from the continue token.
+    /// First name that the page may contain, from the continue token; `None` for the first page.
     start: Option<String>,
 }
 
@@ -150,7 +150,7 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
     text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
 }
 
-/// The selected objects as of `version`, by name. A selector for one name costs one look-up.
+/// The selected objects as of `version`, by name. For the latest version, a selector for one name needs one look-up.
 fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
@@ -184,7 +184,7 @@ impl Listing {
         Response::written(200, self.flatten().collect())
     }
 
-    /// True if the server has forgotten the version of the list before the list was written to its end.
+    /// True if the list is not written to its end yet, and the store no longer holds the version that the list shows.
     pub(super) fn is_forgotten(&self, store: &Store) -> bool {
         !self.ended && self.version < store.oldest()
     }

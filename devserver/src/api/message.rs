@@ -12,7 +12,7 @@ use super::list::Listing;
 use super::user::User;
 use super::watch::Watcher;
 
-/// One request, with the headers the API reads.
+/// One HTTP request to the API, with the headers that the API reads.
 #[derive(Clone, Debug)]
 pub struct ApiRequest {
     /// The method; `GET` also for `HEAD`, which gets the same answer without the body.
@@ -71,7 +71,7 @@ pub enum Answer {
     Watch(Watcher),
 }
 
-/// A complete response.
+/// A complete HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status.
@@ -91,7 +91,7 @@ impl Response {
         Self::written(status, to_json(object))
     }
 
-    /// A response whose body is JSON text.
+    /// A response whose `body` is JSON text already.
     pub(super) fn written(status: u16, body: Vec<u8>) -> Self {
         Self::new(status, "application/json", body)
     }
@@ -110,7 +110,7 @@ pub(super) fn to_json(object: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(object).expect("our objects have string keys and infallible fields")
 }
 
-/// Query parameters, decoded.
+/// Query parameters of a request, percent-decoded.
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
 

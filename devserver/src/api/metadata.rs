@@ -3,7 +3,7 @@
 use super::validation::{invalid, required};
 use perennial_kubernetes::objects::{ObjectMeta, StatusCause};
 
-/// Checks name, labels and annotations; returns the errors.
+/// Checks the name, labels and annotations of an object. Returns the errors; none if all are valid.
 pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     let mut causes = Vec::new();
     match metadata.name.as_str() {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_qualified_names() {
+    fn keys_must_be_qualified_names() {
         for key in ["a", "A.b_c-9", "example.com/A", "a-b.c/x"] {
             assert_eq!(key_error(key), None, "{key}");
         }

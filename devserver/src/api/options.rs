@@ -4,7 +4,7 @@ use super::fields::FieldValidation;
 use super::message::{Query, Response};
 use super::{status, validation};
 
-/// Options of a write.
+/// The query parameters `dryRun` and `fieldValidation` of a request that writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteOptions {
     /// Check and answer, but store nothing.

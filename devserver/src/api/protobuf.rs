@@ -18,7 +18,7 @@ pub(super) type Fields = &'static [(u64, &'static str, Type)];
 pub(super) enum Type {
     Text,
     Bytes,
-    /// A negative `int32` is sign-extended to 64 bits on the wire.
+    /// An `int32`; a negative one is sign-extended to 64 bits on the wire.
     Number,
     Time,
     Message(Fields),
@@ -40,7 +40,7 @@ const METADATA: Fields = &[
     (11, "labels", Entry),
     (12, "annotations", Entry),
 ];
-/// Omits user name and groups: the server fills these in.
+/// Fields of `spec`, without user name and groups: the server sets these.
 const CSR_SPEC: Fields =
     &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
 const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
@@ -134,7 +134,7 @@ fn read_value(field: Field<'_>, kind: &Type) -> Result<Value, Malformed> {
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// A fixed-width number, which no object here has.
+    /// A fixed-width number: no field that this server reads has one.
     Fixed,
 }
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_never_panic() {
+    fn decoding_damaged_bytes_never_panics() {
         for length in 0..APPROVAL.len() {
             let _ = read(&APPROVAL[..length], CSR);
         }

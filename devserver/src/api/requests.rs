@@ -17,12 +17,12 @@ use super::validation::{self, Subresource};
 use super::{metadata, patch, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, CsrStatus};
 
-/// A generated name is cut to this length before its suffix.
+/// `generateName` is cut to this length, in characters, before the random suffix is appended.
 const LONGEST_PREFIX: usize = 58;
-/// A cluster gives up generating names after this many collisions.
+/// Most attempts to generate a name that is free, as in a cluster.
 const NAME_TRIES: usize = 8;
 
-/// One call to a request object: user, name, subresource, options and time.
+/// One operation on request objects: user, name, subresource, dry run and time.
 pub(super) struct Call<'a> {
     pub(super) user: &'a User,
     pub(super) name: &'a str,
@@ -135,8 +135,8 @@ impl Api {
         Ok(stored)
     }
 
-    /// Generates a name from `generateName`, unless the object has a name. The validation reports an object without
-    /// both.
+    /// Generates a name from `generateName`, unless the object has a name. An object without
+    /// both is left to the validation.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
         if !metadata.name.is_empty() || metadata.generate_name.is_empty() {

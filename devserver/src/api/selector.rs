@@ -25,7 +25,7 @@ enum Operand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Test {
-    /// Equal to one of these values.
+    /// The field or label is present and has one of these values.
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_labels_select() {
+    fn selectors_match_objects_by_fields_and_labels() {
         let mut object = CertificateSigningRequest::default();
         object.metadata.name = "a".into();
         object.spec.signer_name = "example.com/s".into();

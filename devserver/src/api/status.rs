@@ -22,7 +22,7 @@ fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
     }
 }
 
-/// A failure with details.
+/// An error answer: `status` with these details.
 fn detailed(details: StatusDetails, status: Status) -> Response {
     response(&Status { details: Some(details), ..status })
 }
@@ -31,12 +31,12 @@ pub(super) fn cause(reason: &str, field: impl Into<String>, message: impl Into<S
     StatusCause { reason: reason.into(), message: message.into(), field: field.into() }
 }
 
-/// Details with one cause and nothing else.
+/// `Status` details with one cause and nothing else.
 fn with_cause(cause: StatusCause) -> StatusDetails {
     StatusDetails { causes: vec![cause], ..StatusDetails::default() }
 }
 
-/// Details of an error about the request `name`.
+/// `Status` details that name an object of this kind in `certificates.k8s.io`.
 fn details(name: &str, kind: &str) -> StatusDetails {
     StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
 }
@@ -72,7 +72,7 @@ pub(crate) fn unauthorized() -> Response {
     refused(401, "Unauthorized", "Unauthorized")
 }
 
-/// Forbidden, for a path that is no resource.
+/// Forbidden (403): a path that is no resource, such as `/metrics`.
 pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
     refused(403, "Forbidden", message)
 }
@@ -119,21 +119,21 @@ pub(super) fn conflict(name: &str, why: impl Display) -> Response {
     about_object(name, failure(409, "Conflict", message))
 }
 
-/// Message of a conflict about a stale resource version.
+/// Message of a conflict (409): the update is based on an older resource version than that of the object.
 pub(super) const STALE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
-/// Gone: the history does not reach back to this resource version.
+/// Gone (410): the store no longer has the changes since this resource version.
 pub(super) fn expired(requested: u64, oldest: u64) -> Status {
     failure(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
 }
 
-/// Gone: this server has not reached the resource version, which is that of an earlier run.
+/// Gone (410): this server has not reached the resource version, which may be from before a restart.
 pub(super) fn version_ahead(requested: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {requested} is ahead of this server's, which is {current}"))
 }
 
-/// Gone: a list cannot continue at its version. With `token`, the client can continue at the latest version.
+/// Gone (410): a list cannot continue at its version. With `token`, the client can continue at the latest version.
 pub(super) fn continue_expired(token: String) -> Response {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                    new list without the continue parameter, or use the continue token in this response to retrieve \
@@ -144,7 +144,7 @@ pub(super) fn continue_expired(token: String) -> Response {
     response(&Status { metadata, ..failure(410, "Expired", message) })
 }
 
-/// Timeout: a list at least as new as a version that this server has not reached.
+/// Timeout (504): the client wants objects at a version that this server has not reached.
 pub(super) fn too_large_version(requested: u64, current: u64) -> Status {
     let cause = cause("ResourceVersionTooLarge", "", "Too large resource version");
     let details = StatusDetails { retry_after_seconds: Some(1), ..with_cause(cause) };
@@ -164,13 +164,13 @@ pub(super) fn unsupported_patch() -> Response {
     refused(415, "UnsupportedMediaType", message)
 }
 
-/// A JSON patch that does not fit the object.
+/// Invalid (422): an operation of a JSON patch cannot be applied to the object.
 pub(super) fn inapplicable(why: &str) -> Response {
     let message = "the server rejected our request due to an error in our request";
     detailed(with_cause(cause("", "", why)), failure(422, "Invalid", message))
 }
 
-/// Invalid: the result of a patch is not a certificate signing request.
+/// Invalid (422): the result of a patch is not a certificate signing request.
 pub(super) fn unreadable_patch(why: &str) -> Response {
     invalid_object(StatusDetails::default(), vec![cause("FieldValueInvalid", "patch", why)])
 }
@@ -179,18 +179,18 @@ pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
     invalid_object(details(name, KIND), causes)
 }
 
-/// Invalid query parameters of LIST or WATCH.
+/// Invalid (422): a query parameter of LIST or WATCH.
 pub(super) fn invalid_list_options(cause: StatusCause) -> Response {
     invalid_options("ListOptions", cause)
 }
 
-/// Invalid query parameters.
+/// Invalid (422): a query parameter or field of the options of this kind, such as `CreateOptions`.
 pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
     let details = StatusDetails { group: "meta.k8s.io".into(), kind: kind.into(), ..StatusDetails::default() };
     invalid_object(details, vec![cause])
 }
 
-/// `causes` must not be empty.
+/// Invalid (422): an object with these errors, of which there must be one at least.
 fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
     let messages: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
     let messages = if let [one] = messages.as_slice() { one.clone() } else { format!("[{}]", messages.join(", ")) };
@@ -199,7 +199,7 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
     detailed(StatusDetails { causes, ..details }, failure(422, "Invalid", message))
 }
 
-/// Too many requests: the store is full. As in a cluster at an object quota, with `Retry-After`.
+/// Too many requests (429): the store is full. With `Retry-After`, as in a cluster at an object quota.
 pub(super) fn store_full(options: &Options) -> Response {
     let message = format!(
         "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
@@ -219,13 +219,13 @@ pub(crate) fn too_many_clients() -> Response {
     busy("too many clients are connected to this server; try again")
 }
 
-/// Too many requests, with `Retry-After` of a second.
+/// Too many requests (429), with a `Retry-After` of one second.
 fn busy(message: impl Into<String>) -> Response {
     let details = StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() };
     detailed(details, failure(429, "TooManyRequests", message))
 }
 
-/// A refusal without details.
+/// An error answer without details.
 pub(crate) fn refused(code: u16, reason: &str, message: impl Into<String>) -> Response {
     response(&failure(code, reason, message))
 }

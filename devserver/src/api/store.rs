@@ -15,7 +15,7 @@ pub(super) struct Stored {
     pub(super) object: CertificateSigningRequest,
     /// The object as JSON text, encoded once for all clients.
     pub(super) json: Box<[u8]>,
-    /// The version of this object: `metadata.resourceVersion` as a number.
+    /// `metadata.resourceVersion` of the object, as a number.
     pub(super) version: u64,
     pub(super) created: UnixTime,
 }
@@ -30,13 +30,13 @@ impl Stored {
     }
 }
 
-/// An entry of the log.
+/// An entry of the log: one change of an object.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) is_deletion: bool,
     /// The object after the change; for a deletion, the last object, with the version of the deletion.
     pub(super) object: Arc<Stored>,
-    /// The object before the change.
+    /// The object before the change; `None` for a new object.
     pub(super) before: Option<Arc<Stored>>,
 }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_and_history_are_bounded() {
+    fn objects_and_history_are_bounded_in_number() {
         let mut store = Store::new(Options { capacity: 2, history: 3, ..options() });
         assert_eq!(store.oldest(), store.version());
         store.insert(named("a"), UnixTime::default());
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn log_reaches_back_until_it_overflows_or_begins_anew() {
+    fn log_loses_changes_only_by_overflow_or_forgetting() {
         let mut store = Store::new(Options { history: 2, ..options() });
         let mut reach = Vec::new();
         let mut note = |store: &Store| reach.push((store.oldest(), store.version()));

@@ -11,7 +11,7 @@ use super::store::Stored;
 use super::{body, status};
 use perennial_kubernetes::objects::{API_VERSION, ListMeta};
 
-/// Representation of objects in an answer.
+/// Representation of objects in an answer: as objects, or as rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// The objects themselves.
@@ -20,7 +20,7 @@ pub(super) enum Shape {
     Table(Include),
 }
 
-/// The part of an object that accompanies its row.
+/// The part of an object that accompanies its row in a table (`includeObject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Include {
     Nothing,
@@ -97,7 +97,7 @@ impl Shape {
         text
     }
 
-    /// One item of a list.
+    /// The text of one item of a list.
     pub(super) fn item(self, stored: &Stored, now: UnixTime) -> Cow<'_, [u8]> {
         match self {
             Self::Objects => Cow::Borrowed(&stored.json),
@@ -109,7 +109,7 @@ impl Shape {
 /// The text after the last item of a list.
 pub(super) const CLOSING: &[u8] = b"]}";
 
-/// One object in this representation.
+/// The text of an answer with one object, in this representation.
 pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u8]> {
     match shape {
         Shape::Objects => shape.item(stored, now),

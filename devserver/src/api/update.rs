@@ -82,7 +82,7 @@ impl Api {
     }
 }
 
-/// Takes from `new` the fields that the subresource may change, and fills in missing times.
+/// Takes from `new` the fields of the status that `subresource` may change, and sets missing times of conditions.
 fn merge_status(
     object: &mut CertificateSigningRequest,
     new: CertificateSigningRequest,

@@ -22,7 +22,7 @@ pub struct User {
     pub username: String,
     /// Groups of the user, including `system:authenticated`.
     pub groups: Vec<String>,
-    /// Further facts, for example the fingerprint of the credential.
+    /// Further attributes (`extra`), such as the fingerprint of the client certificate.
     pub extra: BTreeMap<String, Vec<String>>,
     /// Validity of the user's client certificate; `None` for other users. Checked for each request: a connection may
     /// outlive its certificate.

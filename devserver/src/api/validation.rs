@@ -188,7 +188,8 @@ fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {
     }
 }
 
-/// Checks that no decision or failure is removed, and that only `/approval` adds decisions.
+/// Checks that an update removes none of the conditions `Approved`, `Denied` and `Failed`, and that `/status` adds
+/// neither of the first two.
 fn check_kept(new: &[Condition], old: &[Condition], subresource: Subresource, causes: &mut Vec<StatusCause>) {
     for kind in ["Approved", "Denied", "Failed"] {
         let find = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == kind).cloned();

@@ -24,7 +24,7 @@ pub struct Watcher {
     initial: VecDeque<Arc<Stored>>,
     /// True if a bookmark follows the initial objects (`sendInitialEvents`).
     marks_initial_end: bool,
-    /// Version up to which the log was read.
+    /// Version up to which this watch has read the store's log.
     after: u64,
     /// The last version that was sent to the client.
     sent: u64,
@@ -33,9 +33,9 @@ pub struct Watcher {
     timeout: Duration,
     end: UnixTime,
     ended: bool,
-    /// The refusal of the watch, sent as its only event.
+    /// Reason why the watch cannot begin, sent as its only event (`ERROR`).
     refusal: Option<Box<Status>>,
-    /// Counts this watch among the open ones: see `Api::watches`.
+    /// Counts this watch as open until it is dropped: see `Api::watches`.
     _open: Arc<()>,
 }
 
@@ -185,7 +185,7 @@ impl Watcher {
     }
 }
 
-/// The object of a bookmark.
+/// The JSON object of a bookmark at this version.
 pub(super) fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
     let mut object = CertificateSigningRequest::default();
     (object.kind, object.api_version) = (status::KIND.into(), API_VERSION.into());
@@ -196,7 +196,7 @@ pub(super) fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
     to_json(&object)
 }
 
-/// The line of an event.
+/// A line of JSON with an event of this type, such as `ADDED`.
 pub(super) fn encode(kind: &str, object: &[u8]) -> Vec<u8> {
     let opening = format!("{{\"type\":\"{kind}\",\"object\":");
     [opening.as_bytes(), object, b"}\n"].concat()

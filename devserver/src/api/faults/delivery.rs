@@ -4,7 +4,7 @@ use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Oversize
 use crate::api::message::Response;
 use crate::api::status;
 
-/// Changes to the plaintext on its way to the client; none by default.
+/// What faults change in the plaintext of answers before the server encrypts it; nothing by default.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
     /// Bytes that are still delivered before the connection ends without a TLS alert.
@@ -16,8 +16,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Ends the connection at this point of the unsent bytes. Does nothing if the answer has not reached the point yet:
-    /// call again once more bytes are unsent.
+    /// Makes the connection end at this point of the answer in `unsent`. Does nothing if `unsent` does not reach the
+    /// point yet: call this again once more bytes of the answer are unsent.
     pub(crate) fn cut(&mut self, at: CutPoint, unsent: &[u8]) {
         if self.allowance.is_some() {
             return;
@@ -58,10 +58,10 @@ pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes that are not HTTP.
+/// The answer of [`Fault::Garbage`](super::Fault::Garbage): bytes that are not HTTP.
 pub(crate) const GARBAGE: &[u8] = b"\x00\x01\xfe\xff\r\nthis is no HTTP\r\n\r\n";
 
-/// The answer to give instead of carrying out a request.
+/// The response that a [`CannedAnswer`] of the plan describes, sent instead of carrying out the request.
 pub(crate) fn canned(canned: &CannedAnswer) -> Response {
     let html = b"<html><body><h1>Something is wrong</h1></body></html>\n";
     let mut response = match canned.body {
@@ -93,7 +93,7 @@ const fn reason(status: u16) -> &'static str {
     }
 }
 
-/// An answer whose head, line or body is too long.
+/// The bytes of an answer whose head, event line or body is far too long.
 pub(crate) fn oversized(part: Oversized) -> Vec<u8> {
     match part {
         Oversized::Head => format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(128 << 10)).into_bytes(),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::plan::span;
 
-/// One fault.
+/// A fault that a rule of a plan applies to requests, answers or connections.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
@@ -28,18 +28,18 @@ pub enum Fault {
     Garbage,
     /// Answers with a head, line or body that is far too long.
     Oversized(Oversized),
-    /// Labels the answer, or the watch, with this media type.
+    /// Sends this `Content-Type` with the answer, whatever the body is.
     ContentType(String),
-    /// Spoils the events of a watch.
+    /// Applies an [`EventFault`] to the events of a watch.
     Events(EventFault),
-    /// Spoils the objects in answers and events.
+    /// Applies an [`ObjectFault`] to the objects in answers and events.
     Object(ObjectFault),
-    /// Approves the objects in answers and events, and spoils their certificates.
+    /// Approves the requests in answers and events, and gives them certificates with a [`CertificateFault`].
     Certificate(CertificateFault),
-    /// Answers like a server that restarted just before the request and has written another resource since: its watch
-    /// cache is younger than all requests.
+    /// Answers like a server that restarted just before the request, and has written another resource since: its watch
+    /// cache begins after all stored objects, so that a watch from the version of any object gets 410.
     YoungCache,
-    /// Spoils the connection before the first request.
+    /// Applies a [`ConnectionFault`] before the first request of a connection.
     Connection(ConnectionFault),
 }
 
@@ -124,7 +124,7 @@ pub enum EventFault {
 pub enum ObjectFault {
     /// Gives the object another UID each time.
     UidChanged,
-    /// Replaces the object by a request of the same name for another signer.
+    /// Replaces the object by another object of the same name, for another signer.
     Replaced,
     /// Approves the request and never issues a certificate.
     NeverIssued,
@@ -152,7 +152,7 @@ pub enum CertificateFault {
     Expired,
     /// Becomes valid in two hours.
     NotYetValid,
-    /// Has the other usage: for servers instead of clients, or for clients instead of servers.
+    /// Has the wrong extended key usage: server authentication instead of client authentication, or the reverse.
     OtherUsage,
     /// Is signed by another CA.
     OtherAuthority,
@@ -166,7 +166,7 @@ pub enum CertificateFault {
     Truncated,
 }
 
-/// A fault in a connection.
+/// A fault of the TCP connection or of the TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConnectionFault {

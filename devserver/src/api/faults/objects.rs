@@ -17,7 +17,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// State of an [`EventFault`] within one watch.
+/// What an [`EventFault`] remembers between two events of a watch.
 #[derive(Debug, Default)]
 pub(crate) struct EventFaultState {
     /// The line that `Reordered` sends after its successor.
@@ -25,7 +25,7 @@ pub(crate) struct EventFaultState {
 }
 
 impl EventFaultState {
-    /// The lines to send instead of `line`, and true if the watch ends after these lines.
+    /// The lines that the fault sends instead of the event `line`, and true if the watch ends after these lines.
     pub(crate) fn spoil(&mut self, fault: &Fault, api: &mut Api, line: Vec<u8>, now: UnixTime) -> (Vec<Vec<u8>>, bool) {
         let Fault::Events(wrong) = fault else {
             return (vec![event(&line, |object| spoil(fault, api, object, now)).unwrap_or(line)], false);
@@ -100,7 +100,7 @@ fn spoil(
     Some(object)
 }
 
-/// A chain in PEM for the request, with one fault.
+/// Issues a certificate with the fault `wrong` for the request, as a chain in PEM.
 fn certificate(
     wrong: CertificateFault,
     api: &mut Api,

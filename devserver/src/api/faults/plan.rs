@@ -19,11 +19,11 @@ use super::fault::Fault;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The rules, the first match wins.
+    /// The rules. The first rule that matches a request determines its fault.
     pub rules: Vec<Rule>,
 }
 
-/// A fault, and the requests to apply the fault to.
+/// One rule of a plan: a fault, and the requests or connections to apply the fault to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRule")]
 pub struct Rule {
@@ -31,7 +31,7 @@ pub struct Rule {
     pub matches: Match,
     /// The number of requests to apply the fault to; `None` is all.
     pub times: Option<u32>,
-    /// The fault.
+    /// The fault to apply.
     pub fault: Fault,
 }
 
@@ -123,7 +123,7 @@ impl Plan {
     }
 }
 
-/// The key whose value begins at this line and column, for error messages.
+/// The key in a plan whose value begins at this line and column, for error messages.
 fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     let line = text.lines().nth(usize::try_from(line - 1).ok()?)?;
     let end = line.char_indices().nth(usize::try_from(column - 1).ok()?)?.0;
