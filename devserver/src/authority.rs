@@ -56,7 +56,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
     }
 
-    /// Replaces `before`, whose certificates stay trusted.
+    /// Takes the place of the CA `before`: clients with certificates of `before` stay trusted.
     pub(super) fn trust_predecessor(&mut self, before: Self) {
         let signed_before = before.certificate_pem().to_owned();
         self.predecessors.extend(before.predecessors);
@@ -146,9 +146,9 @@ impl Authority {
         Ok(Credential::new(chain, Arc::new(key))?)
     }
 
-    /// The validity that a cluster's signer gives: backdated, shortened by the backdating for lifetimes of eight hours
-    /// or more, and ending no later than the authority. The default backdating is five minutes, or a twentieth of the
-    /// lifetime if that is less.
+    /// The validity of a certificate that is issued at `now`, as by a cluster's signer: notBefore is backdated, and
+    /// notAfter is no later than the authority's. For lifetimes of eight hours or more, notAfter is earlier by the
+    /// backdating. The default backdating is five minutes, or a twentieth of the lifetime if that is less.
     pub(super) fn period(
         &self,
         now: UnixTime,
@@ -180,7 +180,7 @@ impl Authority {
 }
 
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
-/// Below this lifetime, a cluster's signer does not shorten the certificate by the backdating.
+/// Below this lifetime, a cluster's signer counts the lifetime from now, not from the backdated notBefore.
 const SHORT_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
 fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {

@@ -24,7 +24,7 @@ use crate::{
 
 /// Lifetime of the credentials of the server itself and of its administrator.
 const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
-/// Lifetime of a CA that is generated here.
+/// Lifetime of a CA that [`TestCluster`] generates.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
@@ -71,12 +71,12 @@ impl TestCluster {
     /// Starts a server with the default [`ClusterSetup`].
     ///
     /// # Errors
-    /// As [`TestCluster::start_with`].
+    /// The errors of [`TestCluster::start_with`].
     pub fn start() -> Result<Self, ClusterError> {
         Self::start_with(ClusterSetup::default())
     }
 
-    /// Starts a server.
+    /// Starts a server with this configuration.
     ///
     /// # Errors
     /// [`ClusterError::Io`] if no socket can be opened or no thread started, [`ClusterError::Authority`] if a CA cannot
@@ -172,7 +172,7 @@ impl TestCluster {
         &self.server
     }
 
-    /// The certificate signing requests, by name.
+    /// The stored certificate signing requests, sorted by name.
     pub fn requests(&self) -> Vec<CertificateSigningRequest> {
         self.server.with_api(|api, _| api.requests().cloned().collect())
     }
@@ -180,7 +180,7 @@ impl TestCluster {
     /// Approves or denies a request, as `kubectl certificate` does.
     ///
     /// # Errors
-    /// As [`Api::decide`]. The request is unchanged.
+    /// The errors of [`Api::decide`]. No request changes then.
     pub fn decide(&self, name: &str, decision: Decision) -> Result<(), DecisionError> {
         self.server.with_api(|api, now| api.decide(name, decision, "decided by a test", now))
     }
@@ -222,7 +222,7 @@ impl TestCluster {
     /// Closes all connections and waits for the server's thread to end.
     ///
     /// # Errors
-    /// As [`ApiServer::shutdown`].
+    /// The error that ended the server before this call.
     pub fn shutdown(self) -> io::Result<()> {
         self.server.shutdown()
     }

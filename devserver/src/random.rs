@@ -26,7 +26,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// A generator that repeats itself for the same seed.
+    /// A generator for tests: equal seeds give equal values.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self { seed: Zeroizing::new(seed), drawn: 0 }
     }

@@ -22,14 +22,15 @@ use smol::future::{or, yield_now};
 use crate::{Api, Tls};
 use clients::Clients;
 
-/// Limit of rejected clients that get an answer (429) at a time; further connections are closed.
+/// Limit of clients beyond [`Options::clients`](super::Options::clients) that are answered (429) at a time; further
+/// connections are closed.
 const MOST_TURNED_AWAY: usize = 64;
 /// Connections that the operating system queues. Clients beyond that wait for a retransmission, a second or more. Linux
 /// lowers the value to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Size of a read, in bytes. One buffer serves all clients.
 const READ_SIZE: usize = 16 * 1024;
-/// Steps of client tasks between two polls of the reactor.
+/// Polls of clients' tasks between two polls of the reactor.
 const STEPS_PER_POLL: usize = 32;
 /// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub struct ApiServer {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// Closed to stop the server.
+    /// A channel that carries nothing: closing it stops the server.
     stop: Sender<()>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -115,7 +116,7 @@ impl Drop for ApiServer {
     }
 }
 
-/// State that all clients share.
+/// State that the tasks of all clients share.
 #[derive(Debug)]
 struct Shared {
     api: Mutex<Api>,

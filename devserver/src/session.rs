@@ -15,7 +15,7 @@ use crate::api::{Api, Stream};
 use crate::tls::{Tls, TlsError};
 use connection::Connection;
 
-/// Time limit of the TLS handshake: short, since an unauthenticated client occupies a place.
+/// Time limit of the TLS handshake: short, since a client without a credential counts toward the limit of clients, too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for silence between requests, for sending a request, and for reading bytes of an answer.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
@@ -27,7 +27,7 @@ const HIGH_WATER: usize = 16 * 1024;
 /// One client's session with the [`Api`].
 ///
 /// ```text
-/// loop { session.receive(bytes); session.drive(&mut api, now); session.transmit(&mut out); }
+/// loop { session.receive(bytes); session.drive(&mut api, now); session.transmit(&mut out, now.instant); }
 /// ```
 ///
 /// until [`Session::is_closed`]. Drive the session after bytes were received or transmitted, at its
@@ -35,7 +35,7 @@ const HIGH_WATER: usize = 16 * 1024;
 /// changed.
 pub struct Session {
     connection: Connection,
-    /// An answer in progress, and the latest time of its end.
+    /// The list or watch that is being sent, and the time at which it ends at the latest.
     stream: Option<(Stream, Instant)>,
     /// Time of the watch's next bookmark.
     bookmark: Option<Instant>,
@@ -50,10 +50,10 @@ pub struct Session {
     /// fault.
     initial_tls: Option<Tls>,
     breaks: Option<Break>,
-    /// Fault of the current answer.
+    /// The plan's fault for the current answer.
     fault: Option<Fault>,
     event_fault: EventFaultState,
-    /// Time before which nothing is transmitted.
+    /// Time until which a fault delays bytes to the client.
     held_until: Option<Instant>,
 }
 
@@ -65,7 +65,7 @@ pub enum Break {
     Refused,
     /// Once bytes of the client have arrived, close the socket without reading them, which resets the connection.
     Reset,
-    /// Reset the connection once the transmitted bytes are sent.
+    /// Reset the connection once the bytes from [`Session::transmit`] are sent.
     Midway,
 }
 
@@ -223,7 +223,7 @@ impl Session {
         self.apply_cut();
     }
 
-    /// Applies a fault that ends the answer early, once the answer is long enough.
+    /// Applies [`Fault::Cut`] or [`Fault::Reset`] once the answer has reached the point where it is to end.
     fn apply_cut(&mut self) {
         if let Some(Fault::Cut(at) | Fault::Reset(at)) = self.fault {
             let Connection { delivery, http, .. } = &mut self.connection;

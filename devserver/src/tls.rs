@@ -18,9 +18,9 @@ use crate::authority::Authority;
 pub struct Tls(#[debug(skip)] Arc<ServerConfig>);
 
 impl Tls {
-    /// Serves with the certificate `serving`, and verifies client certificates, if there are any, against `authority`.
+    /// A configuration that presents the certificate `serving`, and verifies client certificates by `authority`.
     ///
-    /// A certificate that does not verify, expired ones included, ends the handshake with an alert.
+    /// A client certificate that does not verify, such as an expired one, ends the handshake with an alert.
     ///
     /// # Errors
     /// [`TlsError`] if the credential or the authority cannot be used.
@@ -28,7 +28,7 @@ impl Tls {
         Self::with_clock(authority, serving, Arc::new(DefaultTimeProvider))
     }
 
-    /// As [`Tls::new`], with the time of `clock`.
+    /// A configuration as by [`Tls::new`] that verifies client certificates at the time of `clock`.
     ///
     /// # Errors
     /// [`TlsError`] if the credential or the authority cannot be used.
@@ -55,12 +55,12 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// A configuration with the same clock and another certificate.
+    /// A configuration with the clock of `self`, for another server certificate and authority.
     pub(crate) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
         Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
     }
 
-    /// TLS for a client that has just connected.
+    /// The TLS connection for a client that has just connected.
     pub(crate) fn connection(&self) -> Result<ServerConnection, TlsError> {
         ServerConnection::new(self.0.clone()).map_err(|error| TlsError(error.to_string()))
     }

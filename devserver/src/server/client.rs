@@ -22,10 +22,10 @@ use crate::{Break, Session};
 const SEND_BUFFER: usize = 64 * 1024;
 /// Idle time before TCP keepalive, and its interval, as in a cluster.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Longest wait for a client to read its last bytes.
+/// Time limit for a client to read its last bytes before the socket is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The reason why the loop over a connection continues.
+/// The event that ends a wait of [`serve`].
 enum Woken {
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),

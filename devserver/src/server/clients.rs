@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use smol::Task;
 
-/// The connections of the server.
+/// The open connections of the server.
 #[derive(Default)]
 pub(super) struct Clients {
     /// Number of connections so far.
@@ -15,7 +15,7 @@ pub(super) struct Clients {
     unauthenticated: RefCell<BTreeMap<u64, Task<()>>>,
 }
 
-/// One connection, counted until it is dropped.
+/// Counts one connection as open until this is dropped.
 pub(super) struct Registration {
     clients: Rc<Clients>,
     number: u64,
@@ -32,7 +32,7 @@ impl Clients {
         Registration { clients: Rc::clone(self), number: self.total.get() }
     }
 
-    /// Allows to close this connection for a new one, until [`Registration::protect`].
+    /// Allows the server to close this connection in favour of a new one, until [`Registration::protect`].
     pub(super) fn allow_closing(&self, number: u64, task: Task<()>) {
         self.unauthenticated.borrow_mut().insert(number, task);
     }
@@ -50,7 +50,7 @@ impl Registration {
         self.number
     }
 
-    /// Notes that the client has shown a credential: its connection is not closed for a new one.
+    /// Call this once the client has shown a credential: its connection is no longer closed in favour of a new one.
     pub(super) fn protect(&self) {
         let task = self.clients.unauthenticated.borrow_mut().remove(&self.number);
         if let Some(task) = task {

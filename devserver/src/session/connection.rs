@@ -10,7 +10,7 @@ use crate::api::faults::Delivery;
 use crate::api::user::User;
 use crate::tls::{Tls, TlsError};
 
-/// Plaintext of one TLS record.
+/// Greatest size of the plaintext in one TLS record, in bytes.
 const RECORD: usize = 16 * 1024;
 /// Bytes that [`Connection::transmit`] returns at a time, approximately.
 const TRANSMIT: usize = RECORD;
@@ -19,9 +19,9 @@ const TRANSMIT: usize = RECORD;
 pub(super) struct Connection {
     tls: ServerConnection,
     pub(super) http: Http,
-    /// Nothing is read any more: the client has closed its side, or its bytes are invalid.
+    /// True if nothing is read any more: the client has closed its side, or its bytes are invalid.
     pub(super) done_reading: bool,
-    /// No further answer will be written; unsent bytes are still sent.
+    /// True if no further answer will be written; unsent bytes are still sent.
     pub(super) concluded: bool,
     tls_closed: bool,
     pub(super) delivery: Delivery,

@@ -17,7 +17,7 @@ use request::Incoming;
 /// Longest head of a request, in bytes; longer ones are answered with 431.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// HTTP of one connection, over plaintext bytes.
+/// HTTP/1.1 of one connection: takes plaintext of the client, and returns plaintext for the client.
 #[derive(Default)]
 pub(super) struct Http {
     /// Time for the `Date` header of answers.
@@ -28,7 +28,7 @@ pub(super) struct Http {
     received: Vec<u8>,
     /// The request whose body is arriving.
     incoming: Option<Incoming>,
-    /// Bytes to send, behind `taken` bytes that were sent.
+    /// Bytes to send. The first `taken` of these were sent already.
     outgoing: Vec<u8>,
     taken: usize,
     /// True if the answer has no body: the method of its request is HEAD.
@@ -57,7 +57,8 @@ impl Http {
         }
     }
 
-    /// True if more bytes can be used now. Leaves a client waiting that sends requests without reading the answers.
+    /// True if more bytes of the client can be used now. False for a client that sends requests without reading the
+    /// answers: its bytes stay in the socket.
     pub(super) fn wants_read(&self) -> bool {
         self.received.len() < LONGEST_HEAD
     }
@@ -71,7 +72,7 @@ impl Http {
         self.phase == Phase::Closing
     }
 
-    /// Bytes to send.
+    /// Bytes to send to the client.
     pub(super) fn unsent(&self) -> &[u8] {
         &self.outgoing[self.taken..]
     }

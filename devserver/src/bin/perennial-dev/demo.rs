@@ -30,7 +30,7 @@ pub(crate) fn demo(options: &cli::Demo) -> Result<(), Failure> {
     })
 }
 
-/// Reports events: to people in sentences, to programs as one JSON object a line.
+/// Prints the events of the demo: in sentences, or with `--json` as one JSON object a line.
 #[derive(Clone, Copy)]
 struct Report {
     json: bool,
@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// Prints a line for people only.
+    /// Prints a line unless `--json` is given.
     fn comment(self, line: &str) {
         if !self.json {
             print_line(line);

@@ -68,12 +68,12 @@ struct Failure {
 }
 
 impl Failure {
-    /// Failure by bad usage or input, or by a file that cannot be read or written (exit code 2).
+    /// Failure by wrong arguments or input, or by a file that cannot be read or written (exit code 2).
     fn usage(reason: impl Display) -> Self {
         Self { code: 2, reason: reason.to_string() }
     }
 
-    /// Failure of an attempt (exit code 1).
+    /// Failure at work, after valid arguments and input (exit code 1).
     fn failed(reason: impl Display) -> Self {
         Self { code: 1, reason: reason.to_string() }
     }

@@ -122,8 +122,8 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
     state.write(BOOTSTRAP, server.bootstrap_kubeconfig().as_bytes())
 }
 
-/// Watches all requests, beginning with the stored ones. Drops the watch `ended` first: it counts toward the limit of
-/// watches.
+/// Opens a watch of all requests, beginning with the stored ones. Drops the previous watch `ended` first, since
+/// that counts toward the limit of watches.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
     let mut request = ApiRequest::new(Method::GET, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
@@ -222,7 +222,7 @@ impl Log {
     }
 }
 
-/// The last step of a request, with details for people.
+/// The step that a request has reached, such as `issued`, with details for people.
 fn step(object: &CertificateSigningRequest) -> (&'static str, String) {
     let condition = |kind| object.status.conditions.iter().find(|condition| condition.type_ == kind);
     let message = |condition: &Condition| printable(&condition.message);

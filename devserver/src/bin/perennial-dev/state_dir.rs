@@ -124,7 +124,7 @@ impl StateDir {
     }
 }
 
-/// Removes the permissions of group and others, with a warning: they may have read the file.
+/// Removes the permissions of group and others from a secret file, and warns that they may have read the file.
 fn make_private(path: &Path) {
     let make = || {
         let mode = fs::metadata(path)?.permissions().mode();
@@ -146,7 +146,7 @@ fn make_private(path: &Path) {
     }
 }
 
-/// True for `[a-z0-9]{6}\.[a-z0-9]{16}`, the form of kubeadm.
+/// True for `[a-z0-9]{6}\.[a-z0-9]{16}`, the form of kubeadm's bootstrap tokens.
 fn is_bootstrap_token(token: &str) -> bool {
     let word = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

@@ -3,16 +3,16 @@
 use crate::api::message::Response;
 use crate::api::status::{bad_request, refused};
 
-/// Longest body of a request, in bytes. Twice the largest object that is accepted.
+/// Longest body of a request, in bytes: twice the largest body that is accepted as an object.
 pub(super) const LONGEST_BODY: usize = 128 * 1024;
 /// Longest head of a chunk, in bytes: its size and its extensions.
 const LONGEST_CHUNK_HEAD: usize = 20;
 
 /// A body that has not arrived completely.
 pub(super) struct Body {
-    /// Bytes that are left of the body, or of the current chunk.
+    /// Number of bytes that are still to arrive of the body, or of the current chunk.
     left: usize,
-    /// The line that follows the bytes that are left; `None` for a body of a given length.
+    /// The kind of line that follows these bytes in a chunked body; `None` for a body with `Content-Length`.
     next: Option<Line>,
 }
 

@@ -120,7 +120,7 @@ fn identity() -> String {
     format!("system:node:{NODE}")
 }
 
-/// Sends a SelfSubjectReview over a new connection with this certificate; returns the user that the server names.
+/// Sends a SelfSubjectReview over a new connection with this client certificate. Returns the user in the answer.
 fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Value, String> {
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
     let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review.to_string().into_bytes());
