@@ -4,7 +4,7 @@ use super::fault::{CannedAnswer, CannedBody, ConnectionFault, CutPoint, Oversize
 use crate::api::message::Response;
 use crate::api::status;
 
-/// What faults change in the plaintext of answers before the server encrypts it; nothing by default.
+/// Changes that faults make to the plaintext of answers before its encryption; none by default.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
     /// Bytes that are still delivered before the connection ends without a TLS alert.

@@ -17,7 +17,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What an [`EventFault`] remembers between two events of a watch.
+/// State that an [`EventFault`] keeps between two events of a watch.
 #[derive(Debug, Default)]
 pub(crate) struct EventFaultState {
     /// The line that `Reordered` sends after its successor.
