@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-/// Starts a node that checks its certificate about once a second, and a server that answers the checks with `fault`.
+/// Starts a node that checks its certificate about once a second, and an API server that answers the checks with
+/// `fault`. Returns once the first certificate is issued.
 fn checked(fault: &str) -> (TempDir, Signer, Process) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -21,7 +22,7 @@ fn checked(fault: &str) -> (TempDir, Signer, Process) {
 }
 
 #[test]
-fn certificate_refused_for_a_minute_is_replaced() {
+fn certificate_refused_by_server_for_a_minute_is_replaced() {
     let (_directory, signer, mut run) = checked("times: 2, fault: { answer: { status: 401 } }");
     until("first refusal", || run.stderr().contains("checking once more in").then_some(()));
     let refused = Instant::now();
@@ -41,7 +42,7 @@ fn certificate_refused_for_a_minute_is_replaced() {
 }
 
 #[test]
-fn unclear_check_answers_keep_certificate() {
+fn certificate_check_failing_without_401_keeps_certificate() {
     for fault in
         ["fault: { answer: { status: 403 } }", "fault: { answer: { status: 404 } }", "fault: { reset: beforeHead }"]
     {

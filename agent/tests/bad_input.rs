@@ -170,7 +170,7 @@ fn malformed_listen_address_is_refused_with_example() {
 /// From the field: <https://github.com/kubernetes/kubernetes/issues/130409>
 /// From the field: <https://github.com/k0sproject/k0s/issues/3300>
 #[test]
-fn undialable_node_ip_is_refused_with_reason() {
+fn node_ip_that_no_peer_can_dial_is_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("kubeconfig"), kubeconfig("server: https://127.0.0.1:1", "token: t")).unwrap();
@@ -200,7 +200,7 @@ fn undialable_node_ip_is_refused_with_reason() {
 }
 
 #[test]
-fn status_of_missing_directory_is_bad_usage() {
+fn status_of_missing_directory_is_bad_input() {
     let directory = TempDir::new().unwrap();
     refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
     refused(directory.path(), &["status"], &["--cert-dir"]);

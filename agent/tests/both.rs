@@ -170,7 +170,7 @@ fn kubeconfig_written_by_powershell_is_read() {
 }
 
 #[test]
-fn sighup_does_not_extend_exit_without_certificate() {
+fn sighup_does_not_extend_exit_without_certificate_deadline() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);
@@ -188,7 +188,7 @@ fn sighup_does_not_extend_exit_without_certificate() {
 }
 
 #[test]
-fn external_serving_certificate_is_reported() {
+fn replaced_external_serving_certificate_is_reported() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -226,7 +226,7 @@ fn flags_override_kubelet_configuration() {
 }
 
 #[test]
-fn request_has_the_fields_of_the_flags() {
+fn pending_record_shows_names_and_signer_of_flags() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--approve", "manual"]);
@@ -273,7 +273,7 @@ fn request_has_the_fields_of_the_flags() {
 }
 
 #[test]
-fn serving_request_uses_kubeconfig_if_first_certificate_cannot() {
+fn kubeconfig_authenticates_requests_if_both_certificates_are_serving() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -311,7 +311,7 @@ fn request_with_disallowed_serving_name_stays_pending() {
 }
 
 #[test]
-fn kubelet_flag_names_and_signers_are_accepted() {
+fn kubelet_flag_names_and_serving_signer_are_accepted() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -330,7 +330,7 @@ fn kubelet_flag_names_and_signers_are_accepted() {
 }
 
 #[test]
-fn certificate_lacking_requested_usage_is_refused() {
+fn certificate_lacking_requested_usage_is_rejected() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     // The signer issues a certificate with one of both usages.
@@ -345,7 +345,7 @@ fn certificate_lacking_requested_usage_is_refused() {
 }
 
 #[test]
-fn serving_certificate_of_unknown_ca_is_refused() {
+fn serving_certificate_of_unknown_ca_is_rejected() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let faults = "rules: [{ match: { user: system:node:worker }, fault: { certificate: otherAuthority } }]";
@@ -388,7 +388,7 @@ fn invalid_request_flags_are_refused_with_reason() {
 }
 
 #[test]
-fn exit_without_certificate_ends_with_failure() {
+fn exit_without_certificate_flag_ends_run_with_code_1() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);
@@ -398,7 +398,7 @@ fn exit_without_certificate_ends_with_failure() {
 }
 
 #[test]
-fn external_client_certificate_is_reported() {
+fn external_client_certificate_is_reported_and_left_unchanged() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

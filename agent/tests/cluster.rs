@@ -1,4 +1,4 @@
-//! `perennial run` and `perennial status` with the development signer, as real processes.
+//! `perennial run` and `perennial status` as real processes, with a development API server in the test's process.
 
 use std::fs;
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ fn status(directory: &Path) -> (Value, Option<i32>) {
 }
 
 #[test]
-fn once_gets_certificate_then_finds_it() {
+fn second_run_once_reuses_certificate_of_first() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let first = perennial(directory.path(), &run_arguments(&["--once", "--json"]));
@@ -92,7 +92,7 @@ fn unapproved_request_does_not_delay_exit() {
 }
 
 #[test]
-fn usable_kubeconfig_is_used_and_unchanged() {
+fn usable_kubeconfig_is_used_and_stays_unchanged() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let kubeconfig = directory.path().join("signer/bootstrap.kubeconfig");

@@ -61,7 +61,7 @@ fn found(path: &Path) -> (FileType, Vec<u8>) {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
-fn damaged_pair_is_replaced_and_kept() {
+fn damaged_pair_is_replaced_and_its_files_stay() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -88,7 +88,7 @@ fn damaged_pair_is_replaced_and_kept() {
 
 /// From the field: <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
-fn damaged_pair_is_replaced_with_previous_ones_credential() {
+fn previous_pair_authenticates_request_to_replace_damaged_one() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -120,7 +120,7 @@ fn damaged_pair_is_replaced_with_previous_ones_credential() {
 }
 
 #[test]
-fn second_run_is_refused_while_status_works() {
+fn second_run_on_same_directory_is_refused_while_status_works() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -147,9 +147,9 @@ fn second_run_is_refused_while_status_works() {
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
 }
 
-/// The file's mode stays, since programs of the file's group may need to read it.
+/// `run` leaves the mode of a key file, since programs of the file's group may need to read the key.
 #[test]
-fn readable_key_is_reported_and_its_mode_stays() {
+fn key_readable_by_group_is_reported_and_its_mode_stays() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -1,4 +1,4 @@
-//! Certificates for another name than the requested one, from the signer or in the directory.
+//! Certificates for another common name than the requested one, from the signer or in the certificate directory.
 
 use std::fs;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use crate::support::{Ca, Signer, files, get, perennial, put_in_use, run_argument
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// The certificate reaches neither hook, disk nor probes, and the next one, for the right name, is used.
+/// The certificate for another node reaches neither hook, disk nor probes. The next certificate, for the requested
+/// name, is used.
 #[test]
-fn issued_foreign_certificate_reaches_no_consumer() {
+fn issued_foreign_certificate_is_rejected_and_next_one_used() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -37,9 +38,10 @@ fn issued_foreign_certificate_reaches_no_consumer() {
     }
 }
 
-/// With a mistyped node name, the pair stays, the log names its owner, and the bootstrap credential authenticates.
+/// With a mistyped node name, `run` leaves the pair of the other node, logs both names, and requests a certificate with
+/// the bootstrap credential.
 #[test]
-fn foreign_pair_in_directory_is_named_and_kept() {
+fn foreign_pair_in_directory_is_logged_and_stays() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let pair = Ca::new().node(Duration::from_secs(60), Duration::from_secs(86_400)).to_pem();
@@ -56,7 +58,8 @@ fn foreign_pair_in_directory_is_named_and_kept() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// Even if the kubeconfig points at the current pair, as kubelet's does.
+/// Without a bootstrap kubeconfig, `run` does not start if the kubeconfig points at the current pair, as kubelet's
+/// does, and the pair is another node's.
 #[test]
 fn foreign_pair_in_kubeconfig_does_not_authenticate() {
     let directory = TempDir::new().unwrap();

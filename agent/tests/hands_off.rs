@@ -1,4 +1,5 @@
-//! Without rotation, or with bad input, `run` changes nothing in a certificate directory: no lock, record or directory.
+//! Without rotation, or with bad input, `run` changes nothing in a certificate directory: it creates no lock, record or
+//! directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -22,7 +23,7 @@ fn names(pki: &Path) -> (Vec<String>, SystemTime) {
 }
 
 #[test]
-fn missing_directory_is_watched_not_created_without_rotation() {
+fn run_without_rotation_observes_but_never_creates_directory() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -38,7 +39,7 @@ fn missing_directory_is_watched_not_created_without_rotation() {
     assert_eq!(names(&pki), before);
 }
 
-/// An externally managed certificate may be for another node name than this host's.
+/// An externally managed certificate may be for another node than `--node-name` names.
 #[test]
 fn external_certificate_of_another_name_is_no_error() {
     let directory = TempDir::new().unwrap();
@@ -127,9 +128,10 @@ fn rotation_switched_off_by_reload_stops_all_writes() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// Rotation that is switched on locks the directory. If another process holds the lock, `run` goes on as before.
+/// A reload that switches rotation on locks the directory. If another process holds the lock, the reload fails and
+/// `run` continues without rotation.
 #[test]
-fn rotation_switched_on_needs_directory_lock() {
+fn reload_that_switches_rotation_on_needs_directory_lock() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -153,9 +155,9 @@ fn rotation_switched_on_needs_directory_lock() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// A reload finds the waiting certificate as a start does.
+/// A reload that switches rotation on finds a waiting certificate on disk, as a start does, and requests no other.
 #[test]
-fn rotation_switched_on_finds_waiting_certificate() {
+fn reload_that_switches_rotation_on_finds_waiting_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);

@@ -72,7 +72,7 @@ fn hook_interrupted_by_kill_runs_at_next_start() {
 }
 
 #[test]
-fn hook_with_untrusted_record_runs_again() {
+fn hook_runs_again_if_its_record_is_damaged_or_untrusted() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -91,7 +91,7 @@ fn hook_with_untrusted_record_runs_again() {
 }
 
 #[test]
-fn hook_owes_nothing_for_existing_pair() {
+fn no_hook_run_is_owed_for_existing_pair() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -113,7 +113,7 @@ fn hook_owes_nothing_for_existing_pair() {
 }
 
 #[test]
-fn hook_that_hangs_is_ended_with_its_group_and_retried() {
+fn hanging_hook_is_killed_with_its_process_group_and_retried() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

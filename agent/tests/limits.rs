@@ -10,10 +10,13 @@ use crate::support::{self, Output, Process, Signer, get, run_arguments, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Descriptors and threads of a run with two certificates, metrics and a journal, as `agent/docs/metrics.md` has them.
+/// File descriptors of a `run` at rest with [`ALL`] flags, as `agent/docs/metrics.md` documents.
 const DESCRIPTORS: usize = 20;
+/// Threads of a `run` at rest with [`ALL`] flags, as `agent/docs/metrics.md` documents.
 const THREADS: usize = 16;
+/// Limit of file descriptors under which a `run` with [`ALL`] flags rotates while 32 clients read metrics.
 const MOST_DESCRIPTORS: usize = 96;
+/// Limit of threads under which a `run` with [`ALL`] flags rotates while 32 clients read metrics.
 const MOST_THREADS: usize = 28;
 
 const ALL: [&str; 8] = [
@@ -33,7 +36,7 @@ enum Limit {
     Threads(usize),
 }
 
-/// Starts `perennial run` within this limit.
+/// Starts `perennial run` with this limit of file descriptors or threads.
 fn within(limit: Limit, directory: &Path, more: &[&str]) -> Process {
     let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_perennial");
@@ -72,7 +75,7 @@ fn works_or_says_why(limit: Limit, runtime: &str, output: &Output) {
 }
 
 #[test]
-fn run_with_few_descriptors_or_threads_works_or_reports() {
+fn run_with_few_descriptors_or_threads_works_or_names_cause() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     // With fewer than five descriptors, no program can start.
@@ -104,7 +107,7 @@ fn run_with_few_descriptors_or_threads_works_or_reports() {
 }
 
 #[test]
-fn descriptors_and_threads_are_as_documented() {
+fn run_needs_no_more_descriptors_and_threads_than_documented() {
     let documented = include_str!("../docs/metrics.md");
     for (what, rest, most) in [("descriptors", DESCRIPTORS, MOST_DESCRIPTORS), ("threads", THREADS, MOST_THREADS)] {
         assert!(documented.contains(&format!("| {what} | {rest} | {most} |")), "{what}");

@@ -10,7 +10,8 @@ use std::thread;
 use crate::support::{self, RUN, Signer, start_with, until};
 use tempfile::TempDir;
 
-/// Starts an HTTP proxy that connects every client to `server`. Returns its address and the heads of its requests.
+/// Starts an HTTP proxy that connects every client to `server`. Returns the proxy's address, and the heads of the
+/// requests that the proxy receives.
 fn proxy(server: &str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, heads) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<String>>>::default());
@@ -43,7 +44,7 @@ fn through(mut client: TcpStream, server: &str, lines: &Mutex<Vec<String>>) -> i
     server.shutdown(Shutdown::Both)
 }
 
-/// A server whose name only the proxy can resolve.
+/// URL of an API server whose name does not resolve, so that only the test's proxy leads to the server.
 const SERVER: &str = "https://api.invalid:6443";
 const RETRY: [&str; 2] = ["--retry", "100ms-1s"];
 
@@ -58,7 +59,7 @@ fn bootstrap(directory: &Path, cluster: &str) {
 
 /// From the field: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
-fn proxy_of_environment_is_used() {
+fn https_proxy_of_environment_is_used() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -81,7 +82,7 @@ fn proxy_of_environment_is_used() {
 }
 
 #[test]
-fn proxy_url_and_flag_precede_environment() {
+fn proxy_url_and_proxy_flag_override_https_proxy() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);

@@ -25,7 +25,7 @@ fn start_program(directory: &Path, program: &str, arguments: &[&str]) -> Process
     Process::spawn(directory, command)
 }
 
-/// Limits the size of files that the process can write, as on a full disk; `None`: no limit.
+/// Limits the size in bytes of files that the process can write, as on a full disk; `None`: no limit.
 fn let_write(process: &Process, most: Option<u64>) {
     let process = Pid::from_raw(process.id().try_into().unwrap());
     prlimit(process, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
@@ -51,7 +51,7 @@ fn start_and_fill_the_disk(directory: &Path, more: &[&str]) -> (Process, String)
 }
 
 #[test]
-fn unwritten_certificate_survives_sighup_and_is_written() {
+fn unwritten_certificate_survives_sighup_and_is_written_later() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -79,7 +79,7 @@ fn unwritten_certificate_survives_sighup_and_is_written() {
 }
 
 #[test]
-fn unwritten_request_continues_after_sighup() {
+fn request_without_written_record_continues_after_sighup() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -124,13 +124,13 @@ fn certificate_written_at_exit_is_reported() {
     }
 }
 
-/// Removes a directory into which the command may be writing its record.
+/// Removes a directory, and tries again if `perennial run` wrote its pending record into the directory meanwhile.
 fn remove(directory: &Path) {
     until("the removal", || fs::remove_dir_all(directory).ok());
 }
 
 #[test]
-fn sighup_with_removed_directory_writes_pair_again() {
+fn sighup_after_removal_of_directory_writes_pair_again() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -145,7 +145,7 @@ fn sighup_with_removed_directory_writes_pair_again() {
 }
 
 #[test]
-fn sighup_loads_pair_added_to_directory() {
+fn sighup_takes_over_newer_pair_put_into_directory() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -245,10 +245,10 @@ fn removed_directory_is_written_again_without_signal() {
     assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
 }
 
-/// Sends a thousand signals during the first request, and a thousand during a rotation. Some are merged into one
-/// reload.
+/// Sends a thousand SIGHUPs while the first client certificate is requested, and a thousand while the next one is.
+/// `run` may answer several with one reload.
 #[test]
-fn sighup_storm_adds_and_loses_no_request() {
+fn thousand_sighups_add_and_lose_no_request() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -33,7 +33,7 @@ fn repeatedly_killed_run_submits_one_request() {
 }
 
 #[test]
-fn certificate_issued_during_downtime_is_fetched() {
+fn certificate_issued_during_downtime_is_fetched_by_next_run() {
     let directory = TempDir::new().unwrap();
     // The signer approves at once, but its first answer to a GET is lost.
     let faults = "rules: [{ match: { method: GET }, times: 1, fault: silence }]";

@@ -20,7 +20,7 @@ fn addresses(directory: &Path, text: &str) {
     fs::write(directory.join("addresses"), text).unwrap();
 }
 
-/// A notification socket, and the text received since the last match.
+/// systemd's notification socket, and the text received after the last match of [`Systemd::hear`].
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
@@ -94,7 +94,7 @@ fn unread_notification_socket_does_not_delay_rotation() {
 }
 
 #[test]
-fn ready_does_not_wait_for_serving_certificate() {
+fn ready_notification_does_not_wait_for_serving_certificate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--approve", "manual"]);
@@ -113,7 +113,7 @@ fn ready_does_not_wait_for_serving_certificate() {
 }
 
 #[test]
-fn missing_serving_address_is_reported_everywhere() {
+fn missing_serving_address_is_reported_to_systemd_and_probes() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -134,7 +134,7 @@ fn missing_serving_address_is_reported_everywhere() {
 }
 
 #[test]
-fn systemd_unit_starts_new_node() {
+fn command_of_systemd_unit_starts_new_node() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -1,5 +1,5 @@
-//! The whole life of a node on both runtimes: bootstrap, serving certificate, new address, rotations, a replaced client
-//! CA, a denied and an approved request, stop; then status, metrics and journal.
+//! One node from bootstrap to stop, on both runtimes: serving certificate, new address, rotations, a replaced client
+//! CA, a denied and an approved request; then status, metrics and journal.
 
 use std::fs;
 use std::net::IpAddr;
@@ -32,7 +32,8 @@ fn waiting(run: &Process, of: &str) -> Vec<String> {
     events.map(|event| event["csr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits for a request for certificate `of` after the first `seen`.
+/// Waits until more than `seen` requests for certificate `of` were reported as waiting for approval. Returns the name
+/// of the first one after those `seen`.
 fn next_waiting(run: &Process, of: &str, seen: usize) -> String {
     until(&format!("another request of {of}"), || waiting(run, of).into_iter().nth(seen))
 }
@@ -150,11 +151,11 @@ fn live(runtime: &str) {
 }
 
 #[test]
-fn whole_life_of_a_node_on_threads() {
+fn node_survives_denial_and_new_client_ca_on_threads() {
     live("std");
 }
 
 #[test]
-fn whole_life_of_a_node_on_smol() {
+fn node_survives_denial_and_new_client_ca_on_smol() {
     live("smol");
 }

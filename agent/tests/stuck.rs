@@ -15,12 +15,12 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Longest time from a signal to the end of the process, as `perennial run --help` has it.
+/// Longest time from a signal to the end of `perennial run`, as `perennial run --help` documents.
 const END: Duration = Duration::from_secs(10);
-/// Additional time for a busy machine.
+/// Time beyond [`END`] that a busy machine may take.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// A process with outputs of the test's choice, killed on drop.
+/// A `perennial` process whose stdout and stderr are files, or what the test sets; killed on drop.
 struct Run(Child);
 
 impl Run {
@@ -54,7 +54,7 @@ impl Drop for Run {
     }
 }
 
-/// A full pipe, whose reader does not read.
+/// Creates a pipe that is full and is not read, so that the next write blocks.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -64,17 +64,17 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// An address with a free port.
+/// Returns a loopback address with a port that is free now.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// The target of the current link.
+/// The dated file that `kubelet-client-current.pem` links to; `None` if there is no such link.
 fn current(directory: &Path) -> Option<PathBuf> {
     fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
-/// Runs a scenario for both runtimes in parallel, since it mostly waits.
+/// Runs `scenario` on both runtimes in parallel, since a scenario mostly waits.
 fn on_both(scenario: impl Fn(&'static str) + Sync) {
     thread::scope(|scope| {
         for runtime in ["std", "smol"] {
@@ -84,12 +84,12 @@ fn on_both(scenario: impl Fn(&'static str) + Sync) {
 }
 
 #[test]
-fn rotation_continues_while_log_is_stuck() {
+fn rotation_continues_while_stderr_is_not_read() {
     on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stderr(pipe).env("PERENNIAL_LOG", "trace")));
 }
 
 #[test]
-fn rotation_continues_while_report_is_stuck() {
+fn rotation_continues_while_stdout_is_not_read() {
     on_both(|runtime| keeps_rotating(runtime, |command, pipe| command.stdout(pipe)));
 }
 
@@ -114,7 +114,7 @@ fn keeps_rotating(runtime: &str, stick: impl FnOnce(&mut Command, PipeWriter) ->
 }
 
 #[test]
-fn once_fails_if_result_is_not_read() {
+fn once_fails_if_its_output_is_not_read() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -131,7 +131,7 @@ fn once_fails_if_result_is_not_read() {
     assert_eq!(until("end of the process", || run.0.try_wait().unwrap()).code(), Some(1));
 }
 
-/// The thing that does not answer.
+/// The part that hangs: the reader of stderr or stdout, the hook, the API server, the name server or the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hang {
     Log,
@@ -203,7 +203,7 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
 }
 
 #[test]
-fn suspended_process_catches_up_when_continued() {
+fn run_suspended_past_expiry_rotates_when_continued() {
     on_both(|runtime| {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -43,7 +43,7 @@ fn replaced_ca_file_is_used_without_sighup() {
 
 /// From the field: <https://github.com/kube-rs/kube/issues/2028>
 #[test]
-fn system_cas_verify_server_without_named_ca() {
+fn system_cas_verify_server_if_kubeconfig_names_no_ca() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);
@@ -86,7 +86,8 @@ fn system_cas_verify_server_without_named_ca() {
     assert!(reason.contains("no certificate-authority is named, and the system has no CA certificates"), "{reason}");
 }
 
-/// Runs `status` on a good pair with a kubeconfig for this cluster. Returns JSON, text and exit code.
+/// Runs `status` on a good pair, with a kubeconfig whose cluster has the fields `cluster`. Returns JSON, text and exit
+/// code.
 fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
@@ -115,7 +116,7 @@ fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value,
 }
 
 #[test]
-fn status_names_server_cas_and_proxy() {
+fn status_shows_cas_and_proxy_of_the_server() {
     const FILE: &str = "server: 'https://api.example:6443', certificate-authority: ca.crt";
     const NONE: &str = "server: 'https://api.example:6443'";
     let unset = ("HTTPS_PROXY is not set", None);
@@ -175,7 +176,7 @@ fn status_names_server_cas_and_proxy() {
 }
 
 #[test]
-fn status_shows_certificate_beside_unusable_kubeconfig() {
+fn status_shows_certificate_despite_unusable_kubeconfig() {
     const FILE: &str = "server: 'https://api.example:6443', certificate-authority: ca.crt";
     for (cluster, environment, why) in [
         ("server: 'http://api.example'", &[][..], "plain HTTP is not supported"),
