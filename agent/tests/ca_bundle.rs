@@ -1,4 +1,4 @@
-//! Damaged CA bundles, such as those of tools that join files.
+//! CA bundles with a damaged certificate, as of a tool that joins files: the other certificates are used.
 
 use std::fs;
 

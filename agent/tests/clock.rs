@@ -9,16 +9,16 @@ use crate::support::{Process, Signer, get, run_arguments, start_with, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Longest time until a step is noticed: a loop reads the clock once a minute.
+/// Longest time until `run` notices a clock step: `run` reads the wall clock once a minute.
 const NOTICED: Duration = Duration::from_secs(100);
 
-/// The target of the current link.
+/// The dated file that `kubelet-client-current.pem` links to; `None` if there is no such link.
 fn current(directory: &Path) -> Option<PathBuf> {
     fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
 /// Starts a node, waits for a certificate with a lifetime of one hour, steps the node's clock by `minutes`, calls
-/// `then`.
+/// `then`, and stops the node.
 fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
@@ -38,7 +38,7 @@ fn step(minutes: i64, runtime: &str, then: impl FnOnce(&Process, &Path, &str)) {
     assert_eq!(output.code, Some(0), "{minutes} {runtime}: {output:?}");
 }
 
-/// Waits until the current certificate is replaced. Returns false if the time `within` ends before.
+/// Waits until the current certificate is replaced. Returns false if that takes longer than `within`.
 fn replaced(directory: &Path, within: Duration) -> bool {
     let (before, end) = (current(directory), Instant::now() + within);
     while current(directory) == before {
@@ -64,14 +64,14 @@ fn on_both(scenario: impl Fn(&'static str) + Sync) {
 }
 
 #[test]
-fn step_past_the_rotation_point_rotates_within_a_minute() {
+fn clock_step_past_rotation_point_leads_to_rotation() {
     on_both(|runtime| {
         step(58, runtime, |_, directory, _| assert!(replaced(directory, NOTICED), "{runtime}"));
     });
 }
 
 #[test]
-fn step_past_expiry_is_not_ready_until_undone() {
+fn readyz_fails_after_clock_step_past_expiry_until_undone() {
     on_both(|runtime| {
         step(180, runtime, |run, directory, address| {
             // An expired certificate is not ready, even before the loop has read the clock.
@@ -85,7 +85,7 @@ fn step_past_expiry_is_not_ready_until_undone() {
 }
 
 #[test]
-fn step_back_keeps_certificate_and_logs_clock() {
+fn clock_step_back_keeps_certificate_and_is_logged() {
     on_both(|runtime| {
         step(-360, runtime, |run, directory, address| {
             let kept = current(directory);
@@ -100,9 +100,9 @@ fn step_back_keeps_certificate_and_logs_clock() {
     });
 }
 
-/// The Date header of the server's answers shows its clock.
+/// `run` reads the server's clock from the Date header of each answer.
 #[test]
-fn clock_step_is_logged_until_undone() {
+fn clock_step_and_its_end_are_logged() {
     on_both(|runtime| {
         step(30, runtime, |run, directory, address| {
             run.signal(Signal::USR1);

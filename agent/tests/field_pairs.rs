@@ -1,4 +1,5 @@
-//! Pairs in a directory that another program may be reading: no command makes the directory worse.
+//! Certificate directories that another program may use too, with good and unusable pairs: no command of perennial
+//! makes them worse.
 //!
 //! Every pair is tried with `run`, which may replace an unusable pair by a newer one of the same node, and with
 //! commands that must change nothing: `run` without rotation, `run` with a bad kubeconfig, `status`, `verify`. Files
@@ -24,7 +25,8 @@ const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const NODE: &str = "/O=system:nodes/CN=system:node:worker";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Contents of a directory, and whether perennial can use the pair until its rotation point.
+/// One case: the contents of a certificate directory, and whether `run` uses a pair in them until the pair's rotation
+/// point, instead of replacing the pair at once.
 struct Sibling {
     what: &'static str,
     usable: bool,
@@ -122,7 +124,7 @@ const fn of(what: &'static str, usable: bool, put: fn(&Path)) -> Sibling {
     Sibling { what, usable, put }
 }
 
-/// Generates a self-signed certificate and its key as PKCS#8.
+/// Generates a self-signed certificate and its key, both in PEM, the key as PKCS#8.
 fn pair(kind: &str, subject: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     (certificate(&key, subject), key)
@@ -159,7 +161,7 @@ fn in_use_of(pki: &Path, contents: &[u8]) {
     symlink(fs::canonicalize(pki).unwrap().join(DATED), pki.join(CURRENT)).unwrap();
 }
 
-/// A directory entry, compared whole.
+/// The parts of a directory entry that must not change.
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     mode: u32,
@@ -204,7 +206,8 @@ fn is_no_worse(pki: &Path, before: &Entries, usable: bool) -> Result<(), String>
     }
 }
 
-/// Checks that every regular file and directory still exists: an entry in the way of a link is renamed.
+/// Checks that every regular file and directory still exists, under any name: `run` renames an entry that is in the
+/// way of a link.
 fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     let now = entries(pki);
     let is_link = |entry: &Entry| entry.mode & 0o170_000 == 0o120_000;
@@ -212,7 +215,7 @@ fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     lost.map_or(Ok(()), |(name, _)| Err(format!("{name} is lost")))
 }
 
-/// Creates a node's directory with these contents.
+/// Creates the directory `name` of a node, and fills its certificate directory as `sibling` describes.
 fn prepared(sibling: &Sibling, under: &Path, name: &str) -> std::path::PathBuf {
     let root = under.join(name);
     fs::create_dir_all(root.join("worker/pki")).unwrap();
@@ -220,7 +223,8 @@ fn prepared(sibling: &Sibling, under: &Path, name: &str) -> std::path::PathBuf {
     root
 }
 
-/// Runs all commands on a directory with these contents. Returns the faults, each with its command.
+/// Runs `status`, `verify` and `run` on directories that are filled as `sibling` describes. Returns a line for each
+/// command that failed or made its directory worse.
 fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |what: &str, result: Result<(), String>| {
@@ -258,7 +262,7 @@ fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
 }
 
 #[test]
-fn no_command_makes_a_directory_worse() {
+fn commands_lose_no_pair_and_replace_only_unusable_ones() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

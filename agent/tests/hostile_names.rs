@@ -12,7 +12,7 @@ use perennial_rotation::clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A line break with a forged log line, a colour in two encodings, a change of direction, and DEL.
+/// A common name with a forged log line, a terminal colour in two encodings, a change of text direction, and DEL.
 const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}";
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";

@@ -29,7 +29,7 @@ fn replayed(directory: &Path, journals: &[&str]) -> Output {
     output
 }
 
-/// Runs until the first certificate is issued. Returns the journal.
+/// Runs `perennial run --once` with a journal. Returns the journal's text.
 fn first_certificate(directory: &Path) -> String {
     let output = perennial(directory, &with_journal(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -87,7 +87,7 @@ fn replay_prints_run_as_text_and_json() {
 }
 
 #[test]
-fn full_journal_is_moved_and_each_file_replays() {
+fn full_journal_moves_to_journal_1_and_both_replay() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -132,13 +132,13 @@ fn journal_of_killed_run_is_continued() {
     }
 }
 
-/// The target of the current link.
+/// The dated file that `kubelet-client-current.pem` links to; `None` if there is no such link.
 fn current(path: &Path) -> Option<std::path::PathBuf> {
     fs::read_link(path.join("worker/pki/kubelet-client-current.pem")).ok()
 }
 
 #[test]
-fn full_disk_for_journal_does_not_delay_rotation() {
+fn journal_on_full_disk_does_not_delay_rotation() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "3s"]);
@@ -219,7 +219,7 @@ fn unwritable_journal_does_not_prevent_start() {
     stop(run);
 }
 
-/// Faults of the server, so that error paths handle credentials as well.
+/// Server faults that lead credentials through error paths of `run`.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
@@ -253,7 +253,7 @@ fn journal_replay_and_metrics_contain_no_secrets() {
     }
 }
 
-/// Applies `change` to one line of a journal, counted from 1.
+/// Applies `change` to the line with the number `line` of a journal, counted from 1.
 fn changed(text: &str, line: usize, change: impl Fn(&str) -> String) -> String {
     let line = |(number, text)| if number + 1 == line { change(text) } else { format!("{text}\n") };
     text.lines().enumerate().map(line).collect()
@@ -291,7 +291,7 @@ fn replay_names_changed_and_damaged_lines() {
 }
 
 #[test]
-fn replay_of_no_journal_is_bad_input() {
+fn replay_of_unusable_journal_is_bad_input() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -325,7 +325,7 @@ fn replay_of_no_journal_is_bad_input() {
 }
 
 #[test]
-fn shared_journal_names_each_certificate() {
+fn replay_of_shared_journal_names_each_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -347,7 +347,7 @@ fn shared_journal_names_each_certificate() {
 }
 
 #[test]
-fn journal_flag_leaves_other_files_untouched() {
+fn journal_flag_leaves_file_that_is_no_journal_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -364,7 +364,7 @@ fn journal_flag_leaves_other_files_untouched() {
 }
 
 #[test]
-fn full_journal_replaces_no_other_file() {
+fn full_journal_keeps_journal_1_of_another_program() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("journal.1"), "of another program\n").unwrap();

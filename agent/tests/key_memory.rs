@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// The order of P-256.
+/// The order of the P-256 group, big endian.
 const ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
     0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
@@ -24,7 +24,7 @@ const SCALAR_AT: usize = 36;
 struct Key(Vec<(&'static str, Vec<u8>)>);
 
 impl Key {
-    /// Reads the key of the current pair.
+    /// Reads the key of the current pair, and derives all forms of the key.
     fn in_use(directory: &Path) -> Self {
         let pem = fs::read_to_string(directory.join("worker/pki/kubelet-client-current.pem")).unwrap();
         let (_, key) = pem.split_once("-----BEGIN PRIVATE KEY-----\n").unwrap();
@@ -49,7 +49,7 @@ impl Key {
     }
 }
 
-/// Computes `scalar` · 2²⁵⁶ modulo the order, the form that *ring* keeps.
+/// Computes `scalar` · 2²⁵⁶ modulo [`ORDER`]: Montgomery form, in which *ring* keeps private keys.
 fn montgomery(scalar: [u8; 32]) -> [u8; 32] {
     (0..256).fold(scalar, |value, _| {
         let mut doubled = value;
@@ -72,7 +72,7 @@ fn montgomery(scalar: [u8; 32]) -> [u8; 32] {
     })
 }
 
-/// Returns the names of the forms in which the key is in writable memory of this process.
+/// Returns the names of the forms of `key` that are found in the writable memory of the process with this id.
 fn forms_in_memory(process: u32, key: &Key) -> BTreeSet<&'static str> {
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
@@ -125,11 +125,11 @@ fn replaced_keys_leave_no_copy(runtime: &str) {
 }
 
 #[test]
-fn replaced_key_leaves_no_copy_on_threads() {
+fn replaced_key_leaves_no_copy_in_memory_on_threads() {
     replaced_keys_leave_no_copy("std");
 }
 
 #[test]
-fn replaced_key_leaves_no_copy_on_smol() {
+fn replaced_key_leaves_no_copy_in_memory_on_smol() {
     replaced_keys_leave_no_copy("smol");
 }

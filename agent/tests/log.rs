@@ -63,7 +63,7 @@ fn short_lived_and_expired_certificate_are_logged() {
 }
 
 #[test]
-fn rejected_credential_is_shown_by_status() {
+fn status_shows_why_server_refused_request() {
     for (status, word) in [
         (401, "the server refused the credential of the request"),
         (403, "the credential of the request lacks the permission"),
@@ -88,7 +88,7 @@ fn rejected_credential_is_shown_by_status() {
 }
 
 #[test]
-fn refused_certificate_logs_use_of_bootstrap_credential() {
+fn use_of_bootstrap_credential_after_401_is_logged() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     // The fault applies to the second request.

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Requests `path`. Returns head and body of the answer.
+/// Sends a GET for `path` to the metrics server. Returns head and body of the answer.
 fn get(address: &str, path: &str) -> (String, String) {
     let answer = support::get(address, path);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
@@ -193,7 +193,7 @@ fn metrics_cover_both_certificates_until_one_is_disabled() {
 }
 
 #[test]
-fn expired_external_certificate_is_not_ready() {
+fn readyz_fails_for_expired_external_certificate() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let path = directory.path();
@@ -223,7 +223,7 @@ fn silent_clients_do_not_delay_others() {
 }
 
 #[test]
-fn taken_metrics_port_is_retried_during_rotation() {
+fn taken_metrics_port_is_retried_while_rotation_continues() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -242,7 +242,7 @@ fn taken_metrics_port_is_retried_during_rotation() {
 }
 
 #[test]
-fn unwritten_certificate_is_named_by_probes() {
+fn probes_stay_200_and_name_unwritten_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -266,7 +266,7 @@ fn unwritten_certificate_is_named_by_probes() {
 }
 
 #[test]
-fn request_with_foreign_host_is_refused() {
+fn request_with_unknown_host_header_is_refused() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let (_run, address) = start(&directory, &["--metrics-host", "proxy.example"]);

@@ -101,7 +101,7 @@ fn serving_certificate_has_node_object_addresses() {
 }
 
 #[test]
-fn certificate_refused_for_node_object_is_replaced() {
+fn client_certificate_refused_while_reading_node_object_is_replaced() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let faults = "rules: [{ match: { path: /api/v1/nodes/* }, times: 1, fault: { answer: { status: 401 } } }]";

@@ -80,7 +80,7 @@ fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn mount_point_is_reported_by_run_and_verify() {
+fn file_that_is_a_mount_point_fails_run_and_verify() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -1,4 +1,4 @@
-//! Keys and tokens are in files of mode 0600, and in no output.
+//! Keys and tokens: `perennial` writes them to files of mode 0600 only, and to no output.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 #[test]
-fn written_files_are_private_over_open_ones() {
+fn files_written_over_public_ones_get_mode_0600() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let worker = directory.path().join("worker");
@@ -42,7 +42,7 @@ fn written_files_are_private_over_open_ones() {
     }
 }
 
-/// Faults of the server, so that error paths on both sides handle credentials as well.
+/// Server faults that lead credentials through error paths of client and server.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }

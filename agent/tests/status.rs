@@ -45,7 +45,7 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
     (value, sentences.stdout, json.code.unwrap())
 }
 
-/// A pending record of a request that was submitted ten minutes ago.
+/// A pending record of a request that was submitted ten minutes ago and, if `refused`, denied, with an hour of backoff.
 fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
     let now = clock::now().unix;
     let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(HOUR) };
@@ -61,7 +61,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
 }
 
 #[test]
-fn status_shows_pending_request_until_certificate() {
+fn status_shows_pending_request_until_certificate_is_issued() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let pem = credential.to_pem();
     let waiting = record(Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap())), false);
@@ -79,7 +79,7 @@ fn status_shows_pending_request_until_certificate() {
 }
 
 #[test]
-fn status_shows_refused_request_and_next_time() {
+fn status_shows_refusal_and_time_of_next_request() {
     let refused = record(None, true);
     let (value, sentences, code) = status_with(None, Some(&refused.encode()));
     let (refusal, retry_at) = (&value["pending"]["refusal"], refused.pending.refusal.unwrap().retry_at);
@@ -89,7 +89,7 @@ fn status_shows_refused_request_and_next_time() {
 }
 
 #[test]
-fn status_summary_names_pending_request() {
+fn status_summary_shows_pending_or_failed_request() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let key = || Some(Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap()));
     let turned_down = |failure| Record { turned_down: Some(failure), ..record(key(), false) };
@@ -125,7 +125,7 @@ fn status_summary_names_pending_request() {
 }
 
 #[test]
-fn status_shows_end_of_used_up_budget() {
+fn status_shows_when_used_up_budget_allows_rotation() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let mut used = record(None, false);
     // Nine of ten submissions are used; each takes 90 seconds to come back.
@@ -139,7 +139,7 @@ fn status_shows_end_of_used_up_budget() {
 }
 
 #[test]
-fn status_reports_unreadable_record() {
+fn status_reports_unreadable_pending_record() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let (value, sentences, code) = status_with(Some(credential.to_pem().as_str()), Some(b"{"));
     assert_eq!((&value["state"], code), (&"good".into(), 0));
@@ -177,7 +177,7 @@ fn status_reports_mismatched_key_and_damage() {
 }
 
 #[test]
-fn status_rotation_point_is_stable_within_window() {
+fn status_rotation_point_is_stable_and_within_window() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let look = || status(Some(credential.to_pem().as_str())).0["rotate_at"].as_str().unwrap().to_owned();
     let first = look();
@@ -240,7 +240,7 @@ fn status_lists_previous_pairs() {
     assert!(serials[1..].iter().all(|serial| sentences.contains(serial)), "{sentences}");
 }
 
-/// Such a pair comes from a signer whose clock is ahead of the node's.
+/// A pair that is not valid yet comes from a signer whose clock is ahead of the node's.
 #[test]
 fn status_shows_waiting_pair_as_next() {
     let prepare = |pki: &Path, ca: &mut Ca| {
@@ -326,7 +326,7 @@ fn status_reports_pair_without_read_permission() {
 }
 
 #[test]
-fn status_applies_rotation_window() {
+fn status_applies_rotation_window_flag() {
     let prepare = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
     let (value, _, _) = status_of(prepare, &["--rotation-window", "10%-20%"]);
     let from = value["not_before"].as_str().unwrap();
@@ -338,7 +338,7 @@ fn status_applies_rotation_window() {
 }
 
 #[test]
-fn status_of_another_prefix_shows_its_pair() {
+fn status_with_prefix_shows_pair_of_that_prefix() {
     let prepare = |pki: &Path, ca: &mut Ca| {
         put(pki, &dated("proxy-2026-01-01"), &ca.node(Duration::ZERO, HOUR), true);
     };
@@ -349,7 +349,7 @@ fn status_of_another_prefix_shows_its_pair() {
 }
 
 #[test]
-fn status_rotation_point_uses_signer_of_record() {
+fn status_rotation_point_depends_on_signer_in_pending_record() {
     let proxy = Ca::new().node(Duration::ZERO, HOUR);
     let facts = proxy.chain().certificate().clone();
     let point = |signer: &str| {

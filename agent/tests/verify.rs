@@ -1,4 +1,4 @@
-//! `perennial verify`: the verdicts on kubelet and perennial, and that the directory stays unchanged.
+//! `perennial verify`: whether kubelet and perennial could start from a directory, which stays unchanged.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -53,7 +53,7 @@ fn good(pki: &Path, ca: &mut Ca) {
 }
 
 #[test]
-fn verify_accepts_good_pair_for_both() {
+fn verify_accepts_good_pair_for_kubelet_and_perennial() {
     let (sentences, value) = verify(good);
     assert_eq!(sentences.code, Some(0), "{sentences:?}");
     assert_eq!(sentences.stdout.matches("could start, with pki/kubelet-client-current.pem").count(), 2);
@@ -65,7 +65,7 @@ fn verify_accepts_good_pair_for_both() {
 }
 
 #[test]
-fn verify_accepts_files_of_kubelet() {
+fn verify_accepts_files_in_kubelets_layout() {
     let (kubelet, own, output) = client(|pki, ca| {
         let dated = pki.join("kubelet-client-2026-01-01-02-00-00.pem");
         put(&dated, ca.node(Duration::ZERO, HOUR).to_pem().as_bytes());
@@ -90,7 +90,8 @@ fn verify_reports_missing_certificate() {
     }
 }
 
-/// perennial and Go read different pairs: each verdict follows its own rules, and may be open for kubelet.
+/// Go reads some pairs that perennial rejects, and rejects some that perennial reads. `verify` leaves open whether
+/// kubelet could start if perennial does not support the key or the file size.
 #[test]
 fn verify_judges_kubelet_by_rules_of_go() {
     let subject = "req -new -x509 -key /dev/stdin -subj /O=system:nodes/CN=system:node:worker -days 2";
@@ -165,9 +166,9 @@ fn verify_judges_kubelet_by_rules_of_go() {
     assert_eq!((status.code, &value["state"]), (Some(1), &"unsupported".into()), "{status:?}");
 }
 
-/// kubelet reads the first existing pair only.
+/// Unlike perennial, kubelet does not fall back to an earlier dated pair if the current one is damaged.
 #[test]
-fn verify_fails_kubelet_only_if_another_pair_exists() {
+fn damaged_pair_beside_a_good_one_fails_kubelet_only() {
     let cut: fn(&[u8]) -> Vec<u8> = |pem| pem[..pem.len() / 2].to_vec();
     let mixed: fn(&[u8]) -> Vec<u8> = |pem| {
         let text = str::from_utf8(pem).unwrap();
@@ -230,7 +231,7 @@ fn verify_accepts_interrupted_update() {
 }
 
 #[test]
-fn verify_flags_pipe_directory_and_loop() {
+fn verify_flags_pipe_directory_or_loop_in_place_of_link() {
     let pipe = |pki: &Path, _: &mut Ca| {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let path = pki.join(CURRENT);
@@ -300,7 +301,8 @@ fn verify_of_missing_directory_is_bad_input() {
     }
 }
 
-/// Prepares a good directory, and runs `verify` on it as an unprivileged user. Returns the text output.
+/// Runs `verify` as an unprivileged user on a directory with a good pair, after `prepare` has changed the directory.
+/// Expects exit code 1. Returns the text output.
 fn by_nobody(prepare: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");

@@ -10,7 +10,7 @@ pub(crate) struct Family {
     pub(crate) samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
-/// The metrics of a page by name.
+/// The metrics of one answer to `/metrics`, by name.
 #[derive(Debug)]
 pub(crate) struct Page(pub(crate) BTreeMap<String, Family>);
 
@@ -68,7 +68,8 @@ impl Page {
         }
     }
 
-    /// The value of the only sample that has this name and these labels, among others; `None` if no sample has.
+    /// The value of the only sample that has this name and at least these labels; `None` without one. Panics if there
+    /// are several.
     pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let all = self.0.values().flat_map(|family| &family.samples);
         let fits = |of: &BTreeMap<String, String>| {

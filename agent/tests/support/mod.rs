@@ -25,7 +25,7 @@ use perennial_std::{Cancel, drive};
 pub(crate) use perennial_tests::command::{BOUND, Output, Process, events, files, until};
 use serde_json::Value;
 
-/// The command under test.
+/// Path of the `perennial` executable under test.
 pub(crate) const COMMAND: &str = env!("CARGO_BIN_EXE_perennial");
 
 /// Starts `perennial` in this directory, with log level info.
@@ -43,12 +43,13 @@ pub(crate) fn start_with<S: AsRef<OsStr>>(directory: &Path, arguments: &[S], env
     Process::spawn(directory, command)
 }
 
-/// Runs `perennial` to its end.
+/// Runs `perennial` in this directory to its end, with log level info.
 pub(crate) fn perennial<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Output {
     start(directory, arguments).end()
 }
 
-/// Runs `perennial` as an unprivileged user, who owns all files in this directory.
+/// Runs `perennial` as an unprivileged user, who owns all files in this directory: the current user, or user 65534 in
+/// the place of root.
 pub(crate) fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
     // Copied by another process: a child of another test could inherit our descriptor, open for writing, and running
@@ -74,13 +75,13 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// Starts a signer on a free port that approves serving certificates for any name.
+    /// Starts a signer on a free port. Without `--allow-serving-name`, serving certificates for any name are approved.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
         Self::start_at(directory, "127.0.0.1:0", arguments)
     }
 
-    /// Starts a signer with the CA and token of an earlier one in this directory. Takes some of the arguments of
-    /// `perennial-dev signer`.
+    /// Starts a signer at `address`, with the CA and the token of an earlier signer in this directory, if there was
+    /// one. `arguments` are like those of `perennial-dev signer`.
     pub(crate) fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
         let signer = directory.join("signer");
         let authority = Some(authority(&signer));
@@ -134,7 +135,7 @@ impl Signer {
         requests.iter().filter(|request| request.spec.username.starts_with("system:bootstrap:")).count()
     }
 
-    /// Sends a request as the administrator.
+    /// Sends a request as the administrator. Returns the JSON of the answer.
     pub(crate) fn administer(&self, request: Request) -> Value {
         let admin = Identity::Certificate(self.cluster.admin().clone());
         let call = Call::new(request, self.cluster.cluster().clone(), admin, Limits::default());
@@ -184,7 +185,8 @@ pub(crate) const RUN: [&str; 10] = [
     "bootstrap",
 ];
 
-/// Writes a bootstrap kubeconfig with the token of the signer, for this server, with these fields in its cluster.
+/// Writes the kubeconfig `bootstrap`, with the signer's bootstrap token and the URL `server`. `cluster` holds further
+/// YAML fields of the kubeconfig's cluster, each after a comma.
 pub(crate) fn bootstrap(directory: &Path, server: &str, cluster: &str) {
     let token = fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap();
     let text = format!(
@@ -233,12 +235,12 @@ impl Ca {
         Self { authority, random }
     }
 
-    /// A node's certificate that became valid `age` ago, and is valid for `lifetime`.
+    /// Issues a credential for node `worker` whose certificate became valid `age` ago, with this lifetime.
     pub(crate) fn node(&mut self, age: Duration, lifetime: Duration) -> Credential {
         self.node_from(clock::now().unix.before(age), lifetime)
     }
 
-    /// A node's certificate that is valid from `from` for `lifetime`.
+    /// Issues a credential for node `worker` whose certificate is valid from `from` on, with this lifetime.
     pub(crate) fn node_from(&mut self, from: UnixTime, lifetime: Duration) -> Credential {
         let groups = ["system:nodes"];
         self.authority.client_credential("system:node:worker", &groups, &mut self.random, from, lifetime).unwrap()

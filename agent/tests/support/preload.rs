@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 /// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
 /// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
-/// path contains the word, as with such a disk. MOST_THREADS=N limits the threads of the process, as RLIMIT_NPROC does
-/// for users other than root.
+/// path contains the word, as with a disk that does not answer. MOST_THREADS=N limits the threads of the process, as
+/// RLIMIT_NPROC does for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
 #define _GNU_SOURCE
