@@ -22,7 +22,7 @@ type Ca = Issuer<'static, KeyPair>;
 const LIFETIME: Duration = Duration::from_secs(4);
 const SERVICE: &str = "orders.mesh.example";
 
-/// Signs a CSR for [`LIFETIME`]. perennial checks the chain afterwards, as for every signer.
+/// Issues a certificate for a CSR, valid for [`LIFETIME`]. perennial then checks the chain, as for every signer.
 fn sign(ca: &Ca, csr_pem: &str) -> Result<Chain, Box<dyn Error>> {
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)?;
     csr.params.not_before = SystemTime::now().into();

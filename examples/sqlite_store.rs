@@ -1,5 +1,6 @@
-//! Stores the certificate of a node in a SQLite database. Run `cargo run --example sqlite_store -- node.db` twice: the
-//! second run uses the certificate of the first.
+//! Stores the credential of a node in a SQLite database. Run
+//! `cargo run -p perennial-examples --example sqlite_store -- node.db` twice: the second run uses the certificate of
+//! the first.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -41,7 +42,7 @@ impl KeyValue for Sqlite {
     }
 }
 
-/// A rotator of node `worker-1` with a store in this database.
+/// A rotator for node `worker-1` that keeps the credential in the database at `path`.
 fn rotator(cluster: &TestCluster, path: &Path) -> Result<Rotator, StoreError> {
     let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
     Ok(rotator.store(Sqlite::open(path)?))
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sqlite_store_survives_restart_with_pending_request() {
+    fn sqlite_store_continues_pending_request_after_restart() {
         on_both(|runtime| {
             let options = Options { approval: Approval::Manual, ..Options::default() };
             let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();

@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-/// Runs a task to its end, on the calling thread.
+/// Runs a task to its end, on the calling thread, with a tokio runtime of its own.
 ///
 /// # Errors
 /// tokio cannot start.
@@ -20,7 +20,7 @@ pub fn block_on(task: Task) -> io::Result<()> {
     Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(run(task)))
 }
 
-/// Runs a task to its end.
+/// Runs a task to its end, in a tokio runtime of the caller that has time and I/O enabled.
 pub async fn run(mut task: Task) {
     // A set, since dropping it aborts the exchange. A plain `JoinHandle` would detach it.
     let mut exchange = JoinSet::new();
@@ -108,7 +108,7 @@ fn left(until: Instant) -> Duration {
     clock::until(until).max(Duration::from_millis(1))
 }
 
-/// The result of `work`, or a timeout error at `until`.
+/// Waits for the result of `work`; returns a `TimedOut` error at `until`.
 async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(left(until), work).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
