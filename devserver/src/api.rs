@@ -79,7 +79,7 @@ pub struct Options {
     pub signing_duration: Duration,
     /// Time by which notBefore precedes signing; `None` is five minutes, but at most a twentieth of the lifetime.
     pub backdate: Option<Duration>,
-    /// Time from approval to certificate.
+    /// Time between the approval of a request and the signing of its certificate.
     pub signing_delay: Duration,
     /// Limit of stored requests; further ones are answered with 429.
     pub capacity: usize,
@@ -126,7 +126,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The lifetime of a certificate for which `expirationSeconds` was requested.
+    /// The lifetime that a certificate gets if its request has this `expirationSeconds`.
     pub(super) fn lifetime(&self, expiration_seconds: Option<i32>) -> Duration {
         let Some(seconds) = expiration_seconds else { return self.signing_duration };
         let shortest = if self.allow_short { Duration::from_secs(1) } else { Duration::from_secs(600) };
@@ -198,7 +198,7 @@ impl Api {
         self.store.forget_changes();
     }
 
-    /// The certificate authority.
+    /// The certificate authority that signs now.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }

@@ -75,7 +75,7 @@ pub(super) struct Preconditions {
 }
 
 impl Preconditions {
-    /// Refuses the deletion of an object with another UID or resource version.
+    /// Refuses the deletion of an object whose UID or resource version is not the one given here.
     pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
         let checks = [
             ("UID", &self.uid, &metadata.uid),

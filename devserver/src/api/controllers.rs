@@ -152,7 +152,7 @@ impl Api {
         self.store.replace(stored, object);
     }
 
-    /// Schedules work on the request `name` for `due`.
+    /// Has the controllers handle the request `name` at the time `due`.
     pub(super) fn schedule(&mut self, name: &str, due: UnixTime) {
         self.work.insert((due, name.to_owned()));
     }

@@ -8,8 +8,8 @@ use super::fields::SCHEMA;
 use super::message::{Response, to_json};
 use super::status;
 
-/// Aggregated discovery of all groups, each with one version and one resource. The documents for older
-/// clients (`APIGroupList`, `APIResourceList`) are derived from this one.
+/// Aggregated discovery of all groups, each with one version and one resource. The documents for older clients
+/// (`APIGroupList`, `APIResourceList`) are derived from this one.
 static GROUPS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("discovery.json")).expect("the file is JSON, tests read it"));
 

@@ -41,7 +41,7 @@ fn details(name: &str, kind: &str) -> StatusDetails {
     StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
 }
 
-/// A response with this status as its body.
+/// The HTTP response with this `Status` object as its body.
 pub(super) fn response(status: &Status) -> Response {
     let mut response = Response::json(status.code, status);
     response.retry_after = status.details.as_ref().and_then(|details| details.retry_after_seconds);

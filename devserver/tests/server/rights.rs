@@ -15,7 +15,7 @@ fn manual() -> Server {
     Server::new(Options { approval: Approval::Manual, ..Options::default() })
 }
 
-/// Users of every kind that may not approve or sign.
+/// Authenticated users without the right to approve or sign requests.
 fn others() -> [Role; 4] {
     let joe = User::new("joe", ["dev"]);
     // A node's name without the group, and the group without a node's name.
