@@ -25,7 +25,7 @@ pub enum Key {
 pub enum Action {
     /// Stop working on this request. Advisory: the machine ignores a late reply. Keep the pending key.
     CancelRequest {
-        /// The request.
+        /// The id of the request to cancel.
         id: RequestId,
     },
     /// Make this certificate durable, with the key that it was issued for, and report
@@ -34,7 +34,7 @@ pub enum Action {
     WriteCert {
         /// Identifies the write; the reply carries the same id.
         id: RequestId,
-        /// The certificate.
+        /// The certificate to write.
         certificate: Arc<Certificate>,
         /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid
         /// yet; keep its key, since another `WriteCert` orders when to serve it.

@@ -19,13 +19,13 @@ use crate::time::Instant;
 /// The default is the state of a machine with a signer and nothing else, which has no deadline yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
-    /// Times, limits and budget.
+    /// The policy in use: times, limits and submission budget.
     pub policy: Arc<Policy>,
     /// The seed of all jitter of this machine (see [`seed`](crate::seed())).
     pub seed: u64,
-    /// Whether requests can be submitted.
+    /// The status of the signer: whether requests can be submitted.
     pub signer: SignerStatus,
-    /// The identity wanted. `None`: there is nothing to request.
+    /// The template of the wanted certificate. `None`: there is nothing to request.
     pub template: Option<Arc<Template>>,
     /// The served certificate, expired or not.
     pub certificate: Option<Arc<Certificate>>,

@@ -76,9 +76,9 @@ pub enum Event {
     CsrFailed {
         /// The request that failed.
         id: RequestId,
-        /// Why it failed.
+        /// Why the request failed.
         failure: Failure,
-        /// The server's `Retry-After`, if it sent one.
+        /// The `Retry-After` of the server's answer, if there is one.
         retry_after: Option<Duration>,
     },
     /// The certificate is durable: it survives a loss of power.
@@ -114,7 +114,7 @@ pub enum Event {
     },
 }
 
-/// Whether requests can be submitted.
+/// The status of the signer: whether requests can be submitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SignerStatus {
     /// No signer is configured: rotation is not enabled. The machine serves its certificate, writes nothing to a store
@@ -130,7 +130,7 @@ pub enum SignerStatus {
 }
 
 impl SignerStatus {
-    /// Every status.
+    /// Every status of a signer.
     pub const ALL: [Self; 3] = [Self::Absent, Self::NotReady, Self::Ready];
 
     /// The stable name in `snake_case`, for programs. Never changed once released.
@@ -147,7 +147,7 @@ impl SignerStatus {
         matches!(self, Self::NotReady | Self::Ready)
     }
 
-    /// Whether requests can be submitted.
+    /// Whether requests can be submitted: a signer is configured, and its identity exists.
     pub const fn is_ready(self) -> bool {
         matches!(self, Self::Ready)
     }

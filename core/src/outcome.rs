@@ -28,7 +28,7 @@ pub enum Outcome {
     Noted,
     /// The issued certificate was taken. Ends the request.
     Accepted {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
         /// The slot of the certificate: [`Slot::Waiting`] if it is not valid yet.
         slot: Slot,
@@ -40,7 +40,7 @@ pub enum Outcome {
     },
     /// The issued certificate was not taken because of a fault. Ends the request as failed.
     Rejected {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
         /// The fault of the certificate.
         failure: Failure,
@@ -48,31 +48,31 @@ pub enum Outcome {
     /// The issued certificate was as requested, but the machine did not take it: the template has changed since. Ends
     /// the request without a failure.
     Unwanted {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
     },
     /// The signer or the driver reported a failure. Ends the request.
     Failed {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
-        /// The failure.
+        /// The reported failure.
         failure: Failure,
     },
     /// The request was cancelled after [`Policy::request_timeout`](crate::Policy::request_timeout). Counts as
     /// [`Failure::TimedOut`].
     TimedOut {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
     },
     /// The request was cancelled in favour of one for the new template. Counts as no failure.
     Superseded {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
     },
     /// The request was cancelled because no certificate is due any more, or template or signer is gone. Counts as no
     /// failure.
     Withdrawn {
-        /// The request.
+        /// The id of the request.
         id: RequestId,
     },
     /// The certificate is durable.

@@ -133,7 +133,7 @@ impl RequestPacing {
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
 
-    /// When a wait that begins `now` is over. Counts from when the budget allows a request: the budget has no jitter
+    /// When a backoff that begins `now` is over. Counts from when the budget allows a request: the budget has no jitter
     /// and would re-synchronise a fleet.
     fn wait_ends_at(&self, policy: &Policy, wait: Duration, now: Instant) -> Instant {
         self.affordable_at(policy, Priority::Urgent).max(now).after(wait)

@@ -316,22 +316,22 @@ impl Default for Policy {
 pub enum PolicyError {
     /// A window that ends before it begins.
     Window {
-        /// The beginning, in permille.
+        /// The beginning of the window, in permille.
         from: u16,
-        /// The end, in permille.
+        /// The end of the window, in permille.
         to: u16,
     },
     /// A backoff whose first wait is below a millisecond or above its cap.
     Backoff {
-        /// The first wait.
+        /// The first wait before jitter.
         first: Duration,
-        /// The cap.
+        /// The longest wait before jitter.
         cap: Duration,
     },
     /// A budget of fewer than two tokens, with a refill time below a millisecond, or with a time to fill up beyond 2⁶⁴
     /// ms.
     Budget {
-        /// The number of tokens.
+        /// The number of tokens in a full bucket.
         size: u32,
         /// The time between two tokens.
         refill: Duration,

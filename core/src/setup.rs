@@ -12,14 +12,14 @@ use crate::time::UnixTime;
 /// The initial state of a machine. The default is the default policy, a signer that is ready, and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Times, limits and budget.
+    /// The policy to apply: times, limits and submission budget.
     pub policy: Arc<Policy>,
     /// The seed of all jitter. Different for each machine of a fleet, the same at every start (see
     /// [`seed`](crate::seed())).
     pub seed: u64,
-    /// Whether requests can be submitted.
+    /// The status of the signer: whether requests can be submitted.
     pub signer: SignerStatus,
-    /// The identity wanted. `None`: there is nothing to request yet.
+    /// The template of the wanted certificate. `None`: there is nothing to request yet.
     pub template: Option<Arc<Template>>,
     /// The certificate found in the store. With a signer, the machine neither serves a certificate whose common name
     /// differs from the template's nor uses it to submit requests, unless it is provisional.
@@ -63,6 +63,6 @@ pub struct Refusal {
     pub failure: Failure,
     /// The number of refusals in a row.
     pub failures: u32,
-    /// When the backoff ends.
+    /// When the backoff after the refusal ends.
     pub retry_at: UnixTime,
 }

@@ -80,7 +80,7 @@ pub enum State {
     },
     /// A request is in flight.
     Requesting {
-        /// The request.
+        /// The id of the request in flight.
         id: RequestId,
         /// Why a certificate is due.
         reason: Reason,

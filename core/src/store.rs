@@ -98,24 +98,24 @@ pub enum Source {
 pub enum FileOp {
     /// Create the file (`O_EXCL`, mode 0600) and write its contents. Fails if the name exists.
     CreateNew {
-        /// The file.
+        /// The name of the file.
         name: String,
     },
     /// Make the file's contents durable (`fsync`).
     Sync {
-        /// The file.
+        /// The name of the file.
         name: String,
     },
     /// Create a symbolic link. Fails if the name exists.
     Symlink {
-        /// The name that the link points at.
+        /// The name that the link leads to.
         target: String,
-        /// The link.
+        /// The name of the link.
         name: String,
     },
     /// Give a file a second name (a hard link). Fails if that name exists.
     Link {
-        /// The file.
+        /// The name of the file.
         file: String,
         /// The second name.
         name: String,
@@ -129,9 +129,9 @@ pub enum FileOp {
     },
     /// Make all names durable (`fsync` of the directory).
     SyncDir,
-    /// Remove a name.
+    /// Remove a name from the directory.
     Remove {
-        /// The name.
+        /// The name to remove.
         name: String,
     },
 }
@@ -140,7 +140,7 @@ pub enum FileOp {
 /// out [`undo`](Plan::undo).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The operations.
+    /// The operations, in the order in which the driver carries them out.
     pub steps: Vec<FileOp>,
 }
 

@@ -30,20 +30,20 @@ impl Template {
         Self::new(format!("system:node:{node}")).with_organizations(["system:nodes"])
     }
 
-    /// Adds organisations.
+    /// Adds organisations (`O`) to the subject.
     pub fn with_organizations<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         insert_all(&mut self.organizations, names.into_iter().map(Into::into));
         self
     }
 
-    /// Adds DNS names.
+    /// Adds DNS names to the subject alternative names.
     pub fn with_dns_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         let normal = |name: S| relative(&name.into()).to_ascii_lowercase();
         insert_all(&mut self.dns_names, names.into_iter().map(normal));
         self
     }
 
-    /// Adds IP addresses.
+    /// Adds IP addresses to the subject alternative names.
     pub fn with_ip_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         // As Go's `net.IP`, which prints an IPv4-mapped address as IPv4.
         insert_all(&mut self.ip_addresses, addresses.into_iter().map(|ip| ip.to_canonical()));

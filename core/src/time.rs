@@ -80,7 +80,7 @@ impl UnixTime {
         if self.0 <= earlier.0 { Duration::ZERO } else { Duration::from_millis(self.0.abs_diff(earlier.0)) }
     }
 
-    /// The UTC calendar: `(year, month, day, hour, minute, second, millisecond)`.
+    /// The date and time of day in UTC: `(year, month, day, hour, minute, second, millisecond)`.
     pub const fn civil(self) -> (i64, u8, u8, u8, u8, u8, u16) {
         let (days, ms) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
         // Days to civil date, proleptic Gregorian: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".

@@ -14,7 +14,7 @@ impl RotationMachine {
         self.facts.deadline
     }
 
-    /// The deadline that follows from the facts.
+    /// Computes the deadline from the facts: the earliest instant at which time alone may lead to an action.
     pub(super) fn next_deadline(&self, now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
         // Without template or signer, and without a waiting certificate, only a write depends on time.

@@ -84,7 +84,7 @@ impl RotationMachine {
         self.facts.signer
     }
 
-    /// The identity wanted. `None`: there is nothing to request.
+    /// The template of the wanted certificate. `None`: there is nothing to request.
     pub const fn template(&self) -> Option<&Arc<Template>> {
         self.facts.template.as_ref()
     }
