@@ -62,7 +62,7 @@ pub struct Kubeconfig {
 /// The cluster of a kubeconfig: the address of an API server, and how to verify it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `https://host[:port][/path]`.
+    /// The URL of the API server: `https://host[:port][/path]`.
     pub server: String,
     /// The CA certificates that verify the server, as PEM. `None`: the file names none, and those of the system are
     /// used, as by kubectl, unless verification is skipped.

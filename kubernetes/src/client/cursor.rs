@@ -16,8 +16,8 @@ impl Cursor {
         &self.version
     }
 
-    /// Takes the version of the object, from an event or a read. An unchanged object leaves the cursor where it is:
-    /// bookmarks and lists move the cursor beyond the object's version, which the server's watch cache forgets.
+    /// Moves the cursor to the version of the object, from an event or a read. An unchanged object leaves the cursor
+    /// where it is: bookmarks and lists move it beyond the object's version, which the server's watch cache forgets.
     pub(crate) fn saw(&mut self, version: &str) {
         if self.object != version || self.version.is_empty() {
             version.clone_into(&mut self.version);
@@ -25,12 +25,12 @@ impl Cursor {
         }
     }
 
-    /// Takes the version of a list, and that of the object in the list.
+    /// Moves the cursor to the version of a list. `object` is the version of the request object in the list.
     pub(crate) fn listed(&mut self, list: String, object: &str) {
         (self.version, self.object) = (list, object.to_owned());
     }
 
-    /// Takes the version of a bookmark: all events up to that version have been delivered.
+    /// Moves the cursor to the version of a bookmark: all events up to that version have been delivered.
     pub(crate) fn bookmark(&mut self, version: String) {
         if !version.is_empty() {
             self.version = version;

@@ -89,7 +89,7 @@ impl Exchange {
         self.transmit()
     }
 
-    /// Takes bytes from the socket.
+    /// Processes bytes that were read from the socket.
     pub(crate) fn receive(&mut self, mut bytes: &[u8]) {
         match self.tunnel.as_mut().map(|tunnel| tunnel.receive(&mut bytes)) {
             None => {}

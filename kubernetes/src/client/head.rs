@@ -37,13 +37,13 @@ impl Head {
     }
 }
 
-/// A complete response head, and the framing of the body by it.
+/// A complete response head, and what follows from it for the body and the connection.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) head: Head,
     /// The length of the head in bytes.
     pub(super) length: usize,
-    /// The first part of the body.
+    /// The part of the response that follows the head.
     pub(super) body: Awaited,
     /// True if the connection can be used again once the body has ended.
     pub(super) reusable: bool,
@@ -54,7 +54,7 @@ pub(super) struct Parsed {
 pub(super) enum Awaited {
     #[default]
     Head,
-    /// This number of bytes, then the end.
+    /// This number of bytes of the body, then the end of the response.
     Sized(u64),
     ChunkSize,
     /// This number of bytes, then the line end behind the chunk.

@@ -48,7 +48,7 @@ pub struct Issuance {
     stage: Stage,
     jitter: Jitter,
     creations: u32,
-    /// The failures in a row. Each makes the next pause longer.
+    /// The number of failures in a row. Each makes the next pause longer.
     failures: u32,
     /// The text of the last failure, for the error of the submission.
     last_error: String,
@@ -62,7 +62,7 @@ pub struct Issuance {
     found: bool,
     cursor: Cursor,
     lines: Lines,
-    /// How often the object was read instead of watched; `None` while watching works.
+    /// The number of reads of the object in place of a watch; `None` while watching works.
     polls: Option<u32>,
     /// The 404 to the creation, and the server's health at that time. Set while the API group is read, which explains
     /// the 404.

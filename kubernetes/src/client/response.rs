@@ -21,7 +21,7 @@ pub struct Response {
     pub location: String,
     /// `Date`, if the server's certificate was verified.
     pub date: Option<ServerDate>,
-    /// The body.
+    /// The body, without transfer coding.
     pub body: Vec<u8>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Event {
     Lost(ExchangeError),
 }
 
-/// The text of an error answer.
+/// The text of an error answer, and how long the server wants the client to wait.
 pub(crate) struct ErrorAnswer {
     pub(crate) text: String,
     pub(crate) retry_after: Option<Duration>,

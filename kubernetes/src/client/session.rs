@@ -55,8 +55,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Raises the number of requests for a submission that may last `timeout`: by one for each 12 s beyond 15 minutes.
-    /// Undisturbed waiting takes no more than that, so that the original number stays available for failures.
+    /// Raises the number of HTTP requests for a submission that may last `timeout`: by one for each 12 s beyond 15
+    /// minutes. Undisturbed waiting takes no more than that, so that the original number stays available for failures.
     #[must_use]
     pub fn lasting(self, timeout: Duration) -> Self {
         let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
@@ -194,7 +194,7 @@ impl Session {
         };
     }
 
-    /// Takes the result of the last command from the runtime. Results that no longer fit are ignored.
+    /// Handles the runtime's result of the last command. Ignores a result that does not fit that command.
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.operation, input) {

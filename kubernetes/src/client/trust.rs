@@ -38,7 +38,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`ExchangeError::NoRoots`] without CAs, unless verification is off; [`ExchangeError::Setup`] if the CAs cannot
-    /// be had or used.
+    /// be read or used.
     pub(super) fn new(cluster: &Cluster, presented: Presented) -> Result<Self, ExchangeError> {
         let algorithms = provider().signature_verification_algorithms;
         if cluster.insecure_skip_tls_verify() {
@@ -95,7 +95,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Verifies name, validity and extended key usage of a certificate that is trusted itself.
+/// Verifies name, validity and extended key usage of a server's certificate that is itself in the CA bundle.
 fn as_itself(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,

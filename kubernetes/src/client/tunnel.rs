@@ -31,8 +31,8 @@ impl Tunnel {
         std::mem::take(&mut *self.request)
     }
 
-    /// Takes bytes from the socket. True once the tunnel is open: the bytes left in `bytes` come from the server behind
-    /// the proxy.
+    /// Processes bytes that were read from the socket. True once the tunnel is open: the bytes left in `bytes` come
+    /// from the server behind the proxy.
     ///
     /// # Errors
     /// The reason, as a sentence: the proxy refused to open the tunnel, or does not speak HTTP/1.

@@ -11,7 +11,7 @@ use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status};
 /// The longest event, in bytes: 1.5 MiB, etcd's limit on a request.
 const LONGEST_LINE: usize = 3 << 19;
 
-/// Assembles lines from pieces of a stream.
+/// Assembles the lines of a watch, each of which is one event, from pieces of the stream.
 #[derive(Default)]
 pub(crate) struct Lines {
     buffer: Vec<u8>,

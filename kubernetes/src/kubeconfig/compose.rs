@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_names_place_and_quotes_no_text() {
+    fn yaml_fault_names_place_and_quotes_no_text() {
         for (text, fault) in [
             ("a: &a [*a]", format!("1:8: {UNFIT}")),
             ("a: 1\n<<: word", format!("2:5: {UNFIT}")),

@@ -101,7 +101,7 @@ pub enum KubeconfigError {
         certificate: Box<Place>,
         /// The field of the key.
         key: Box<Place>,
-        /// The mismatch.
+        /// The mismatch between certificate and key.
         error: CredentialError,
     },
 }
