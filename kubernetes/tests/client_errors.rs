@@ -225,7 +225,7 @@ fn client_authenticates_over_tls_1_2() {
 }
 
 #[test]
-fn http_401_marks_credential_refused() {
+fn http_401_marks_credential_as_refused() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(scene.ca.credential());
     assert!(scene.error(|_| Reply::status(401, "Unauthorized", "who?")).credential_refused);

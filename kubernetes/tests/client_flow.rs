@@ -83,7 +83,7 @@ fn expired_certificate_is_outdated_only_in_existing_request() {
     assert!(expired.run(|_| Reply::object(201, &expired.issued())).0.is_ok());
 }
 
-/// Submits a request whose name is already taken by `object`.
+/// Submits a request whose name is already taken by `object`. Returns the failure if the submission fails.
 fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
     let (outcome, _) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),

@@ -43,7 +43,7 @@ fn ended_watch_is_followed_by_read_and_watch() {
 }
 
 #[test]
-fn broken_watches_back_off() {
+fn client_backs_off_after_broken_watches() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 8).then(|| Reply::stream().then(End::Cut))));
     world.run(&mut scene.issuance()).unwrap();
@@ -110,7 +110,7 @@ fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
 }
 
 #[test]
-fn failing_server_gets_bounded_requests() {
+fn failing_server_gets_at_most_64_http_requests() {
     let scene = Scene::new();
     let mut world = scene.world(|request| match request.is_post() {
         true => Reply::object(201, &scene.object(&[])),
@@ -122,7 +122,7 @@ fn failing_server_gets_bounded_requests() {
 }
 
 #[test]
-fn request_limit_counts_resubmissions_and_reconnections() {
+fn http_request_limit_counts_resubmissions_and_reconnections() {
     let scene = Scene::new();
     let limits = || {
         let mut limits = Limits::default();
@@ -139,7 +139,7 @@ fn request_limit_counts_resubmissions_and_reconnections() {
 }
 
 #[test]
-fn quarter_hour_wait_takes_few_requests() {
+fn quarter_hour_wait_takes_eight_http_requests() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 3).then(|| Reply::stream().finish(300 * SECOND))));
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 8);
@@ -151,14 +151,14 @@ fn quarter_hour_wait_takes_few_requests() {
 }
 
 #[test]
-fn request_limit_grows_with_timeout() {
+fn http_request_limit_grows_with_request_timeout() {
     let bound = |hours: u32| Limits::default().lasting(hours * 3600 * SECOND).requests;
     assert_eq!((Limits::default().lasting(900 * SECOND).requests, bound(1), bound(12)), (64, 289, 3589));
     assert_eq!(Limits::default().lasting(Duration::MAX).requests, u32::MAX);
 }
 
 #[test]
-fn eight_hour_wait_stays_within_request_limit() {
+fn eight_hour_wait_stays_within_http_request_limit() {
     let scene = Scene::new();
     let policy = Policy { request_timeout: 8 * 3600 * SECOND, ..Policy::default() };
     // No approver decides, and watching is forbidden.

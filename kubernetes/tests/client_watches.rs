@@ -24,7 +24,7 @@ fn requests(world: &World<'_>) -> Vec<String> {
     world.requests.iter().map(short).collect()
 }
 
-/// The two answers of a server whose watch cache does not reach back to a version.
+/// The two forms of 410, from a server whose watch cache does not reach back to a version: event and HTTP status.
 fn expired() -> [Reply; 2] {
     let status = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
     [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]

@@ -11,7 +11,7 @@ use kubeconfig_support::*;
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Roots};
 
 #[test]
-fn missing_context_cluster_or_user_is_named() {
+fn error_names_missing_context_cluster_or_user() {
     let text = with_user("");
     refused(
         endpoint(&text.replace("current-context: main", "current-context: away"), &Files::default()),
@@ -144,7 +144,7 @@ fn insecure_skip_tls_verify_with_ca_is_refused() {
 }
 
 #[test]
-fn unusable_ca_is_named_with_its_place() {
+fn error_names_place_of_unusable_ca() {
     let cluster = |field: &str| config(&format!("server: 'https://h', {field}"), "");
     refused(
         endpoint(&cluster("certificate-authority: ca.crt"), &Files::default()),
@@ -209,7 +209,7 @@ fn unsupported_user_of_other_context_is_ignored() {
 }
 
 #[test]
-fn unusable_credential_is_named_with_its_place() {
+fn error_names_place_of_unusable_credential() {
     let files = || {
         Files::default()
             .with("/n.crt", NODE)
@@ -250,7 +250,7 @@ fn unusable_credential_is_named_with_its_place() {
 }
 
 #[test]
-fn mismatched_key_is_named_with_both_places() {
+fn error_of_mismatched_key_names_both_places() {
     let other = KeyPair::generate(KeyAlgorithm::EcdsaP256).expect("a key");
     let files = Files::default().with("/n.crt", NODE).with("/other.key", &*other.to_pem());
     let inline = format!("client-certificate: /n.crt, client-key-data: {}", STANDARD.encode(&*other.to_pem()));

@@ -123,7 +123,7 @@ fn user_without_credentials_is_anonymous() {
 }
 
 #[test]
-fn json_and_unknown_fields_are_accepted() {
+fn json_kubeconfig_with_unknown_fields_is_accepted() {
     let text = r#"{
         "kind": "Config", "apiVersion": "v1", "preferences": {"colors": true},
         "extensions": [{"name": "x", "extension": {"deep": [1, -2.5, .inf, null, {"a": {}}]}}],

@@ -83,7 +83,7 @@ fn unusable_certificate_is_rejected_naming_its_request() {
 }
 
 #[test]
-fn already_due_certificate_is_rejected_with_validity() {
+fn error_names_validity_of_already_due_certificate() {
     let (failure, message) = issued(Template::node("a"), &[], Duration::from_secs(3500));
     assert_eq!(failure, Some(Failure::AlreadyDue));
     assert!(message.contains("already due for rotation: it is valid from 2026-11-2"), "{message}");

@@ -128,7 +128,7 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// A list of `objects` in version `version` of the server.
+/// A list of `objects` at the server's resource version `version`.
 pub(crate) fn list_of(version: &str, objects: &[CertificateSigningRequest]) -> serde_json::Value {
     serde_json::json!({
         "kind": "CertificateSigningRequestList",
