@@ -1,4 +1,4 @@
-//! Starts async-io's thread, on which smol waits for sockets and timers, or returns an error in its place.
+//! Starts async-io's thread, on which smol waits for sockets and timers. Returns an error where async-io would panic.
 
 use std::cell::Cell;
 use std::fs::File;
