@@ -79,7 +79,7 @@ impl Debts {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the threads that wait for a change.
+    /// Wakes the threads that wait for a change of the debts.
     pub(crate) fn notify(&self) {
         self.0.1.notify_all();
     }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hook_record_round_trips() {
+    fn hook_record_is_read_as_written() {
         let directory = TempDir::new().unwrap();
         let path = record_path(directory.path(), "proxy");
         assert_eq!(Record::read(&path).unwrap(), None);

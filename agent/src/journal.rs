@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_line_is_ended_before_next_snapshot() {
+    fn incomplete_last_line_is_ended_before_next_snapshot() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, "{\"step\":{\"of\":\"no").unwrap();

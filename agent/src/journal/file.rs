@@ -45,7 +45,7 @@ pub(super) fn is_of_another_version(mut file: &File) -> bool {
     read.is_ok() && matches!(Replay::new().line(&first), Err(ReplayError::Version(_)))
 }
 
-/// Moves a journal that is full, or of another format version, to `PATH.1`, and replaces the journal there.
+/// Moves a journal that is full, or of another format version, to `PATH.1`, in the place of a journal there.
 ///
 /// # Errors
 /// If `PATH.1` is no journal, or the system refuses. Both files stay unchanged.

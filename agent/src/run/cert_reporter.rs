@@ -197,7 +197,7 @@ impl CertReporter {
         }
     }
 
-    /// Reports a new certificate that is served and durable.
+    /// Reports a new certificate once it is served and durable, and owes it a run of `--on-rotated`.
     fn report_certificate(&mut self, report: &Report, hook: &Hook) {
         let is_new = |chain: &&Chain| self.certificate.as_ref() != Some(chain.certificate());
         let Some(chain) = in_place(&self.snapshot).filter(is_new) else { return };
@@ -215,7 +215,7 @@ impl CertReporter {
         self.certificate = Some(chain.certificate().clone());
     }
 
-    /// Reports that the rotation rests or is not enabled; other states are no events.
+    /// Reports that the rotation waits for the rotation point, or is not enabled; other states are no events.
     fn report_state(&self, report: &Report) {
         let Self { of, snapshot: now, .. } = self;
         match self.state {

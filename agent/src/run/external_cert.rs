@@ -18,7 +18,7 @@ use crate::spans::words;
 pub(super) struct ExternalCert {
     paths: [PathBuf; 2],
     files: Arc<FileCredential>,
-    /// The path of the certificate.
+    /// The path of the certificate file, which names the certificate in events and metrics.
     name: String,
     /// The certificate that was reported last.
     reported: Option<Fingerprint>,
@@ -27,7 +27,7 @@ pub(super) struct ExternalCert {
 }
 
 impl ExternalCert {
-    /// Reads both files.
+    /// Reads the certificate file and the key file.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the files are no pair.

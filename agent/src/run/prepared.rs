@@ -87,8 +87,8 @@ impl Prepared {
         Ok(Self { settings, access, stores, external, held, current })
     }
 
-    /// Locks the directories of rotated certificates, or none: the first step of a start that changes a directory, and
-    /// the last that can fail for bad usage.
+    /// Locks the directories of all rotated certificates; on an error, none of them. This is the first step of a start
+    /// that changes a directory, and the last that can fail for bad usage.
     ///
     /// # Errors
     /// [`Failure::Usage`] if another process holds a lock, or a directory cannot be used.

@@ -109,8 +109,8 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Stops the rotations, and reports their last news. Stops the serving certificate's rotation first: its requests
-    /// authenticate with the client certificate.
+    /// Stops the rotations, and reports their last notices. Stops the serving certificate's rotation first: its
+    /// requests authenticate with the client certificate.
     pub(super) fn stop(&mut self) {
         let reporters = self.serving.iter_mut().map(|serving| &mut serving.reporter).chain([&mut self.client.reporter]);
         reporters.for_each(|reporter| reporter.rotation.stop());
