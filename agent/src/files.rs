@@ -149,7 +149,7 @@ impl Read for Piped {
     }
 }
 
-/// Logs the damaged certificates of a CA bundle: servers that only they would verify are rejected.
+/// Logs the damaged certificates of a CA bundle: a server whose certificate only these CAs would verify is rejected.
 pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     for damage in skipped {
         tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", bundle.display());

@@ -178,7 +178,7 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
 /// The state of the credential in the node's own kubeconfig.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OwnCredential {
-    /// Valid now.
+    /// The credential is valid now. A token counts as valid, since only the API server can check it.
     Good,
     /// Missing, expired or not valid yet, for kubelet as for perennial.
     Useless,

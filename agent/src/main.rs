@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_filter_takes_levels_and_targets() {
+    fn log_filter_accepts_levels_and_targets() {
         let filter = log_filter("warn, perennial_rotation=trace,,rustls=off,").unwrap();
         for (target, level, enabled) in [
             ("perennial", Level::WARN, true),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn log_filter_rejects_unknown_levels_and_spans() {
+    fn log_filter_with_unknown_level_or_span_is_refused() {
         for wrong in ["perennial=loud", "perennial[span]=info", "a=b=c"] {
             assert!(log_filter(wrong).is_err(), "{wrong}");
         }

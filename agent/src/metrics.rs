@@ -47,7 +47,7 @@ pub(crate) struct About {
     pub(crate) debts: Option<Debts>,
 }
 
-/// The name of an output descriptor, and the queue of lines before it.
+/// The name of an output, `stderr` or `stdout`, and the queue of lines before it.
 pub(crate) type Output = (&'static str, Lines);
 
 /// The counters and the source of the state of one certificate.

@@ -69,7 +69,7 @@ impl Pulse {
     }
 
     /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Must be called repeatedly: a late
-    /// loop is returned from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload
+    /// loop is included from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload
     /// ends an unwanted rotation before it calls [`watch`](Self::watch).
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();

@@ -2,7 +2,7 @@
 
 use perennial_rotation::DirectoryError;
 
-/// The remedy for a problem, as a clause for the operator. `another`: the directory has another usable pair.
+/// The remedy for a problem, as a clause for the operator. `another` is true if the directory has another usable pair.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
     match problem {
         DirectoryError::Exposed { .. } => {

@@ -17,12 +17,12 @@ use count::{Count, time};
 use lines::{JournalLines, Line};
 use story::Story;
 
-/// Runs the command. Prints what each line does, and a summary. Leaves out clock checks without effect, unless `--all`
-/// is given.
+/// Runs `perennial replay`. Prints what each line does, and a summary. Leaves out clock checks without effect, unless
+/// `--all` is given.
 ///
 /// # Errors
-/// [`Failure::Failed`] if a step is different or a line is damaged. [`Failure::Usage`] if a file cannot be read, is of
-/// another format version, or no line can be replayed.
+/// [`Failure::Failed`] if the replay of a step differs from the journal, or a line is damaged. [`Failure::Usage`] if a
+/// file cannot be read, is of another format version, or no line can be replayed.
 pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     let opened = options.files.iter().map(|path| {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));

@@ -126,7 +126,8 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
     })
 }
 
-/// Decides about the proxy: proxy-url in the kubeconfig, then `--proxy=none`, then the environment, as in client-go.
+/// Chooses the proxy to the API server by proxy-url in the kubeconfig, else by `--proxy=none`, else by the environment,
+/// as client-go does.
 fn route(endpoint: &Endpoint, proxy: Proxy, cluster: &Cluster) -> Result<Route, String> {
     match (&endpoint.proxy, proxy) {
         (Some(named), _) => Ok(Route { proxy: Some(named.clone()), decided_by: "proxy-url" }),

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_or_read_only_disk_is_no_lasting_error() {
+    fn full_or_read_only_disk_is_temporary_error() {
         for (os, passes) in [(Errno::ROFS, true), (Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::ACCESS, false)] {
             assert_eq!(may_pass(io::Error::from(os).kind()), passes, "{os}");
         }

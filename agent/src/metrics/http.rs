@@ -81,7 +81,7 @@ impl Response {
 }
 
 /// Starts a thread that answers requests with `find(path)`, or 404 where `find` returns `None`. Requests with a Host
-/// that is not in `hosts` get the status of probes only, and 421 for other paths.
+/// that is not in `hosts` get a status without a text on the paths of probes, and 421 on all others.
 ///
 /// # Errors
 /// If the system refuses a descriptor or a thread.

@@ -12,13 +12,13 @@ use crate::failure;
 use crate::report::with;
 use crate::spans::words;
 
-/// Steps, outcomes and damage of all lines so far.
+/// Numbers of steps and results, and places of damage, of all lines replayed so far.
 #[derive(Default, Serialize)]
 pub(super) struct Count {
     pub(super) steps: u64,
     issued: u64,
     failed: u64,
-    /// Steps of each machine.
+    /// Number of steps of each machine, by certificate.
     pub(super) machines: BTreeMap<String, u64>,
     #[serde(skip)]
     span: Option<(UnixTime, UnixTime)>,

@@ -91,7 +91,8 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     }
 }
 
-/// The opinion if perennial does not know whether Go can load the pair; `pair` if its chain is known.
+/// Returns the verdict for files of which perennial does not know whether Go can load them; `pair` is given if the
+/// chain is known.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
     let why = format!("perennial cannot read {file}: {why}; kubelet may be able to");
     let remedy = "see kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
