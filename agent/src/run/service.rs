@@ -83,7 +83,7 @@ impl Systemd {
         }
     }
 
-    /// Queues one message with these assignments, unless there are none.
+    /// Queues one message to systemd with these assignments, such as READY=1. Queues none if there are no assignments.
     fn notify(&self, news: &[NotifyState<'_>]) {
         if let (Some(manager), false) = (&self.manager, news.is_empty()) {
             let text = news.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");

@@ -18,7 +18,7 @@ use crate::report::Report;
 pub(super) struct Serving {
     pub(super) reporter: CertReporter,
     node: NodeIdentity,
-    /// The polls of the Node object; `None` if the addresses have another source.
+    /// The thread that polls the Node object; `None` if the addresses have another source.
     object: Option<NodeObject>,
     /// The template of requests, as of the last poll of the addresses; `None` while no address is known.
     template: Option<Template>,

@@ -161,11 +161,11 @@ impl ClientSettings {
     }
 }
 
-/// The usages that an issued certificate must have: 'client auth' and 'server auth' if they are among `usages`, or the
-/// signer's default.
+/// The usages that an issued certificate must have: 'client auth' and 'server auth', as far as they are in `usages`; if
+/// `usages` is empty, the signer's default.
 ///
 /// # Errors
-/// [`Failure::Usage`] if `usages` has neither.
+/// [`Failure::Usage`] if `usages` has other usages only.
 fn usages(usages: &[String], signer_name: &str) -> Result<Vec<Usage>, Failure> {
     if usages.is_empty() {
         let serves = signer_name == KUBELET_SERVING_SIGNER;

@@ -1,4 +1,4 @@
-//! Wakes the main loop of `perennial run`: signals, news of rotations, changes of the Node object.
+//! Wakes the main loop of `perennial run`: at signals, notices of rotations, and changes of the Node object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +16,11 @@ use crate::signals;
 pub(super) struct Wakes {
     arrived: Receiver<()>,
     sender: SyncSender<()>,
-    /// SIGTERM or SIGINT has arrived.
+    /// True once SIGTERM or SIGINT has arrived.
     stopping: Arc<AtomicBool>,
-    /// SIGHUP has arrived, and was not handled yet.
+    /// True if SIGHUP has arrived and was not handled yet.
     to_reload: Arc<AtomicBool>,
-    /// SIGUSR1 has arrived, and was not handled yet.
+    /// True if SIGUSR1 has arrived and was not handled yet.
     to_rotate: Arc<AtomicBool>,
 }
 
@@ -44,7 +44,7 @@ impl Wakes {
         Ok(Self { arrived, sender, stopping, to_reload, to_rotate })
     }
 
-    /// Returns a function that wakes the loop.
+    /// Returns a function that wakes the main loop.
     pub(super) fn waker(&self) -> impl Fn() + Send + use<> {
         waker(&self.sender)
     }
@@ -73,7 +73,7 @@ impl Wakes {
         self.to_rotate.swap(false, Ordering::SeqCst)
     }
 
-    /// Returns an observer that wakes the loop for each piece of news of a rotation, its end included.
+    /// Returns an observer that wakes the main loop at each notice of a rotation, except [`News::Stepped`].
     pub(super) fn observer(&self) -> Observer {
         let wake = self.waker();
         Box::new(move |notice| {
@@ -85,7 +85,7 @@ impl Wakes {
     }
 }
 
-/// Returns a function that wakes the loop. Errors are ignored: a full channel holds a wake already, and without a
+/// Returns a function that wakes the main loop. Errors are ignored: a full channel holds a wake already, and without a
 /// receiver the process is ending.
 fn waker(sender: &SyncSender<()>) -> impl Fn() + Clone + Send + 'static + use<> {
     let sender = sender.clone();
