@@ -21,6 +21,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct Pulse(Mutex<BTreeMap<String, Loop>>);
 
+/// The loop of one rotation: the time of its next step, and what probes found.
 struct Loop {
     /// Time of the loop's next step; `None` if none is due. The clock stands still while the computer is suspended, so
     /// a loop is not late afterwards.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 /// A queue of items for one consumer thread, bounded in bytes. Clones share the queue.
 pub(crate) struct Queue<T>(Arc<Shared<T>>);
 
+/// The state that the clones of a queue share.
 struct Shared<T> {
     /// Most bytes of queued items.
     most: usize,
@@ -16,6 +17,7 @@ struct Shared<T> {
     dropped: AtomicU64,
 }
 
+/// The queued entries, the sum of their bytes, and the state of the consumer thread.
 struct Waiting<T> {
     entries: VecDeque<(Entry<T>, usize)>,
     bytes: usize,

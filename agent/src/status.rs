@@ -24,7 +24,7 @@ use crate::spans::words;
 use found::{Found, Verdict, find, shown};
 use pending::Pending;
 
-/// Runs the command. Prints the state of the certificates and, with a kubeconfig, of the API server.
+/// Runs `perennial status`. Prints the state of the certificates and, with a kubeconfig, of the API server.
 ///
 /// # Errors
 /// [`Failure::Failed`] if a certificate is not good. [`Failure::Usage`] if the directory or the policy file cannot be
@@ -104,7 +104,7 @@ struct CertStatus {
     hook: Option<HookState>,
 }
 
-/// The state of `--on-rotated` for the certificate in use, from its record.
+/// The state of `--on-rotated` for the certificate in use, by the hook record (`PREFIX-hook.json`).
 #[derive(Serialize)]
 struct HookState {
     owed: bool,

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::remedies::remedy;
 use crate::report::{columns, json_line, print};
 
-/// Runs the command. Prints the verdicts of kubelet and of perennial on each certificate.
+/// Runs `perennial verify`. Prints the verdicts of kubelet and of perennial on each certificate.
 ///
 /// # Errors
 /// [`Failure::Failed`] if kubelet or perennial has a fault, or kubelet's verdict is in doubt. [`Failure::Usage`] if the
@@ -89,7 +89,7 @@ struct Finding {
     notes: Vec<String>,
 }
 
-/// The verdict of kubelet or of perennial.
+/// The verdict of kubelet or of perennial on the files of one certificate.
 #[derive(Default)]
 struct Opinion {
     /// The pair that kubelet or perennial would start with.
@@ -100,7 +100,7 @@ struct Opinion {
 }
 
 impl Opinion {
-    /// True if a start would succeed; `None` if perennial does not know.
+    /// True if there is no fault; `None` if perennial does not know whether there is one.
     fn good(&self) -> Option<bool> {
         match (self.faults.is_empty(), &self.doubt) {
             (false, _) => Some(false),
@@ -115,6 +115,7 @@ impl Opinion {
     }
 }
 
+/// A pair that a start would use: the name of its file, and its chain.
 struct Pair {
     file: String,
     chain: Chain,

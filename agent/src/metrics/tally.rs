@@ -107,6 +107,7 @@ mod tests {
 
     use super::*;
 
+    /// A machine to which the test sends events, and the counters of its notices.
     struct Life {
         machine: Arc<RotationMachine>,
         tally: Tally,
