@@ -45,7 +45,7 @@ pub async fn run(mut task: Task) {
     }
 }
 
-/// Drives an exchange to its end, and reports its result.
+/// Drives an exchange to its end, and reports its result to the task.
 async fn drive_and_report(exchange: Exchange, reporter: Reporter) {
     match exchange {
         Exchange::Conversation(conversation) => converse(conversation, reporter).await,
@@ -61,7 +61,7 @@ async fn drive_and_report(exchange: Exchange, reporter: Reporter) {
     }
 }
 
-/// Drives a conversation to its end, and reports its result: connects, writes, reads and sleeps.
+/// Connects, writes, reads and sleeps for a conversation until it ends, and reports its result to the task.
 async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: Reporter) {
     let mut stream: Option<TcpStream> = None;
     let mut buffer = [0; 16 << 10];
