@@ -1,4 +1,4 @@
-//! Damaged certificate directories: `run` still gets a certificate, and deletes nothing.
+//! Damaged certificate directories: `run` still gets a certificate, and deletes no file.
 
 use std::fs::{self, FileType};
 use std::os::unix::fs::{PermissionsExt as _, symlink};

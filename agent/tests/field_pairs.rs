@@ -186,7 +186,8 @@ fn entries(pki: &Path) -> Entries {
     paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), entry(&path))).collect()
 }
 
-/// True if the current pair is for this node and from the development signer, so newer than the prepared pairs.
+/// True if the current pair is for this node and from the development signer, which makes it newer than any
+/// prepared pair.
 fn holds_a_newer_pair(pki: &Path) -> bool {
     let Ok(Ok(pair)) = fs::read(pki.join(CURRENT)).map(|pem| Credential::from_pem(&pem)) else { return false };
     pair.chain().certificate().common_name == "system:node:worker" && !pair.chain().issuer().contains("system:node")

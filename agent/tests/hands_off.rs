@@ -41,7 +41,7 @@ fn run_without_rotation_observes_but_never_creates_directory() {
 
 /// An externally managed certificate may be for another node than `--node-name` names.
 #[test]
-fn external_certificate_of_another_name_is_no_error() {
+fn external_certificate_for_another_node_is_no_error() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

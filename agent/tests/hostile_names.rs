@@ -24,7 +24,7 @@ fn hostile_pair() -> Credential {
     authority.client_credential(HOSTILE, &[HOSTILE], &mut random, now, hour).unwrap()
 }
 
-/// Checks that the text has no control character for a terminal, and no forged line.
+/// Checks that `text` has no control character that a terminal obeys, and no forged log line.
 fn check(of: &str, text: &str) {
     let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!text.contains(obeyed), "{of}: {text:?}");
@@ -76,7 +76,7 @@ fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
 }
 
 #[test]
-fn hostile_names_are_escaped_by_log_metrics_and_journal() {
+fn hostile_names_are_escaped_in_log_metrics_and_journal() {
     let directory = prepared();
     let path = directory.path();
     let more = ["--metrics-listen", "127.0.0.1:0", "--journal", "journal"];

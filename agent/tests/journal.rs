@@ -107,7 +107,7 @@ fn full_journal_moves_to_journal_1_and_both_replay() {
 }
 
 #[test]
-fn journal_of_killed_run_is_continued() {
+fn journal_of_killed_run_is_continued_by_next_run() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();

@@ -10,13 +10,13 @@ use crate::support::{self, Output, Process, Signer, get, run_arguments, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// File descriptors of a `run` at rest with [`ALL`] flags, as `agent/docs/metrics.md` documents.
+/// File descriptors of a `run` at rest with the flags [`ALL`], as `agent/docs/metrics.md` documents.
 const DESCRIPTORS: usize = 20;
-/// Threads of a `run` at rest with [`ALL`] flags, as `agent/docs/metrics.md` documents.
+/// Threads of a `run` at rest with the flags [`ALL`], as `agent/docs/metrics.md` documents.
 const THREADS: usize = 16;
-/// Limit of file descriptors under which a `run` with [`ALL`] flags rotates while 32 clients read metrics.
+/// Limit of file descriptors under which a `run` with the flags [`ALL`] rotates while 32 clients read metrics.
 const MOST_DESCRIPTORS: usize = 96;
-/// Limit of threads under which a `run` with [`ALL`] flags rotates while 32 clients read metrics.
+/// Limit of threads under which a `run` with the flags [`ALL`] rotates while 32 clients read metrics.
 const MOST_THREADS: usize = 28;
 
 const ALL: [&str; 8] = [

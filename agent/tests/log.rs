@@ -22,7 +22,7 @@ fn each_failed_attempt_is_logged_with_reason() {
 }
 
 #[test]
-fn json_log_is_json_to_last_line() {
+fn every_line_of_json_log_is_json() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let output = perennial(directory.path(), &run_arguments(&["--once", "--log-format", "json"]));

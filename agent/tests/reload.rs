@@ -1,4 +1,4 @@
-//! SIGHUP while a disk is full, a request pends, files are missing or the configuration is bad.
+//! SIGHUP while a disk is full, a request is in flight, files are missing or the configuration is bad.
 
 use std::fs;
 use std::path::Path;
@@ -106,7 +106,7 @@ fn request_without_written_record_continues_after_sighup() {
 }
 
 #[test]
-fn certificate_written_at_exit_is_reported() {
+fn unwritten_certificate_is_written_at_exit_and_reported() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -231,7 +231,7 @@ fn sighup_applies_changed_policy_file() {
 }
 
 #[test]
-fn removed_directory_is_written_again_without_signal() {
+fn pair_of_removed_directory_is_written_again_without_signal() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -1,4 +1,4 @@
-//! `perennial run`, killed while its request waits, and started again.
+//! `perennial run`, killed while its request is in flight, and started again.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The names of all request objects at the signer.
+/// The names of all CertificateSigningRequest objects of the API server.
 fn objects(signer: &Signer) -> Vec<String> {
     signer.requests().into_iter().map(|request| request.metadata.name).collect()
 }

@@ -171,7 +171,8 @@ pub(crate) fn run_arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&fixed, ["--bootstrap-kubeconfig", "signer/bootstrap.kubeconfig"].as_slice(), more].concat()
 }
 
-/// `run` for a node whose files are in the directory itself, and whose bootstrap kubeconfig is [`bootstrap`].
+/// The arguments of `run` for a node whose files are in the directory itself, and whose bootstrap kubeconfig
+/// [`bootstrap`] writes.
 pub(crate) const RUN: [&str; 10] = [
     "run",
     "--json",
