@@ -150,7 +150,7 @@ pub fn utc(elapsed: Elapsed) -> UnixTime {
 pub struct Scene {
     /// The clocks of the holder's computer.
     pub clocks: Clocks,
-    /// The cluster.
+    /// The simulated cluster.
     pub cluster: Cluster,
     /// The template of the certificate that the holder shall have.
     pub template: Option<Arc<Template>>,

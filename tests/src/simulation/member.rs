@@ -54,8 +54,8 @@ pub trait Member {
         false
     }
 
-    /// Makes steps until `done`, for `span` at most. Returns whether it was done. Steps that are due at the very end of
-    /// the span are not made.
+    /// Makes steps until `done` returns true, for `span` at most. Returns whether `done` did. Steps that are due at the
+    /// very end of the span are not made.
     fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool
     where
         Self: Sized,

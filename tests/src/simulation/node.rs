@@ -31,11 +31,11 @@ pub struct Durable {
 
 /// A node whose process may crash, and its API server.
 pub struct Node {
-    /// The API server.
+    /// The node's API server.
     pub server: Server,
-    /// The disk.
+    /// The node's disk.
     pub disk: Durable,
-    /// The rotation.
+    /// The rotation of the running process.
     pub rotation: Rotation,
     /// The trace of the rotation, through all crashes.
     pub recording: Recording,
@@ -200,7 +200,8 @@ impl Node {
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Updates the counters by an exchange that has ended, and returns the input that reports it.
+    /// Updates the counters by an exchange that has ended, and returns the input that reports the result to the
+    /// rotation.
     fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
         let requests =
             self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();
@@ -327,7 +328,7 @@ impl Member for Node {
     }
 }
 
-/// The start of a process, from the disk.
+/// The [`Start`] of a rotation from what the disk holds, with this signer and template.
 fn start(disk: &Durable, signer: &Arc<dyn Signer>, template: Option<Arc<Template>>) -> Start {
     let pending = disk.record.as_deref().map(|record| Record::decode(record).unwrap());
     Start {

@@ -26,7 +26,7 @@ pub struct OwnCa {
 }
 
 impl OwnCa {
-    /// A CA with this clock, which signs every request for `lifetime`.
+    /// A CA with this clock, which signs every request. Its certificates are valid for `lifetime`.
     pub fn new(wall_clock: impl Fn() -> UnixTime + Send + Sync + 'static, lifetime: Duration) -> Arc<Self> {
         let validity = Validity::new(START, START.after(1000 * DAY)).unwrap();
         let key = key();
@@ -46,7 +46,8 @@ impl OwnCa {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
     }
 
-    /// The closure as a signer. Its client certificates must chain to this CA.
+    /// A signer that answers each request by the CA's rule, in a future or a blocking closure. It issues client
+    /// certificates, which must chain to this CA.
     pub fn signer(self: &Arc<Self>, is_async: bool) -> SignWith {
         let (ca, name) = (self.clone(), "example.com/mesh");
         let answer = move |request: &SignRequest| {

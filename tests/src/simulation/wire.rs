@@ -1,4 +1,4 @@
-//! An exchange that exchanges bytes with the embedded server directly, without a network.
+//! An exchange with the embedded server: bytes go from one to the other directly, without a network.
 
 use perennial::{Instant, Now};
 use perennial_dev::{Break, Session};
@@ -10,7 +10,7 @@ use super::Server;
 pub struct Wire {
     exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
-    /// When there is something to carry next.
+    /// When there are bytes to carry next, or the exchange has something to do.
     pub until: Instant,
     /// The number of connections that the server refused. They are not in the server's journal.
     pub refused: usize,

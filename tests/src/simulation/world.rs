@@ -27,7 +27,7 @@ pub struct Answer {
 pub enum Outcome {
     /// A certificate.
     Issue(Issue),
-    /// A failure, with the server's `Retry-After`.
+    /// A failure, with the server's `Retry-After`, if there is one.
     Fail(Failure, Option<Duration>),
     /// No answer, ever.
     Lose,
@@ -127,7 +127,7 @@ pub struct World {
 
     /// The setup from which restarts begin, except for certificates and record.
     pub setup: Setup,
-    /// The pending record.
+    /// The pending record on disk, if there is one.
     saved: Option<Saved>,
     arrivals: Agenda<Arriving>,
     serial: u64,
@@ -148,7 +148,7 @@ struct Saved {
 enum Arriving {
     /// The signer issues a certificate when this arrives.
     Issued { id: RequestId, template: Arc<Template>, issue: Issue, repeated: bool },
-    /// A reply.
+    /// The machine gets this event as a reply.
     Reply(Event),
     /// A write is done: the certificate is durable when this arrives.
     Written(RequestId, Arc<Certificate>, bool),

@@ -1,4 +1,4 @@
-//! A simulated cluster: request objects, a decision on each, and a cleaner.
+//! A simulated cluster: request objects, the decision on each, and their deletion.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,9 +73,9 @@ pub enum Api {
 pub enum Submitted {
     /// The request object exists, created now or before.
     Accepted(Object),
-    /// Connection refused.
+    /// The API refused the connection.
     Unreachable,
-    /// 429.
+    /// 429, with this `Retry-After`.
     Throttled(Duration),
 }
 
