@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// The longest that a test waits for a command: enough on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Calls `poll` until it returns a value, every 5 ms.
+/// Calls `poll` every 5 ms until it returns a value, and returns that value.
 ///
 /// # Panics
 /// `poll` returned nothing within [`BOUND`]; `what` names the missing thing.
@@ -170,8 +170,8 @@ pub fn events(stdout: &str) -> Vec<Value> {
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 
-/// Everything below a directory: files with their contents, links with their targets, the rest empty. Lock files, which
-/// name the process that held them last, are left out.
+/// Every entry below a directory: files with their contents, links with their targets, all others without contents.
+/// Lock files, which name the process that held them last, are left out.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("a directory") {

@@ -14,7 +14,7 @@
 //! The outcomes here include all of these, and many that no file system produces. They exclude a rename that leaves
 //! neither name: no file system with a journal does that, and no program could keep data on one that did.
 //!
-//! Owners and modes are not modelled, nor sectors that rot.
+//! Owners, modes and damaged sectors are not modelled.
 
 mod outcomes;
 #[cfg(feature = "edge")]
@@ -69,7 +69,7 @@ enum NodeKind {
 struct Change {
     name: Arc<str>,
     node: Option<usize>,
-    /// The index of a change without which this one does not survive.
+    /// The index of another change without which this one does not survive.
     needs: Option<usize>,
 }
 

@@ -134,7 +134,7 @@ pub struct NodeConfig {
     pub runtime: Runtime,
     /// The policy of the rotation.
     pub policy: Policy,
-    /// The identity to request.
+    /// The template of the certificate to request.
     pub template: Option<Template>,
     /// The signer of the requests.
     pub signer: Option<CsrSigner>,

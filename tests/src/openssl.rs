@@ -12,7 +12,8 @@ pub fn openssl(line: &str, input: impl AsRef<[u8]>) -> String {
     String::from_utf8(openssl_binary(line, input)).unwrap()
 }
 
-/// Runs `openssl` like [`openssl`], and returns output that need not be text.
+/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input. Returns what it
+/// prints, which need not be text.
 ///
 /// # Panics
 /// The command is not installed, or fails.
@@ -31,8 +32,8 @@ pub fn openssl_binary(line: &str, input: impl AsRef<[u8]>) -> Vec<u8> {
     output.stdout
 }
 
-/// A key of the kind that `genpkey` makes with these arguments, and a certificate for it, signed by itself with
-/// `digest` and the arguments in `more`. Key first.
+/// Makes a key with these arguments of `genpkey`, and a certificate for it, signed by itself with `digest` and the
+/// arguments in `more`. Returns the PEM of both, key first.
 pub fn self_signed(key: &str, digest: &str, more: &str) -> String {
     let key = openssl(&format!("genpkey {key}"), "");
     let line = format!("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2 {digest} {more}");

@@ -45,9 +45,9 @@ struct Manager {
     cancelled: Cell<bool>,
     /// True while the goroutine that polls the template blocks on its send to the unbuffered channel `templateChanged`.
     template_changed: Cell<bool>,
-    /// The earliest end of a sleep.
+    /// When the first of the sleeping goroutines wakes up.
     wakes: Cell<Option<Duration>>,
-    /// True if a wait of a goroutine ended since this was last cleared.
+    /// True if a goroutine's wait has ended in this round, so that both goroutines are polled once more.
     moved: Cell<bool>,
 }
 

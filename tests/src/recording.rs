@@ -1,4 +1,4 @@
-//! A trace of a rotation that another driver runs, recorded from its news.
+//! A trace of a rotation that another driver runs, recorded from the rotation's news.
 
 use std::sync::Arc;
 

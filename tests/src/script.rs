@@ -33,9 +33,9 @@ pub struct Script {
 /// The start of a machine in a hostile life, and the course of its clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// The policy.
+    /// The first policy of the machine.
     pub policy: Policy,
-    /// The seed.
+    /// The seed of the machine's jitter.
     pub seed: u64,
     /// The lifetime of a healthy certificate.
     pub lifetime: Duration,
@@ -54,7 +54,7 @@ pub struct Life {
 pub enum LifeStep {
     /// This many of the next replies and Ticks come, each at its time.
     Run(usize),
-    /// Time passes, without an event.
+    /// This much time passes, without an event.
     Pass(Duration),
     /// A Tick comes now, early or late.
     Tick,
@@ -88,7 +88,7 @@ pub enum LifeStep {
     LoseRecord,
     /// The process restarts.
     Restart,
-    /// An earlier reply, counted from the latest, arrives once more.
+    /// An earlier reply of signer or disk, counted from the latest, arrives once more.
     RepeatReply(usize),
     /// A reply arrives to a request that was never submitted.
     ForeignReply,
@@ -319,7 +319,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> LifeStep {
     }
 }
 
-/// The first policy of the life, or another one.
+/// A policy to change to: the first one of the life, or another one.
 fn policy(a: u8, c: u8, life: &Life) -> Policy {
     match a % 8 {
         0 | 1 => life.policy.clone(),

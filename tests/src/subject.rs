@@ -11,7 +11,7 @@ pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// Starts a machine from this setup.
     fn start(setup: Setup, now: Now) -> Self;
 
-    /// Handles an event.
+    /// Lets the machine handle an event, and returns its actions and outcomes.
     fn handle(&mut self, event: Event, now: Now) -> Duties;
 
     /// The machine itself, without a wrapper.

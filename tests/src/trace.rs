@@ -10,13 +10,13 @@ use perennial::{Template, TraceLine};
 /// The steps of one machine, from its first start through every restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The policy, the same at every start.
+    /// The policy at the first start.
     pub policy: Arc<Policy>,
     /// The seed, the same at every start.
     pub seed: u64,
     /// True if the monotonic clock jumped. Only the laws that hold even then apply.
     pub wild: bool,
-    /// The runs from one start to the next, in order.
+    /// The runs of the process, each from one start to the next, in order.
     pub runs: Vec<Run>,
 }
 

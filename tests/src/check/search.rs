@@ -24,7 +24,7 @@ pub struct Explored {
     pub depth: usize,
     /// True if every reachable state was visited.
     pub closed: bool,
-    /// How often each of the setting's moves was possible.
+    /// How often each of the setting's moves was made.
     pub taken: Vec<usize>,
     /// The shortest path to a broken law.
     pub broken: Option<Counterexample>,
@@ -35,7 +35,7 @@ pub struct Explored {
 pub struct Counterexample {
     /// How the law is broken.
     pub law: String,
-    /// The steps that lead to it, one line each.
+    /// The steps that lead to the broken law, one line each.
     pub lines: Vec<String>,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct WorldState<S> {
     later: Option<Arc<Certificate>>,
     /// The driver's state: requests, writes and budget.
     driver: DriverState,
-    /// The last request that ended: a late reply names it.
+    /// The last request that ended, for late replies to it.
     ended: Option<RequestId>,
     /// True if the driver carries out the write that is owed.
     writing: bool,

@@ -11,7 +11,7 @@ use perennial_rotation::Identity;
 use super::text;
 
 const PATH: &str = "/etc/x/kubeconfig";
-/// Stands only in fields that hold a secret, and must appear in no output.
+/// A secret that stands only in secret fields of the input, and must appear in no output.
 const SECRET: &str = "Zs3cretZ";
 /// The fields that hold a secret.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];

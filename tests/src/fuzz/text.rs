@@ -12,12 +12,12 @@ pub(super) fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == END)
 }
 
-/// The first byte, zero if there is none, and the rest.
+/// The first byte of input (zero if there is none), and the rest.
 pub(super) fn first(bytes: &[u8]) -> (u8, &[u8]) {
     bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest))
 }
 
-/// `text` with words in place of its stand-ins.
+/// `text` with words in place of its stand-ins (see [`STAND_IN`]).
 pub(super) fn expand(text: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
     let mut expanded = Vec::new();
     let mut bytes = text.iter();

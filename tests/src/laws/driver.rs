@@ -36,7 +36,7 @@ pub(crate) struct InFlight {
 }
 
 impl DriverState {
-    /// The driver's state when a machine starts at this time from this record.
+    /// The driver's state when a machine starts at this time, from this pending record if there is one.
     pub(crate) fn start(policy: Arc<Policy>, first: &RotationMachine, pending: Option<&Pending>, at: Instant) -> Self {
         let reusable_key_for =
             pending.filter(|pending| pending.key == Key::Pending).map(|pending| pending.template.clone());
@@ -56,8 +56,8 @@ impl DriverState {
         }
     }
 
-    /// The driver's state after a restart. Keeps the bucket and the time of the last submission only if the run
-    /// `remembers`.
+    /// The driver's state after a restart. Keeps the bucket and the time of the last submission only if the submission
+    /// budget survived (`remembers`).
     pub(crate) fn restart(
         &self,
         first: &RotationMachine,
