@@ -1,4 +1,5 @@
-//! `hash_at`: which machines hash alike, so that a model checker treats them as one state.
+//! `RotationMachine::hash_at`: machines that will act alike have one hash, so that a model checker treats them as one
+//! state.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use perennial::{Failure, Instant, Now, RotationMachine, Setup};
 use perennial_tests::mint;
 
-/// The hash of a machine with this many failures, long after the last one.
+/// The hash of a machine after `failures` failures in a row of the kind `last`, long after its backoff has ended.
 fn hash(failures: u32, last: Failure) -> u64 {
     let start = Now { instant: Instant::default(), unix: mint::EPOCH };
     let template = Some(Arc::new(perennial::Template::node("worker-1")));

@@ -1,11 +1,11 @@
-//! Which certificate may replace which (rules 7 and 9).
+//! Which issued or found certificate may replace the current one (rules 7 and 9).
 
 use perennial::{Event, Failure, Reason, State};
 use perennial_tests::mint;
 
 use super::*;
 
-/// A holder of `held` that requested [`with_name`] and was issued `got`.
+/// A machine that served `held`, requested a certificate for [`with_name`] and was issued `got`.
 fn answered(held: Option<Certificate>, got: &Certificate) -> Holder {
     let mut holder = Holder::with(held);
     holder.set_template(with_name());
@@ -206,7 +206,8 @@ fn already_due_certificate_does_not_replace_one_that_ends_later() {
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
 
-/// Checks every kind of served certificate: none, expired, provisional, good, and without a wanted name.
+/// Whatever the machine serves: nothing, an expired, a provisional or a good certificate, or one that lacks a wanted
+/// name.
 #[test]
 fn issued_certificate_of_another_common_name_is_always_rejected() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
@@ -237,7 +238,7 @@ fn foreign_certificate_in_store_is_never_taken_over() {
     assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "the served certificate is written again");
 }
 
-/// The signer issued what was requested, so that this is no failure.
+/// The signer issued what was requested before the template's common name changed: no attempt failed.
 #[test]
 fn certificate_of_superseded_common_name_is_dropped_without_failure() {
     let (mut holder, request) = Holder::requesting();

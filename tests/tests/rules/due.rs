@@ -43,7 +43,8 @@ fn rotation_point_changes_only_with_the_certificate() {
     assert_eq!(holder.machine.rotation_point(), point);
 }
 
-/// client-go `TestSetRotationDeadline`: (hours before now, hours after), the deadline at 70 % of the lifetime.
+/// The cases of client-go's `TestSetRotationDeadline`: the hours from notBefore to now, and from now to notAfter. The
+/// rotation point is at 70 % of the lifetime.
 #[test]
 fn rotation_deadlines_match_upstream_cases() {
     let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
@@ -59,7 +60,7 @@ fn rotation_deadlines_match_upstream_cases() {
     }
 }
 
-/// client-go `TestCertSatisfiesTemplate`.
+/// The cases of client-go's `TestCertSatisfiesTemplate`.
 #[test]
 fn template_comparison_matches_upstream_cases() {
     let base = || Template::new("system:node:fake-node-name");
@@ -273,8 +274,8 @@ fn failed_write_is_repeated_after_template_is_removed() {
     assert!(written(&holder.tick_at_deadline()).is_some());
 }
 
-/// A certificate of another name, such as after a typing error, is neither served nor overwritten before it is
-/// replaced.
+/// The store holds a certificate of another common name, such as after a typing error in the node's name: the machine
+/// does not serve it, and orders no write before a new certificate is issued.
 #[test]
 fn foreign_certificate_at_start_is_not_served() {
     let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);

@@ -4,7 +4,7 @@ use perennial::{Event, Failure, Policy, State};
 
 use super::*;
 
-/// The waits after `count` failures of this kind in a row, each reported at once.
+/// The backoff after each of `count` failures of this kind in a row. Each request fails at once.
 fn waits(policy: Policy, failure: Failure, count: usize) -> Vec<Duration> {
     let mut holder = under(policy, None);
     (0..count)
@@ -42,7 +42,7 @@ fn outage_backs_off_from_seconds_to_minutes() {
     assert!(longest > 2 * MINUTE);
 }
 
-/// client-go: attempts after 2, 4, 8 and 16 s (each up to 10 % longer), then every 32 s.
+/// client-go's attempts follow after 2, 4, 8 and 16 s (each up to 10 % longer), then every 32 s.
 #[test]
 fn kubelet_policy_waits_as_client_go_does() {
     for failure in [Failure::Unreachable, Failure::Denied] {
@@ -54,7 +54,8 @@ fn kubelet_policy_waits_as_client_go_does() {
     }
 }
 
-/// client-go's `PollInfinite` keeps a beat: an attempt of 15 min is followed by one 928 s after it began, not 932.
+/// client-go's `PollInfinite` ticks every 32 s: after an attempt of 15 min the next one follows 928 s after its
+/// beginning, not 932.
 #[test]
 fn kubelet_policy_keeps_client_gos_beat_of_32_s() {
     let mut holder = under(Policy::kubelet(), None);
@@ -101,7 +102,7 @@ fn retry_after_without_certificate_is_capped() {
     }
 }
 
-/// With the transient backoff a denied node would submit seven hundred requests a day.
+/// With the transient backoff a denied node without a certificate would submit seven hundred requests a day.
 #[test]
 fn refusal_backoff_holds_without_a_certificate() {
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
@@ -115,7 +116,7 @@ fn refusal_backoff_holds_without_a_certificate() {
     }
 }
 
-/// The wait was planned for a certificate of a month, which has expired after a step of the wall clock.
+/// The backoff was chosen while a certificate of a month was served, which then expires by a step of the wall clock.
 #[test]
 fn clock_step_past_expiry_shortens_the_backoff() {
     let cap = Policy::default().transient.cap();
@@ -133,8 +134,8 @@ fn clock_step_past_expiry_shortens_the_backoff() {
     }
 }
 
-/// The server answers 503 with `Retry-After: 3600` for twelve seconds: a certificate of sixteen seconds is replaced in
-/// time.
+/// For twelve seconds the server answers 503 or 429 with `Retry-After: 3600`: a certificate of sixteen seconds is
+/// replaced in time.
 #[test]
 fn short_certificate_survives_retry_after_of_an_hour() {
     for failure in [Failure::Unreachable, Failure::Throttled] {

@@ -27,7 +27,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A machine and its clocks, driven by hand.
+/// A machine with its clocks, which a test advances by hand.
 struct Holder {
     machine: RotationMachine,
     now: Now,
@@ -48,12 +48,12 @@ impl Holder {
         Self { machine: RotationMachine::new(setup, now), now }
     }
 
-    /// A holder under the default policy, with a template and this certificate.
+    /// A machine under the default policy, with a template and `certificate` as its current certificate.
     fn with(certificate: Option<Certificate>) -> Self {
         Self::new(setup(certificate))
     }
 
-    /// A holder without a certificate, whose first request is in flight.
+    /// A machine without a certificate, and its first request, which is in flight.
     fn requesting() -> (Self, Request) {
         let mut holder = Self::with(None);
         let request = holder.next_request();
@@ -73,14 +73,15 @@ impl Holder {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// Lets time pass to the deadline, and ticks.
+    /// Lets time pass to the machine's deadline, and handles a Tick there.
     fn tick_at_deadline(&mut self) -> Vec<Action> {
         let deadline = self.machine.deadline().expect("there is a deadline");
         self.pass(deadline.since(self.now.instant));
         self.tick()
     }
 
-    /// Ticks at every deadline of this span without answering. Returns the requests that were submitted.
+    /// Handles a Tick at every deadline of this span, and answers no request. Returns the requests that the machine
+    /// submits.
     fn requests_within(&mut self, span: Duration) -> Vec<Request> {
         let end = self.now.instant.after(span);
         let (mut request, mut ticks) = (vec![], 0);
@@ -99,7 +100,7 @@ impl Holder {
         request
     }
 
-    /// Ticks at every deadline until a request is submitted.
+    /// Handles a Tick now, then one at every deadline, until the machine submits a request.
     fn next_request(&mut self) -> Request {
         let mut actions = self.tick();
         for _ in 0..100_000 {
@@ -127,7 +128,7 @@ impl Holder {
         self.machine.certificate_at(self.now.unix).is_some_and(|served| **served == *certificate)
     }
 
-    /// The time until the next request would be submitted by Ticks alone.
+    /// The time until the machine submits its next request, if no event but Ticks occurs.
     fn time_to_request(&self) -> Duration {
         let mut clone = Self { machine: self.machine.clone(), now: self.now };
         clone.next_request().at.since(self.now.instant)
@@ -151,12 +152,12 @@ fn under(policy: Policy, certificate: Option<Certificate>) -> Holder {
     Holder::new(Setup { policy: Arc::new(policy), ..setup(certificate) })
 }
 
-/// A certificate for [`node`], fresh at the beginning of virtual time.
+/// A certificate for [`node`] of this lifetime, issued at the beginning of virtual time.
 fn fresh(life: Duration) -> Certificate {
     issued(&node(), 1, Duration::ZERO, life)
 }
 
-/// A certificate issued this long after the beginning of virtual time.
+/// A certificate for `template`, issued `after` the beginning of virtual time.
 fn issued(template: &Template, serial: u64, after: Duration, life: Duration) -> Certificate {
     mint::certificate(template, serial, mint::EPOCH.after(after), life)
 }

@@ -1,4 +1,4 @@
-//! The decisions that the machine reports.
+//! The outcomes that the machine reports after an event.
 
 use perennial::{Actions, Outcome, Reason, Slot, State};
 

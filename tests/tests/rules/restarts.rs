@@ -4,7 +4,7 @@ use perennial::{Event, Failure, Pending, Policy};
 
 use super::*;
 
-/// Restarts the process with its template and certificate, and with this record.
+/// A restarted machine: with the template and the certificate of `holder`, and with `pending` as its pending record.
 fn restarted(holder: &Holder, pending: Option<Pending>) -> Holder {
     let setup = Setup {
         template: holder.machine.template().cloned(),

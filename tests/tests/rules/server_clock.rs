@@ -4,17 +4,17 @@ use perennial::{Event, Failure, Reason, State};
 
 use super::*;
 
-/// Sets the holder's wall clock this far ahead of, or behind, the true time, by which certificates are issued.
+/// Sets the local wall clock this far ahead of, or behind, the true time, by which the signer issues certificates.
 fn clock_off(holder: &mut Holder, ahead: bool, by: Duration) {
     holder.now.unix = if ahead { holder.now.unix.after(by) } else { holder.now.unix.before(by) };
 }
 
-/// The true time.
+/// The true time, which the API server's clock shows.
 fn truth(holder: &Holder) -> perennial::UnixTime {
     mint::EPOCH.after(holder.now.instant.since(Instant::from_millis(0)))
 }
 
-/// Reports `times` readings of the true time.
+/// Hands the machine `times` readings of the API server's clock, which shows the true time.
 fn answers(holder: &mut Holder, times: usize) -> Vec<Action> {
     let unix = truth(holder);
     (0..times).flat_map(|_| holder.handle(Event::ServerDated { unix })).collect()

@@ -1,4 +1,4 @@
-//! Certificates that are not valid yet: they wait, and displace nothing that is valid.
+//! Certificates that are not valid yet: they wait for their notBefore, and displace no valid certificate.
 
 use perennial::{Event, Failure, Outcome, Reason, State};
 
@@ -9,7 +9,8 @@ fn early(serial: u64, begins: Duration) -> Certificate {
     issued(&node(), serial, begins, DAY)
 }
 
-/// A holder of a certificate of a day that was issued a successor whose notBefore is in an hour.
+/// A machine that serves a certificate of a day, its waiting certificate, whose notBefore is in an hour, and the id of
+/// the request for it.
 fn waiting() -> (Holder, Certificate, RequestId) {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();

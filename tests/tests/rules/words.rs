@@ -19,7 +19,7 @@ fn failure_display_is_its_unique_description() {
     assert_eq!(shown.len(), Failure::ALL.len());
 }
 
-/// Dashboards, scripts and journals rely on these: a name is added, never changed.
+/// Dashboards, scripts and journals rely on these names: one may be added, none changed.
 #[test]
 fn released_names_of_failures_reasons_and_states_never_change() {
     assert_eq!(
@@ -68,7 +68,7 @@ fn certificate_debug_shows_facts_and_chain_length() {
     }
 }
 
-/// Each kind of character that a terminal acts upon, escaped as text and as JSON.
+/// Characters on which a terminal acts, as `Escaped` writes them in text and in JSON; all other characters stay.
 #[test]
 fn only_control_characters_are_escaped() {
     let table = [

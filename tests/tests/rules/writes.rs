@@ -4,7 +4,7 @@ use perennial::{Event, Policy, State};
 
 use super::*;
 
-/// A holder whose first certificate was issued and is not durable yet.
+/// A machine whose first certificate was issued and is not durable yet, and the id of the write.
 fn unwritten() -> (Holder, RequestId) {
     let (mut holder, request) = Holder::requesting();
     let (id, _) = written(&holder.issue(request.id, &fresh(DAY))).expect("written at once");
