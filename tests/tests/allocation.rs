@@ -13,7 +13,7 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts the allocations of each thread.
+/// A global allocator that counts the allocations of each thread.
 struct Counting;
 
 // SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integer.
@@ -85,7 +85,7 @@ fn read_everything(machine: &RotationMachine, now: Now) {
     drop(std::hint::black_box((seen, machine.clone())));
 }
 
-/// A life of a hundred steps, decoded from noise.
+/// A script of about a hundred steps, decoded from pseudo-random bytes that follow from `number`.
 fn long_life(number: u64) -> Script {
     let mut noise = number;
     let noise = std::iter::repeat_with(|| {

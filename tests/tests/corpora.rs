@@ -7,7 +7,7 @@ use std::path::Path;
 
 use perennial_tests::fuzz::{TARGETS, Target};
 
-/// Runs the target on every file of its corpus. Returns the number of files.
+/// Runs the fuzz target on every file of its corpus. Returns the number of files.
 fn replay(name: &str, target: Target) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

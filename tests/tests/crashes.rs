@@ -1,4 +1,4 @@
-//! A node crashes at every point of its life, and starts again from its disk. In virtual time.
+//! A node crashes at any point of a request, and starts again from its disk, in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,8 @@ fn has_the_certificate(node: &Node) -> bool {
     [&served, &node.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
 }
 
-/// A life in which approval takes 40 minutes, so that the request times out and is retried.
+/// A node whose request is approved after 40 minutes, so that the request times out and is retried meanwhile. The node
+/// crashes after `crash_after` points (beginnings and ends of commands), then after every `period`, if given.
 fn life(crash_after: u32, period: Option<u32>) -> Node {
     let mut node = node();
     (node.crash_after, node.period) = (Some(crash_after), period);

@@ -131,8 +131,8 @@ fn kubelets_files_are_adopted_and_later_pruned() {
     assert_eq!(kubelets.each_ref().map(left), [false, false]);
 }
 
-/// A signer may backdate a successor further than the pair before; a reader that has followed the link may be about to
-/// open the file.
+/// A signer may backdate a successor beyond the notBefore of the pair before. That pair's file stays: a reader that has
+/// followed the link may be about to open it.
 #[test]
 fn previous_pair_is_retained_whatever_its_not_before() {
     let parent = tempfile::tempdir().unwrap();

@@ -68,7 +68,8 @@ fn child() -> Option<PathBuf> {
     std::env::var_os(REFUSED_IN).map(PathBuf::from)
 }
 
-/// A directory with a pair and a copy of this program, which any user may read.
+/// A temporary directory that any user may enter: with a credential directory that holds a pair, a copy of this
+/// program, and `new`, the pair that the copy tries to write.
 fn prepared(new: &Credential) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();

@@ -13,7 +13,7 @@ use perennial_tests::loopback::{BOUND, LoopbackServer, Runtime, issued, node, on
 
 const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
 
-/// Lets every operation but reading fail.
+/// Makes every operation of the volume but reads fail with an error of this kind.
 fn refuse(volume: &Virtual, kind: ErrorKind) {
     let is_write = |call: Call<'_>| matches!(call, Call::Op(_));
     volume.set_fates(Box::new(move |_, call| if is_write(call) { Fate::Failed(kind) } else { Fate::Done }));
@@ -29,7 +29,7 @@ fn start(runtime: Runtime, server: &LoopbackServer, volume: &Virtual) -> Handle 
     holder.start()
 }
 
-/// Waits for the `n`th certificate, which is served from memory and reported as unwritten for this reason.
+/// Waits for the `n`th certificate, which is served from memory and reported as unwritten because of `why`.
 fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     let is_unwritten = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
@@ -41,7 +41,7 @@ fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
-/// Checks that the served certificate is on disk, and waits for the record of the last request without its key.
+/// Checks that the served certificate is on disk, and waits until the pending record has no key, as after an answer.
 fn is_on_disk(handle: &Handle, volume: &Virtual) {
     let directory = volume.directory();
     let stored = directory.load(None, clock::now().unix).unwrap().credential.unwrap().0;

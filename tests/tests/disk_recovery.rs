@@ -64,12 +64,12 @@ fn exposed(problems: &[DirectoryError]) -> Vec<&Path> {
     exposed.collect()
 }
 
-/// The chain with the key of another certificate.
+/// A damaged pair: the chain of `credential` with the key of another certificate.
 fn damaged(credential: &Credential) -> String {
     format!("{}{}", credential.chain().pem(), *pair(NODE, 9).key().to_pem())
 }
 
-/// Names, kinds, targets, modes and contents of every entry in the directory, without lock files.
+/// Every entry of the directory but lock files: the path, the mode, and the contents or the link's target.
 fn everything(pki: &Pki) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let entries = fs::read_dir(pki.0.path()).unwrap().map(|entry| entry.unwrap().path());
     let others = entries.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
@@ -199,7 +199,7 @@ fn dangling_link_leads_to_newest_pair_after_start() {
     }
 }
 
-/// A wrong clock at the start of a machine must not lead back to an older pair.
+/// A clock that is wrong while the computer boots must not lead back to an older pair.
 #[test]
 fn pair_in_use_stays_whatever_the_clock_shows() {
     let pki = Pki::new();

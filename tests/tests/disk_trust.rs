@@ -114,7 +114,7 @@ fn file_that_others_could_have_written_is_ignored() {
     }
 }
 
-/// The link may lead to an older pair of ours, or out of the directory.
+/// Another user's `PREFIX-current.pem` may lead to an older pair of ours, or out of the directory.
 #[test]
 fn link_that_another_user_made_is_ignored() {
     if !rustix::process::geteuid().is_root() {

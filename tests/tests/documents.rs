@@ -8,7 +8,7 @@ use perennial_tests::sources::rust_files;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The names of the `different` cases in the source of the conformance tables.
+/// The names of all cases that the source of the conformance tables marks as `different`.
 fn in_the_table() -> BTreeSet<String> {
     let files = rust_files(&Path::new(HERE).join("tests/conformance"));
     let sources: Vec<String> = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
@@ -39,7 +39,7 @@ fn included(source: &str) -> impl Iterator<Item = &str> {
     calls.into_iter().flat_map(|call| source.split(call).skip(1)).filter_map(|rest| rest.split('"').next())
 }
 
-/// A package that includes a file of the workspace does not compile where it is published to.
+/// A published package that includes a file from outside of itself does not compile.
 #[test]
 fn published_packages_include_only_their_own_files() {
     let mut seen = 0;

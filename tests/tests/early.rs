@@ -57,7 +57,7 @@ fn early_certificate_waits_on_disk_until_current_is_refused() {
     });
 }
 
-/// The directory is as a crash leaves it between the issue of an early certificate and its use.
+/// The directory is as a crash leaves it between the write of an early certificate and its notBefore.
 #[test]
 fn waiting_pair_is_found_beside_current_pair() {
     let directory = tempfile::tempdir().unwrap();

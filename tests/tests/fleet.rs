@@ -87,7 +87,7 @@ fn all_worlds_of_a_fleet_stop_at_the_same_instant() {
     assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "a later step has not happened yet");
 }
 
-/// Whether a step takes no time of its own, so that it can happen to one world of a fleet.
+/// True if a step takes no virtual time, so that it can happen to one world of a fleet alone.
 fn happens_at_once(step: &LifeStep) -> bool {
     !matches!(step, LifeStep::Run(_) | LifeStep::Pass(_) | LifeStep::JumpMonotonic(_) | LifeStep::JumpWallClock(_))
 }
@@ -95,7 +95,7 @@ fn happens_at_once(step: &LifeStep) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// Hostile lives in one fleet: each has the transcript that it has alone, and keeps every law.
+    /// Random hostile scripts in one fleet: each machine has the transcript that it has alone, and keeps every law.
     #[test]
     fn fleet_member_behaves_as_if_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();

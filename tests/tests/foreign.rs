@@ -65,8 +65,8 @@ fn extra_rights_are_accepted_if_configured() {
     });
 }
 
-/// The node's name was mistyped, for example: the pair authenticates no request, and stays in its file until a pair
-/// with the right name replaces it.
+/// The stored pair has another common name, as after a typing error: it authenticates no request, and stays in its file
+/// until a pair of the right name replaces it.
 #[test]
 fn foreign_pair_at_start_is_not_used() {
     on_both(|runtime| {
@@ -100,7 +100,8 @@ fn foreign_pair_at_start_is_not_used() {
     });
 }
 
-/// The pair stays in use until its successor is issued, which is requested with the bootstrap identity.
+/// The template's common name changes: the pair stays in use until its successor is issued. The bootstrap identity
+/// authenticates the request.
 #[test]
 fn pair_of_old_name_is_served_and_reported() {
     on_both(|runtime| {

@@ -17,7 +17,7 @@ use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";
 const RECOVER_IN: &str = "PERENNIAL_TEST_RECOVER_IN";
 const CURRENT: &str = "kubelet-client-current.pem";
-/// The pair that is never damaged.
+/// The file of the pair that the child process never damages.
 const GOOD: &str = "kubelet-client-2020-01-01-00-00-00-000.pem";
 const TORN: &str = "torn";
 /// Runs the tests of this file one at a time: between fork and exec a child holds its parent's open files, including a

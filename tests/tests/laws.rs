@@ -1,4 +1,4 @@
-//! Checks every law on random hostile lives.
+//! Checks every law on random hostile scripts.
 
 use perennial::RotationMachine;
 use perennial_tests::laws::{Law, Verdict};
@@ -7,10 +7,11 @@ use perennial_tests::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Lives of up to this many steps, each of up to 32 events.
+/// Random scripts have up to this many steps, each of up to 32 events.
 const STEPS: usize = 40;
 
-/// Checks a law on six times the usual number of lives (`PROPTEST_CASES`, 256 if not set): they are short.
+/// Checks a law on random scripts: six times the usual number (`PROPTEST_CASES`, 256 if not set), since they are short.
+/// Runs in which the monotonic clock jumps are checked only if `even_if_wild`.
 fn holds(law: &Law<RotationMachine>, even_if_wild: bool) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -83,7 +84,7 @@ laws! {
     a_healthy_signer_keeps_rotation_in_the_window,
 }
 
-/// Law 1: any bytes decode to a life, which runs to its end without a panic and repeatably, whatever the clocks do.
+/// Law 1: any bytes decode to a script, which runs to its end without a panic and repeatably, whatever the clocks do.
 #[test]
 fn machine_never_panics_in_any_life() {
     let config = Config { failure_persistence: None, ..Config::default() };

@@ -18,7 +18,7 @@ use perennial_tests::malicious::{Malicious, table};
 use serde_json::{Value, json};
 
 const ADMIN: &str = "fedcba.0123456789abcdef";
-/// `CN=ca`.
+/// The issuer's name `CN=ca`, in DER.
 const ISSUER: [u8; 15] = [0x30, 13, 0x31, 11, 0x30, 9, 6, 3, 0x55, 4, 3, 0x13, 2, b'c', b'a'];
 
 fn key() -> KeyPair {
@@ -105,7 +105,7 @@ fn subject_of(der: &[u8]) -> Vec<u8> {
     at
 }
 
-/// Approves a request as an administrator, and puts this certificate into its status.
+/// Approves the request `csr` as an administrator, and puts the certificate of `row` into its status.
 fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
     let call = |request| {

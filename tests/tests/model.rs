@@ -1,4 +1,4 @@
-//! The machine and the model of its rules agree at every step of random hostile lives.
+//! The machine and the model of its rules agree at every step of random hostile scripts.
 
 use perennial::{Backoff, Window};
 use perennial_tests::model::check_rules;
@@ -6,7 +6,7 @@ use perennial_tests::script::{LifeStep, Script, scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Compares the machine with the model on as many lives as the laws are checked on, each changed by `change`.
+/// Compares the machine with the model on random scripts, as many as the laws are checked on, each changed by `change`.
 fn agree(change: fn(&mut Script)) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -28,7 +28,7 @@ fn machine_agrees_with_model() {
     agree(|_| ());
 }
 
-/// Without jitter every interval of the model is a single millisecond.
+/// Without jitter the model allows each action at a single millisecond, not in an interval.
 #[test]
 fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     agree(|script| {

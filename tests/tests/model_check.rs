@@ -1,4 +1,4 @@
-//! Model checking: every state of small worlds is checked by the laws. The state is the machine as shipped.
+//! Model checking: the laws check every state of the shipped machine in small worlds.
 //!
 //! `cargo test --profile proof -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a
 //! summary. All worlds but the last are explored completely: no run of the machine in them, however long, breaks a law.
@@ -55,7 +55,7 @@ fn states_with_equal_keys_behave_alike() {
     }
 }
 
-/// The shortest path that shows this fault in the world of this name.
+/// The shortest counterexample that the model checker finds for the fault `F`, in the setting with the name `world`.
 fn found<F: Fault>(world: &str) -> Counterexample {
     let setting = settings().into_iter().find(|setting| setting.name == world).expect("there is such a world");
     search::<Broken<F>>(&setting, threads()).broken.expect("the fault is found")
@@ -86,7 +86,7 @@ fn model_checker_finds_each_broken_machine() {
     }
 }
 
-/// The transcript of a counterexample as a snapshot.
+/// The snapshot is the transcript of a counterexample.
 #[test]
 fn counterexample_is_shown_as_transcript() {
     let counterexample = found::<broken::LosesPendingRecord>("kubelet").to_string();

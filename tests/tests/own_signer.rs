@@ -147,7 +147,7 @@ fn rotator_of_future(begun: mpsc::Sender<()>, flag: Arc<AtomicBool>) -> Rotator 
     })
 }
 
-/// A handle as an identity source, with the number of calls.
+/// A handle as an identity source that counts the calls of `identity`.
 struct Counted(Handle, Arc<AtomicU32>);
 
 impl IdentitySource for Counted {
@@ -207,7 +207,7 @@ enum Bug {
 
 const BUGS: [Bug; 4] = [Bug::Begin, Bug::Identity, Bug::Conversation, Bug::Profile];
 
-/// A signer that panics in one method, `left` times.
+/// A signer that panics in the method `bug`, `left` times, and else signs as `works` does.
 #[derive(Debug)]
 struct Buggy {
     bug: Bug,
@@ -231,7 +231,7 @@ impl Buggy {
     }
 }
 
-/// Counts down. True while there is a panic left.
+/// Takes one of the panics that are left. False if none is left.
 fn has_bug(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
@@ -303,7 +303,7 @@ fn signer_panic_does_not_end_rotation() {
     });
 }
 
-/// A signer whose first exchange panics and is made without the constructors of `Exchange`.
+/// A signer whose first exchange is `first`, which panics and was made without the constructors of `Exchange`.
 #[derive(Debug)]
 struct HandMade {
     first: Mutex<Option<Exchange>>,

@@ -22,7 +22,7 @@ use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, S
 
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
-/// A server that answers each line with the fingerprint of its client's certificate, and whether the session was
+/// A TLS server that answers each line with the fingerprint of its client's certificate, and whether the session was
 /// resumed.
 fn server(config: ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

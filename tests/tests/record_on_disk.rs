@@ -8,7 +8,7 @@ use perennial::store::{Entry, FileOp, Kind, Layout, Listing};
 use perennial_rotation::{Directory, Rotator};
 use perennial_tests::disk::{Call, Disk, Fate, Start, Virtual};
 
-/// Files by name: their contents, and whether these would survive a loss of power.
+/// Files by name: their contents, and whether the contents would survive a loss of power.
 type Files = BTreeMap<String, (&'static str, bool)>;
 
 fn listing(files: &Files) -> Listing {

@@ -1,4 +1,4 @@
-//! Nodes that restart while their request waits: they continue with that request. Real sockets, real files.
+//! Nodes that restart while their request is in flight: they continue with that request. Real sockets, real files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

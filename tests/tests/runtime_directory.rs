@@ -116,7 +116,7 @@ impl Names {
         }
     }
 
-    /// Whether a load would find a pair.
+    /// True if a load would find a pair.
     fn holds_a_pair(&self, layout: &Layout) -> bool {
         layout.sources(&self.listing()).iter().any(|source| {
             let Source::Bundle(name) = source else { return false };

@@ -47,7 +47,7 @@ fn timed_out_request_is_reported_as_error() {
     });
 }
 
-/// A node with a certificate that it cannot write, and its broken directory.
+/// A node whose issued certificate cannot be written, and its broken directory.
 fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
     let handle = node(runtime, &server.cluster).stored_in(&pki).start();
@@ -90,8 +90,8 @@ fn last_error_keeps_request_error_once_write_succeeds() {
     });
 }
 
-/// The API server refuses the certificate for a while, after the bootstrap credential has become unusable. Then the
-/// server accepts the certificate again, and the rotation uses it.
+/// Checks a rotation under an outage: the API server refuses the certificate while `expired` replaces the bootstrap
+/// credential. Then the server accepts the certificate again, and the rotation uses it.
 fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sync + Clone + 'static) {
     on_both(|runtime| {
         let (ours, other) = (new_authority(), new_authority());

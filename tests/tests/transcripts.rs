@@ -1,4 +1,4 @@
-//! Snapshots of the main scenes of a certificate's life, one line per step: time, event → actions | state.
+//! Snapshots of the machine's transcripts in the main situations, one line per step: time, event → actions | state.
 //!
 //! To renew them after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test transcripts`,
 //! then read the difference.
@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The transcript of a world, without Ticks that lead to no action but a timer.
+/// The transcript of a simulated machine, without Ticks that lead to no action but a timer.
 fn transcript(world: &World) -> String {
     let idle = |line: &&str| {
         let (_, step) = line.split_once(" | ").expect("time first");
@@ -38,7 +38,7 @@ fn setup(template: Template) -> Setup {
     Setup { seed, template: Some(Arc::new(template)), ..Setup::default() }
 }
 
-/// A holder with a certificate of a day, and a signer that answers after two seconds.
+/// A simulated machine with a certificate of a day, and a signer that answers after two seconds.
 fn holder() -> World {
     let certificate = mint::certificate(&node(), 1, mint::EPOCH, DAY);
     let mut world = World::new(Setup { certificate: Some(Arc::new(certificate)), ..setup(node()) }, DAY);
@@ -46,7 +46,7 @@ fn holder() -> World {
     world
 }
 
-/// A holder without a certificate, and a signer that answers after two seconds.
+/// A simulated machine without a certificate, and a signer that answers after two seconds.
 fn newcomer(template: Template) -> World {
     let mut world = World::new(setup(template), DAY);
     world.habit = Answer::healthy(DAY).after(2 * SECOND);
@@ -169,7 +169,8 @@ fn signer_that_omits_names_leads_to_growing_backoff() {
     scene!(world);
 }
 
-/// client-go's sequence: 2, 4, 8, 16 s (up to 10 % more), then a beat of 32 s whatever an attempt takes.
+/// client-go's backoff: 2, 4, 8, 16 s (up to 10 % more), then attempts at a beat of 32 s, however long an attempt
+/// takes.
 #[test]
 fn kubelet_policy_retries_as_client_go_while_api_is_down() {
     let policy = Arc::new(Policy::kubelet());

@@ -1,4 +1,4 @@
-//! Twin drivers: the same script against the same server leads to the same transcript on each runtime.
+//! The same scenario against the same server leads to the same transcript on each runtime.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -14,7 +14,7 @@ use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_a
 const RUNTIMES: [Runtime; 3] =
     [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
 
-/// Runs a life on each runtime at once, since it mostly waits.
+/// Runs the scenario `life` on each runtime, all in parallel, since a scenario mostly waits.
 fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 3] {
     RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
 }
@@ -60,8 +60,8 @@ impl Transcript {
     }
 }
 
-/// A life: an approval, a denial, another template, no template, a restart. Every wait is for a state that lasts, so
-/// that no runtime can miss it.
+/// A scenario: an approval, a denial, another template, no template, a restart. Every wait is for a state that lasts,
+/// so that no runtime can miss it.
 fn life(runtime: Runtime) -> Vec<String> {
     let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ rules:
 - { match: { method: GET }, times: 1, fault: { cut: inBody } }
 ";
 
-/// A life with all of [`FAULTS`], until the second certificate. Waits only for certificates, which no runtime can
+/// A scenario with all of [`FAULTS`], until the second certificate. Waits only for certificates, which no runtime can
 /// miss.
 fn life_with_faults(runtime: Runtime) -> Vec<String> {
     let server = serve(Approval::Auto);
@@ -146,7 +146,7 @@ fn runtimes_produce_the_same_transcript_under_faults() {
     assert_eq!(failures, expected, "{threads:#?}");
 }
 
-/// Whether an event is about time alone. The number of Ticks, and of responses with a `Date`, depends on chance.
+/// True for an event about time alone. The number of Ticks, and of responses with a `Date`, depends on chance.
 const fn is_about_time(event: &Event) -> bool {
     matches!(event, Event::Tick | Event::ServerDated { .. })
 }
