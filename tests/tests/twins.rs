@@ -1,4 +1,4 @@
-//! The same scenario against the same server leads to the same transcript on each runtime.
+//! Twin drivers: a scenario against a server leads to the same transcript on each runtime.
 
 use std::collections::BTreeMap;
 use std::thread;
