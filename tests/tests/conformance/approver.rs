@@ -1,4 +1,4 @@
-//! sarapprove_test.go.
+//! The cases of sarapprove_test.go: automatic approval of kubelets' client certificates.
 
 use perennial::Template;
 use perennial_dev::{Method, Options, User};
@@ -9,7 +9,8 @@ use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, boots
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
-/// The messages of the two recognizers (selfnodeclient and nodeclient), by which rows distinguish them.
+/// The approval messages of upstream's two recognizers (selfnodeclient and nodeclient): rows tell by them which one
+/// approved.
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
 const NOT_APPROVED: &str = "not approved";
@@ -130,12 +131,12 @@ fn good() -> CertificateSigningRequest {
     csr("a", KUBELET_CLIENT, USAGES, &Template::node("foo"))
 }
 
-/// A user in the nodes' group that is no node.
+/// A user in the nodes' group whose name is no node's.
 fn joe() -> User {
     User::new("joe", ["system:nodes"])
 }
 
-/// Creates the object as `user`; returns the message of its approval, if it is approved.
+/// Creates the object as `user`. Returns the approver's message if the object is approved at once.
 fn approval(user: &User, object: &CertificateSigningRequest) -> Option<String> {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(user, object), 201, "{} may create it", user.username);
@@ -151,7 +152,7 @@ fn not_with(usages: &[&str]) {
     assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
 }
 
-/// Checks that the object is not approved, neither for a user who may request for others nor for the node itself.
+/// Checks that the object is approved neither for a user who may request for other nodes nor for the node itself.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
     let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
     for user in [bootstrapper(), User::new(own, ["system:nodes"])] {

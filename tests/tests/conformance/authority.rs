@@ -1,4 +1,4 @@
-//! authority_test.go.
+//! The cases of authority_test.go: the validity of issued certificates.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ fn client() -> CertificateSigningRequest {
     csr("a", CLIENT, &["client auth", "digital signature"], &Template::new("a"))
 }
 
-/// A server whose authority lives for a day, after it approved this request.
+/// A server whose CA expires in a day, after the request `object` was approved.
 fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningRequest) -> Server {
     let options = Options {
         approval: Approval::Manual,

@@ -214,7 +214,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The waits between ten attempts, each of which fails after `took`.
+/// The times from each of ten attempts to the next under the kubelet policy, if each attempt fails after `took`.
 fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     let setup = Setup {
         policy: Arc::new(Policy { request_timeout: DAY, ..Policy::kubelet() }),
@@ -234,8 +234,8 @@ fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     begins.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
-/// Changes the template once a second. Returns the number of changes that were followed by another request at once, and
-/// the time until the last change was requested if it was not.
+/// Changes the template once a second, `changes` times. Returns the number of changes that led to a new request at once
+/// and, if the last change did not, the time until its request.
 fn superseded(changes: usize) -> (usize, Option<Duration>) {
     let template = |n: usize| Some(Arc::new(Template::node("worker-1").with_dns_names([format!("n{n}.example")])));
     let certificate = Arc::new(mint::certificate(&Template::node("worker-1"), 1, mint::EPOCH, DAY));
@@ -255,7 +255,7 @@ fn superseded(changes: usize) -> (usize, Option<Duration>) {
     (at_once, (!last).then(|| holder.ask().0.since(now)))
 }
 
-/// A machine and its clocks.
+/// A machine with its clocks, which a row advances by hand.
 struct Holder {
     machine: RotationMachine,
     now: Now,
@@ -275,7 +275,7 @@ impl Holder {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// Ticks until a request is submitted. Returns its time and id.
+    /// Handles Ticks until the machine submits a request. Returns its time and id.
     fn ask(&mut self) -> (Instant, RequestId) {
         for _ in 0..1000 {
             let deadline = self.machine.deadline().expect("a Tick is wanted");

@@ -1,4 +1,4 @@
-//! cleaner_test.go: the age at which objects in each state are deleted.
+//! The cases of cleaner_test.go: the age at which request objects in each state are deleted.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn manual() -> Server {
     Server::new(options)
 }
 
-/// Whether the object still exists `age` after `make` created it.
+/// True if the request object still exists `age` after `make` created it.
 fn kept(make: fn(&mut Server), age: Duration) -> bool {
     let mut server = manual();
     make(&mut server);
@@ -127,7 +127,7 @@ fn failed(server: &mut Server) {
     assert_eq!(server.add_condition("a", "Failed", "status"), 200);
 }
 
-/// Approved two hours before the check, and failed 70 minutes later: the later condition counts.
+/// Creates an object that is approved, and that fails 70 minutes later: the later condition counts.
 fn failed_later(server: &mut Server) {
     approved(server);
     server.pass(70 * MINUTE);

@@ -1,4 +1,4 @@
-//! csr_test.go, and the cases of bootstrap_test.go that are about one request.
+//! The cases of csr_test.go, and those of bootstrap_test.go that are about one request.
 
 use std::path::Path;
 
@@ -110,14 +110,14 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The object that a node made with this key for this signer.
+/// The request object that a node submitted with this key to this signer.
 fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::CertificateSigningRequest {
     let DesiredCsr { name, request, usages, .. } = desired_csr(key, signer);
     let usages: Vec<&str> = usages.iter().map(String::as_str).collect();
     csr_of(&name, signer, &usages, request.pem)
 }
 
-/// The result of a submission to signer `asked` while an object for signer `there` has its name.
+/// The result of a submission to the signer `asked` while an object of the same name, for the signer `there`, exists.
 fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();

@@ -22,10 +22,10 @@ const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";
 
-/// An address that is in no row.
+/// An IP address that is in no row, added where a template needs one.
 const MORE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 255));
 
-/// The names, the IP addresses and the number of unusable ones among these addresses.
+/// The DNS names and IP addresses of the template for a node with these addresses, and the number of unusable ones.
 fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));
@@ -254,7 +254,7 @@ fn addresses_and_names() {
     assert_eq!(asked_for(&[(Hostname, "fake-node"), (InternalIp, "192.168.1.1")]), Some(template));
 }
 
-/// The certificate in the directory at the start.
+/// The certificate in the credential directory when the node starts.
 #[derive(PartialEq)]
 enum Held {
     Nothing,
@@ -262,7 +262,7 @@ enum Held {
     Valid,
 }
 
-/// The user names of the next two requests, one after the other.
+/// The user names that authenticate the first two requests of a node that starts with the certificate `held`.
 fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let server = loopback::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The cases of certificate_manager_test.go that are about decisions alone.
+//! The cases of certificate_manager_test.go that need only the machine.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -131,8 +131,8 @@ fn no_rotation() {
     assert!(machine.certificate_at(mint::EPOCH).is_some());
 }
 
-/// Checks the rotation point of a certificate that has been valid for `past` and is for another `left`. Upstream's
-/// tests use 0.7 in place of jitter.
+/// Checks the rotation point of a certificate whose notBefore was `past` ago and whose notAfter is in `left`. As
+/// upstream's tests do, it uses 0.7 in place of jitter.
 fn deadline(past: Duration, left: Duration) {
     let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(past), past + left);
     assert_eq!(rotation_point(&certificate), mint::EPOCH.before(past).after((past + left) * 7 / 10));

@@ -17,17 +17,17 @@ mod store;
 use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 
-/// One of upstream's cases.
+/// A test case of upstream (Kubernetes or client-go), and the check of how perennial behaves in it.
 struct Row {
     /// Upstream's name: test, then case.
     name: &'static str,
     /// Upstream's file.
     source: &'static str,
-    /// The behaviour of perennial.
+    /// The behaviour of perennial in this case, in words.
     does: &'static str,
     /// The reason why perennial differs from upstream; `None` if it does not.
     differs: Option<&'static str>,
-    /// Panics if perennial behaves otherwise.
+    /// Panics if perennial does not behave as `does` states.
     check: fn(),
 }
 
@@ -63,7 +63,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     tables.into_iter().flatten()
 }
 
-/// The rows that do not hold, one per line.
+/// The rows whose check panics, one per line.
 fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let broken = rows.filter(|row| catch_unwind(row.check).is_err());
     broken.map(|row| format!("{} {}: {}\n", row.source, row.name, row.does)).collect()

@@ -269,7 +269,7 @@ fn from_nothing() {
     assert!(node.presents().is_some() && node.written == 1);
 }
 
-/// A node that authenticates with a token until it has its own certificate.
+/// Checks that a node authenticates with a token until it has its own certificate.
 fn bootstrapped() {
     let server = Server::new(Options::default());
     let mut node = Node::with(server, None, own);
@@ -292,7 +292,7 @@ fn current_is_kept() {
     }
 }
 
-/// Lets the signer authenticate with the own certificate, and with a token before there is one.
+/// Makes the signer authenticate with the node's own certificate, and with its token until there is one.
 fn own(signer: &mut CsrSigner) {
     if let Authentication::Other(token) = &signer.authentication {
         signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
@@ -310,7 +310,8 @@ fn signer_is_named(case: fn()) {
     assert!(node.submissions == 1 && named(&node.server.api));
 }
 
-/// Checks that a rotation fails under these faults while the certificate stays, and succeeds without them.
+/// Checks that rotations fail under these faults while the current certificate stays, and that one succeeds without the
+/// faults.
 fn fails_and_recovers(rules: &str) {
     let mut server = Server::new(Options::default());
     let stored = server.node_credential(22 * HOUR, DAY);
@@ -324,7 +325,7 @@ fn fails_and_recovers(rules: &str) {
     assert_ne!(node.presents().as_deref(), Some(stored.chain().serial()));
 }
 
-/// The error of a submission whose POST, or connection, meets this fault.
+/// The error of a submission under this fault: of its POST, or of its connection if `fault` is one of connections.
 pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
@@ -332,7 +333,8 @@ pub(crate) fn error(fault: &str) -> SignError {
     server.submit(&desired_csr(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
-/// Checks the kind of key in a request. From the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
+/// Checks that a request has a key of the kind `expected` if the signer is configured with the kind `configured`. From
+/// the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
 /// <https://github.com/kubernetes/kubernetes/issues/141838>
 fn check_key_algorithm(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut CsrSigner| {

@@ -1,4 +1,4 @@
-//! signer_test.go.
+//! The cases of signer_test.go: what the signers of a cluster sign, and for how long.
 
 use perennial::Template;
 use perennial_dev::{Approval, Options};
@@ -124,7 +124,7 @@ fn node() -> Template {
     Template::node("testnode")
 }
 
-/// A cluster whose signer signs for an hour at most, and for ten minutes at least.
+/// A cluster without automatic approval, whose signer issues certificates of at most an hour and at least ten minutes.
 fn manual() -> Server {
     let options =
         Options { approval: Approval::Manual, signing_duration: HOUR, allow_short: false, ..Options::default() };
@@ -163,7 +163,7 @@ fn created_for(seconds: i32) -> u16 {
     manual().create(&admin(), &asking_for(Some(seconds)))
 }
 
-/// The time from now to notAfter of the issued certificate, in seconds.
+/// The seconds from now to notAfter of the certificate issued for a request of `asked` seconds.
 fn lifetime(asked: Option<i32>) -> i64 {
     let chain = approved(&asking_for(asked)).chain("a").unwrap();
     chain.certificate().validity.not_after().as_secs() - START.as_secs()

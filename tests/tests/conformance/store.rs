@@ -1,4 +1,4 @@
-//! certificate_store_test.go, on a real directory.
+//! The cases of certificate_store_test.go, on a real directory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -110,7 +110,7 @@ pub(crate) const ROWS: &[Row] = &[
     }),
 ];
 
-/// A directory, and a pair to write to it.
+/// A credential directory, and a pair to write to it.
 pub(crate) struct Pki {
     root: tempfile::TempDir,
     pub(crate) credential: Arc<Credential>,
@@ -137,7 +137,7 @@ impl Pki {
         Directory::open(self.root(), "kubelet-server").unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The file that the link to the pair in use leads to.
+    /// The file to which `PREFIX-current.pem` leads.
     pub(crate) fn target(&self) -> PathBuf {
         self.root().join(fs::read_link(self.path(CURRENT)).unwrap())
     }
