@@ -1,4 +1,4 @@
-//! A client and a faulty server: every kind of fault of the table, in virtual time and over sockets.
+//! A node and a faulty API server: every fault of `table.md`, in virtual time and over sockets.
 
 mod mixtures;
 mod node;
@@ -37,8 +37,8 @@ fn every_fault_ends_as_table_md_lists_in_virtual_time() {
     println!("faults: {all} recovered: {recovered} dropped certificates: {dropped}");
 }
 
-/// Runs one rotation under the fault. Returns the number of steps without a certificate; an error names the difference
-/// from the table.
+/// Runs one rotation under the fault of this row of `table.md`, then one without it. Returns the number of steps
+/// without a valid certificate; an error names the difference from the row.
 fn check_kind(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
     world.set_faults(kind.plan.clone());
@@ -68,8 +68,8 @@ fn check_kind(kind: &Kind) -> Result<u32, String> {
     Ok(world.dropped)
 }
 
-/// Abbreviates a journal of requests: a watch or a list is a GET of the collection with a query; repetitions are
-/// counted, from ten on only starred.
+/// Abbreviates a journal of requests as `table.md` does: WATCH and LIST are a GET of the collection with a query. Equal
+/// requests in a row are counted; ten or more get only a star.
 fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for line in journal {

@@ -15,12 +15,13 @@ use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
 /// The lifetime of certificates: so long that hours are left after the rotation point while submissions fail.
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);
 
-/// A node that has its first certificate.
+/// A node that has its first certificate, of the lifetime [`LIFETIME`]: a serving certificate if `serving`, else a
+/// client certificate.
 pub(crate) fn node(serving: bool) -> Node {
     node_living(serving, LIFETIME)
 }
 
-/// A node that has its first certificate, of this lifetime.
+/// A node that has its first certificate, serving or client, of this lifetime.
 pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
     node_at(
         serving,
@@ -28,7 +29,7 @@ pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
     )
 }
 
-/// A node that has its first certificate from a server with these options.
+/// A node that has its first certificate, serving or client, from an API server with these options.
 pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     let mut server = Server::signed_by(options, 100 * LIFETIME);
     let own = serving.then(|| server.node_credential(Duration::ZERO, 50 * LIFETIME));
@@ -39,7 +40,8 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     node
 }
 
-/// A kubelet's signer: of client certificates or, if authenticated by the credential `node`, of serving certificates.
+/// A kubelet's signer of client certificates; of serving certificates if the credential `node` is given, which
+/// authenticates it.
 pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));

@@ -1,4 +1,4 @@
-//! A faulty CA behind a closure: the faults of the table that make sense without HTTP, checked by the same laws.
+//! A faulty CA in a closure of the program: the faults that make sense without HTTP, each checked by the laws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn parsed(pem: &[u8]) -> Result<Chain, SignError> {
     Chain::from_pem(pem).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 }
 
-/// A request with another key than the node's.
+/// The facts of a request with a key that is not the node's.
 fn requested<const N: usize>(common_name: &str, dns_names: [&str; N]) -> RequestFacts {
     let template = Template::new(common_name).with_dns_names(dns_names);
     read_request(certificate_request(&template, &key()).unwrap().pem.as_bytes()).unwrap()
@@ -90,7 +90,7 @@ fn another_ca(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
     OwnCa::new(move || now, LIFETIME).sign(request)
 }
 
-/// A node with a certificate of a CA that is a closure, blocking or not.
+/// A node that has its first certificate, and its CA, which is a closure: async, or blocking.
 fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let server = Server::new(Options::default());
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
@@ -100,8 +100,8 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     (node, ca)
 }
 
-/// Runs one rotation under this rule and the recovery from it, and checks the laws. An error names the difference from
-/// the table.
+/// Runs one rotation under this fault and the recovery from it, and checks the laws. An error names the difference from
+/// [`TABLE`].
 fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);

@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The first backoff, which is added to the `Retry-After`, is at most this long.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Checks the pause after an answer with `Retry-After`, if the kind has one. An error names the difference.
+/// Checks the pause after an answer with `Retry-After`, if this fault is one. An error names the actual pause.
 pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
     world.run_until(2 * HOUR, |world| world.request_times.len() > answered + 1);
@@ -29,7 +29,8 @@ pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     }
 }
 
-/// The number of the request that is answered with `Retry-After`, and the length of the pause that must follow.
+/// The index of the request that this fault answers with `Retry-After`, and the pause that must follow. `None` for a
+/// fault without one.
 fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     let rule = &kind.plan.rules[0];
     let Fault::Answer(answer) = &rule.fault else { return None };
@@ -42,8 +43,8 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     })
 }
 
-/// The server answers either the POST or, once the object exists, each GET with a `Retry-After` of an hour. It recovers
-/// when a quarter of the certificate's remaining time is left.
+/// The server answers either the POST or, once the object exists, each GET with a `Retry-After` of an hour. The server
+/// recovers when a quarter of the certificate's remaining time is left.
 #[test]
 fn short_certificate_survives_retry_after_of_an_hour() {
     for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {

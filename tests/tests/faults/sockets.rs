@@ -1,4 +1,4 @@
-//! The table of faults over real sockets, on each runtime: outcomes and requests are those of virtual time.
+//! The faults of `table.md` over real sockets, on each runtime: outcomes and requests are those of virtual time.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::table::{Kind, Outcome, kinds};
 use perennial_tests::loopback::{self, BOUND, Runtime, issued, new_authority, serve_at};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// The number of scenarios that run at once: they mostly wait.
+/// The number of rotations that run at once: a rotation mostly waits.
 const AT_ONCE: usize = 32;
 
 #[test]
@@ -44,7 +44,7 @@ fn every_fault_ends_as_table_md_lists_over_sockets() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Runs one rotation under the fault. An error names the difference from the table.
+/// Runs one rotation under the fault of this row of `table.md`. An error names the difference from the row.
 fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let authority = new_authority();
     let mut random = Random::from_os().map_err(|error| error.to_string())?;
@@ -103,8 +103,8 @@ fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     Ok(())
 }
 
-/// The outcome in the table, with two exceptions: here no watch lasts until the server ends it after minutes, and a
-/// refused connection is one that a listener resets, which the client retries.
+/// The outcome that `table.md` lists, with two exceptions: here no watch lasts until the server ends it after minutes,
+/// and a refused connection is one that a listener resets, which the client retries.
 fn outcome(kind: &Kind) -> Outcome {
     match kind.name {
         "only bookmarks" => Outcome::Failed(Failure::TimedOut),
@@ -113,7 +113,7 @@ fn outcome(kind: &Kind) -> Outcome {
     }
 }
 
-/// The first requests that are sent, and whether there may be no others.
+/// The first requests that the submission sends, abbreviated, and whether no others may follow.
 fn requests(kind: &Kind) -> (&str, bool) {
     match kind.name {
         // How many more there are depends on pauses, and on how soon the request times out.
@@ -133,7 +133,7 @@ fn length(short: &str) -> usize {
     short.split(' ').map(count).sum()
 }
 
-/// Short limits for faults that end a request, so that the test does not wait.
+/// Short time limits for faults that end a request, so that the test does not wait.
 fn limits(outcome: Outcome) -> Limits {
     let mut limits = Limits::default();
     limits.answer = Duration::from_secs(if outcome == Outcome::Issued { 10 } else { 2 });

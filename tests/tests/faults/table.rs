@@ -5,7 +5,7 @@ use perennial_dev::faults::Plan;
 
 const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// One kind of fault.
+/// A row of `table.md`: a fault, and how the first submission under it must end.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) plan: Plan,

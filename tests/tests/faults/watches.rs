@@ -1,4 +1,4 @@
-//! Requests that wait in a busy cluster whose API servers restart: a 410 (Gone) is no outage.
+//! A request in flight for minutes, in a busy cluster whose API servers restart: a 410 (Gone) is no outage.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The time until signature: longer than the longest watch, shorter than the request timeout.
 const WAIT: Duration = Duration::from_secs(12 * 60);
 
-/// A plan of faults that no request meets: the server records requests while there is a plan.
+/// A plan of faults that no request meets, because the server records requests only while there is a plan.
 fn noted() -> Plan {
     Plan::parse("rules: [{ match: { path: /nowhere }, fault: silence }]").unwrap()
 }
 
-/// A rotation whose certificate is signed after [`WAIT`]. Meanwhile another resource is written each second; the watch
-/// cache restarts at the interval `restarts`, if given.
+/// Runs a rotation whose certificate is signed after [`WAIT`], while another resource is written each second and, if
+/// given, the watch cache restarts every `restarts`. Returns the node and the journal of its requests.
 fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     // For the clock of the server's TLS, which stands still, the first certificate must be valid at the start.
     let (signing_delay, backdate) = (WAIT, Some(HOUR));
