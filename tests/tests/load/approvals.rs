@@ -38,8 +38,8 @@ fn approved_after_an_hour() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// The process restarts while its request waits, and the issued certificate is for the key from before the restart:
-/// <https://github.com/cert-manager/csi-driver/issues/33>
+/// The process restarts while its request is in flight, and the issued certificate is for the key from before the
+/// restart: <https://github.com/cert-manager/csi-driver/issues/33>
 fn approved_during_a_restart() -> Scenario {
     Scenario::new("restarted while waiting, then approved")
         .at(ZERO, Happening::Requests(Conduct::Ignores))

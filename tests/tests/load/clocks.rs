@@ -1,4 +1,4 @@
-//! Holders whose clock is wrong, stepped, or asleep. Signers and peers have the true time.
+//! Nodes whose clock is wrong, is stepped, or stops in suspend. Signers and peers have the true time.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 

@@ -22,8 +22,8 @@ fn denied() -> Scenario {
     Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
 }
 
-/// The operator changes their mind; a backoff that has grown long is in the way:
-/// <https://github.com/jetstack/cert-manager/issues/4539>
+/// The approver denies requests for three hours, then allows them; a backoff that has grown long delays the
+/// certificate: <https://github.com/jetstack/cert-manager/issues/4539>
 fn denied_then_allowed() -> Scenario {
     Scenario::new("denied for 3 h, then allowed")
         .at(ZERO, Happening::Requests(Conduct::Denies))
@@ -31,8 +31,7 @@ fn denied_then_allowed() -> Scenario {
         .conceding(refusal(), REFUSED)
 }
 
-/// A failed renewal must not cost the certificate that is still valid:
-/// <https://github.com/istio/istio/issues/56452>
+/// A denied rotation must not cost the certificate that is still valid: <https://github.com/istio/istio/issues/56452>
 fn denied_while_valid() -> Scenario {
     Scenario::new("renewal denied for 100 min, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -40,7 +39,7 @@ fn denied_while_valid() -> Scenario {
         .at(100 * MINUTE, Happening::Requests(Conduct::WELL))
 }
 
-/// An error of the CA leaves running holders stuck for good:
+/// An error of the CA leaves its running clients stuck for good:
 /// <https://github.com/RafPe/pod-certificate-signer/issues/28>
 fn signer_fails_while_valid() -> Scenario {
     Scenario::new("signer fails for 1 h, valid for 2 h")

@@ -8,7 +8,8 @@ use super::{HOUR, SECOND, ZERO, client_go, default};
 
 const NODES: u64 = 200;
 
-/// The most submissions in any ten seconds after `from`, of all nodes in this scenario.
+/// The most submissions of all [`NODES`] nodes in any ten seconds after `from`; `node` runs the scenario for one of
+/// them.
 fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) -> usize {
     let mut all: Vec<Duration> =
         (0..NODES).flat_map(|n| node(scenario, n).submissions).filter(|at| *at >= from).collect();
@@ -45,8 +46,8 @@ fn nodes_started_apart_return_spread_after_outage() {
     assert!(ours <= NODES as usize / 5 && ours < theirs, "{ours}, client-go {theirs}");
 }
 
-/// Issued in the same second, rotated over a fifth of the lifetime: <https://github.com/istio/istio/pull/52102>, and of
-/// all of them, not of some: <https://github.com/istio/istio/pull/52638>
+/// Certificates issued in the same second are rotated over a fifth of the lifetime:
+/// <https://github.com/istio/istio/pull/52102>, and all of them, not some: <https://github.com/istio/istio/pull/52638>
 #[test]
 fn certificates_issued_in_one_second_rotate_over_a_fifth_of_lifetime() {
     let scenario = Scenario::new("born").with_certificate_of_age(ZERO);

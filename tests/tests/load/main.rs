@@ -30,17 +30,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The seeds of all assertions. The table shows the first one.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
-/// One wait after an outage, from when the budget allows a request.
+/// The longest time from the end of an outage to the next request: one backoff, and the refill of a token.
 fn outage() -> Duration {
     Policy::default().transient.longest() + Policy::default().budget.refill()
 }
 
-/// One wait after a refusal.
+/// The longest time from a refusal to the next request: one backoff.
 fn refusal() -> Duration {
     Policy::default().refused.longest()
 }
 
-/// Reasons for which the default policy may be without a certificate longer than client-go.
+/// A reason for which a scenario concedes the default policy more time without a certificate than client-go needs.
 const SPREAD: &str = "jitter spreads nodes that waited together";
 const REFUSED: &str = "a refused request is submitted again after minutes, then after an hour";
 
@@ -68,7 +68,7 @@ fn scenarios() -> Vec<Scenario> {
     families.concat()
 }
 
-/// The seed of the `n`th node, as that of a real identity.
+/// The seed of the `n`th node, computed from its common name as for a real node.
 fn seed(n: u64) -> u64 {
     perennial::seed("kubernetes.io/kubelet-serving", &format!("system:node:worker-{n}"))
 }
@@ -89,13 +89,13 @@ fn named(names: &[&str]) -> Template {
     Template::node("worker-1").with_dns_names(names.iter().copied())
 }
 
-/// Adds a happening every `period` for `span`, numbered from 0.
+/// Adds the happening `what(i)` to the scenario at each `period` within `span`; `i` counts from 0.
 fn every(period: Duration, span: Duration, scenario: Scenario, what: impl Fn(u32) -> Happening) -> Scenario {
     let times = (1..).map(|i| period * i).take_while(|at| *at < span);
     times.zip(0..).fold(scenario, |scenario, (at, i)| scenario.at(at, what(i)))
 }
 
-/// A scenario and its results for each seed.
+/// A scenario, and its results for each of [`SEEDS`].
 struct ScenarioResults {
     scenario: Scenario,
     tallies: Vec<Tallies>,
@@ -154,7 +154,7 @@ fn cells(tally: &Tally) -> String {
     format!("{:>5} | {objects:>5} | {most:>4} | {:>9} | {end:<5}", submissions.len(), span(*without))
 }
 
-/// A duration in hours, minutes and seconds, without parts that are zero.
+/// A duration in hours, minutes and seconds, without parts that are zero; `-` for no time.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let units = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
@@ -165,7 +165,7 @@ fn span(span: Duration) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-/// Checks the policy's budget in every span, across restarts with the pending record.
+/// Checks the submission budget in every span of time, across restarts with the pending record.
 #[test]
 fn default_policy_stays_within_its_submission_budget() {
     let policy = Policy::default();
@@ -189,8 +189,8 @@ fn default_policy_stays_within_its_submission_budget() {
     }
 }
 
-/// The time without a certificate exceeds client-go's by no more than the scenario concedes, and no scenario concedes
-/// more than zero without need.
+/// Under the default policy the time without a certificate exceeds client-go's by no more than the scenario concedes,
+/// and no scenario concedes more than zero without need.
 #[test]
 fn time_without_certificate_exceeds_client_gos_only_as_conceded() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
@@ -203,7 +203,7 @@ fn time_without_certificate_exceeds_client_gos_only_as_conceded() {
     }
 }
 
-/// Every concession is at most one wait of the backoff in force, and every scenario ends no worse than with client-go.
+/// Every concession is at most one backoff of the kind in force, and every scenario ends no worse than with client-go.
 #[test]
 fn conceded_time_without_certificate_is_at_most_one_backoff() {
     let retry_after = MINUTE;

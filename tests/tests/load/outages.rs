@@ -60,7 +60,7 @@ fn throttled() -> Scenario {
         .conceding(outage() + MINUTE, SPREAD)
 }
 
-/// A connection that comes and goes while a request waits: <https://github.com/linkerd/linkerd2/issues/13136>
+/// A connection that comes and goes while a request is in flight: <https://github.com/linkerd/linkerd2/issues/13136>
 fn flapping() -> Scenario {
     let ignored = Scenario::new("API up and down, approved after 2 h").at(ZERO, Happening::Requests(Conduct::Ignores));
     let flaps = every(3 * MINUTE, 2 * HOUR, ignored, |i| Happening::Api(if i % 2 == 0 { Api::Down } else { Api::Up }));

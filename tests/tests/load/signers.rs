@@ -8,7 +8,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![drops_a_name(), authority_in_its_last_minutes(), short_lifetimes()]
 }
 
-/// The signer omits a name, and the holder submits again, every second for ever:
+/// The signer omits a name, and client-go submits again, every second for ever:
 /// <https://github.com/awslabs/amazon-eks-ami/issues/244>
 fn drops_a_name() -> Scenario {
     Scenario::new("signer drops a SAN")
