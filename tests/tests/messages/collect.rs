@@ -105,7 +105,7 @@ fn walk(tokens: TokenStream, kind: Kind, found: &mut Vec<Message>) {
     }
 }
 
-/// Splits the contents of the attributes off; the first `#` is already taken.
+/// Splits the attributes off the beginning of `rest`, after the first `#`. Returns their contents and the other tokens.
 fn attributes(mut rest: &[TokenTree]) -> (Vec<TokenStream>, &[TokenTree]) {
     let mut attributes = Vec::new();
     loop {
@@ -124,7 +124,7 @@ fn attributes(mut rest: &[TokenTree]) -> (Vec<TokenStream>, &[TokenTree]) {
     }
 }
 
-/// Returns what follows an item, which ends with braces or a semicolon.
+/// Returns the tokens after an item, which ends with braces or a semicolon.
 fn after_item(rest: &[TokenTree]) -> &[TokenTree] {
     let end = rest.iter().position(|tree| match tree {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
@@ -139,7 +139,8 @@ fn derives_clap(attribute: &TokenStream) -> bool {
     text.starts_with("derive ") && ["Parser", "Args", "Subcommand", "ValueEnum"].iter().any(|name| text.contains(name))
 }
 
-/// Doc comments are help on items from which `clap` derives: `body` is [`Kind::Help`] there.
+/// Adds the texts in an item's attributes to `found`. Doc comments are help on items from which `clap` derives: `body`
+/// is [`Kind::Help`] there.
 fn of_attributes(attributes: &[TokenStream], body: Kind, found: &mut Vec<Message>) {
     let mut help = String::new();
     for attribute in attributes {
@@ -207,7 +208,8 @@ fn text(literal: &Literal) -> Option<String> {
     if let Lit::Str(text) = Lit::new(literal.clone()) { Some(text.value()) } else { None }
 }
 
-/// A message, if the text is more than a name: two words, or the Debug text of a value. HTTP and PEM are for programs.
+/// Returns a message if the text is more than a name: two words, or the Debug text of a value. Texts of HTTP and PEM
+/// are for programs, and no messages.
 fn prose(kind: Kind, text: String) -> Option<Message> {
     let is_word = |word: &str| word.chars().filter(|c| c.is_alphabetic()).count() >= 2;
     let is_wire = text.contains("\r\n") || text.contains("-----");

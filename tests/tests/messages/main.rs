@@ -28,7 +28,8 @@ fn messages(name: &str) -> Vec<(String, Message)> {
     files.iter().flat_map(of_file).collect()
 }
 
-/// The messages of a crate by file, sorted and without line numbers: code that moves within its file changes nothing.
+/// The snapshot of a crate's messages: by file, sorted and without line numbers, so that code that moves within its
+/// file changes nothing.
 fn page(name: &str) -> String {
     let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, message) in messages(name) {
@@ -37,7 +38,8 @@ fn page(name: &str) -> String {
     files.into_iter().map(|(file, lines)| format!("{file}\n{}\n", lines.into_iter().collect::<String>())).collect()
 }
 
-/// A changed text changes the page of its crate, for its reviewer. CONTRIBUTING.md has the command that accepts it.
+/// A changed text changes the snapshot of its crate, for its reviewer to read. CONTRIBUTING.md has the command that
+/// accepts the change.
 #[test]
 fn every_message_is_in_the_snapshot_of_its_crate() {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -69,7 +71,7 @@ fn every_message_follows_the_rules() {
     assert!(unused.is_empty(), "nothing needs these exceptions: {unused:?}");
 }
 
-/// Every message that the page explains occurs in the source.
+/// Every log message that the table of `agent/docs/cluster.md` explains occurs in the source.
 #[test]
 fn every_log_message_in_cluster_md_occurs_in_source() {
     let page = include_str!("../../../agent/docs/cluster.md");

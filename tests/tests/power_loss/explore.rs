@@ -16,7 +16,7 @@ use perennial_tests::disk::{Call, Disk, Fate, Fates, NODE, NOW, Virtual, expired
 use super::CURRENT;
 use super::starts::{EXPIRED, Found, PENDING, UPDATED, go_loads, is_anothers};
 
-/// An operation of a directory.
+/// An operation of a `Directory` that a loss of power may interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Recover,
@@ -26,10 +26,10 @@ pub(crate) enum Act {
     Remember(usize),
 }
 
-/// The acts to try in the round with this number.
+/// Returns the acts to try in the round with this number.
 pub(crate) type Acts = fn(usize) -> &'static [Act];
 
-/// A deliberate mistake: acts like this one omit their `n`th sync.
+/// A deliberate mistake, to show that a sync is needed: every act of the same kind as `like` omits its `n`th sync.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mistake {
     pub(crate) like: Act,
@@ -89,7 +89,7 @@ struct Promise {
 }
 
 impl Explorer {
-    /// Explores each of the directories, on all cores, and sums up.
+    /// Explores each of the initial directories, on all cores, and adds up the tallies.
     pub(crate) fn of_all(
         starts: fn(&[Vec<u8>]) -> Vec<Found>,
         mistake: Option<Mistake>,
@@ -240,7 +240,7 @@ impl Explorer {
         }
     }
 
-    /// Whether the pair in use was issued later than this one, or this is no known pair.
+    /// True if the pair in use was issued later than the pair `bytes`, or if `bytes` is no pair of this node.
     fn is_replaced(&self, bytes: &[u8], left: &Disk) -> bool {
         let issued = |pair: usize| self.pairs[pair].chain().certificate().validity.not_before();
         let had = self.pems.iter().position(|pem| **pem == *bytes);
@@ -337,7 +337,7 @@ impl Explorer {
         found
     }
 
-    /// The pair that a reader of `PREFIX-current.pem` finds, unless it has expired.
+    /// The number of the pair that a reader of `PREFIX-current.pem` finds; `None` if there is none, or an expired one.
     fn in_use(&self, disk: &Disk) -> Option<usize> {
         let bytes = disk.read(CURRENT).ok()??;
         self.pems[..EXPIRED].iter().position(|pem| **pem == *bytes)
@@ -348,12 +348,12 @@ impl Explorer {
     }
 }
 
-/// The record that a reader finds.
+/// The pending record that a reader finds on the disk.
 fn record(disk: &Disk) -> Option<Arc<[u8]>> {
     disk.read(PENDING).unwrap()
 }
 
-/// The record after an act that writes one.
+/// The pending record that an act writes; `None` if the act writes none.
 fn record_after(act: Act) -> Option<Arc<[u8]>> {
     match act {
         Act::Remember(number) => Some(format!("{{ \"number\": {number} }}").into_bytes().into()),

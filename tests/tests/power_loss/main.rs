@@ -20,7 +20,7 @@ fn none_is_lost(tally: &Tally) {
 /// The directories that a debug build explores completely.
 const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
 
-/// Acts that write another pair in each round.
+/// The acts of a round: recover, or write a pair that no earlier round wrote.
 fn about_pairs(round: usize) -> &'static [Act] {
     const ACTS: [[Act; 2]; 3] =
         [[Act::Recover, Act::Write(OLD)], [Act::Recover, Act::Write(OLD + 1)], [Act::Recover, Act::Write(OLD + 2)]];
@@ -46,7 +46,7 @@ fn power_loss_at_any_step_loses_no_pair() {
     none_is_lost(&tally);
 }
 
-/// A reader finds the record before or the new one, never a part.
+/// After a loss of power a reader finds the pending record from before or the new one, never a part.
 #[test]
 fn power_loss_at_any_step_loses_no_record() {
     let deep = if cfg!(debug_assertions) { 1 } else { 2 };

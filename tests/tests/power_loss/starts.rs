@@ -9,9 +9,10 @@ pub(crate) struct Found {
     pub(crate) keepsakes: Vec<Vec<u8>>,
 }
 
-/// The number of pairs in the initial directories. The pairs that acts write follow.
+/// How many pairs the initial directories have, numbered from 0. The pairs that acts write have the numbers from here
+/// on.
 pub(crate) const OLD: usize = 4;
-/// The number of the expired pair, after those and three that acts write.
+/// The number of the expired pair: after the pairs of the initial directories, and after three that acts write.
 pub(crate) const EXPIRED: usize = OLD + 3;
 const CURRENT: &str = "kubelet-client-current.pem";
 pub(crate) const PENDING: &str = "kubelet-client-pending.json";
@@ -23,21 +24,21 @@ const NAMES: [&str; OLD] = [
     "kubelet-client-2025-04-01-00-00-00-000.pem",
 ];
 
-/// Whether a file belongs to a longer prefix that begins with ours.
+/// True if the file belongs to a longer prefix that begins with ours.
 pub(crate) fn is_anothers(name: &str) -> bool {
     name.starts_with("kubelet-client-x-")
 }
 
-/// A pair that another program can read, and perennial cannot.
+/// Stands for a pair that Go can load and perennial cannot.
 const GO_ONLY: &[u8] = b"a key of a kind that perennial does not know";
 
-/// Whether Go could load a pair from this file, alone or with its other half.
+/// True if Go could load a pair from this file, alone or together with the other file of a `.crt` and `.key` pair.
 pub(crate) fn go_loads(name: &str, bytes: &[u8], pems: &[Vec<u8>]) -> bool {
     let is_of_two = name.ends_with(".crt") || name.ends_with(".key");
     is_of_two || bytes == GO_ONLY || pems.iter().any(|pem| pem == bytes)
 }
 
-/// Directories with pairs. `pem` has the pairs, oldest first.
+/// The initial directories with pairs. `pem` has the pairs as PEM text, oldest first.
 pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     let dated =
         |which: &[usize]| which.iter().fold(Disk::default(), |disk, at| disk.with(NAMES[*at], Start::File(&pem[*at])));
@@ -166,7 +167,7 @@ pub(crate) fn starts(pem: &[Vec<u8>]) -> Vec<Found> {
     ]
 }
 
-/// Directories with a pending record, or the remains of one.
+/// The initial directories with a pending record, or with the remains of one.
 pub(crate) fn with_records(pem: &[Vec<u8>]) -> Vec<Found> {
     let (whole, half) = (&br#"{ "number": 9 }"#[..], &br#"{ "num"#[..]);
     let (new, bad) = (format!("{PENDING}.new"), format!("{PENDING}.bad"));
