@@ -1,4 +1,4 @@
-//! The handle of a running rotation.
+//! [`Handle`]: a program's access to a running rotation.
 
 pub(crate) mod link;
 mod notices;
@@ -27,20 +27,20 @@ impl Handle {
         Self { link }
     }
 
-    /// The credential to use now: a chain and its key. `None` before the first credential, and once the last one has
-    /// expired. Costs a lock and a reading of the clock (50 ns): call this for each connection.
+    /// The credential to use now: a chain and its key. `None` before the first credential, and while the current one
+    /// has expired. Call this for each connection: a call costs a lock and a reading of the clock (50 ns).
     pub fn credential(&self) -> Option<Arc<Credential>> {
         let credential = self.link.snapshot().credential.clone()?;
         let expired = credential.chain().certificate().validity.expired(clock::now().unix);
         (!expired).then_some(credential)
     }
 
-    /// The current activity of the rotation.
+    /// The current activity of the rotation, such as requesting or backing off.
     pub fn state(&self) -> State {
         self.link.snapshot().state
     }
 
-    /// The state of the rotation at one moment.
+    /// The latest snapshot: the credential, the activity, the standing error and more, as of one moment.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.link.snapshot()
     }
@@ -48,8 +48,8 @@ impl Handle {
     /// Waits for a valid credential. Ends at once if there is one.
     ///
     /// # Errors
-    /// The wait ends with [`NotReady`] if there is no valid credential in time, or there will be none. The rotation
-    /// continues unless it has ended.
+    /// [`NotReady`]: the timeout has passed, or there can be no valid credential, without a signer or after the end of
+    /// the rotation. A wait that fails does not end the rotation.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
         let check = move |link: &Link| {
@@ -67,7 +67,8 @@ impl Handle {
         })
     }
 
-    /// Waits for another snapshot than the current one; `None` if the rotation ends before that.
+    /// Waits until the snapshot differs from the one at the time of this call, and returns the new one; `None` if the
+    /// rotation ends, or the wait takes too long, before that.
     pub fn changed(&self) -> Wait<'static, Option<Arc<Snapshot>>> {
         let seen = self.snapshot();
         let check = move |link: &Link| Some(link.snapshot()).filter(|now| !Arc::ptr_eq(now, &seen));
@@ -81,14 +82,14 @@ impl Handle {
         self.wait_on(until_ended(check), |_| None)
     }
 
-    /// Reports every rotation from now on, with the old and the new credential: for example, to close connections that
-    /// were opened with the old one.
+    /// Returns a receiver of the rotations from now on, each with the old and the new credential: for example, to close
+    /// connections that were opened with the old one.
     pub fn rotations(&self) -> Rotations {
         Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
     }
 
-    /// Subscribes to the news of the rotation from now on, in a queue of at most `most` notices. To miss none,
-    /// subscribe between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
+    /// Returns a queue, for at most `most` notices, of the news of the rotation from now on. To get the news of the
+    /// start, too, subscribe between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
     pub fn notices(&self, most: usize) -> Notices {
         Notices::new(self.link.clone(), self.link.subscribe(most))
     }
@@ -98,13 +99,13 @@ impl Handle {
         self.link.has_ended()
     }
 
-    /// Sets the names to request from now on; `None`: nothing is requested.
+    /// Sets the names to request from now on; `None`: the rotation requests nothing.
     pub fn set_template(&self, template: Option<Template>) {
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
     }
 
-    /// Sets the timing. The rotation point moves; submissions already spent from the budget stay spent. See
-    /// [`Event::PolicyChanged`](perennial::Event::PolicyChanged).
+    /// Sets the timing. The rotation point moves; submissions already made still count against the submission budget.
+    /// See [`Event::PolicyChanged`](perennial::Event::PolicyChanged).
     pub fn set_policy(&self, policy: Policy) {
         self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
     }
@@ -158,9 +159,9 @@ impl Handle {
     }
 }
 
-/// The certificate of another rotation, as the identity of requests. Requests wait while the other rotation has no
-/// valid certificate, and fail if it has ended without one. If a server rejects the certificate, the other rotation
-/// replaces it: see [`Handle::report_refused`].
+/// The rotated certificate as the identity of another rotation's requests. The requests wait while this rotation has no
+/// valid certificate, and fail once this rotation has ended without one. If a server rejects the certificate, this
+/// rotation replaces it: see [`Handle::report_refused`].
 impl IdentitySource for Handle {
     fn identity(&self) -> Result<Identity, NotYet> {
         match self.credential() {
@@ -181,7 +182,7 @@ impl IdentitySource for Handle {
     }
 }
 
-/// `Some(None)` once the link has ended without satisfying `check`.
+/// Wraps the check of a wait, which then ends with `Some(None)` if the link ends before `check` is satisfied.
 fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
         // Before the check: the rotation may publish its last snapshot and end in between.
@@ -197,7 +198,7 @@ pub enum NotReady {
     /// The wait took too long; the rotation continues.
     #[error("no valid certificate in time: {}", last_error.as_deref().unwrap_or(&state.to_string()))]
     TimedOut {
-        /// Activity of the rotation at the end of the wait.
+        /// Activity of the rotation at the timeout, such as backing off.
         state: State,
         /// The standing error, for people: [`Snapshot::last_error`].
         last_error: Option<Arc<str>>,
@@ -210,8 +211,8 @@ pub enum NotReady {
     NotConfigured,
 }
 
-/// Receiver of rotations, in order. If several happened since the last report, only the latest is reported, and its
-/// `old` is the credential that was reported last.
+/// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations; its `old` is the
+/// credential that the receiver got last.
 #[derive(Debug)]
 pub struct Rotations {
     link: Arc<Link>,
@@ -228,7 +229,7 @@ pub struct Rotated {
 }
 
 impl Rotations {
-    /// The next rotation, if it has happened already.
+    /// Returns the rotation since the last call, if there was one. Does not wait.
     pub fn try_recv(&mut self) -> Option<Rotated> {
         let new = self.link.snapshot().credential.clone()?;
         let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;

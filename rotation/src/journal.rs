@@ -19,15 +19,16 @@ use crate::rotation::Transition;
 pub use replay::{Replay, ReplayError, Replayed};
 use values::{CheckpointFields, EventFields};
 
-/// Version of the journal format. [`Replay`] reads no other version.
+/// Version of the journal format that this code writes, and the only one that [`Replay`] reads.
 const VERSION: u64 = 2;
 
-/// The line that begins the journal of the machine named `of`: its whole state. Ends with a line break.
+/// Returns the first line for the machine named `of`, with its whole state. Ends with a line break.
 pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
     begin_after(of, now, machine, 0)
 }
 
-/// Like [`begin`], for a journal that continues after a gap of `missing` steps of any machines. Ends with a line break.
+/// Returns the first line for the machine named `of`, with its whole state, in a journal that lacks the `missing` steps
+/// (of all machines) before this line. Ends with a line break.
 pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) -> String {
     // Names, numbers and lists always serialize.
     let machine = CheckpointFields::serialize(&machine.checkpoint(), serde_json::value::Serializer).unwrap_or_default();
@@ -35,7 +36,7 @@ pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) 
     line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: now, missing, machine })
 }
 
-/// The line for one step of the machine named `of`. Ends with a line break.
+/// Returns the line for one step of the machine named `of`. Ends with a line break.
 pub fn step(of: &str, step: &Transition) -> String {
     let Transition { now, event, actions, .. } = step;
     line(&Line::Step { of: of.to_owned(), at: *now, event: event.clone(), actions: words(actions) })
@@ -52,10 +53,10 @@ enum Line {
         of: String,
         #[serde(with = "form")]
         at: Now,
-        /// Steps that were dropped before this line.
+        /// The number of steps, of all machines, that the journal lacks before this line.
         #[serde(default, skip_serializing_if = "is_zero")]
         missing: u64,
-        /// A [`CheckpointFields`], which is read once the version is known to be this one.
+        /// A [`CheckpointFields`], not parsed before the version is known to be [`VERSION`].
         machine: Value,
     },
     Step {

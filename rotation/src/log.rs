@@ -1,4 +1,4 @@
-//! The log of a rotation: a line for each notice that an operator would want to know of.
+//! The log of a rotation: one line for each notice that matters to an operator.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// Waits for the budget or the spacing that are shorter than this are logged at debug level only.
+/// Threshold for the level of a wait for the submission budget or the spacing: a shorter wait is logged as debug.
 const LONG: Duration = Duration::from_secs(5);
 
 /// Logs a notice. `name` is the name of the certificate in a process that rotates several; empty otherwise.
@@ -104,7 +104,7 @@ fn entered(of: &str, state: State, notice: &Notice) {
     tracing::debug!(%state, unwritten = notice.snapshot.unwritten, "{of}state changed");
 }
 
-/// Time until the next attempt, as the end of a log line; empty if none is scheduled.
+/// The time until the next attempt, as the last words of a log line; empty if no attempt is scheduled.
 fn next_attempt(notice: &Notice) -> String {
     let next = notice.snapshot.next_attempt().map(|at| at.since(notice.at.instant));
     next.map_or_else(String::new, |span| format!("; next attempt in {:.1} s", span.as_secs_f64()))

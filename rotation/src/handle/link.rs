@@ -1,6 +1,7 @@
-//! State shared by the loop of a rotation and its handles: messages to the loop, and snapshot and notices from it.
+//! [`Link`]: the state that the loop of a rotation and its handles share. Handles send messages to the loop; the loop
+//! publishes snapshots and notices.
 //!
-//! Both threads and futures can wait on a link, so that one type serves every runtime.
+//! Threads and futures can wait on a link, so that one type serves every runtime.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,8 @@ use crate::{Input, News, Notice, Snapshot, clock, log};
 pub(crate) enum Message {
     /// An input for the rotation.
     Input(Input),
-    /// A report of the exchange with this number. Ignored once another exchange is driven, even for the same request.
+    /// A report of the exchange with this number. Ignored once the runtime drives another exchange, even for the same
+    /// request.
     Reported(u64, Input),
     /// Ends the loop, after a last attempt to write a credential that is not durable.
     Stop,
@@ -29,13 +31,13 @@ pub(crate) enum Message {
 pub(crate) struct Link {
     name: String,
     inbox: Mutex<Inbox>,
-    /// Notified when a message arrives.
+    /// Notified when a message for the loop arrives.
     pub(crate) arrived: Event,
     // A mutex, held only for a clone: publishing costs the same however many threads read.
     shown: Mutex<Shown>,
-    /// Notified when the snapshot changes, and at the end.
+    /// Notified when the snapshot changes, and when the rotation ends.
     pub(crate) changed: Event,
-    /// Notified when there are notices, and at the end.
+    /// Notified when a notice is queued, and when the rotation ends.
     pub(crate) notified: Event,
 }
 
@@ -43,11 +45,11 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Inbox {
     messages: VecDeque<Message>,
-    /// True if there is a signer once the loop has handled all messages.
+    /// True if the rotation will have a signer once the loop has handled the queued messages.
     has_signer: bool,
 }
 
-/// The state of the rotation that handles and observers see.
+/// The published state of the rotation, which handles and observers see.
 #[derive(Debug)]
 struct Shown {
     snapshot: Arc<Snapshot>,
@@ -60,7 +62,7 @@ struct Shown {
 }
 
 impl Link {
-    /// A link whose handles see `snapshot` until the loop publishes another one. Log lines begin with `name`.
+    /// Makes a link whose handles see `snapshot` until the loop publishes another. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
         let shown =
@@ -75,7 +77,7 @@ impl Link {
         }
     }
 
-    /// Queues a message for the loop. Never blocks. Does nothing after the end.
+    /// Queues a message for the loop, without waiting for the loop. Does nothing after the end of the rotation.
     pub(crate) fn send(&self, message: Message) {
         if self.has_ended() {
             return;
@@ -90,7 +92,7 @@ impl Link {
         self.arrived.notify(1);
     }
 
-    /// Logs the news, replaces the snapshot that handles see, and queues the news for observers.
+    /// Logs the news, replaces the snapshot that handles see, and queues the news as notices for observers.
     pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
         let (at, before) = (snapshot.at, self.snapshot());
         // A change of the time alone must not wake every wait at every Tick.
@@ -114,7 +116,8 @@ impl Link {
         }
     }
 
-    /// Adds an observer with a queue of at most `most` notices. After the end, the queue contains [`News::Ended`] only.
+    /// Adds an observer, whose queue has room for `most` notices. After the end of the rotation, the queue contains
+    /// [`News::Ended`] only.
     pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
         let queue = Queue::new(most);
@@ -145,7 +148,7 @@ impl Link {
         dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
     }
 
-    /// Wakes `waker` once, at the next change of the snapshot or at the end.
+    /// Registers a waker, which is woken once: at the next change of the snapshot, or at the end of the rotation.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
         let mut shown = self.shown();
         if !shown.dependents.iter().any(|known| known.will_wake(waker)) {
@@ -158,7 +161,7 @@ impl Link {
         Arc::new(IdentityWaker(Arc::downgrade(self))).into()
     }
 
-    /// True once the loop has ended.
+    /// True once the rotation has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.shown().ended
     }
@@ -183,7 +186,7 @@ impl Link {
         !self.inbox().messages.is_empty()
     }
 
-    /// True if there is a signer once the loop has handled all messages.
+    /// True if the rotation will have a signer once the loop has handled the queued messages.
     pub(crate) fn has_signer(&self) -> bool {
         self.inbox().has_signer
     }
@@ -197,13 +200,13 @@ impl Link {
     }
 }
 
-/// Calls foreign code whose panic is no reason to fail: the panic hook has reported it.
+/// Calls foreign code, and ignores its panic, which the panic hook has reported.
 fn contain(call: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
 impl Shown {
-    /// Queues a notice for each observer. Never waits for an observer.
+    /// Adds a notice to the queue of each observer. Never waits for an observer.
     fn queue(&mut self, notice: &Notice) {
         let Self { queues, machine, .. } = self;
         queues.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
@@ -214,7 +217,8 @@ impl Shown {
     }
 }
 
-/// Holds a weak reference: two rotations that wait for each other's identity would keep each other alive.
+/// Waker that sends [`Input::IdentityChanged`]. Its reference is weak, so that two rotations which wait for each
+/// other's identity do not keep each other alive.
 struct IdentityWaker(Weak<Link>);
 
 impl Wake for IdentityWaker {
@@ -225,7 +229,7 @@ impl Wake for IdentityWaker {
     }
 }
 
-/// Guard that ends a link when its last clone is dropped, also by a panic.
+/// Guard that marks the rotation as ended when its last clone is dropped, also by a panic.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending(Arc<EndOnDrop>);
 
@@ -233,7 +237,7 @@ pub(crate) struct Ending(Arc<EndOnDrop>);
 struct EndOnDrop(Arc<Link>);
 
 impl Ending {
-    /// A guard for this link.
+    /// Makes the guard that ends this link.
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self(Arc::new(EndOnDrop(link)))
     }

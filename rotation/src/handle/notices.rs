@@ -1,4 +1,4 @@
-//! The queues of the observers of a rotation, each as long as its observer wants.
+//! [`Notices`]: a bounded queue of news for each observer of a rotation.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,9 @@ use super::link::Link;
 use super::wait::Wait;
 use crate::{News, Notice};
 
-/// The news of a rotation, for one observer: each notice in order, from the subscription to the end. A slow observer
-/// never holds up the rotation: notices beyond its queue are dropped, and [`News::Missed`] takes their place.
+/// The queue of one observer: each notice of a rotation in order, from the subscription to the end. A slow observer
+/// never delays the rotation: while the queue is full, further notices are dropped, and one [`News::Missed`] takes
+/// their place.
 ///
 /// Code that must not miss a change uses the [snapshot](crate::Handle::snapshot) instead.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Notices {
         Self { link, queue, is_over: false }
     }
 
-    /// The next notice, if one is queued.
+    /// Takes the next notice, if one is queued. Does not wait.
     pub fn try_recv(&mut self) -> Option<Notice> {
         let notice = self.queue.waiting().pop_front()?;
         self.is_over |= notice.news == News::Ended;
@@ -44,7 +45,7 @@ impl Notices {
     }
 }
 
-/// The notices queued for one observer.
+/// The notices queued for one observer, shared by its [`Notices`] and the link.
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// Capacity in notices, not counting [`News::Missed`] and [`News::Ended`].
@@ -53,7 +54,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A queue with a capacity of `most` notices, at least one.
+    /// Makes a queue with room for `most` notices, at least one.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: most.max(1), waiting: Mutex::default() })
     }

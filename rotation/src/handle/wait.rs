@@ -1,4 +1,4 @@
-//! Waiting for a rotation, from a thread or from a future.
+//! [`Wait`]: waits for a change of a rotation, as a future or by blocking a thread.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use super::link::Link;
 type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
 
 /// A wait for a change of a rotation: await it as a future, or block a thread with [`wait`](Self::wait) or
-/// [`within`](Self::within). Dropping it affects nothing but the wait.
+/// [`within`](Self::within). Dropping a `Wait` ends the wait, and affects nothing else.
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
 #[derive(derive_more::Debug)]
 pub struct Wait<'a, T> {
     link: Arc<Link>,
     #[debug(skip)]
     event: fn(&Link) -> &Event,
-    /// `Some` once the wait is over.
+    /// Returns the result once the wait is over, else `None`.
     #[debug(skip)]
     check: Check<'a, T>,
-    /// The result of a wait that takes too long.
+    /// Returns the result of a wait whose timeout has passed.
     #[debug(skip)]
     late: fn(&Link) -> T,
     listener: Option<EventListener>,
@@ -38,13 +38,13 @@ impl<'a, T> Wait<'a, T> {
         Self { link, event, check: Box::new(check), late, listener: None }
     }
 
-    /// Blocks until the wait is over.
+    /// Blocks the thread until the wait is over, without a timeout.
     pub fn wait(self) -> T {
         self.within(None)
     }
 
-    /// Blocks until the wait is over, or until `timeout` has passed; `None`: no timeout. After the timeout, the result
-    /// is the one that the method which returned this wait documents: `None` or an error, in general.
+    /// Blocks the thread until the wait is over, or until `timeout` has passed; `None`: no timeout. The result after
+    /// the timeout is documented by the method that returned this wait, in general `None` or an error.
     pub fn within(mut self, timeout: impl Into<Option<Duration>>) -> T {
         let until = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -63,7 +63,7 @@ impl<'a, T> Wait<'a, T> {
         }
     }
 
-    /// Checks once. Returns the result, or the listener to wait on before the next check.
+    /// Checks whether the wait is over. Returns the result, or the listener to wait on before the next check.
     fn check(&mut self) -> Result<T, EventListener> {
         if let Some(seen) = (self.check)(&self.link) {
             return Ok(seen);

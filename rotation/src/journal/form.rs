@@ -1,6 +1,7 @@
-//! Forms: the JSON of values whose types serde does not know, alone and inside `Option` and `Arc`.
+//! [`Form`]: how a journal represents a value whose type does not implement serde's traits, alone or inside `Option`
+//! and `Arc`.
 //!
-//! `#[serde(with = "form")]` serializes a field in its form.
+//! `#[serde(with = "form")]` on a field serializes the form of its value.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value with a form that serde can serialize.
+/// A type whose values have a representation, the form, that serde can serialize.
 pub(super) trait Form: Sized {
     type Form: Serialize + DeserializeOwned;
 
@@ -17,7 +18,7 @@ pub(super) trait Form: Sized {
     fn read(form: Self::Form) -> Result<Self, Box<dyn Error>>;
 }
 
-/// Implements [`Form`] for a type by two closures: the form of a value, and the value of a form.
+/// Implements [`Form`] for a type by two closures: one returns the form of a value, the other the value of a form.
 macro_rules! form {
     ($value:ty as $form:ty, $write:expr, $read:expr) => {
         impl Form for $value {

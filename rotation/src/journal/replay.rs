@@ -1,4 +1,4 @@
-//! Repeats every step of a journal and compares the actions.
+//! [`Replay`]: repeats every step of a journal, and compares the actions with the recorded ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::error::Category;
 use super::{CheckpointFields, Line, VERSION, words};
 use crate::rotation::Transition;
 
-/// Replays a journal line by line: holds each machine in its state after the lines read so far.
+/// Replay of a journal, line by line. Contains each machine in its state after the lines replayed so far.
 #[derive(Debug, Default)]
 pub struct Replay {
     machines: BTreeMap<String, Arc<RotationMachine>>,
@@ -19,28 +19,29 @@ pub struct Replay {
 /// One replayed line of a journal.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// Name of the machine.
+    /// Name of the machine that the line is about.
     pub of: String,
-    /// Time of the line.
+    /// Time of the step, or of the state in a first line.
     pub at: Now,
-    /// The machine after the line.
+    /// The machine after the step.
     pub machine: Arc<RotationMachine>,
-    /// Version of perennial that wrote the journal: on a first line, if it contains the version.
+    /// Version of perennial that wrote the journal. `None` for a step, and for a first line that does not name it.
     pub perennial: Option<String>,
-    /// On a first line: the number of steps, of all machines, that are missing before it.
+    /// For a first line: the number of steps, of all machines, that the journal lacks before this line.
     pub missing: u64,
     continues: bool,
     step: Option<Transition>,
 }
 
 impl Replayed {
-    /// The step, as observers saw it in the original run. `None`: this is a first line of the machine's journal.
+    /// The step, as observers saw it in the original run. `None` for a first line, which contains a machine's whole
+    /// state.
     pub const fn step(&self) -> Option<&Transition> {
         self.step.as_ref()
     }
 
-    /// True for a first line with the machine in exactly the state that the replay has reached, and no steps missing:
-    /// the journal continues here from another file.
+    /// True for a first line whose state is exactly the one that the replay has reached, with no steps missing: the
+    /// journal continues from another file.
     pub const fn continues(&self) -> bool {
         self.continues
     }
@@ -52,7 +53,7 @@ impl Replayed {
     }
 }
 
-/// One line: the time, the event, the actions, the machine after the event.
+/// One line for people: the time, the event, the actions, and the machine after the event.
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.step() {
@@ -63,7 +64,7 @@ impl fmt::Display for Replayed {
 }
 
 impl Replay {
-    /// A replay that has read no line.
+    /// Makes a replay that has read no line.
     pub fn new() -> Self {
         Self::default()
     }
@@ -71,8 +72,8 @@ impl Replay {
     /// Replays one line. Lines of a machine must come in the order in which they were written.
     ///
     /// # Errors
-    /// [`ReplayError`]. After [`ReplayError::Differs`], the machine is in the state that the replay led to. Any other
-    /// error leaves the replay unchanged.
+    /// [`ReplayError`]: the line cannot be replayed, or its actions differ. After [`ReplayError::Differs`], the machine
+    /// is in the state that the replay led to. Any other error leaves the replay unchanged.
     pub fn line(&mut self, line: &str) -> Result<Replayed, ReplayError> {
         match serde_json::from_slice(line.as_bytes()).map_err(|error| ReplayError::text(&error))? {
             Line::Begin { version, .. } if version != VERSION => Err(ReplayError::Version(version)),
@@ -115,7 +116,8 @@ pub enum ReplayError {
          perennial that wrote it"
     )]
     Version(u64),
-    /// A step of a machine without a first line: the beginning of the journal is missing.
+    /// The line is a step of a machine for which no first line was read: the beginning of the journal is missing.
+    /// Contains the name of the machine.
     #[error("no snapshot of {} before this step: the beginning of the journal is missing", Escaped(.0))]
     NotBegun(String),
     /// The event leads to other actions than in the original run: another version of perennial wrote the journal, or
@@ -133,9 +135,9 @@ pub enum ReplayError {
         at: Now,
         /// The event, as text.
         event: String,
-        /// Actions in the journal.
+        /// The machine's actions according to the journal.
         journal: Vec<String>,
-        /// Actions in the replay.
+        /// The machine's actions in the replay.
         again: Vec<String>,
     },
 }

@@ -1,5 +1,5 @@
-//! The values of a machine in the JSON of a journal. Serde derives reader and writer from one list of the fields of
-//! each of core's types. Times are milliseconds, which is the resolution of the machine.
+//! The JSON of a machine's values in a journal. For each type of the core, one list of fields, from which serde derives
+//! reader and writer. Times are milliseconds, which is the resolution of the machine.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -66,13 +66,13 @@ form!(Certificate as CertificateText, |of| CertificateText(of.clone()), |text| O
 form!(Policy as PolicyText, |of| PolicyText(of.clone()), |text| Ok(text.0));
 form!(Unwritten as UnwrittenText, |of| UnwrittenText(*of), |text| Ok(text.0));
 
-/// The value with this stable name.
+/// Finds the value with this stable name in `all`.
 fn named<T: Copy>(all: &[T], name_of: fn(T) -> &'static str, name: &str) -> Result<T, Box<dyn Error>> {
     let known = all.iter().copied().find(|known| name_of(*known) == name);
     Ok(known.ok_or_else(|| format!("the name `{name}` is unknown"))?)
 }
 
-/// The names of a template.
+/// The JSON of a [`Template`].
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Names {
