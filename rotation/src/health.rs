@@ -1,28 +1,29 @@
-//! Health of the server behind a signer, as its last answer shows.
+//! [`Health`] of the server behind a signer, and readings of the server's clock.
 
 use perennial::{Instant, Now, UnixTime};
 
 /// Health of the server behind a signer: its last answer, or the lack of one, with the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Kind of the last answer.
+    /// The kind of the last answer; [`Answer::Unreachable`] if no answer arrived.
     pub answer: Answer,
-    /// Time of the answer, by the local clocks.
+    /// Time of the answer, or of its lack, by the local clocks.
     pub at: Now,
-    /// The newest reading of the server's clock in this exchange.
+    /// The newest reading of the server's clock in the current exchange.
     pub date: Option<ServerDate>,
 }
 
 /// A reading of the server's clock: the `Date` of an answer, over a connection whose certificate was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerDate {
-    /// Time that the server's clock showed, in whole seconds.
+    /// The server's time: the value of the `Date`, in whole seconds.
     pub unix: UnixTime,
-    /// Time at which the answer began to arrive.
+    /// Local time at which the answer began to arrive.
     pub at: Instant,
 }
 
-/// The answer of a server, as far as it shows the health of the server. `Display` completes "the server …".
+/// The kind of a server's last answer, which shows the health of the server. `Display` is a predicate, to follow
+/// "the server".
 #[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
@@ -35,7 +36,7 @@ pub enum Answer {
         /// The HTTP status.
         status: u16,
     },
-    /// The answer is not of the server's protocol: a proxy, a load balancer or another server sent it.
+    /// A proxy, a load balancer or another server answered: the answer is not of the expected server's protocol.
     #[display("did not answer itself: a proxy or another program answered {status}")]
     Foreign {
         /// The HTTP status.

@@ -1,17 +1,17 @@
-//! The identity that a request for a certificate is authenticated with.
+//! [`Identity`]: what a request for a certificate authenticates with.
 
 use std::sync::Arc;
 
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-/// A bearer token. Wiped on drop, never shown.
+/// A bearer token. Wiped from memory on drop, and never shown by `Debug`.
 #[derive(Clone, derive_more::Debug)]
 #[debug("Token(…)")]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// A token from the text of a file: leading and trailing white space is removed.
+    /// Makes a token from the text of a file, without leading and trailing white space.
     ///
     /// # Errors
     /// [`InvalidToken`] if the rest is empty or contains anything but visible ASCII.
@@ -23,13 +23,14 @@ impl Token {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The text of the token, for the `Authorization` header of a request. Keep it out of logs and errors.
+    /// The text of the token, for the `Authorization` header of a request. Keep this text out of logs and errors.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-/// Error of a text that is no bearer token: empty, or with characters other than visible ASCII. Does not show the text.
+/// The error for a text that is no bearer token: empty, or with characters other than visible ASCII. Does not contain
+/// the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bearer token is empty or holds spaces, line breaks or other characters no token has")]
 pub struct InvalidToken;
@@ -46,8 +47,8 @@ pub enum Identity {
     /// A client certificate and its key.
     #[debug("Certificate({})", _0.chain().certificate().fingerprint)]
     Certificate(Arc<Credential>),
-    /// Both, as in client-go: the certificate in TLS, the token in each request. An API server uses the certificate if
-    /// it trusts the certificate's CA.
+    /// A client certificate and a bearer token, as client-go sends them: the certificate in TLS, the token in each
+    /// request. An API server identifies the client by the certificate if it trusts the certificate's CA.
     #[debug("CertificateAndToken({}, {_1:?})", _0.chain().certificate().fingerprint)]
     CertificateAndToken(Arc<Credential>, Token),
 }
@@ -69,7 +70,7 @@ impl Identity {
         }
     }
 
-    /// Kind of the identity, as a phrase for people.
+    /// The kind of the identity as a phrase for people, such as `a bearer token`.
     pub const fn describe(&self) -> &'static str {
         match self {
             Self::Anonymous => "no credential",

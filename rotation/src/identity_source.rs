@@ -1,4 +1,4 @@
-//! Sources of the identity that requests authenticate with.
+//! [`IdentitySource`]: provides the identity that requests authenticate with.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -7,9 +7,11 @@ use perennial_pki::Credential;
 
 use crate::identity::{Identity, Token};
 
-/// Source of the identity that requests authenticate with. Read for each request, since a token file may have changed.
+/// Source of the identity that requests authenticate with. The rotation reads the identity anew for each request, since
+/// a token file, for example, may have changed.
 ///
-/// The loop of the rotation makes these calls and waits for them: read a file, but do not use the network.
+/// The loop of the rotation makes these calls and waits for them: an implementation may read a file, but must not use
+/// the network.
 #[auto_impl::auto_impl(Arc)]
 pub trait IdentitySource: Send + Sync {
     /// Returns the identity to authenticate with now.
@@ -33,7 +35,7 @@ pub trait IdentitySource: Send + Sync {
     }
 }
 
-/// Error of an [`IdentitySource`]: there is no identity so far.
+/// Error of an [`IdentitySource`] that has no identity so far.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotYet {
@@ -42,16 +44,17 @@ pub struct NotYet {
 }
 
 impl NotYet {
-    /// An error that fails the request. `reason` is one line for people, without secrets.
+    /// Makes an error that fails the request, which is retried with backoff. `reason` is one line for people, without
+    /// secrets.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: false }
     }
 
-    /// An error for an identity that will be available without further action, such as the certificate of another
-    /// rotation. The request waits, which is no failure
+    /// Makes an error for an identity that will be available without further action, such as the certificate of another
+    /// rotation. The request waits for the identity, which is no failure
     /// ([`SignerStatus::NotReady`](perennial::SignerStatus::NotReady)). A rotation whose own certificate is valid
-    /// authenticates with that rather than wait for a bootstrap identity. `reason` is one line for people, without
-    /// secrets.
+    /// authenticates with that certificate, and does not wait for a bootstrap identity. `reason` is one line for
+    /// people, without secrets.
     pub fn coming(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: true }
     }
@@ -68,21 +71,21 @@ impl<F: Fn() -> Result<Identity, NotYet> + Send + Sync> IdentitySource for F {
     }
 }
 
-/// Always this token.
+/// Every request authenticates with this token.
 impl IdentitySource for Token {
     fn identity(&self) -> Result<Identity, NotYet> {
         Ok(Identity::Token(self.clone()))
     }
 }
 
-/// Always this certificate.
+/// Every request authenticates with this certificate.
 impl IdentitySource for Arc<Credential> {
     fn identity(&self) -> Result<Identity, NotYet> {
         Ok(Identity::Certificate(self.clone()))
     }
 }
 
-/// Always this identity.
+/// Every request authenticates with this identity.
 impl IdentitySource for Identity {
     fn identity(&self) -> Result<Identity, NotYet> {
         Ok(self.clone())

@@ -29,7 +29,7 @@ enum Call {
 }
 
 impl Job {
-    /// Makes the call and reports the result to the rotation. A panic of the store is reported as an error.
+    /// Makes the call, and reports the result to the rotation: an error if the store panics.
     pub fn run(self) {
         let Self { call, at, store, ending } = self;
         let made = catch_unwind(AssertUnwindSafe(|| call.make(&*store, at)));
@@ -63,11 +63,11 @@ impl Call {
     }
 }
 
-/// Queue of calls to the store.
+/// The calls to the store that have not ended: one is running, the others wait in a queue.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
-    /// Calls not given to the runtime yet, one of each kind at most: a newer call replaces an older one.
+    /// Calls not given to the runtime yet: at most one write and one save. A newer call replaces an older one.
     waiting: VecDeque<Call>,
     /// The call that the runtime is making.
     running: Option<Call>,
@@ -98,7 +98,7 @@ impl Jobs {
         }
     }
 
-    /// The next call to make, unless one is running.
+    /// Returns the next call for the runtime to make; `None` while a call is running, or if none is queued.
     pub(crate) fn next(&mut self, at: UnixTime, ending: &Ending) -> Option<Job> {
         if self.running.is_none() {
             self.running = self.waiting.pop_front();

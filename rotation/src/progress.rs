@@ -1,4 +1,4 @@
-//! Progress of a request at its signer, and the chain that it ends with.
+//! [`Progress`] of a request at its signer, and [`Issued`], its successful result.
 
 use perennial::Instant;
 use perennial_pki::Chain;
@@ -10,13 +10,14 @@ use crate::health::Health;
 pub struct Issued {
     /// The certificate and its chain.
     pub chain: Chain,
-    /// Number of messages to the signer that the request took: two with Kubernetes if none fails; zero for a closure.
+    /// Number of HTTP requests or other messages to the signer that this took: two with Kubernetes if none fails; zero
+    /// for a closure.
     pub requests: u32,
-    /// Health of the server by its last answer.
+    /// Health of the signer's server by its last answer; `None` if the signer has no server.
     pub health: Option<Health>,
 }
 
-/// A chain from a signer without a server.
+/// The result of a signer without a server.
 impl From<Chain> for Issued {
     fn from(chain: Chain) -> Self {
         Self { chain, requests: 0, health: None }
@@ -33,24 +34,24 @@ pub enum Progress {
     /// Submitting the request, or looking for a request object submitted earlier.
     #[display("submitting the request")]
     Submitting,
-    /// The signer has the request, and a person or a controller must approve it.
+    /// The signer has the request; an approver has yet to approve it.
     #[display("waiting for approval of CSR {request_name}")]
     WaitingForApproval {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
-    /// The request is approved, and must be signed.
+    /// The request is approved; the signer has yet to issue the certificate.
     #[display("CSR {request_name} is approved; waiting for the signer to issue the certificate")]
     WaitingForIssuance {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
-    /// A transient error: the exchange tries again by itself.
+    /// A transient error occurred, after which the exchange tries again by itself.
     #[display("{why}; will try again")]
     Retrying {
         /// Time of the next attempt.
         at: Instant,
-        /// The error, with the request and the server.
+        /// The error, with the names of the request and the server.
         why: String,
     },
     /// The exchange has ended.

@@ -1,4 +1,4 @@
-//! Reports of an exchange to the rotation that requested it.
+//! [`Reporter`]: reports the progress and the result of an exchange to its rotation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use perennial::{Failure, RequestId};
 use crate::handle::link::{Link, Message};
 use crate::{Health, Input, Issued, Progress, SignError, SignerConversation};
 
-/// Shortest interval between reports that differ in the time of the last answer only: a server that streams may send
-/// many messages a second, and each report wakes the loop.
+/// Shortest interval between reports in which only the time of the last answer is new: a streaming server may send many
+/// messages a second, and each report wakes the loop.
 const STILL: Duration = Duration::from_secs(10);
 
-/// Reports the progress and the result of an exchange to its rotation.
+/// Reports from the runtime that drives an exchange to the rotation: progress and result. Part of
+/// [`Work::Drive`](crate::Work::Drive).
 #[derive(Clone, Debug)]
 pub struct Reporter {
     id: RequestId,
@@ -21,18 +22,18 @@ pub struct Reporter {
     reported: Option<Report>,
 }
 
-/// The last report of an exchange's progress.
+/// A report: the progress of an exchange, and the health of the signer's server.
 type Report = (Progress, Option<Health>);
 
 impl Reporter {
-    /// A reporter of the exchange with this number, for the request `id`.
+    /// Makes the reporter of the exchange with this number, for the request `id`.
     pub(crate) fn new(id: RequestId, exchange: u64, link: Arc<Link>) -> Self {
         Self { id, exchange, link, reported: None }
     }
 
     /// Reports the progress of a conversation and the health of its server, if they have changed. Call this after every
-    /// [`poll`](crate::Conversation::poll), before carrying out the operation that it returned. If only the time of the
-    /// last answer has changed, that is reported every ten seconds at most.
+    /// [`poll`](crate::Conversation::poll), before carrying out the operation that `poll` returned. A change of only
+    /// the time of the last answer is reported every ten seconds at most.
     pub fn progress(&mut self, exchange: &dyn SignerConversation) {
         let report = (exchange.progress(), exchange.health());
         if self.reported.as_ref().is_none_or(|reported| is_news(reported, &report)) {
@@ -46,7 +47,7 @@ impl Reporter {
         self.link.send(Message::Reported(self.exchange, input));
     }
 
-    /// Reports the end of the exchange with its outcome.
+    /// Reports that the exchange has ended: the issued chain or the error.
     pub fn finish(self, result: Result<Issued, SignError>) {
         self.send(Input::Finished { id: self.id, result });
     }
@@ -57,7 +58,7 @@ impl Reporter {
     }
 }
 
-/// True if anything but the time of the last answer changed, or that time advanced by `STILL`.
+/// True if the report differs in more than the time of the last answer, or that time advanced by [`STILL`].
 fn is_news(reported: &Report, report: &Report) -> bool {
     match (reported.1, report.1) {
         _ if reported.0 != report.0 => true,
