@@ -136,7 +136,7 @@ impl<S: Subject> Law<S> {
 }
 
 impl Law<RotationMachine> {
-    /// Checks a trace by this law: every step, or about forty of the states.
+    /// Checks a trace by this law: every step, about forty of the states, or the whole trace.
     ///
     /// # Errors
     /// How the law is broken.

@@ -65,7 +65,8 @@ fn readers() {
     peak(&mut server);
 }
 
-/// Measures a reader beside many clients that list or watch and read nothing, while every object changes twenty times.
+/// Measures a client that reads, beside a thousand that list or watch and read nothing, while every object changes
+/// twenty times.
 fn stuck() {
     println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
     let mut server = Server::start("large");

@@ -24,12 +24,12 @@ pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
         policy.clone()
     }
 
-    /// Handles an event with this fault.
+    /// Lets the broken machine handle an event, and returns its actions and outcomes.
     fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
         machine.handle(event, now).into()
     }
 
-    /// The pending record, with this fault.
+    /// The pending record that the broken machine leaves for a restart.
     fn pending(machine: &RotationMachine, now: Now) -> Option<Pending> {
         machine.pending(now)
     }
@@ -201,7 +201,7 @@ faults! {
         }
     }
 
-    /// Honours a `Retry-After` a hundred times longer than its policy allows.
+    /// Honours a `Retry-After` up to a hundred times longer than the setting's policy allows.
     WaitsTooLong {
         fn policy(policy: &Policy) -> Policy {
             let cap = policy.refused.cap() * 100;

@@ -42,7 +42,7 @@ pub enum Move {
     WallClock,
     /// A response of the API server shows that its clock is this many milliseconds ahead of the true time.
     ServerDated(u64),
-    /// This template is wanted from now on, or none.
+    /// The template changes to this one, or there is none any more.
     Template(Option<TemplateChoice>),
     /// The signer is configured or removed, or the identity to authenticate with comes or goes.
     Signer(SignerStatus),
@@ -90,7 +90,7 @@ pub enum TemplateChoice {
 pub enum Flavour {
     /// With the names and the lifetime that were requested.
     Good,
-    /// Valid for two milliseconds.
+    /// As requested, but valid for only two milliseconds.
     Short,
     /// Without one of the requested names.
     Trimmed,
@@ -106,7 +106,7 @@ pub enum Flavour {
     Early,
 }
 
-/// How far ahead the wall clock may be set.
+/// How far ahead of the true time the wall clock may be set.
 pub(super) const AHEAD: Duration = Duration::from_millis(5);
 
 /// How late a Tick may come, in milliseconds. After [`Move::Sleep`] it may come later.

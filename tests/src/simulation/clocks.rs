@@ -1,4 +1,4 @@
-//! The clocks of a computer.
+//! The clocks of a computer, in virtual time: monotonic, wall clock, and the time in suspend.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Clocks {
         Self::at(Now { instant: Instant::from_millis(0), unix })
     }
 
-    /// Lets time pass.
+    /// Lets this much time pass, in which the wall clock drifts.
     pub fn pass(&mut self, span: Duration) {
         let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         let gained = i64::try_from(i128::from(millis) * i128::from(self.drift) / 1000).unwrap_or(0);
@@ -36,7 +36,7 @@ impl Clocks {
         self.step_wall_clock(gained);
     }
 
-    /// Lets time pass in suspend.
+    /// Suspends the computer for this much time.
     pub fn suspend(&mut self, span: Duration) {
         self.suspended += span;
         self.pass(span);

@@ -31,7 +31,7 @@ impl InFlight {
         Self::Result(result, now.instant.after(closure_takes))
     }
 
-    /// Carries bytes both ways. Returns the result once the request has ended.
+    /// Carries bytes between exchange and server, both ways. Returns the result once the request has ended.
     pub(super) fn carry(&mut self, server: &mut Server) -> Option<Result<Issued, SignError>> {
         match self {
             Self::Bytes(wire) => wire.carry(server),
