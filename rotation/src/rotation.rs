@@ -54,19 +54,19 @@ pub struct Rotation {
     in_place: Option<Arc<Certificate>>,
     /// The pair of the machine's waiting certificate.
     waiting: Option<Arc<Credential>>,
-    /// The key of the last request, until its certificate is durable or the key is spent.
+    /// The pending key: that of the last request, until its certificate is durable or the key must not be used again.
     pending: Option<Arc<KeyPair>>,
     /// The request in flight.
     in_flight: Option<InFlight>,
     /// The signer of the last request, unless another signer has replaced it since.
     addressee: Option<Addressee>,
-    /// Fingerprint of our own certificate after a server rejected it: requests prefer the bootstrap identity. Cleared
-    /// if the bootstrap identity is rejected in turn.
+    /// Fingerprint of the own certificate that a server rejected: requests then prefer the bootstrap identity. Cleared
+    /// if a server rejects the bootstrap identity in turn.
     refused: Option<Fingerprint>,
-    /// Error of the last request, for people; cleared once the machine has no last failure.
+    /// Error of the last request, for people; `None` once the machine has no last failure.
     request_error: Option<Arc<str>>,
     health: Option<Health>,
-    /// Error of the last attempt to write the credential; cleared once the credential is durable.
+    /// Error of the last attempt to write the credential; `None` once the credential is durable.
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
     request_name: String,
@@ -74,17 +74,17 @@ pub struct Rotation {
     issued: u64,
     /// The warning for the last issued certificate, if its lifetime is too short for the policy.
     short_lived: Option<Arc<str>>,
-    /// The wanted common name, if known before the template.
+    /// The wanted common name, if it is known before the template.
     common_name: Option<String>,
     /// The error for a stored credential that names another party, and so is not used.
     foreign: Option<Arc<str>>,
-    /// The last request showed the bootstrap identity.
+    /// True if the last request authenticated with the bootstrap identity.
     bootstrapping: bool,
-    /// The newest reading of the signer's clock that the machine was given.
+    /// Local time of the newest reading of the signer's clock that the machine got.
     server_read_at: Option<Instant>,
-    /// The last known offset; kept while readings of the signer's clock disagree.
+    /// The last known offset of the signer's clock; stays while new readings of that clock disagree.
     clock_offset: Option<ClockOffset>,
-    /// Reminders of the expired certificate reported so far.
+    /// Number of reminders of the expired certificate ([`News::Expired`]) so far.
     reminders: u64,
     /// The identity that a request waits for.
     awaited: Option<Awaited>,
@@ -92,17 +92,18 @@ pub struct Rotation {
     identity_waker: Option<Waker>,
     /// Set once the task is ending: no request is begun any more.
     is_ending: bool,
-    /// The identity for a request of the step at hand, and the fingerprint if it is our own certificate.
+    /// The identity read in the current step, for its request, and the fingerprint if that is the own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
-    /// News of the input handled last; before the first input, of the start.
+    /// News of the last input, or, before the first input, of the start, that were not taken yet.
     news: Vec<News>,
 }
 
 impl Rotation {
-    /// Sets the waker to wake when an identity that a request waits for may be available. The runtime then passes
-    /// [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the identity source is polled only.
+    /// Sets the waker that an identity source wakes when the identity that a request waits for may be available. The
+    /// runtime then passes [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the rotation only
+    /// polls the identity source.
     pub fn wake_on_identity(&mut self, waker: Waker) {
         self.identity_waker = Some(waker);
     }
@@ -119,13 +120,13 @@ impl Rotation {
         self.machine.deadline().into_iter().chain(save).chain(self.polls_identity_at()).chain(panicked).min()
     }
 
-    /// The current state of the machine. A clone of the `Arc` stays at this state.
+    /// The machine in its current state. A clone of the `Arc` stays in this state.
     pub const fn machine(&self) -> &Arc<RotationMachine> {
         &self.machine
     }
 
-    /// The credential that is not durable yet, and true if it is served. Before the process ends, try once more to
-    /// write the credential: its key exists nowhere else.
+    /// The credential that is not durable yet, and true if that credential is served. Before the process ends, try once
+    /// more to write the credential: its key exists nowhere else.
     pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {
         let (_, serve) = self.machine.writes()?;
         let credential = if serve { &self.served } else { &self.waiting };
@@ -296,13 +297,14 @@ impl Rotation {
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 
-    /// False while a new record would be of no use, or worse than the one before: without a signer, before the first
+    /// True unless a new record would be useless, or worse than the saved one: without a signer, before the first
     /// request to a new signer, and while the saved record is the only way back to a certificate that is not durable.
     fn saves(&self) -> bool {
         self.signer.is_some() && self.addressee.is_some() && !self.is_issued_unwritten()
     }
 
-    /// The last failure, if the server rejected the credential (401) or did not allow it to submit requests (403).
+    /// The last failure, if the server rejected the identity of the request (401) or did not allow that identity to
+    /// submit requests (403).
     fn turned_down(&self) -> Option<Failure> {
         self.machine.last_failure().filter(|last| matches!(last, Failure::Unauthorized | Failure::Forbidden))
     }
@@ -315,7 +317,7 @@ impl Rotation {
     }
 }
 
-/// True for the events that end an exchange.
+/// True for the events of an exchange that has ended.
 const fn is_result(event: &Event) -> bool {
     matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. })
 }

@@ -1,4 +1,4 @@
-//! How far the local wall clock is off, for people.
+//! [`ClockOffset`]: the difference between the signer's clock and the local wall clock, for people.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ const MINUTE: u64 = 60_000;
 /// How far the signer's clock is ahead of the local wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockOffset {
-    /// Milliseconds; negative if the server's clock is behind. Accurate to a second or two: a `Date` counts whole
-    /// seconds.
+    /// The offset in milliseconds; negative if the signer's clock is behind. Accurate to a second or two, since a
+    /// `Date` counts whole seconds.
     pub millis: i64,
 }
 
@@ -19,13 +19,13 @@ impl ClockOffset {
         Self { millis: server.as_millis().saturating_sub(now.unix.as_millis()) }
     }
 
-    /// True beyond one minute, which a person should correct.
+    /// True if the clocks differ by more than one minute, which a person should correct.
     pub const fn is_large(self) -> bool {
         self.millis.unsigned_abs() > MINUTE
     }
 }
 
-/// The size, and whether the local clock is ahead or behind: `6 h 0 min (behind)`.
+/// The offset, and whether the local clock is ahead or behind, such as `6 h 0 min (behind)`.
 impl fmt::Display for ClockOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.millis.unsigned_abs() / 1000;

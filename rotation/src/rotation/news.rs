@@ -9,8 +9,8 @@ use super::shortfall::{shortfall, too_short};
 use super::{ClockOffset, News, Rotation, Transition};
 
 impl Rotation {
-    /// Takes the news of the last input, in order; before the first input, the news of the start. Call this after each
-    /// input: the next input drops news that was not taken.
+    /// Removes and returns the news of the last input, in order; before the first input, the news of the start. Call
+    /// this after each input: the next input drops news that was not taken.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
@@ -20,7 +20,7 @@ impl Rotation {
         !self.news.is_empty()
     }
 
-    /// Describes the failures of a step, and adds its news.
+    /// Adds the news of a step, and words the errors of its failures.
     pub(super) fn take_decisions(&mut self, step: &Arc<Transition>) {
         self.news.push(News::Stepped(step.clone()));
         self.note_in_place();
@@ -45,7 +45,7 @@ impl Rotation {
         }
     }
 
-    /// Serves the pairs that the machine has just accepted.
+    /// Sets the served and the waiting pair to those of the machine, which may just have accepted `candidate`.
     pub(super) fn hold_decided(&mut self, candidate: &mut Option<Arc<Credential>>) {
         let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
             certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
@@ -58,7 +58,7 @@ impl Rotation {
         (self.served, self.waiting) = (pair_of(held), pair_of(waits));
     }
 
-    /// Adds the news of a certificate in place, unless the store had lost it and holds it again.
+    /// Adds [`News::InPlace`] once another certificate than the last one in place is served and durable.
     fn note_in_place(&mut self) {
         let served = self.machine.certificate().filter(|_| !self.machine.is_unwritten());
         if let Some(new) = served.filter(|served| self.in_place.as_ref() != Some(*served)).cloned() {
@@ -66,8 +66,8 @@ impl Rotation {
         }
     }
 
-    /// Describes a failure that the machine found: names or validity that a certificate lacks, or how far a request had
-    /// come at its timeout.
+    /// Words the error of a failure that the machine itself found: what is wrong with an issued certificate, or the
+    /// last progress of a request that timed out.
     fn explain(&mut self, outcome: &Outcome, step: &Transition) {
         let Some(failure) = outcome.failure() else { return };
         self.request_error = Some(match (outcome, &step.event) {
@@ -101,7 +101,8 @@ impl Rotation {
         }
     }
 
-    /// Adds the news of a request that `step` began. `bootstrapped`: the request before showed the bootstrap identity.
+    /// Adds [`News::Requesting`] if `step` began a request. `bootstrapped`: the request before it authenticated with
+    /// the bootstrap identity.
     pub(super) fn note_request(&mut self, step: &Transition, bootstrapped: bool) {
         let State::Requesting { reason, .. } = step.after.state() else { return };
         let is_retry = matches!(
@@ -113,7 +114,8 @@ impl Rotation {
         self.news.push(News::Requesting { reason, bootstrap, is_retry: is_retry && (bootstrapped || !bootstrap) });
     }
 
-    /// Replaces the error about a foreign certificate in the store; `None`: there is none. A new error is news.
+    /// Replaces the error about a foreign certificate in the store; `None`: the store holds none. Adds
+    /// [`News::Foreign`] for a new error.
     pub(super) fn note_foreign(&mut self, foreign: Option<Arc<str>>) {
         let before = std::mem::replace(&mut self.foreign, foreign);
         let error = self.foreign.as_ref().filter(|error| before.as_ref() != Some(error));
@@ -138,7 +140,7 @@ impl Rotation {
         }));
     }
 
-    /// Adds news of an expired certificate each time that a reminder is due.
+    /// Adds [`News::Expired`] if a reminder of an expired certificate is due.
     pub(super) fn remind(&mut self, now: Now) {
         let reminders = self.snapshot(now).expiry_reminders();
         if reminders > self.reminders {

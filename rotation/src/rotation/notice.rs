@@ -1,4 +1,4 @@
-//! News of a rotation, for logs, metrics, reports and journals: one stream, in the order in which things happened.
+//! [`Notice`] and [`News`] of a rotation, for logs, metrics, reports and journals: one stream, in chronological order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,23 +31,24 @@ impl Notice {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum News {
-    /// The machine handled an event. The news of its decisions follows.
+    /// The machine handled an event. The news of the machine's decisions follows.
     Stepped(Arc<Transition>),
-    /// A request began.
+    /// The rotation began a request.
     Requesting {
-        /// Why a certificate is due.
+        /// Why a new certificate is due.
         reason: Reason,
-        /// The request shows the bootstrap identity.
+        /// True if the request authenticates with the bootstrap identity.
         bootstrap: bool,
-        /// True if the previous attempt had the same reason and failed, or was superseded. False for the first request
-        /// in a row that shows the bootstrap identity.
+        /// True if the previous request had the same reason and failed, or was superseded. False for the first of
+        /// several requests in a row that authenticate with the bootstrap identity.
         is_retry: bool,
     },
     /// The request made progress.
     Progressed(Progress),
     /// An issued certificate was accepted. It is not durable yet: [`News::Written`] follows.
     Issued {
-        /// Served at once, or waiting. [`Slot::Waiting`]: the certificate is not valid yet; [`News::TookTurn`] follows.
+        /// [`Slot::Served`]: the certificate is served at once. [`Slot::Waiting`]: the certificate is not valid yet,
+        /// and [`News::TookTurn`] follows at its notBefore.
         slot: Slot,
         /// The certificate served until now, valid or expired; `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
@@ -59,13 +60,13 @@ pub enum News {
     },
     /// A certificate that another program put into the store was accepted.
     TakenOver {
-        /// Served at once, or waiting for its notBefore.
+        /// [`Slot::Served`]: the certificate is served at once. [`Slot::Waiting`]: from its notBefore on.
         slot: Slot,
         /// The certificate served until now, valid or expired; `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
     },
-    /// An attempt to obtain a certificate failed, or its certificate lacks requested names or is due already. Emitted
-    /// once for each such attempt.
+    /// A request failed, or its certificate lacks requested names or is due already. Emitted once for each such
+    /// request.
     Failed {
         /// Kind of the failure.
         failure: Failure,
@@ -74,7 +75,7 @@ pub enum News {
     },
     /// The certificate is durable.
     Written {
-        /// The served certificate or the waiting one.
+        /// The certificate that is durable: the served or the waiting one.
         slot: Slot,
     },
     /// A new certificate is served and durable, so that programs may use it. Follows [`News::Stepped`] directly, before
@@ -83,34 +84,33 @@ pub enum News {
         /// The certificate in place until now, valid or expired.
         replaced: Option<Arc<Certificate>>,
     },
-    /// The certificate could not be written; emitted again when the error changes. The certificate is served from
-    /// memory.
+    /// The certificate could not be written, and is served from memory. Emitted again only when the error changes.
     Unwritten {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// The pending record could not be saved; emitted again when the error changes. A restart may submit another
-    /// request.
+    /// The pending record could not be saved, so that a restart may submit another request. Emitted again only when the
+    /// error changes.
     Unsaved {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// The store holds a certificate of another party, which is ignored.
+    /// The store holds a foreign certificate (of another common name), which is ignored.
     Foreign {
         /// The error, for people.
         error: Arc<str>,
     },
-    /// The state has changed: scheduled, requesting, backing off, waiting for the budget, or without template, identity
-    /// or signer.
+    /// The machine's state has changed, for example to scheduled, requesting or backing off.
     Entered(State),
-    /// The certificate has expired and there is no other. Emitted at expiry, then after one, two, four … minutes, then
+    /// The certificate has expired without a successor. Emitted at expiry, then after one, two, four … minutes, then
     /// each hour.
     Expired,
-    /// The local clock has turned out to differ from the signer's by more than a minute.
+    /// The local clock differs from the signer's by more than a minute, which was not known before.
     ClockDiffers(ClockOffset),
     /// The local clock agrees with the signer's again.
     ClockAgrees(ClockOffset),
-    /// The issued lifetime is too short for the policy. Emitted once, until a certificate that lives longer is issued.
+    /// The issued lifetime is too short for the policy. Not emitted again before a certificate of sufficient lifetime
+    /// was issued.
     ShortLived {
         /// The error, for people.
         error: Arc<str>,
@@ -122,7 +122,8 @@ pub enum News {
         /// The lifetime requested.
         requested: Duration,
     },
-    /// The rotation panicked, and continues from the state published last. Please report this as a bug.
+    /// The code of the rotation panicked; the rotation continues from its last published state. Please report this as a
+    /// bug.
     Panicked {
         /// The error, for people.
         error: Arc<str>,
@@ -135,12 +136,12 @@ pub enum News {
     Missed {
         /// The number of notices dropped.
         count: u64,
-        /// How many of them were [`News::Stepped`]: a journal lacks these.
+        /// The number of [`News::Stepped`] among the dropped notices: a journal lacks these steps.
         steps: u64,
         /// The machine after the last notice dropped.
         machine: Arc<RotationMachine>,
     },
-    /// The rotation has ended. Nothing follows.
+    /// The rotation has ended. No further notice follows.
     Ended,
 }
 
@@ -157,7 +158,7 @@ impl Transition {
     }
 }
 
-/// The news of an outcome that is not only a failure.
+/// The news of an outcome; `None` for an outcome that is only a failure.
 fn news(outcome: &Outcome) -> Option<News> {
     Some(match outcome {
         Outcome::Accepted { slot, replaced, .. } => News::Issued { slot: *slot, replaced: replaced.clone() },

@@ -1,14 +1,14 @@
-//! Errors, for people, about an issued certificate that is not what was requested.
+//! The texts of errors about an issued or stored certificate that differs from what was requested.
 
 use perennial::{Certificate, Failure, Policy, Template, UnixTime, Validity};
 use perennial_pki::{Chain, Usage};
 
 use perennial::printable;
 
-/// Number of missing names that an error lists; further names are counted only.
+/// The most missing names that an error lists; of further names, it shows the number only.
 const MOST: usize = 5;
 
-/// The error for an issued `certificate` that the machine judged as `failure` at `now`.
+/// Words the error for an issued `certificate` that the machine judged as `failure` at `now`.
 pub(super) fn shortfall(
     failure: Failure,
     certificate: &Certificate,
@@ -41,9 +41,10 @@ pub(super) fn shortfall(
     }
 }
 
-/// The error for an issued chain that grants rights beyond the request. Organisations of a certificate that a client
-/// can show are groups, and so rights, in Kubernetes, and a URI is a second name (SPIFFE). DNS names and addresses
-/// grant nothing, nor does a usage alone: an API server identifies a client by common name and organizations.
+/// Words the error for an issued chain that grants rights beyond the request; `None` if the chain grants none.
+/// Organizations in a client certificate are groups in Kubernetes, and so rights, and a URI is a second name (SPIFFE).
+/// DNS names and addresses grant nothing, nor does a usage alone: an API server identifies a client by common name and
+/// organizations.
 pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
     let organizations = organizations.filter(|name| !requested.organizations().contains(name)).map(|name| ("O", name));
@@ -52,7 +53,7 @@ pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
 }
 
-/// The error for a stored certificate that names another party, and so is not used.
+/// Words the error for a stored certificate that is foreign, and so not used.
 pub(super) fn foreign(held: &Certificate, wanted: &str) -> String {
     format!(
         "ignoring the stored certificate: its common name is {}, and {} is configured; check the configured name. \
@@ -66,9 +67,9 @@ fn quoted(name: &str) -> String {
     format!("`{}`", printable(name))
 }
 
-/// The warning for a certificate whose lifetime is too short for `policy`: its rotation window opens before the
-/// submission budget allows the next request. The lifetime counts from `now`, the time of issuance: signers backdate
-/// certificates.
+/// Words the warning for a lifetime too short for `policy`, whose rotation window opens before the submission budget
+/// allows the next request; `None` for a sufficient lifetime. The lifetime counts from `now`, the time of issuance,
+/// since signers backdate certificates.
 pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {

@@ -1,4 +1,4 @@
-//! The state of a rotation, as handles and observers see it.
+//! [`Snapshot`]: the state of a rotation at one time, as handles and observers see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ const BACKDATING: Duration = Duration::from_secs(600);
 pub struct Snapshot {
     /// The current credential. It may have expired.
     pub credential: Option<Arc<Credential>>,
-    /// The successor of the credential, not valid yet: served from its notBefore on.
+    /// The waiting successor of `credential`: not valid yet, and served from its notBefore on.
     pub waiting: Option<Arc<Credential>>,
-    /// Activity of the machine.
+    /// The machine's activity, such as requesting or backing off.
     pub state: State,
-    /// Why a new certificate is due, if one is.
+    /// Why a new certificate is due; `None` while none is.
     pub due: Option<Reason>,
     /// True if the credential is not durable yet: it is served from memory.
     pub unwritten: bool,
@@ -42,12 +42,12 @@ pub struct Snapshot {
     pub bootstrapping: bool,
     /// How far the signer's clock is ahead of the local one, by the last three answers in a row that agreed.
     pub clock_offset: Option<ClockOffset>,
-    /// The time of this state.
+    /// The time at which the rotation was in this state.
     pub at: Now,
 }
 
 impl Snapshot {
-    /// When the next attempt to obtain a certificate is made, if one is due and none is being made.
+    /// When the rotation submits the next request, if a certificate is due and no request is in flight.
     pub const fn next_attempt(&self) -> Option<Instant> {
         match self.state {
             State::BackingOff { until, .. } | State::Waiting { until, .. } => Some(until),
@@ -59,9 +59,9 @@ impl Snapshot {
         }
     }
 
-    /// The lifetime of the current certificate, if it differs from the requested lifetime by more than a tenth: signers
-    /// may ignore the request, as API servers before Kubernetes 1.22 do, or cap the lifetime. Ten minutes of backdating
-    /// are allowed for.
+    /// The lifetime of the current certificate, if it is more than a tenth shorter or longer than the requested
+    /// lifetime, with ten minutes more allowed for backdating. Signers may ignore the requested lifetime, as API
+    /// servers before Kubernetes 1.22 do, or cap it.
     pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
         let requested = self.requested_lifetime?;
@@ -70,9 +70,10 @@ impl Snapshot {
         (!granted.contains(&lifetime)).then_some(lifetime)
     }
 
-    /// Number of reminders of an expired certificate due by [`at`](Self::at): one at expiry, further ones after one,
-    /// two, four … minutes, then one each hour. Zero while the certificate is valid, before the first certificate, and
-    /// without a signer, since another program replaces the certificate then.
+    /// Number of reminders of the expired certificate ([`News::Expired`](crate::News::Expired)) that are due by
+    /// [`at`](Self::at): one at expiry, further ones after one, two, four … minutes, then one each hour. Zero while the
+    /// certificate is valid, before the first certificate, and without a signer, since another program replaces the
+    /// certificate then.
     pub fn expiry_reminders(&self) -> u64 {
         const MINUTE: u64 = 60_000;
         let Some(held) = self.credential.as_ref().filter(|_| self.state != State::NotEnabled) else { return 0 };

@@ -1,4 +1,4 @@
-//! One step of a machine with its input and its results: the source of journals, metrics and replays.
+//! [`Transition`]: one step of a machine with its event and its results, for journals, metrics and replays.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use perennial::{Action, Actions, Event, Failure, Now, Outcome, RotationMachine, 
 pub struct Transition {
     /// When the event was handled.
     pub now: Now,
-    /// The event.
+    /// The event that the machine handled.
     pub event: Event,
     /// The machine's actions, and its [outcomes](Actions::outcomes).
     pub actions: Actions,
@@ -29,7 +29,7 @@ impl Transition {
         Self { now, event, actions, before, after: machine.clone() }
     }
 
-    /// The failure of an attempt to obtain a certificate that ended with this step, if there was one.
+    /// The failure of a request that ended in this step, if one did.
     pub fn failure(&self) -> Option<Failure> {
         self.actions.outcomes().failure()
     }
@@ -43,7 +43,7 @@ impl Transition {
     }
 }
 
-/// One line: the time, the event, the actions, the machine after the event.
+/// One line for people: the time, the event, the actions, and the machine after the event.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { now, event, actions, before: _, after } = self;
