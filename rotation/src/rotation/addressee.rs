@@ -1,4 +1,4 @@
-//! Change of the signer while the rotation runs.
+//! A change of the signer while the rotation runs: continues the last request, or drops it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::request::InFlight;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
-/// The signer that a request was submitted to: what distinguishes it from other signers.
+/// The signer that a request was submitted to, by name and endpoint, which distinguish one signer from another.
 #[derive(Clone, Debug)]
 pub(super) struct Addressee {
     pub(super) name: String,
@@ -34,7 +34,8 @@ impl Addressee {
 }
 
 impl Rotation {
-    /// Takes in [`Input::SignerChanged`](super::Input::SignerChanged).
+    /// Handles [`Input::SignerChanged`](super::Input::SignerChanged): resubmits or forgets the last request, and
+    /// returns the events for the machine.
     pub(super) fn signer_changed(
         &mut self,
         signer: Option<Arc<dyn Signer>>,

@@ -1,4 +1,4 @@
-//! Requests that wait for the identity to authenticate with.
+//! Waiting for an identity that its source does not have yet, before a request is submitted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,15 @@ pub(super) struct Awaited {
 }
 
 impl Awaited {
-    /// Polls the source for the first time after the shortest wait.
+    /// Begins the wait for an identity. The first poll of the source is due after [`FIRST`].
     pub(super) fn new(why: &NotYet, now: Now) -> Self {
         Self { reason: why.to_string().into(), poll_at: now.instant.after(FIRST), wait: FIRST }
     }
 }
 
 impl Rotation {
-    /// Polls the source of the awaited identity, if it is due. Returns true once the identity need not be awaited any
-    /// more.
+    /// Polls the source of the awaited identity, if the poll is due or `event` is no Tick. Returns true if this ends
+    /// the wait, with an identity or an error.
     pub(super) fn has_awaited(&mut self, event: &Event, now: Now) -> bool {
         let Some(awaited) = &self.awaited else { return false };
         // A Tick for another reason does not poll the source before its time.
@@ -52,8 +52,8 @@ impl Rotation {
         submits && (self.is_ending || self.awaited.is_some())
     }
 
-    /// Reads the identity; returns the reason if it has to be awaited. The result is retained for the request that
-    /// follows.
+    /// Reads the identity, and returns why it has to be awaited; `None` if it need not be. Retains the result for the
+    /// next request.
     fn coming(&mut self, now: Now) -> Option<NotYet> {
         let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
         let read = || {
@@ -67,7 +67,7 @@ impl Rotation {
         coming
     }
 
-    /// The source of identities other than the certificate rotated here.
+    /// The source of the identity, or of the bootstrap identity; `None` if requests need neither.
     pub(super) fn identity_source(&self) -> Option<&Arc<dyn IdentitySource>> {
         match self.signer.as_ref()?.authentication() {
             Authentication::None => None,
@@ -76,7 +76,7 @@ impl Rotation {
         }
     }
 
-    /// When to poll the source of the awaited identity next.
+    /// When to poll the source of the awaited identity next; `None` while the machine waits for no identity.
     pub(super) fn polls_identity_at(&self) -> Option<Instant> {
         self.awaited.as_ref().filter(|_| self.awaits_identity()).map(|awaited| awaited.poll_at)
     }

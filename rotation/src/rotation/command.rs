@@ -1,4 +1,4 @@
-//! Commands: the I/O that a runtime carries out for a rotation.
+//! [`Command`]: the I/O that a runtime carries out for a rotation.
 
 use std::sync::Arc;
 
@@ -8,20 +8,19 @@ use perennial_pki::Credential;
 use super::record::Record;
 use crate::Exchange;
 
-/// An operation that the runtime carries out. Beside commands, the runtime passes a Tick at
-/// [`Rotation::deadline`](super::Rotation::deadline).
+/// An operation that the runtime carries out, returned by [`Rotation::handle`](super::Rotation::handle).
 #[derive(Debug)]
 pub enum Command {
-    /// Drop this request's exchange, if it still runs.
+    /// Drop the exchange of this request, if the exchange has not ended.
     Drop {
-        /// The request.
+        /// The request whose exchange to drop.
         id: RequestId,
     },
     /// Make this credential durable.
     Write {
-        /// To be echoed in [`Input::Written`](crate::Input::Written).
+        /// The id to return in [`Input::Written`](crate::Input::Written).
         id: RequestId,
-        /// The pair.
+        /// The pair to write.
         credential: Arc<Credential>,
         /// True: the credential is served (the snapshot already has it); make it the current credential of the store,
         /// too. False: the credential is not valid yet; store it beside the current credential.
@@ -35,11 +34,12 @@ pub enum Command {
         /// [`Start::pending`](super::Start::pending).
         record: Box<Record>,
     },
-    /// Drive this exchange to its end.
+    /// Drive this exchange to its end, and report with [`Input::Progressed`](crate::Input::Progressed) and
+    /// [`Input::Finished`](crate::Input::Finished).
     Drive {
-        /// To be echoed in [`Input::Finished`](crate::Input::Finished).
+        /// The id to return in [`Input::Finished`](crate::Input::Finished).
         id: RequestId,
-        /// The exchange.
+        /// The exchange to drive.
         exchange: Exchange,
     },
 }

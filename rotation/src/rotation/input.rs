@@ -1,4 +1,4 @@
-//! Inputs that a runtime reports, and their translation into events of the machine.
+//! [`Input`]: what a runtime reports to a rotation, and its translation into events of the machine.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,57 +11,57 @@ use super::start::foreign_to;
 use super::{Command, News, Rotation};
 use crate::{Health, Issued, Progress, ServerDate, SignError, Signer};
 
-/// Something that happened, reported by the runtime.
+/// A fact that the runtime reports to [`Rotation::handle`].
 #[derive(Debug)]
 pub enum Input {
-    /// Time passed.
+    /// Time has passed: report this at [`Rotation::deadline`].
     Tick,
-    /// Names to request from now on; `None`: nothing is requested.
+    /// The names to request from now on; `None`: the rotation requests nothing.
     TemplateChanged(Option<Arc<Template>>),
-    /// Timing to use from now on. See [`Event::PolicyChanged`].
+    /// The timing from now on. See [`Event::PolicyChanged`].
     PolicyChanged(Arc<Policy>),
-    /// Signer to request certificates from, from now on; `None`: rotation is not enabled, and only a certificate that
-    /// was accepted already is still written. The current certificate and its rotation point stay.
+    /// The signer to request certificates from, from now on; `None`: rotation is not enabled, and only a certificate
+    /// that was accepted already is still written. The current certificate and its rotation point stay.
     ///
-    /// A signer with the name and the endpoint of the last request continues that request, with the key in flight. For
+    /// A signer with the name and the endpoint of the last request continues that request, with its key. For
     /// any other signer, the request in flight is dropped, failures are forgotten, and the next request has a new key.
     SignerChanged(Option<Arc<dyn Signer>>),
     /// The identity that a request waits for may be available: see
     /// [`IdentitySource::wake_on_change`](crate::IdentitySource::wake_on_change).
     IdentityChanged,
-    /// The program or an operator wants a new certificate now, whether or not one is due.
+    /// The program or an operator demands a new certificate now, whether or not one is due.
     RotateNow,
     /// A server rejected this certificate (HTTP 401, a TLS alert).
     Refused {
-        /// The certificate that was shown.
+        /// The fingerprint of the rejected certificate.
         fingerprint: Fingerprint,
     },
-    /// The signer's server answered some other request of the program, and the answer had a `Date`.
+    /// The signer's server answered another HTTP request of the program, outside of an exchange, with a `Date`.
     ServerDated(ServerDate),
     /// An exchange made progress.
     Progressed {
         /// The request of the exchange.
         id: RequestId,
-        /// The progress.
+        /// The progress of the request.
         progress: Progress,
-        /// Health of the server by its last answer.
+        /// Health of the signer's server by its last answer.
         health: Option<Health>,
     },
     /// An exchange ended.
     Finished {
         /// The request of the exchange.
         id: RequestId,
-        /// The chain issued, or the error.
+        /// The issued chain, or the error.
         result: Result<Issued, SignError>,
     },
-    /// An attempt to write the credential ended.
+    /// An attempt to write a credential ([`Command::Write`]) ended.
     Written {
         /// The id of the [`Command::Write`].
         id: RequestId,
         /// The error, as text for people.
         result: Result<(), String>,
     },
-    /// An attempt to save a record ended.
+    /// An attempt to save a record ([`Command::Save`]) ended.
     Saved {
         /// The error, as text for people.
         result: Result<(), String>,
@@ -71,7 +71,8 @@ pub enum Input {
 }
 
 impl Rotation {
-    /// Translates an input into events of the machine. A pair that the machine may accept is put into `candidate`.
+    /// Translates an input into events of the machine. Puts the pair that the machine may accept into `candidate`, and
+    /// commands of a changed signer into `commands`.
     pub(super) fn translate(
         &mut self,
         input: Input,
@@ -161,7 +162,7 @@ impl Rotation {
         VecDeque::from([event])
     }
 
-    /// The event for a reading of the signer's clock, if the reading is newer than the last one.
+    /// Makes the event for a reading of the signer's clock, if the reading is newer than the last one.
     fn server_dated(&mut self, date: Option<ServerDate>, now: Now) -> Option<Event> {
         let ServerDate { unix, at } = date?;
         // An event would time out a request whose deadline has passed, before the answer at hand is handled.
@@ -174,8 +175,8 @@ impl Rotation {
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
-    /// Records an error if the stored credential names another party, and drops it if there is no template: the machine
-    /// judges names by its template only.
+    /// Records an error if the stored credential is foreign. Returns a foreign credential only if there is a template,
+    /// by which the machine then rejects it.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());

@@ -26,10 +26,10 @@ pub struct Record {
     pub signer_name: String,
     /// The name of the request object; empty if requests to this signer have no name.
     pub request_name: String,
-    /// The request, the budget and the refusal.
+    /// The machine's part: the request, the submission budget and the refusal.
     pub pending: Pending,
     /// [`Failure::Unauthorized`] or [`Failure::Forbidden`], if the last request failed for that reason. For people
-    /// only: a restart submits a request at once all the same.
+    /// only: a restart does not wait for that reason.
     pub turned_down: Option<Failure>,
     /// The key, if the next request may use it again ([`Key::Pending`]).
     pub key: Option<Arc<KeyPair>>,
@@ -136,8 +136,8 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
-    /// The lines of a PEM text. They contain no characters that JSON escapes, so that reading makes no copies of the
-    /// key.
+    /// The key as the lines of its PEM text, which contain no characters that JSON escapes: reading makes no copies of
+    /// the key.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,
 }
@@ -154,17 +154,17 @@ struct RefusalText {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The text is not JSON, or not the JSON of a record.
+    /// The text is not JSON, or has other fields than a record.
     #[error("{what} (line {line}, column {column})")]
     Text {
-        /// The problem, as a clause.
+        /// The problem with the text, as a clause.
         what: &'static str,
         /// Line of the problem, from 1.
         line: usize,
         /// Column in that line.
         column: usize,
     },
-    /// The record is of another format version than this version of perennial reads.
+    /// The record has another format version than the one that this version of perennial reads.
     #[error("its format version is {version}, and this perennial reads version {VERSION}")]
     Version {
         /// The format version of the record.
@@ -179,7 +179,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// The error without serde's message, which may quote the record, and so its key.
+    /// Makes an error without serde's message, which may quote the record, and so its key.
     fn text(error: serde_json::Error) -> Self {
         let what = match error.classify() {
             Category::Eof => "it ends too early",

@@ -23,15 +23,16 @@ pub(super) struct InFlight {
     pub(super) id: RequestId,
     pub(super) template: Arc<Template>,
     key: Arc<KeyPair>,
-    /// The identity that the request shows.
+    /// The identity that the request authenticates with.
     identity: Identity,
-    /// The fingerprint of our own certificate, if that is the identity.
+    /// The fingerprint of the own certificate, if that is the identity.
     own: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
 }
 
 impl Rotation {
-    /// Turns the result of an exchange into events. An issued pair that is usable is put into `candidate`.
+    /// Translates the result of an exchange into events of the machine. Puts an issued pair that is usable into
+    /// `candidate`.
     pub(super) fn finished(
         &mut self,
         in_flight: InFlight,
@@ -70,7 +71,8 @@ impl Rotation {
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
     }
 
-    /// The issued pair, if it is usable and grants no rights beyond the request. The machine judges names and lifetime.
+    /// Joins the issued chain with its key, if the chain is usable and grants no rights beyond the request. The machine
+    /// judges names and lifetime.
     fn checked_pair(&self, chain: Chain, in_flight: &InFlight, now: Now) -> Result<Credential, String> {
         let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
         let profile = signer.profile();
@@ -85,7 +87,7 @@ impl Rotation {
         Credential::new(chain, in_flight.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
-    /// The error with the request's name and the signer's endpoint, as far as they are known.
+    /// Prefixes an error with the name of the request or of the signer, and with the signer's endpoint if it has one.
     fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
         match (self.request_name.as_str(), signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
@@ -95,8 +97,8 @@ impl Rotation {
         }
     }
 
-    /// Begins a request: commands to save the record and to drive the exchange. Returns the event of a failed request
-    /// if the request cannot be begun.
+    /// Begins a request: adds the commands to save the record and to drive the exchange. If the signer cannot begin the
+    /// request, returns the event of its failure instead.
     pub(super) fn submit(
         &mut self,
         id: RequestId,
@@ -166,8 +168,8 @@ impl Rotation {
         signer.begin(request, now)
     }
 
-    /// How far the local clock may be past notAfter before an issued certificate counts as expired: the profile's
-    /// tolerance, and the known lead of the local clock.
+    /// How far the local clock may be past notAfter before an issued certificate counts as expired: [`Profile::skew`]
+    /// plus the known lead of the local clock.
     fn skew(&self, profile: &Profile, now: Now) -> Duration {
         profile.skew.saturating_add(self.local_lead(now))
     }
@@ -187,9 +189,9 @@ impl Rotation {
         matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
     }
 
-    /// Chooses the identity of a request, and returns the fingerprint if that is our own certificate. In this order:
-    /// the own certificate while it is valid and accepted, the bootstrap identity, the own certificate although
-    /// rejected.
+    /// Chooses the identity of a request, and returns the fingerprint if that is the own certificate. In order of
+    /// preference: the own certificate if it is valid and no server rejected it, the bootstrap identity, the own
+    /// certificate even if a server rejected it.
     ///
     /// # Errors
     /// [`NotYet`]: there is no identity.
@@ -228,7 +230,7 @@ impl Rotation {
     }
 }
 
-/// The error of a request that fails before the signer has it.
+/// Makes the error of a request that fails locally, before the signer gets it.
 fn local(why: impl ToString) -> SignError {
     SignError::new(Failure::Local, why.to_string())
 }

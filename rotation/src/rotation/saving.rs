@@ -1,4 +1,4 @@
-//! When to save the pending record: after each change of it, and after a backoff if a save failed.
+//! [`Saving`]: decides when to save the pending record. After each change, and after a backoff if a save failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use perennial::{Budget, Failure, Instant, Pending, Policy, RequestId, mix};
 
 use super::record::Record;
 
-/// The record saved last, and the backoff of saves that fail.
+/// The state of saving: which record the runtime got last, and the backoff after a failed save.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
-    /// The last submission.
+    /// The id of the last submission.
     pub(super) submission: Option<RequestId>,
-    /// Mark of the record that the runtime was last commanded to save.
+    /// The [`Mark`] of the record that the runtime was last commanded to save.
     pub(super) given: Option<Mark>,
-    /// Failures to save in a row.
+    /// Number of failed saves in a row.
     failures: u32,
     /// When to save again after a failed save.
     pub(super) again_at: Option<Instant>,
@@ -22,8 +22,8 @@ pub(super) struct Saving {
     pub(super) error: Option<Arc<str>>,
 }
 
-/// The fields by which one record differs from another. Times are not among them: they follow from these fields, and
-/// differ a little whenever they are computed.
+/// The fields of a record whose change makes a save necessary. Times are not among them: times follow from these
+/// fields, and differ a little whenever they are computed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     submission: Option<RequestId>,
@@ -42,14 +42,14 @@ impl Mark {
 }
 
 impl Saving {
-    /// For a rotation that starts from the record `kept`, which is not saved again before it changes.
+    /// Makes the state of a rotation that starts from the record `kept`, which is not saved again before it changes.
     pub(super) fn new(policy: &Policy, kept: Option<&Record>) -> Self {
         let mark = |record: &Record| Mark::of(&record.pending, policy, record.turned_down, record.key.is_some());
         Self { given: kept.map(mark), ..Self::default() }
     }
 
-    /// True if the record with this mark is to be saved now. Notes the record as saved: a failure is reported to
-    /// [`saved`](Self::saved).
+    /// Returns true if the record with this mark is to be saved now, and then counts the record as saved, until
+    /// [`saved`](Self::saved) reports a failure.
     pub(super) fn wants(&mut self, mark: Mark, now: Instant) -> bool {
         let mark = Some(Mark { submission: self.submission, ..mark });
         let wanted = self.given != mark || self.again_at.is_some_and(|at| at <= now);
@@ -74,7 +74,7 @@ impl Saving {
         self.error = Some(why.into());
     }
 
-    /// Stops repeating a failed save. The next record is saved in any case.
+    /// Stops repeating a failed save. After that, the next record is saved in any case.
     pub(super) fn give_up(&mut self) {
         if self.again_at.take().is_some() {
             (self.given, self.failures, self.error) = (None, 0, None);

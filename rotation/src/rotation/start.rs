@@ -1,4 +1,4 @@
-//! The start of a rotation: its configuration, and the state that an earlier run left.
+//! [`Start`]: the configuration of a rotation, and the state that an earlier run left in the store.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::{Signer, Stored};
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// Timing: rotation window, backoff and submission budget.
+    /// The timing: rotation window, backoff and submission budget.
     pub policy: Arc<Policy>,
     /// The signer to request certificates from. `None`: rotation is not enabled, and `credential` is served as it is.
     pub signer: Option<Arc<dyn Signer>>,
-    /// Names to request; `None`: nothing is requested until there is a template.
+    /// The names to request; `None`: the rotation requests nothing until there is a template.
     pub template: Option<Arc<Template>>,
-    /// The common name, if it is known before the rest of the template: a restart, or a tool that reads the directory,
-    /// computes the same rotation points from it.
+    /// The common name, if it is known before the rest of the template. Rotation points are computed from this name, so
+    /// that a restart, or a tool that reads the directory, computes the same points.
     pub common_name: Option<String>,
     /// The name of the signer, if it is known before the signer: rotation points are computed from this name, too.
     pub signer_name: Option<String>,
-    /// The stored credential and its successor. If the credential is misplaced, a new one is requested at once.
+    /// The contents of the store: the credential and its successor. A misplaced credential is due at once.
     pub stored: Stored,
     /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
     /// common name or key algorithm is not the one wanted now.
@@ -34,7 +34,7 @@ pub struct Start {
 }
 
 impl Rotation {
-    /// A rotation that wants its first Tick at `now`.
+    /// Makes a rotation. Its first Tick is due at `now`.
     pub fn new(start: Start, now: Now) -> Self {
         let Start { policy, signer, template, common_name, signer_name, stored, pending } = start;
         let Stored { credential, waiting, is_misplaced } = stored;
@@ -105,20 +105,20 @@ impl Rotation {
     }
 }
 
-/// The common name of the template; without a template, of the stored credential.
+/// The common name of the template; without a template, that of the stored credential.
 fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
     let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
     template.map(Template::common_name).or(held)
 }
 
-/// The error for a credential with another common name than the wanted one; `None` if the names agree.
+/// Words the error for a credential whose common name is not the wanted one; `None` if the names agree.
 pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
     let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
     (found.common_name != wanted).then(|| foreign(found, wanted))
 }
 
-/// True if the record belongs to the signer, endpoint, key algorithm and common name wanted now. Without a signer, any
-/// signer fits: a later one may continue the request.
+/// True if the record is of the signer, endpoint, key algorithm and common name that are wanted now. Without a signer,
+/// a record of any signer is of use, since a later signer may continue the request.
 fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
     let of_signer = signer.is_none_or(|signer| {
         let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
