@@ -193,7 +193,7 @@ fn early_certificate_of_own_ca_waits_until_not_before() {
 }
 
 #[test]
-fn ten_minute_certificates_keep_the_laws_for_a_day() {
+fn ten_minute_certificates_are_replaced_in_time_for_a_day() {
     let server = Server::new(Options::default());
     let lifetime = 10 * MINUTE;
     let ca = OwnCa::new(server.wall_clock(), lifetime);

@@ -1,4 +1,4 @@
-//! `Retry-After`: no request is sent before it is over, and one is soon after.
+//! `Retry-After`: the node sends no request before its end, and sends one soon after.
 
 use std::time::Duration;
 

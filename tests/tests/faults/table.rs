@@ -10,7 +10,7 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) plan: Plan,
     pub(crate) outcome: Outcome,
-    /// The value of client-go's `ServerHealthy` afterwards, if the fault changes it.
+    /// The value of client-go's `ServerHealthy` after the submission; `None` if the fault does not change the value.
     pub(crate) healthy: Option<bool>,
     /// The requests of the submission that met the fault, abbreviated.
     pub(crate) requests: &'static str,

@@ -69,7 +69,7 @@ fn watch_that_timed_out_resumes_at_its_last_bookmark() {
 }
 
 #[test]
-fn restarted_watch_caches_cost_two_requests_each() {
+fn each_watch_cache_restart_leads_to_at_most_one_list() {
     for every in [20 * SECOND, MINUTE, 5 * MINUTE] {
         let (world, journal) = busy(Some(every));
         let lists = journal.iter().filter(|line| line.contains('?') && !line.contains("watch=true")).count();

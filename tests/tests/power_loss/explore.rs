@@ -155,8 +155,8 @@ impl Explorer {
         }
     }
 
-    /// Checks the disk at the end of a run and, if it may be cut short, every state in which a loss of power may leave
-    /// it.
+    /// Checks the disk at the end of a run and, if the run may be cut short, every state in which a loss of power may
+    /// leave the disk.
     pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
         let before = self.promise(&run.seen[0]);
         let last = run.seen.len() - 1;

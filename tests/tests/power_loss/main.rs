@@ -36,7 +36,7 @@ fn about_records(round: usize) -> &'static [Act] {
     &ACTS[round]
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
+/// From the field, a loss of power that leaves an empty file: <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
 fn power_loss_at_any_step_loses_no_pair() {
     let tally = Explorer::of_all(starts, None, |explorer, start| {
@@ -62,7 +62,7 @@ fn failed_operation_then_power_loss_loses_nothing() {
 }
 
 #[test]
-fn every_sync_is_needed() {
+fn omitting_any_sync_loses_a_pair_or_record() {
     // A recovery syncs both contents and names: neither a dated file nor its name need be durable.
     for (like, syncs) in [(Act::Write(OLD), 3), (Act::Recover, 2), (Act::Remember(0), 2)] {
         let record = matches!(like, Act::Remember(_));

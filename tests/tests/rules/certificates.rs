@@ -88,7 +88,7 @@ fn certificates_of_ten_milliseconds_lead_to_no_hot_loop() {
 }
 
 #[test]
-fn valid_certificate_survives_every_adverse_event() {
+fn valid_certificate_stays_served_after_every_adverse_event() {
     let certificate = fresh(30 * DAY);
     let mut holder = Holder::with(Some(certificate.clone()));
     holder.tick();

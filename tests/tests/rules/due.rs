@@ -102,9 +102,10 @@ fn ipv4_mapped_address_equals_ipv4_address() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
-/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte.
-/// From the field: <https://github.com/letsencrypt/crl-monitor/pull/80>
-/// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
+/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte. From the
+/// field, names that were requested and issued in different spelling:
+/// <https://github.com/letsencrypt/crl-monitor/pull/80>,
+/// <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]
 fn dns_names_compare_without_case_and_trailing_dot() {
     let carries = |template: &Template| issued(template, 1, Duration::ZERO, DAY);

@@ -44,7 +44,7 @@ fn outage_backs_off_from_seconds_to_minutes() {
 
 /// client-go's attempts follow after 2, 4, 8 and 16 s (each up to 10 % longer), then every 32 s.
 #[test]
-fn kubelet_policy_waits_as_client_go_does() {
+fn kubelet_policy_backs_off_as_client_go_does() {
     for failure in [Failure::Unreachable, Failure::Denied] {
         let waits = waits(Policy::kubelet(), failure, 9);
         for (wait, base) in waits.iter().zip([2, 4, 8, 16]) {

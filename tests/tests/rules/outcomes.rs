@@ -43,7 +43,7 @@ fn failed_attempt_has_exactly_one_failure_outcome() {
 }
 
 #[test]
-fn certificate_with_shortfall_is_accepted_and_counts_as_failure() {
+fn unsatisfying_first_certificate_is_accepted_with_shortfall() {
     let (mut holder, request) = Holder::requesting();
     let template = Template::node("worker-1").with_dns_names(["worker-1"]);
     holder.handle(Event::TemplateChanged(Some(Arc::new(template))));
@@ -71,7 +71,7 @@ fn superseded_or_withdrawn_request_is_no_failure() {
 }
 
 #[test]
-fn outcomes_report_takeover_and_reinstatement() {
+fn takeover_and_rewrite_of_certificate_are_reported_as_outcomes() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let better = Arc::new(issued(&node(), 2, Duration::ZERO, DAY * 2));
     let (slot, replaced) = (Slot::Served, Some(Arc::new(fresh(DAY))));

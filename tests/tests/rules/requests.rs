@@ -166,7 +166,7 @@ fn refusal_leads_to_a_new_key() {
 }
 
 #[test]
-fn outdated_request_changes_key_after_short_wait() {
+fn outdated_request_is_repeated_with_new_key_after_short_backoff() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Outdated);
     let next = holder.next_request();
@@ -175,7 +175,7 @@ fn outdated_request_changes_key_after_short_wait() {
 }
 
 #[test]
-fn new_template_and_next_certificate_use_new_keys() {
+fn new_template_and_next_rotation_use_new_keys() {
     let (mut holder, _) = Holder::requesting();
     holder.set_template(with_name());
     let request = holder.next_request();

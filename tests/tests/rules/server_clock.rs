@@ -1,4 +1,4 @@
-//! The API server's clock: it delays nothing, makes nothing expire, and lets a node with a wrong clock rotate in time.
+//! The API server's clock delays nothing, makes nothing expire, and lets a node with a wrong clock rotate in time.
 
 use perennial::{Event, Failure, Reason, State};
 
@@ -75,7 +75,7 @@ fn clocks_within_ten_seconds_count_as_equal() {
 }
 
 #[test]
-fn clock_behind_rotates_at_the_servers_rotation_point() {
+fn slow_local_clock_rotates_on_time_by_the_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let right = Holder::with(Some(fresh(DAY))).next_request().at;
     clock_off(&mut holder, false, 6 * HOUR);

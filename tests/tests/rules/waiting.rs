@@ -28,7 +28,7 @@ fn serves_later(actions: &[Action]) -> Option<&Certificate> {
 }
 
 #[test]
-fn early_certificate_is_stored_and_served_from_not_before() {
+fn early_certificate_is_written_at_once_and_served_from_not_before() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
     let next = early(2, Duration::from_millis(request.at.as_millis()) + HOUR);
@@ -100,7 +100,7 @@ fn early_certificate_is_served_once_current_expires() {
 }
 
 #[test]
-fn early_first_certificate_is_served_within_a_day() {
+fn early_first_certificate_is_served_if_not_before_is_within_a_day() {
     let expired = mint::certificate(&node(), 9, mint::EPOCH.before(DAY), HOUR);
     for held in [None, Some(expired)] {
         let mut holder = Holder::with(held.clone());
@@ -119,7 +119,7 @@ fn early_first_certificate_is_served_within_a_day() {
 }
 
 #[test]
-fn early_certificate_beginning_after_expiry_is_rejected() {
+fn early_certificate_beginning_after_current_expires_is_rejected() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
     let actions = holder.issue(request.id, &early(2, DAY + SECOND));

@@ -68,9 +68,10 @@ fn certificate_debug_shows_facts_and_chain_length() {
     }
 }
 
-/// Characters on which a terminal acts, as `Escaped` writes them in text and in JSON; all other characters stay.
+/// Characters on which a terminal acts or that it does not show, as `Escaped` writes them in text and in JSON. All
+/// other characters stay.
 #[test]
-fn only_control_characters_are_escaped() {
+fn only_control_and_invisible_characters_are_escaped() {
     let table = [
         ("a\nb\r\t", r"a\nb\r\t", r"a\u000ab\u000d\u0009"),
         ("\u{1b}[31m\u{7}\u{0}", r"\u{1b}[31m\u{7}\u{0}", r"\u001b[31m\u0007\u0000"),
