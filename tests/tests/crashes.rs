@@ -119,7 +119,7 @@ fn unchanged_record_is_not_saved_again() {
 }
 
 #[test]
-fn key_is_retained_until_certificate_is_durable() {
+fn pending_key_stays_in_record_until_certificate_is_durable() {
     let mut node = node();
     node.run(SECOND);
     node.disk.link_is_taken = true;

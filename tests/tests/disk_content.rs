@@ -27,7 +27,7 @@ fn found(directory: &Directory) -> Credential {
     (*directory.load(None, NOW).unwrap().credential.unwrap().0).clone()
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/53027>
+/// From the field, old pairs that are never removed: <https://github.com/kubernetes/kubernetes/issues/53027>
 #[test]
 fn writes_prune_five_thousand_old_files_in_bounded_time() {
     const OLD: usize = 5000;

@@ -28,7 +28,8 @@ fn serial(files: &FileCredential) -> String {
     files.credential().chain().serial().to_owned()
 }
 
-/// From the field: <https://github.com/spiffe/spiffe-helper/issues/422>
+/// From the field, a reader that combines the chain of one pair with the key of another:
+/// <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
 fn file_credential_takes_complete_pairs_only() {
     let directory = tempfile::tempdir().unwrap();

@@ -161,7 +161,7 @@ fn replay_reports_a_step_that_differs() {
 }
 
 #[test]
-fn unusable_journal_line_changes_nothing() {
+fn unusable_journal_line_leaves_replay_unchanged() {
     let (mut replay, mut machine, now) = started_replay();
     let line = tick(&mut machine, now);
     for cut in 0..line.len() - 1 {

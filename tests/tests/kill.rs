@@ -28,7 +28,7 @@ const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
 const CYCLES: usize = 50;
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
-/// From the field: <https://github.com/spiffe/spiffe-helper/issues/250>
+/// From the field, a reader that finds an incomplete pair: <https://github.com/spiffe/spiffe-helper/issues/250>
 #[test]
 fn kill_at_any_moment_loses_no_pair() {
     if let Some(parent) = std::env::var_os(WRITE_TO) {
@@ -181,7 +181,7 @@ fn kill_during_recovery_loses_no_pair() {
     assert!(in_the_middle > KILLS / 10 && partly > 0);
 }
 
-/// Makes the link in use dangle, and leaves the files of two interrupted updates.
+/// Makes `PREFIX-current.pem` dangle, and leaves the files of two interrupted updates.
 fn damage(pki: &Path, number: u32) {
     let dated = format!("kubelet-client-2025-01-01-{:02}-{:02}-00-000.pem", number / 60 % 24, number % 60);
     let link = pki.join(format!("{dated}.link"));

@@ -86,7 +86,7 @@ laws! {
 
 /// Law 1: any bytes decode to a script, which runs to its end without a panic and repeatably, whatever the clocks do.
 #[test]
-fn machine_never_panics_in_any_life() {
+fn machine_never_panics_whatever_the_events_and_clocks() {
     let config = Config { failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(any::<u8>(), 0..600), |bytes| {
         let mut script = perennial_tests::script::Script::decode(&bytes);

@@ -45,7 +45,7 @@ fn no_state_of_a_small_world_breaks_a_law() {
     assert!(violations.is_empty(), "{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"));
 }
 
-/// Checks that states with equal keys behave alike, so that exploring one of them is enough.
+/// Checks that two states of the model checker with equal keys behave alike, so that exploring one of them is enough.
 #[test]
 fn states_with_equal_keys_behave_alike() {
     let most = if cfg!(debug_assertions) { 2_000 } else { 20_000 };

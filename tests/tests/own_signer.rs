@@ -127,7 +127,7 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
     });
 }
 
-/// Sets its flag when the future that owns it is dropped.
+/// Sets the flag when the future that owns this value is dropped.
 struct Flag(Arc<AtomicBool>);
 impl Drop for Flag {
     fn drop(&mut self) {

@@ -162,7 +162,8 @@ fn serving(runtime: Runtime) -> (LoopbackServer, Handle) {
     (api, holder.start())
 }
 
-/// From the field: <https://github.com/linkerd/linkerd2/issues/5888>
+/// From the field, a server that never serves its rotated certificate:
+/// <https://github.com/linkerd/linkerd2/issues/5888>
 #[test]
 fn client_sees_rotated_serving_certificate_on_new_connections() {
     on_both(|runtime| {
@@ -237,7 +238,7 @@ fn client_sees_rotated_server_certificate_only_after_full_handshake() {
     });
 }
 
-/// From the field: <https://github.com/kubernetes/kubeadm/issues/591>,
+/// From the field, handshakes before the first serving certificate: <https://github.com/kubernetes/kubeadm/issues/591>,
 /// <https://github.com/kubernetes/kubeadm/issues/1635>,
 /// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
@@ -251,7 +252,8 @@ fn server_without_any_certificate_rejects_handshakes() {
     handle.shutdown().wait();
 }
 
-/// From the field: <https://github.com/linkerd/linkerd2/issues/15109>
+/// From the field, a server that never serves its rotated certificate:
+/// <https://github.com/linkerd/linkerd2/issues/15109>
 #[test]
 fn rotations_report_old_and_new_credential() {
     on_both(|runtime| {

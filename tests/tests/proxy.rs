@@ -12,7 +12,7 @@ use perennial_tests::loopback::{BOUND, issued, node, on_both, serve};
 
 const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
 
-/// A test proxy, with the heads of the requests that it got.
+/// A test proxy that records the heads of the requests that it receives.
 struct HttpProxy {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -89,7 +89,7 @@ fn node_rotates_through_a_proxy() {
 }
 
 #[test]
-fn proxy_refusal_is_blamed_on_the_proxy() {
+fn error_of_proxy_refusal_names_the_proxy() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let proxy = HttpProxy::answering("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");

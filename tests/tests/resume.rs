@@ -85,7 +85,7 @@ fn twenty_restarts_before_approval_make_one_request() {
 }
 
 #[test]
-fn restart_continues_an_undecided_rotation() {
+fn restart_continues_unapproved_request_of_a_rotation() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();

@@ -27,7 +27,7 @@ struct Transcript {
 }
 
 impl Transcript {
-    /// Adds every step of a rotation, until it ends.
+    /// Adds the lines for every step of a rotation, until the rotation ends.
     fn note_all(&mut self, mut notices: Notices) {
         while let Some(notice) = notices.recv().within(BOUND) {
             if let News::Stepped(step) = &notice.news {
@@ -105,7 +105,7 @@ fn runtimes_produce_the_same_transcript() {
     assert_eq!(threads, tokio);
 }
 
-/// Faults in order, each as often as its `times`. The request that meets the last one recovers from it.
+/// Faults in order, each as often as its `times`. The request that meets the last fault recovers from that fault.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 429, retryAfter: 1 } } }

@@ -9,7 +9,7 @@ use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, boots
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
-/// The approval messages of upstream's two recognizers (selfnodeclient and nodeclient): rows tell by them which one
+/// The approval messages of upstream's two recognizers (selfnodeclient and nodeclient), which show the row which one
 /// approved.
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";

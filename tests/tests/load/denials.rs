@@ -16,7 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The request is denied, and client-go submits new ones with new keys for as long as the process lives:
+/// Every request is denied, and client-go submits new ones with new keys for as long as the process lives:
 /// <https://github.com/cert-manager/csi-lib/issues/30>
 fn denied() -> Scenario {
     Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
