@@ -9,8 +9,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![restarted_before_approval(), without_a_template_at_first(), expired()]
 }
 
-/// client-go writes the bootstrap credential to its store: after a restart it is a valid certificate like any other,
-/// and stays until its own rotation point (`getCurrentCertificateOrBootstrap`).
+/// A restart before approval. client-go writes the bootstrap credential to its store: after the restart it is a valid
+/// certificate like any other, and stays until its own rotation point (`getCurrentCertificateOrBootstrap`).
 fn restarted_before_approval() -> Scenario {
     Scenario::new("bootstrap credential, restarted meanwhile")
         .with_certificate_of_age(HOUR)
@@ -21,7 +21,8 @@ fn restarted_before_approval() -> Scenario {
         .at(10 * MINUTE, Happening::Requests(Conduct::WELL))
 }
 
-/// client-go replaces the bootstrap credential at its first rotation check, but not if there is no template then.
+/// The template is set a minute after the start. client-go replaces the bootstrap credential at its first rotation
+/// check, but not if there is no template then.
 fn without_a_template_at_first() -> Scenario {
     Scenario::new("bootstrap credential, template 1 min later")
         .with_certificate_of_age(HOUR)

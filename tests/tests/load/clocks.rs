@@ -72,10 +72,10 @@ fn always_ahead() -> Scenario {
     Scenario::new("clock 6 h ahead").at(ZERO, Happening::ClockAhead(6 * 3600)).with_span(96 * HOUR)
 }
 
-/// Timers stand still in suspend: <https://github.com/golang/go/issues/35012>,
-/// <https://github.com/taskcluster/taskcluster/issues/5269>, <https://github.com/ltratt/pizauth/pull/48>,
-/// <https://github.com/BloopAI/bloop/pull/1027>, <https://github.com/kubernetes/kubernetes/issues/111501>,
-/// <https://github.com/kubernetes/kubernetes/issues/115648>
+/// The node is suspended over the rotation point, and its timers stand still meanwhile:
+/// <https://github.com/golang/go/issues/35012>, <https://github.com/taskcluster/taskcluster/issues/5269>,
+/// <https://github.com/ltratt/pizauth/pull/48>, <https://github.com/BloopAI/bloop/pull/1027>,
+/// <https://github.com/kubernetes/kubernetes/issues/111501>, <https://github.com/kubernetes/kubernetes/issues/115648>
 fn asleep_over_the_rotation_point() -> Scenario {
     Scenario::new("asleep from 1 h to 22 h 30 min")
         .with_certificate_of_age(ZERO)
@@ -83,10 +83,10 @@ fn asleep_over_the_rotation_point() -> Scenario {
         .with_span(36 * HOUR)
 }
 
-/// Asleep or offline past expiry, and then stuck: <https://github.com/kubernetes/kubernetes/issues/65991>,
-/// <https://github.com/kubernetes/kubernetes/issues/92676>, <https://github.com/kubernetes/kubernetes/issues/96256>,
-/// <https://github.com/kubernetes/kubernetes/issues/78758>, <https://github.com/rossoctl/rossoctl/issues/1899>,
-/// <https://github.com/linkerd/linkerd2/issues/13136>
+/// The node is suspended or offline past expiry, and its client is stuck afterwards:
+/// <https://github.com/kubernetes/kubernetes/issues/65991>, <https://github.com/kubernetes/kubernetes/issues/92676>,
+/// <https://github.com/kubernetes/kubernetes/issues/96256>, <https://github.com/kubernetes/kubernetes/issues/78758>,
+/// <https://github.com/rossoctl/rossoctl/issues/1899>, <https://github.com/linkerd/linkerd2/issues/13136>
 fn asleep_past_expiry() -> Scenario {
     Scenario::new("asleep from 1 h to 31 h")
         .with_certificate_of_age(ZERO)

@@ -1,4 +1,4 @@
-//! Refusals: by an approver, by a signer, and of a process that keeps restarting.
+//! Refusals by an approver or a signer, some of them before a process restarts again and again.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -48,7 +48,7 @@ fn signer_fails_while_valid() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// A change of the template during a backoff must not get lost:
+/// The template changes during a backoff, and the change must not get lost:
 /// <https://github.com/istio/ztunnel/issues/725>
 fn denied_and_renamed() -> Scenario {
     Scenario::new("denied for a wrong name, set right at 30 min")

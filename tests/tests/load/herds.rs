@@ -19,7 +19,7 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
     all.iter().map(within).max().unwrap_or(0)
 }
 
-/// All clients return at the same time: <https://github.com/istio/ztunnel/issues/334>,
+/// After an outage all clients return at the same time: <https://github.com/istio/ztunnel/issues/334>,
 /// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; perennial's
 /// nodes, which began together and spent their budgets together, are spread nevertheless.
 #[test]

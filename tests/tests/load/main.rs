@@ -2,8 +2,8 @@
 //! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads that it
 //! comes from.
 //!
-//! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table. To renew it after a
-//! change of behaviour: `INSTA_UPDATE=always`, then read the difference.
+//! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table of results. To accept a
+//! new table after a change of behaviour: `INSTA_UPDATE=always`, then read the difference.
 
 mod approvals;
 mod bootstraps;

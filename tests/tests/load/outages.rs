@@ -17,7 +17,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A backoff that is too long when the CA is back: <https://github.com/jetstack/cert-manager/issues/4539>
+/// The API is down for six hours, and a backoff that has grown too long delays the certificate:
+/// <https://github.com/jetstack/cert-manager/issues/4539>
 fn down_for_six_hours() -> Scenario {
     Scenario::new("API down for 6 h")
         .at(ZERO, Happening::Api(Api::Down))
@@ -34,7 +35,8 @@ fn up_after_five_minutes() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// The valid certificate has to last: <https://github.com/istio/istio/issues/56452>
+/// The API is down over the rotation point, and the valid certificate has to last:
+/// <https://github.com/istio/istio/issues/56452>
 fn down_over_the_rotation_point() -> Scenario {
     Scenario::new("API down for 110 min, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -42,7 +44,7 @@ fn down_over_the_rotation_point() -> Scenario {
         .at(110 * MINUTE, Happening::Api(Api::Up))
 }
 
-/// Stuck once the certificate has expired: <https://github.com/spiffe/spire/issues/1562>,
+/// The API is down past expiry, and a client is stuck afterwards: <https://github.com/spiffe/spire/issues/1562>,
 /// <https://github.com/spiffe/spire/issues/2061>, <https://github.com/kubernetes/kubernetes/issues/65991>
 fn down_past_expiry() -> Scenario {
     Scenario::new("API down for 4 h, valid for 2 h")
@@ -67,7 +69,8 @@ fn flapping() -> Scenario {
     flaps.at(2 * HOUR, Happening::Api(Api::Up)).at(2 * HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// Each restart makes another request: <https://github.com/cert-manager/csi-driver/issues/119>
+/// The process restarts while its request is not approved, and each restart makes another request:
+/// <https://github.com/cert-manager/csi-driver/issues/119>
 fn restarts_while_unapproved() -> Scenario {
     let ignored = Scenario::new("never approved, restarted each minute")
         .with_span(4 * HOUR)
