@@ -1,4 +1,4 @@
-//! Policy, signer and template change while a rotation runs. Real sockets.
+//! Changes of the policy and the signer while a rotation runs, over real sockets.
 
 use std::sync::Arc;
 

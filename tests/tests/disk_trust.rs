@@ -1,6 +1,6 @@
 //! Files that another user could have written: ignored, reported, and left in place.
 //!
-//! Only root can change the owner of a file; runs as another user test with modes alone.
+//! Only root can change the owner of a file: without root these tests change modes alone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};

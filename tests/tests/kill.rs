@@ -24,7 +24,7 @@ const TORN: &str = "torn";
 /// lock that another test has just released.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
-/// The number of recoveries over which the time of one is measured.
+/// The number of recoveries over which the duration of one recovery is measured.
 const CYCLES: usize = 50;
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 

@@ -19,7 +19,7 @@ struct HttpProxy {
 }
 
 impl HttpProxy {
-    /// A proxy with this answer to CONNECT. It forwards bytes if the answer is a 200.
+    /// A proxy that answers CONNECT with `answer`, and forwards bytes if that is a 200.
     fn answering(answer: &'static str) -> Self {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer)
     }

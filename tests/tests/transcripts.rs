@@ -1,7 +1,7 @@
 //! Snapshots of the machine's transcripts in the main situations, one line per step: time, event → actions | state.
 //!
-//! To renew them after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test transcripts`,
-//! then read the difference.
+//! To accept new snapshots after a change of behaviour: `INSTA_UPDATE=always cargo test -p perennial-tests --test
+//! transcripts`, then read the difference.
 
 use std::sync::Arc;
 use std::time::Duration;

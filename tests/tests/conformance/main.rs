@@ -1,7 +1,7 @@
 //! Upstream's own test cases as rows: the name of the case, the behaviour of perennial, and a check. If perennial
 //! differs on purpose, the row has the reason, and the check is that it differs in just that way.
 //!
-//! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints how many there are.
+//! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints the number of cases.
 
 mod approver;
 mod authority;

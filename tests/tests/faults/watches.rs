@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The time until signature: longer than the longest watch, shorter than the request timeout.
 const WAIT: Duration = Duration::from_secs(12 * 60);
 
-/// A plan of faults that no request meets, because the server records requests only while there is a plan.
+/// A plan of faults that no request meets: with any plan set, the server records its requests.
 fn noted() -> Plan {
     Plan::parse("rules: [{ match: { path: /nowhere }, fault: silence }]").unwrap()
 }

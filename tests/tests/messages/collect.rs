@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Text,
 }
 
-/// A text for people, as the source has it.
+/// A text that people read, as written in the source.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,

@@ -1,5 +1,5 @@
 //! Lists the texts that people meet: log, errors, help and output of the shipped crates, collected from their sources.
-//! `snapshots` has a page for each crate. Checks the rules for these texts that a program can check.
+//! `snapshots` has a file for each crate. Checks the rules for these texts that a program can check.
 
 mod collect;
 mod rules;
