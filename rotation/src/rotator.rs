@@ -1,4 +1,4 @@
-//! The builder of a rotation.
+//! [`Rotator`]: the builder of a rotation.
 
 use std::io;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub struct Rotator {
 }
 
 impl Rotator {
-    /// A builder with the default policy and nothing else.
+    /// Makes a builder with the default policy, a store in memory, and neither signer nor template.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Names the certificate in logs, for a process that rotates several.
+    /// Sets the name of the certificate in logs, for a process that rotates several certificates.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
@@ -52,17 +52,17 @@ impl Rotator {
         self
     }
 
-    /// Sets the common name, if the template comes later: rotation points are drawn from the common name, and a restart
-    /// must draw the same points.
+    /// Sets the common name, for a program that sets the template later: rotation points are computed from the common
+    /// name, and a restart must compute the same points.
     #[must_use]
     pub fn common_name(mut self, name: impl Into<String>) -> Self {
         self.start.common_name = Some(name.into());
         self
     }
 
-    /// Sets the name of the signer, if the signer comes later ([`Handle::set_signer`]): rotation points are drawn from
-    /// this name, too. Without a signer, neither this name nor [`common_name`](Self::common_name) restricts which
-    /// certificate of the store is used.
+    /// Sets the name of the signer, for a program that sets the signer later ([`Handle::set_signer`]): rotation points
+    /// are computed from this name, too. Without a signer, neither this name nor [`common_name`](Self::common_name)
+    /// restricts which certificate of the store is used.
     #[must_use]
     pub fn signer_name(mut self, name: impl Into<String>) -> Self {
         self.start.signer_name = Some(name.into());
@@ -76,8 +76,8 @@ impl Rotator {
         self
     }
 
-    /// Has client certificates issued by a closure that may block: see [`SignWith::blocking`]. For other usages, pass
-    /// `SignWith::blocking(..).usages([Usage::ServerAuth])` to [`signer`](Self::signer).
+    /// Sets a closure that may block as the signer of client certificates: see [`SignWith::blocking`]. For other
+    /// usages, pass `SignWith::blocking(..).usages([Usage::ServerAuth])` to [`signer`](Self::signer).
     #[must_use]
     pub fn sign_with<F>(self, name: impl Into<String>, sign: F) -> Self
     where
@@ -86,7 +86,7 @@ impl Rotator {
         self.signer(SignWith::blocking(name, sign))
     }
 
-    /// Has client certificates issued by a closure that returns a future: see [`SignWith::future`].
+    /// Sets a closure that returns a future as the signer of client certificates: see [`SignWith::future`].
     #[must_use]
     pub fn sign_with_async<F, Fut>(self, name: impl Into<String>, sign: F) -> Self
     where
@@ -102,11 +102,11 @@ impl Rotator {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// Reads the store and chooses the credential to start from, which the handle shows at once. A runtime runs the
-    /// task.
+    /// Reads the store, and returns the handle, which has the stored credential at once, and the task for a runtime to
+    /// run.
     ///
-    /// May block for seconds, about thirty at most with a [`Directory`](crate::Directory): a pair that cannot be read
-    /// may be one that another program is writing.
+    /// With a [`Directory`](crate::Directory), blocks for up to about thirty seconds if a pair cannot be read, since
+    /// another program may still be writing that pair.
     ///
     /// # Errors
     /// [`StartError::Store`]: the store cannot be read.
@@ -144,7 +144,7 @@ fn recall(store: &dyn Store) -> Option<Record> {
     None
 }
 
-/// Error of a rotation that does not start. No certificate was requested.
+/// Why a rotation could not start. No request was submitted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

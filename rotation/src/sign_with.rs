@@ -1,4 +1,4 @@
-//! Signers made of a closure.
+//! [`SignWith`]: a signer made of a closure.
 
 use std::sync::Arc;
 
@@ -37,8 +37,8 @@ pub struct SignWith {
 }
 
 impl SignWith {
-    /// A signer of this name whose closure may block: a runtime calls it on a thread for blocking code. Its [`Cancel`]
-    /// reports that the result is no longer wanted.
+    /// Makes a signer of this name from a closure that may block: a runtime calls the closure on a thread for blocking
+    /// code. The closure can learn from its [`Cancel`] that the rotation does not want the result any more.
     pub fn blocking<F>(name: impl Into<String>, sign: F) -> Self
     where
         F: Fn(SignRequest, &Cancel) -> Result<Chain, SignError> + Send + Sync + 'static,
@@ -50,8 +50,8 @@ impl SignWith {
         })
     }
 
-    /// A signer of this name whose closure returns a future. The rotation drops the future when its result is no longer
-    /// wanted.
+    /// Makes a signer of this name from a closure that returns a future. The rotation drops the future when it does not
+    /// want the result any more.
     pub fn future<F, Fut>(name: impl Into<String>, sign: F) -> Self
     where
         F: Fn(SignRequest) -> Fut + Send + Sync + 'static,
@@ -76,20 +76,20 @@ impl SignWith {
         self
     }
 
-    /// Sets all requirements on certificates, usages included.
+    /// Sets all requirements on the certificates of this signer, including the usages.
     #[must_use]
     pub fn profile(self, profile: Profile) -> Self {
         Self { profile, ..self }
     }
 
-    /// Sets the identity of requests, [`SignRequest::identity`]; none by default.
+    /// Sets the source of [`SignRequest::identity`], with which requests authenticate; no identity by default.
     #[must_use]
     pub fn authentication(self, authentication: Authentication) -> Self {
         Self { authentication, ..self }
     }
 
-    /// Sets the endpoint of the signer, for example a URL; none by default. A restart does not continue a request that
-    /// was submitted to another endpoint.
+    /// Sets the endpoint of the signer, for example a URL; no endpoint by default. A restart does not continue a
+    /// request that was submitted to another endpoint.
     #[must_use]
     pub fn endpoint(self, endpoint: impl Into<String>) -> Self {
         Self { endpoint: Some(endpoint.into()), ..self }

@@ -1,4 +1,4 @@
-//! The interface to issuers of certificates.
+//! [`Signer`]: the interface to an issuer of certificates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,24 +19,25 @@ use crate::sign_error::SignError;
 #[auto_impl::auto_impl(Arc)]
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The name of the signer, for example `kubernetes.io/kube-apiserver-client-kubelet`. Do not change the name
-    /// without need: rotation points are drawn from it, and a pending record of another signer name is ignored.
+    /// without need: rotation points are computed from the name, and a pending record with another signer name is
+    /// ignored.
     fn name(&self) -> &str;
 
     /// The endpoint of the signer, for example the URL of an API server; `None` if the name alone identifies the
-    /// signer. A pending record of another endpoint is ignored.
+    /// signer. A rotation ignores a pending record with another endpoint.
     fn endpoint(&self) -> Option<String> {
         None
     }
 
-    /// Requirements on every certificate of this signer.
+    /// The requirements on every certificate of this signer.
     fn profile(&self) -> &Profile;
 
-    /// The identity that requests show.
+    /// The source of the identity that requests to this signer authenticate with.
     fn authentication(&self) -> &Authentication;
 
-    /// The name of a request for this identity and key, as people find it at the signer; empty if requests have none.
-    /// `public_key_der` is a SubjectPublicKeyInfo. A request that is repeated with the same key must have the same
-    /// name.
+    /// The name under which people find a request for this template and key at the signer; empty if requests have no
+    /// names. `public_key_der` is a SubjectPublicKeyInfo. A request that is repeated with the same template and key
+    /// must have the same name.
     fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
         let _ = (template, public_key_der);
         String::new()
@@ -50,28 +51,29 @@ pub trait Signer: fmt::Debug + Send + Sync {
     fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError>;
 }
 
-/// Requirements on every certificate of a signer.
+/// The requirements of a rotation on every certificate of a signer.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// Extended key usages to request. An issued certificate must allow each of them.
+    /// The extended key usages to request. An issued certificate must allow each of them.
     pub usages: Vec<Usage>,
-    /// Algorithm of the keys to generate.
+    /// The algorithm of the keys to generate.
     pub key_algorithm: KeyAlgorithm,
-    /// Lifetime to request; `None`: the signer decides.
+    /// The lifetime to request; `None`: the signer decides.
     pub lifetime: Option<Duration>,
     /// How long after its notAfter an issued certificate is still accepted, in case the local clock is ahead of the
-    /// signer's. An hour by default. An issued certificate that is not valid yet waits until it is.
+    /// signer's. One hour by default. For a local clock that is behind, no tolerance is needed: an issued certificate
+    /// that is not valid yet waits for its notBefore.
     pub skew: Duration,
-    /// Roots that the chain of an issued certificate must lead to; `None`: the chain is not checked against roots.
+    /// The CA certificates that the chain of an issued certificate must lead to; `None`: any issuer is accepted.
     pub issuers: Option<Roots>,
-    /// Accepts a certificate with URIs or, if it is good for [`Usage::ClientAuth`], organizations that were not
-    /// requested. Off by default: in Kubernetes an organization is a group, and a group has rights. Set this for
-    /// signers that add their own names.
+    /// True: accepts a certificate with URIs or, if its usages include [`Usage::ClientAuth`], organizations that were
+    /// not requested. False by default: in Kubernetes an organization is a group, and a group has rights. Set this for
+    /// signers that add names of their own.
     pub accepts_extra_rights: bool,
 }
 
 impl Profile {
-    /// A profile with these usages, and the defaults for the rest.
+    /// Makes a profile with these usages, and the defaults for the other fields.
     pub fn new(usages: impl IntoIterator<Item = Usage>) -> Self {
         Self {
             usages: usages.into_iter().collect(),
@@ -84,30 +86,32 @@ impl Profile {
     }
 }
 
-/// The identity that requests to a signer show.
+/// The source of the identity that requests to a signer authenticate with.
 #[derive(Clone, derive_more::Debug)]
 pub enum Authentication {
-    /// No identity: the signer needs none, or authenticates by its own means.
+    /// No identity: the signer needs none, or its code authenticates by its own means.
     None,
-    /// The certificate being rotated, while it is valid and accepted; else a bootstrap identity.
+    /// The certificate being rotated, while it is valid and no server has rejected it; else a bootstrap identity.
     Own {
-        /// Identity for the first request, and for requests after the own certificate has expired or was rejected.
+        /// The identity for the first request, and for requests after the own certificate has expired or a server has
+        /// rejected it.
         #[debug("{:?}", bootstrap.as_ref().map(|_| ".."))]
         bootstrap: Option<Arc<dyn IdentitySource>>,
     },
-    /// Always the identity of this source: for certificates that are not client certificates themselves. If the source
-    /// is the [`Handle`](crate::Handle) of another certificate, requests wait until that certificate is valid.
+    /// Always the identity of this source: for certificates that cannot authenticate a client, for example. If the
+    /// source is the [`Handle`](crate::Handle) of another certificate, requests wait until that certificate is valid.
     #[debug("Other(..)")]
     Other(Arc<dyn IdentitySource>),
 }
 
 impl Authentication {
-    /// The certificate being rotated; the identity of `bootstrap` for the first request.
+    /// Makes [`Authentication::Own`]: the certificate being rotated, and for the first request the identity of
+    /// `bootstrap`.
     pub fn own(bootstrap: impl IdentitySource + 'static) -> Self {
         Self::Own { bootstrap: Some(Arc::new(bootstrap)) }
     }
 
-    /// Always the identity of `source`.
+    /// Makes [`Authentication::Other`]: always the identity of `source`.
     pub fn other(source: impl IdentitySource + 'static) -> Self {
         Self::Other(Arc::new(source))
     }
@@ -116,28 +120,28 @@ impl Authentication {
 /// One request for a certificate, for a signer to submit. Contains no private key.
 #[derive(Clone, Debug)]
 pub struct SignRequest {
-    /// [`Signer::request_name`] of this request.
+    /// The name of this request, from [`Signer::request_name`]; may be empty.
     pub name: String,
-    /// The names requested.
+    /// The names that the certificate must have.
     pub template: Arc<Template>,
-    /// The CSR (PKCS#10), signed with the key.
+    /// The CSR (PKCS#10) for `template`, signed with the key of the request.
     pub csr: CertificateRequest,
-    /// The key of the request, as SubjectPublicKeyInfo DER.
+    /// The public key of the request, as SubjectPublicKeyInfo DER.
     pub public_key_der: Vec<u8>,
-    /// The identity to authenticate with.
+    /// The identity that the request must authenticate with.
     pub identity: Identity,
-    /// The extended key usages requested.
+    /// The extended key usages to request.
     pub usages: Vec<Usage>,
-    /// The lifetime requested; `None`: the signer decides.
+    /// The lifetime to request; `None`: the signer decides.
     pub lifetime: Option<Duration>,
-    /// How long after its notAfter an issued certificate is still accepted: [`Profile::skew`] and the known lead of the
-    /// local clock over the signer's.
+    /// How long after its notAfter an issued certificate is still accepted: [`Profile::skew`] plus the known lead of
+    /// the local clock over the signer's clock.
     pub skew: Duration,
-    /// When the certificate to replace expires; the time of this request if there is none.
+    /// When the certificate to replace expires; the time of this request if there is no certificate.
     pub needed_by: Instant,
     /// Time after which the rotation gives the request up.
     pub timeout: Duration,
-    /// Seed for pauses, instead of a random number. Differs between the requests of a rotation and the members of a
-    /// fleet.
+    /// A seed from which an exchange derives the jitter of its pauses, in place of random numbers. Differs between the
+    /// requests of a rotation and between the members of a fleet.
     pub seed: u64,
 }

@@ -10,7 +10,7 @@ use perennial::{Certificate, UnixTime};
 use perennial_pki::Credential;
 use zeroize::Zeroizing;
 
-/// Error of a [`Store`], shown to people unchanged. Its text should name the file or table, and the remedy.
+/// Error of a [`Store`], shown to people unchanged: its text should name the file or table, and the remedy.
 pub type StoreError = Box<dyn Error + Send + Sync>;
 
 /// Storage of a rotation's credential, and of the pending record that lets a restart continue the last request.
@@ -21,34 +21,35 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 /// secret: both contain a private key.
 #[auto_impl::auto_impl(Arc)]
 pub trait Store: Debug + Send + Sync {
-    /// Reads the credential to start from. The store itself logs problems that do not prevent the start.
+    /// Reads the credential that the rotation starts from. The store itself logs problems that do not prevent the
+    /// start.
     ///
     /// # Errors
     /// The store cannot be read. The rotation does not start.
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError>;
 
-    /// Stores a credential. With `serve`, it replaces the current credential. Without, it is not valid yet, and is
-    /// stored beside the current credential until a later call writes it with `serve`.
+    /// Stores a credential durably. If `serve`, the credential replaces the current one. If not, the credential is not
+    /// valid yet, and is stored beside the current one, until a later call writes it with `serve`.
     ///
     /// # Errors
-    /// The credential is not durable; the credential stored before still is. The rotation serves the new one from
-    /// memory and tries again.
+    /// The new credential is not durable; the credential stored before still is. The rotation serves the new credential
+    /// from memory, and repeats the call later.
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError>;
 
-    /// Reads the record that was last given to [`remember`](Self::remember); `None` if there is none.
+    /// Reads the pending record that was last given to [`remember`](Self::remember); `None` if there is none.
     ///
     /// # Errors
     /// The record cannot be read. The rotation starts without a record: the next request is a new one, and its record
     /// replaces this one.
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
-    /// Replaces the record.
+    /// Replaces the pending record durably.
     ///
     /// # Errors
-    /// The new record is not durable. The rotation submits its request nevertheless, and retries the save.
+    /// The new record is not durable. The rotation submits its request nevertheless, and repeats the call later.
     fn remember(&self, record: &[u8]) -> Result<(), StoreError>;
 
-    /// True if calls return at once, so that a runtime need not leave its loop to make them.
+    /// True if all calls return at once, so that a runtime may make them on its loop. False by default.
     fn is_instant(&self) -> bool {
         false
     }
@@ -65,7 +66,7 @@ pub struct LoadRequest<'a> {
     pub now: UnixTime,
 }
 
-/// Contents of a store, as [`Store::load`] returns them.
+/// The credentials in a store, as [`Store::load`] returns them.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     /// The credential to start from, valid or expired. If its common name is not the wanted one, the rotation reports
@@ -73,15 +74,15 @@ pub struct Stored {
     pub credential: Option<Arc<Credential>>,
     /// The successor of `credential`, not valid yet.
     pub waiting: Option<Arc<Credential>>,
-    /// True if other programs that read the store do not find `credential` under its usual name: the rotation requests
-    /// a new one at once.
+    /// True if other programs that read the store do not find `credential` at its usual place: the rotation then
+    /// requests a new one at once.
     pub is_misplaced: bool,
 }
 
 impl Stored {
-    /// Chooses from all credentials of a store by the rule of the credential directory: the credential that is valid
-    /// longest, else the one that expired last. If it is valid, the latest credential that is not valid yet becomes
-    /// [`waiting`](Self::waiting).
+    /// Chooses from all credentials of a store, by the rule of the credential directory: the credential that is valid
+    /// longest, else the one that expired last. If the chosen credential is valid, the latest credential that is not
+    /// valid yet becomes [`waiting`](Self::waiting).
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
         let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
         // If all are for other names, the rotation reports one of them.
@@ -96,7 +97,8 @@ impl Stored {
     }
 }
 
-/// The latest of `others` that is not valid yet, if the credential held is valid and has the same common name.
+/// Returns the credential in `others` that begins last, among those not valid yet and of the common name of `held`.
+/// `None` unless `held` is valid.
 pub(crate) fn waiting_beside(
     held: &Credential,
     others: impl IntoIterator<Item = Arc<Credential>>,
@@ -116,8 +118,8 @@ fn facts(credential: &Credential) -> &Certificate {
     credential.chain().certificate()
 }
 
-/// Storage of values under keys, such as a table of a database: the short way to write a [`Store`], which every
-/// `KeyValue` is. The keys are `current` and `waiting`, whose values are a pair in PEM, and `record`.
+/// Storage of values under keys, such as a table of a database. Every `KeyValue` is a [`Store`], with little code. The
+/// keys are `current` and `waiting`, whose values are a pair in PEM, and `record`.
 pub trait KeyValue: Debug + Send + Sync {
     /// Reads the value that was last given to [`put`](Self::put); `None` if there is none.
     ///
@@ -125,13 +127,14 @@ pub trait KeyValue: Debug + Send + Sync {
     /// The value cannot be read. See [`Store::load`] and [`Store::recall`].
     fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
-    /// Replaces the value of `key`, which is secret: it contains a private key. Returns `Ok` only once it is durable.
+    /// Replaces the value of `key`. Returns `Ok` only once the new value is durable. The value is secret, since it
+    /// contains a private key.
     ///
     /// # Errors
     /// The new value is not durable; the old one still is.
     fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError>;
 
-    /// See [`Store::is_instant`].
+    /// True if all calls return at once: see [`Store::is_instant`]. False by default.
     fn is_instant(&self) -> bool {
         false
     }
