@@ -103,7 +103,7 @@ mod store;
 mod task;
 pub mod tls;
 
-/// Types of the core that appear in the interfaces of this crate, so that a program needs no other dependency.
+/// Types of the crate `perennial` in the interfaces of this crate, so that a program need not depend on `perennial`.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
 pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roots, Usage};
 

@@ -1,4 +1,4 @@
-//! One rotation with its store and its handles, for a runtime to run.
+//! [`Task`]: one rotation with its store and its handles, for a runtime to run.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +14,9 @@ use crate::jobs::{Job, Jobs};
 use crate::reporter::Reporter;
 use crate::{Command, Exchange, Input, News, Rotation, Snapshot, Store};
 
-/// Longest wait of a request for its record to become durable. Then the request is submitted without: a crash may lead
-/// to a second request object, but a disk that hangs does not let the certificate expire.
+/// Longest time that a request waits for its pending record to become durable. After that, the request is submitted
+/// without a durable record: a crash may lead to a second request object, but a disk that hangs does not let the
+/// certificate expire.
 const RECORD: Duration = Duration::from_secs(10);
 /// Pause after the first panic of a rotation. Doubled by each further panic within [`LONGEST_PAUSE`] of the last pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -31,14 +32,14 @@ pub struct Task {
     rotation: Rotation,
     // Dropped before `ending`: a caller that waits for the end may open the store then.
     jobs: Jobs,
-    /// A request whose exchange waits for its record to become durable, and the end of that wait.
+    /// The request whose exchange waits until the pending record is durable, and the end of that wait.
     held: Option<(RequestId, Exchange, Instant)>,
-    /// The request whose exchange the runtime drives, and the number of that exchange.
+    /// The request whose exchange the runtime drives now, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
-    /// Panics in a row.
+    /// Number of panics in a row, each soon after the pause of the one before.
     panics: u32,
-    /// End of the pause after the last panic: no Tick before.
+    /// End of the pause after the last panic: the task handles no Tick before.
     paused_until: Option<Instant>,
     stage: Stage,
     ending: Ending,
@@ -47,27 +48,29 @@ pub struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// After [`Message::Stop`], until the calls to the store in flight have ended.
+    /// The task got [`Message::Stop`], and waits for the calls to the store that have not ended.
     Stopping,
-    /// A credential that is not durable is written once more.
+    /// The task writes a credential that is not durable yet, for the last time, and waits for the result.
     LastWrite,
     Over,
 }
 
-/// Work that a runtime carries out for a [`Task`].
+/// Work that a runtime carries out for a [`Task`], returned by [`Task::step`].
 #[derive(Debug)]
 #[must_use]
 pub enum Work {
-    /// Drive this exchange to its end, and report with the reporter. At most one exchange is driven at a time.
+    /// Drive this exchange to its end, and report its progress and result with the reporter. A task has at most one
+    /// exchange driven at a time.
     Drive(Exchange, Reporter),
-    /// Drop the exchange that is being driven, if it has not ended. Its reports are ignored from now on.
+    /// Drop the exchange of the last [`Work::Drive`], if the exchange has not ended. The task ignores its reports from
+    /// now on.
     Cancel,
     /// Call [`Job::run`] off the loop, since it may block.
     Store(Job),
 }
 
 impl Task {
-    /// A task for a rotation whose snapshot `link` shows already.
+    /// Makes the task of `rotation`, whose first snapshot `link` shows already.
     pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
         rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
@@ -77,7 +80,7 @@ impl Task {
 
     /// Handles all messages that have arrived, and a Tick if one is due; returns the work to carry out, in order.
     ///
-    /// After a panic, such as one of a signer, the task continues from the state published last, after a pause.
+    /// Catches panics, such as one of a signer: after a pause, the task continues from the last published state.
     pub fn step(&mut self, now: Now) -> Vec<Work> {
         let mut work = Vec::new();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_in(now, &mut work))) {
@@ -151,7 +154,8 @@ impl Task {
         }
     }
 
-    /// Drops the exchange of the request in flight, held or driven. A driven one reports no more.
+    /// Drops the exchange of the request in flight, whether the runtime drives it or not. The task ignores reports of a
+    /// dropped exchange.
     fn drop_exchange(&mut self, work: &mut Vec<Work>) {
         self.held = None;
         work.extend(self.driven.take().map(|_| Work::Cancel));
@@ -192,8 +196,8 @@ impl Task {
         self.link().publish(self.rotation.snapshot(now), self.rotation.machine(), news);
     }
 
-    /// Ends the task: waits for the calls to the store in flight, then writes a credential that is not durable once
-    /// more.
+    /// Continues the shutdown: waits until all calls to the store have ended, then writes a credential that is not
+    /// durable once more, and then ends the task.
     fn finish(&mut self, input: Option<Input>, now: Now) {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
             self.jobs.note(&input);
@@ -217,12 +221,13 @@ impl Task {
         }
     }
 
-    /// True once there is nothing left to do. Drop the task then: waits for the end of the rotation end by that.
+    /// True once there is nothing left to do. Drop the task then, which ends the waits of handles for the end of the
+    /// rotation.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// When to call [`step`](Self::step) even if nothing arrives; `None`: not before something arrives.
+    /// When to call [`step`](Self::step) even if no message arrives; `None`: only once a message arrives.
     pub fn deadline(&self) -> Option<Instant> {
         // After a panic, Ticks wait for the end of the pause; messages do not.
         let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
@@ -230,7 +235,8 @@ impl Task {
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 
-    /// Waits until a message has arrived, or until the timeout of [`Wait::within`].
+    /// Waits for a message of a handle or an exchange, which [`step`](Self::step) has to handle, or until the timeout
+    /// of [`Wait::within`].
     pub fn arrival(&self) -> Wait<'static, ()> {
         Wait::new(self.link().clone(), |link| &link.arrived, |link| link.has_messages().then_some(()), |_| ())
     }

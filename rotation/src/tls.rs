@@ -1,4 +1,4 @@
-//! Resolvers that present rotated credentials in rustls, with correct session resumption.
+//! Resolvers for rustls that present the current credential of a rotation, with correct session resumption.
 //!
 //! A resumed session keeps the identity of its first handshake: after a rotation, a server identifies a client that
 //! resumes a session by the client's *old* certificate. rustls resumes across certificates while the resolver is the
@@ -24,13 +24,13 @@ use crate::clock;
 use crate::files::FileCredential;
 use crate::handle::Handle;
 
-/// Source of the current credential: a [`Handle`], a [`FileCredential`], or a closure.
+/// Source of the credential that a resolver presents: a [`Handle`], a [`FileCredential`], or a closure.
 #[derive(Clone, derive_more::Debug)]
 #[debug("Source({:?})", _0().map(|held| held.chain().certificate().fingerprint))]
 pub struct Source(Arc<dyn Fn() -> Option<Arc<Credential>> + Send + Sync>);
 
 impl Source {
-    /// A source that calls `credential` in each handshake. The closure must not block.
+    /// Makes a source from a closure, which is called in each handshake and must not block.
     pub fn new(credential: impl Fn() -> Option<Arc<Credential>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(credential))
     }
@@ -53,13 +53,13 @@ impl From<Arc<FileCredential>> for Source {
     }
 }
 
-/// Presents the current credential, if there is one, to servers that request a certificate. Only for configurations
-/// without resumption: see the [module](self).
+/// Certificate resolver of rustls clients: presents the current credential, if there is one, to servers that request a
+/// certificate. Only for configurations without session resumption: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct ClientCert(Source);
 
 impl ClientCert {
-    /// Presents the credential of this source.
+    /// Makes a resolver that presents the credential of this source.
     pub fn new(source: impl Into<Source>) -> Self {
         Self(source.into())
     }
@@ -77,7 +77,8 @@ impl ResolvesClientCert for ClientCert {
     }
 }
 
-/// Serves with the current credential. Existing connections keep the credential of their handshake.
+/// Certificate resolver of rustls servers: presents the current credential in each handshake. Existing connections keep
+/// the credential of their handshake.
 #[derive(Clone, Debug)]
 pub struct ServerCert {
     source: Source,
@@ -85,7 +86,7 @@ pub struct ServerCert {
 }
 
 impl ServerCert {
-    /// Serves with the credential of this source. Handshakes fail while the source has none.
+    /// Makes a resolver that presents the credential of this source. Handshakes fail while the source has none.
     pub fn new(source: impl Into<Source>) -> Self {
         Self { source: source.into(), interim: None }
     }
@@ -105,7 +106,8 @@ impl ResolvesServerCert for ServerCert {
     }
 }
 
-/// Client configurations of rustls, a new one for each credential.
+/// Makes a new client configuration of rustls for each credential, so that no session is resumed under another
+/// credential.
 #[derive(derive_more::Debug)]
 pub struct ClientConfigs {
     source: Source,
@@ -117,7 +119,7 @@ pub struct ClientConfigs {
 }
 
 impl ClientConfigs {
-    /// Configurations like `like`, except for the credential and the resumption of sessions.
+    /// Makes configurations that differ from `like` only in the credential and the resumption of sessions.
     pub fn new(source: impl Into<Source>, like: ClientConfig) -> Self {
         Self { source: source.into(), like, made: Mutex::default() }
     }
