@@ -1,4 +1,4 @@
-//! Reading certificate chains: PEM or DER in, facts of the leaf out.
+//! [`Chain`]: reads a certificate chain from PEM or DER, and returns the facts of its leaf.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::names::{self, AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{PemError, Usage, sha256, strict, x509};
 
-/// The most certificates in a chain, more than any real one has.
+/// The most certificates that a chain may have, more than any real chain has.
 const MAX_CERTIFICATES: usize = 16;
 
-/// A certificate chain, the leaf first. Cheap to clone.
+/// A certificate chain, the leaf (the end entity certificate) first. Cheap to clone.
 #[derive(Clone, derive_more::Debug)]
 #[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, _0.serial, _0.issuer, _0.der.len())]
 pub struct Chain(Arc<Parsed>);
@@ -33,7 +33,7 @@ struct Parsed {
     skipped: Vec<PemError>,
 }
 
-/// Restrictions in the leaf's basic constraints, key usage and extended key usage. An absent extension restricts
+/// The uses that the leaf's basic constraints, key usage and extended key usage allow. An absent extension restricts
 /// nothing.
 pub(crate) struct Constraints {
     pub(crate) is_ca: bool,
@@ -43,14 +43,14 @@ pub(crate) struct Constraints {
 }
 
 impl Chain {
-    /// Reads the `CERTIFICATE` blocks of a file: a chain, or kubelet's certificates and key in one. Text, headers,
-    /// blocks of other kinds, and damage beside a good leaf are passed over as Go does it; [`Chain::skipped`] lists the
-    /// damage.
+    /// Reads the `CERTIFICATE` blocks of a file on disk: of a chain alone, or of kubelet's file with chain and key.
+    /// Skips text, headers, blocks of other kinds, and damage beside a good leaf, as Go does; [`Chain::skipped`] lists
+    /// the damage.
     ///
     /// # Errors
-    /// [`ChainError`]: no certificate, more than 16 certificates or 1 MiB, a boundary that shares its line, or a leaf
-    /// that cannot be read. A leaf with a malformed alternative name, such as an IP address of five bytes, counts as
-    /// unreadable: no peer reads it either.
+    /// [`ChainError`]: no certificate, more than 16 certificates or 1 MiB, a PEM boundary that shares its line with
+    /// other text, or a leaf that cannot be read. A leaf with a malformed alternative name, such as an IP address of
+    /// five bytes, counts as unreadable: no peer reads it either.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let mut der = Vec::new();
@@ -70,8 +70,8 @@ impl Chain {
         Self::read(der, skipped)
     }
 
-    /// Reads the chain that a signer issued, strictly: only `CERTIFICATE` blocks without headers, each of them
-    /// readable. Text around the blocks is allowed, as in `status.certificate` of a Kubernetes request.
+    /// Reads the chain that a signer issued, and skips no damage: all blocks must be readable `CERTIFICATE` blocks
+    /// without headers. Text around the blocks is allowed, as in `status.certificate` of a Kubernetes request.
     ///
     /// # Errors
     /// [`ChainError`]: any damage, a block of another kind or with headers, or the problems that
@@ -118,7 +118,8 @@ impl Chain {
         Ok(Self(Arc::new(parsed)))
     }
 
-    /// Damage beside the chain in the file, passed over when the chain was read. For warnings; not part of equality.
+    /// The damage in the file that [`from_pem`](Self::from_pem) skipped. For warnings; two chains with different damage
+    /// may be equal.
     pub fn skipped(&self) -> &[PemError] {
         &self.0.skipped
     }
@@ -128,7 +129,7 @@ impl Chain {
         &self.0.certificate
     }
 
-    /// The certificates as PEM, without text, headers or other blocks.
+    /// The certificates of the chain as PEM, without the text, the headers and the other blocks of the file.
     pub fn pem(&self) -> &str {
         &self.0.pem
     }
@@ -158,10 +159,10 @@ impl Chain {
         &self.0.uris
     }
 
-    /// The encoding error for which TLS peers would refuse the leaf, as a clause; `None` if they read it.
+    /// The encoding error in the leaf for which TLS peers may refuse it, as a clause; `None` if there is none.
     ///
-    /// For warnings about a pair on disk, which is used nevertheless, since some peers may read it. An issued
-    /// certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
+    /// A pair on disk whose leaf has such an error is used, with a warning, since some peers may read the leaf. An
+    /// issued certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
     pub fn why_not_served(&self) -> Option<String> {
         strict::leaf(self.0.der.first()?).err()
     }
@@ -251,7 +252,7 @@ fn constraints(leaf: &X509Certificate<'_>) -> Result<Constraints, String> {
     })
 }
 
-/// Why PEM text is not a certificate chain, or not a CA bundle.
+/// Error of an input that is not a usable certificate chain or CA bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
@@ -261,13 +262,13 @@ pub enum ChainError {
     /// There is no certificate in the input.
     #[error("no certificate found; expected a PEM block CERTIFICATE")]
     Empty,
-    /// The chain has more than 16 certificates; a CA bundle, perhaps.
+    /// The chain has more than 16 certificates: the input may be a CA bundle.
     #[error(
         "a chain of {certificates} certificates is longer than any real one (at most {MAX_CERTIFICATES}); \
          is this a CA bundle?"
     )]
     TooLong {
-        /// The number of certificates.
+        /// The number of certificates in the chain.
         certificates: usize,
     },
     /// A certificate cannot be read.
@@ -286,7 +287,7 @@ pub enum ChainError {
     NoUsableRoot {
         /// The number of unusable certificates.
         certificates: usize,
-        /// The problem with the first one.
+        /// The problem with the first certificate.
         #[source]
         first: PemError,
     },

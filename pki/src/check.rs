@@ -1,4 +1,4 @@
-//! The checks of an issued chain: is the certificate usable in TLS at all?
+//! [`Expected`]: checks that an issued chain is usable in TLS and matches its request.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use x509_parser::error::X509Error;
 
 use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 
-/// Requirements for an issued chain. Names and lifetime are the machine's to judge. A chain that is not valid yet
-/// passes, since it can be used later.
+/// The requirements that [`check`](Self::check) compares an issued chain with. Names and lifetime are not among them:
+/// the machine judges these. A chain that is not valid yet passes, since it can be used later.
 ///
 /// ```
 /// use perennial::{Template, UnixTime, Validity};
@@ -47,7 +47,7 @@ pub struct Expected<'a> {
     pub public_key_der: &'a [u8],
     /// The extended key usage that the leaf must allow.
     pub usage: Usage,
-    /// How far this host's clock may be ahead of the signer's before the chain counts as expired.
+    /// Tolerance for a local clock that is ahead of the signer's: how long after its notAfter the chain still passes.
     pub skew: Duration,
     /// The CA certificates that the chain must lead to; `None` accepts every issuer. rustls verifies the chain, and
     /// does not accept `anyExtendedKeyUsage` in place of `usage`.
@@ -58,8 +58,8 @@ impl Expected<'_> {
     /// Checks `chain` at the time `now`.
     ///
     /// # Errors
-    /// [`BadCertificate`]: the first requirement that the chain does not meet. The check changes no state: the caller
-    /// goes on with its current certificate.
+    /// [`BadCertificate`]: the first requirement that the chain does not meet. The caller should keep its current
+    /// certificate in use.
     pub fn check(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
         // First: a certificate for another key answers another request, whatever else is wrong with the chain.
         if chain.public_key_der() != self.public_key_der {
@@ -126,8 +126,8 @@ impl Expected<'_> {
     }
 }
 
-/// Rejects a certificate that some kind of peer cannot read: keeping the current certificate is safer. Issuers may have
-/// extensions that webpki does not know: webpki ignores them in trust anchors, and Go and openssl know more of them.
+/// Checks that Go, openssl and webpki can read the leaf, and that Go and openssl can read its issuers. Issuers may have
+/// extensions that webpki does not know: webpki ignores them in trust anchors.
 fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     for (index, der) in chain.der().iter().enumerate() {
         let read = if index == 0 { strict::leaf(der) } else { strict::any(der) };
@@ -136,7 +136,7 @@ fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Checks that each certificate behind the leaf has issued one before it. Cross-signed issuers pass.
+/// Checks that each certificate after the leaf issued a certificate before it in the chain. Cross-signed issuers pass.
 fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     if chain.der().len() == 1 {
         return Ok(());
@@ -159,7 +159,7 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Why an issued chain is unusable. It is discarded; the current certificate stays in use.
+/// Error of an issued chain that does not meet a requirement of [`Expected`]. The current certificate stays in use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadCertificate {
@@ -188,13 +188,13 @@ pub enum BadCertificate {
         /// The usage that the leaf lacks.
         wanted: Usage,
     },
-    /// The leaf has expired, by this host's clock minus the skew.
+    /// The leaf has expired, even by the local clock minus [`Expected::skew`].
     #[error("the certificate expired at {not_after}; if it is new, check the clocks")]
     Expired {
         /// The leaf's notAfter.
         not_after: UnixTime,
     },
-    /// A certificate behind the leaf issued no certificate before it.
+    /// A certificate after the leaf issued no certificate before it in the chain.
     #[error("certificate {position} of the chain issued no certificate before it; the signer's chain is out of order")]
     ForeignIssuer {
         /// The position of the certificate in the chain, counted from 1, the leaf.

@@ -1,4 +1,4 @@
-//! A credential: a certificate chain and the private key of its leaf.
+//! [`Credential`]: a certificate chain with the private key of its leaf.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,11 +13,11 @@ use crate::{Chain, ChainError, KeyError, KeyPair};
 pub struct Credential {
     chain: Chain,
     key: Arc<KeyPair>,
-    /// Made by the first call of `certified_key`.
+    /// Chain and key in the form of rustls, made by the first call of `certified_key`.
     certified: OnceLock<Arc<CertifiedKey>>,
 }
 
-/// Compares the chains only: equal leaves have equal keys.
+/// Two credentials are equal if their chains are: equal leaves have equal keys.
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
         self.chain == other.chain
@@ -27,7 +27,7 @@ impl PartialEq for Credential {
 impl Eq for Credential {}
 
 impl Credential {
-    /// Joins a chain with its key, after a test signature has shown that the key belongs to the leaf.
+    /// Joins a chain with its key. Checks by a test signature that the key belongs to the leaf.
     ///
     /// # Errors
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if
@@ -45,8 +45,8 @@ impl Credential {
         Ok(Self { chain, key, certified: OnceLock::new() })
     }
 
-    /// Reads certificates and key from one file, in any order: kubelet's `-current.pem`. [`Chain::skipped`] lists the
-    /// damage that was passed over.
+    /// Reads certificates and key from one file, in any order, such as kubelet's `kubelet-client-current.pem`.
+    /// [`Chain::skipped`] lists the damage that was skipped.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
@@ -54,8 +54,8 @@ impl Credential {
         Self::from_pair(bundle, bundle)
     }
 
-    /// Reads certificates and key from two files. [`Chain::skipped`] and [`KeyPair::skipped`] list the damage that was
-    /// passed over.
+    /// Reads the certificates from one file and the key from another. [`Chain::skipped`] and [`KeyPair::skipped`] list
+    /// the damage that was skipped.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
@@ -69,7 +69,7 @@ impl Credential {
         }
     }
 
-    /// The pair as PEM in kubelet's layout, the chain before the key. Wiped on drop.
+    /// Chain and key as PEM, in this order, as kubelet writes its files. The text is wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
         // Room for all of it at once: a string that grows leaves copies of itself behind.
@@ -79,12 +79,12 @@ impl Credential {
         pem
     }
 
-    /// The chain.
+    /// The certificate chain of the credential.
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// The key.
+    /// The private key of the leaf.
     pub fn key(&self) -> &Arc<KeyPair> {
         &self.key
     }
@@ -96,7 +96,7 @@ impl Credential {
     }
 }
 
-/// The error for a key that does not belong to the leaf of `chain`.
+/// Makes the error for a key that does not belong to the leaf of `chain`.
 fn mismatch(chain: &Chain) -> CredentialError {
     if has_compressed_point(chain.public_key_der()) {
         CredentialError::CompressedPoint
@@ -105,7 +105,7 @@ fn mismatch(chain: &Chain) -> CredentialError {
     }
 }
 
-/// Why a chain and a key cannot be read or joined.
+/// Error of a chain and a key that cannot be read, or do not belong together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
@@ -115,7 +115,7 @@ pub enum CredentialError {
     /// The key cannot be read.
     #[error("{0}")]
     Key(#[from] KeyError),
-    /// The leaf was issued for another key.
+    /// The leaf was issued for another key than the one given.
     #[error(
         "the first certificate (serial {serial}) was issued for another private key; \
          check that both files are of the same rotation, and that the leaf comes first"
@@ -124,7 +124,7 @@ pub enum CredentialError {
         /// The serial number of the leaf, in upper-case hexadecimal.
         serial: String,
     },
-    /// The leaf holds a compressed point as its public key, which neither Go nor TLS peers read.
+    /// The public key in the leaf is a compressed point, which neither Go nor TLS peers read.
     #[error(
         "the first certificate holds its public key as a compressed point, which TLS does not use; \
          have it issued for the uncompressed form (`openssl ec -conv_form uncompressed`)"
@@ -133,7 +133,8 @@ pub enum CredentialError {
 }
 
 impl CredentialError {
-    /// True for a well-formed pair of a kind that perennial does not support. Other programs may support it.
+    /// True if the pair is well-formed, but of a kind that perennial does not support. Other programs may support the
+    /// pair.
     pub const fn is_unsupported(&self) -> bool {
         match self {
             Self::Key(error) => error.is_unsupported(),

@@ -1,4 +1,4 @@
-//! Judging whether a program written in Go, such as kubelet, can load a pair from disk.
+//! [`go_verdict`]: whether a program written in Go, such as kubelet, can load a pair from disk.
 
 use rustls::pki_types::CertificateDer;
 
@@ -6,14 +6,14 @@ use crate::key::has_compressed_point;
 use crate::pem::{self, Block};
 use crate::{Chain, CredentialError, KeyError, KeyPair, der, strict};
 
-/// The result of Go's `tls.LoadX509KeyPair` for a pair.
+/// The result that Go's `tls.LoadX509KeyPair` has for a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GoVerdict {
     /// Go loads the pair; this is its chain.
     Loads(Chain),
-    /// Go does not load the pair; contains the reason, as a clause.
+    /// Go refuses the pair; contains the reason, as a clause.
     Refuses(String),
-    /// perennial cannot read the pair; Go may be able to.
+    /// perennial cannot read the pair, and so cannot predict Go's result.
     Unknown {
         /// The chain of the pair, if perennial can read the chain.
         chain: Option<Chain>,
@@ -45,7 +45,7 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
     }
 }
 
-/// All blocks that Go sees: a byte order mark hides the block behind it.
+/// Reads the PEM blocks that Go finds: all but those after a byte order mark, which hides the block from Go.
 fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, GoVerdict> {
     let text = pem::read(text, pem::MAX_PAIR).map_err(|error| unknown(None, error.to_string()))?;
     Ok(text.blocks.into_iter().filter(|block| !block.is_marked).collect())
@@ -60,7 +60,7 @@ fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, GoVerdict> 
         .map_err(|error| unknown(None, error.to_string()))
 }
 
-/// The verdict for a key that perennial cannot read. Go reads RSA keys of any size and two curves more, and computes a
+/// Judges a pair whose key perennial cannot read. Go reads RSA keys of any size and two more curves, and computes a
 /// missing public key.
 fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
     let is_known_to_go = match &error {
