@@ -1,4 +1,4 @@
-//! Walking DER (X.690 §10) in place: for keys, which must not be copied, and for rules that parsers do not enforce.
+//! Reads DER (X.690 §10) in place: keys, which must not be copied, and rules of DER that parsers do not enforce.
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -7,32 +7,35 @@ pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
-/// The bit in a tag that marks a value made of values.
+/// The bit in a tag that marks a constructed value: its content is a series of values.
 const CONSTRUCTED: u8 = 0x20;
-/// The deepest nesting that is accepted, deeper than in any certificate.
+/// The deepest nesting of values that [`check`] accepts, deeper than in any certificate.
 const DEEPEST: usize = 32;
 
-/// The content of the first value and the rest behind the value; `None` unless the value has this tag.
+/// Returns the content of the first value in `der`, and the bytes after the value; `None` unless the value has this
+/// tag.
 pub(crate) fn take(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (found, content, rest) = next(der)?;
     (found == tag).then_some((content, rest))
 }
 
-/// The content of the first value, as much of it as `der` holds; `None` unless the value has this tag.
+/// Returns the content of the first value in `der`, as much of it as `der` contains; `None` unless the value has this
+/// tag.
 pub(crate) fn enter(tag: u8, der: &[u8]) -> Option<&[u8]> {
     let (found, length, rest) = header(der)?;
     (found == tag).then(|| &rest[..length.min(rest.len())])
 }
 
-/// The tag and the content of the first value, and the rest behind the value.
+/// Returns tag and content of the first value in `der`, and the bytes after the value; `None` if the value is cut
+/// short.
 pub(crate) fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, length, rest) = header(der)?;
     let (content, rest) = rest.split_at_checked(length)?;
     Some((tag, content, rest))
 }
 
-/// The tag and the length of the first value, and the rest behind both. Accepts tags of one byte, as Go's `cryptobyte`
-/// does, and lengths below 16 MiB in their shortest form.
+/// Returns tag and length of the first value in `der`, and the bytes after both. Accepts only tags of one byte, as Go's
+/// `cryptobyte` does, and lengths below 16 MiB in their shortest form.
 fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     let (&[tag, length], rest) = der.split_first_chunk()?;
     if tag & 0x1f == 0x1f {
@@ -47,11 +50,11 @@ fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     shortest.then_some((tag, length, rest))
 }
 
-/// Checks that `der` is a series of values in DER: lengths in their shortest form, booleans 00 or FF, integers with at
-/// least one digit and in their shortest form, nothing cut short. The content of strings is not checked.
+/// Checks that `der` is a series of complete DER values: lengths in their shortest form, booleans 00 or FF, integers
+/// with at least one byte and in their shortest form. The content of strings is not checked.
 ///
 /// # Errors
-/// The problem as a clause, such as "a boolean is neither 00 nor FF".
+/// The violated rule as a clause, such as "a boolean is neither 00 nor FF".
 pub(crate) fn check(mut der: &[u8]) -> Result<(), &'static str> {
     // The unchecked rests of the enclosing values. No recursion: hostile input must not overflow the stack.
     let mut outer = Vec::new();

@@ -1,4 +1,4 @@
-//! Sentences for errors of TLS and X.509 libraries, whose own words are names of Rust enums.
+//! Words errors of rustls and webpki for people: the libraries' own texts are names of Rust enums.
 
 use perennial::{Escaped, UnixTime};
 use rustls::pki_types::{self, CertificateDer};
@@ -7,7 +7,7 @@ use x509_parser::asn1_rs::{FromDer, Oid};
 
 use crate::{names, x509};
 
-/// The name of the verifying and signing library in messages.
+/// The name of the crypto library in messages.
 const LIBRARY: &str = "perennial's crypto library (ring)";
 
 /// Describes an error of rustls as a clause, to follow "the server's certificate is not trusted: " or the like.
@@ -93,7 +93,8 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
     }
 }
 
-/// Describes an error of webpki, which rustls passes on in [`CertificateError::Other`] or [`Error::Other`].
+/// Describes an error of webpki as a clause. rustls passes such errors on in [`CertificateError::Other`] or
+/// [`Error::Other`].
 #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; rustls has words of its own for the rest")]
 pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) -> String {
     let leaf = Named(presented.first());
@@ -145,7 +146,8 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
     }
 }
 
-/// Names the certificate with an unsupported signature algorithm, the algorithm, and a supported one.
+/// Describes an unsupported signature algorithm: names the certificate, the algorithm, and the supported algorithms.
+/// `key` is the algorithm of the issuer's key, if that matters.
 fn unsupported(signature: &[u8], key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
         x509::parse(der).is_ok_and(|it| oid(signature) == Some(it.signature_algorithm.algorithm))
@@ -162,7 +164,7 @@ fn oid(identifier: &[u8]) -> Option<Oid<'_>> {
     Oid::from_der(identifier).ok().map(|(_, oid)| oid)
 }
 
-/// The name of an algorithm, from the content of its `AlgorithmIdentifier`; the curve in place of ECDSA for a key.
+/// The name of an algorithm, from the content of its `AlgorithmIdentifier`; with the curve for an ECDSA key.
 fn algorithm(identifier: &[u8]) -> String {
     let Ok((parameters, kind)) = Oid::from_der(identifier) else { return "an unreadable algorithm".to_owned() };
     let kind = kind.to_id_string();
@@ -193,7 +195,7 @@ fn algorithm(identifier: &[u8]) -> String {
     named.to_owned()
 }
 
-/// The usual name of an elliptic curve, such as `P-521`; the object identifier of a rare one.
+/// The usual name of an elliptic curve, such as `P-521`; for a rare curve, its object identifier.
 pub(crate) fn curve(identifier: &Oid<'_>) -> String {
     let identifier = identifier.to_id_string();
     let name = match identifier.as_str() {
@@ -230,7 +232,8 @@ fn purpose(purpose: &ExtendedKeyPurpose) -> String {
     }
 }
 
-/// The first certificate whose validity begins (if `start`) or ends at `bound`.
+/// Finds the certificate that is not valid yet or has expired, to name it in a message: the first whose notBefore (if
+/// `start`) or notAfter is `bound`.
 fn bounded_by<'a, 'b>(
     presented: &'a [CertificateDer<'b>],
     bound: pki_types::UnixTime,
@@ -250,7 +253,7 @@ fn moment(time: pki_types::UnixTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Displays a certificate by its subject, for use in a sentence.
+/// Displays a certificate by its subject, as a part of a sentence; `None` as `a certificate`.
 struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {

@@ -1,4 +1,4 @@
-//! Reading PKCS#10 requests (RFC 2986): the facts that a signer may rely on.
+//! [`read_request`]: reads a CSR (PKCS#10, RFC 2986), and returns the facts that a signer may rely on.
 
 use perennial::same_dns_name;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -13,17 +13,17 @@ use crate::names::{AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{KeyAlgorithm, RequestError, x509};
 
-/// The names and the key in a certification request. Its self-signature has been verified: the requester has the
-/// private key.
+/// The names and the public key in a CSR whose self-signature has been verified, so that the requester has the private
+/// key.
 ///
-/// Extensions other than the subject alternative names are not read: they propose usages, and a signer decides
-/// the usages by itself.
+/// Of the extensions, only the subject alternative names are read. Others propose usages, which a signer decides by
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestFacts {
-    /// The subject in DER, as sent.
+    /// The subject in DER, byte for byte as in the CSR.
     pub subject_der: Vec<u8>,
-    /// The subject's common name: empty if there is none, the last one of several, as Go reads it.
+    /// The subject's common name; empty if the subject has none. Of several common names, the last one, as in Go.
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
@@ -31,19 +31,19 @@ pub struct RequestFacts {
     pub other_attributes: Vec<String>,
     /// The subject alternative names.
     pub names: AlternativeNames,
-    /// The kind of key.
+    /// The kind of the public key.
     pub key_algorithm: KeyAlgorithm,
     /// The public key as a DER `SubjectPublicKeyInfo`.
     pub public_key_der: Vec<u8>,
-    /// The whole request in DER.
+    /// The whole CSR in DER.
     pub der: Vec<u8>,
 }
 
 impl RequestFacts {
-    /// True if both requests are for the same key and the same names, in any order. DNS names compare without regard
-    /// to case and a trailing dot ([`perennial::same_dns_name`]).
+    /// True if both CSRs are for the same key and the same names, in any order. DNS names compare without regard to
+    /// case and a trailing dot ([`perennial::same_dns_name`]).
     ///
-    /// Not a comparison of the DER, which differs between two requests because ECDSA signatures are random.
+    /// The DER of two such CSRs may differ, because ECDSA signatures are random.
     pub fn same_identity(&self, other: &Self) -> bool {
         self.public_key_der == other.public_key_der
             && self.common_name == other.common_name
@@ -65,7 +65,7 @@ fn same_names(a: &[String], b: &[String]) -> bool {
     within(a, b) && within(b, a)
 }
 
-/// Reads a request, exactly one PEM block `CERTIFICATE REQUEST`, and verifies its self-signature.
+/// Reads a CSR, which must be exactly one PEM block `CERTIFICATE REQUEST`, and verifies its self-signature.
 ///
 /// # Errors
 /// [`RequestError`]: not one PEM block, not PKCS#10, an unsupported or weak key, a signature that does
@@ -107,8 +107,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
 
 /// The kind of a public key; `None` if the key is malformed, unsupported or too weak.
 ///
-/// Checked apart from the signature: a signature algorithm names its own kind of key, which
-/// need not be the kind the `SubjectPublicKeyInfo` claims.
+/// Reads the `SubjectPublicKeyInfo` only: the signature algorithm of the CSR may imply another kind of key.
 fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
     if key.algorithm.algorithm == OID_SIG_ED25519 {
         return (key.subject_public_key.data.len() == 32).then_some(KeyAlgorithm::Ed25519);

@@ -1,4 +1,4 @@
-//! The interim certificate: self-issued, served until the first serving certificate arrives.
+//! The [`interim`] certificate of a server: self-issued, and served until the first serving certificate arrives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use crate::issue::{IssueError, Issuer, Terms, self_signed};
 use crate::key::{KeyAlgorithm, KeyPair};
 use crate::{KeyUsage, Usage, certificate_request, read_request, sha256};
 
-/// The lifetime of an interim certificate, and the time before its end at which the next one replaces it.
+/// The lifetime of an interim certificate.
 const LIFETIME: Duration = Duration::from_secs(86_400);
+/// How long before the expiry of an interim certificate a new one replaces it.
 const MARGIN: Duration = Duration::from_secs(6 * 3600);
 
-/// An [`interim`] certificate that is replaced before it expires, for as long as a server needs one.
+/// Source of [`interim`] certificates for as long as a server needs one: makes a new one before the last expires.
 #[derive(Debug)]
 pub struct Interim {
     template: Template,
@@ -31,9 +32,9 @@ impl Interim {
         Ok(Self { template, current })
     }
 
-    /// The interim credential to serve at `now`. Makes a new one from 6 hours before the current one expires, and if a
-    /// clock was set back to before its validity. If that fails, returns the old one: verifying clients reject
-    /// either.
+    /// The interim credential to serve at `now`. Makes a new one if the last one expires within 6 hours, or is not
+    /// valid yet because a clock was set back. If no new one can be made, returns the last one: verifying clients
+    /// reject both anyway.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let validity = current.chain().certificate().validity;
@@ -74,8 +75,8 @@ pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueEr
     Credential::new(chain, key).map_err(|error| failed(&error))
 }
 
-/// A serial number for the only certificate of an issuer or key: 16 octets of the key's digest, positive and without a
-/// leading zero (RFC 5280 §4.1.2.2).
+/// A serial number made of 16 octets of the key's digest, positive and without a leading zero (RFC 5280 §4.1.2.2).
+/// Unique if the issuer or the key has no other certificate.
 fn serial(key: &KeyPair) -> [u8; 16] {
     let digest = sha256(key.public_key_der());
     let mut serial = [0; 16];

@@ -1,4 +1,4 @@
-//! Issuing certificates (RFC 5280 §4).
+//! [`Issuer`]: issues certificates (RFC 5280 §4).
 
 use perennial::{Template, UnixTime, Validity};
 use x509_parser::extensions::ParsedExtension;
@@ -7,7 +7,7 @@ use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
 use crate::{Chain, ChainError, Credential, KeyPair, KeyUsage, RequestFacts, Usage, sha256, write, x509};
 
-/// A certificate authority: a CA certificate and its key.
+/// A certificate authority that issues certificates: a CA certificate and its key.
 #[derive(derive_more::Debug)]
 #[debug("Issuer {{ credential: {credential:?}, .. }}")]
 pub struct Issuer {
@@ -16,8 +16,7 @@ pub struct Issuer {
     key_identifier: Option<Vec<u8>>,
 }
 
-/// The parts of a certificate that the issuer decides. The request decides the subject, the alternative names and the
-/// key.
+/// The parts of a certificate that the issuer decides. Subject, alternative names and key come from the CSR.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// The serial number: big-endian, positive, at most 20 octets, and never the same twice for one issuer.
@@ -130,7 +129,7 @@ pub fn self_signed(common_name: &str, key: &KeyPair, serial: &[u8], validity: Va
     })
 }
 
-/// All of a certificate but its extensions.
+/// The fields of a certificate to sign, without its extensions.
 struct Body<'a> {
     serial: &'a [u8],
     issuer: &'a [u8],
@@ -163,7 +162,8 @@ impl Body<'_> {
     }
 }
 
-/// `UTCTime` through 2049, `GeneralizedTime` from 2050 on; fractions of a second are dropped (RFC 5280 §4.1.2.5).
+/// Writes a time: `UTCTime` until 2049, `GeneralizedTime` from 2050 on, without fractions of a second (RFC 5280
+/// §4.1.2.5).
 fn time(writer: DERWriter<'_>, at: UnixTime) {
     let (year, month, day, hour, minute, second, _) = at.civil();
     let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
@@ -175,19 +175,21 @@ fn time(writer: DERWriter<'_>, at: UnixTime) {
     writer.write_tagged_implicit(tag, |writer| writer.write_bytes(text.as_bytes()));
 }
 
-/// Named bits, the first one the highest; trailing zeros are left out, as DER demands.
+/// Writes a bit string of named bits, of which the first is the highest bit of `bits`. Omits trailing zeros, as DER
+/// demands.
 fn named_bits(writer: DERWriter<'_>, bits: u8) {
     writer.write_bitvec_bytes(&[bits], 8 - bits.trailing_zeros() as usize);
 }
 
-/// Why a certificate cannot be issued.
+/// Error of a certificate that cannot be issued.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssueError {
-    /// The issuer's certificate does not allow its key to sign others: not a CA's, or without keyCertSign.
+    /// The issuer's certificate does not allow its key to sign certificates: it is no CA certificate, or its key usage
+    /// lacks keyCertSign.
     #[error("this certificate may not sign others; use the certificate of a CA (CA:TRUE, keyCertSign)")]
     NotAnAuthority,
-    /// A certificate cannot be read: the CA's, or the new one.
+    /// The CA certificate, or the new certificate, cannot be read.
     #[error("{0}")]
     Certificate(#[from] ChainError),
     /// The issuer's key did not sign.
