@@ -1,4 +1,4 @@
-//! Private keys: generated here, or read from the files of kubelet, Go and openssl.
+//! [`KeyPair`]: a private key, generated or read from PEM as kubelet, Go and openssl write it.
 
 mod form;
 mod stack;
@@ -18,11 +18,11 @@ use crate::pem::{self, Block, Text};
 use crate::{PemError, provider};
 use stack::WipingKey;
 
-/// The kind of a private key, with its curve and hash. Displayed by the name in backquotes.
+/// The kind of a private key, with its curve and the hash of its signatures. `Display` is the name in backquotes.
 #[derive(Clone, Copy, Debug, derive_more::Display, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAlgorithm {
-    /// ECDSA on P-256 with SHA-256: `ecdsa-p256`, what kubelet uses.
+    /// ECDSA on P-256 with SHA-256, as kubelet uses: `ecdsa-p256`.
     #[default]
     #[display("ecdsa-p256")]
     EcdsaP256,
@@ -32,7 +32,7 @@ pub enum KeyAlgorithm {
     /// Ed25519: `ed25519`.
     #[display("ed25519")]
     Ed25519,
-    /// RSA of 2048 to 4096 bits: `rsa`. Generating one, of 3072 bits, needs the feature `aws-lc-rs`.
+    /// RSA of 2048 to 4096 bits: `rsa`. Only builds with the feature `aws-lc-rs` can generate RSA keys, of 3072 bits.
     #[display("rsa")]
     Rsa,
 }
@@ -45,7 +45,7 @@ impl KeyAlgorithm {
         !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
     }
 
-    /// The scheme that signs requests and certificates, by its names in TLS and in X.509.
+    /// The scheme in which such a key signs CSRs and certificates, by its identifiers in TLS and in X.509.
     const fn signature(self) -> (SignatureScheme, AlgorithmIdentifier) {
         match self {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
@@ -101,9 +101,9 @@ impl KeyPair {
         Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
     }
 
-    /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as
-    /// Go's crypto/tls does. Other blocks, text, headers, and damage beside the key are passed over;
-    /// [`KeyPair::skipped`] lists the damage.
+    /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as Go's
+    /// crypto/tls does. Skips text, headers, other blocks, and damage beside the key; [`KeyPair::skipped`] lists the
+    /// damage.
     ///
     /// # Errors
     /// [`KeyError`]: no key, an encrypted or malformed key, an RSA key of an unsupported size, or an unsupported kind.
@@ -116,12 +116,11 @@ impl KeyPair {
         Self::from_pem_of(pem.as_ref(), None)
     }
 
-    /// As [`KeyPair::from_pem`]. For an EC key without its public key, takes that of the leaf of the same pair,
-    /// `public_key_der`.
+    /// Reads a key as [`KeyPair::from_pem`] does. `public_key_der` is the public key in the leaf of the same pair, if
+    /// known: it completes an EC key that lacks its public key.
     ///
     /// # Errors
-    /// [`KeyError::NoPublicKey`] if `public_key_der` does not belong to the key: the leaf was issued for another
-    /// key.
+    /// The errors of [`KeyPair::from_pem`]; [`KeyError::NoPublicKey`] also if `public_key_der` belongs to another key.
     pub(crate) fn from_pem_of(pem: &[u8], public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
@@ -131,7 +130,7 @@ impl KeyPair {
         Ok(Self { skipped: text.damage, ..key })
     }
 
-    /// As [`KeyPair::from_pem_of`], from the block that holds the key.
+    /// Reads the key in `block`, with `public_key_der` as for [`KeyPair::from_pem_of`].
     pub(crate) fn from_block(block: &Block<'_>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         if block.is_encrypted_key() {
             return Err(KeyError::Encrypted);
@@ -143,7 +142,7 @@ impl KeyPair {
         })
     }
 
-    /// Makes a pair of a key in any of the three encodings. `public_key_der` is as for [`KeyPair::from_pem_of`].
+    /// Makes a `KeyPair` of a key in PKCS#8, SEC 1 or PKCS#1, with `public_key_der` as for [`KeyPair::from_pem_of`].
     fn from_der(der: PrivateKeyDer<'static>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let mut der = Zeroizing::new(der);
         let signing_key = match provider::load(&der) {
@@ -171,7 +170,7 @@ impl KeyPair {
         Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)), skipped: Vec::new() })
     }
 
-    /// Damage beside the key in the PEM text, passed over when the key was read. For warnings.
+    /// The damage in the PEM text that [`from_pem`](Self::from_pem) skipped. For warnings.
     pub fn skipped(&self) -> &[PemError] {
         &self.skipped
     }
@@ -189,7 +188,7 @@ impl KeyPair {
         pem::encode(label, self.der.secret_der())
     }
 
-    /// The kind of key.
+    /// The kind of the key.
     pub fn algorithm(&self) -> KeyAlgorithm {
         self.algorithm
     }
@@ -199,7 +198,7 @@ impl KeyPair {
         &self.public_key_der
     }
 
-    /// The key for signing TLS handshakes.
+    /// The private key in the form in which rustls signs handshakes.
     pub fn signing_key(&self) -> Arc<dyn SigningKey> {
         Arc::clone(&self.signing_key)
     }
@@ -236,14 +235,14 @@ fn ed25519_v1(v2: &[u8]) -> Option<Vec<u8>> {
     Some(v1)
 }
 
-/// Why a private key cannot be generated or read. No variant holds any part of the key.
+/// Error of a private key that cannot be generated or read. Contains no part of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// This build cannot generate keys of this algorithm; it can import them.
     #[error("{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())]
     NotGenerated {
-        /// The algorithm.
+        /// The algorithm of the key to generate.
         algorithm: KeyAlgorithm,
     },
     /// The operating system returned no random bytes.
@@ -252,16 +251,16 @@ pub enum KeyError {
     /// The input is damaged PEM, not PEM, or too large.
     #[error("{0}")]
     Pem(#[from] PemError),
-    /// There is no private key in the input.
+    /// The input contains no private key.
     #[error("no private key found; expected a PEM block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")]
     NoKey,
-    /// The key is protected by a passphrase.
+    /// The key is encrypted with a passphrase.
     #[error(
         "the private key is encrypted, and a service cannot prompt for the passphrase; store the key decrypted \
          (`openssl pkey`)"
     )]
     Encrypted,
-    /// An RSA key that is too short to be safe, or too long for the crypto provider.
+    /// The RSA key is too short to be safe, or too long for the crypto provider.
     #[error(
         "RSA keys of {bits} bits are not supported by perennial: too {}; supported are 2048 to 4096 bits",
         if *bits < 2048 { "weak" } else { "long" }
@@ -270,22 +269,22 @@ pub enum KeyError {
         /// The length of the modulus in bits.
         bits: usize,
     },
-    /// An ECDSA key on an elliptic curve that is not supported.
+    /// The key is an ECDSA key on a curve that perennial does not support.
     #[error("ECDSA keys on {curve} are not supported by perennial; supported are the curves P-256 and P-384")]
     Curve {
-        /// The name of the curve, or the object identifier of a rare one.
+        /// The name of the curve; for a rare curve, its object identifier.
         curve: String,
     },
-    /// A kind of key that is not supported.
+    /// The key is of a kind that perennial does not support, such as Ed448.
     #[error(
         "private keys of kind {kind} are not supported by perennial; supported are ECDSA on P-256 and P-384, \
          Ed25519, and RSA of 2048 to 4096 bits"
     )]
     Unsupported {
-        /// The name of the kind, or the object identifier of a rare one.
+        /// The name of the kind; for a rare kind, its object identifier.
         kind: String,
     },
-    /// An EC key without its public key, and no certificate to take the public key from.
+    /// The EC key lacks its public key, and no certificate with the public key was given.
     #[error(
         "the private key lacks its public key, and there is no certificate to take it from; \
          `openssl pkey -in FILE -out FILE.pem` adds it"
@@ -297,7 +296,8 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// True for a well-formed key of a kind that perennial does not support. Other programs may support it.
+    /// True if the key is well-formed, but of a kind that perennial does not support. Other programs may support the
+    /// key.
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. })
     }

@@ -1,4 +1,4 @@
-//! PEM (RFC 7468): reading blocks among text as Go's encoding/pem and openssl do, and writing them.
+//! PEM (RFC 7468): reads blocks among text as Go's encoding/pem and openssl do, and writes blocks.
 
 mod error;
 mod foreign;
@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 pub use error::PemError;
 pub(crate) use scan::{Block, Text, read};
 
-/// The largest chain, key or request that is read: 1 MiB.
+/// The size limit for the PEM text of a chain, a key or a CSR: 1 MiB.
 pub(crate) const MAX_PAIR: usize = 1 << 20;
-/// The largest CA bundle that is read: 8 MiB, room for the system bundles of several distributions.
+/// The size limit for a CA bundle: 8 MiB, room for the system bundles of several distributions.
 pub(crate) const MAX_BUNDLE: usize = 8 << 20;
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const CERTIFICATE_REQUEST: &str = "CERTIFICATE REQUEST";
 
-/// Encodes one block, in lines of 64 characters. The text is wiped on drop, since it may be a key.
+/// Encodes DER as one PEM block, in lines of 64 characters. The text is wiped on drop, since it may be a key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     const BYTES_PER_LINE: usize = 48;
     // Room for all of it at once: a string that grows leaves copies of itself behind.

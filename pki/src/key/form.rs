@@ -1,5 +1,5 @@
-//! Recognizing the encoding of a private key by its DER, and naming an unsupported one. Reads the key in place, without
-//! copies.
+//! Recognizes the encoding of a private key by its DER, and names the kind of an unsupported key. Reads the key in
+//! place, without copies.
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use x509_parser::oid_registry::Oid;
@@ -9,15 +9,16 @@ use super::KeyError;
 use crate::der::{BIT_STRING, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, take};
 use crate::describe;
 
-/// Context tags `[0]` and `[1]` of the curve and the public key in SEC 1 (RFC 5915 §3).
+/// The context tag `[0]` of the curve in a SEC 1 key (RFC 5915 §3).
 const CURVE: u8 = 0xa0;
+/// The context tag `[1]` of the public key in a SEC 1 key (RFC 5915 §3).
 const PUBLIC_KEY: u8 = 0xa1;
 
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
-/// The curves that the provider signs on.
+/// The curves on which the crypto provider can sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Curve {
     P256,
@@ -35,7 +36,7 @@ impl Curve {
         }
     }
 
-    /// The size of a coordinate, and of a private key, in bytes.
+    /// The size in bytes of one coordinate of a point, and of a private key.
     const fn size(self) -> usize {
         match self {
             Self::P256 => 32,
@@ -43,14 +44,14 @@ impl Curve {
         }
     }
 
-    /// The point in this DER `SubjectPublicKeyInfo`, if it is an uncompressed one on this curve.
+    /// The point in this DER `SubjectPublicKeyInfo`, if the point is uncompressed and on this curve.
     pub(super) fn point(self, public_key_der: &[u8]) -> Option<&[u8]> {
         let (curve, point) = curve_and_point(public_key_der)?;
         (curve == self.oid() && self.is_whole(point)).then_some(point)
     }
 
-    /// True for an uncompressed point: 04 and both coordinates (SEC 1 §2.3.3), the one form that TLS peers and the
-    /// provider read.
+    /// True if `point` is uncompressed: 04 and both coordinates (SEC 1 §2.3.3), the only form that TLS peers and the
+    /// crypto provider read.
     fn is_whole(self, point: &[u8]) -> bool {
         point.len() == 1 + 2 * self.size() && point[0] == 4
     }
@@ -61,7 +62,7 @@ pub(crate) fn has_compressed_point(public_key_der: &[u8]) -> bool {
     curve_and_point(public_key_der).is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
 }
 
-/// The curve (the content of its object identifier) and the point of an EC key (RFC 5480 §2).
+/// The curve (the content of its object identifier) and the point of an EC public key (RFC 5480 §2).
 fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (key, _) = take(SEQUENCE, public_key_der)?;
     let (algorithm, key) = take(SEQUENCE, key)?;
@@ -70,7 +71,7 @@ fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
 }
 
-/// Decides between PKCS#1, SEC 1 and PKCS#8 by the DER, whatever the PEM label.
+/// Recognizes PKCS#1, SEC 1 or PKCS#8 by the DER of a private key, whatever the PEM label.
 pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     // Behind the version, PKCS#1 has the modulus, SEC 1 the private key, PKCS#8 the algorithm.
     let inner = take(SEQUENCE, &der).and_then(|(key, _)| take(INTEGER, key)).and_then(|(_, rest)| rest.first());
@@ -85,7 +86,7 @@ pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     }
 }
 
-/// The reason why the provider refused a key: an unsupported kind, curve or size if the DER shows one, else
+/// The error for a key that the crypto provider refused: an unsupported kind, curve or size if the DER shows one, else
 /// [`KeyError::Malformed`].
 pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     let reason = match der {
@@ -97,7 +98,7 @@ pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     reason.unwrap_or(KeyError::Malformed)
 }
 
-/// The unsupported algorithm of a PKCS#8 key (RFC 5208 §5); `None` if the algorithm is supported.
+/// The error for a PKCS#8 key (RFC 5208 §5) of an unsupported kind, curve or size; `None` if all are supported.
 fn pkcs8(der: &[u8]) -> Option<KeyError> {
     let (algorithm, key) = pkcs8_parts(der)?;
     match take(OBJECT_IDENTIFIER, algorithm)? {
@@ -108,7 +109,7 @@ fn pkcs8(der: &[u8]) -> Option<KeyError> {
     }
 }
 
-/// The content of the algorithm identifier of a PKCS#8 key, and the inner key.
+/// The content of the algorithm identifier in a PKCS#8 key, and the encoding of the key inside.
 fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (key, _) = take(SEQUENCE, der)?;
     let (_, key) = take(INTEGER, key)?;
@@ -116,12 +117,12 @@ fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, take(OCTET_STRING, key)?.0))
 }
 
-/// The unsupported curve of a SEC 1 key (RFC 5915 §3); `None` if the curve is supported or left out.
+/// The error for a SEC 1 key (RFC 5915 §3) on an unsupported curve; `None` if the curve is supported or omitted.
 fn sec1(der: &[u8]) -> Option<KeyError> {
     unsupported_curve(sec1_parts(der)?.parameters?)
 }
 
-/// The parts of a SEC 1 key. Writers may leave out the curve and the public key.
+/// The parts of a SEC 1 key, of which curve and public key are optional.
 struct Sec1<'a> {
     scalar: &'a [u8],
     parameters: Option<&'a [u8]>,
@@ -142,8 +143,7 @@ fn sec1_parts(der: &[u8]) -> Option<Sec1<'_>> {
     Some(Sec1 { scalar, parameters, point })
 }
 
-/// The unsupported size of an RSA key, from the modulus, its first part (RFC 8017 §A.1.2); `None` for 2048 to 4096
-/// bits.
+/// The error for an RSA key (RFC 8017 §A.1.2) whose modulus has an unsupported length; `None` for 2048 to 4096 bits.
 fn rsa(der: &[u8]) -> Option<KeyError> {
     let (key, _) = take(SEQUENCE, der)?;
     let (_, key) = take(INTEGER, key)?;
@@ -163,7 +163,7 @@ fn unsupported_curve(parameters: &[u8]) -> Option<KeyError> {
     (!known).then(|| KeyError::Curve { curve: describe::curve(&Oid::new(identifier.into())) })
 }
 
-/// The name of an algorithm, from the content of its object identifier.
+/// The name of a key's algorithm, from the content of its object identifier.
 fn kind(identifier: &[u8]) -> String {
     let identifier = Oid::new(identifier.into()).to_id_string();
     let name = match identifier.as_str() {
@@ -177,12 +177,12 @@ fn kind(identifier: &[u8]) -> String {
     name.to_owned()
 }
 
-/// An EC key that the provider refuses as it stands: without its public key, with a compressed one, or with leading
-/// zeros left out, as old versions of openssl write it.
+/// An EC key that must be encoded anew for the crypto provider, since its public key is missing or compressed, or since
+/// its leading zeros are omitted, as old versions of openssl do.
 pub(super) struct Incomplete<'a> {
     pub(super) curve: Curve,
     scalar: &'a [u8],
-    /// The public key in the encoding, if it is an uncompressed point.
+    /// The public key in the encoding, if that is an uncompressed point.
     pub(super) point: Option<&'a [u8]>,
 }
 

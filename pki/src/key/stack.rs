@@ -1,4 +1,4 @@
-//! Wiping the stack behind a crypto library, which leaves copies of private keys there: scalars, encodings,
+//! Wipes the stack after calls of a crypto library, which leaves copies of private keys there: scalars, encodings,
 //! intermediate values.
 
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use zeroize::Zeroize as _;
 
-/// Bytes of stack to wipe: more than crypto libraries use to generate, parse or sign, in debug builds as well.
+/// The number of bytes of stack to wipe: more than crypto libraries use to generate, parse or sign, even in debug
+/// builds.
 const ROOM: usize = 32 << 10;
 
 /// Runs `work`, and wipes the part of the stack below the caller's frame that `work` may have used.
@@ -18,7 +19,7 @@ pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Runs `work` in a frame that begins where that of [`wipe`] will begin.
+/// Runs `work` in a stack frame that begins where the frame of [`wipe`] begins later, so that `wipe` covers it.
 #[inline(never)]
 fn below<T>(work: impl FnOnce() -> T) -> T {
     work()

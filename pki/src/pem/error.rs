@@ -1,9 +1,9 @@
-//! Damage in PEM texts, and texts that are not PEM.
+//! [`PemError`]: damage in a PEM text, or a text that is not PEM.
 
 /// Damage in a PEM text, or something else where PEM was expected.
 ///
-/// Returned as an error if the text cannot be used because of the damage, and listed as a warning (`skipped`) if the
-/// reader passed over the damage, as Go and openssl do. Lines and blocks count from 1.
+/// A reader returns this as its error if the damage makes the text unusable. Otherwise the reader skips the damage, as
+/// Go and openssl do, and lists it for warnings (`skipped`). Lines and blocks count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PemError {
@@ -12,7 +12,7 @@ pub enum PemError {
     TooLarge {
         /// The size of the input in bytes.
         bytes: usize,
-        /// The limit in bytes.
+        /// The size limit in bytes.
         most: usize,
     },
     /// A block has no end: the file is cut short, or is still being written.
@@ -33,14 +33,14 @@ pub enum PemError {
         /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
-    /// A boundary shares its line with other text, as where files without a last newline were joined. No reader finds
-    /// the blocks that end and begin in this line.
+    /// A boundary (`-----BEGIN …` or `-----END …`) shares its line with other text, as if files without a last newline
+    /// were joined. No reader finds the blocks that end or begin in this line.
     #[error(
         "line {line} holds a PEM boundary and something else; give each `-----BEGIN …-----` and `-----END …-----` \
          a line of its own (files joined with `cat` have to end with a newline)"
     )]
     Glued {
-        /// The line.
+        /// The line with the boundary.
         line: usize,
     },
     /// The content of a block is not base64.
@@ -63,7 +63,7 @@ pub enum PemError {
         /// The label of the block, such as `CERTIFICATE`.
         label: String,
     },
-    /// A block of another kind where only certificates are allowed.
+    /// A block has another label where only `CERTIFICATE` blocks are allowed.
     #[error("PEM block {block}, line {line}, is a {label}; only CERTIFICATE blocks are allowed")]
     Unexpected {
         /// The number of the block in the input.
@@ -73,7 +73,7 @@ pub enum PemError {
         /// The label of the block, such as `PRIVATE KEY`.
         label: String,
     },
-    /// A block `CERTIFICATE` does not contain a usable certificate.
+    /// A `CERTIFICATE` block contains no certificate, or one that cannot be used.
     #[error("the certificate in PEM block {block}, line {line}, cannot be used: {reason}")]
     Unusable {
         /// The number of the block in the input.
@@ -88,7 +88,7 @@ pub enum PemError {
     Foreign {
         /// The kind of the input, such as `PKCS#12`.
         what: String,
-        /// The command that converts it.
+        /// The command that converts the input to PEM.
         command: String,
     },
 }

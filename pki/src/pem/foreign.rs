@@ -1,4 +1,4 @@
-//! Recognizing input that is not PEM, so that the message can name the command that converts it.
+//! Recognizes the format of input that is not PEM, so that the error can name the command that converts the input.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::PemError;
 use crate::der;
 
-/// Recognizes the kind of an input without the wanted blocks, as an error that names the kind and the command to
-/// convert it. `labels` are those of the blocks that the input has. `None` if the kind is unknown.
+/// Recognizes the format of an input that lacks the wanted PEM blocks, and returns an error with the format and the
+/// command that converts it; `None` if the format is unknown. `labels`: the labels of the blocks in the input.
 pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     let foreign = |what: String, command: String| Some(PemError::Foreign { what, command });
     if let Some((what, command)) = labels.iter().find_map(|label| labelled(label)) {
@@ -32,8 +32,8 @@ pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     )
 }
 
-/// A name for certificates in a form that TLS libraries do not read, by their PEM label, and the openssl command that
-/// converts them.
+/// Recognizes certificates in a format that TLS libraries do not read, by their PEM label. Returns a name for the
+/// format, and the openssl command that converts it.
 fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
     match label {
         "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => {
@@ -44,12 +44,12 @@ fn labelled(label: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// True for UTF-16: a byte order mark, or the first two hyphens of PEM with a zero byte beside each.
+/// True if the input is UTF-16: it begins with a byte order mark, or with two hyphens, each with a zero byte beside it.
 fn is_utf16(input: &[u8]) -> bool {
     matches!(input, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
 }
 
-/// A kind of DER value, and the command of openssl that converts it.
+/// A kind of DER value, such as a certificate, and the openssl command that converts it to PEM.
 struct Kind {
     name: &'static str,
     command: &'static str,
@@ -61,7 +61,7 @@ const KEY: Kind = Kind { name: "a private key", command: "pkey -inform DER", opt
 const PKCS7: Kind = Kind { name: "PKCS#7", command: "pkcs7 -inform DER", options: " -print_certs" };
 const PKCS12: Kind = Kind { name: "PKCS#12", command: "pkcs12", options: " -nodes" };
 
-/// The kind of a DER value. Its end may be missing.
+/// Recognizes the kind of a DER value, whose end may be missing.
 fn kind(input: &[u8]) -> Option<Kind> {
     let content = der::enter(der::SEQUENCE, input)?;
     match *content.first()? {

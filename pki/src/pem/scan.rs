@@ -1,7 +1,7 @@
-//! Finding PEM blocks among text.
+//! Finds the PEM blocks among other text.
 //!
-//! Each block is decoded on demand, so that reading the certificates of a bundle does not decode the key
-//! next to them. rustls does the decoding, in constant time for keys.
+//! Decodes a block on demand only, so that reading the certificates of a file does not decode the key beside them.
+//! rustls' decoder does the decoding, in constant time for keys.
 
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
@@ -11,7 +11,7 @@ use super::{PemError, foreign};
 /// The blocks of a PEM text, and the damage between them.
 pub(crate) struct Text<'a> {
     pub(crate) blocks: Vec<Block<'a>>,
-    /// In the order of the text.
+    /// The damage found, in the order of the text.
     pub(crate) damage: Vec<PemError>,
     input: &'a [u8],
 }
@@ -21,10 +21,10 @@ pub(crate) struct Text<'a> {
 pub(crate) struct Block<'a> {
     /// The number of the block in the text, counted from 1 as in [`PemError`].
     pub(crate) number: usize,
-    /// The line of its `BEGIN`, counted from 1.
+    /// The line of the block's `-----BEGIN …`, counted from 1.
     pub(crate) line: usize,
     pub(crate) label: &'a str,
-    /// True if the block stands behind a byte order mark, which hides it from Go and openssl.
+    /// True if a byte order mark precedes the block, which hides the block from Go and openssl.
     pub(crate) is_marked: bool,
     /// The `Name: value` lines at the beginning of the block (RFC 1421 §4.6), empty if there are none.
     headers: &'a [u8],
@@ -32,12 +32,12 @@ pub(crate) struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// True for the labels under which Go's crypto/tls searches for a key. The label does not decide the encoding.
+    /// True if the label is one under which Go's crypto/tls searches for a key. The label does not decide the encoding.
     pub(crate) fn is_key(&self) -> bool {
         self.label == "PRIVATE KEY" || self.label.ends_with(" PRIVATE KEY")
     }
 
-    /// True for an encrypted key, shown by the label (PKCS#8) or by the headers (openssl's older format).
+    /// True if the block is an encrypted key, by its label (PKCS#8) or by its headers (openssl's older format).
     pub(crate) fn is_encrypted_key(&self) -> bool {
         let is_marked_encrypted = |text: &[u8]| text.windows(9).any(|window| window == b"ENCRYPTED");
         self.is_key() && (is_marked_encrypted(self.label.as_bytes()) || is_marked_encrypted(self.headers))
@@ -46,7 +46,7 @@ impl Block<'_> {
     /// Decodes the content of the block.
     ///
     /// # Errors
-    /// [`PemError::NotBase64`] for base64 that rustls' decoder refuses, such as bits beyond the last byte.
+    /// [`PemError::NotBase64`]: rustls' decoder refuses the content, for example for bits after the last byte.
     pub(crate) fn der(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
         // rustls' decoder wants a label that it knows, and no headers.
         const BOUNDARIES: [&[u8]; 2] = [b"-----BEGIN PRIVATE KEY-----\n", b"\n-----END PRIVATE KEY-----\n"];
@@ -60,7 +60,7 @@ impl Block<'_> {
         }
     }
 
-    /// True if the body is padded base64 (RFC 4648 §4) and white space.
+    /// True if the block's body consists of padded base64 (RFC 4648 §4) and white space.
     fn is_base64(&self) -> bool {
         let digits = || self.body.iter().filter(|byte| !byte.is_ascii_whitespace());
         let padding = digits().rev().take_while(|byte| **byte == b'=').count();
@@ -69,7 +69,7 @@ impl Block<'_> {
         padding <= 2 && length % 4 == 0 && digits().take(length - padding).all(is_digit)
     }
 
-    /// Refuses a block that is not a certificate, or has headers.
+    /// Returns an error if the block's label is not `CERTIFICATE`, or if the block has headers.
     pub(crate) fn require_certificate(&self) -> Result<(), PemError> {
         let Self { number: block, line, label, .. } = *self;
         let label = label.to_owned();
@@ -92,7 +92,7 @@ impl Block<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// Refuses a text in which a boundary shares its line: the lost block may be the one that matters.
+    /// Returns an error if a boundary in the text shares its line, since the lost block may be the one that matters.
     pub(crate) fn unglued(self) -> Result<Self, PemError> {
         match self.damage.iter().find(|damage| matches!(damage, PemError::Glued { .. })) {
             Some(glued) => Err(glued.clone()),
@@ -100,12 +100,12 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Refuses a text that has any damage.
+    /// Returns the blocks, or an error if the text has any damage.
     pub(crate) fn undamaged(self) -> Result<Vec<Block<'a>>, PemError> {
         self.damage.into_iter().next().map_or(Ok(self.blocks), Err)
     }
 
-    /// The reason why the wanted block is missing, if the text shows one: damage, or a form that is not PEM.
+    /// Why the wanted block is missing, if the text shows a reason: damage, or a format that is not PEM.
     pub(crate) fn why_empty(&self) -> Option<PemError> {
         let labels: Vec<_> = self.blocks.iter().map(|block| block.label).collect();
         self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &labels))
@@ -116,7 +116,7 @@ impl<'a> Text<'a> {
 enum Line<'a> {
     Begin(&'a str),
     End(&'a str),
-    /// A boundary and other text in one line.
+    /// A boundary that shares its line with other text.
     Glued,
     Text,
 }
@@ -132,7 +132,8 @@ enum State<'a> {
         /// The offset in the input at which the content of the block begins.
         from: usize,
     },
-    /// After a glued line, which is reported already: the end of the block that it began is no further damage.
+    /// After a [glued](Line::Glued) line, which is listed as damage: the end of the block that the line began is not
+    /// listed.
     Lost,
 }
 
@@ -193,14 +194,14 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// The damage if the open block has no end; `None` if no block is open.
+    /// The damage to list if the open block is cut short; `None` if no block is open.
     fn unclosed(&self) -> Option<PemError> {
         let Self::Inside { number, line, label, .. } = *self else { return None };
         Some(PemError::Unclosed { block: number, line, label: label.to_owned() })
     }
 }
 
-/// Splits the content of a block into headers and body.
+/// Splits the content of a block into its headers (maybe none) and its base64 body.
 fn split(content: &[u8]) -> (&[u8], &[u8]) {
     let is_header = |line: &&[u8]| line.contains(&b':');
     let headers = content.split_inclusive(|byte| *byte == b'\n').take_while(is_header).map(<[u8]>::len).sum();
