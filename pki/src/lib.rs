@@ -1,4 +1,4 @@
-//! X.509 for perennial: keys, requests, chains, and the checks of issued certificates.
+//! X.509 for perennial: keys, CSRs, certificate chains, and the checks of issued certificates.
 //!
 //! The machine in the core decides by the facts of a certificate ([`perennial::Certificate`]). This crate reads these
 //! facts from X.509, and writes requests and certificates. It does no I/O and reads no clock: bytes in, values out.
@@ -18,8 +18,8 @@
 //! ```
 //!
 //! [`Chain`] parses an issued chain, [`Expected`] checks that TLS can use the chain, and [`Credential`] joins chain and
-//! key, for TLS and for the disk. The machine in the core decides whether the certificate has the names of its template,
-//! and when to replace the certificate.
+//! key, for TLS and for the disk. The machine in the core decides whether the certificate has the names of its
+//! template, and when to replace the certificate.
 //!
 //! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
 //!

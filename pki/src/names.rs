@@ -1,4 +1,4 @@
-//! Reading the names in certificates and requests: subject and subject alternative names.
+//! Reads the names in certificates and CSRs: the subject and the subject alternative names.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,13 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// A distinguished name as Kubernetes reads it: the common name is the user, the organizations are the groups.
+/// A subject as Kubernetes reads it: the common name is the user, the organizations are the groups.
 #[derive(Default)]
 pub(crate) struct Subject {
-    /// The last common name, as in Go's `pkix.Name`, by which API servers identify the user.
+    /// The last common name of the subject, as in Go's `pkix.Name`: the user for an API server. Empty if there is none.
     pub(crate) common_name: String,
     pub(crate) organizations: Vec<String>,
-    /// All other attributes, as `OID=value`.
+    /// All attributes other than common names and organizations, as `OID=value`.
     pub(crate) others: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
     (OID_PKCS9_EMAIL_ADDRESS, "Email"),
 ];
 
-/// Formats a name for messages: `O=…, CN=…` in the order encoded, without control characters.
+/// Formats a distinguished name for messages, as `O=…, CN=…` in the order of the encoding. Escapes control characters.
 pub(crate) fn display(name: &X509Name<'_>) -> String {
     let shown = name.iter_attributes().map(|attribute| {
         let oid = attribute.attr_type();
@@ -65,7 +65,7 @@ pub(crate) fn display(name: &X509Name<'_>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Decodes the value of an attribute of any string type.
+/// Decodes the value of an attribute, which may have any ASN.1 string type.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
     let value = attribute.attr_value();
     match value.tag() {
@@ -85,7 +85,7 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
 pub struct AlternativeNames {
     /// DNS names.
     pub dns_names: Vec<String>,
-    /// IP addresses, IPv4-mapped ones as IPv4.
+    /// IP addresses. IPv4-mapped IPv6 addresses are read as IPv4.
     pub ip_addresses: Vec<IpAddr>,
     /// E-mail addresses.
     pub emails: Vec<String>,
@@ -94,10 +94,10 @@ pub struct AlternativeNames {
 }
 
 impl AlternativeNames {
-    /// Sorts the names by kind.
+    /// Reads the names of an extension, by kind.
     ///
     /// # Errors
-    /// The problem with the first malformed name, as a clause: peers would refuse the whole certificate.
+    /// The problem with the first malformed name, as a clause. Peers would refuse a certificate with such a name.
     pub(crate) fn read(names: &SubjectAlternativeName<'_>) -> Result<Self, String> {
         let mut read = Self::default();
         for name in &names.general_names {

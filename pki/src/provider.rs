@@ -1,4 +1,4 @@
-//! The crypto provider. No other module of this crate uses *ring*, so that another provider can replace it here.
+//! The crypto provider, *ring*. No other module of this crate uses *ring*: another provider would replace it here.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,8 +12,8 @@ use rustls::sign::SigningKey;
 
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
-/// For rustls' `builder_with_provider`. The process-wide default is neither read nor set: it becomes
-/// ambiguous as soon as another crate enables a second provider.
+/// Pass this to rustls' `builder_with_provider`. perennial neither reads nor sets the process-wide default provider,
+/// which becomes ambiguous as soon as another crate enables a second provider.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(chosen::default_provider()));
     Arc::clone(&PROVIDER)

@@ -1,20 +1,20 @@
-//! Writing PKCS#10 requests (RFC 2986).
+//! [`certificate_request`]: writes a CSR (PKCS#10, RFC 2986).
 
 use perennial::Template;
 use yasna::{DERWriter, Tag, construct_der};
 
 use crate::{AlternativeNames, KeyPair, PemError, pem, write};
 
-/// A signed certification request.
+/// A signed CSR (PKCS#10), in PEM and in DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
-    /// One PEM block `CERTIFICATE REQUEST`.
+    /// The CSR as one PEM block `CERTIFICATE REQUEST`.
     pub pem: String,
-    /// The content of the PEM block: the request in DER.
+    /// The CSR in DER.
     pub der: Vec<u8>,
 }
 
-/// Makes a request for the names of `template`, signed with `key`.
+/// Makes a CSR for the names of `template`, signed with `key`.
 ///
 /// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets: the
 /// organizations before the common name and in one RDN, DNS names before IP addresses, no extension
@@ -64,20 +64,20 @@ fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
     });
 }
 
-/// Why a request cannot be made ([`certificate_request`]) or read ([`read_request`](crate::read_request)).
+/// Error of a CSR that cannot be made ([`certificate_request`]) or read ([`read_request`](crate::read_request)).
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// A DNS name that X.509 cannot carry.
+    /// A DNS name of the template contains characters that X.509 does not allow, or is empty.
     #[error(
         "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
          and the `xn--` form of an international name"
     )]
     DnsName {
-        /// The name.
+        /// The DNS name.
         name: String,
     },
-    /// The key did not sign.
+    /// The key could not sign the CSR.
     #[error("the request could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),
     /// The input is damaged PEM, not PEM, or too large.
@@ -89,13 +89,13 @@ pub enum RequestError {
         if found.is_empty() { "none".to_owned() } else { found.join(", ") }
     )]
     NotOneRequest {
-        /// The labels of the blocks in the input.
+        /// The labels of the PEM blocks in the input.
         found: Vec<String>,
     },
-    /// The block is not a PKCS#10 request.
+    /// The content of the block is not a CSR (PKCS#10).
     #[error("the certificate request is malformed: {reason}")]
     Malformed {
-        /// The problem with the request, as a clause.
+        /// The problem with the CSR, as a clause.
         reason: String,
     },
     /// The public key is malformed, of an unsupported kind, or too weak.
@@ -104,7 +104,7 @@ pub enum RequestError {
          Ed25519, and RSA of at least 2048 bits"
     )]
     PublicKey,
-    /// The self-signature does not verify with the public key in the request.
+    /// The signature of the CSR does not verify with the public key in it.
     #[error("the self-signature of the request does not verify: the requester has not shown that it holds the key")]
     Signature,
 }

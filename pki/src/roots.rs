@@ -1,4 +1,4 @@
-//! The CA certificates to trust.
+//! [`Roots`]: the trusted CA certificates.
 
 use std::slice;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct Roots {
     skipped: Arc<[PemError]>,
 }
 
-/// Two values are equal if they trust the same certificates, in the same order.
+/// Two `Roots` are equal if they contain the same usable certificates in the same order.
 impl PartialEq for Roots {
     fn eq(&self, other: &Self) -> bool {
         self.pem == other.pem
@@ -69,12 +69,12 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&usable).into(), skipped: [].into() })
     }
 
-    /// Damaged or unusable blocks of the bundle, each with its line. For warnings.
+    /// The damaged or unusable blocks that [`from_pem`](Self::from_pem) skipped, each with its line. For warnings.
     pub fn skipped(&self) -> &[PemError] {
         &self.skipped
     }
 
-    /// The trust anchors for rustls.
+    /// The certificates as trust anchors for rustls.
     pub fn store(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.store)
     }
@@ -91,7 +91,7 @@ impl Roots {
     }
 }
 
-/// Adds the certificate in `block` to the trust anchors.
+/// Adds the certificate in `block` to the trust anchors in `store`, and returns the certificate.
 fn add(block: &Block<'_>, store: &mut RootCertStore) -> Result<CertificateDer<'static>, PemError> {
     block.require_certificate()?;
     let der = CertificateDer::from(block.der()?.to_vec());

@@ -1,6 +1,6 @@
-//! Refusing certificates that Go's crypto/x509, openssl or webpki refuse although x509-parser reads them.
+//! Checks for encoding errors that x509-parser accepts, and that Go's crypto/x509, openssl or webpki refuse.
 //!
-//! A certificate that one of them cannot read is of no use to a node: API servers are written in Go.
+//! A certificate that one of these cannot read is useless to a node: API servers are written in Go.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -16,7 +16,7 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 use crate::der::{self, SEQUENCE, take};
 use crate::{describe, x509};
 
-/// Checks that every kind of peer can read this leaf: Go, openssl and webpki.
+/// Checks that Go, openssl and webpki, as TLS peers, can read this leaf.
 ///
 /// # Errors
 /// The problem with the certificate, as a clause.
@@ -103,7 +103,8 @@ fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
 
-/// Checks that both dates have the form of RFC 5280 §4.1.2.5. Unless `strict`, a `UTCTime` may lack the seconds.
+/// Checks that notBefore and notAfter have the form of RFC 5280 §4.1.2.5. Unless `strict`, a `UTCTime` may lack the
+/// seconds, as Go allows.
 fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
@@ -122,7 +123,7 @@ fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     if good { Ok(()) } else { Err("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ") }
 }
 
-/// The tag and the content of each of the two dates.
+/// The tag and the content of notBefore and of notAfter.
 fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
     let (content, _) = take(SEQUENCE, certificate)?;
     let (mut to_be_signed, _) = take(SEQUENCE, content)?;
@@ -141,7 +142,9 @@ fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
 }
 
 fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
-    /// The arc of X.509's own extensions, 2.5.29, in DER. Values of other extensions need not be DER.
+    /// The first bytes of the object identifiers of X.509's own extensions (2.5.29), whose values must be DER. Values
+    /// of
+    /// other extensions need not be.
     const STANDARD: [u8; 2] = [0x55, 0x1d];
     let mut seen = BTreeSet::new();
     for extension in certificate.extensions() {

@@ -1,7 +1,7 @@
 //! Extended key usages and key usages.
 
-/// The side of TLS on which a certificate is used: an extended key usage (RFC 5280 §4.2.1.12). Displayed as in
-/// `spec.usages` of a Kubernetes request.
+/// An extended key usage (RFC 5280 §4.2.1.12): the side of TLS on which a certificate is used. `Display` is the value
+/// in `spec.usages` of a Kubernetes request, such as `client auth`.
 #[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq, Hash)]
 pub enum Usage {
     /// The certificate authenticates a client.
@@ -24,7 +24,7 @@ impl Usage {
 /// A key usage of a certificate (RFC 5280 §4.2.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyUsage {
-    /// The key may sign. TLS 1.3 needs no other key usage.
+    /// The key may sign handshakes. TLS 1.3 needs no other key usage.
     DigitalSignature,
     /// The key may encrypt keys, as the RSA key exchange of TLS 1.2 does.
     KeyEncipherment,

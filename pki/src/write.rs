@@ -1,4 +1,4 @@
-//! Writing the parts of X.509 that requests and certificates have in common.
+//! Writes the parts that CSRs and certificates have in common: subject, extensions and signature.
 
 use std::net::IpAddr;
 
@@ -44,7 +44,8 @@ fn attribute(writer: DERWriter<'_>, kind: &[u64], value: &str) {
 }
 
 impl AlternativeNames {
-    /// Writes the extension for a certificate with this subject, with the kinds in Go's order. `None` without names.
+    /// Encodes these names as the subject alternative name extension, critical if `subject` is empty. The kinds are in
+    /// Go's order. `None` if there are no names.
     pub(crate) fn extension(&self, subject: &[u8]) -> Option<Vec<u8>> {
         const EMPTY_SEQUENCE: &[u8] = &[0x30, 0];
 
@@ -70,7 +71,7 @@ impl AlternativeNames {
     }
 }
 
-/// Writes an extension (RFC 5280 §4.2).
+/// Writes one extension (RFC 5280 §4.2).
 pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
     writer.write_sequence(|extension| {
         oid(extension.next(), kind);
@@ -81,7 +82,7 @@ pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, val
     });
 }
 
-/// Signs `message` with `key` and wraps both in the outer sequence of requests and certificates.
+/// Signs `message` with `key`, and encodes message, algorithm and signature as a CSR and a certificate do.
 pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::Error> {
     let signature = key.sign(message)?;
     Ok(construct_der(|writer| {
@@ -93,7 +94,7 @@ pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::E
     }))
 }
 
-/// Writes the `AlgorithmIdentifier` of signatures by `key`.
+/// Writes the `AlgorithmIdentifier` of the signatures that `key` makes.
 pub(crate) fn algorithm(writer: DERWriter<'_>, key: &KeyPair) {
     writer.write_sequence(|identifier| identifier.next().write_der(&key.signature_algorithm()));
 }

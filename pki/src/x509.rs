@@ -1,14 +1,14 @@
-//! Parsing X.509, and sentences for the errors of the parser.
+//! Parses X.509 certificates, and words the errors of the parser for people.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::nom;
 use x509_parser::prelude::FromDer;
 
-/// Parses one certificate.
+/// Parses `der` as exactly one certificate.
 ///
 /// # Errors
-/// The problem as a clause: not a certificate, or bytes behind the certificate.
+/// The problem as a clause: not a certificate, or bytes after the certificate.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
@@ -17,7 +17,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     }
 }
 
-/// Describes the parser's error for a certificate or request, as a clause.
+/// Describes the parser's error for a certificate or a CSR, as a clause.
 pub(crate) fn reason(error: &X509Error) -> &'static str {
     match error {
         X509Error::InvalidVersion => "its version is not one of X.509",
@@ -44,7 +44,7 @@ pub(crate) fn reason(error: &X509Error) -> &'static str {
     }
 }
 
-/// Describes the error of a parse, as a clause: the [`reason`] inside the parser's wrapper.
+/// Describes an error of the parser as a clause: unwraps the parser's outer error type, and calls [`reason`].
 pub(crate) fn parser_reason(error: &nom::Err<X509Error>) -> &'static str {
     match error {
         nom::Err::Error(error) | nom::Err::Failure(error) => reason(error),
