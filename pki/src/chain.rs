@@ -271,7 +271,7 @@ pub enum ChainError {
         /// The number of certificates in the chain.
         certificates: usize,
     },
-    /// A certificate cannot be read.
+    /// A certificate of the chain cannot be read.
     #[error("certificate {position} cannot be read: {reason}")]
     Certificate {
         /// The position of the certificate in the chain, counted from 1, the leaf.
@@ -282,7 +282,7 @@ pub enum ChainError {
     /// The leaf is never valid: its notBefore is not before its notAfter.
     #[error("the certificate is never valid: {0}")]
     Validity(#[from] ValidityError),
-    /// None of the certificates of a CA bundle can be used to verify others.
+    /// A CA bundle contains no certificate that can verify others.
     #[error("{}{first}", of_bundle(*certificates))]
     NoUsableRoot {
         /// The number of unusable certificates.

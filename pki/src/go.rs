@@ -9,7 +9,7 @@ use crate::{Chain, CredentialError, KeyError, KeyPair, der, strict};
 /// The result that Go's `tls.LoadX509KeyPair` has for a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GoVerdict {
-    /// Go loads the pair; this is its chain.
+    /// Go loads the pair; contains the chain of the pair.
     Loads(Chain),
     /// Go refuses the pair; contains the reason, as a clause.
     Refuses(String),

@@ -26,7 +26,7 @@ impl Interim {
     /// Makes the first interim certificate, for the names of `template`.
     ///
     /// # Errors
-    /// [`IssueError`], as from [`interim`].
+    /// The errors of [`interim`].
     pub fn new(template: Template, now: UnixTime) -> Result<Self, IssueError> {
         let current = Mutex::new(Arc::new(interim(&template, now)?));
         Ok(Self { template, current })
@@ -52,7 +52,7 @@ impl Interim {
 /// issued. Verifying clients reject it: the key of its CA is dropped after this one signature.
 ///
 /// # Errors
-/// [`IssueError::Interim`] if no key can be generated, or a request cannot carry the names; other variants as from
+/// [`IssueError::Interim`] if no key can be generated, or a CSR cannot carry the names; also the errors of
 /// [`Issuer::issue`].
 pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueError> {
     let failed = |error: &dyn std::error::Error| IssueError::Interim(error.to_string());

@@ -42,7 +42,7 @@ impl Issuer {
     /// Makes an issuer from the credential of a CA.
     ///
     /// # Errors
-    /// [`IssueError::NotAnAuthority`] if the certificate is not a CA's, or its key usage lacks keyCertSign.
+    /// [`IssueError::NotAnAuthority`] if the certificate is no CA certificate, or its key usage lacks keyCertSign.
     pub fn new(credential: Credential) -> Result<Self, IssueError> {
         let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
         let own = x509::parse(own)
@@ -139,7 +139,7 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// Writes and signs a version 3 certificate.
+    /// Signs these fields and the extensions as a version 3 certificate.
     fn sign(&self, key: &KeyPair, extensions: impl FnOnce(&mut DERWriterSeq<'_>)) -> Result<Chain, IssueError> {
         let to_be_signed = construct_der(|writer| {
             writer.write_sequence(|body| {
@@ -192,7 +192,7 @@ pub enum IssueError {
     /// The CA certificate, or the new certificate, cannot be read.
     #[error("{0}")]
     Certificate(#[from] ChainError),
-    /// The issuer's key did not sign.
+    /// The issuer's key could not sign the certificate.
     #[error("the certificate could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),
     /// An interim certificate cannot be made; contains the reason, as a clause.

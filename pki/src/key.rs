@@ -215,7 +215,7 @@ impl KeyPair {
         provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }
 
-    /// Signs with [`KeyPair::signature_algorithm`].
+    /// Signs `message` with the algorithm of [`KeyPair::signature_algorithm`].
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);

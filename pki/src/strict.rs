@@ -28,7 +28,7 @@ pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
         .map_err(|error| describe::webpki(&error, slice::from_ref(certificate)))
 }
 
-/// Checks that Go and openssl can read this certificate, a leaf's or an issuer's.
+/// Checks that Go and openssl can read this certificate, which may be a leaf or an issuer.
 ///
 /// # Errors
 /// The problem with the certificate, as a clause.

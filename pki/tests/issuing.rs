@@ -10,7 +10,7 @@ use perennial_pki::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// 2027-01-15T08:00:00Z
+/// The time at which the tests issue certificates: 2027-01-15T08:00:00Z.
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
 fn hour() -> Validity {

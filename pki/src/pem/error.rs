@@ -43,7 +43,7 @@ pub enum PemError {
         /// The line with the boundary.
         line: usize,
     },
-    /// The content of a block is not base64.
+    /// The content of a block is not valid base64.
     #[error("PEM block {block} ({label}), line {line}, does not contain plain base64")]
     NotBase64 {
         /// The number of the block in the input.

@@ -112,7 +112,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The role of a line in PEM.
+/// The role of a line in a PEM text: a boundary of a block, or other text.
 enum Line<'a> {
     Begin(&'a str),
     End(&'a str),
@@ -121,7 +121,7 @@ enum Line<'a> {
     Text,
 }
 
-/// The state of the scanner.
+/// The state of [`read`] between two lines: outside or inside of a block.
 enum State<'a> {
     Outside,
     Inside {

@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// 2026-01-01T00:00:00Z, when every test certificate becomes valid.
+/// The notBefore of the test certificates: 2026-01-01T00:00:00Z.
 pub const NOT_BEFORE: i64 = 1_767_225_600;
-/// 2026-01-01T01:00:00Z, when every test certificate expires.
+/// The notAfter of the test certificates, unless a test adjusts it: 2026-01-01T01:00:00Z.
 pub const NOT_AFTER: i64 = NOT_BEFORE + 3600;
 
 pub struct Authority {
