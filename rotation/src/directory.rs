@@ -50,8 +50,8 @@ pub struct Loaded {
     /// notBefore on.
     pub waiting: Option<Arc<Credential>>,
     /// False if `PREFIX-current.pem` leads to another file than the one of `credential`, so that programs which read
-    /// that name do not get the pair, or if peers would reject the certificate: request a new one then. True if there
-    /// is nothing by that name.
+    /// that name do not get the pair, or if peers would reject the certificate: request a new one then. True if
+    /// `PREFIX-current.pem` does not exist.
     pub in_use: bool,
     /// Problems of the directory and of the files in it that were read.
     pub problems: Vec<DirectoryError>,
@@ -61,7 +61,7 @@ impl Directory {
     /// Opens a directory for writing: [`at`](Self::at) and [`claim`](Self::claim) in one call.
     ///
     /// # Errors
-    /// As [`at`](Self::at) and [`claim`](Self::claim).
+    /// The errors of [`at`](Self::at) and of [`claim`](Self::claim).
     pub fn open(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
         let directory = Self::at(path, prefix)?;
         directory.claim()?;
@@ -78,10 +78,10 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::new(&path, prefix)), path, layout))
     }
 
-    /// Succeeds if [`claim`](Self::claim) would, as far as that can be checked without changing anything on disk.
+    /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim). A directory that does not exist is no error.
+    /// The errors of [`claim`](Self::claim). A directory that does not exist is no error.
     pub fn is_free(&self) -> Result<(), DirectoryError> {
         let Some(folder) = self.existing_folder()? else { return Ok(()) };
         for name in [self.layout.current(), self.layout.pending()] {
@@ -258,7 +258,7 @@ impl Directory {
     /// [`write`](Self::write) replaces it. Does nothing if a dated file contains this pair already.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// The first operation that failed. The pair in use is unchanged; temporary files are removed as far as possible.
     pub fn write_ahead(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
         let folder = self.held()?;
         let listing = self.list(&*folder)?;

@@ -15,7 +15,7 @@ use crate::health::Health;
 use crate::progress::{Issued, Progress};
 use crate::sign_error::SignError;
 
-/// A conversation with a signer that ends with a certificate.
+/// A conversation with a signer about one request, which ends with an issued chain or an error.
 pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> + fmt::Debug + Send {
     /// Progress of the request so far.
     fn progress(&self) -> Progress;

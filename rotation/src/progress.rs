@@ -5,10 +5,10 @@ use perennial_pki::Chain;
 
 use crate::health::Health;
 
-/// A certificate that a signer issued.
+/// The result of a successful exchange: an issued certificate.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// The certificate and its chain.
+    /// The issued certificate with its intermediates.
     pub chain: Chain,
     /// Number of HTTP requests or other messages to the signer that this took: two with Kubernetes if none fails; zero
     /// for a closure.

@@ -23,7 +23,7 @@ pub struct Replayed {
     pub of: String,
     /// Time of the step, or of the state in a first line.
     pub at: Now,
-    /// The machine after the step.
+    /// The machine after the step; for a first line, in the recorded state.
     pub machine: Arc<RotationMachine>,
     /// Version of perennial that wrote the journal. `None` for a step, and for a first line that does not name it.
     pub perennial: Option<String>,
