@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn named_bits_count_unused_bits() {
+    fn named_bits_encode_the_number_of_unused_bits() {
         for (bits, unused) in [(0b1000_0000, 7), (0b1010_0000, 5), (0b0000_0110, 1)] {
             assert_eq!(construct_der(|writer| named_bits(writer, bits)), [3, 2, unused, bits]);
         }

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn attribute_with_non_printable_characters_is_utf8() {
+    fn attribute_beyond_printablestring_is_written_as_utf8string() {
         let tag = |name| subject(&Template::new(name))[11];
         assert_eq!(["a b", "?", "x.y-z:1"].map(tag), [0x13; 3]);
         assert_eq!(["a*b", "a_b", "\u{fc}"].map(tag), [0x0c; 3]);

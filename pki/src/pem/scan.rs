@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn read_passes_over_damage_and_names_it() {
+    fn read_skips_damaged_blocks_and_lists_the_damage() {
         let whole = encode(CERTIFICATE, DER);
         let lines = whole.lines().count();
         let cut = &whole[..whole.len() - 30];
