@@ -168,7 +168,7 @@ fn request_continues_with_same_key_after_rotation_was_off() {
 }
 
 #[test]
-fn signer_set_later_yields_rotation_point_of_a_restart() {
+fn signer_set_later_yields_same_rotation_point_as_restart() {
     let (template, requests) = (Template::new("mesh-1"), Arc::default());
     let now = clock::now();
     let template = Some(Arc::new(template));
