@@ -102,10 +102,10 @@ impl RequestPacing {
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
-    /// Shortens a backoff that reaches past expiry. With a certificate that is valid for another `left`, the backoff
-    /// leaves one more attempt before the certificate expires. Without a valid certificate, which a step of the wall
-    /// clock may lead to in the middle of a backoff, it is at most as long as [`failed`](Self::failed) would make it,
-    /// except after a refusal.
+    /// Lets a backoff end halfway to expiry at the latest, so that one more attempt is left before it: `left` is the
+    /// time until the served certificate expires. Without a valid certificate (`None`), which a step of the wall clock
+    /// may lead to in the middle of a backoff, the backoff is at most the longest that [`failed`](Self::failed) sets in
+    /// that case; a backoff after a refusal stays.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let latest = match left {
             Some(left) => now.after(left / 2),

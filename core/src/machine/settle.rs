@@ -86,8 +86,9 @@ impl RotationMachine {
         }
     }
 
-    /// Shortens a backoff that reaches past the served certificate's expiry, even if the backoff began under another
-    /// certificate or another wall-clock time.
+    /// Lets a backoff end halfway to the served certificate's expiry at the latest, even if the backoff began under
+    /// another certificate or another wall-clock time. Without a valid certificate, limits a backoff to the longest that
+    /// a failure sets in that case; a backoff after a refusal stays.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
