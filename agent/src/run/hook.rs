@@ -183,7 +183,10 @@ impl Hook {
         drop(debts);
         let (run, of_thread, shared) = (run.clone(), of.to_owned(), self.debts.clone());
         if let Err(why) = threads::start("on-rotated", "--on-rotated", move || run.run_owed(&of_thread, &shared)) {
-            tracing::warn!("{of}: {why}; --on-rotated runs with the next certificate or at the next start");
+            tracing::warn!(
+                "{of}: --on-rotated was not run: {why}; next attempt once the certificate is replaced again, or at the \
+                 next start of perennial"
+            );
             if let Some(debt) = self.debts.all().get_mut(of) {
                 debt.has_thread = false;
                 debt.fail(0, format!("was not run: {why}"));
@@ -222,6 +225,10 @@ impl Runner {
                     });
                     let then = match wait.filter(|_| !self.once && self.phase() == RETRYING) {
                         Some(wait) => format!("next attempt in {}", words(wait)),
+                        // A first run needs no `RETRYING`: the loop runs the command for the newer certificate at once.
+                        None if !is_owed && self.phase() != KILLING => {
+                            "a newer certificate is in use; running --on-rotated for it".into()
+                        }
                         None => "next attempt at the next start of perennial".into(),
                     };
                     tracing::warn!("{of}: --on-rotated {why}; {then}");
