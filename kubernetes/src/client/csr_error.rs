@@ -47,7 +47,8 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for a server without `certificates.k8s.io/v1`. `response` is the 404 to the creation, `group` the
+    /// The error for a server that answered the creation of a request as if it had no `certificates.k8s.io/v1`:
+    /// [`Failure::Unreachable`] if the server lists v1 nevertheless. `response` is the 404 to the creation, `group` the
     /// answer to a GET of the API group.
     pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
         let advice = match served_versions(group) {

@@ -19,7 +19,8 @@ const DEEPEST: usize = 24;
 const MOST_COPIES: usize = 10_000;
 const KIB: usize = 1024;
 
-/// YAML's own tags, each of which is for one kind of node.
+/// The standard tags of YAML (`tag:yaml.org,2002:…`), without the prefix. A sequence or mapping with the tag of another
+/// kind of node is refused.
 const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge", "value", "seq", "map"];
 
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
@@ -214,7 +215,7 @@ fn merge(value: Value, merged: &mut Vec<(String, Node)>) -> Option<()> {
     Some(())
 }
 
-/// The name of a tag, without the prefix if the tag is one of YAML's own.
+/// The name of a tag, without the prefix if the tag is a standard one.
 fn name(tag: &Tag) -> String {
     let tag = tag.to_string();
     tag.strip_prefix("tag:yaml.org,2002:").map(str::to_owned).unwrap_or(tag)
