@@ -113,7 +113,8 @@ pub struct ClientConfigs {
     source: Source,
     #[debug(skip)]
     like: ClientConfig,
-    /// The latest configuration and its credential.
+    /// The latest configuration, with the fingerprint of the certificate that it presents (`None` if it presents none).
+    /// `None` before the first configuration.
     #[debug(skip)]
     made: Mutex<Option<(Option<Fingerprint>, Arc<ClientConfig>)>>,
 }

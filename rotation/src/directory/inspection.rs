@@ -51,7 +51,8 @@ impl<'a> Inspection<'a> {
         let mut found: Vec<Candidate> = Vec::new();
         for source in layout.sources(listing) {
             found.extend(self.wanted_at(source, true));
-            // Further names are read only if this one does not lead to a pair that can be used.
+            // The second name is what an interrupted update leaves. While the first leads to a good pair, problems of
+            // the second do not matter.
             if found.last().is_some_and(is_in_order) {
                 break;
             }

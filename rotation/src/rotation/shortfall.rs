@@ -67,9 +67,9 @@ fn quoted(name: &str) -> String {
     format!("`{}`", printable(name))
 }
 
-/// Words the warning for a lifetime too short for `policy`, whose rotation window opens before the submission budget
-/// allows the next request; `None` for a sufficient lifetime. The lifetime counts from `now`, the time of issuance,
-/// since signers backdate certificates.
+/// Words the warning for a lifetime too short for `policy`: the rotation window of such a certificate may open before
+/// spacing and submission budget allow the next request. `None` for a sufficient lifetime. The lifetime counts from
+/// `now`, the time of issuance, since signers backdate certificates.
 pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {
