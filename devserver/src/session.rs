@@ -17,7 +17,8 @@ use connection::Connection;
 
 /// Time limit of the TLS handshake: short, since a client without a credential counts toward the limit of clients, too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Time limit for silence between requests, for sending a request, and for reading bytes of an answer.
+/// A session ends after this time without a complete request, a sent byte or the end of a list or watch. A watch without
+/// unsent events may be idle for longer.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit for reading a list, as for every answer of a cluster (`--request-timeout`).
 const LIST_LIMIT: Duration = Duration::from_secs(60);

@@ -42,7 +42,7 @@ impl FieldValidation {
     }
 }
 
-/// The message of a cluster about an object that cannot be decoded.
+/// The message of a real API server for an object that it cannot decode.
 pub(super) fn cannot_be_handled(why: &str) -> String {
     format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {why}")
 }
