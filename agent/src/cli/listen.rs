@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 const EXAMPLES: &str = "expected ADDRESS:PORT, for example 127.0.0.1:9090, [::1]:9090, localhost:9090, \
                         or :9090 for all addresses of this host";
 
-/// Parses `IP:PORT`, `localhost:PORT` or `:PORT`. Refuses other host names: a start must not depend on DNS.
+/// Parses `IP:PORT`, `localhost:PORT`, `:PORT` or `*:PORT`. Refuses other host names: a start must not depend on DNS.
 ///
-/// Source: Go's `net.Listen`, which prefers IPv4 for a name, and listens on both families without a host.
+/// As in Go's `net.Listen`, `localhost` is the IPv4 address, and an address without a host is of both families.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {

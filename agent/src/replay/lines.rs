@@ -64,7 +64,8 @@ impl JournalLines {
         self.number += 1;
         let whole = line.pop_if(|last| *last == b'\n').is_some();
         if !whole && line.len() as u64 == LONGEST {
-            // Skips to the next line, without holding this one in memory.
+            // No journal has such a line, but a power cut may leave zeros: the replay reports the line as damage, and
+            // goes on with the next one.
             if (&mut self.from).take(LONGEST_GAP).skip_until(b'\n')? as u64 == LONGEST_GAP {
                 let why = format!("no line ends within {} MiB; is it a journal?", LONGEST_GAP >> 20);
                 return Err(io::Error::new(ErrorKind::InvalidData, why));

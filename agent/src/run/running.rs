@@ -17,7 +17,8 @@ use super::settings::ServingSettings;
 use crate::failure::Failure;
 use crate::kubeconfigs;
 
-/// Interval between polls of other programs' files, and of the clock for `--exit-without-certificate`.
+/// Interval between polls of files that other programs replace; at most this long between checks whether
+/// `--exit-without-certificate` has run out.
 const EXTERNAL_POLL: Duration = Duration::from_secs(5);
 /// Interval between checks that the files of rotated certificates still exist.
 const STORE_POLL: Duration = Duration::from_secs(30);
