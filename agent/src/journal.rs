@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_certificate_is_absent_from_next_journal_file() {
+    fn certificate_no_longer_configured_is_absent_from_next_journal_file() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let journal = Journal::start(&path, 10_000);

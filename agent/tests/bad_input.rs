@@ -56,7 +56,7 @@ fn malformed_kubeconfig_is_refused_with_line_and_column() {
 }
 
 #[test]
-fn malformed_policy_file_is_refused_with_line_and_column() {
+fn policy_file_that_is_missing_or_has_unknown_key_is_refused() {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("pki")).unwrap();
     fs::write(directory.path().join("policy.yaml"), "policy: kubelet\nrotation_window: 70%-90%\n").unwrap();

@@ -113,7 +113,7 @@ fn ready_notification_does_not_wait_for_serving_certificate() {
 }
 
 #[test]
-fn missing_serving_address_is_reported_to_systemd_and_probes() {
+fn missing_ip_for_serving_certificate_is_reported_to_systemd_and_probes() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -125,7 +125,7 @@ fn status_summary_shows_pending_or_failed_request() {
 }
 
 #[test]
-fn status_shows_when_used_up_budget_allows_rotation() {
+fn status_shows_when_submission_budget_allows_rotation_on_demand_again() {
     let credential = Ca::new().node(Duration::ZERO, HOUR);
     let mut used = record(None, false);
     // Nine of ten submissions are used; each takes 90 seconds to come back.

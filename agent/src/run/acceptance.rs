@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn check_waits_vary_by_half_the_interval() {
+    fn acceptance_checks_are_jittered_by_up_to_half_their_interval() {
         let (_, regular) = conclusions(&[(OURS, Accepted); 50]);
         let within = |from: Duration, to: Duration| move |wait: &Duration| (from..=to).contains(wait);
         assert!(regular.iter().all(within(3 * HOUR, 9 * HOUR)), "{regular:?}");
