@@ -177,7 +177,7 @@ fn restarts_after_denial_keep_backoff_then_change_key() {
 }
 
 #[test]
-fn expired_issued_certificate_leads_to_a_new_request() {
+fn certificate_issued_and_expired_during_downtime_leads_to_new_request() {
     on_both(|runtime| {
         let options = Options {
             approval: Approval::Manual,

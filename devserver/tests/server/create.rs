@@ -99,7 +99,7 @@ fn all_validation_errors_are_reported_at_once() {
 }
 
 #[test]
-fn single_validation_errors_name_their_field() {
+fn object_with_one_invalid_field_gets_one_cause_that_names_it() {
     let mut server = Server::new(Options::default());
     let pem = request(&Template::node("one"), &key());
     let usages = ["client auth"];

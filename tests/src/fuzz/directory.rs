@@ -96,7 +96,7 @@ pub fn directory(bytes: &[u8]) {
     contents::contents(&things, &names, now);
 }
 
-/// The contents of a file that a plan writes, as the number in [`Thing::File`].
+/// The number in [`Thing::File`] that stands for contents which a step of a plan ([`FileOp::CreateNew`]) wrote.
 const NEW: usize = usize::MAX;
 
 fn listing(things: &Things) -> Listing {

@@ -70,7 +70,7 @@ fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 }
 
 #[test]
-fn perennial_behaves_as_every_row_states() {
+fn each_row_of_the_conformance_tables_holds() {
     let broken = broken(rows());
     assert!(broken.is_empty(), "these do not hold:\n{broken}");
     println!("rows: {} different: {}", rows().count(), rows().filter(|row| row.differs.is_some()).count());

@@ -20,7 +20,7 @@ fn hash(failures: u32, last: Failure) -> u64 {
 }
 
 #[test]
-fn failure_counts_hash_alike_once_backoff_is_capped() {
+fn failure_count_past_backoff_cap_does_not_change_machine_hash() {
     // Refusals: 5, 10, 20, 40 minutes, then an hour. Others: 1 to 64 seconds, then two minutes.
     assert_eq!(hash(6, Failure::Denied), hash(7, Failure::Denied));
     assert_ne!(hash(6, Failure::Unreachable), hash(7, Failure::Unreachable));

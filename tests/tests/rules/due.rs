@@ -46,7 +46,7 @@ fn rotation_point_changes_only_with_the_certificate() {
 /// The cases of client-go's `TestSetRotationDeadline`: the hours from notBefore to now, and from now to notAfter. The
 /// rotation point is at 70 % of the lifetime.
 #[test]
-fn rotation_deadlines_match_upstream_cases() {
+fn rotation_points_match_cases_of_client_go() {
     let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
     let hours = [(1, 99), (24, 24), (69, 31), (91, 9), (99, 1), (180 * 24, 180 * 24)];
     let cases = hours.map(|(before, after)| (before * 3600, after * 3600)).into_iter();
