@@ -51,9 +51,7 @@ pub enum TextError {
         line: usize,
     },
     /// The first 64 bytes have zeros among them, as in UTF-16 without a byte order mark.
-    #[error(
-        "the file contains NUL bytes: it is UTF-16 without a byte order mark, or not a text file; save it as UTF-8"
-    )]
+    #[error("the file contains NUL bytes: it is UTF-16 without a byte order mark, or not text; save the file as UTF-8")]
     Zeros,
     /// The bytes have the byte order mark of UTF-16 and are not valid UTF-16.
     #[error("the file begins as UTF-16 and is not valid UTF-16; save the file as UTF-8")]
