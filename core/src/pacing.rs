@@ -120,8 +120,9 @@ impl RequestPacing {
     pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
         // Zero: no request was submitted yet from which the spacing could count.
         if self.spaced_at > Instant::default() {
-            let submitted = self.spaced_at.as_millis().saturating_sub(millis(old.spacing()));
-            self.spaced_at = Instant::from_millis(submitted).after(new.spacing());
+            // Adds first: soon after a boot, the submission lies before instant zero.
+            let ends = self.spaced_at.after(new.spacing()).as_millis().saturating_sub(millis(old.spacing()));
+            self.spaced_at = Instant::from_millis(ends);
         }
         // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
         // fewer tokens, and the bucket would look fuller than it is.

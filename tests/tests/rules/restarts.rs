@@ -90,6 +90,21 @@ fn restart_after_success_does_not_refill_the_budget() {
     assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
 }
 
+/// The submission was before the boot, at which the monotonic clock began at zero again.
+#[test]
+fn policy_change_after_boot_spaces_requests_from_last_submission() {
+    let spaced = |seconds: u32| Policy { spacing: SECOND * seconds, ..Policy::default() };
+    let mut holder = under(spaced(8), None);
+    assert!(submitted(&holder.tick()).is_some());
+    holder.pass(SECOND);
+    let pending = holder.machine.pending(holder.now);
+    let now = Now { instant: Instant::default(), ..holder.now };
+    let setup = Setup { policy: Arc::new(spaced(8)), pending, ..setup(None) };
+    let mut holder = Holder { machine: RotationMachine::new(setup, now), now };
+    holder.handle(Event::PolicyChanged(Arc::new(spaced(60))));
+    assert_eq!(holder.time_to_request(), SECOND * 59);
+}
+
 #[test]
 fn restart_after_clock_set_back_waits_a_bounded_time() {
     let (mut holder, request) = Holder::requesting();
