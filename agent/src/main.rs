@@ -118,7 +118,7 @@ fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Fail
     let lines = Lines::to(&io::stderr(), "the log on stderr", notice)?;
     // The standard panic hook writes to stderr directly, and would block on a slow reader.
     panic::set_hook(Box::new(|panic| {
-        if !reactor::is_starting() {
+        if !reactor::is_refusal(panic) {
             tracing::error!("internal error: {panic}; please report this as a bug");
         }
     }));

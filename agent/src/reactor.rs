@@ -1,8 +1,8 @@
 //! Starts async-io's thread, on which smol waits for sockets and timers. Returns an error where async-io would panic.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::panic;
+use std::panic::{self, PanicHookInfo};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::failure::Failure;
@@ -11,11 +11,14 @@ use crate::threads;
 /// Number of descriptors that async-io opens: an epoll instance, an event and a timer.
 const DESCRIPTORS: usize = 3;
 
-thread_local!(static IS_STARTING: Cell<bool> = const { Cell::new(false) });
+/// Number of threads in [`start`].
+static STARTING: AtomicUsize = AtomicUsize::new(0);
 
-/// True if a panic of this thread is a refusal that [`start`] returns as an error. Such a panic is not logged.
-pub(crate) fn is_starting() -> bool {
-    IS_STARTING.get()
+/// True if the system refused async-io a descriptor or a thread in [`start`], which returns an error for such a panic.
+pub(crate) fn is_refusal(panic: &PanicHookInfo<'_>) -> bool {
+    // async-io's own thread may be the one that sets up the reactor, and panic.
+    let is_of_async_io = panic.location().is_some_and(|location| location.file().contains("async-io-"));
+    is_of_async_io && STARTING.load(Ordering::SeqCst) > 0
 }
 
 /// Starts async-io's thread, unless it runs. async-io itself would start it at the first use of a socket or timer, and
@@ -33,9 +36,9 @@ pub(crate) fn start() -> Result<(), Failure> {
     drop(threads::start("async-io", "smol", || ())?.join());
     // One millisecond, since a timer that is due already does not start the reactor in this thread. Panics if another
     // thread took the last descriptor since the test.
-    IS_STARTING.set(true);
+    STARTING.fetch_add(1, Ordering::SeqCst);
     let started = panic::catch_unwind(|| smol::block_on(smol::Timer::after(Duration::from_millis(1))));
-    IS_STARTING.set(false);
+    STARTING.fetch_sub(1, Ordering::SeqCst);
     let why = "cannot set up smol: no file descriptor or thread is left; raise ulimit -n and -u";
     started.map(|_| ()).map_err(|_| Failure::Failed(why.into()))
 }
