@@ -3,7 +3,7 @@
 //!
 //! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
 //! [`check_rules`] goes through a trace and compares each step: actions, reason, deadline, and the pending record.
-//! Where jitter decides, the rule is an interval; each action of the machine narrows the interval, and must lie inside.
+//! Jitter makes a rule an interval; each action of the machine narrows the interval, and must lie inside.
 //! Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
 //!
 //! The model uses the types of core, not its judgements, except one: where in its window a rotation point lies,

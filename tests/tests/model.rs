@@ -1,8 +1,11 @@
 //! The machine and the model of its rules agree at every step of random hostile scripts.
 
-use perennial::{Backoff, Window};
+use std::time::Duration;
+
+use perennial::{Backoff, Budget, Failure, Policy, Template, Window};
 use perennial_tests::model::check_rules;
-use perennial_tests::script::{LifeStep, Script, scripts};
+use perennial_tests::script::{Life, LifeStep, Script, scripts};
+use perennial_tests::simulation::world::Answer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -45,4 +48,44 @@ fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
             }
         }
     });
+}
+
+/// The wall clock steps ahead before a restart, so that the machine takes its last submission to be older than the
+/// monotonic clock. With a budget of two requests, both are spent.
+#[test]
+fn machine_agrees_with_model_on_spacing_changed_after_submission_before_boot() {
+    let spans = [1, 2_000, 7_999, 9_000, 60_000];
+    let ways = spans.iter().flat_map(|since| spans.iter().flat_map(move |one| spans.map(|two| (*since, *one, two))));
+    for ((since, one, two), size) in ways.flat_map(|way| [2, 10].map(|size| (way, size))) {
+        let millis = Duration::from_millis;
+        let spaced = |spacing: u64| Policy {
+            spacing: millis(spacing),
+            budget: Budget::new(size, Duration::from_secs(3600)).expect("in range"),
+            transient: Backoff::new(millis(1), millis(1), Window::new(0, 1).expect("in order")).expect("in range"),
+            ..Policy::default()
+        };
+        let life = Life {
+            policy: spaced(1),
+            seed: 0,
+            lifetime: Duration::from_secs(86_400),
+            certificate: None,
+            template: Some(Template::node("worker-1")),
+            drift: 0,
+            wild: false,
+        };
+        let [first, one, two] = [8_000, one, two].map(|spacing| LifeStep::Policy(Box::new(spaced(spacing))));
+        let steps = vec![
+            LifeStep::Habit(Answer::fail(Failure::Unreachable)),
+            LifeStep::Run(4),
+            first,
+            LifeStep::WallClock(since as i64),
+            LifeStep::Restart,
+            one,
+            two,
+            LifeStep::Restart,
+            LifeStep::Run(4),
+        ];
+        let trace = Script { life, steps }.run();
+        check_rules(&trace).unwrap_or_else(|broken| panic!("{broken}\n{trace}"));
+    }
 }

@@ -97,7 +97,8 @@ impl Model {
             self.history.push(now, Fact::KeySpent);
         }
         self.policy = policy.clone();
-        let spaced = if spaced > 0 { spaced - old_spacing + self.spacing() } else { 0 };
+        // A spacing that was over before the boot ends at zero, the first instant there is.
+        let spaced = if spaced > 0 { (spaced - old_spacing + self.spacing()).max(0) } else { 0 };
         let (new_size, new_refill) = (Millis::from(policy.budget.size()), millis(policy.budget.refill()));
         // The level in milliseconds of the new refill, rounded down.
         let level = ((size * refill - missing) * new_refill / refill).min(new_size * new_refill);
