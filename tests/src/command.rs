@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -171,16 +172,19 @@ pub fn events(stdout: &str) -> Vec<Value> {
 }
 
 /// Every entry below a directory: files with their contents, links with their targets, all others without contents.
-/// Lock files, which name the process that held them last, are left out.
+/// Lock files, which name the process that held them last, are left out, and so are files that a running process
+/// removes meanwhile.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
-        let metadata = fs::symlink_metadata(&path).expect("an entry's metadata");
+        let Some(metadata) = unless_removed(fs::symlink_metadata(&path)) else { continue };
         let contents = if metadata.is_symlink() {
-            fs::read_link(&path).expect("a link's target").into_os_string().into_encoded_bytes()
+            let Some(target) = unless_removed(fs::read_link(&path)) else { continue };
+            target.into_os_string().into_encoded_bytes()
         } else if metadata.is_file() {
-            fs::read(&path).expect("a file's contents")
+            let Some(contents) = unless_removed(fs::read(&path)) else { continue };
+            contents
         } else {
             // Reading a pipe would wait for a writer.
             Vec::new()
@@ -193,4 +197,12 @@ pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// The result of reading an entry; `None` if the entry no longer exists.
+fn unless_removed<T>(read: io::Result<T>) -> Option<T> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read.expect("an entry that can be read")),
+    }
 }
