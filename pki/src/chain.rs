@@ -124,7 +124,8 @@ impl Chain {
         &self.0.skipped
     }
 
-    /// The facts of the leaf for the machine, with the whole chain as PEM. `provisional` is false.
+    /// The facts of the leaf by which the machine judges it, with the whole chain as PEM. The field `provisional` is
+    /// false.
     pub fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
     }
@@ -159,7 +160,7 @@ impl Chain {
         &self.0.uris
     }
 
-    /// The encoding error in the leaf for which TLS peers may refuse it, as a clause; `None` if there is none.
+    /// The encoding error for which TLS peers may refuse the leaf, as a clause; `None` if the leaf has no such error.
     ///
     /// A pair on disk whose leaf has such an error is used, with a warning, since some peers may read the leaf. An
     /// issued certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).

@@ -43,11 +43,12 @@ use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 /// certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The key of the request, as a DER `SubjectPublicKeyInfo`. The leaf must have the same bytes.
+    /// The public key of the request, as a DER `SubjectPublicKeyInfo`. That of the leaf must have the same bytes.
     pub public_key_der: &'a [u8],
     /// The extended key usage that the leaf must allow.
     pub usage: Usage,
-    /// Tolerance for a local clock that is ahead of the signer's: how long after its notAfter the chain still passes.
+    /// Tolerance for a local clock that is ahead of the signer's: a chain passes until this long after the leaf's
+    /// notAfter.
     pub skew: Duration,
     /// The CA certificates that the chain must lead to; `None` accepts every issuer. rustls verifies the chain, and
     /// does not accept `anyExtendedKeyUsage` in place of `usage`.
@@ -136,7 +137,8 @@ fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Checks that each certificate after the leaf issued a certificate before it in the chain. Cross-signed issuers pass.
+/// Checks that each certificate after the leaf is the issuer of one that precedes it in the chain. Cross-signed issuers
+/// pass.
 fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     if chain.der().len() == 1 {
         return Ok(());
@@ -188,13 +190,13 @@ pub enum BadCertificate {
         /// The usage that the leaf lacks.
         wanted: Usage,
     },
-    /// The leaf has expired, even by the local clock minus [`Expected::skew`].
+    /// The leaf has expired, and its notAfter is more than [`Expected::skew`] ago.
     #[error("the certificate expired at {not_after}; if it is new, check the clocks")]
     Expired {
         /// The leaf's notAfter.
         not_after: UnixTime,
     },
-    /// A certificate after the leaf issued no certificate before it in the chain.
+    /// A certificate after the leaf is not the issuer of any that precedes it in the chain.
     #[error("certificate {position} of the chain issued no certificate before it; the signer's chain is out of order")]
     ForeignIssuer {
         /// The position of the certificate in the chain, counted from 1, the leaf.

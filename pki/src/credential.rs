@@ -45,11 +45,11 @@ impl Credential {
         Ok(Self { chain, key, certified: OnceLock::new() })
     }
 
-    /// Reads certificates and key from one file, in any order, such as kubelet's `kubelet-client-current.pem`.
+    /// Reads the chain and its key from one file, in any order, such as kubelet's `kubelet-client-current.pem`.
     /// [`Chain::skipped`] lists the damage that was skipped.
     ///
     /// # Errors
-    /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
+    /// [`CredentialError`]: an unreadable chain, an unreadable key, or a key that does not belong to the chain.
     pub fn from_pem(bundle: &[u8]) -> Result<Self, CredentialError> {
         Self::from_pair(bundle, bundle)
     }
@@ -58,7 +58,7 @@ impl Credential {
     /// the damage that was skipped.
     ///
     /// # Errors
-    /// [`CredentialError`]: an unreadable chain, an unreadable key, or two that do not belong together.
+    /// [`CredentialError`]: an unreadable chain, an unreadable key, or a key that does not belong to the chain.
     pub fn from_pair(certificate: &[u8], key: &[u8]) -> Result<Self, CredentialError> {
         let chain = Chain::from_pem(certificate)?;
         match KeyPair::from_pem_of(key, Some(chain.public_key_der())) {

@@ -1,4 +1,5 @@
-//! Reads DER (X.690 §10) in place: keys, which must not be copied, and rules of DER that parsers do not enforce.
+//! Reads DER (X.690 §10) in place, for keys, which must not be copied; and checks rules of DER that x509-parser does
+//! not enforce.
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -19,8 +20,8 @@ pub(crate) fn take(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     (found == tag).then_some((content, rest))
 }
 
-/// Returns the content of the first value in `der`, as much of it as `der` contains; `None` unless the value has this
-/// tag.
+/// Returns the content of the first value in `der`, only its beginning if `der` is cut short; `None` unless the value
+/// has this tag.
 pub(crate) fn enter(tag: u8, der: &[u8]) -> Option<&[u8]> {
     let (found, length, rest) = header(der)?;
     (found == tag).then(|| &rest[..length.min(rest.len())])
@@ -34,8 +35,9 @@ pub(crate) fn next(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// Returns tag and length of the first value in `der`, and the bytes after both. Accepts only tags of one byte, as Go's
-/// `cryptobyte` does, and lengths below 16 MiB in their shortest form.
+/// Returns tag and length of the first value in `der`, and the bytes after the length; `None` if tag or length is
+/// malformed or missing. Accepts only tags of one byte, as Go's `cryptobyte` does, and lengths below 16 MiB in their
+/// shortest form.
 fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     let (&[tag, length], rest) = der.split_first_chunk()?;
     if tag & 0x1f == 0x1f {

@@ -147,7 +147,8 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
 }
 
 /// Describes an unsupported signature algorithm: names the certificate, the algorithm, and the supported algorithms.
-/// `key` is the algorithm of the issuer's key, if that matters.
+/// `key` is the algorithm of the issuer's key, given if only its combination with the signature algorithm is
+/// unsupported.
 fn unsupported(signature: &[u8], key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
         x509::parse(der).is_ok_and(|it| oid(signature) == Some(it.signature_algorithm.algorithm))
@@ -232,8 +233,8 @@ fn purpose(purpose: &ExtendedKeyPurpose) -> String {
     }
 }
 
-/// Finds the certificate that is not valid yet or has expired, to name it in a message: the first whose notBefore (if
-/// `start`) or notAfter is `bound`.
+/// Finds the certificate that is to blame for an error about the time `bound`: the first in `presented` whose notBefore
+/// (if `start`) or notAfter (otherwise) is `bound`; `None` if there is no such certificate.
 fn bounded_by<'a, 'b>(
     presented: &'a [CertificateDer<'b>],
     bound: pki_types::UnixTime,
@@ -253,7 +254,8 @@ fn moment(time: pki_types::UnixTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Displays a certificate by its subject, as a part of a sentence; `None` as `a certificate`.
+/// Displays a certificate by its subject, for use in a sentence; without a certificate or a subject, as `a
+/// certificate`.
 struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {

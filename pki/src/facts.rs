@@ -16,8 +16,8 @@ use crate::{KeyAlgorithm, RequestError, x509};
 /// The names and the public key in a CSR whose self-signature has been verified, so that the requester has the private
 /// key.
 ///
-/// Of the extensions, only the subject alternative names are read. Others propose usages, which a signer decides by
-/// itself.
+/// Of the extensions in the CSR, only the subject alternative names are read. The usages that a CSR may propose are
+/// ignored: a signer decides about usages by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestFacts {

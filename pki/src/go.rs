@@ -6,7 +6,7 @@ use crate::key::has_compressed_point;
 use crate::pem::{self, Block};
 use crate::{Chain, CredentialError, KeyError, KeyPair, der, strict};
 
-/// The result that Go's `tls.LoadX509KeyPair` has for a pair.
+/// The result of Go's `tls.LoadX509KeyPair` for a pair, as perennial predicts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GoVerdict {
     /// Go loads the pair; contains the chain of the pair.
@@ -45,7 +45,8 @@ fn judge(certificate: &[u8], key: &[u8]) -> Result<GoVerdict, GoVerdict> {
     }
 }
 
-/// Reads the PEM blocks that Go finds: all but those after a byte order mark, which hides the block from Go.
+/// Reads the PEM blocks that Go finds. Leaves out a block directly after a byte order mark, since Go does not find such
+/// a block.
 fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, GoVerdict> {
     let text = pem::read(text, pem::MAX_PAIR).map_err(|error| unknown(None, error.to_string()))?;
     Ok(text.blocks.into_iter().filter(|block| !block.is_marked).collect())
@@ -60,8 +61,8 @@ fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, GoVerdict> 
         .map_err(|error| unknown(None, error.to_string()))
 }
 
-/// Judges a pair whose key perennial cannot read. Go reads RSA keys of any size and two more curves, and computes a
-/// missing public key.
+/// Judges a pair whose key perennial cannot read. Unlike perennial, Go reads RSA keys of any size and keys on P-224 and
+/// P-521, and computes a missing public key.
 fn key_error(chain: &Chain, block: &Block<'_>, error: KeyError) -> GoVerdict {
     let is_known_to_go = match &error {
         KeyError::NoPublicKey => return mismatch(chain),

@@ -175,7 +175,7 @@ fn time(writer: DERWriter<'_>, at: UnixTime) {
     writer.write_tagged_implicit(tag, |writer| writer.write_bytes(text.as_bytes()));
 }
 
-/// Writes a bit string of named bits, of which the first is the highest bit of `bits`. Omits trailing zeros, as DER
+/// Writes a bit string of named bits. The highest bit of `bits` is the first named bit. Omits trailing zeros, as DER
 /// demands.
 fn named_bits(writer: DERWriter<'_>, bits: u8) {
     writer.write_bitvec_bytes(&[bits], 8 - bits.trailing_zeros() as usize);

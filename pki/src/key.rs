@@ -18,7 +18,7 @@ use crate::pem::{self, Block, Text};
 use crate::{PemError, provider};
 use stack::WipingKey;
 
-/// The kind of a private key, with its curve and the hash of its signatures. `Display` is the name in backquotes.
+/// The kind of a private key, with its curve and the hash of its signatures. `Display` is a name such as `ecdsa-p256`.
 #[derive(Clone, Copy, Debug, derive_more::Display, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAlgorithm {
@@ -45,7 +45,8 @@ impl KeyAlgorithm {
         !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
     }
 
-    /// The scheme in which such a key signs CSRs and certificates, by its identifiers in TLS and in X.509.
+    /// The scheme in which keys of this kind sign CSRs and certificates: its identifier in TLS, and its identifier in
+    /// X.509.
     const fn signature(self) -> (SignatureScheme, AlgorithmIdentifier) {
         match self {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),

@@ -29,9 +29,9 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Damaged blocks,
-    /// blocks with headers, and certificates with which no chain can be verified are skipped as Go does it;
-    /// [`Roots::skipped`] lists them.
+    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Like Go, skips
+    /// damaged blocks, blocks with headers, and certificates with which no chain can be verified; [`Roots::skipped`]
+    /// lists these three.
     ///
     /// # Errors
     /// [`ChainError`]: not PEM, more than 8 MiB, or not one usable certificate.

@@ -123,7 +123,7 @@ fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     if good { Ok(()) } else { Err("a date is not in the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ") }
 }
 
-/// The tag and the content of notBefore and of notAfter.
+/// The tag and the content of notBefore, then those of notAfter; `None` if the certificate is malformed.
 fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
     let (content, _) = take(SEQUENCE, certificate)?;
     let (mut to_be_signed, _) = take(SEQUENCE, content)?;
@@ -142,9 +142,8 @@ fn validity(certificate: &[u8]) -> Option<[(u8, &[u8]); 2]> {
 }
 
 fn extensions(certificate: &X509Certificate<'_>) -> Result<(), String> {
-    /// The first bytes of the object identifiers of X.509's own extensions (2.5.29), whose values must be DER. Values
-    /// of
-    /// other extensions need not be.
+    /// The first bytes of the object identifiers of X.509's own extensions (2.5.29), whose values must be DER. The
+    /// values of other extensions need not be DER.
     const STANDARD: [u8; 2] = [0x55, 0x1d];
     let mut seen = BTreeSet::new();
     for extension in certificate.extensions() {

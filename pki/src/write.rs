@@ -44,7 +44,7 @@ fn attribute(writer: DERWriter<'_>, kind: &[u64], value: &str) {
 }
 
 impl AlternativeNames {
-    /// Encodes these names as the subject alternative name extension, critical if `subject` is empty. The kinds are in
+    /// Encodes the names as the extension subjectAltName, critical if `subject` is empty. Writes the kinds of names in
     /// Go's order. `None` if there are no names.
     pub(crate) fn extension(&self, subject: &[u8]) -> Option<Vec<u8>> {
         const EMPTY_SEQUENCE: &[u8] = &[0x30, 0];
@@ -82,7 +82,8 @@ pub(crate) fn extension(writer: DERWriter<'_>, kind: &[u64], critical: bool, val
     });
 }
 
-/// Signs `message` with `key`, and encodes message, algorithm and signature as a CSR and a certificate do.
+/// Signs `message` with `key`, and encodes message, signature algorithm and signature in one sequence, as in a CSR or a
+/// certificate.
 pub(crate) fn signed(message: &[u8], key: &KeyPair) -> Result<Vec<u8>, rustls::Error> {
     let signature = key.sign(message)?;
     Ok(construct_der(|writer| {

@@ -1,5 +1,5 @@
-//! Pairs and CA bundles as other programs write them: read as Go and openssl read them, or refused by an error that
-//! names the format or the damage.
+//! Pairs and CA bundles of other programs: perennial reads them as Go and openssl do, or refuses them with an error
+//! that names the format or the damage.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,8 @@ use perennial_tests::openssl::{openssl, openssl_binary};
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
-/// A self-signed certificate and its PKCS#8 key, made by openssl. `kind`: the options of `openssl genpkey`.
+/// A self-signed certificate and its PKCS#8 key, made by openssl. `kind` is the options for `openssl genpkey`, such as
+/// [`P256`].
 fn pair(kind: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes());
@@ -53,7 +54,7 @@ fn assert_survives_rewriting(credential: &Credential, what: &str) {
     assert_eq!(*again.to_pem(), *pem, "{what}");
 }
 
-/// From the field: <https://github.com/rustls/rustls/issues/2038>
+/// From the field, a key with the PEM label of another encoding: <https://github.com/rustls/rustls/issues/2038>
 #[test]
 fn key_is_read_under_any_label() {
     for kind in [P256, P384] {
@@ -187,8 +188,8 @@ fn good_pair_is_used_despite_damage_beside_it() {
     assert_eq!((read.chain().skipped().len(), read.key().skipped().len()), (1, 1));
 }
 
-/// From the field: <https://github.com/zenhack/simp_le/issues/149>
-/// From the field: <https://github.com/debops/debops/issues/1424>
+/// From the field, PEM files that were joined without a newline between them:
+/// <https://github.com/zenhack/simp_le/issues/149>, <https://github.com/debops/debops/issues/1424>
 #[test]
 fn error_for_glued_pem_boundaries_names_the_line() {
     let (certificate, key) = pair(P256);
@@ -252,7 +253,7 @@ fn base64(der: &[u8]) -> String {
     openssl("base64", der)
 }
 
-/// From the field: <https://github.com/smallstep/cli/issues/1497>
+/// From the field, DER and other formats in the place of PEM: <https://github.com/smallstep/cli/issues/1497>
 #[test]
 fn error_for_foreign_format_names_converting_command() {
     let (certificate, key) = pair(P256);
@@ -298,7 +299,8 @@ fn error_for_foreign_format_names_converting_command() {
     }
 }
 
-/// From the field: <https://github.com/openshift/cluster-network-operator/issues/2141>
+/// From the field, one damaged certificate that makes a whole CA bundle unusable:
+/// <https://github.com/openshift/cluster-network-operator/issues/2141>
 #[test]
 fn damaged_bundle_keeps_its_good_certificates() {
     let [a, b, c] = [(); 3].map(|()| pair(P256).0);

@@ -1,4 +1,5 @@
-//! `go_verdict` on pairs whose results were recorded from kubectl; `.ci/kubectl` compares them with a real kubectl.
+//! `go_verdict` gives the results recorded from kubectl for the same pairs; `.ci/kubectl` compares the record with a
+//! real kubectl.
 
 use perennial_pki::{GoVerdict, go_verdict};
 use perennial_tests::openssl::openssl;

@@ -1,4 +1,4 @@
-//! The interim certificate: replaced in time, for as long as a server has no serving certificate.
+//! `Interim` replaces the interim certificate in time, and again after a step back of the clock.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerMisbehaved, RootCertStore};
 
-/// The words for the error of a client that trusts `root` only, when the server `n1.example` presents `chain` at `now`.
+/// The words of `describe` for the error of a client that trusts only `root`, when `n1.example` presents `chain` at
+/// `now`.
 fn description(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
@@ -116,8 +117,8 @@ fn describe_explains_why_server_certificate_is_refused() {
     }
 }
 
-/// From the field: <https://github.com/rustls/rustls/issues/2536>
-/// From the field: <https://github.com/rustls/rustls/issues/1335>
+/// From the field, an issuer with a P-521 key, and an error that is hard to understand:
+/// <https://github.com/rustls/rustls/issues/2536>, <https://github.com/rustls/rustls/issues/1335>
 #[test]
 fn p521_issuer_error_names_supported_algorithms() {
     let ca =

@@ -62,7 +62,8 @@ pub(crate) fn has_compressed_point(public_key_der: &[u8]) -> bool {
     curve_and_point(public_key_der).is_some_and(|(_, point)| matches!(point.first(), Some(2 | 3)))
 }
 
-/// The curve (the content of its object identifier) and the point of an EC public key (RFC 5480 §2).
+/// The curve (the content of its object identifier) and the point of an EC public key (RFC 5480 §2); `None` for other
+/// keys.
 fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (key, _) = take(SEQUENCE, public_key_der)?;
     let (algorithm, key) = take(SEQUENCE, key)?;
@@ -109,7 +110,8 @@ fn pkcs8(der: &[u8]) -> Option<KeyError> {
     }
 }
 
-/// The content of the algorithm identifier in a PKCS#8 key, and the encoding of the key inside.
+/// The content of the algorithm identifier in a PKCS#8 key, and the encoding of the key inside; `None` if `der` is not
+/// PKCS#8.
 fn pkcs8_parts(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (key, _) = take(SEQUENCE, der)?;
     let (_, key) = take(INTEGER, key)?;
@@ -122,7 +124,7 @@ fn sec1(der: &[u8]) -> Option<KeyError> {
     unsupported_curve(sec1_parts(der)?.parameters?)
 }
 
-/// The parts of a SEC 1 key, of which curve and public key are optional.
+/// The parts of a SEC 1 key: the private key, and optionally the curve and the public key.
 struct Sec1<'a> {
     scalar: &'a [u8],
     parameters: Option<&'a [u8]>,
@@ -182,7 +184,7 @@ fn kind(identifier: &[u8]) -> String {
 pub(super) struct Incomplete<'a> {
     pub(super) curve: Curve,
     scalar: &'a [u8],
-    /// The public key in the encoding, if that is an uncompressed point.
+    /// The public key in the encoding, an uncompressed point; `None` if the encoding has no such point.
     pub(super) point: Option<&'a [u8]>,
 }
 

@@ -61,7 +61,7 @@ const KEY: Kind = Kind { name: "a private key", command: "pkey -inform DER", opt
 const PKCS7: Kind = Kind { name: "PKCS#7", command: "pkcs7 -inform DER", options: " -print_certs" };
 const PKCS12: Kind = Kind { name: "PKCS#12", command: "pkcs12", options: " -nodes" };
 
-/// Recognizes the kind of a DER value, whose end may be missing.
+/// Recognizes the kind of a DER value, even if its end is missing; `None` if the kind is unknown.
 fn kind(input: &[u8]) -> Option<Kind> {
     let content = der::enter(der::SEQUENCE, input)?;
     match *content.first()? {

@@ -92,7 +92,8 @@ impl Block<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// Returns an error if a boundary in the text shares its line, since the lost block may be the one that matters.
+    /// Returns an error if a boundary shares its line with other text: the block of that boundary is lost, and may be
+    /// the one that the caller needs.
     pub(crate) fn unglued(self) -> Result<Self, PemError> {
         match self.damage.iter().find(|damage| matches!(damage, PemError::Glued { .. })) {
             Some(glued) => Err(glued.clone()),
@@ -105,7 +106,8 @@ impl<'a> Text<'a> {
         self.damage.into_iter().next().map_or(Ok(self.blocks), Err)
     }
 
-    /// Why the wanted block is missing, if the text shows a reason: damage, or a format that is not PEM.
+    /// The reason why the wanted block is missing: damage, or a format that is not PEM; `None` if the text shows no
+    /// reason.
     pub(crate) fn why_empty(&self) -> Option<PemError> {
         let labels: Vec<_> = self.blocks.iter().map(|block| block.label).collect();
         self.damage.first().cloned().or_else(|| foreign::recognize(self.input, &labels))
@@ -132,8 +134,8 @@ enum State<'a> {
         /// The offset in the input at which the content of the block begins.
         from: usize,
     },
-    /// After a [glued](Line::Glued) line, which is listed as damage: the end of the block that the line began is not
-    /// listed.
+    /// After a [glued](Line::Glued) line. That line is listed as damage already, so that the end of a block that begins
+    /// in it is not listed as well.
     Lost,
 }
 
@@ -194,7 +196,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// The damage to list if the open block is cut short; `None` if no block is open.
+    /// The damage to list if a block is open: the block is cut short. `None` if no block is open.
     fn unclosed(&self) -> Option<PemError> {
         let Self::Inside { number, line, label, .. } = *self else { return None };
         Some(PemError::Unclosed { block: number, line, label: label.to_owned() })
@@ -229,8 +231,9 @@ fn classify(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// The label of a boundary: `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. Accepts words only (RFC 7468 §3), since
-/// messages show labels: in a text that has lost its line ends, a whole key stands between the hyphens.
+/// The label of a boundary: `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. `None` if the line is no boundary, or if
+/// the label is not made of words (RFC 7468 §3): messages show labels, and in a text without line ends a whole key
+/// could pass for a label.
 fn label<'a>(line: &'a [u8], boundary: &[u8]) -> Option<&'a str> {
     let label = str::from_utf8(line.strip_prefix(boundary)?).ok()?.trim_end().strip_suffix("-----")?;
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
