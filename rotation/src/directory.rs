@@ -44,14 +44,14 @@ pub struct Directory {
 pub struct Loaded {
     /// The pair to use, and the file it was read from; `None` if the directory has no usable pair.
     pub credential: Option<(Arc<Credential>, PathBuf)>,
-    /// The pair that `PREFIX-current.pem` leads to, if its common name is not the wanted one. Must not be served.
+    /// The pair that `PREFIX-current.pem` leads to, if its certificate has another common name than the wanted one;
+    /// else `None`. Must not be served.
     pub foreign: Option<Arc<Credential>>,
     /// The successor of [`credential`](Self::credential), with the same common name and not valid yet: use it from its
     /// notBefore on.
     pub waiting: Option<Arc<Credential>>,
-    /// False if `PREFIX-current.pem` leads to another file than the one of `credential`, so that programs which read
-    /// that name do not get the pair, or if peers would reject the certificate: request a new one then. True if
-    /// `PREFIX-current.pem` does not exist.
+    /// True if programs that read `PREFIX-current.pem` get the pair in `credential`, or if that name does not exist.
+    /// False if the name leads to another file, or if peers would reject the certificate: request a new one then.
     pub in_use: bool,
     /// Problems of the directory and of the files in it that were read.
     pub problems: Vec<DirectoryError>,
@@ -145,9 +145,9 @@ impl Directory {
         self.path.join(self.layout.current())
     }
 
-    /// Reads the pair that `PREFIX-current.pem` leads to; if that pair cannot be used or has expired, the best other
-    /// pair. Uses only pairs with `common_name`; `None`: with the common name of the current pair, if that name can be
-    /// read. Changes nothing on disk.
+    /// Reads the pair that `PREFIX-current.pem` leads to or, if that pair cannot be used or has expired, the best other
+    /// pair. Uses only pairs with the common name `common_name`. `None` stands for the common name of the current pair
+    /// or, if that cannot be read, for any name. Changes nothing on disk.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
@@ -161,7 +161,7 @@ impl Directory {
     }
 
     /// Reads the directory as [`load`](Self::load) does, and makes repairs that disturb no other program: links
-    /// `PREFIX-current.pem` to the pair found if that name resolves to nothing, and removes temporary files that a
+    /// `PREFIX-current.pem` to the pair found if that link is missing or dangling, and removes temporary files that a
     /// crash of perennial left.
     ///
     /// # Errors
@@ -344,7 +344,8 @@ impl Directory {
     }
 }
 
-/// Turns the error of a disk that is read-only or full into `Ok(Some(error))`, since pairs can still be read.
+/// Returns the error of a disk that is read-only or full as `Ok(Some(error))`, since pairs can still be read. Success
+/// is `Ok(None)`; other errors stay errors.
 fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
     match result {
         Err(error) if error.is_of_the_disk() => Ok(Some(error)),

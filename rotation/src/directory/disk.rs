@@ -218,8 +218,8 @@ impl Opened<'_> {
         })
     }
 
-    /// The name in this directory that `link` leads to, relative or absolute, as kubelet writes links; `None` if the
-    /// link leads elsewhere.
+    /// The name that the symbolic link `link` leads to, if that name is in this directory; `None` if the link leads
+    /// elsewhere. The target may be relative, or absolute as in kubelet's links.
     fn target(&self, link: &str) -> Option<String> {
         let text = readlinkat(&self.fd, link, Vec::new()).ok()?.into_string().ok()?;
         let target = Path::new(&text);
@@ -238,7 +238,7 @@ fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
     distrust_of(owner, mode).map_or(Ok(()), |why| Err(Error::new(ErrorKind::PermissionDenied, why)))
 }
 
-/// The reason to distrust a file, if users other than root and ours could have written it.
+/// The reason to distrust a file; `None` if only root and the user of this process could have written the file.
 pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Some(Distrust::Owner(owner));

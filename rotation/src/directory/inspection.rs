@@ -20,8 +20,8 @@ pub(super) struct Inspection<'a> {
     /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    /// Files whose problem is in `problems`, so that it is not added twice through a link. True for
-    /// [`DirectoryError::Exposed`], which counts apart from other problems of a file.
+    /// Each file with a problem in `problems`, so that no problem is added twice through a link. The flag is true for
+    /// [`DirectoryError::Exposed`], which a file can have beside one other problem.
     known: BTreeSet<(&'a str, bool)>,
     /// The first pair found at a name in use, such as `PREFIX-current.pem`, whose common name is not the wanted one.
     foreign: Option<Arc<Credential>>,
@@ -29,7 +29,7 @@ pub(super) struct Inspection<'a> {
     names: Vec<String>,
 }
 
-/// A pair, with the place where it was found. True if the place is in use, such as `PREFIX-current.pem`.
+/// A pair, with the place where it was found. The flag is true if the place is in use, such as `PREFIX-current.pem`.
 type Candidate = (Source, Arc<Credential>, bool);
 
 impl<'a> Inspection<'a> {
@@ -88,8 +88,8 @@ impl<'a> Inspection<'a> {
         (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }
 
-    /// Reads the pair of `source`. Returns `None` for a pair with another common name than the wanted one; if `in_use`,
-    /// also adds that as a problem.
+    /// Reads the pair of `source`. Returns `None` if there is no usable pair, or if the pair has another common name
+    /// than the wanted one: if `in_use`, that is added as [`DirectoryError::Foreign`].
     fn wanted_at(&mut self, source: Source, in_use: bool) -> Option<Candidate> {
         let credential = self.at(&source)?;
         let common_name = &credential.chain().certificate().common_name;

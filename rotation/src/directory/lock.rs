@@ -26,7 +26,8 @@ pub(super) struct Lock {
     held: Mutex<Option<Held>>,
 }
 
-/// A lock that this process holds. Without a file: the lock file of another user, which is ignored.
+/// A lock that this process holds. If `_file` is `None`, another user could have created the lock file: it is ignored,
+/// and nothing is locked.
 #[derive(Debug)]
 struct Held {
     _file: Option<File>,
@@ -81,7 +82,7 @@ impl Lock {
         }
     }
 
-    /// Finds the file at the name of the lock file now, which is the one that other processes lock.
+    /// The file that has the name of the lock file now, and that other processes would lock; `None` if there is none.
     fn current_file(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),
@@ -90,8 +91,7 @@ impl Lock {
         }
     }
 
-    /// Finds the file at the name of the lock file, if another user could have created it, with the reason to distrust
-    /// the file.
+    /// The lock file and the reason to distrust it; `None` unless another user could have created the file.
     fn foreign_file(&self, directory: BorrowedFd<'_>) -> Option<(Stat, Distrust)> {
         let found = self.current_file(directory).ok()??;
         distrust(&found).map(|why| (found, why))
@@ -163,7 +163,7 @@ fn id(of: &Stat) -> (u64, u64) {
     (of.st_dev, of.st_ino)
 }
 
-/// The reason to ignore a lock file, if another user could have created it.
+/// The reason to ignore a lock file; `None` unless another user could have created the file.
 fn distrust(found: &Stat) -> Option<Distrust> {
     // The mode of a symbolic link has no meaning.
     let mode = (FileType::from_raw_mode(found.st_mode) != FileType::Symlink).then_some(found.st_mode);
