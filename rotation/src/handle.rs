@@ -110,8 +110,8 @@ impl Handle {
         self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
     }
 
-    /// Sets the signer to request certificates from; `None`: rotation is not enabled, as if started without a signer. A
-    /// certificate that was accepted already is still written, and nothing else.
+    /// Sets the signer to request certificates from. `None`: rotation is not enabled, as if started without a signer,
+    /// and the only work left is to write a certificate that was accepted already.
     ///
     /// A signer with the name and the endpoint of the last request continues that request. For any other signer, the
     /// request in flight is dropped, failures are forgotten, and the next request has a new key; the submission budget
@@ -133,14 +133,14 @@ impl Handle {
         self.link.send(Message::Input(Input::Refused { fingerprint }));
     }
 
-    /// Reports the `Date` of an answer that the program received from the signer's server. Three readings in a row that
-    /// agree count: a certificate is then valid if it is valid by either clock.
+    /// Reports the `Date` of an answer that the program received from the signer's server. Once three readings in a row
+    /// agree, a certificate counts as valid if it is valid by the local clock or by the server's.
     pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
-    /// Reports that another program has changed the store, which holds the credential `found` now; `None`: no
-    /// credential. The rotation uses `found` if it is better than the current credential; otherwise, with a signer, it
+    /// Reports that another program has changed the store. `found` is the credential in the store now; `None` if there
+    /// is none. The rotation uses `found` if it is better than the current credential; otherwise, with a signer, it
     /// writes the current credential again.
     pub fn report_replaced(&self, found: Option<Arc<Credential>>) {
         self.link.send(Message::Input(Input::Replaced(found)));
@@ -182,7 +182,8 @@ impl IdentitySource for Handle {
     }
 }
 
-/// Wraps the check of a wait, which then ends with `Some(None)` if the link ends before `check` is satisfied.
+/// Wraps `check` for a wait that also ends with the rotation: the result is `Some(None)` if the rotation has ended and
+/// `check` is not satisfied.
 fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
         // Before the check: the rotation may publish its last snapshot and end in between.
@@ -211,8 +212,8 @@ pub enum NotReady {
     NotConfigured,
 }
 
-/// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations; its `old` is the
-/// credential that the receiver got last.
+/// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations: [`Rotated::old`] is then
+/// the credential that this receiver got last.
 #[derive(Debug)]
 pub struct Rotations {
     link: Arc<Link>,

@@ -56,7 +56,7 @@ struct Shown {
     machine: Arc<RotationMachine>,
     /// The queues of all observers. Dropping a [`Notices`](super::Notices) drops its queue.
     queues: Vec<Weak<Queue>>,
-    /// Wakers of rotations that authenticate with this certificate and wait for it.
+    /// Wakers of other rotations, whose requests authenticate with the certificate of this rotation and wait for it.
     dependents: Vec<Waker>,
     ended: bool,
 }

@@ -25,7 +25,7 @@ pub struct Replayed {
     pub at: Now,
     /// The machine after the step; for a first line, in the recorded state.
     pub machine: Arc<RotationMachine>,
-    /// Version of perennial that wrote the journal. `None` for a step, and for a first line that does not name it.
+    /// Version of perennial that wrote the journal. `None` for a step, and for a first line without a version.
     pub perennial: Option<String>,
     /// For a first line: the number of steps, of all machines, that the journal lacks before this line.
     pub missing: u64,
@@ -46,8 +46,8 @@ impl Replayed {
         self.continues
     }
 
-    /// True for lines that a summary may leave out: a Tick without effect, or a journal that continues from another
-    /// file.
+    /// True for lines that a summary may leave out: a Tick without effect, or a first line at which the journal
+    /// continues from another file.
     pub fn is_uneventful(&self) -> bool {
         self.step.as_ref().map_or(self.continues, Transition::is_uneventful)
     }

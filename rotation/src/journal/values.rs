@@ -1,5 +1,5 @@
-//! The JSON of a machine's values in a journal. For each type of the core, one list of fields, from which serde derives
-//! reader and writer. Times are milliseconds, which is the resolution of the machine.
+//! The JSON of a machine's values in a journal. Each type of the core has one list of fields here, from which serde
+//! derives reader and writer. Times are in milliseconds, the resolution of the machine.
 
 use std::error::Error;
 use std::net::IpAddr;
