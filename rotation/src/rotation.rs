@@ -50,7 +50,7 @@ pub struct Rotation {
     signer: Option<Arc<dyn Signer>>,
     seed: u64,
     served: Option<Arc<Credential>>,
-    /// The certificate that was served and durable last, or that the rotation began with.
+    /// The latest certificate that was both served and durable; at first, the one that the rotation began with.
     in_place: Option<Arc<Certificate>>,
     /// The pair of the machine's waiting certificate.
     waiting: Option<Arc<Credential>>,
@@ -76,11 +76,11 @@ pub struct Rotation {
     short_lived: Option<Arc<str>>,
     /// The wanted common name, if it is known before the template.
     common_name: Option<String>,
-    /// The error for a stored credential that names another party, and so is not used.
+    /// The error for a stored credential that is foreign (of another common name), and so not used.
     foreign: Option<Arc<str>>,
     /// True if the last request authenticated with the bootstrap identity.
     bootstrapping: bool,
-    /// Local time of the newest reading of the signer's clock that the machine got.
+    /// Local time of the newest reading of the signer's clock that the machine has handled.
     server_read_at: Option<Instant>,
     /// The last known offset of the signer's clock; stays while new readings of that clock disagree.
     clock_offset: Option<ClockOffset>,
@@ -92,11 +92,12 @@ pub struct Rotation {
     identity_waker: Option<Waker>,
     /// Set once the task is ending: no request is begun any more.
     is_ending: bool,
-    /// The identity read in the current step, for its request, and the fingerprint if that is the own certificate.
+    /// The identity that the current step has read for its request. The fingerprint is that of the own certificate, if
+    /// the identity is the own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
-    /// News of the last input, or, before the first input, of the start, that were not taken yet.
+    /// News that was not taken yet: of the last input or, before the first input, of the start.
     news: Vec<News>,
 }
 
@@ -164,8 +165,8 @@ impl Rotation {
         known.or_else(|| self.awaited_reason()).or(self.saving.error.as_ref())
     }
 
-    /// Resets the rotation after a panic, which may have left it half changed, to the machine and the snapshot
-    /// published last. The exchange in flight is lost: its request fails at the next input, and a Tick is due at once.
+    /// Resets the rotation to the machine and the snapshot published last, since a panic may have left it half changed.
+    /// The exchange in flight is lost: its request fails at the next input, and a Tick is due at once.
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
@@ -317,7 +318,7 @@ impl Rotation {
     }
 }
 
-/// True for the events of an exchange that has ended.
+/// True for an event that reports the result of an exchange: a certificate or a failure.
 const fn is_result(event: &Event) -> bool {
     matches!(event, Event::CsrIssued { .. } | Event::CsrFailed { .. })
 }

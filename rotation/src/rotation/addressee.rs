@@ -9,7 +9,7 @@ use super::request::InFlight;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
-/// The signer that a request was submitted to, by name and endpoint, which distinguish one signer from another.
+/// The signer that a request was submitted to. Two signers with the same name and endpoint count as one.
 #[derive(Clone, Debug)]
 pub(super) struct Addressee {
     pub(super) name: String,
@@ -26,15 +26,15 @@ impl Addressee {
         Self { name: record.signer_name.clone(), endpoint: record.server.clone() }
     }
 
-    /// True if the request was submitted to `signer`. A signer with another URL counts as another signer, even if the
-    /// server behind both is one: that costs one more request object.
+    /// True if the request was submitted to `signer`. A signer with another URL counts as another signer, even if both
+    /// URLs lead to the same server: the cost is one more request object.
     pub(super) fn is(&self, signer: &dyn Signer) -> bool {
         self.name == signer.name() && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
     }
 }
 
 impl Rotation {
-    /// Handles [`Input::SignerChanged`](super::Input::SignerChanged): resubmits or forgets the last request, and
+    /// Handles [`Input::SignerChanged`](super::Input::SignerChanged): continues or forgets the last request, and
     /// returns the events for the machine.
     pub(super) fn signer_changed(
         &mut self,

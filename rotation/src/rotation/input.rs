@@ -66,13 +66,13 @@ pub enum Input {
         /// The error, as text for people.
         result: Result<(), String>,
     },
-    /// Another program changed the store, which holds this credential now.
+    /// Another program changed the store. The credential is the one in the store now; `None`: there is none.
     Replaced(Option<Arc<Credential>>),
 }
 
 impl Rotation {
-    /// Translates an input into events of the machine. Puts the pair that the machine may accept into `candidate`, and
-    /// commands of a changed signer into `commands`.
+    /// Translates an input into events of the machine. Puts a pair that the machine may accept into `candidate`, and
+    /// the commands that follow from a changed signer into `commands`.
     pub(super) fn translate(
         &mut self,
         input: Input,
@@ -175,8 +175,8 @@ impl Rotation {
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
-    /// Records an error if the stored credential is foreign. Returns a foreign credential only if there is a template,
-    /// by which the machine then rejects it.
+    /// Records an error if the stored credential `found` is foreign. Returns `found`, except a foreign credential while
+    /// there is no template: with a template, the machine rejects a foreign credential itself.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());

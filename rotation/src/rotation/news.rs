@@ -45,7 +45,8 @@ impl Rotation {
         }
     }
 
-    /// Sets the served and the waiting pair to those of the machine, which may just have accepted `candidate`.
+    /// Sets `served` and `waiting` to the pairs of the machine's served and waiting certificates. One of them may be
+    /// `candidate`, if the machine has just accepted it.
     pub(super) fn hold_decided(&mut self, candidate: &mut Option<Arc<Credential>>) {
         let is = |pair: &Arc<Credential>, certificate: Option<&Arc<Certificate>>| {
             certificate.is_some_and(|certificate| certificate.fingerprint == pair.chain().certificate().fingerprint)
@@ -58,7 +59,7 @@ impl Rotation {
         (self.served, self.waiting) = (pair_of(held), pair_of(waits));
     }
 
-    /// Adds [`News::InPlace`] once another certificate than the last one in place is served and durable.
+    /// Adds [`News::InPlace`] if the served certificate is durable, and was not reported as in place before.
     fn note_in_place(&mut self) {
         let served = self.machine.certificate().filter(|_| !self.machine.is_unwritten());
         if let Some(new) = served.filter(|served| self.in_place.as_ref() != Some(*served)).cloned() {

@@ -127,8 +127,8 @@ pub enum News {
     Panicked {
         /// The error, for people.
         error: Arc<str>,
-        /// Pause before the next request, unless a message leads to a request earlier: 1 s, doubled by each further
-        /// panic that follows within 300 s of the last pause, up to 300 s.
+        /// Pause before the next request, unless a message leads to an earlier request. The pause is 1 s, and doubles
+        /// up to 300 s with each further panic that follows within 300 s of the last pause.
         pause: Duration,
     },
     /// The observer was too slow: `count` notices in a row were dropped here. The snapshot of this notice is the one

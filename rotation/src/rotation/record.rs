@@ -136,8 +136,8 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
-    /// The key as the lines of its PEM text, which contain no characters that JSON escapes: reading makes no copies of
-    /// the key.
+    /// The lines of the key's PEM text. No line contains a character that JSON escapes, so that reading makes no copies
+    /// of the key.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,
 }

@@ -25,7 +25,7 @@ pub(super) struct InFlight {
     key: Arc<KeyPair>,
     /// The identity that the request authenticates with.
     identity: Identity,
-    /// The fingerprint of the own certificate, if that is the identity.
+    /// The fingerprint of the own certificate, if the own certificate is the identity; else `None`.
     own: Option<Fingerprint>,
     pub(super) progress: Option<Progress>,
 }
@@ -174,9 +174,9 @@ impl Rotation {
         profile.skew.saturating_add(self.local_lead(now))
     }
 
-    /// How far the local clock is ahead of the server's, by the last answer or by the answers that agreed, whichever is
-    /// more. Lenient: a certificate that has expired by the local clock alone is left to the machine, which waits for
-    /// three answers that agree.
+    /// How far the local clock is ahead of the server's: the greater of two leads, by the last answer and by the
+    /// answers that agreed. Rather too large than too small: a certificate that has expired only by the local clock is
+    /// left to the machine, which waits for three answers that agree.
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
         let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
@@ -189,9 +189,9 @@ impl Rotation {
         matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
     }
 
-    /// Chooses the identity of a request, and returns the fingerprint if that is the own certificate. In order of
-    /// preference: the own certificate if it is valid and no server rejected it, the bootstrap identity, the own
-    /// certificate even if a server rejected it.
+    /// Chooses the identity of a request; also returns the own certificate's fingerprint if the own certificate is
+    /// chosen. In order of preference: the own certificate if it is valid and no server rejected it, the bootstrap
+    /// identity, the own certificate even if a server rejected it.
     ///
     /// # Errors
     /// [`NotYet`]: there is no identity.

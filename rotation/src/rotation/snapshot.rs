@@ -59,9 +59,9 @@ impl Snapshot {
         }
     }
 
-    /// The lifetime of the current certificate, if it is more than a tenth shorter or longer than the requested
-    /// lifetime, with ten minutes more allowed for backdating. Signers may ignore the requested lifetime, as API
-    /// servers before Kubernetes 1.22 do, or cap it.
+    /// The lifetime of the current certificate, if that differs from the requested lifetime by more than a tenth;
+    /// `None` if it does not. Ten minutes more are allowed, since signers backdate certificates. Signers may ignore the
+    /// requested lifetime, as API servers before Kubernetes 1.22 do, or cap it.
     pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
         let requested = self.requested_lifetime?;
