@@ -16,9 +16,9 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 /// Storage of a rotation's credential, and of the pending record that lets a restart continue the last request.
 ///
 /// [`Rotator::prepare`](crate::Rotator::prepare) calls `load` and `recall` on the thread of its caller. A runtime calls
-/// `write` and `remember` off its loop, one call at a time, so that they may block; on its loop if
-/// [`is_instant`](Self::is_instant). A call returns `Ok` only once its data is durable. Credential and record are
-/// secret: both contain a private key.
+/// `write` and `remember` outside its loop, one call at a time, so that they may block. If
+/// [`is_instant`](Self::is_instant) returns true, a runtime may call them on its loop. A call returns `Ok` only once
+/// its data is durable. Credential and record are secret: each contains a private key.
 #[auto_impl::auto_impl(Arc)]
 pub trait Store: Debug + Send + Sync {
     /// Reads the credential that the rotation starts from. The store itself logs problems that do not prevent the
@@ -39,8 +39,8 @@ pub trait Store: Debug + Send + Sync {
     /// Reads the pending record that was last given to [`remember`](Self::remember); `None` if there is none.
     ///
     /// # Errors
-    /// The record cannot be read. The rotation starts without a record: the next request is a new one, and its record
-    /// replaces this one.
+    /// The record cannot be read. The rotation starts without a record: its next request is a new one, whose record
+    /// replaces the unreadable one.
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError>;
 
     /// Replaces the pending record durably.
@@ -80,9 +80,9 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Chooses from all credentials of a store, by the rule of the credential directory: the credential that is valid
-    /// longest, else the one that expired last. If the chosen credential is valid, the latest credential that is not
-    /// valid yet becomes [`waiting`](Self::waiting).
+    /// Chooses from all credentials of a store, as the credential directory does: of the valid credentials, the one
+    /// that expires last; without a valid one, the one with the latest notAfter. If the chosen credential is valid, the
+    /// latest credential that is not valid yet becomes [`waiting`](Self::waiting).
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
         let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
         // If all are for other names, the rotation reports one of them.
@@ -119,7 +119,7 @@ fn facts(credential: &Credential) -> &Certificate {
 }
 
 /// Storage of values under keys, such as a table of a database. Every `KeyValue` is a [`Store`], with little code. The
-/// keys are `current` and `waiting`, whose values are a pair in PEM, and `record`.
+/// keys are `current` and `waiting`, each for a pair in PEM, and `record`, for the pending record.
 pub trait KeyValue: Debug + Send + Sync {
     /// Reads the value that was last given to [`put`](Self::put); `None` if there is none.
     ///
