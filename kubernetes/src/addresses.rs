@@ -1,5 +1,5 @@
-//! The addresses of a node, and the template of its serving certificate: kubelet's rules, but unusable addresses are
-//! reported.
+//! Derives the template of a node's serving certificate from the addresses of the node, by kubelet's rules. Unlike
+//! kubelet, reports addresses that cannot be used.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,11 +90,11 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Divides node addresses into DNS names and IP addresses. An IP address counts as one under every known type.
-    /// Empty addresses are skipped; [`unusable`](Self::unusable) lists the others that cannot be used.
+    /// Divides node addresses into DNS names and IP addresses. Any known type may hold an IP address, even a DNS type.
+    /// Skips empty addresses; [`unusable`](Self::unusable) lists all other addresses that are left out.
     ///
-    /// Source: kubelet's `addressesToHostnamesAndIPs`, which drops unusable addresses silently, and takes an IP address
-    /// under a DNS type for a DNS name.
+    /// Source: kubelet's `addressesToHostnamesAndIPs`, with two differences: kubelet drops unusable addresses silently,
+    /// and takes an IP address under a DNS type for a DNS name.
     pub fn of(addresses: impl IntoIterator<Item = NodeAddress>) -> Self {
         let mut of = Self::default();
         for NodeAddress { kind, address } in addresses {
@@ -109,7 +109,7 @@ impl Addresses {
         of
     }
 
-    /// Parses the text of an address file: one address in a line, with or without its type before it
+    /// Parses the text of an address file: one address in a line, which may begin with the type of the address
     /// (`InternalIP 10.0.0.7`, `worker.example`). A `#` begins a comment.
     ///
     /// # Errors
@@ -155,20 +155,20 @@ impl Addresses {
         serde_json::from_slice(json).map(|NodeObject { status }| Self::of(status.addresses))
     }
 
-    /// Keeps the IP addresses of this family only, and all DNS names.
+    /// Drops the IP addresses of the other family. Keeps all DNS names.
     pub fn of_family(mut self, family: Family) -> Self {
         self.ip_addresses.retain(|ip| Family::of(*ip) == family);
         self
     }
 
-    /// Addresses that are left out of the certificate, each with the reason, as sentences: not of the form that their
-    /// type requires, not reachable from other hosts, or of an unknown type.
+    /// The addresses that are left out of the certificate, each as a sentence with the reason. An address is left out
+    /// if its type is unknown, its form is not that of its type, or other hosts cannot reach it.
     pub fn unusable(&self) -> &[String] {
         &self.unusable
     }
 
-    /// The template of a serving certificate for `node` with these names. `None` without an IP address, as in kubelet:
-    /// signers and peers of a node expect one.
+    /// The template of a serving certificate for `node` with these DNS names and IP addresses. `None` if there is no IP
+    /// address, as in kubelet: signers and peers of a node expect one.
     pub fn template(&self, node: &str) -> Option<Template> {
         let template = Template::node(node).with_dns_names(self.dns_names.iter().cloned());
         (!self.ip_addresses.is_empty()).then(|| template.with_ip_addresses(self.ip_addresses.iter().copied()))
@@ -178,7 +178,7 @@ impl Addresses {
 /// Checks that a serving certificate can be requested for this DNS name.
 ///
 /// # Errors
-/// The reason, as a sentence: an IP address, a mistyped one, or not a DNS name.
+/// The reason, as a sentence: `name` is an IP address, a mistyped IP address, or otherwise no DNS name.
 pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
     match name.parse::<IpAddr>() {
         Ok(_) => Err("this is an IP address, not a DNS name"),
@@ -188,12 +188,12 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
 
 /// Refuses an IP address at which no other host reaches the node.
 ///
-/// Source: kubelet's `validateNodeIP`, without the check that the host has the address: a translated or floating
-/// address is on none of its interfaces.
+/// Source: kubelet's `validateNodeIP`. Its check that an interface of the host has the address is left out: a
+/// translated or floating address is on none.
 ///
 /// # Errors
-/// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8.
-/// The caller handles the unspecified addresses, which kubelet's `--node-ip` uses to choose a family.
+/// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8. A
+/// caller that allows `0.0.0.0` and `::`, which choose a family in kubelet's `--node-ip`, must handle them before.
 pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
     // The rules for the IPv4 address hold for an IPv6 address that maps it (RFC 4291 §2.5.5.2), too.
     let ip = ip.to_canonical();
@@ -218,7 +218,8 @@ pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
 
 const LINK_LOCAL: &str = "this is a link-local address; it identifies the node on one network only";
 
-/// Classifies an address: `Some` for an IP address, `None` for a DNS name, or the reason why it cannot be used.
+/// Classifies an address: `Some` for an IP address, `None` for a DNS name. The error is the reason why the address
+/// cannot be used.
 fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static str> {
     // A template drops the final dot of an absolute name.
     let name = address.strip_suffix('.').unwrap_or(address);
@@ -248,8 +249,8 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
 }
 
-/// True if the last of several labels is a number: top-level domains are alphabetic (RFC 1123 §2.1), so that the name
-/// is a mistyped IP address. A single label is the host's own name and may be a number.
+/// True if `name` has several labels and the last one is a number. Such a name is a mistyped IP address, since
+/// top-level domains are alphabetic (RFC 1123 §2.1). A single label is a host's own name and may be a number.
 fn ends_in_a_number(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, last)| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -296,7 +297,8 @@ mod tests {
         }
     }
 
-    /// From the field: <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
+    /// From the field, a certificate template with names that end in a dot:
+    /// <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
     #[test]
     fn absolute_dns_name_loses_its_final_dot() {
         let template = Addresses::parse("10.0.0.7\nSvc.Example.\nsvc.example\n").unwrap().template("w").unwrap();
