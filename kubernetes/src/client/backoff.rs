@@ -14,15 +14,15 @@ impl Jitter {
         Self(seed)
     }
 
-    /// The pause after a failure that follows `failures` earlier ones in a row: at least 800 ms, at most a ceiling that
-    /// doubles with each failure from 1.6 s to 30 s.
+    /// The pause after a failure, drawn between 800 ms and a ceiling. `failures` is the number of failures in a row
+    /// before this failure; the ceiling doubles with each, from 1.6 s to 30 s.
     pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
         let ceiling = doubled(SHORTEST, failures.saturating_add(1));
         Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
     }
 
-    /// The pause after a poll that follows `polls` earlier ones, where the server forbids watches: doubles from 5 s to
-    /// 30 s, less up to a fifth.
+    /// The pause after a poll of the request object, where the server forbids watches. `polls` is the number of earlier
+    /// polls; the pause doubles with each, from 5 s to 30 s, and is then shortened by up to a fifth at random.
     pub(crate) fn poll(&mut self, polls: u32) -> Duration {
         let pause = millis(doubled(FIRST_POLL, polls));
         Duration::from_millis(self.between(pause - pause / 5, pause))

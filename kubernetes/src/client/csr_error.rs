@@ -16,7 +16,7 @@ const NOT_SERVED: &str = "; the server does not serve certificates.k8s.io/v1, wh
 const UNKNOWN_GROUP: &str = "; the server does not know the API group certificates.k8s.io: check that the URL is that \
                              of a Kubernetes API server, of 1.19 or newer";
 
-/// The request, the API server and the identity, which every message names.
+/// The facts that messages name: the request object, the API server, and the identity of the submission.
 #[derive(Clone, Copy)]
 pub(crate) struct ErrorContext<'a> {
     pub(crate) cluster: &'a Cluster,
@@ -27,7 +27,7 @@ pub(crate) struct ErrorContext<'a> {
 }
 
 impl ErrorContext<'_> {
-    /// The error for an answer that refuses the HTTP request, with advice by its status.
+    /// The error for an answer that refuses an HTTP request. The advice in its message depends on the status code.
     pub(crate) fn refused(self, response: &Response) -> SignError {
         let shown = self.identity.describe();
         let advice = match response.status {
@@ -47,9 +47,9 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for a server that answered the creation of a request as if it had no `certificates.k8s.io/v1`:
-    /// [`Failure::Unreachable`] if the server lists v1 nevertheless. `response` is the 404 to the creation, `group` the
-    /// answer to a GET of the API group.
+    /// The error for a server that answered 404 to the creation of a request, as if it did not serve
+    /// `certificates.k8s.io/v1`. `response` is that 404, `group` the answer to a GET of the API group.
+    /// [`Failure::Unreachable`] if `group` lists v1 nevertheless.
     pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
         let advice = match served_versions(group) {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
@@ -72,7 +72,7 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for an answer, by the answer's status, with `advice` after the text of the answer.
+    /// Converts an answer to an error: the failure follows from the status code, and the message ends with `advice`.
     fn turned_down(self, response: &Response, advice: &str) -> SignError {
         let answer = ErrorAnswer::read(response);
         let failure = match response.status {
@@ -139,7 +139,8 @@ impl ErrorContext<'_> {
         self.judged(Failure::Unreachable, what)
     }
 
-    /// Advice for a server signed by another CA: the names and the origin of the configured CAs.
+    /// Advice for a server whose certificate is issued by none of the configured CAs: the origin of these CAs, and
+    /// their names unless they are those of the system.
     fn trust_advice(self) -> String {
         let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
         let (subjects, origin) = (subjects(&trust.roots), printable(&trust.origin));

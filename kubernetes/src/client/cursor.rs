@@ -1,12 +1,12 @@
-//! The resource version at which the next watch of the request object begins.
+//! The resource version from which the next watch of the request object continues.
 
-/// The resource version that watches of the request object begin after.
+/// The resource version from which watches of the request object continue: they report changes after that version.
 #[derive(Default)]
 pub(crate) struct Cursor {
     version: String,
     /// The version of the object as last seen.
     object: String,
-    /// True if a watch was answered with 410 and no watch has lasted a while since.
+    /// True after a 410, until a watch has lasted long enough for [`good`](Self::good).
     expired: bool,
 }
 
@@ -16,8 +16,9 @@ impl Cursor {
         &self.version
     }
 
-    /// Moves the cursor to the version of the object, from an event or a read. An unchanged object leaves the cursor
-    /// where it is: bookmarks and lists move it beyond the object's version, which the server's watch cache forgets.
+    /// Moves the cursor to `version`, the object's version in an event or a read. Keeps the cursor if the object is
+    /// unchanged: a bookmark or list may have moved the cursor further, to a version that the server's watch cache
+    /// remembers longer.
     pub(crate) fn saw(&mut self, version: &str) {
         if self.object != version || self.version.is_empty() {
             version.clone_into(&mut self.version);
@@ -25,7 +26,7 @@ impl Cursor {
         }
     }
 
-    /// Moves the cursor to the version of a list. `object` is the version of the request object in the list.
+    /// Moves the cursor to the resource version of a list. `object` is the version of the request object in the list.
     pub(crate) fn listed(&mut self, list: String, object: &str) {
         (self.version, self.object) = (list, object.to_owned());
     }
@@ -37,13 +38,13 @@ impl Cursor {
         }
     }
 
-    /// Notes that a watch lasted a while, so that a later 410 counts as a first one.
+    /// Notes that a watch has lasted at least a minute: the next 410 counts as the first one again.
     pub(crate) const fn good(&mut self) {
         self.expired = false;
     }
 
-    /// Handles 410: the server's watch cache does not reach back to the version any more. Returns false for a second
-    /// 410 without a good watch in between: this server does not accept the version of a list either.
+    /// Handles 410: the server's watch cache no longer reaches back to the cursor's version. Returns false for a second
+    /// 410 without a call of [`good`](Self::good) in between: this server refuses the version of a list, too.
     pub(crate) fn expire(&mut self) -> bool {
         self.version.clear();
         !std::mem::replace(&mut self.expired, true)

@@ -1,4 +1,4 @@
-//! A certificate request for a signer, as HTTP requests, and the comparison with an existing request object.
+//! The HTTP requests that create, read, list and watch a request object, and the comparison with an existing object.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct DesiredCsr {
     pub usages: Vec<String>,
     /// The requested lifetime in seconds, `spec.expirationSeconds`. The API refuses less than 600.
     pub expiration_seconds: Option<i32>,
-    /// How far this host's clock may be ahead: the certificate of an object that existed before this submission counts
-    /// as expired only this long after its notAfter.
+    /// How far this host's clock may be ahead. An object that existed before this submission may hold an expired
+    /// certificate; the certificate counts as expired once this time has passed after its notAfter.
     pub skew: Duration,
 }
 
@@ -53,14 +53,14 @@ impl DesiredCsr {
         Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
     }
 
-    /// The HTTP request that lists only this object. The list has the server's current resource version, which a watch
-    /// can begin after.
+    /// The HTTP request that lists only this object. The answer has the server's current resource version, from which a
+    /// watch can begin.
     pub(crate) fn list(&self) -> Request {
         Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
     }
 
-    /// The HTTP request that watches the changes of the object after `resource_version`. The server ends the watch
-    /// after `seconds`.
+    /// The HTTP request that watches the object for changes after `resource_version`. The server ends the watch after
+    /// `seconds`.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(
             "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
@@ -103,7 +103,7 @@ fn set(items: &[String]) -> BTreeSet<&String> {
     items.iter().collect()
 }
 
-/// Percent-encodes a value for a query or a path segment: all but the unreserved characters (RFC 3986 §2.3).
+/// Percent-encodes a value for a query or a path segment. Only unreserved characters stay as they are (RFC 3986 §2.3).
 fn encoded(text: &str) -> PercentEncode<'_> {
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, ESCAPED)

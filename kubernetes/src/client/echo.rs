@@ -1,11 +1,11 @@
-//! Tokens in answers: logs quote the answers of servers, and some servers echo the token of the request.
+//! Hides the token of a request where the server's answer repeats it, since logs quote answers.
 
 use perennial_rotation::Token;
 
 /// The replacement of an echoed token.
 const BLOT: &str = "[token]";
 
-/// Replaces each copy of the token that a server echoes, since logs quote answers.
+/// Replaces each copy of `token` in `text`, which is part of an answer that logs may quote.
 pub(super) fn hide_token(token: &Token, text: &mut Vec<u8>) {
     /// The shortest token that is replaced: a shorter one is no secret, and may be part of any word.
     const SHORTEST: usize = 8;

@@ -122,7 +122,7 @@ impl Exchange {
         self.ended = true;
     }
 
-    /// Marks the connection as unusable. The first error counts.
+    /// Marks the connection as unusable because of `error`. Of several errors the first one stays.
     pub(crate) fn fail(&mut self, error: ExchangeError) {
         self.failure.get_or_insert(error);
     }

@@ -12,7 +12,7 @@ use super::response::Response;
 
 /// The longest response head, in bytes, including the 1xx responses before it.
 pub(super) const LONGEST: usize = 64 << 10;
-/// The numbers of header lines to allocate room for: first 64, then 512. A head with more lines is refused.
+/// The numbers of header lines to allocate room for: first 64, then 512. A head with more than 512 lines is refused.
 const LINES: [usize; 2] = [64, 512];
 
 /// The head of a response: status and headers.
@@ -20,14 +20,15 @@ const LINES: [usize; 2] = [64, 512];
 pub(crate) struct Head {
     /// The response, still without its body and its `date`: the session decides whether [`date`](Self::date) counts.
     pub(crate) response: Response,
-    /// `Content-Encoding` without `identity`, empty if the body is not encoded. The client accepts no encoding.
+    /// The codings in `Content-Encoding` other than `identity`; empty if the body is not encoded. The client accepts no
+    /// coding.
     pub(crate) coding: String,
     /// `Date`, to the second.
     pub(crate) date: Option<UnixTime>,
 }
 
 impl Head {
-    /// Replaces each copy of the token in the headers that logs quote.
+    /// Replaces each copy of the token in the header values that logs quote.
     pub(super) fn hide_token(&mut self, token: &Token) {
         for text in [&mut self.response.content_type, &mut self.coding, &mut self.response.location] {
             let mut bytes = std::mem::take(text).into_bytes();
@@ -37,7 +38,7 @@ impl Head {
     }
 }
 
-/// A complete response head, and what follows from it for the body and the connection.
+/// A complete response head, the form of the body behind it, and whether the connection can be used again.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) head: Head,
@@ -69,8 +70,11 @@ pub(super) enum Awaited {
 /// Parses the head at the start of `bytes`; `None` if more bytes are needed.
 ///
 /// Accepts space before a colon, folded lines (RFC 9112 §5.2) and lines that are no header, as Go's client and browsers
-/// do. Refuses two lengths, a length beside a transfer coding, and a coding other than `chunked`, with which two
-/// readers could find different answers in the same bytes (RFC 9112 §11.2).
+/// do.
+///
+/// Refuses a head that does not determine the body's length: two different lengths, a length beside a transfer coding,
+/// or a coding other than `chunked`. Another program on the path might read other answers from the same bytes (RFC 9112
+/// §11.2).
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
     // Few heads have more than 64 lines: only for those the larger room is allocated, and the head parsed again.
     for most in LINES {
@@ -137,13 +141,14 @@ fn body(version: u8, status: u16, lines: &HeaderLines<'_>) -> Result<Awaited, Ex
     Ok(if matches!(status, 100..=199 | 204 | 304) { Awaited::Sized(0) } else { body })
 }
 
-/// True if the connection can carry another request (RFC 9112 §9.3). Behind 101 another protocol begins.
+/// True if the connection can carry another request (RFC 9112 §9.3). False after status 101: another protocol follows.
 fn reusable(version: u8, status: u16, lines: &HeaderLines<'_>) -> bool {
     let has = |option: &str| lines.list("connection").any(|it| it.eq_ignore_ascii_case(option));
     !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
 
-/// Reads `Retry-After`: seconds, or a time, counted from the server's own `Date`.
+/// Reads `Retry-After`: a number of seconds, or a time. A time counts from the server's own `Date`, and is ignored
+/// without one.
 fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     match wish.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -173,12 +178,13 @@ impl<'a> HeaderLines<'a> {
         self.values(name).next()
     }
 
-    /// The elements of a header's list, which may be spread over several lines (RFC 9110 §5.6.1), empty ones included.
+    /// The elements of the list in the header `name`, empty ones included. The list may be spread over several header
+    /// lines (RFC 9110 §5.6.1).
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(str::trim)
     }
 
-    /// The elements of a header's list that are not empty.
+    /// The elements of the list in the header `name` that are not empty.
     fn list(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.elements(name).filter(|element| !element.is_empty())
     }

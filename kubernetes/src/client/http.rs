@@ -80,19 +80,20 @@ pub(crate) enum Part {
 #[derive(Default)]
 pub(crate) struct ResponseReader {
     awaited: Awaited,
-    /// The bytes of interim (1xx) heads that are already consumed.
+    /// The number of bytes in interim (1xx) heads so far. They count towards the longest response head.
     head_bytes: usize,
-    /// The bytes at the front of the buffer that are known not to complete the head.
+    /// The number of bytes at the front of the buffer that have been searched for the end of the head.
     scanned: usize,
     /// True if the connection can be used again once the response has ended.
     reusable: bool,
 }
 
 impl ResponseReader {
-    /// Takes the next part off the front of `plain`; `None` if more bytes are needed. `ended`: no more will arrive.
+    /// Takes the next part off the front of `plain`; `None` if more bytes are needed. `ended` is true if the connection
+    /// has ended: no more bytes will arrive.
     ///
     /// # Errors
-    /// [`ExchangeError::Closed`] if the connection `ended` in the middle of the response; [`ExchangeError::Http`] or
+    /// [`ExchangeError::Closed`] if the connection has ended in the middle of the response; [`ExchangeError::Http`] or
     /// [`ExchangeError::Unusable`] for a response that cannot be read.
     pub(crate) fn read(&mut self, plain: &mut Vec<u8>, ended: bool) -> Result<Option<Part>, ExchangeError> {
         loop {
@@ -140,7 +141,8 @@ impl ResponseReader {
         if ended { Err(ExchangeError::Closed) } else { Ok(None) }
     }
 
-    /// Takes the final head off the front of `plain`, and returns it with the part that follows.
+    /// Takes the interim (1xx) heads and the final head off the front of `plain`. Returns the final head, and the part
+    /// that follows it; `None` if more bytes are needed.
     fn head(&mut self, plain: &mut Vec<u8>) -> Result<Option<(Head, Awaited)>, ExchangeError> {
         loop {
             let room = head::LONGEST.saturating_sub(self.head_bytes);
@@ -165,13 +167,13 @@ impl ResponseReader {
     }
 }
 
-/// Takes up to `left` bytes off the front, and returns them and the number still left.
+/// Takes up to `left` bytes off the front of `plain`. Returns them, and the number of bytes that are still to come.
 fn piece(plain: &mut Vec<u8>, left: u64) -> (Vec<u8>, u64) {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(plain.len());
     (plain.drain(..length).collect(), left - length as u64)
 }
 
-/// Takes a line off the front, and returns it without its end; `None` if the line is not complete yet.
+/// Takes a line off the front of `plain`, and returns it without its line end; `None` if the line is not complete yet.
 fn line(plain: &mut Vec<u8>) -> Result<Option<Vec<u8>>, ExchangeError> {
     let Some(end) = plain.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
         let is_too_long = plain.len() >= LONGEST_LINE;
@@ -197,7 +199,8 @@ fn unframed() -> ExchangeError {
 mod tests {
     use super::*;
 
-    /// Reads a response that arrives in portions. Returns its status, its body, and whether the connection is reusable.
+    /// Reads a response that arrives in portions. Returns its status, its body, and whether the connection is reusable;
+    /// `None` in place of that if the response is incomplete.
     fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, ExchangeError>) {
         let (mut reader, mut plain) = (ResponseReader::default(), Vec::new());
         let (mut status, mut body) = (0, Vec::new());

@@ -31,7 +31,7 @@ use perennial_rotation::{
 
 /// The most attempts to create the object while no answer arrives.
 const CREATE_ATTEMPTS: u32 = 3;
-/// A watch that lasted this long counts as good, however it ended.
+/// A watch that lasted at least this long counts as a success, even if it broke: the number of failures returns to 0.
 const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
@@ -52,7 +52,8 @@ pub struct Issuance {
     failures: u32,
     /// The text of the last failure, for the error of the submission.
     last_error: String,
-    /// When and why the last HTTP request is repeated; `None` once the server has answered.
+    /// The time and the reason of the next retry. `None` unless an HTTP request has failed and the server has not
+    /// answered since.
     retry: Option<(Instant, String)>,
     /// The UID of the request object; `None` before the server has returned the object.
     uid: Option<String>,
@@ -62,10 +63,10 @@ pub struct Issuance {
     found: bool,
     cursor: Cursor,
     lines: Lines,
-    /// The number of reads of the object in place of a watch; `None` while watching works.
+    /// The number of reads of the object since watching was given up; `None` while watching works.
     polls: Option<u32>,
-    /// The 404 to the creation, and the server's health at that time. Set while the API group is read, which explains
-    /// the 404.
+    /// The 404 to the creation of the object, and the server's health at that time. Set while the API group is read,
+    /// whose versions are to explain the 404.
     absent: Option<(Response, Option<Health>)>,
 }
 
@@ -75,8 +76,8 @@ enum Purpose {
     Create,
     /// Read the object by its name.
     Read,
-    /// Read the object in a list, whose version is the server's: the version of the object may be too old to watch
-    /// from.
+    /// Read the object in a list. A watch can begin at the list's version, which is the server's current one; the
+    /// version of the object may be too old for a watch.
     List,
     Watch,
     /// Read the API group, which lists its served versions.
@@ -98,7 +99,8 @@ enum Stage {
 }
 
 impl Issuance {
-    /// Submits `desired_csr` to `cluster`, authenticated as `identity`. `seed` spreads the pauses over a fleet.
+    /// Submits `desired_csr` to `cluster`, authenticated as `identity`. `seed` determines the pauses: nodes of a fleet
+    /// with different seeds do not retry at the same time.
     pub fn new(desired_csr: DesiredCsr, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self {
             desired_csr,
@@ -139,7 +141,7 @@ impl Issuance {
         }
     }
 
-    /// Begins an HTTP request, or fails if the limit on requests is reached.
+    /// Begins an HTTP request. Fails the submission if [`Limits::requests`] are used up.
     fn begin(&mut self, purpose: Purpose, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
@@ -203,7 +205,8 @@ impl Issuance {
         }
     }
 
-    /// Waits for a decision: by a watch, or by reading the object now and then where watching does not work.
+    /// Waits for a decision on the request: by a watch, or, where watching does not work, by reading the object at
+    /// intervals.
     fn wait_for_decision(&mut self, now: Now) {
         self.stage = match &mut self.polls {
             None => Stage::Next(Purpose::Watch),
@@ -216,9 +219,9 @@ impl Issuance {
         };
     }
 
-    /// Handles 410: the server's watch cache is younger than the version to watch from, as after a restart of the API
-    /// server. This is no failure: the next watch begins at the version of a list. If that version is refused too, the
-    /// object is read now and then.
+    /// Handles 410: the server's watch cache does not reach back to the version to watch from, as after a restart of
+    /// the API server. This is no failure: the next watch begins at the version of a list. If the server refuses that
+    /// version too, polls replace watches.
     fn expired(&mut self, now: Now) {
         self.end_watch(now);
         self.stage = Stage::Next(if self.cursor.expire() {
