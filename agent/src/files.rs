@@ -81,12 +81,12 @@ pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Reads a file as [`read`] does, and decodes its text.
+/// Reads a file as [`read`] does, and decodes its text: UTF-8, or UTF-16 with a byte order mark.
 pub(crate) fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     decode(read(path)?)
 }
 
-/// Reads a file or pipe as [`read_once`] does, and decodes its text.
+/// Reads a file or pipe as [`read_once`] does, and decodes its text: UTF-8, or UTF-16 with a byte order mark.
 pub(crate) fn read_text_once(path: &Path) -> io::Result<Zeroizing<String>> {
     decode(read_once(path)?)
 }
@@ -149,7 +149,8 @@ impl Read for Piped {
     }
 }
 
-/// Logs the damaged certificates of a CA bundle: a server whose certificate only these CAs would verify is rejected.
+/// Logs each damaged CA certificate of a bundle (`skipped`). A server is rejected if only a damaged CA certificate
+/// would verify the server.
 pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     for damage in skipped {
         tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", bundle.display());

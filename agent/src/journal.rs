@@ -36,7 +36,7 @@ pub(crate) struct Journal {
 /// The reason why the journal cannot be written; `None` while it can.
 type Trouble = Latest<Option<String>>;
 
-/// An item of the queue before the journal's thread.
+/// An item of the queue to the journal's thread.
 enum Item {
     /// The name of a certificate, a step of its machine, and the step's line in the journal.
     Step(String, Arc<Transition>, String),
@@ -48,9 +48,9 @@ enum Item {
 }
 
 impl Journal {
-    /// Starts a thread that appends to the journal at `path`, or creates it. A file that would exceed `limit` bytes is
-    /// moved to `PATH.1`, in the place of any file there. If the file cannot be opened or written, the thread logs the
-    /// error once and tries again with each step; steps until then are lost.
+    /// Starts a thread that appends to the journal at `path`, or creates the file. A journal that would exceed `limit`
+    /// bytes is moved to `PATH.1`, in the place of a journal there. If the journal cannot be opened, written or moved,
+    /// the thread logs the error once and tries again with each step; steps until then are lost.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
         let (queue, trouble) = (Queue::new(MOST_QUEUED), Trouble::default());
         let items = queue.clone();
@@ -191,9 +191,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file at the path, unless it is the one that is open: another program, such as logrotate, may have
-    /// moved or removed that. Clears `is_continuous` if the file is another one or was truncated, so that it needs
-    /// snapshots.
+    /// Opens the file at the path, unless the open file is still there: another program, such as logrotate, may have
+    /// moved or removed the open file. Clears `is_continuous` if this opens another file or the file was truncated: the
+    /// file needs snapshots then.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let opened = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&opened, fs::metadata(&self.path)) {

@@ -3,7 +3,8 @@
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A shared value. Clones share the value; readers and writers never wait for more than a copy.
+/// A value that its clones share. Readers and writers wait at most until another thread has copied or replaced the
+/// value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest<T>(Arc<Mutex<T>>);
 

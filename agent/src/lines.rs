@@ -18,13 +18,13 @@ const MOST: usize = 1 << 20;
 /// Pause before writing again to a pipe or terminal that another process has made non-blocking.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The queue of lines before standard error or standard output. Queueing a line never blocks.
+/// A queue of lines that a thread writes to standard error or standard output. Queueing a line never blocks.
 #[derive(Clone)]
 pub(crate) struct Lines(Queue<Vec<u8>>);
 
 impl Lines {
-    /// Starts a thread that writes queued lines to `to`, which errors call `what`. In the place of dropped lines the
-    /// thread writes `notice(count)`.
+    /// Starts a thread that writes queued lines to `to`. `what` is the name of `to` for the error. In the place of
+    /// dropped lines the thread writes `notice(count)`.
     ///
     /// # Errors
     /// If the system refuses a descriptor or a thread.
@@ -58,7 +58,7 @@ impl Lines {
     }
 }
 
-/// Queues each write as one line, as `tracing_subscriber` writes them.
+/// Queues each write as one line: `tracing_subscriber` writes a whole line at once.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());

@@ -25,7 +25,7 @@ struct Waiting<T> {
     working: bool,
 }
 
-/// An entry of the queue.
+/// An entry of the queue: an item, or a gap where items were dropped.
 pub(crate) enum Entry<T> {
     Item(T),
     /// This many items in a row were dropped here, because the queue was full.

@@ -74,7 +74,7 @@ fn is_free(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// True for a file that begins as a journal does, or is empty or cut short within that beginning.
+/// True if the file begins with one of [`BEGINNINGS`], is empty, or ends within one of them.
 fn is_journal(file: &File) -> io::Result<bool> {
     let mut first = [0; 10];
     let mut length = 0;
