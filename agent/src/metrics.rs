@@ -28,7 +28,7 @@ use http::Response;
 use tally::Tally;
 use view::CertView;
 
-/// Counters and state of each certificate, and the answers to HTTP requests for them.
+/// Counters and state of each certificate. [`serve`](Self::serve) answers HTTP requests with them.
 pub(crate) struct Metrics {
     about: About,
     pulse: Arc<Pulse>,
@@ -37,7 +37,7 @@ pub(crate) struct Metrics {
     server: Latest<Option<Server>>,
 }
 
-/// State of the process that metrics show beside the certificates.
+/// State of the process, which metrics show beside the state of the certificates.
 #[derive(Default)]
 pub(crate) struct About {
     pub(crate) runtime: &'static str,
@@ -47,7 +47,7 @@ pub(crate) struct About {
     pub(crate) debts: Option<Debts>,
 }
 
-/// The name of an output, `stderr` or `stdout`, and the queue of lines before it.
+/// The name of an output, `stderr` or `stdout`, and the queue of the lines to write there.
 pub(crate) type Output = (&'static str, Lines);
 
 /// The counters and the source of the state of one certificate.
@@ -76,8 +76,8 @@ impl Metrics {
         Arc::new(Self { about, pulse, certs: Mutex::default(), server: Latest::default() })
     }
 
-    /// Returns an observer that counts the notices of certificate `of`. Counters continue if another rotation of this
-    /// name is observed later.
+    /// Returns an observer that counts the notices of certificate `of`. A later observer of the same certificate
+    /// continues the counters.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         // Before the first notice, so that each counter is exposed as 0 from the start.
         self.certs().entry(of.to_owned()).or_default().tally.get_or_insert_default();
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation whose steps the test takes, and the metrics that read its handle.
+    /// A rotation that the test steps itself, and metrics that show the rotation's state.
     struct Rotation {
         metrics: Arc<Metrics>,
         handle: Handle,

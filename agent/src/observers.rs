@@ -1,4 +1,5 @@
-//! The observers of all rotations: pulse, journal and metrics. An observer that fails does not stop the run.
+//! The observers of all rotations: the journal, the metrics, and the check that each rotation takes its steps
+//! ([`Pulse`]). An observer that fails does not stop the run.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -34,8 +35,8 @@ pub(crate) struct Observers {
 }
 
 impl Observers {
-    /// Starts the observers, except the metrics server. Logs if the journal cannot be written, and if the system
-    /// refuses its thread.
+    /// Starts the observers, except the metrics server. Logs if the journal cannot be written, or the system refuses a
+    /// thread for the journal.
     pub(crate) fn start(run: &cli::Run, outputs: Vec<Output>, debts: Option<&Debts>) -> Self {
         let options = &run.observe;
         if options.metrics_listen.is_some() {
@@ -53,7 +54,7 @@ impl Observers {
         Self { pulse, journal, metrics, listen, names, refused: None }
     }
 
-    /// Returns new observers for the certificate `name`. Call this for each start of its rotation.
+    /// Returns new observers for the certificate `name`. Must be called at each start of the certificate's rotation.
     pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
         let journal = self.journal.iter().map(|journal| journal.observer(name));
         let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
@@ -77,8 +78,8 @@ impl Observers {
         }
     }
 
-    /// Starts the metrics server, unless it runs. Call once certificates are known, so that probes find them, and again
-    /// after the time that [`retry`](Self::retry) returns.
+    /// Starts the metrics server, unless it runs already. Must be called after [`watch`](Self::watch), so that probes
+    /// find the certificates, and again after the time that [`retry`](Self::retry) returns.
     pub(crate) fn serve(&mut self, report: &Report) {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {

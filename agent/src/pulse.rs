@@ -35,7 +35,7 @@ struct Loop {
 }
 
 impl Pulse {
-    /// Returns an observer of the rotation of certificate `of`, whose first step is due now.
+    /// Returns an observer of the rotation of certificate `of`. The first step of the rotation is due now.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         let first = Loop { next_step: Some(Instant::now()), paused_until: None, handle: None, wrong_since: None };
         self.loops().insert(of.to_owned(), first);
@@ -69,9 +69,11 @@ impl Pulse {
         }
     }
 
-    /// Returns a line for each rotation whose loop hangs or has ended; empty if none. Must be called repeatedly: a late
-    /// loop is included from 5 s after the first call that finds it late, an ended one from 60 s after, since a reload
-    /// ends an unwanted rotation before it calls [`watch`](Self::watch).
+    /// Returns a line for each rotation whose loop hangs or has ended; empty if there is none. Must be called
+    /// repeatedly: a late loop is included only if an earlier call found it late more than [`CATCH_UP`] ago.
+    ///
+    /// An ended loop is included only if an earlier call found it ended more than [`OVERDUE`] ago: a reload ends an
+    /// unwanted rotation shortly before it calls [`watch`](Self::watch).
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {

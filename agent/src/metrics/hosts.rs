@@ -16,8 +16,8 @@ impl Hosts {
         Self(names.map(|name| canonical(name.trim())).filter(|name| !name.is_empty()).collect())
     }
 
-    /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. A request without the header
-    /// may be: it is not from a browser, as browsers always send the header.
+    /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. Also true for a request without
+    /// the header (`None`): browsers always send the header, so this request is from another client.
     pub(super) fn include(&self, header: Option<&[u8]>) -> bool {
         let Some(header) = header else { return true };
         let Ok(authority) = str::from_utf8(header) else { return false };

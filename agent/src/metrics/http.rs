@@ -80,8 +80,8 @@ impl Response {
     }
 }
 
-/// Starts a thread that answers requests with `find(path)`, or 404 where `find` returns `None`. Requests with a Host
-/// that is not in `hosts` get a status without a text on the paths of probes, and 421 on all others.
+/// Starts a thread that answers requests with `find(path)`, or with 404 if `find` returns `None`. If the Host of a
+/// request is not in `hosts`, a probe gets its status without a text, and a request for another path gets 421.
 ///
 /// # Errors
 /// If the system refuses a descriptor or a thread.

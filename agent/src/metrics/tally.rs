@@ -7,10 +7,11 @@ use perennial::{Action, Certificate, Failure, Instant, Now, Outcome, RotationMac
 use perennial_rotation::{News, Notice};
 
 const DAY: f64 = 86_400.0;
-/// Upper bounds of [`Tally::age_ratio`]. Finest from 0.7, where the default rotation window begins, to 1.0, where the
-/// certificate expires.
+/// Upper bounds of the buckets of [`Tally::age_ratio`]. The buckets are narrowest from 0.7, where the default rotation
+/// window begins, to 1.0, where the certificate expires.
 pub(super) const RATIOS: [f64; 9] = [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0];
-/// Upper bounds of [`Tally::age_seconds`]: the buckets of kubelet's certificate_manager_server_rotation_seconds.
+/// Upper bounds of the buckets of [`Tally::age_seconds`], those of kubelet's
+/// certificate_manager_server_rotation_seconds.
 pub(super) const AGES: [f64; 10] =
     [60.0, 3600.0, 14400.0, DAY, 7.0 * DAY, 30.0 * DAY, 90.0 * DAY, 180.0 * DAY, 360.0 * DAY, 1440.0 * DAY];
 
@@ -148,7 +149,8 @@ mod tests {
             self.issue_early(Duration::ZERO, lifetime);
         }
 
-        /// Ticks until a request is submitted, and issues a certificate whose notBefore is the time `early` later.
+        /// Ticks until a request is submitted, and issues a certificate at once. The certificate becomes valid when the
+        /// time `early` has passed.
         fn issue_early(&mut self, early: Duration, lifetime: Duration) {
             let (id, begin) = (self.submit(), self.now.unix.after(early));
             let certificate = Arc::new(Certificate {
