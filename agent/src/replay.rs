@@ -45,8 +45,8 @@ struct Replayer {
     /// True if clock checks that change nothing are reported, too.
     all: bool,
     replay: Replay,
-    /// Place (`FILE:NUMBER`) of the previous line if that was incomplete. The present line decides whether it is
-    /// damaged: see [`settle_cut`](Self::settle_cut).
+    /// Place (`FILE:NUMBER`) of the previous line if that line was incomplete, else `None`. The line after it decides
+    /// whether the incomplete line counts as cut short or as damaged: see [`settle_cut`](Self::settle_cut).
     cut: Option<String>,
     /// Names of machines that had a step before any snapshot.
     missing: BTreeSet<String>,
@@ -124,8 +124,9 @@ impl Replayer {
         self.report_event("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// Reports the previous line if that was incomplete: as cut short if `begins` is true (the present line is a
-    /// snapshot, so the process ended or the disk was full within the previous one), else as damaged.
+    /// Reports the previous line if that line was incomplete. `begins` is true if a snapshot or the end of the journal
+    /// follows: the process ended or the disk was full in the middle of the line, which is reported as cut short.
+    /// Otherwise the line is reported as damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

@@ -33,7 +33,7 @@ impl Report {
         Ok(Self::Json(Some(Lines::to(&io::stdout(), "the report on stdout", notice)?)))
     }
 
-    /// The queue before stdout, if there is one.
+    /// The queue of lines to write to stdout; `None` if events go elsewhere or are written without a queue.
     pub(crate) const fn lines(&self) -> Option<&Lines> {
         if let Self::Json(lines) = self { lines.as_ref() } else { None }
     }

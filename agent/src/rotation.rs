@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::reactor;
 use crate::threads;
 
-/// A callback for every notice of a rotation. The rotation's observers share a thread, so it must not block: notices
-/// beyond 256 in the queue are dropped.
+/// A callback for every notice of a rotation. The callback must not block: all observers of a rotation share a thread
+/// and a queue, and notices beyond 256 in the queue are dropped.
 pub(crate) type Observer = Box<dyn FnMut(&Notice) + Send>;
 
 /// Most notices in a queue, many times those that a busy rotation sends in a second. Further notices are dropped and

@@ -22,7 +22,7 @@ pub(super) struct Count {
     pub(super) machines: BTreeMap<String, u64>,
     #[serde(skip)]
     span: Option<(UnixTime, UnixTime)>,
-    /// Number of steps that the journal lacks, by its own snapshots.
+    /// Number of steps that the journal lacks, as its snapshots state.
     missing: u64,
     /// Number of lines that are cut short because the process ended or the disk was full.
     pub(super) cut: u64,
@@ -33,7 +33,8 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Counts a replayed line. Returns the failure with which its step ended a request, if any.
+    /// Counts a replayed line. Returns the failure if the line is a step that ended a request with a failure, else
+    /// `None`.
     pub(super) fn add(&mut self, replayed: &Replayed) -> Option<Failure> {
         // A snapshot counts its machine, even if no step follows.
         let steps = self.machines.entry(replayed.of.clone()).or_default();

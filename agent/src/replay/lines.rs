@@ -47,7 +47,7 @@ impl JournalLines {
         Ok(Self { path: path.to_owned(), from, number: 0 })
     }
 
-    /// The last line's place as `FILE:NUMBER`, which editors can open.
+    /// The place of the line that was read last, as `FILE:NUMBER`, which editors can open.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.number)
     }

@@ -8,10 +8,10 @@ use perennial_rotation::journal::Replayed;
 
 use crate::spans::words;
 
-/// Description of a step: the event, the actions that followed, and the state after them. Leaves out timers: the state
-/// names the next time.
+/// Description of a step: the event, the actions that followed, and the state after them. Leaves out the action that
+/// sets the timer, since `leaves` names the time.
 pub(super) struct Story {
-    /// The event of the step, or how the journal begins.
+    /// The event of the step; for a snapshot, how the journal begins or continues there.
     pub(super) happened: String,
     /// The actions that followed, in order.
     pub(super) followed: Vec<String>,
