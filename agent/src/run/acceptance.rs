@@ -18,10 +18,11 @@ use crate::spans::{spread, words};
 use crate::threads;
 use crate::whoami;
 
-/// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
+/// Largest deviation of a wait from the interval, in permille of the interval. Nodes that were started together do not
+/// check together.
 const SPREAD: u32 = 500;
-/// Least time from a refusal to the one that confirms it. A single refusal may be a fault of the server, for example
-/// while it starts.
+/// Least time between a refusal and a second one that confirms the first. A single refusal may be a fault of the
+/// server, for example while the server starts.
 const CONFIRM: Duration = Duration::from_secs(60);
 
 /// The thread that checks whether the client certificate is accepted. Dropping this ends the thread.
@@ -30,8 +31,8 @@ pub(super) struct Acceptance {
 }
 
 impl Acceptance {
-    /// Starts a thread that checks about every `interval` whether `cluster` accepts the certificate of the rotation
-    /// `rotation`. Its common name, `name`, seeds the jitter.
+    /// Starts a thread that checks about every `interval` whether `cluster` accepts the certificate of `rotation`.
+    /// `name`, the common name of the certificate, seeds the jitter.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -149,7 +150,7 @@ impl Schedule {
         schedule
     }
 
-    /// Sets the next check to about an interval from `now`.
+    /// Sets the time of the next check: about one interval after `now`.
     fn plan(&mut self, now: Instant) {
         self.next = now.after(spread(self.interval, SPREAD, &self.name, self.attempt));
         self.attempt += 1;

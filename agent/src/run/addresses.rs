@@ -15,7 +15,7 @@ use crate::files;
 /// The source of the addresses in the serving certificate.
 #[derive(Clone, PartialEq)]
 pub(super) enum Addresses {
-    /// `--node-ip`.
+    /// The addresses of `--node-ip`.
     Given(Vec<IpAddr>),
     /// `--node-addresses`, a file that is read again when it changes.
     File(PathBuf),
@@ -48,12 +48,15 @@ impl Addresses {
         }
     }
 
-    /// The template of the serving certificate of node `node`; `None` if the source has no address. Contains the node's
-    /// name, unless the source is the Node object: approvers compare the request with that object. `object` must be
-    /// given if the source is the Node object.
+    /// The template of the serving certificate of node `node`; `None` if the source has no address. With a flag or file
+    /// as the source, the template contains the node's name as well.
+    ///
+    /// With the Node object as the source, `object` must be given, and the names are those of the object: approvers
+    /// compare the request with the object.
     ///
     /// # Errors
-    /// [`NotYet`] if the addresses are not known; [coming](NotYet::coming) before the first read of the Node object.
+    /// [`NotYet`] if the addresses are not known. Before the first read of the Node object, the error is made by
+    /// [`NotYet::coming`]: waiting suffices.
     pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, NotYet> {
         let named = |template: Template| match node.parse() {
             Ok(ip) => template.with_ip_addresses([ip]),

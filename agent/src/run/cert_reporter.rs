@@ -23,7 +23,7 @@ pub(super) struct CertReporter {
     pub(super) rotation: ActiveRotation,
     /// The link to the current pair.
     current: PathBuf,
-    /// True if `current` led to a file at the last poll, or was written since.
+    /// True if `current` led to a file at the last check, or the rotation has written the file since.
     was_there: bool,
     /// The reason why no request can be submitted; empty if one can.
     blocked_on: BlockedOn,
@@ -183,8 +183,8 @@ impl CertReporter {
         }
     }
 
-    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Compares
-    /// snapshots, since notices may be missed, and each new certificate owes a run of `--on-rotated`.
+    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Does not rely on
+    /// notices, which may be missed: a run of `--on-rotated` is owed for each new certificate.
     fn report_snapshot(&mut self, report: &Report, hook: &Hook) {
         let Snapshot { unwritten, at, .. } = &*self.snapshot;
         self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
@@ -197,7 +197,8 @@ impl CertReporter {
         }
     }
 
-    /// Reports a new certificate once it is served and durable, and owes it a run of `--on-rotated`.
+    /// Reports a new certificate once it is served and durable. From then on, a run of `--on-rotated` is owed for the
+    /// certificate.
     fn report_certificate(&mut self, report: &Report, hook: &Hook) {
         let is_new = |chain: &&Chain| self.certificate.as_ref() != Some(chain.certificate());
         let Some(chain) = in_place(&self.snapshot).filter(is_new) else { return };
@@ -215,7 +216,8 @@ impl CertReporter {
         self.certificate = Some(chain.certificate().clone());
     }
 
-    /// Reports that the rotation waits for the rotation point, or is not enabled; other states are no events.
+    /// Reports that the rotation waits for the rotation point, or that rotation is not enabled. Other states are not
+    /// reported as events.
     fn report_state(&self, report: &Report) {
         let Self { of, snapshot: now, .. } = self;
         match self.state {
@@ -271,7 +273,7 @@ mod tests {
     use super::*;
     use crate::lines::Lines;
 
-    /// A rotation whose steps the test takes, its reporter, and the file of the reported events.
+    /// A rotation that the test steps itself, the reporter of the rotation, and the file of the reported events.
     struct Scene {
         reporter: CertReporter,
         task: Task,
@@ -281,7 +283,7 @@ mod tests {
     }
 
     impl Scene {
-        /// Creates a rotation that starts with this pair, and whose queue has room for `queued` notices.
+        /// Creates a rotation that starts with this pair. The queue to the reporter has room for `queued` notices.
         fn starting_with(pair: &Arc<Credential>, rotator: Rotator, queued: usize) -> Self {
             let store = Memory::default();
             Store::write(&store, pair, true, clock::now().unix).unwrap();

@@ -87,8 +87,10 @@ impl Client {
     }
 
     /// Polls the directory. If perennial rotates the certificate, makes the rotation write the certificate again if its
-    /// files were removed. If not, releases the lock once nothing is unwritten, and reports another program's pair to
-    /// the rotation.
+    /// files were removed.
+    ///
+    /// If another program rotates the certificate, releases the lock of the directory once nothing is unwritten, and
+    /// reports the other program's pair to the rotation.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
             self.reporter.restore_missing();
@@ -110,7 +112,7 @@ impl Client {
     /// Checks the limit of `--exit-without-certificate`.
     ///
     /// # Errors
-    /// [`Failure::Failed`] once there has been no valid certificate for that long.
+    /// [`Failure::Failed`] once there has been no valid certificate for as long as the flag allows.
     pub(super) fn poll_expiry(&mut self, options: &Run) -> Result<(), Failure> {
         let missing = self.reporter.rotation.handle().credential().is_none();
         let now = clock::now().instant;

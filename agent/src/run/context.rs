@@ -42,8 +42,8 @@ impl Context<'_> {
         Ok(CertReporter::new(prefix, rotation, current))
     }
 
-    /// Reads or creates the record of `--on-rotated` for the certificate of `prefix`. Called before its rotation
-    /// starts.
+    /// Reads or creates the hook record of the certificate with the prefix `prefix`. Must be called before the rotation
+    /// of the certificate starts.
     pub(super) fn begin_hook(&self, prefix: &str, store: &Directory, common_name: &str) {
         let now = clock::now().unix;
         // An unreadable or expired pair owes no run; its replacement will.

@@ -28,7 +28,7 @@ pub(super) struct Hook {
     debts: Debts,
 }
 
-/// The command and its limits, shared by the threads: one for each certificate with an owed run.
+/// The command and its limits, which all threads of the hook share. Each certificate with an owed run has a thread.
 struct Runner {
     command: String,
     limit: Duration,
@@ -57,9 +57,11 @@ impl Hook {
         self.run.as_ref().map(|_| &self.debts)
     }
 
-    /// Continues from the record of an earlier process: a run may be owed for the current certificate, `in_use`. Must
-    /// be called before the rotation of certificate `of` starts, which may replace the current certificate. Logs if the
-    /// record cannot be read, which counts as no successful run, or cannot be written.
+    /// Continues from the record of an earlier process at `path`: a run may be owed for the current certificate,
+    /// `in_use`. Must be called before the rotation of certificate `of` starts, because the rotation may replace the
+    /// current certificate.
+    ///
+    /// Logs if the record cannot be written, or cannot be read: then a run is owed for the current certificate.
     pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
@@ -111,7 +113,8 @@ impl Hook {
         }
     }
 
-    /// Owes a run for a new certificate `subject`, in the place of a run for an earlier one. Failures are logged.
+    /// Starts a run for the new certificate `subject`. The run is owed from now on, in the place of a run for an
+    /// earlier certificate. Failures are logged.
     pub(super) fn run(&self, of: &str, subject: Subject) {
         let Some(run) = &self.run else { return };
         let mut debts = self.debts.all();
@@ -161,8 +164,8 @@ impl Hook {
         }
     }
 
-    /// Waits until no thread runs the command, for `most` at most; without a limit if `None`. Returns false if a thread
-    /// still does.
+    /// Waits until all threads of the hook have ended, for at most `most`; without a limit if `None`. Returns false if
+    /// a thread is left.
     fn is_settled_within(&self, most: Option<Duration>) -> bool {
         let end = most.map(|most| Instant::now() + most);
         let mut debts = self.debts.all();
@@ -200,7 +203,7 @@ impl Runner {
         self.phase.load(Ordering::SeqCst)
     }
 
-    /// Runs the command until no run is owed for certificate `of`, or none may be repeated.
+    /// Runs the command for certificate `of`, and repeats failed runs, until no run is owed or none may be started.
     fn run_owed(&self, of: &str, debts: &Debts) {
         while let Some(subject) = self.next(of, debts) {
             let result = process::run(&self.command, of, &subject, self.limit, || self.phase() == KILLING);
@@ -240,8 +243,8 @@ impl Runner {
         debts.notify();
     }
 
-    /// Waits until a run is due, and returns its certificate; `None` if none is owed or may be started. The caller's
-    /// thread ends then.
+    /// Waits until the next run of the command for certificate `of`, and returns what the run is for. Returns `None` if
+    /// no run is owed or none may be started: the caller's thread must end.
     fn next(&self, of: &str, debts: &Debts) -> Option<Subject> {
         let mut all = debts.all();
         loop {
@@ -273,8 +276,8 @@ pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     Subject { file, serial: chain.serial().to_owned(), fingerprint }
 }
 
-/// Writes the record of certificate `of`, if it has one. Does not hold the lock of the debts meanwhile, since the disk
-/// may not answer.
+/// Writes the hook record of certificate `of`, unless its debt is in memory only. Does not hold the lock of the debts
+/// during the write, since the disk may not answer.
 fn save(of: &str, debts: &Debts) {
     let Some(Debt { path: Some(path), record, .. }) = debts.all().get(of).cloned() else { return };
     if let Err(error) = record.write(&path) {

@@ -41,6 +41,8 @@ fn is_subdomain(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// A host name in upper case gives a node name in lower case.
+    ///
     /// From the field: <https://github.com/NixOS/nixpkgs/issues/315144>
     /// From the field: <https://github.com/kubermatic/kubeone/issues/3071>
     #[test]

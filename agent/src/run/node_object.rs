@@ -23,7 +23,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 /// Wait while the client certificate, which authenticates the poll, does not exist yet.
 const IDENTITY_RETRY: Duration = Duration::from_secs(1);
-/// Random part of a wait, in permille, so that a fleet that was started together does not poll together.
+/// Largest deviation of a wait from its mean, in permille of the mean. Nodes that were started together do not poll
+/// together.
 const SPREAD: u32 = 250;
 
 /// The result of the last poll of the Node object; `None` before the first poll.

@@ -54,8 +54,10 @@ impl Systemd {
     }
 
     /// Sends READY=1 when `ready` is first true, and after a reload. Sends STATUS if `status` has changed. Once ready,
-    /// the service stays ready. `ready` must not depend on the serving certificate: the person who approves it may need
-    /// units that start after us.
+    /// the service stays ready.
+    ///
+    /// `ready` must not depend on the serving certificate: the person who approves its request may need units that
+    /// start after perennial.
     pub(super) fn update(&mut self, ready: bool, status: &str) {
         // Once ready, READY=1 is due only after RELOADING=1.
         let is_news = if self.ready { self.reloading } else { ready };

@@ -86,8 +86,8 @@ impl Serving {
         Ok(())
     }
 
-    /// Reads the addresses, and sets the template when they are first known or have changed, which makes a request due.
-    /// Logs and reports why they are not known.
+    /// Reads the addresses. Sets the template of the rotation when the addresses are first known or have changed, so
+    /// that a request becomes due. Logs and reports why the addresses are not known.
     pub(super) fn poll_addresses(&mut self, config: &Prepared, report: &Report) {
         let ServingSettings::Rotated { node, addresses } = &config.settings.serving else { return };
         let (template, missing) = match addresses.template(node, self.object.as_ref()) {

@@ -119,8 +119,9 @@ impl ClientSettings {
         Ok(Self { template, rotated, is_identity: knows && usages.contains(&Usage::ClientAuth), usages, issuers })
     }
 
-    /// Creates the signer of the first certificate; `None` if it is externally managed. `user` authenticates requests
-    /// while there is no certificate, and all requests if the certificate cannot.
+    /// Creates the signer for the certificate of these settings; `None` if the certificate is externally managed.
+    /// `user` authenticates requests while there is no certificate, and all requests if API servers do not accept the
+    /// certificate as an identity.
     pub(super) fn signer(
         &self,
         options: &Run,
@@ -142,8 +143,8 @@ impl ClientSettings {
         self.rotated.then(|| Arc::new(signer) as Arc<dyn Signer>)
     }
 
-    /// Creates the signer of the serving certificate, with the issuer CAs, key type and lifetime of the first
-    /// certificate.
+    /// Creates the signer for the serving certificate, with the issuer CAs, key type and lifetime of the client
+    /// certificate's settings.
     pub(super) fn serving_signer(&self, options: &Run, cluster: Arc<Cluster>, node: &NodeIdentity) -> Arc<dyn Signer> {
         let profile = self.profile(options, vec![Usage::ServerAuth]);
         Arc::new(CsrSigner { profile, ..CsrSigner::kubelet_serving(cluster, Arc::new(node.bounded())) })
@@ -161,8 +162,8 @@ impl ClientSettings {
     }
 }
 
-/// The usages that an issued certificate must have: 'client auth' and 'server auth', as far as they are in `usages`; if
-/// `usages` is empty, the signer's default.
+/// The usages that an issued certificate must have: those of 'client auth' and 'server auth' that are in `usages`. If
+/// `usages` is empty, 'server auth' for the signer of kubelet's serving certificates, else 'client auth'.
 ///
 /// # Errors
 /// [`Failure::Usage`] if `usages` has other usages only.
