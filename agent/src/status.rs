@@ -99,7 +99,7 @@ struct CertStatus {
     next: Option<(String, Chain)>,
     /// Each problem with its remedy.
     problems: Vec<(String, &'static str)>,
-    /// Files without a pair: quarantined ones, and dated ones that are not in use.
+    /// Files for a person to inspect: quarantined files, and dated files that are not in use and contain no pair.
     aside: Vec<String>,
     hook: Option<HookState>,
 }

@@ -147,7 +147,7 @@ impl Finding {
         [("kubelet", &self.kubelet), ("perennial", &self.perennial)]
     }
 
-    /// The first fault or doubt, for stderr; `None` if both could start.
+    /// The first fault or doubt, for stderr; `None` if both kubelet and perennial could start.
     fn first_fault(&self) -> Option<String> {
         let first = |(who, opinion): (&str, &Opinion)| {
             opinion.not_good().next().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))

@@ -81,7 +81,8 @@ impl Found {
         if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
     }
 
-    /// The file of the pair or of the problem; empty for a problem without a file. `None` without either.
+    /// The file of the pair or of the problem; empty for a problem without a file. `None` if there is neither a pair
+    /// nor a problem.
     pub(super) fn file(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,

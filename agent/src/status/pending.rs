@@ -24,9 +24,9 @@ pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
 }
 
 impl Pending {
-    /// Chooses the request to show. Returns `Nothing` for a record without a refusal that has no key, or has the key of
-    /// `current`, the chain in use. An unreadable record is no error of the command: the verdict on the certificate
-    /// does not depend on it.
+    /// Chooses the request to show. A request that was not refused is not shown if the record has no key, or has the
+    /// key of `current`, the chain in use. An unreadable record is no error of the command: the verdict on the
+    /// certificate does not depend on the record.
     pub(super) fn of(record: Result<Option<Record>, String>, current: Option<&Chain>) -> Self {
         let record = match record {
             Ok(Some(record)) => record,

@@ -68,7 +68,8 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// Reads a pair as kubelet would. Returns a fault if the files are no pair: kubelet tries no other files then.
+/// Reads a pair from `files`, which are one file or a certificate file and a key file, as kubelet would. Returns a
+/// fault if the files are no pair: kubelet tries no other files then.
 fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
@@ -91,8 +92,8 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     }
 }
 
-/// Returns the verdict for files of which perennial does not know whether Go can load them; `pair` is given if the
-/// chain is known.
+/// Returns a verdict in doubt: perennial does not know whether Go can load `file`, because of `why`. `pair` is given if
+/// the chain is known.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
     let why = format!("perennial cannot read {file}: {why}; kubelet may be able to");
     let remedy = "see kubelet's log, or let `perennial run` replace the pair with one that both can read".into();
