@@ -180,7 +180,7 @@ fn load_existing(path: &Path) -> Result<Kubeconfig, String> {
 enum OwnCredential {
     /// The credential is valid now. A token counts as valid, since only the API server can check it.
     Good,
-    /// Missing, expired or not valid yet, for kubelet as for perennial.
+    /// The credential is missing, expired or not valid yet: neither kubelet nor perennial can use it.
     Useless,
     /// perennial cannot read the credential. kubelet may be able to: Go supports kinds of keys that perennial does not.
     Unreadable,

@@ -51,11 +51,12 @@ use cli::{Cli, Command, LogFormat};
 use failure::Failure;
 use lines::{Lines, OUTPUT, RESULT};
 
-/// Wipes all freed memory: crypto, TLS, base64 and YAML libraries free copies of private keys and tokens without that.
+/// Wipes all freed memory: crypto, TLS, base64 and YAML libraries do not wipe the copies of private keys and tokens
+/// that they free.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Escapes an error's text for a terminal, line by line: syntax errors quote lines of a file, whose line breaks stay.
+/// Escapes an error's text for a terminal. Keeps line breaks, because syntax errors quote lines of a file.
 fn shown(text: &str) -> String {
     text.lines().map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n")
 }
@@ -101,8 +102,8 @@ fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
     }
 }
 
-/// Creates the queue behind the log of `run`, whose threads must not wait for a slow reader of stderr. `None` for the
-/// other commands.
+/// Creates the queue of log lines for `run`: no thread of `run` may wait for a slow reader of stderr. `None` for the
+/// other commands, which write to stderr directly.
 fn queue_log(command: &Command, format: LogFormat) -> Result<Option<Lines>, Failure> {
     if !matches!(command, Command::Run(_)) {
         return Ok(None);

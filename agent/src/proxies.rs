@@ -14,7 +14,7 @@ pub(crate) struct Route {
     pub(crate) decided_by: &'static str,
 }
 
-/// Decides about the proxy to this API server by environment variables, which `get` returns.
+/// Decides about the proxy to this API server by environment variables; `get` returns the value of a variable.
 ///
 /// Follows Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
 /// `NO_PROXY` exempts the server. Variables in capitals precede variables in lower case, loopback addresses are never

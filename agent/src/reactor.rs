@@ -11,10 +11,11 @@ use crate::threads;
 /// Number of descriptors that async-io opens: an epoll instance, an event and a timer.
 const DESCRIPTORS: usize = 3;
 
-/// Number of threads in [`start`].
+/// Number of threads that are executing [`start`].
 static STARTING: AtomicUsize = AtomicUsize::new(0);
 
-/// True if the system refused async-io a descriptor or a thread in [`start`], which returns an error for such a panic.
+/// True if async-io panicked while [`start`] runs: the system refused a descriptor or a thread. [`start`] returns an
+/// error then, so that the panic is no bug.
 pub(crate) fn is_refusal(panic: &PanicHookInfo<'_>) -> bool {
     // async-io's own thread may be the one that sets up the reactor, and panic.
     let is_of_async_io = panic.location().is_some_and(|location| location.file().contains("async-io-"));

@@ -44,8 +44,9 @@ pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(unable)
 }
 
-/// Restores the default of signals that a parent may have ignored (a shell ignores SIGQUIT for `command &`): child
-/// processes would inherit that, and with SIGCHLD ignored their exit status is lost (wait(2)).
+/// Restores the default action of signals that the parent process may have set to ignored, as a shell does with SIGQUIT
+/// for `command &`. Child processes would inherit the setting, and while SIGCHLD is ignored, the exit status of a child
+/// is lost (wait(2)).
 pub(crate) fn restore_defaults() -> Result<(), Failure> {
     for signal in [SIGALRM, SIGCHLD, SIGQUIT, SIGUSR2] {
         let always = Arc::new(AtomicBool::new(true));

@@ -62,8 +62,9 @@ pub(crate) fn words(span: Duration) -> String {
     parts.join(" ")
 }
 
-/// The wait before poll number `attempt` of node `name`: `mean`, up to `permille` shorter or longer. Derived from name
-/// and number, so that nodes started together drift apart and a restarted node waits as before.
+/// The wait before poll or check number `attempt` of node `name`: `mean`, shorter or longer by up to `permille` of
+/// `mean`. Derived from name and number, so that nodes started together drift apart and a restarted node waits as
+/// before.
 pub(crate) fn spread(mean: Duration, permille: u32, name: &str, attempt: u64) -> Duration {
     let draw = u32::try_from(perennial::seed(name, &attempt.to_string()) % 1001).unwrap_or(0);
     mean * (1000 - permille) / 1000 + mean * 2 * permille / 1000 * draw / 1000

@@ -141,12 +141,13 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-/// Parses `--retry`. The jitter is the default policy's, so that clients that failed together do not retry together.
+/// Parses `--retry`, with the jitter of the default policy's backoff: clients that failed together do not retry
+/// together.
 fn retry(text: &str) -> Result<Backoff, String> {
     backoff(text, Policy::default().transient)
 }
 
-/// Parses `--retry-refused`.
+/// Parses `--retry-refused`, with the jitter of the default policy's backoff after refusals.
 fn retry_refused(text: &str) -> Result<Backoff, String> {
     backoff(text, Policy::default().refused)
 }

@@ -247,7 +247,7 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
 }
 
 /// Parses one `--node-ip`. Accepts 0.0.0.0 and ::, which stand for the node's own addresses. Combinations of addresses
-/// are checked when all flags are known.
+/// are checked later, when all flags are parsed.
 fn node_ip(text: &str) -> Result<IpAddr, String> {
     let text = text.trim();
     // The zone of a link-local address (fe80::1%eth0): check_node_ip refuses such an address with a better reason.
@@ -265,7 +265,7 @@ fn dns_name(text: &str) -> Result<String, &'static str> {
     check_dns_name(text).map(|()| text.to_owned())
 }
 
-/// Parses a duration, or 0 for never.
+/// Parses `--certificate-check-interval`: a duration, or 0, which switches the checks off.
 fn span_or_never(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         Ok(Duration::ZERO)
@@ -274,7 +274,8 @@ fn span_or_never(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses `--requested-lifetime`: from 600 s, the least `spec.expirationSeconds` that the API accepts, to its int32.
+/// Parses `--requested-lifetime`: from 600 s, the least `spec.expirationSeconds` that the API accepts, to 2³¹ − 1 s,
+/// the most that this int32 field can hold.
 fn requested_lifetime(text: &str) -> Result<Duration, String> {
     let span = spans::parse(text)?;
     match span.as_secs() {

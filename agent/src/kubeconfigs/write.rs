@@ -37,8 +37,8 @@ fn may_pass(kind: ErrorKind) -> bool {
     kind == ErrorKind::ReadOnlyFilesystem || full.contains(&kind)
 }
 
-/// Writes the node's kubeconfig (mode 0600), which names the link `current` as certificate and key. Creates its
-/// directory.
+/// Writes the node's kubeconfig (mode 0600). The kubeconfig names the link `current` as certificate and key. Creates
+/// the kubeconfig's directory if it is missing.
 ///
 /// # Errors
 /// The path and the error of the operating system; an existing kubeconfig stays whole.
