@@ -6,7 +6,7 @@ use perennial_rotation::{Answer, Health, ServerDate};
 use super::exchange_error::ExchangeError;
 use super::response::{ErrorAnswer, Event, Response};
 
-/// Derives the health of the API server from an event; `None` if the event is not about the server, such as an error on
+/// Derives the health of the API server from an event. `None` if the event shows nothing about the server: an error on
 /// this host or in the proxy, or the end of a stream.
 pub(super) fn health(event: &Event, date: Option<ServerDate>, at: Now) -> Option<Health> {
     let answer = match event {

@@ -13,7 +13,7 @@ use crate::objects::Status;
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,
-    /// `Retry-After`: seconds, or a time counted from the answer's own `Date`.
+    /// `Retry-After`, as the time to wait. A date in this header counts from the answer's own `Date`.
     pub retry_after: Option<Duration>,
     /// `Content-Type`, empty if there was none.
     pub content_type: String,
@@ -61,13 +61,14 @@ impl ErrorAnswer {
         }
     }
 
-    /// True for the answer of Go's HTTP server to an unknown path, which API servers give for an API that they lack.
+    /// True for the 404 that Go's HTTP server gives for an unknown path. API servers give this answer for an API group
+    /// or version that they do not serve.
     pub(crate) fn is_no_path(response: &Response) -> bool {
         response.status == 404 && response.body.trim_ascii() == b"404 page not found"
     }
 }
 
-/// The text of an answer that is not the API's, shortened.
+/// The text of an answer that comes from a proxy or another server and not from the API, shortened.
 fn foreign(response: &Response) -> String {
     const EXCERPT: usize = 400;
     let start = &response.body[..response.body.len().min(EXCERPT)];

@@ -17,18 +17,20 @@ use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate};
 
 /// The longest body of an answer that is not a stream, in bytes.
 const LONGEST_BODY: usize = 4 << 20;
-/// How long to read the server's reason after a failed write, and to write the last bytes before closing.
+/// Time limit for reading the server's alert or answer after a failed write, and for writing the last bytes before
+/// closing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The duration of a submission for which [`Limits::requests`] is enough as it stands.
+/// The duration of a submission beyond which [`Limits::lasting`] raises [`Limits::requests`].
 const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Waiting for a decision takes at most one HTTP request in this time: polls are at least 24 s apart, and each takes a
-/// second request if the server has closed the connection meanwhile. A watch that ends once a minute takes fewer.
+/// The time in which waiting for a decision takes at most one HTTP request. After the first few, polls are at least 24
+/// s apart, and each takes at most two requests: the server may have closed the connection, and the request is
+/// repeated. A watch that ends once a minute takes fewer requests.
 const QUIET: Duration = Duration::from_secs(12);
 
 /// The longest pause once the certificate to be replaced has expired.
 const URGENT: Duration = Duration::from_secs(120);
 
-/// Timeouts of one conversation with an API server, and the number of its HTTP requests.
+/// The timeouts of one conversation with an API server, and the greatest number of its HTTP requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -40,9 +42,9 @@ pub struct Limits {
     /// The time from sending a request (on a new connection, from the start of the TLS handshake) to the end of the
     /// answer; for a watch, to the end of its head.
     pub answer: Duration,
-    /// The time at which the certificate to be replaced expires; a rotation sets it. Until then, a pause between two
-    /// requests lasts at most half of the time left, or one second if that is longer. Afterwards it lasts at most two
-    /// minutes.
+    /// The time at which the certificate to be replaced expires; a rotation sets this field. Before that time, a pause
+    /// between two requests lasts at most half of the time left, or one second if that is longer. Afterwards a pause
+    /// lasts at most two minutes.
     pub needed_by: Instant,
 }
 
@@ -56,7 +58,8 @@ impl Default for Limits {
 
 impl Limits {
     /// Raises the number of HTTP requests for a submission that may last `timeout`: by one for each 12 s beyond 15
-    /// minutes. Undisturbed waiting takes no more than that, so that the original number stays available for failures.
+    /// minutes. Waiting takes no more requests than that if nothing fails, so that the original number stays available
+    /// for failures.
     #[must_use]
     pub fn lasting(self, timeout: Duration) -> Self {
         let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
@@ -111,7 +114,8 @@ enum Operation {
     Connecting,
     Writing,
     Reading,
-    /// Read the server's last words after a failed write. Contains the error of the write.
+    /// Read what the server may have sent before it closed the connection, after a failed write. Contains the error of
+    /// the write.
     Listening(String),
 }
 
@@ -150,7 +154,7 @@ impl Session {
         now.after(wanted.min(longest))
     }
 
-    /// True unless a TCP connection is established. One that is being closed does not count.
+    /// True unless a TCP connection is established. True also while the previous connection is being closed.
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
@@ -158,7 +162,8 @@ impl Session {
         }
     }
 
-    /// Begins an HTTP request. `stream` is how long the answer may last if it is a stream.
+    /// Begins an HTTP request. `stream` is how long the answer may last as a stream; `None` if the request is for no
+    /// stream.
     pub(crate) fn send(&mut self, request: Request, stream: Option<Duration>, now: Now) {
         self.requests += 1;
         if let Link::Open(open) = &mut self.link {
@@ -305,8 +310,8 @@ impl Session {
         }
     }
 
-    /// Handles a failed connection. If the server merely closed an idle connection, the request is repeated on a new
-    /// one: a server may do so at any time (RFC 9112 §9.5).
+    /// Handles a failed connection. Repeats the request on a new connection if the server has closed the old one while
+    /// it was idle, as a server may do at any time (RFC 9112 §9.5). Otherwise the request fails.
     fn lose(&mut self, error: ExchangeError) -> Option<Event> {
         let (error, idle) = match &self.link {
             Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),
@@ -370,8 +375,8 @@ impl Open {
         }
     }
 
-    /// After a failed write, replaces a close, break or timeout met while reading the server's last words by the error
-    /// of the write. Any other error, such as a TLS alert, stays.
+    /// Chooses the error to report. After a failed write, this is the error of the write if reading then meets the end
+    /// of the connection, a break or a timeout. Any other error, such as a TLS alert, stays as it is.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
         match (&self.operation, error) {
             (
@@ -383,8 +388,8 @@ impl Open {
     }
 }
 
-/// Refuses a successful answer with a compressed body: a repeated request would get the same answer. The body of an
-/// error answer is only quoted, compressed or not.
+/// Refuses a successful answer whose body is compressed, as an error that is not retried: a repeated request would get
+/// the same answer. Error answers pass, since they are only quoted.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
     if head.coding.is_empty() || !(200..300).contains(&head.response.status) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Verifying a server's certificate: by a chain to one of the CAs, or by its being in the CA bundle itself.
+//! Verifies a server's certificate: by a chain to one of the CAs, or as a certificate that the CA bundle holds itself.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,11 +15,11 @@ use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use super::exchange_error::ExchangeError;
 use crate::cluster::Cluster;
 
-/// Accepts a chain to one of the CAs, and a leaf that is in the CA bundle byte for byte: a server's self-signed
-/// certificate, with or without CA:TRUE, which webpki never accepts.
+/// Accepts a chain to one of the CAs, and any server certificate that the CA bundle holds byte for byte. webpki alone
+/// refuses a self-signed certificate with CA:TRUE, and a leaf without its issuer.
 ///
-/// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Such a leaf
-/// is checked for name, validity and extended key usage like any other, and so is the signature of the handshake.
+/// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Name,
+/// validity, extended key usage and the signature of the handshake are verified for such a certificate, too.
 #[derive(derive_more::Debug)]
 #[debug("Verifier(..)")]
 pub(super) struct Verifier {
@@ -29,8 +29,8 @@ pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// The chain that the server presented, for messages: rustls drops a chain that is not trusted.
-/// The leaf comes first.
+/// The chain that the server presented, its certificate first. Kept for messages: rustls drops a chain that is not
+/// trusted.
 pub(super) type Presented = Arc<OnceLock<Vec<CertificateDer<'static>>>>;
 
 impl Verifier {

@@ -7,7 +7,7 @@ use super::desired_csr::DesiredCsr;
 use crate::cluster::printable;
 use crate::objects::CertificateSigningRequest;
 
-/// The state of a request object that is neither denied nor failed.
+/// The state of a request object that is neither denied nor marked as failed.
 pub(crate) enum Verdict {
     /// There is no certificate yet.
     Undecided {
@@ -22,11 +22,11 @@ pub(crate) enum Verdict {
 pub(crate) type Refusal = (Failure, String);
 
 impl DesiredCsr {
-    /// Judges the state of the request object. `found`: the object existed before this submission, so that its
+    /// Judges the state of the request object. `found` is true if the object existed before this submission: its
     /// certificate may have expired in the meantime.
     ///
     /// # Errors
-    /// The object is another request, is denied or failed, or its certificate is unusable.
+    /// The [`Refusal`]: the object requests another certificate, is denied or failed, or holds an unusable certificate.
     pub(crate) fn judge(
         &self,
         object: &CertificateSigningRequest,

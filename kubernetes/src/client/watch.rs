@@ -1,4 +1,4 @@
-//! Reading the events of a watch, and lists.
+//! Reads the events of a watch, and lists of request objects.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ const LONGEST_LINE: usize = 3 << 19;
 #[derive(Default)]
 pub(crate) struct Lines {
     buffer: Vec<u8>,
-    /// The bytes at the front of the buffer that are known to hold no line end.
+    /// The number of bytes at the front of the buffer that are known to hold no line end.
     scanned: usize,
 }
 
@@ -82,7 +82,7 @@ fn read(line: &[u8]) -> serde_json::Result<WatchEvent> {
     })
 }
 
-/// `metav1.WatchEvent`. The type decides what the object is: a request, a [`Status`] or bare metadata.
+/// `metav1.WatchEvent`. Its `object` is a request object, a [`Status`] or bare metadata, as its type determines.
 #[derive(Deserialize)]
 struct RawEvent<'a> {
     #[serde(rename = "type", borrow)]
@@ -103,7 +103,7 @@ struct Bookmark {
 pub(crate) struct List {
     #[serde(default)]
     pub(crate) metadata: ListMeta,
-    /// The objects. An empty list of a server written in Go may be `null`, but is not left out.
+    /// The objects. A server written in Go may send `null` for an empty list. A list without this field is malformed.
     #[serde(deserialize_with = "Option::deserialize")]
     pub(crate) items: Option<Vec<CertificateSigningRequest>>,
 }
