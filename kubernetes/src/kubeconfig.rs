@@ -64,19 +64,19 @@ pub struct Kubeconfig {
 pub struct Endpoint {
     /// The URL of the API server: `https://host[:port][/path]`.
     pub server: String,
-    /// The CA certificates that verify the server, as PEM. `None`: the file names none, and those of the system are
-    /// used, as by kubectl, unless verification is skipped.
+    /// The CA certificates that verify the server, as PEM. `None` if the kubeconfig names none: the server is then
+    /// verified by the system's CAs, as by kubectl, unless `insecure_skip_tls_verify` is set.
     pub ca_pem: Option<Vec<u8>>,
-    /// The file that `ca_pem` was read from; `None` if the data were inline.
+    /// The file that `ca_pem` was read from; `None` if there is no CA or the kubeconfig holds the CA inline.
     pub ca_file: Option<PathBuf>,
     /// The name that the server's certificate must have; `None`: the host of `server`.
     pub tls_server_name: Option<String>,
     /// True to accept any certificate of the server. Never together with `ca_pem`.
     pub insecure_skip_tls_verify: bool,
-    /// The proxy in front of the server.
+    /// The proxy in front of the server, if there is one.
     pub proxy: Option<Proxy>,
-    /// `disable-compression`. This crate never requests compressed answers; the field is kept for readers of a
-    /// kubeconfig that is written for this cluster.
+    /// `disable-compression`. Without effect here, since this crate never requests compressed answers; kept for
+    /// kubeconfigs that are written for this endpoint.
     pub disable_compression: bool,
     /// The cluster's `extensions`: data of other programs.
     pub extensions: Option<Extensions>,

@@ -26,7 +26,8 @@ const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "times
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
 const UNFIT: &str = "this YAML tag or value is not allowed here";
 
-/// Composes the documents of a text up to the first error, without the empty ones.
+/// Composes the documents of a text, except empty ones, up to the first error. Returns the documents before the error,
+/// too.
 pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {
     let (mut composer, mut documents) = (Composer::new(text), Vec::new());
     loop {
@@ -51,7 +52,7 @@ fn place(at: Marker) -> (u64, u64) {
 /// Composes the documents of one text.
 struct Composer<'a> {
     events: Parser<'a, StrInput<'a>>,
-    /// The complete nodes of the current document that have an anchor, by the parser's number of the anchor.
+    /// The complete nodes of the current document that have an anchor, by the number that the parser gives the anchor.
     anchors: HashMap<usize, Node>,
     copies: usize,
 }
@@ -204,7 +205,8 @@ fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Nod
     Some(Node::new(value, line, column))
 }
 
-/// Adds the entries of a merge key's value, a mapping or a list of mappings. `None` for any other value.
+/// Adds the entries of a merge key's value to `merged`. The value is a mapping, a list of mappings, or null; `None` for
+/// any other value.
 fn merge(value: Value, merged: &mut Vec<(String, Node)>) -> Option<()> {
     match value {
         Value::Null => {}
@@ -269,7 +271,8 @@ fn boolean(text: &str) -> Option<bool> {
 
 /// True if Kubernetes' YAML library takes `text` for a number.
 ///
-/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Unlike there, numbers that are too large for Go are numbers, too.
+/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Differs for numbers too large for Go, which are numbers here as
+/// well.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {

@@ -9,7 +9,7 @@ use super::error::{KubeconfigError, Place, shown};
 use super::spelling;
 use super::write::quote;
 
-/// A value and the place where it begins. Nodes are equal if their values are, at whatever place.
+/// A value and the place where it begins. Equality compares the values only.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(super) value: Value,
@@ -71,7 +71,8 @@ impl Node {
         }
     }
 
-    /// Collects the later value of each key that is repeated in its mapping.
+    /// Adds the value of each repeated key to `found`, in this node and below: for a key that stands twice in one
+    /// mapping, the second value.
     fn repeated<'a>(&'a self, found: &mut Vec<&'a Self>) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
@@ -175,7 +176,7 @@ impl<'a> Field<'a> {
         unknown.map(warn).collect()
     }
 
-    /// The field `key` if it is present but empty, which [`get`](Self::get) takes for absent.
+    /// The field `key` if it is present but empty; [`get`](Self::get) returns `None` for such a field.
     pub(crate) fn empty(&self, key: &str) -> Option<Self> {
         let Value::Map(entries) = &self.node.value else { return None };
         let (_, node) = entries.iter().find(|(name, node)| name == key && node.is_empty())?;
@@ -187,12 +188,12 @@ impl<'a> Field<'a> {
         self.get(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))
     }
 
-    /// The text of the field `key`.
+    /// The text of the field `key`; `None` if the field is absent. Any other value than text is an error.
     pub(crate) fn text_of(&self, key: &str) -> Result<Option<&'a str>, KubeconfigError> {
         self.get(key)?.map(|field| field.text()).transpose()
     }
 
-    /// The boolean of the field `key`.
+    /// The boolean of the field `key`; `None` if the field is absent. Any other value than a boolean is an error.
     pub(crate) fn flag_of(&self, key: &str) -> Result<Option<bool>, KubeconfigError> {
         self.get(key)?.map(|field| field.flag()).transpose()
     }

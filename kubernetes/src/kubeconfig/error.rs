@@ -17,7 +17,7 @@ pub struct Place {
     pub column: u64,
     /// The path of the field in the document; empty for the whole document.
     pub field: String,
-    /// The file that the field names, if the error is about that file. Its name up to the first space.
+    /// The file that the field names, if the error is about that file. The name is cut at its first space.
     pub names: Option<PathBuf>,
 }
 
@@ -61,7 +61,7 @@ pub enum KubeconfigError {
     Unsupported {
         /// The field that needs the feature.
         at: Box<Place>,
-        /// The name of the user with the field, up to the first space.
+        /// The name of the user whose entry has the field, cut at its first space.
         entry: String,
         /// The missing feature, and the alternative.
         reason: &'static str,
@@ -69,11 +69,11 @@ pub enum KubeconfigError {
     /// There is no context, cluster or user of this name.
     #[error("{at}: there is no {kind} \"{name}\"; there are: {known}")]
     NotFound {
-        /// The field with the name; the list of contexts if the caller gave the name.
+        /// The field that holds the name; the list of contexts if the caller chose the context.
         at: Box<Place>,
         /// `context`, `cluster` or `user`.
         kind: &'static str,
-        /// The name, up to the first space.
+        /// The name, cut at its first space.
         name: String,
         /// The existing names, quoted, with commas between them; or `none`.
         known: String,

@@ -32,7 +32,7 @@ impl Selected<'_> {
         &self.context
     }
 
-    /// Warnings about the user: a password beside a certificate. Each is one line without secrets.
+    /// Warnings about the user: a user name or password beside a certificate. Each is one line without secrets.
     pub fn warnings(&self) -> Vec<String> {
         let user = self.user.iter();
         let unused = user.flat_map(|user| ["username", "password"].map(|key| user.get(key).ok().flatten()));
@@ -89,7 +89,7 @@ impl Selected<'_> {
     }
 
     /// The identity of the user at the time of the call: each call reads the files again. A token file takes precedence
-    /// over an inline token, which is used only while the file cannot be read.
+    /// over an inline token; the inline token is used only while the file cannot be read.
     ///
     /// # Errors
     /// [`KubeconfigError`]: a token, certificate or key is unreadable or unusable, or certificate and key do not belong
@@ -105,7 +105,7 @@ impl Selected<'_> {
         })
     }
 
-    /// The token of `user`, from the file if the user has one.
+    /// The token of `user`, from the token file if the user has one; `None` if the user has no token.
     fn token(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Token>, KubeconfigError> {
         let inline = user.get("token")?;
         if let Some(field) = user.get("tokenFile")? {
@@ -125,7 +125,7 @@ impl Selected<'_> {
         bearer_token(field.text()?).ok_or_else(|| field.invalid("this is not a bearer token")).map(Some)
     }
 
-    /// The client certificate of `user` with its key.
+    /// The client certificate of `user` with its key; `None` if the user has no certificate.
     fn credential(&self, user: &Field<'_>, read: &mut ReadFile<'_>) -> Result<Option<Credential>, KubeconfigError> {
         let certificate = self.data_or_file(user, "client-certificate", read)?;
         let (certificate, key) = match (certificate, self.data_or_file(user, "client-key", read)?) {
@@ -141,7 +141,8 @@ impl Selected<'_> {
         })
     }
 
-    /// The decoded field `name`-data, or else the content of the file that the field `name` names.
+    /// The data of a certificate or key: the field `NAME-data`, decoded, or else the content of the file that the field
+    /// `NAME` names. `None` if both fields are absent.
     fn data_or_file(
         &self,
         entry: &Field<'_>,

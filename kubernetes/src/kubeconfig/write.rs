@@ -87,11 +87,12 @@ fn kubeconfig(
     text.0
 }
 
-/// A YAML text that is being written. Values are always quoted, so that readers take each of them for text.
+/// A YAML text that is being written. Values are always quoted, so that readers take each value for text.
 struct Yaml(Zeroizing<String>);
 
 impl Yaml {
-    /// Makes an empty text with room for all of it: a growing `String` leaves copies behind, and this one has secrets.
+    /// Makes an empty text with room for all that will be written. A `String` that grows would leave copies of secrets
+    /// in memory.
     fn with_room_for(endpoint: &Endpoint, user_fields: &[(&str, &str)]) -> Self {
         let ca = endpoint.ca_pem.as_ref().map_or(0, |pem| pem.len() * 4 / 3 + 4);
         let secrets: usize = user_fields.iter().map(|(_, value)| 64 + value.len() * 2).sum();
