@@ -156,8 +156,8 @@ impl Cluster {
         format!("{}:{}", bracketed(without_zone(&self.host)), self.port)
     }
 
-    /// `host` or `host:port` for the `Host` header, without a zone, which has a meaning on this host only (RFC 6874
-    /// §1).
+    /// `host` or `host:port` for the `Host` header. Without the zone of an IPv6 address, which has a meaning on this
+    /// host only (RFC 6874 §1).
     pub(crate) fn authority(&self) -> String {
         with_port(&bracketed(without_zone(&self.host)), self.port)
     }

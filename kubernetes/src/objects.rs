@@ -26,7 +26,7 @@ pub struct ObjectMeta {
     /// The unique name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// A prefix that the server completes to a name.
+    /// A prefix that the server completes to a name if `name` is empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
     /// The unique ID, which differs from that of an earlier object of the same name.
@@ -123,10 +123,10 @@ pub struct Condition {
     /// The reason of the decision, a sentence for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The time of the last change (RFC 3339).
+    /// The time at which the condition last changed (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<String>,
-    /// The time of the last change of `status` (RFC 3339).
+    /// The time at which `status` last changed (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
 }
@@ -200,7 +200,7 @@ pub struct StatusCause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMeta {
-    /// The version of the server when it made the list. A watch can begin after it.
+    /// The server's resource version when it made the list. A watch can begin after it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     /// The token that requests the next page; empty on the last page.

@@ -29,8 +29,8 @@ pub struct CsrSigner {
 }
 
 impl CsrSigner {
-    /// The signer of kubelet client certificates. Requests authenticate with the current certificate, and before there
-    /// is one with `bootstrap`.
+    /// The signer of kubelet client certificates. Requests authenticate with the current certificate; with `bootstrap`
+    /// before there is a certificate.
     pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<Arc<dyn IdentitySource>>) -> Self {
         Self {
             cluster,

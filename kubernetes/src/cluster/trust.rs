@@ -15,8 +15,8 @@ pub struct Trust {
     pub of_system: bool,
 }
 
-/// A function that returns the CAs for one connection: a CA file may have changed since the last one. Called on the
-/// runtime's loop, which waits meanwhile, so that it may read a file but must not use the network.
+/// A function that returns the CAs for one connection: a CA file may have changed since the connection before. Called
+/// on the runtime's loop, which waits meanwhile: the function may read a file, but must not use the network.
 ///
 /// Its error is a sentence for messages.
 pub type TrustSource = Arc<dyn Fn() -> Result<Trust, String> + Send + Sync>;
