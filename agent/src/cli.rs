@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_line_passes_claps_checks() {
+    fn definition_of_flags_passes_clap_debug_assert() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_and_empty_devices_are_refused() {
+    fn read_once_refuses_endless_and_empty_devices() {
         let error = read_once(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(error.contains("longer than 8 MiB"), "{error}");
         let error = read_once(Path::new("/dev/null")).unwrap_err().to_string();

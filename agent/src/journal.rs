@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn new_machine_under_same_name_gets_snapshot() {
+    fn second_machine_with_same_name_gets_snapshot_of_its_own() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         let journal = Journal::start(&path, 1 << 20);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn journal_of_another_version_stays_while_it_cannot_be_moved() {
+    fn journal_of_another_version_stays_while_move_fails() {
         let directory = TempDir::new().unwrap();
         let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
         let older = "{\"begin\":{\"version\":1,\"of\":\"node\",\"at\":[0,0],\"machine\":{}}}\n";

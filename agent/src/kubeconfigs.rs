@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_identity_follows_kubeconfigs_at_each_request() {
+    fn bootstrap_identity_is_read_from_kubeconfigs_at_each_request() {
         let files = Files::new();
         files.put_with_certificate("node", clock::now().unix);
         let ask = files.read().bootstrap;

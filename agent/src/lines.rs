@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn line_cut_by_failed_write_is_ended_before_next() {
+    fn line_cut_by_failed_write_is_ended_before_next_line() {
         let text = Arc::default();
         let lines = Lines(Queue::new(MOST));
         let (queue, to) = (lines.0.clone(), Full { room: 5, text: Arc::clone(&text) });

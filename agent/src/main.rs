@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn log_filter_with_unknown_level_or_span_is_refused() {
+    fn log_filter_with_unknown_level_or_syntax_is_refused() {
         for wrong in ["perennial=loud", "perennial[span]=info", "a=b=c"] {
             assert!(log_filter(wrong).is_err(), "{wrong}");
         }

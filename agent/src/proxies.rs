@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn https_proxy_is_read_as_in_go() {
+    fn https_proxy_variable_is_read_as_in_go() {
         let server = "https://api.example:6443";
         for (variables, expected) in [
             (&[("HTTPS_PROXY", "http://p:3128")][..], Some("HTTPS_PROXY http://p:3128")),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_exempts_as_in_go() {
+    fn no_proxy_variable_exempts_hosts_as_in_go() {
         for (server, exempt, proxied) in [
             ("https://api.example", "", true),
             ("https://localhost:6443", "", false),

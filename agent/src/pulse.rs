@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn loop_of_stopped_process_gets_time_to_catch_up() {
+    fn loop_is_not_late_right_after_stopped_process_resumes() {
         let mut rotation = Rotation::new();
         rotation.tick(Now::default());
         // SIGSTOP for ten minutes: the probe is answered before the loop has had a turn.

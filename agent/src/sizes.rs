@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn size_parses_bytes_and_binary_units() {
+    fn size_is_parsed_as_bytes_or_binary_units() {
         assert_eq!(parse("4096"), Ok(4096));
         assert_eq!(parse("64KiB"), Ok(65_536));
         assert_eq!(parse("16 MiB"), Ok(16 << 20));

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn span_parses_in_common_notations() {
+    fn span_is_parsed_from_common_notations() {
         let seconds = |text| parse(text).map(|span| span.as_secs());
         assert_eq!(seconds("6s"), Ok(6));
         assert_eq!(seconds("1h30m"), Ok(5400));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn words_show_the_two_largest_units() {
+    fn span_is_printed_in_its_two_largest_units() {
         let words = |seconds| words(Duration::from_secs(seconds));
         assert_eq!(words(6), "6.0 s");
         assert_eq!(words(59), "59 s");

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn window_parses_two_percentages() {
+    fn rotation_window_is_parsed_as_two_percentages() {
         assert_eq!(window("70%-90%"), Ok(Window::new(700, 900).unwrap()));
         assert_eq!(window("33.3-66.7"), Ok(Window::new(333, 667).unwrap()));
         for bad in ["", "70%", "90%-70%", "0-50", "50-100", "a-b", "-5%-10%", "NaN-90"] {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_parses_first_and_longest_wait() {
+    fn retry_flag_is_parsed_as_first_and_longest_wait() {
         let wait = retry("1s-2m").unwrap();
         assert_eq!((wait.first().as_secs(), wait.cap().as_secs()), (1, 120));
         for bad in ["", "1s", "2m-1s", "0s-1s", "1-2"] {

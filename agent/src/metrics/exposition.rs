@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_is_escaped_and_infinity_is_plus_inf() {
+    fn label_values_are_escaped_and_infinity_is_written_as_plus_inf() {
         let mut page = Exposition::default();
         page.add("ttl_seconds", &[("certificate", "a\\b\"c\nd"), ("state", "ok")], f64::INFINITY);
         page.add("nothing", &[], None);

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_include_addresses_and_own_names_only() {
+    fn only_ip_addresses_and_own_names_are_accepted_as_host_header() {
         let hosts = Hosts::new(["Worker-1.example.com".to_owned(), String::new()]);
         let includes = |header: &str| hosts.include(Some(header.as_bytes()));
         for own in ["10.0.0.7:9090", "127.0.0.1", "[::1]:9090", "[fd00::7]", "localhost:9090", "LOCALHOST."] {

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_request_gets_status_of_its_fault() {
+    fn invalid_request_gets_400_404_405_or_431() {
         let many = "A: b\r\n".repeat(MOST_FIELDS + 1);
         let long = "a".repeat(LONGEST_HEAD);
         for (head, status) in [
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn request_with_other_host_name_gets_only_probe_status() {
+    fn request_with_unknown_host_header_gets_probe_status_or_421() {
         let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");

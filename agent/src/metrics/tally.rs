@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn due_since_outlasts_failed_requests_until_replacement() {
+    fn due_since_stays_after_failed_request_and_clears_after_replacement() {
         let mut life = Life::new();
         life.issue(Duration::from_secs(86_400));
         assert_eq!(life.tally.due_since, None);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn long_line_is_skipped_and_endless_one_refused() {
+    fn long_line_is_skipped_and_endless_line_is_refused() {
         let long = io::repeat(b'x').take(LONGEST * 3).chain(&b"\nnext\n"[..]);
         let mut found = lines(long);
         assert!(matches!(found.next(), Ok(Some(Line::Endless))));

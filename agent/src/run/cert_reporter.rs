@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_signer_repeats_no_state_event() {
+    fn state_event_is_not_repeated_after_signer_change() {
         let rotator = Rotator::new().template(Template::node("worker")).signer(signer("a"));
         let mut scene = Scene::starting_with(&pair(), rotator, 64);
         assert_eq!(scene.events(), ["resting"]);

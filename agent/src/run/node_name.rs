@@ -46,7 +46,7 @@ mod tests {
     /// From the field: <https://github.com/NixOS/nixpkgs/issues/315144>
     /// From the field: <https://github.com/kubermatic/kubeone/issues/3071>
     #[test]
-    fn node_name_follows_kubernetes_rules() {
+    fn node_name_is_lowercased_and_invalid_name_is_refused() {
         for good in ["worker-1", "a", "ip-10-0-0-1.eu-west-1.compute.internal", "9"] {
             assert_eq!(resolve(Some(good)).expect(good), good);
         }
