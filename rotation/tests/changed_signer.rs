@@ -282,7 +282,7 @@ fn reports_of_a_dropped_exchange_are_ignored() {
     assert!(!is_requesting(&handle), "{:?}", handle.state());
 }
 
-/// The budget allows a request, so that the step of the template change submits the request.
+/// The submission budget allows a request, so that the request is submitted in the step that changes the template.
 #[test]
 fn changed_name_is_requested_with_bootstrap_identity() {
     let requests = Arc::default();
@@ -300,7 +300,7 @@ fn changed_name_is_requested_with_bootstrap_identity() {
 /// The rotation awaited the bootstrap identity until another program wrote a certificate. The name changes once the
 /// identity is available.
 #[test]
-fn changed_name_is_requested_with_bootstrap_identity_awaited_before() {
+fn changed_name_is_requested_with_bootstrap_identity_that_was_awaited() {
     let requests = Arc::default();
     let is_there = Arc::new(AtomicBool::new(false));
     let there = is_there.clone();
@@ -321,8 +321,8 @@ fn changed_name_is_requested_with_bootstrap_identity_awaited_before() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// The served certificate expired while no Tick came, as in a suspend of the host. The pair of the other program is
-/// due at once.
+/// The served certificate expired while no Tick came, as when the host is suspended. The pair that another program
+/// wrote is due at once.
 #[test]
 fn pair_taken_over_authenticates_the_request_for_its_successor() {
     let requests = Arc::default();

@@ -63,7 +63,7 @@ impl Wake for Flag {
 type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a str, bool);
 
 #[test]
-fn identity_sources_are_read_each_time_and_handles_wake() {
+fn identity_source_is_read_on_each_call_and_handle_wakes_on_change() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let write_pair = |name: &str, credential: &Credential| fs::write(at(name), credential.to_pem().as_bytes()).unwrap();

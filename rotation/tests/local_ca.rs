@@ -47,7 +47,7 @@ fn time(at: UnixTime) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap()
 }
 
-/// A P-256 public key for rcgen: SubjectPublicKeyInfo DER, whose last 65 bytes are the point.
+/// A P-256 public key for rcgen, as SubjectPublicKeyInfo DER. The last 65 bytes of the DER are the point.
 struct P256<'a>(&'a [u8]);
 
 impl rcgen::PublicKeyData for P256<'_> {
@@ -113,7 +113,7 @@ impl Life {
 }
 
 #[test]
-fn local_ca_issues_and_rotates_blocking_and_async() {
+fn blocking_and_async_local_cas_issue_and_rotate() {
     let ca = Arc::new(Ca::new());
     let sign = move |request: &SignRequest| {
         assert_eq!((request.template.common_name(), request.lifetime), ("mesh-1", Some(HOUR)));
@@ -139,7 +139,7 @@ fn local_ca_issues_and_rotates_blocking_and_async() {
 }
 
 #[test]
-fn error_or_panic_of_local_ca_is_reported_with_backoff() {
+fn error_or_panic_of_local_ca_is_reported_and_leads_to_backoff() {
     type Failing = fn() -> SignError;
     let cases: [(Failing, Failure, &str); 4] = [
         (|| SignError::new(Failure::Denied, "not on a Sunday"), Failure::Denied, "not on a Sunday"),
@@ -280,7 +280,8 @@ fn has_arrival(task: &Task) -> bool {
     pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Both for [`Authentication::Other`] and for the bootstrap identity of a rotation without a certificate of its own.
+/// Tried with [`Authentication::Other`], and with the bootstrap identity of a rotation that has no certificate of its
+/// own.
 #[test]
 fn request_waits_for_certificate_of_another_rotation_until_woken() {
     let ca = Arc::new(Ca::new());
@@ -312,7 +313,7 @@ fn request_waits_for_certificate_of_another_rotation_until_woken() {
 }
 
 #[test]
-fn unauthorized_request_makes_the_certificate_it_showed_due() {
+fn request_rejected_as_unauthorized_makes_its_client_certificate_due() {
     let ca = Ca::new();
     let first = SignWith::blocking("example.com/mesh", move |request, _| {
         Ok(ca.sign("mesh-1", &request.public_key_der, 200_000 * HOUR))
@@ -332,7 +333,7 @@ fn unauthorized_request_makes_the_certificate_it_showed_due() {
 }
 
 #[test]
-fn cancel_runs_hook_once_even_if_set_afterwards() {
+fn on_cancel_closure_runs_once_even_if_set_after_cancel() {
     let (cancel, early, late) = (Cancel::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let ran = early.clone();
     cancel.on_cancel(move || assert!(!ran.swap(true, Ordering::SeqCst)));

@@ -225,9 +225,9 @@ fn shutdown_writes_an_unwritten_certificate_once_more() {
     }
 }
 
-/// The backoff after a failed request ends while the last write runs.
+/// The backoff after a failed request ends while the last write runs, so that a request would be submitted.
 #[test]
-fn last_write_begins_no_request_after_shutdown() {
+fn no_request_begins_during_last_write_after_shutdown() {
     let disk = Disk::holding(pair(Duration::from_secs(80_000)), &[Fate::Fails]);
     let (handle, mut task) = rotator().signer(Fake::new(false)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();

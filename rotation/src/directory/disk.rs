@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn make_fails_for_empty_path_and_at_or_below_file() {
+    fn make_fails_for_empty_path_and_for_path_at_or_below_a_file() {
         let sync = &mut |_: &Path| panic!("there is nothing to sync");
         let error = make(Path::new(""), sync).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
