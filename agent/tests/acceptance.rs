@@ -57,7 +57,7 @@ fn certificate_check_failing_without_401_keeps_certificate() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn check_interval_zero_starts_no_checks() {
+fn certificate_check_interval_zero_disables_checks() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let mut run = start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));

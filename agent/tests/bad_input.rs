@@ -167,8 +167,9 @@ fn malformed_listen_address_is_refused_with_example() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/130409>
-/// From the field: <https://github.com/k0sproject/k0s/issues/3300>
+/// From the field, a node that is registered with a link-local address:
+/// <https://github.com/kubernetes/kubernetes/issues/130409>, and a serving certificate for 127.0.0.1:
+/// <https://github.com/k0sproject/k0s/issues/3300>
 #[test]
 fn node_ip_that_no_peer_can_dial_is_refused() {
     let directory = TempDir::new().unwrap();

@@ -79,7 +79,7 @@ fn sigusr1_rotates_and_runs_the_hook() {
 }
 
 #[test]
-fn once_waits_for_hook_and_fails_with_it() {
+fn run_once_waits_for_hook_and_fails_if_hook_fails() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -122,8 +122,9 @@ fn kubelet_configuration_is_reread_at_sighup() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/83204>
-/// From the field: <https://github.com/kubernetes/kubeadm/issues/2024>
+/// From the field, a kubelet configuration with the same key twice:
+/// <https://github.com/kubernetes/kubernetes/issues/83204>, and misspelt keys that are ignored without a warning:
+/// <https://github.com/kubernetes/kubeadm/issues/2024>
 #[test]
 fn kubeadm_configuration_is_read_from_pipe_with_warnings() {
     let directory = TempDir::new().unwrap();
@@ -146,7 +147,7 @@ fn kubeadm_configuration_is_read_from_pipe_with_warnings() {
     assert!(directory.join("worker/pki/kubelet-client-current.pem").exists());
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/39007>
+/// From the field, a kubeconfig in UTF-16: <https://github.com/kubernetes/kubernetes/issues/39007>
 #[test]
 fn kubeconfig_written_by_powershell_is_read() {
     let directory = TempDir::new().unwrap();
@@ -226,7 +227,7 @@ fn flags_override_kubelet_configuration() {
 }
 
 #[test]
-fn pending_record_shows_names_and_signer_of_flags() {
+fn pending_record_contains_names_and_signer_given_by_flags() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let signer = Signer::start(directory, &["--approve", "manual"]);
@@ -273,7 +274,7 @@ fn pending_record_shows_names_and_signer_of_flags() {
 }
 
 #[test]
-fn kubeconfig_authenticates_requests_if_both_certificates_are_serving() {
+fn kubeconfig_authenticates_requests_for_two_serving_certificates() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -311,7 +312,7 @@ fn request_with_disallowed_serving_name_stays_pending() {
 }
 
 #[test]
-fn kubelet_flag_names_and_serving_signer_are_accepted() {
+fn kubelet_flag_names_and_kubelet_serving_signer_are_accepted() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
@@ -388,7 +389,7 @@ fn invalid_request_flags_are_refused_with_reason() {
 }
 
 #[test]
-fn exit_without_certificate_flag_ends_run_with_code_1() {
+fn run_without_certificate_in_time_exits_with_code_1() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);

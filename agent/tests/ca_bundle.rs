@@ -7,7 +7,7 @@ use perennial_pki::Roots;
 use tempfile::TempDir;
 
 #[test]
-fn damaged_ca_bundle_is_used_with_warnings() {
+fn good_certificates_of_damaged_ca_bundle_are_used_with_warnings() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

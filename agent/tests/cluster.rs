@@ -104,7 +104,8 @@ fn usable_kubeconfig_is_used_and_stays_unchanged() {
     assert_eq!(fs::read(&kubeconfig).unwrap(), before);
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/99645>
+/// From the field, an expired certificate in the kubeconfig beside a rotated one:
+/// <https://github.com/kubernetes/kubernetes/issues/99645>
 #[test]
 fn kubeconfig_with_expired_certificate_is_rewritten() {
     let directory = TempDir::new().unwrap();

@@ -59,7 +59,8 @@ fn found(path: &Path) -> (FileType, Vec<u8>) {
     (kind, if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() })
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/pull/131111>
+/// From the field, a program that does not start if its pair is damaged:
+/// <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
 fn damaged_pair_is_replaced_and_its_files_stay() {
     let directory = TempDir::new().unwrap();
@@ -86,7 +87,8 @@ fn damaged_pair_is_replaced_and_its_files_stay() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/pull/97868>
+/// From the field, a program with a damaged pair that crashes at each start:
+/// <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
 fn previous_pair_authenticates_request_to_replace_damaged_one() {
     let directory = TempDir::new().unwrap();

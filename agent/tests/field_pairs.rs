@@ -25,7 +25,7 @@ const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const NODE: &str = "/O=system:nodes/CN=system:node:worker";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// One case: the contents of a certificate directory, and whether `run` uses a pair in them until the pair's rotation
+/// One case: the contents of a certificate directory. `usable`: `run` uses a pair of the directory until its rotation
 /// point, instead of replacing the pair at once.
 struct Sibling {
     what: &'static str,
@@ -124,7 +124,8 @@ const fn of(what: &'static str, usable: bool, put: fn(&Path)) -> Sibling {
     Sibling { what, usable, put }
 }
 
-/// Generates a self-signed certificate and its key, both in PEM, the key as PKCS#8.
+/// Generates a key (PKCS#8 PEM) with the options `kind` of `openssl genpkey`, and a self-signed certificate (PEM) for
+/// the key. Returns the certificate first.
 fn pair(kind: &str, subject: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     (certificate(&key, subject), key)
@@ -216,7 +217,7 @@ fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     lost.map_or(Ok(()), |(name, _)| Err(format!("{name} is lost")))
 }
 
-/// Creates the directory `name` of a node, and fills its certificate directory as `sibling` describes.
+/// Creates a node's directory `name`, and fills the certificate directory in it as `sibling` describes.
 fn prepared(sibling: &Sibling, under: &Path, name: &str) -> std::path::PathBuf {
     let root = under.join(name);
     fs::create_dir_all(root.join("worker/pki")).unwrap();
@@ -263,7 +264,7 @@ fn faults(sibling: &Sibling, under: &Path, signer: &Path) -> Vec<String> {
 }
 
 #[test]
-fn commands_lose_no_pair_and_replace_only_unusable_ones() {
+fn run_status_and_verify_lose_no_pair_and_replace_only_unusable_ones() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

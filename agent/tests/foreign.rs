@@ -58,8 +58,8 @@ fn foreign_pair_in_directory_is_logged_and_stays() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// Without a bootstrap kubeconfig, `run` does not start if the kubeconfig points at the current pair, as kubelet's
-/// does, and the pair is another node's.
+/// With a mistyped node name and no bootstrap kubeconfig, `run` does not start: the kubeconfig points at the current
+/// pair, as kubelet's does, and the pair is another node's.
 #[test]
 fn foreign_pair_in_kubeconfig_does_not_authenticate() {
     let directory = TempDir::new().unwrap();

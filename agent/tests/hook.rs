@@ -24,7 +24,7 @@ fn status(directory: &Path) -> Value {
     serde_json::from_str::<Value>(&status.stdout).unwrap_or_else(|_| panic!("{status:?}"))
 }
 
-/// From the field: <https://github.com/acmesh-official/acme.sh/issues/3388>
+/// From the field, a failed hook that is never run again: <https://github.com/acmesh-official/acme.sh/issues/3388>
 #[test]
 fn failed_hook_is_owed_until_it_succeeds() {
     let directory = TempDir::new().unwrap();
@@ -48,7 +48,7 @@ fn failed_hook_is_owed_until_it_succeeds() {
     assert_eq!(lines(&directory.join("runs")), ["failed", "failed", "done"]);
 }
 
-/// From the field: <https://github.com/certbot/certbot/issues/5034>
+/// From the field, a hook that is lost when the process is killed: <https://github.com/certbot/certbot/issues/5034>
 #[test]
 fn hook_interrupted_by_kill_runs_at_next_start() {
     for runtime in ["std", "smol"] {

@@ -24,7 +24,7 @@ fn hostile_pair() -> Credential {
     authority.client_credential(HOSTILE, &[HOSTILE], &mut random, now, hour).unwrap()
 }
 
-/// Checks that `text` has no control character that a terminal obeys, and no forged log line.
+/// Checks that `text`, the output of `of`, has no control character that a terminal obeys, and no forged log line.
 fn check(of: &str, text: &str) {
     let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!text.contains(obeyed), "{of}: {text:?}");

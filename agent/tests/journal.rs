@@ -87,7 +87,7 @@ fn replay_prints_run_as_text_and_json() {
 }
 
 #[test]
-fn full_journal_moves_to_journal_1_and_both_replay() {
+fn journal_at_its_limit_is_renamed_to_dot_1_and_both_files_replay() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -260,7 +260,7 @@ fn changed(text: &str, line: usize, change: impl Fn(&str) -> String) -> String {
 }
 
 #[test]
-fn replay_names_changed_and_damaged_lines() {
+fn replay_reports_numbers_of_changed_and_damaged_lines() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -364,7 +364,7 @@ fn journal_flag_leaves_file_that_is_no_journal_unchanged() {
 }
 
 #[test]
-fn full_journal_keeps_journal_1_of_another_program() {
+fn journal_at_its_limit_leaves_dot_1_file_of_another_program_unchanged() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("journal.1"), "of another program\n").unwrap();

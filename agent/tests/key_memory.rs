@@ -20,8 +20,8 @@ const ORDER: [u8; 32] = [
 /// Offset of the scalar in a P-256 key in PKCS#8, in bytes.
 const SCALAR_AT: usize = 36;
 
-/// Parts of one private key, as byte patterns to search memory for: one or two for each form that libraries compute
-/// with or write, by name of the form.
+/// Parts of one private key, as byte patterns to search memory for. Each form in which libraries hold or write a key
+/// has one or two patterns, with the name of the form.
 struct Key(Vec<(&'static str, Vec<u8>)>);
 
 impl Key {

@@ -75,7 +75,7 @@ fn works_or_says_why(limit: Limit, runtime: &str, output: &Output) {
 }
 
 #[test]
-fn run_with_few_descriptors_or_threads_works_or_names_cause() {
+fn run_with_few_descriptors_or_threads_works_or_names_the_limit() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     // With fewer than five descriptors, no program can start.

@@ -121,7 +121,7 @@ fn readyz_names_missing_certificate_until_issued() {
 }
 
 #[test]
-fn serving_certificate_waits_for_client_certificate() {
+fn serving_certificate_is_not_requested_before_client_certificate_is_issued() {
     for more in [&["--rotate-server-certificates", "--node-ip", "10.0.0.7"][..], &["--rotate-server-certificates"]] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--approve", "manual"]);
@@ -209,7 +209,7 @@ fn readyz_fails_for_expired_external_certificate() {
 }
 
 #[test]
-fn silent_clients_do_not_delay_others() {
+fn silent_metrics_clients_do_not_delay_other_clients() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let (_run, address) = start(&directory, &[]);
@@ -223,7 +223,7 @@ fn silent_clients_do_not_delay_others() {
 }
 
 #[test]
-fn taken_metrics_port_is_retried_while_rotation_continues() {
+fn metrics_port_in_use_is_retried_while_rotation_continues() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -39,7 +39,7 @@ fn record(key: &Arc<KeyPair>) -> Vec<u8> {
         .to_vec()
 }
 
-/// From the field: a key that another user knows must not become the node's.
+/// A key that another user knows must not become the key of the node.
 #[test]
 fn planted_key_never_gets_a_certificate() {
     let directory = TempDir::new().unwrap();

@@ -57,7 +57,7 @@ fn bootstrap(directory: &Path, cluster: &str) {
     );
 }
 
-/// From the field: <https://github.com/k3s-io/k3s/issues/352>
+/// From the field, an HTTPS_PROXY that is ignored: <https://github.com/k3s-io/k3s/issues/352>
 #[test]
 fn https_proxy_of_environment_is_used() {
     let directory = TempDir::new().unwrap();

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Starts `perennial` with pipes for its output, which a limit on file sizes does not affect.
+/// Starts `perennial` with pipes for its output: a limit on file sizes does not affect pipes.
 fn start(directory: &Path, arguments: &[&str]) -> Process {
     start_program(directory, env!("CARGO_BIN_EXE_perennial"), arguments)
 }
@@ -79,7 +79,7 @@ fn unwritten_certificate_survives_sighup_and_is_written_later() {
 }
 
 #[test]
-fn request_without_written_record_continues_after_sighup() {
+fn request_continues_after_sighup_if_its_record_could_not_be_written() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 #[test]
-fn files_written_over_public_ones_get_mode_0600() {
+fn files_replacing_world_readable_files_get_mode_0600() {
     let directory = TempDir::new().unwrap();
     let signer = Signer::start(directory.path(), &[]);
     let worker = directory.path().join("worker");
@@ -141,7 +141,7 @@ fn output_contains_no_secret_despite_faults() {
     }
 }
 
-/// `key_lines` has to find a key in a pending record, or the search for secrets would prove nothing.
+/// If `key_lines` did not find the key in a pending record, searching the output for secrets would prove nothing.
 #[test]
 fn key_lines_finds_keys_in_pending_record() {
     let directory = TempDir::new().unwrap();

@@ -73,7 +73,7 @@ fn systemd_is_notified_of_readiness_reload_and_watchdog() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// The kernel queues ten messages for a manager that does not read. Sending an eleventh would block.
+/// The kernel queues ten messages for a systemd that does not read its socket. Sending an eleventh would block.
 #[test]
 fn unread_notification_socket_does_not_delay_rotation() {
     let directory = TempDir::new().unwrap();

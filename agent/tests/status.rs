@@ -155,7 +155,7 @@ fn state(credential: &Credential) -> (String, i32) {
 }
 
 #[test]
-fn status_is_good_only_before_rotation_point() {
+fn status_verdict_is_good_only_before_rotation_point() {
     let mut ca = Ca::new();
     assert_eq!(state(&ca.node(Duration::ZERO, HOUR)), ("good".into(), 0));
     assert_eq!(state(&ca.node(HOUR * 19, HOUR * 20)), ("due".into(), 1));

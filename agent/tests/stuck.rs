@@ -114,7 +114,7 @@ fn keeps_rotating(runtime: &str, stick: impl FnOnce(&mut Command, PipeWriter) ->
 }
 
 #[test]
-fn once_fails_if_its_output_is_not_read() {
+fn run_once_fails_if_its_output_is_not_read() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

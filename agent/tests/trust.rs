@@ -1,4 +1,5 @@
-//! The CAs and proxy of the API server in `run` and `status`, and warnings about kubeconfigs that kubelet cannot use.
+//! `run` and `status`: the CAs that verify the API server, the proxy to the API server, and warnings about kubeconfigs
+//! that kubelet cannot use.
 
 use std::fs;
 use std::process::Command;
@@ -11,9 +12,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/119483>
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/46287>
-/// From the field: <https://github.com/kube-rs/kube/issues/1953>
+/// From the field, a CA file that is replaced while a client runs:
+/// <https://github.com/kubernetes/kubernetes/issues/119483>, <https://github.com/kubernetes/kubernetes/issues/46287>,
+/// <https://github.com/kube-rs/kube/issues/1953>
 #[test]
 fn replaced_ca_file_is_used_without_sighup() {
     for runtime in ["std", "smol"] {
@@ -41,7 +42,8 @@ fn replaced_ca_file_is_used_without_sighup() {
     }
 }
 
-/// From the field: <https://github.com/kube-rs/kube/issues/2028>
+/// From the field, a kubeconfig that names no CA, for a server with a certificate of a public CA:
+/// <https://github.com/kube-rs/kube/issues/2028>
 #[test]
 fn system_cas_verify_server_if_kubeconfig_names_no_ca() {
     let directory = TempDir::new().unwrap();
@@ -116,7 +118,7 @@ fn status(cluster: &str, more: &[&str], environment: &[(&str, &str)]) -> (Value,
 }
 
 #[test]
-fn status_shows_cas_and_proxy_of_the_server() {
+fn status_shows_cas_and_proxy_used_for_the_api_server() {
     const FILE: &str = "server: 'https://api.example:6443', certificate-authority: ca.crt";
     const NONE: &str = "server: 'https://api.example:6443'";
     let unset = ("HTTPS_PROXY is not set", None);
@@ -193,7 +195,7 @@ fn status_shows_certificate_despite_unusable_kubeconfig() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/kubeadm/issues/1317>
+/// From the field, an expired pair in kubelet.conf: <https://github.com/kubernetes/kubeadm/issues/1317>
 #[test]
 fn kubeconfig_unusable_for_kubelet_is_logged() {
     let directory = TempDir::new().unwrap();

@@ -168,7 +168,7 @@ fn verify_judges_kubelet_by_rules_of_go() {
 
 /// Unlike perennial, kubelet does not fall back to an earlier dated pair if the current one is damaged.
 #[test]
-fn damaged_pair_beside_a_good_one_fails_kubelet_only() {
+fn verify_of_damaged_pair_beside_a_good_one_fails_for_kubelet_only() {
     let cut: fn(&[u8]) -> Vec<u8> = |pem| pem[..pem.len() / 2].to_vec();
     let mixed: fn(&[u8]) -> Vec<u8> = |pem| {
         let text = str::from_utf8(pem).unwrap();
@@ -196,7 +196,8 @@ fn damaged_pair_beside_a_good_one_fails_kubelet_only() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/website/pull/28312>
+/// From the field, a regular file in the place of the link to the current pair:
+/// <https://github.com/kubernetes/website/pull/28312>
 #[test]
 fn verify_flags_regular_file_instead_of_link() {
     let file = |name: &'static str| {
