@@ -15,8 +15,8 @@ use crate::time::Instant;
 
 /// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
 /// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) rebuilds the machine. For replay,
-/// not for restarts: instants are of the monotonic clock of this boot. A restart uses [`Pending`](crate::Pending).
-/// The default is the state of a machine with a signer and nothing else, which has no deadline yet.
+/// not for restarts: instants are of the monotonic clock of this boot. A restart uses [`Pending`](crate::Pending). The
+/// default is the state of a machine with a signer and nothing else; no deadline is set yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The policy in use: times, limits and submission budget.
@@ -36,7 +36,7 @@ pub struct Checkpoint {
     /// True if a rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and no certificate has been
     /// taken since.
     pub rotate_now: bool,
-    /// Why a certificate is due, as of the last event that was not ignored.
+    /// Why a certificate is due, as of the last event that was not ignored. `None`: no certificate is due.
     pub due: Option<Reason>,
     /// The write of a certificate that is not known to be durable. `None`: the driver has confirmed every write.
     pub unwritten: Option<Unwritten>,

@@ -13,8 +13,9 @@ use crate::state::Reason;
 use crate::template::Template;
 use crate::time::UnixTime;
 
-/// The time from which a certificate is due: a point in the policy's window of its lifetime, notAfter at the latest.
-/// Computed from `seed` and fingerprint, so that every start and every tool gets the same point.
+/// The time from which a certificate is due: a point in the policy's window of the certificate's lifetime, notAfter at
+/// the latest. Computed from `seed` and the certificate's fingerprint, so that every start and every tool gets the same
+/// point.
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
@@ -22,7 +23,8 @@ pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> 
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
-/// Whether the certificate's common name differs from the template's. Provisional certificates are exempt.
+/// True if the certificate's common name differs from the template's. Always false for a provisional certificate, and
+/// without a template.
 pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>) -> bool {
     !certificate.provisional && template.is_some_and(|template| !template.is_named_by(certificate))
 }
@@ -30,9 +32,10 @@ pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>)
 /// Grades certificates at one moment, by template and policy, and compares them with the served one.
 pub(crate) struct Judge<'a> {
     pub(crate) facts: &'a Checkpoint,
-    /// The earlier of the local clock and the API server's: a certificate has expired only if it has by both.
+    /// The earlier of the local clock and the API server's: a certificate has expired only if it has expired by both
+    /// clocks.
     pub(crate) earliest: UnixTime,
-    /// The later of the two clocks: notBefore and rotation point have passed if they have by either.
+    /// The later of the two clocks: notBefore and rotation point have passed if they have passed by either clock.
     pub(crate) latest: UnixTime,
 }
 
@@ -40,15 +43,15 @@ pub(crate) struct Judge<'a> {
 /// wrong by that much.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The quality of a certificate, worst first. [`Priority`](crate::pacing::Priority) is how urgently it is replaced,
-/// which differs: a certificate that lacks a name is bad and can wait, one that a server refused may be flawless and is
-/// urgent.
+/// The quality of a certificate, worst first. Says nothing about how urgently the certificate is replaced
+/// ([`Priority`](crate::pacing::Priority)): a certificate that lacks a name is bad and can wait, one that a server
+/// refused may be flawless and is urgent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
     Provisional,
-    /// The common name differs from the template's. The machine serves such a certificate only if it did so before the
-    /// template changed.
+    /// The common name differs from the template's. The machine serves such a certificate only if it already served the
+    /// certificate when the template changed.
     Foreign,
     /// Lacks names that the template requests.
     Unsatisfying,
@@ -58,7 +61,7 @@ enum Grade {
 }
 
 impl Judge<'_> {
-    /// Why a successor of this certificate is due: the most urgent reason that applies.
+    /// Why a successor of this certificate is due: the most urgent reason that applies; `None` if no reason does.
     pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
         let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
         // In the order of `Reason`: the most urgent first.
@@ -73,8 +76,9 @@ impl Judge<'_> {
         reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
 
-    /// The fault of an issued certificate, by the template of its request: if the template has changed since, the
-    /// signer is not to blame. `valid` is the served certificate, if it is valid.
+    /// The fault of an issued certificate; `None` if it has no fault. Judged by `requested`, the template of the
+    /// request: if the template has changed since, the signer is not to blame. `valid` is the served certificate,
+    /// `None` if that has expired.
     pub(crate) fn fault(
         &self,
         issued: &Certificate,
@@ -98,7 +102,7 @@ impl Judge<'_> {
     }
 
     /// The slot for a new certificate; `None` if the machine must not take it. A certificate that is not valid yet
-    /// never displaces a valid one, and waits only if it is good.
+    /// never displaces a valid one, and waits only if its grade is `Good`.
     pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
         let displaces_valid = self.facts.certificate.as_ref().is_some_and(|served| !self.is_expired(served));
         if displaces_valid && !self.has_begun(new) {
@@ -108,8 +112,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether `new` may take the place of the served certificate. A served certificate that a server refused counts as
-    /// due at best.
+    /// Whether `new` may take the place of the served certificate. For a served certificate that a server refused, the
+    /// best grade is `Due`.
     pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
         let served = self.facts.certificate.as_deref();
         let grade = self.grade(new);

@@ -98,7 +98,7 @@ impl RotationMachine {
         self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
     }
 
-    /// Continues from the record of an earlier run: its key, its refusal, and the budget it spent.
+    /// Continues from the record of an earlier run: from its key, its refusal and its spent budget.
     fn resume(&mut self, pending: Pending, now: Now) {
         self.facts.pacing = RequestPacing::resume(&self.facts.policy, &pending, now);
         let is_kept = pending.key == Key::Pending && !self.facts.policy.new_key_per_attempt;
@@ -128,8 +128,8 @@ impl RotationMachine {
         self.facts.waiting.as_ref().or(self.facts.certificate.as_ref())
     }
 
-    /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the served
-    /// certificate that it displaces.
+    /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the certificate that
+    /// was served until now, if the new one displaces it.
     fn take(&mut self, certificate: Arc<Certificate>, slot: Slot) -> Option<Arc<Certificate>> {
         // The certificate ends the rotation that was under way: `still_rotating` must not keep its request.
         self.facts.due = None;

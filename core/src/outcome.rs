@@ -113,8 +113,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The failure of the attempt that this outcome ends: no certificate, or one with a fault. Each attempt fails at
-    /// most once.
+    /// The failure of the attempt that this outcome ends: without a certificate, or with one that has a fault. `None`:
+    /// this outcome ends no attempt, or an attempt without a failure. Each attempt fails at most once.
     pub const fn failure(&self) -> Option<Failure> {
         match self {
             Self::Accepted { shortfall, .. } => *shortfall,
@@ -124,7 +124,7 @@ impl Outcome {
         }
     }
 
-    /// The request that this outcome ends, if any. Exactly one outcome ends each request.
+    /// The request that this outcome ends; `None` if it ends no request. Exactly one outcome ends each request.
     pub const fn ended(&self) -> Option<RequestId> {
         match self {
             Self::Accepted { id, .. }
@@ -164,8 +164,8 @@ impl Outcomes {
         matches!(self.event, Outcome::Ignored)
     }
 
-    /// The failure of the attempt that this event ended without a certificate or with a faulty one. One event ends at
-    /// most one attempt.
+    /// The failure of the attempt that this event ended, without a certificate or with a faulty one; `None` if no
+    /// attempt failed. One event ends at most one attempt.
     pub fn failure(&self) -> Option<Failure> {
         self.iter().find_map(Outcome::failure)
     }

@@ -76,9 +76,9 @@ impl RotationMachine {
         Outcome::Noted
     }
 
-    /// Judges an issued certificate, and takes it if it is no worse than the served one. The order matters: the machine
-    /// compares both before the new one takes a slot, and counts a failure after that, since the backoff depends on
-    /// whether a valid certificate is served by then.
+    /// Judges an issued certificate, and takes it if it is no worse than the served one. The order matters. The machine
+    /// compares the two certificates before the new one takes a slot. It counts a failure afterwards, since the backoff
+    /// depends on whether a valid certificate is served by then.
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
         let Some(since) = self.answered(id) else { return Outcome::Ignored };
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
@@ -109,7 +109,8 @@ impl RotationMachine {
         outcome
     }
 
-    /// Ends the request in flight if it has this id. Returns when the request was submitted.
+    /// Ends the request in flight if it has this id, and returns when that request was submitted. `None`: no request in
+    /// flight has this id.
     fn answered(&mut self, id: RequestId) -> Option<Instant> {
         self.facts.in_flight.take_if(|(current, _)| *current == id).map(|(_, since)| since)
     }
@@ -121,7 +122,8 @@ impl RotationMachine {
     }
 
     /// The store now holds another certificate. The machine takes over a certificate that is no worse than the served
-    /// one, lets a good one that is not valid yet wait, and otherwise writes the served one again.
+    /// one, keeps a good one that is not valid yet as the waiting certificate, and otherwise writes the served one
+    /// again.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
             // The store holds the served certificate: a write of it that was owed is done.
@@ -167,7 +169,8 @@ impl RotationMachine {
     }
 }
 
-/// The outcome of an event that decides nothing by itself: noted if it changed a fact.
+/// The outcome of an event that decides nothing by itself: `Noted` if it changed a fact (`is_news`), otherwise
+/// `Ignored`.
 const fn noted(is_news: bool) -> Outcome {
     if is_news { Outcome::Noted } else { Outcome::Ignored }
 }

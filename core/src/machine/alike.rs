@@ -8,12 +8,12 @@ use crate::time::Now;
 
 impl RotationMachine {
     /// Hashes every fact that decides what this machine does from `now` on, except the [served](Self::certificate) and
-    /// the [waiting](Self::waiting) certificate. Times are hashed relative to `now`, a wait that is over as zero, ids
-    /// not at all.
+    /// the [waiting](Self::waiting) certificate. Times are hashed relative to `now`, and a wait that is over as zero.
+    /// Ids are not hashed.
     ///
-    /// Two machines of one policy and seed with like certificates and equal hashes behave alike, each by its own
-    /// clocks, except for jitter, which is computed from ids and fingerprints. So time that passes makes no new state
-    /// for a model checker, unless a wait ends.
+    /// Two machines with the same policy and seed, like certificates and equal hashes behave alike, each by its own
+    /// clocks. Only their jitter may differ, since it is computed from ids and fingerprints. A model checker thus meets
+    /// no new state while time passes, until a wait ends.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         // Every field by name: a new field breaks this build and is not forgotten.
         let Checkpoint {

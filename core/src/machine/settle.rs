@@ -48,8 +48,8 @@ impl RotationMachine {
         }
     }
 
-    /// Keeps a request for a rotation in flight if its rotation point lies in the future again: the wall clock was set
-    /// back, or the policy changed.
+    /// Keeps the request in flight if it was submitted because of a rotation point that lies in the future again: the
+    /// wall clock was set back, or the policy changed. Returns the reason `RotationPoint` then, otherwise `None`.
     fn still_rotating(&self) -> Option<Reason> {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
     }
@@ -65,7 +65,7 @@ impl RotationMachine {
 
     /// Serves the waiting certificate from its notBefore on, or earlier if the served one has expired or was refused:
     /// the local clock may be wrong. Drops a waiting certificate that has become worse than the served one, as after a
-    /// change of the template.
+    /// change of the template. `None`: neither happened.
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         let waiting = self.facts.waiting.as_ref()?;

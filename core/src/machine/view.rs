@@ -96,6 +96,7 @@ impl RotationMachine {
     }
 
     /// The write that is not confirmed yet: its id, and true for the served certificate or false for the waiting one.
+    /// `None`: the driver has confirmed every write.
     pub fn writes(&self) -> Option<(RequestId, bool)> {
         self.facts.unwritten.map(|write| (write.id, write.slot == Slot::Served))
     }

@@ -12,12 +12,12 @@ use crate::outcome::{Outcome, Slot};
 use crate::time::Now;
 
 impl RotationMachine {
-    /// Schedules a write of the certificate in this slot for now. Replaces the write that was owed before.
+    /// Owes a write of the certificate in this slot, to be ordered at once. Replaces the write that was owed before.
     pub(super) fn owe_write(&mut self, id: RequestId, slot: Slot, now: Now) {
         self.facts.unwritten = Some(Unwritten { id, slot, again_at: now.instant, failures: 0, in_flight: false });
     }
 
-    /// The write of the served certificate, if one is owed.
+    /// The write of the served certificate; `None` if no write of that certificate is owed.
     pub(super) fn served_unwritten(&self) -> Option<Unwritten> {
         self.facts.unwritten.filter(|write| write.slot == Slot::Served)
     }
