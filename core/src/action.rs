@@ -37,7 +37,7 @@ pub enum Action {
         /// The certificate to write.
         certificate: Arc<Certificate>,
         /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid
-        /// yet; keep its key, since another `WriteCert` orders when to serve it.
+        /// yet; keep its key: another `WriteCert` follows when the certificate takes its turn.
         serve: bool,
     },
     /// Submit a request to the signer, and report one `CsrIssued` or `CsrFailed` unless
@@ -69,7 +69,7 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// Starts without actions, and with the outcome of the event itself.
+    /// Begins without actions, with `event` as the outcome of the event itself.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }

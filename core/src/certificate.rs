@@ -115,11 +115,11 @@ pub struct Certificate {
     /// True for a bootstrap credential, which authenticates requests and is due until an issued certificate replaces
     /// it.
     pub provisional: bool,
-    /// The chain, leaf first, in the encoding of the driver (PEM for the bundled ones). May be empty.
+    /// The chain, leaf first, in the encoding of the driver (PEM in `perennial-pki`). May be empty.
     pub chain: Arc<[u8]>,
 }
 
-/// Shows the chain by its length: facts belong in logs, blobs do not.
+/// Shows all facts, and the length of the chain in place of its bytes, which would fill a log.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")

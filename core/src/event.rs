@@ -102,8 +102,8 @@ pub enum Event {
         /// certificate.
         fingerprint: Fingerprint,
     },
-    /// A person or program requested a rotation. The machine remembers the request until it takes a certificate, and
-    /// ends a backoff; spacing and budget still apply.
+    /// A person or program demanded a rotation. The machine remembers the demand until it takes a certificate, and ends
+    /// a backoff; spacing and budget still apply.
     RotateNow,
     /// The API server reported its time (the `Date` of an HTTP response) over a connection whose certificate was
     /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, and until a
@@ -121,8 +121,9 @@ pub enum SignerStatus {
     /// that another program changes, and withdraws a request in flight.
     Absent,
     /// A signer is configured, but the identity to authenticate with does not exist yet. The machine submits no
-    /// request; that is no failure and starts no backoff. A request in flight goes on, since it has its identity. The
-    /// machine owns the store.
+    /// request; that is no failure and starts no backoff. A request in flight goes on, since it has its identity. As
+    /// with [`Ready`](Self::Ready), the machine owns the store: it writes its certificate again if another program puts
+    /// a worse one in place.
     NotReady,
     /// A signer is configured and requests can be submitted.
     #[default]
@@ -183,14 +184,15 @@ pub enum Failure {
     TimedOut,
     /// The request object was deleted.
     Deleted,
-    /// The API server already has a request object of this name, from an earlier run, and its certificate has expired.
+    /// The API server already has a request object of this name, from an earlier run, and the certificate in that
+    /// object has expired.
     Outdated,
     /// A problem on this machine: no key, no credential to authenticate with.
     Local,
 }
 
 impl Failure {
-    /// Every failure, for counters that begin at zero.
+    /// Every failure, for metrics that show a counter of each from the start.
     pub const ALL: [Self; 14] = [
         Self::Denied,
         Self::SignerFailed,
@@ -228,8 +230,8 @@ impl Failure {
         )
     }
 
-    /// Whether the next request needs a new key: a request with the old key would find the old request object, which is
-    /// decided already.
+    /// True if the next request after this failure needs a new key: a request with the old key would find the old
+    /// request object, which is decided already.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)
     }

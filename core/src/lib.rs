@@ -64,7 +64,7 @@
 //!
 //! - the machine never panics, and [`handle`](RotationMachine::handle) never allocates;
 //! - at most one request is in flight, and submissions stay within [`Policy::submissions_within`];
-//! - a late, repeated or foreign reply changes nothing;
+//! - a reply that is late, repeated or has an unknown id changes nothing;
 //! - a Tick before the deadline changes nothing, a Tick at the deadline makes progress, and the next
 //!   deadline lies later;
 //! - if a reply is lost, Ticks alone lead to the next submission or write;
@@ -102,7 +102,7 @@
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
-//! | `state.rs`, `trace.rs`, `escaped.rs` | states, events and actions as text; escaping of foreign text |
+//! | `state.rs`, `trace.rs`, `escaped.rs` | states, events and actions as text; escaping of text from outside |
 //! | `setup.rs` | the initial state, and the record of an earlier run |
 
 #![no_std]
