@@ -134,8 +134,8 @@ impl RequestPacing {
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
 
-    /// When a backoff that begins `now` is over. Counts from when the budget allows a request: the budget has no jitter
-    /// and would re-synchronise a fleet.
+    /// When a backoff of length `wait` that begins `now` is over. `wait` counts from when the budget allows a request:
+    /// the budget has no jitter and would re-synchronise a fleet.
     fn wait_ends_at(&self, policy: &Policy, wait: Duration, now: Instant) -> Instant {
         self.affordable_at(policy, Priority::Urgent).max(now).after(wait)
     }

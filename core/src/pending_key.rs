@@ -1,4 +1,4 @@
-//! The pending key, which is that of the last request: whether the next request may use it again.
+//! Whether the next request may use the pending key, the key of the last request, again.
 
 use alloc::sync::Arc;
 
@@ -37,7 +37,8 @@ impl PendingKey {
         if matches!(self, Self::Usable(_)) { Key::Pending } else { Key::New }
     }
 
-    /// The key for a request for `wanted`: another template gets a new key, and so a new request object.
+    /// The key for a request for the template `wanted`: a new key if the last request was for another template, so that
+    /// the new request has an object of its own.
     pub(crate) fn key_for(&self, wanted: &Arc<Template>) -> Key {
         if self.template() == Some(wanted) { self.key() } else { Key::New }
     }

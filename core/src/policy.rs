@@ -134,8 +134,8 @@ impl Backoff {
     }
 }
 
-/// The submission budget: a token bucket that starts full. Each submission takes a token, and one token is refilled at
-/// a time.
+/// The submission budget: a token bucket that starts full. Each submission takes a token, and the bucket regains one
+/// token in each refill time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budget {
     size: u32,
@@ -172,7 +172,7 @@ impl Budget {
     }
 
     /// Converts tokens between budgets: the time in which this budget regains as many tokens as `other` regains in
-    /// `time`, at most the time of a full bucket.
+    /// `time`, at most the time in which an empty bucket becomes full.
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         // In 128 bits: the product of two spans can overflow 64.
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
