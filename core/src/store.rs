@@ -5,12 +5,11 @@
 //! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never reuses a
 //! name and syncs the directory, so that `PREFIX-current.pem` names a whole pair at every step.
 //!
-//! Another program may be reading any file here, and may accept files that perennial does not. So one law
-//! holds for every plan: no step removes a file that Go's `tls.LoadX509KeyPair` loads from its name,
-//! unless a durable pair, issued later for the same common name, supersedes it. A start
-//! links `PREFIX-current.pem` only if that resolves to nothing; a regular file in the way of a new
-//! link is first hard-linked to a dated name. An incomplete file has a name of its own (`.new`), by
-//! which the leftover of a crash is recognised and removed.
+//! Another program may be reading any file here, and may accept files that perennial does not. So one law holds for
+//! every plan: no step removes a file that Go's `tls.LoadX509KeyPair` loads from its name, unless a durable pair,
+//! issued later for the same common name, supersedes it. A start links `PREFIX-current.pem` only if that name resolves
+//! to nothing; a regular file in the way of a new link is first hard-linked to a dated name. An incomplete file has a
+//! name of its own (`.new`), by which the leftover of a crash is recognised and removed.
 
 mod prune;
 mod recover;
@@ -36,7 +35,7 @@ pub struct Entry {
     pub name: String,
     /// The type of the entry.
     pub kind: Kind,
-    /// The name in this directory that the entry leads to, if it is a link to one.
+    /// For a link to a name in this directory: that name. Otherwise `None`.
     pub target: Option<String>,
 }
 
@@ -60,7 +59,8 @@ impl Listing {
         self.entry(name).map(|entry| entry.kind)
     }
 
-    /// The regular file with this name, or the regular file in the directory to which the link with this name leads.
+    /// The name of a regular file: `name` itself, or the target of the link `name` in this directory. `None`: neither
+    /// is a regular file.
     pub fn file_behind(&self, name: &str) -> Option<&str> {
         let entry = self.entry(name)?;
         let file = entry.target.as_deref().map_or(Some(entry), |target| self.entry(target))?;
@@ -146,8 +146,8 @@ pub struct Plan {
 
 impl Plan {
     /// The clean-up if only the first `done` steps succeeded; empty once readers may find the new pair. The driver
-    /// stops at the first clean-up step that fails. A rename may report an error although it was carried out: then the
-    /// link has its final name, its removal fails, and the file behind the link must stay.
+    /// stops at the first clean-up step that fails. A rename may report an error although it was carried out. The link
+    /// then has its final name, so that the removal of its temporary name fails, and the file behind the link stays.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let mut undo = Vec::new();
@@ -169,7 +169,7 @@ impl Plan {
         undo
     }
 
-    /// Whether this plan makes a link to `name`. A file of this name is not in use before the link is.
+    /// True if this plan makes a link that leads to `name`: the file with that name is in use only once the link is.
     fn links_to(&self, name: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
@@ -204,7 +204,8 @@ impl Layout {
         [bundle(&self.current()), bundle(&self.updated())].into_iter().flatten().collect()
     }
 
-    /// The regular files in use: each of `PREFIX-current.pem` and `PREFIX-updated.pem`, or the file behind the link.
+    /// The regular files in use: `PREFIX-current.pem` and `PREFIX-updated.pem` themselves, or, if they are links, the
+    /// files to which they lead.
     pub fn in_use<'a>(&self, listing: &'a Listing) -> Vec<&'a str> {
         [self.current(), self.updated()].iter().filter_map(|name| listing.file_behind(name)).collect()
     }

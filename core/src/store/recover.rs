@@ -69,7 +69,8 @@ impl Layout {
         time.is_some_and(|time| matches!(time.len(), 19 | 23) && time.bytes().zip(TIME.bytes()).all(fits))
     }
 
-    /// True for a name under which only a file with a private key of this certificate is stored.
+    /// True for the names of files that hold a private key of this certificate: `PREFIX-current.pem`,
+    /// `PREFIX-updated.pem`, dated names and `PREFIX.key`.
     pub fn is_ours(&self, name: &str) -> bool {
         let is_link = name == self.current() || name == self.updated();
         is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
@@ -77,7 +78,7 @@ impl Layout {
 
     /// The index of the pair to use: a pair that is valid at `now` before one that is not, then the pair in use before
     /// others, then the pair that expires last. A pair that is not in use counts only if its common name is among
-    /// `names`, or `names` is empty.
+    /// `names`, or `names` is empty. `None`: no pair counts.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
         let rank = |Found { in_use, validity, .. }: &Found<'_>| {
@@ -91,7 +92,8 @@ impl Layout {
 
     /// The repairs of a start that uses the pair at `taken`. Makes that pair durable, which a killed update may not
     /// have done, and links `PREFIX-current.pem` to the pair if `vacant`, that is, if `PREFIX-current.pem` resolves to
-    /// nothing. Every other entry stays as it is, since another program may be reading it.
+    /// nothing. Every other entry stays as it is, since another program may be reading it. Empty for a pair in two
+    /// files, and without a pair.
     pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, mut now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());
