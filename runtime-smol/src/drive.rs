@@ -87,7 +87,7 @@ async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     result.recv().await.map_err(io::Error::other)?
 }
 
-/// Connects to the first address of `host` that answers within its share of the time.
+/// Tries the addresses of `host` in turn, each for an equal share of the time left, and returns the first connection.
 async fn connect(host: String, port: u16, until: Instant) -> io::Result<Async<TcpStream>> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host name resolves to no address");
     let addresses = resolve(host, port).await?;

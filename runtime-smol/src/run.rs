@@ -62,7 +62,7 @@ async fn drive_and_report(exchange: Exchange, mut reporter: Reporter) {
     reporter.finish(result);
 }
 
-/// Polls the exchange in flight to its end; pending for ever without one.
+/// Polls the exchange in flight to its end. Without an exchange, stays pending for ever.
 async fn finished(exchange: &mut Option<Boxed<()>>) {
     match exchange {
         Some(driven) => driven.await,
@@ -71,7 +71,7 @@ async fn finished(exchange: &mut Option<Boxed<()>>) {
     *exchange = None;
 }
 
-/// Sleeps until the deadline; pending for ever without one.
+/// Sleeps until the deadline. Without a deadline, stays pending for ever.
 async fn due(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

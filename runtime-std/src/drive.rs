@@ -95,7 +95,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Connects to the first address of `host` that answers within its share of the time.
+/// Tries the addresses of `host` in turn, each for an equal share of the time left, and returns the first connection.
 fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host name resolves to no address");
     let until = Instant::now() + within;
@@ -114,7 +114,8 @@ fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// True for errors of a read that ended at its time limit, or by a signal: the conversation decides what follows.
+/// True if a read ended at its time limit or by a signal, which is no error of the connection: the conversation decides
+/// what follows.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
