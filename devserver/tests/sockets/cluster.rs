@@ -48,7 +48,7 @@ fn mesh(cluster: &TestCluster, template: Template) -> Handle {
 }
 
 #[test]
-fn other_signer_name_issues_any_subject_but_system_masters() -> Result<(), Box<dyn Error>> {
+fn custom_signer_issues_any_subject_but_system_masters() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start()?;
     let template = Template::new("web").with_organizations(["shop"]).with_dns_names(["web.example"]);
     let credential = mesh(&cluster, template).ready().within(BOUND)?;
@@ -67,7 +67,7 @@ fn other_signer_name_issues_any_subject_but_system_masters() -> Result<(), Box<d
 }
 
 #[test]
-fn default_options_issue_nothing_for_other_signer_names() -> Result<(), Box<dyn Error>> {
+fn default_options_issue_nothing_for_custom_signer_names() -> Result<(), Box<dyn Error>> {
     let cluster = TestCluster::start_with(ClusterSetup { options: Options::default(), ..ClusterSetup::default() })?;
     let waiting = mesh(&cluster, Template::new("web"));
     waiting.wait_for(|_| !cluster.requests().is_empty()).within(BOUND).unwrap();

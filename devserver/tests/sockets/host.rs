@@ -98,7 +98,7 @@ fn request(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn request_and_watch_use_one_connection_until_issued() {
+fn request_and_watch_over_one_connection_yield_certificate() {
     let (server, roots) = serve(Options::default());
     let mut stream = connect(&server, &roots);
     send(&mut stream, "POST", CSR_PATH, &request("a"));
@@ -115,7 +115,7 @@ fn request_and_watch_use_one_connection_until_issued() {
 }
 
 #[test]
-fn every_open_watch_sends_a_decision() {
+fn decision_is_sent_on_every_open_watch() {
     let (server, roots) = serve(Options { approval: Approval::Manual, ..Options::default() });
     let mut streams: Vec<Stream> = (0..20).map(|_| connect(&server, &roots)).collect();
     send(&mut streams[0], "POST", CSR_PATH, &request("a"));
@@ -167,7 +167,7 @@ fn client_still_sending_a_refused_body_reads_the_refusal() {
 }
 
 #[test]
-fn clients_beyond_the_limit_get_429() {
+fn client_beyond_connection_limit_gets_429_until_others_leave() {
     let (server, roots) = serve(Options { clients: 2, ..Options::default() });
     let mut held: Vec<Stream> = (0..2).map(|_| connect(&server, &roots)).collect();
     for stream in &mut held {
@@ -263,7 +263,7 @@ fn flood(stream: &mut Stream, enough: &AtomicBool) {
 }
 
 #[test]
-fn new_connections_verify_clients_by_the_new_authority() {
+fn set_tls_changes_accepted_authorities_of_new_connections() {
     let (now, hour) = (perennial_rotation::clock::now().unix, Duration::from_secs(3600));
     let mut random = Random::from_os().unwrap();
     let first = Authority::generate(&mut random, now, hour).unwrap();
@@ -299,7 +299,7 @@ fn new_connections_verify_clients_by_the_new_authority() {
 }
 
 #[test]
-fn changed_returns_once_the_version_rises() {
+fn changed_future_completes_once_the_api_version_rises() {
     let (server, _) = serve(Options::default());
     let version = server.with_api(|api, _| api.version());
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The server over real sockets, and clusters for other programs' tests.
+//! The embedded server over real sockets, and clusters for other programs' tests.
 
 mod cluster;
 mod host;
