@@ -1,4 +1,4 @@
-//! `perennial-dev demo`, on both runtimes.
+//! `perennial-dev demo`, on the runtimes `std` and `smol`.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -17,7 +17,7 @@ fn demo(arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn demo_rotates_as_often_as_requested_on_both_runtimes() {
+fn demo_rotates_as_often_as_requested_on_std_and_smol() {
     let shows = ["std", "smol"].map(|runtime| {
         (runtime, thread::spawn(move || demo(&["--runtime", runtime, "--rotations", "2", "--lifetime", "3s"])))
     });
@@ -46,7 +46,7 @@ fn demo_rotates_as_often_as_requested_on_both_runtimes() {
 }
 
 #[test]
-fn demo_prints_sentences_and_retains_a_given_directory() {
+fn demo_prints_readable_lines_and_retains_a_given_directory() {
     let directory = TempDir::new().unwrap();
     let arguments = ["demo", "--rotations", "1", "--lifetime", "2s", "--dir", "certificates"];
     let output = perennial_dev(directory.path(), &arguments);

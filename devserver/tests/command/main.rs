@@ -1,4 +1,4 @@
-//! The command `perennial-dev`.
+//! Tests that run the command `perennial-dev`.
 
 mod demo;
 mod signer;

@@ -54,14 +54,16 @@ fn token(directory: &Path) -> Arc<dyn IdentitySource> {
     Arc::new(Token::new(&fs::read_to_string(directory.join("signer/bootstrap.token")).unwrap()).unwrap())
 }
 
-/// Starts a node with its certificate in `pki/`, which authenticates with the bootstrap token until it has one.
+/// Starts a node with its certificate in `pki/`. The node authenticates with the bootstrap token until it has a
+/// certificate.
 fn node(directory: &Path) -> Handle {
     let signer = CsrSigner::kubelet_client(cluster(directory), Some(token(directory)));
     let store = Directory::open(directory.join("pki"), "kubelet-client").unwrap();
     perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer).store(store)).unwrap()
 }
 
-/// Waits until `issued` certificates were issued to the node, and the last one is on disk.
+/// Waits until `issued` certificates were issued to the node, and the last one is on disk. Returns the node's
+/// credential.
 fn written(node: &Handle, issued: u64) -> Arc<Credential> {
     let snapshot = node.wait_for(|now| now.issued == issued && !now.unwritten).within(BOUND);
     snapshot.and_then(|now| now.credential.clone()).expect("a certificate")
@@ -176,7 +178,7 @@ fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
 }
 
 #[test]
-fn sighup_without_ca_files_generates_ca_and_trusts_both() {
+fn sighup_without_ca_files_generates_ca_and_still_trusts_old_one() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = start(path);
