@@ -1,5 +1,5 @@
-//! The chunking law for the server: the answers do not depend on how the bytes are split, and cut or damaged bytes
-//! cause no other request to be carried out.
+//! The chunking law for the server: the answers do not depend on how the bytes are split. A request that is cut off is
+//! not carried out, and damaged bytes get HTTP answers or none.
 
 use std::io::Write;
 
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_requests_get_http_answers_or_none(
+    fn requests_with_one_damaged_byte_get_http_answers_or_none(
         requests in vec(select(pool()), 1..4),
         at in any::<usize>(),
         byte in any::<u8>(),

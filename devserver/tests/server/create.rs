@@ -1,4 +1,4 @@
-//! Creation of requests on the embedded server: rights, stored fields, and refusals with a cluster's messages.
+//! Creation of requests on the embedded server: rights, stored fields, and refusals in the words of a real API server.
 
 use crate::support::*;
 use perennial::Template;
@@ -221,7 +221,7 @@ fn expired_client_certificate_gets_401_on_open_connection() {
 }
 
 #[test]
-fn forbidden_requests_get_the_message_of_a_cluster() {
+fn forbidden_requests_get_the_message_of_a_real_api_server() {
     let mut server = Server::new(Options::default());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let object = server.object("a");
@@ -256,7 +256,7 @@ fn forbidden_requests_get_the_message_of_a_cluster() {
 }
 
 #[test]
-fn unknown_paths_get_404_with_a_status() {
+fn unknown_paths_get_404_with_a_status_object() {
     let mut server = Server::new(Options::default());
     let old = COLLECTION.replace("v1", "v1beta1");
     for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/pods", "/metrics", "/openapi/v2"] {

@@ -17,8 +17,8 @@ fn status(wire: &mut Wire, headers: &str) -> String {
     text.split(' ').nth(1).unwrap_or("none").to_owned()
 }
 
-/// HTTP status of a request with a valid token and this client certificate; the client's TLS error if the handshake
-/// fails.
+/// HTTP status of a request with a valid token and this client certificate. If the server closes the connection: the
+/// client's TLS error, or `None` if the client noticed none.
 fn shown(credential: impl FnOnce(&Authority, &mut Random) -> Credential) -> Result<String, Option<Error>> {
     let mut wire =
         Wire::with_client(Options::default(), usize::MAX, |authority, random| Some(credential(authority, random)));
@@ -58,7 +58,7 @@ fn empty_bearer_token_authenticates_nobody() {
 }
 
 #[test]
-fn only_one_complete_bearer_token_authenticates() {
+fn authorization_other_than_one_exact_bearer_token_gets_401() {
     let upper = TOKEN.to_uppercase();
     let (start, swapped) = (&TOKEN[..TOKEN.len() - 1], "0123456789abcdef.abcdef");
     let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x:{TOKEN}"));

@@ -1,4 +1,4 @@
-//! Faults by a plan: requests that rules match, errors in plans, and the bytes that clients receive.
+//! Fault plans: the requests that a rule matches, errors in plans, and the bytes that clients receive.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn nth_2_and_times_2_select_second_and_third_request() {
 }
 
 #[test]
-fn after_and_until_limit_the_time_of_a_rule() {
+fn rule_with_after_and_until_applies_only_in_between() {
     let mut wire = wire(&format!("{{ match: {{ after: 10s, until: 1m }}, {TEAPOT} }}"));
     let mut codes = Vec::new();
     for millis in [9_999, 10_000, 59_999, 60_000] {
@@ -101,7 +101,7 @@ fn errors_of_a_plan_name_line_column_and_field() {
 }
 
 #[test]
-fn plan_may_be_json() {
+fn fault_plan_in_json_parses_as_in_yaml() {
     let json = r#"{"rules": [{"match": {"method": "GET"}, "times": 3, "fault": {"delay": "250ms"}}]}"#;
     let yaml = "rules:\n- match:\n    method: GET\n  times: 3\n  fault:\n    delay: 250ms\n";
     let plan = Plan::parse(json).unwrap();
@@ -124,7 +124,7 @@ fn delayed_answer_is_sent_once_the_delay_is_over() {
 }
 
 #[test]
-fn connection_of_an_unanswered_request_closes_at_its_deadline() {
+fn connection_without_answer_closes_at_the_session_deadline() {
     let mut wire = wire("{ fault: silence }");
     assert_eq!(get(&mut wire, "/version"), "");
     assert!(!wire.session.is_closed());

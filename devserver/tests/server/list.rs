@@ -54,7 +54,7 @@ fn pages_contain_selected_objects_only() {
 }
 
 #[test]
-fn page_of_forgotten_version_gets_410_with_new_token() {
+fn page_of_forgotten_version_gets_410_with_new_continue_token() {
     let mut server = with(&["a", "b", "c"], 3);
     let (_, first) = server.list(&Role::Admin, "limit=1");
     for name in ["d", "e", "f", "g"] {
@@ -130,7 +130,7 @@ fn event(server: &Server, watcher: &mut Watcher) -> Option<Value> {
 }
 
 #[test]
-fn bookmark_each_minute_has_the_version_reached() {
+fn bookmark_each_minute_has_the_latest_version() {
     let mut server = with(&["a"], 100);
     let mut with_bookmarks = server.watch("allowWatchBookmarks=true&resourceVersion=2&fieldSelector=metadata.name%3Da");
     let mut without_bookmarks = server.watch("resourceVersion=2&fieldSelector=metadata.name%3Da");
@@ -153,7 +153,7 @@ fn bookmark_each_minute_has_the_version_reached() {
 }
 
 #[test]
-fn watch_with_bookmarks_sends_one_at_its_timeout() {
+fn watch_sends_a_last_bookmark_at_its_timeout() {
     let mut server = with(&["a"], 100);
     let mut watcher = server.watch("allowWatchBookmarks=true&timeoutSeconds=5&resourceVersion=2&labelSelector=x");
     server.delete(&Role::Admin, "a");

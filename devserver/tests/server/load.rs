@@ -102,7 +102,7 @@ fn slow_reader_is_disconnected_once_list_version_is_forgotten() {
 }
 
 #[test]
-fn list_written_before_its_version_is_forgotten_is_complete() {
+fn buffered_list_stays_complete_after_its_version_is_forgotten() {
     let mut wire = Wire::new(Options { history: 2, ..manual() }, usize::MAX);
     for name in ["a", "b", "c"] {
         aside(&mut wire, Method::POST, COLLECTION, &large(name, 6_000));
@@ -168,7 +168,7 @@ fn watcher_slow_to_read_initial_objects_gets_410() {
 }
 
 #[test]
-fn unread_answers_do_not_accumulate() {
+fn next_answer_is_made_only_after_previous_one_is_sent() {
     let mut wire = Wire::new(manual(), usize::MAX);
     aside(&mut wire, Method::POST, COLLECTION, &large("a", 40_000));
     send_without_reading(&mut wire, &get(&format!("{COLLECTION}/a")).repeat(100));
@@ -200,7 +200,7 @@ fn body_of_unauthenticated_request_is_not_read() {
 }
 
 #[test]
-fn client_beyond_the_limit_gets_429() {
+fn client_beyond_the_connection_limit_gets_429() {
     for text in [get("/healthz"), post(&node_csr("a", "one"))] {
         let mut wire = Wire::new(manual(), usize::MAX);
         wire.session = Session::new(&wire.tls, Instant::default()).unwrap();
@@ -215,7 +215,7 @@ fn client_beyond_the_limit_gets_429() {
 }
 
 #[test]
-fn watch_beyond_the_limit_gets_429() {
+fn watch_beyond_the_limit_of_open_watches_gets_429() {
     let mut server = Server::new(Options { watches: 2, ..manual() });
     let (first, _second) = (server.watch(""), server.watch(""));
     let refused = server.list(&Role::Admin, "watch=true");
@@ -230,7 +230,7 @@ fn watch_beyond_the_limit_gets_429() {
 }
 
 #[test]
-fn update_beyond_the_limit_in_bytes_gets_429() {
+fn create_or_update_beyond_memory_limit_gets_429() {
     let mut server = Server::new(Options { memory: 100_000, ..manual() });
     for name in ["a", "b", "c"] {
         assert_eq!(server.create(&Role::Bootstrap, &large(name, 30_000)).0, 201);

@@ -23,7 +23,7 @@ fn respond(server: &mut Server, request: ApiRequest) -> (Response, Value) {
 }
 
 #[test]
-fn dry_run_answers_and_stores_nothing() {
+fn dry_run_gets_the_usual_answer_and_stores_nothing() {
     let mut server = Server::new(Options::default());
     let (status, created) = server.send(&Role::Bootstrap, at(Method::POST, "?dryRun=All", &node_csr("a", "one")));
     assert_eq!(status, 201);

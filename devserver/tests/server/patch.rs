@@ -72,7 +72,7 @@ fn json_patch_operations_apply_in_order_or_not_at_all() {
 }
 
 #[test]
-fn patch_that_grows_or_nests_too_much_gets_413() {
+fn patch_that_makes_object_too_large_or_deep_gets_413() {
     let (mut server, created) = pending();
     let doubling: Vec<Value> =
         (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/spec/extra{n}") })).collect();
@@ -112,7 +112,7 @@ fn patch_approves_through_the_approval_subresource_only() {
 }
 
 #[test]
-fn strategic_patch_replaces_conditions_as_in_a_cluster() {
+fn strategic_patch_replaces_all_conditions_as_in_kubernetes() {
     let (mut server, _) = pending();
     patch(&mut server, STRATEGIC, "a/approval", &approved());
     let denied = json!({ "status": { "conditions": [{ "type": "Denied", "status": "True" }] } });

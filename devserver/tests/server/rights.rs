@@ -60,7 +60,7 @@ fn only_administrators_approve_deny_and_sign() {
 }
 
 #[test]
-fn status_of_a_new_request_is_dropped() {
+fn status_sent_with_a_new_request_is_dropped() {
     let mut server = manual();
     let mut object = with_condition(node_csr("a", "one"), "Approved");
     object["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
@@ -89,8 +89,8 @@ fn node_cannot_change_or_delete_request_of_another_node() {
     assert_eq!(server.object("node-csr-one"), before);
 }
 
-/// The chain issued for a request with these organizations after an approval. As an error: status and body of the
-/// refusal, or 200 and the request without a certificate.
+/// The chain issued after the approval of a request with these organizations. As an error: status and body of the
+/// refusal, or 200 and the request object if it has no certificate.
 fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
     let mut server = manual();
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());
@@ -104,7 +104,7 @@ fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u
 }
 
 #[test]
-fn no_signer_grants_system_masters_nor_kubelets_other_groups() {
+fn kubelet_signers_grant_only_system_nodes_and_none_grants_system_masters() {
     assert!(issued(KUBELET_CLIENT, &Role::Node("one"), &["system:nodes"]).is_ok());
     for user in [Role::Node("one"), Role::Bootstrap, Role::Admin] {
         for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {

@@ -30,7 +30,7 @@ fn verifies((chain, key): &(Chain, Vec<u8>), roots: &Roots) -> bool {
 }
 
 #[test]
-fn new_authority_signs_and_both_are_trusted() {
+fn new_authority_signs_and_old_one_is_trusted_until_forgotten() {
     let mut server = Server::new(Options::default());
     let old_roots = server.api.authority().roots().unwrap();
     let before = issue(&mut server, "before");

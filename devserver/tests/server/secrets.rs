@@ -1,4 +1,4 @@
-//! `Debug` of public types that contain secrets shows none of them.
+//! `Debug` of public types shows none of the secrets that they contain.
 
 use std::path::Path;
 use std::sync::Arc;

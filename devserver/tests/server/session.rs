@@ -45,7 +45,7 @@ fn response_head_of_a_watch_is_sent_before_any_event() {
 }
 
 #[test]
-fn watch_sends_changes_of_other_clients_when_driven() {
+fn watch_sends_changes_made_by_other_clients() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
     // A request of another client, past this session.
@@ -134,7 +134,7 @@ fn chunked_body_over_the_limit_gets_413_before_its_end() {
 }
 
 #[test]
-fn head_gets_no_body_and_connection_close_is_honoured() {
+fn head_request_gets_no_body_and_connection_close_is_honoured() {
     let mut wire = Wire::new(manual(), usize::MAX);
     let text = wire.exchange(get(COLLECTION).replace("GET", "HEAD").as_bytes());
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");

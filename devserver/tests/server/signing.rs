@@ -162,7 +162,7 @@ fn approved_serving_request_gets_certificate_for_tls_servers() {
 }
 
 #[test]
-fn signer_refusal_has_the_message_of_a_cluster() {
+fn signer_refusal_has_the_message_of_kubernetes() {
     let node = Template::node("one");
     let with = |file: &str| file.to_owned();
     let named = |template: &Template| request(template, &key());
@@ -236,7 +236,7 @@ fn approved_request_for_other_signer_gets_no_certificate() {
 }
 
 #[test]
-fn kubelet_requests_are_approved_by_the_rules_of_a_cluster() {
+fn kubelet_client_requests_are_approved_by_the_rules_of_kubernetes() {
     let own = "Auto approving self kubelet client certificate after SubjectAccessReview.";
     let first = "Auto approving kubelet client certificate after SubjectAccessReview.";
     let joe = Role::Other(User::new("joe", ["system:nodes"]));
@@ -330,7 +330,7 @@ fn serving_request_is_approved_once_the_node_object_has_its_address() {
 }
 
 #[test]
-fn decisions_are_final() {
+fn denied_request_cannot_be_approved() {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.api.decide("b", Decision::Deny, "", NOW), Err(DecisionError::NotFound));

@@ -27,7 +27,7 @@ fn causes(answer: &(u16, Value)) -> Vec<&str> {
 }
 
 #[test]
-fn update_conflicts_if_stale_but_not_without_version() {
+fn stale_update_conflicts_and_update_without_version_does_not() {
     let (mut server, created) = pending();
     let mut labelled = created.clone();
     labelled["metadata"]["labels"] = json!({ "x": "y" });

@@ -74,7 +74,7 @@ fn object_leaving_the_selection_is_sent_as_deleted() {
 }
 
 #[test]
-fn watch_from_unreachable_version_gets_error_event() {
+fn watch_from_forgotten_or_future_version_gets_error_event() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     for name in ["a", "b", "c", "d", "e", "f"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -172,7 +172,7 @@ fn list_contains_selected_objects_and_a_version() {
 }
 
 #[test]
-fn table_has_the_columns_of_a_cluster() {
+fn table_has_the_columns_of_a_real_api_server() {
     let mut server = manual();
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 7200.into();
