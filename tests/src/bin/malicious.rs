@@ -1,5 +1,6 @@
-//! Writes each pair of the table of malicious certificates to `DIR/NAME.pem`, and to standard output whether Go and
-//! openssl are expected to accept it: `NAME<TAB>GO<TAB>OPENSSL`. `.ci/kubectl` compares that with both programs.
+//! Writes a pair for each malicious certificate ([`table`]) to `DIR/NAME.pem`, and prints a line for each pair:
+//! `NAME<TAB>GO<TAB>OPENSSL`. `GO` and `OPENSSL` are true if Go or openssl is expected to accept the pair:
+//! `.ci/kubectl` checks that they do as printed.
 
 use std::error::Error;
 use std::path::PathBuf;

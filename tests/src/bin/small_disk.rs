@@ -1,7 +1,8 @@
-//! Tests a credential directory on a small disk, which `.ci/small-disk` mounts.
+//! Tests a credential directory on a small disk, which `.ci/small-disk` mounts. While nothing can be written, the pair
+//! in the directory stays usable; afterwards, writes succeed again.
 //!
-//! `small_disk full DIRECTORY` fills the disk; `small_disk read-only DIRECTORY` expects a read-only disk with a lock
-//! file, and remounts it for writing; `small_disk unlocked DIRECTORY` expects a read-only disk without a lock file.
+//! `small_disk full DIRECTORY` fills the disk. `small_disk read-only DIRECTORY` expects a read-only disk with a lock
+//! file, `small_disk unlocked DIRECTORY` a read-only disk without a lock file; each remounts the disk for writing.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -47,7 +48,8 @@ fn full(disk: &Path) {
     directory.write(&pair(NODE, 6), NOW).unwrap();
 }
 
-/// Opens a directory without a lock file, on a disk without room for another name, even that of the lock file.
+/// Checks that a credential directory opens without a lock file while the disk has no room for one, and that the
+/// directory takes the lock once there is room. Returns the open directory.
 fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
     let lock = disk.join(format!(".{PREFIX}.lock"));
     fs::rename(&lock, filler).unwrap();

@@ -10,7 +10,7 @@ use perennial::{
 use crate::subject::{Duties, Subject};
 use crate::trace::in_flight;
 
-/// A machine that breaks one rule, which `F` chooses.
+/// A machine that breaks one rule, in the way of the [`Fault`] `F`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Broken<F> {
     machine: RotationMachine,
@@ -90,7 +90,7 @@ faults! {
         }
     }
 
-    /// Spends one token more than its budget has.
+    /// Spends one token more than the submission budget has.
     Overspends {
         fn policy(policy: &Policy) -> Policy {
             let budget = Budget::new(policy.budget.size() + 1, policy.budget.refill()).expect("larger than enough");
@@ -98,7 +98,7 @@ faults! {
         }
     }
 
-    /// Accepts a failure of any request as one of the request in flight.
+    /// Accepts the failure of any request as a failure of the request in flight.
     AcceptsAnyReply {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = match (event, in_flight(machine)) {
@@ -179,7 +179,7 @@ faults! {
         }
     }
 
-    /// Fills the budget whenever the policy changes.
+    /// Fills the submission budget whenever the policy changes.
     RefillsOnPolicyChange {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {
@@ -191,7 +191,7 @@ faults! {
         }
     }
 
-    /// Reports no failure of a signer in its outcomes.
+    /// Reports no failure of a request in the machine's outcomes.
     HidesFailures {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let is_failure = matches!(event, Event::CsrFailed { .. });

@@ -1,8 +1,9 @@
-//! Breadth-first search through every reachable state, on every core. Reports the shortest path to a broken law.
+//! Breadth-first search through every reachable state, on several threads. Reports the shortest path to a broken law.
 //!
-//! Works layer by layer: threads expand shares of a layer and read only the states of earlier layers; their results are
-//! merged in order, so that the outcome does not depend on the number of threads. States are compared by hashes of 64
-//! bits: the chance that two of a few million collide is less than one in a million.
+//! Works layer by layer: a layer holds the states that are equally many steps away from an initial state. Each thread
+//! expands a share of the layer, and reads only the states of earlier layers. The results are merged in a fixed order,
+//! so that the outcome does not depend on the number of threads. States are compared by hashes of 64 bits: the chance
+//! that two of a few million collide is less than one in a million.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -13,20 +14,20 @@ use super::setting::{Move, Setting};
 use super::world_state::WorldState;
 use crate::subject::{Duties, Subject};
 
-/// The result of a search.
+/// The result of [`search`]: how far it went, and the broken law, if there is one.
 #[derive(Debug)]
 pub struct Explored {
     /// The number of different states.
     pub states: usize,
-    /// The number of steps that were tried, from a state to another or to itself.
+    /// The number of steps that were tried, to another state or back to the same one.
     pub steps: usize,
     /// The number of steps from an initial state to the furthest state.
     pub depth: usize,
     /// True if every reachable state was visited.
     pub closed: bool,
-    /// How often each of the setting's moves was made.
+    /// How often each move was made, in the order of [`Setting::moves`].
     pub taken: Vec<usize>,
-    /// The shortest path to a broken law.
+    /// The shortest path to a broken law; `None` if no law was broken.
     pub broken: Option<Counterexample>,
 }
 
@@ -39,24 +40,25 @@ pub struct Counterexample {
     pub lines: Vec<String>,
 }
 
-/// A state that was found, as the last step of the path to it from an initial state.
+/// A state that was found, stored as the last step of the shortest path from an initial state.
 #[derive(Clone, Copy)]
 struct Node {
-    /// The index of the state before; for an initial state, its own index.
+    /// The index of the preceding state; an initial state has its own index here.
     from: u32,
-    /// The index of the move in the setting.
+    /// The index in [`Setting::moves`] of the move that led to the state. With [`NO_MOVE`], the preceding state itself
+    /// breaks a law.
     by: u16,
 }
 
-/// The new states, and the broken law if any, that a thread found from its share of a layer.
+/// The new states that a thread found from its share of a layer, and the first broken law, if there is one.
 struct Found<S> {
     states: Vec<(u64, Node, WorldState<S>)>,
     taken: Vec<usize>,
     broken: Option<(Node, String)>,
 }
 
-/// Visits every reachable state of a small world, breadth first. Stops after the layer in which the setting's number of
-/// states is passed, or a law broken.
+/// Visits every reachable state of a small world, breadth first. Stops at the end of a layer if a law is broken or
+/// [`Setting::most`] states are found.
 pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();
@@ -100,7 +102,8 @@ fn index(nodes: &[Node]) -> u32 {
     u32::try_from(nodes.len()).expect("fewer states than fit into memory")
 }
 
-/// Makes every possible move in each of these states.
+/// Makes every possible move in each state of `share`, until a law is broken. Returns the states whose keys are not in
+/// `known`.
 fn expand<S: Subject>(setting: &Setting, share: &[(u32, WorldState<S>)], known: &HashSet<u64>) -> Found<S> {
     let mut found = Found { states: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
     let mut fresh = HashSet::new();
@@ -153,7 +156,8 @@ fn lines<S: Subject>(setting: &Setting, nodes: &[Node], last: Node) -> Vec<Strin
     lines
 }
 
-/// A step as [`TraceLine`](perennial::TraceLine) shows it.
+/// The text of a step, in the form of [`TraceLine`](perennial::TraceLine). A step without an event shows the move
+/// instead.
 fn line<S: Subject>(state: &WorldState<S>, what: Move, shown: Option<(Event, Duties)>) -> String {
     let (now, machine) = (state.now, state.subject.machine());
     match shown {
@@ -162,7 +166,7 @@ fn line<S: Subject>(state: &WorldState<S>, what: Move, shown: Option<(Event, Dut
     }
 }
 
-/// Shows the path, and the law that it breaks.
+/// Shows the steps of the path, then how the law is broken.
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
@@ -170,12 +174,12 @@ impl fmt::Display for Counterexample {
     }
 }
 
-/// Checks that states with equal keys behave alike. Visits up to `most` states of a world, and compares each with the
-/// known state of its key, if there is one: every move must lead both to equal keys, or be impossible in both. Returns
-/// the number of pairs that were compared.
+/// Checks that states with equal keys behave alike: each move leads from two such states to states with equal keys, or
+/// is impossible in both. Finds up to `most` states of a world, and returns the number of pairs of states that were
+/// compared.
 ///
 /// # Errors
-/// Two states with equal keys of which a move leads to different ones.
+/// A move that leads from two states with equal keys to states with different keys, or a broken law.
 pub fn check_keys<S: Subject>(setting: &Setting, most: usize) -> Result<usize, String> {
     let mut known: HashMap<u64, WorldState<S>> = HashMap::new();
     let mut queue: VecDeque<u64> = VecDeque::new();

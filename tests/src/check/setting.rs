@@ -1,4 +1,4 @@
-//! Small worlds for the model checker: a policy of a few milliseconds, and an alphabet of moves.
+//! Small worlds for the model checker: policies whose durations are a few milliseconds, and the moves to try.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -8,43 +8,44 @@ use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, SignerStatus
 
 use crate::mint;
 
-/// A small world for the model checker: a policy of a few milliseconds, and the moves to try. The machine counts whole
-/// milliseconds, so that steps of one millisecond cover all of time.
+/// A small world for the model checker: a policy whose durations are a few milliseconds, and the moves to try. The
+/// machine counts whole milliseconds, so that steps of one millisecond leave out no moment.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The name of the world, after the kind of its events.
+    /// The name of the world, such as `restarts`.
     pub name: &'static str,
-    /// The policy. Without jitter, which would be drawn anew for each id and multiply the states.
+    /// The first policy. It has no jitter: jitter differs for each id, and would multiply the states.
     pub policy: Arc<Policy>,
-    /// The policy that [`Move::Policy`] changes to. Equal to the first one in worlds without that move.
+    /// The policy that [`Move::Policy`] changes to. Equal to `policy` in worlds without that move.
     pub other: Arc<Policy>,
     /// The lifetime of a healthy certificate.
     pub life: Duration,
-    /// Every move that is tried in each state. Time passes in every world.
+    /// The moves to try in each state. [`Move::Pass`], [`Move::Alarm`] and [`Move::Tick`] are among them in every
+    /// world.
     pub moves: Vec<Move>,
-    /// The number of states after which the search stops, at the end of a layer.
+    /// The search stops at the end of the layer in which it has found this number of states.
     pub most: usize,
 }
 
-/// A move of the model checker: an event, or a change around the machine. Possible only if it makes sense in the state:
-/// a reply only while a request is in flight, for example.
+/// A move of the model checker: an event, or a change outside the machine. A move is possible only in states in which
+/// it makes sense: a reply only while a request is in flight, for example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// A millisecond passes, without an event.
     Pass,
-    /// Time passes to the deadline, and a Tick comes.
+    /// Time passes until the machine's deadline, and a Tick comes.
     Alarm,
-    /// A Tick comes now, too early or late.
+    /// A Tick comes now, be it before, at or after the machine's deadline.
     Tick,
-    /// The computer sleeps for this many milliseconds, past the deadline.
+    /// The computer sleeps for this many milliseconds, and no Tick comes meanwhile.
     Sleep(u64),
-    /// The wall clock is set ahead of the true time, or back to it.
+    /// The wall clock is set 5 ms ahead of the true time, or back to the true time.
     WallClock,
-    /// A response of the API server shows that its clock is this many milliseconds ahead of the true time.
+    /// A response of the API server shows that the server's clock is this many milliseconds ahead of the true time.
     ServerDated(u64),
-    /// The template changes to this one, or there is none any more.
+    /// The template changes to this one; `None`: the template is removed.
     Template(Option<TemplateChoice>),
-    /// The signer is configured or removed, or the identity to authenticate with comes or goes.
+    /// The signer changes to this status: ready, not ready (no identity to authenticate with) or absent.
     Signer(SignerStatus),
     /// The policy changes to [`Setting::other`], or back.
     Policy,
@@ -60,7 +61,7 @@ pub enum Move {
     Written,
     /// The write that is under way failed.
     WriteFailed,
-    /// Another program puts a certificate of this kind into the store, or removes the one there.
+    /// Another program puts a certificate of this kind into the store; `None`: it removes the certificate in the store.
     Found(Option<Flavour>),
     /// Another program puts the served certificate into the store.
     FoundOurs,
@@ -68,33 +69,34 @@ pub enum Move {
     Restart,
     /// The process restarts without its pending record.
     RestartBlank,
-    /// The process restarts with the pending record from before the last request, or none: the last write of it failed.
+    /// The process restarts with the pending record from before the last request, if there was one: the last write of
+    /// the record failed.
     RestartStale,
-    /// The process restarts, and the wall clock was set ahead meanwhile.
+    /// The wall clock is set ahead, and the process restarts with its last pending record.
     RestartAhead,
 }
 
-/// Three templates: a plain one, one that requests more, and one for another party.
+/// One of three templates: a plain one, one with a further name, and one for another party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// A common name.
+    /// Only a common name.
     Plain,
     /// The common name of [`Plain`](Self::Plain) and an IP address.
     More,
-    /// Another common name.
+    /// Only a common name, another than that of [`Plain`](Self::Plain).
     Other,
 }
 
 /// The kind of a certificate, good or bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// With the names and the lifetime that were requested.
+    /// With the requested names and the lifetime of the setting.
     Good,
     /// As requested, but valid for only two milliseconds.
     Short,
     /// Without one of the requested names.
     Trimmed,
-    /// With another common name.
+    /// With another common name than the requested one.
     Foreign,
     /// Past its rotation point, but valid.
     Due,
@@ -109,7 +111,7 @@ pub enum Flavour {
 /// How far ahead of the true time the wall clock may be set.
 pub(super) const AHEAD: Duration = Duration::from_millis(5);
 
-/// How late a Tick may come, in milliseconds. After [`Move::Sleep`] it may come later.
+/// The most milliseconds after the deadline at which a Tick comes, except after [`Move::Sleep`].
 pub(super) const LATE: u64 = 1;
 
 /// The templates, in the order of [`TemplateChoice`].
@@ -119,12 +121,12 @@ pub(super) static TEMPLATES: LazyLock<[Arc<Template>; 3]> = LazyLock::new(|| {
 });
 
 impl Setting {
-    /// The first policy and the one to which it may change.
+    /// The two policies of the setting: `policy` and `other`.
     pub(super) fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         [&self.policy, &self.other].into_iter()
     }
 
-    /// A certificate of this flavour, issued now.
+    /// A certificate of this flavour for `template`, issued at `now`.
     pub(super) fn mint(&self, template: &Template, flavour: Flavour, serial: u64, now: Now) -> Arc<Certificate> {
         let (life, unix) = (self.life, now.unix);
         let begins: UnixTime = match flavour {
@@ -169,7 +171,7 @@ const EVERY_ISSUE: [Move; 8] = [
     Move::Issue(Flavour::Expired),
     Move::Issue(Flavour::Early),
 ];
-/// Two readings that disagree: their difference exceeds the ten seconds that agreeing readings may differ by.
+/// Two readings of the API server's clock that disagree: they differ by more than ten seconds.
 const SERVERS_CLOCK: [Move; 2] = [Move::ServerDated(0), Move::ServerDated(20_000)];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
 const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
@@ -210,8 +212,8 @@ pub fn settings() -> Vec<Setting> {
     ]
 }
 
-/// Every move except restarts with stale records: after steps of the wall clock, no two stale records are equal, and
-/// the states would never end.
+/// Every move except changes of policy, readings of the API server's clock and restarts with stale records. After steps
+/// of the wall clock, no two stale records are equal, and the number of states would have no bound.
 fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),
@@ -255,8 +257,9 @@ fn small() -> Policy {
     }
 }
 
-/// Another policy for the same certificates: later, slower, and with a new key each time. The number of failures that
-/// reach the cap and the grid of clock checks are as in `policy`, since the keys of states depend on them.
+/// A second policy for the same certificates: a later rotation point, a longer spacing and refill, and a new key for
+/// each request. Backoffs reach their caps after as many failures as under `policy`, and the clocks are checked equally
+/// often: the keys of states depend on both numbers.
 fn stricter(policy: &Policy) -> Policy {
     Policy {
         window: Window::new(750, 750).expect("in order"),
@@ -271,7 +274,8 @@ fn stricter(policy: &Policy) -> Policy {
     }
 }
 
-/// [`Policy::kubelet`] in milliseconds: a steady beat, a new key each time, a budget that hardly delays anything.
+/// A policy like [`Policy::kubelet`], but in milliseconds: backoffs with a steady beat, a new key for each request, and
+/// a budget that hardly ever delays a request.
 fn kubelet() -> Policy {
     let backoff = backoff(1, 4, 1000).with_beat();
     Policy {
@@ -284,7 +288,7 @@ fn kubelet() -> Policy {
     }
 }
 
-/// A policy with waits of zero, as full jitter may choose: only budget and spacing delay requests.
+/// A policy whose backoffs are zero, as full jitter may choose: only budget and spacing delay requests.
 fn hasty() -> Policy {
     let backoff = backoff(1, 2, 0);
     Policy { spacing: ms(0), transient: backoff, refused: backoff, write: backoff, max_sleep: ms(3), ..small() }

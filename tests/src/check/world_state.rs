@@ -22,13 +22,13 @@ pub(super) const SEED: u64 = 1;
 pub(super) struct WorldState<S> {
     /// The machine, as shipped or broken.
     pub(super) subject: S,
-    /// Both clocks.
+    /// The time by the monotonic and by the wall clock.
     pub(super) now: Now,
     /// True while the wall clock is ahead of the true time.
     ahead: bool,
     /// True if the wall clock was set since the machine last read it.
     unnoticed: bool,
-    /// The durable certificate in use.
+    /// The durable certificate that a restart serves.
     disk: Option<Arc<Certificate>>,
     /// The durable certificate that waits for its notBefore.
     later: Option<Arc<Certificate>>,
@@ -36,14 +36,14 @@ pub(super) struct WorldState<S> {
     driver: DriverState,
     /// The last request that ended, for late replies to it.
     ended: Option<RequestId>,
-    /// True if the driver carries out the write that is owed.
+    /// True while the driver carries out the owed write.
     writing: bool,
     /// The pending record from before the last request, in worlds where a restart may find it ([`Move::RestartStale`]).
     stale_record: Option<Pending>,
     serial: u64,
 }
 
-/// One answer per template of [`TemplateChoice`](super::setting::TemplateChoice).
+/// A yes or no for each template, in the order of [`TemplateChoice`](super::setting::TemplateChoice).
 type Names = [bool; 3];
 
 impl<S: Subject> WorldState<S> {
@@ -114,7 +114,7 @@ impl<S: Subject> WorldState<S> {
     /// The state after this move.
     ///
     /// # Errors
-    /// The law that was broken.
+    /// How the step breaks a law.
     pub(super) fn after(&self, setting: &Setting, what: Move) -> Result<Self, String> {
         let mut state = self.clone();
         if let Some(event) = state.apply(setting, what) {
@@ -125,7 +125,7 @@ impl<S: Subject> WorldState<S> {
         Ok(state)
     }
 
-    /// Checks the step from `before` by the laws of steps.
+    /// Checks the step from the state `before` to this state by the laws of steps.
     fn check_step(&self, before: &Self, event: &Event, duties: &Duties) -> Verdict {
         let (driver, driver_after) = (&before.driver, &self.driver);
         let (before, after) = (before.subject.machine(), self.subject.machine());
@@ -133,10 +133,10 @@ impl<S: Subject> WorldState<S> {
         laws::<S>().try_for_each(|law| if let Law::Step(law) = law { law(&step) } else { Ok(()) })
     }
 
-    /// Checks this state by the laws of states, and by late replies, each of which must change nothing.
+    /// Checks this state by the laws of states, and checks that replies that come too late change nothing.
     ///
     /// # Errors
-    /// The law that was broken.
+    /// How the state, or the step of a late reply, breaks a law.
     pub(super) fn check_state(&self) -> Verdict {
         for event in self.late_reports() {
             let mut state = self.clone();
@@ -153,7 +153,8 @@ impl<S: Subject> WorldState<S> {
         })
     }
 
-    /// The state after this move, with event and actions to show, without a check by the laws.
+    /// The state after this move, not checked by the laws; and the event with its actions, if the move leads to an
+    /// event.
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
         let mut state = self.clone();
         let Some(event) = state.apply(setting, what) else { return (state, None) };
@@ -171,7 +172,7 @@ impl<S: Subject> WorldState<S> {
         duties
     }
 
-    /// Changes the world by this move. Returns the event that the driver reports of it, if any.
+    /// Changes the world by this move. Returns the event for the machine to handle; `None` for a move without an event.
     fn apply(&mut self, setting: &Setting, what: Move) -> Option<Event> {
         let machine = self.subject.machine();
         let held = machine.certificate().cloned();
@@ -285,7 +286,7 @@ impl<S: Subject> WorldState<S> {
         self.restart(pending, false);
     }
 
-    /// Updates the driver's state by a step.
+    /// Updates the world and the driver's state after the machine has handled an event.
     fn note(&mut self, event: &Event, duties: &Duties) {
         self.unnoticed &= !self.reads_clocks(event, duties);
         if duties.cancel.is_some() || self.driver.is_answer(event) {
@@ -297,12 +298,13 @@ impl<S: Subject> WorldState<S> {
         self.writing = duties.write.is_some() || (self.writing && !reported && self.driver.owed.is_some());
     }
 
-    /// Whether the machine read the clocks in this step: it does not for an event that it ignores.
+    /// Whether the machine read the clocks in this step. The machine reads no clock for an event that it ignores.
     fn reads_clocks(&self, event: &Event, duties: &Duties) -> bool {
         *event == Event::Tick || *duties != Duties::default()
     }
 
-    /// The key of this state: states with equal keys are explored once. All times count from now.
+    /// The key of this state: of several states with equal keys only one is explored. Times enter the key relative to
+    /// now.
     pub(super) fn key(&self, setting: &Setting) -> u64 {
         let mut hasher = DefaultHasher::new();
         let now = self.now;
@@ -334,8 +336,10 @@ impl<S: Subject> WorldState<S> {
         hasher.finish()
     }
 
-    /// The facts of a certificate that still matter: its names, when it is due and when it expires. Only its names once
-    /// it has expired even if the wall clock is set back.
+    /// The facts of a certificate that still matter to the machine. The first part is whether the certificate has the
+    /// common name of each template. The second part is `None` once the certificate has expired even by the earliest
+    /// wall clock; else: validity and rotation points in milliseconds from now, the templates that are satisfied, and
+    /// whether the certificate is a bootstrap certificate.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
@@ -347,12 +351,13 @@ impl<S: Subject> WorldState<S> {
         (named, (!validity.expired(earliest)).then_some((times, fits, certificate.provisional)))
     }
 
-    /// The time to which the wall clock may be set back.
+    /// The true time, which is the earliest to which the wall clock may be set.
     fn earliest(&self) -> perennial::UnixTime {
         self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO })
     }
 
-    /// The facts of a record that still matter to the next run.
+    /// The facts of a pending record that matter to a run that starts from the record. Times are in milliseconds from
+    /// now.
     fn record_facts<'a>(
         &self,
         spacing: Duration,
@@ -367,7 +372,7 @@ impl<S: Subject> WorldState<S> {
         (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
     }
 
-    /// Replies and reports that come too late or name another request or certificate: each must change nothing.
+    /// Events that come too late, or that name a certificate that is not served: each must change nothing.
     pub(super) fn late_reports(&self) -> Vec<Event> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
@@ -389,7 +394,7 @@ fn later(at: Instant, millis: u64) -> Instant {
     at.after(Duration::from_millis(millis))
 }
 
-/// Shows a move that leads to no event in words.
+/// Shows a move without an event in words, such as `restart`, and any other move as `Debug` does.
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
