@@ -1,4 +1,5 @@
-//! Commands as people and scripts run them: processes with their output in files, and the files that they leave.
+//! Runs commands as people and scripts do: as processes, with their output in files. Reads events from the output, and
+//! lists the files that a command leaves.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -40,7 +41,7 @@ pub struct Process {
 /// The exit code and output of a process that has ended.
 #[derive(Debug)]
 pub struct Output {
-    /// `None` if a signal killed the process.
+    /// The exit code; `None` if a signal killed the process.
     pub code: Option<i32>,
     /// The text that the process wrote to stdout.
     pub stdout: String,
@@ -49,7 +50,8 @@ pub struct Output {
 }
 
 impl Process {
-    /// Starts `command` in `directory`, without input and without the proxies of this machine's environment.
+    /// Starts `command` in `directory`, without input. Removes the proxy variables of this machine's environment, but
+    /// leaves those that `command` sets.
     ///
     /// # Panics
     /// The command cannot be started.
@@ -89,7 +91,7 @@ impl Process {
     /// Waits for the `count`th event of this name, counted from 1.
     ///
     /// # Panics
-    /// The process ended without it.
+    /// The process ended without that event, or the event did not come within [`BOUND`].
     pub fn event(&mut self, name: &str, count: usize) -> Value {
         until(&format!("{name} event {count}"), || {
             // Check for the end before reading events: the last event may come just before the end.
@@ -105,18 +107,21 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal.
+    /// Sends this signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process can be signalled");
     }
 
-    /// True once the process has ended. Does not reap it: `/proc` shows a zombie.
+    /// True once the process has ended. Only reads `/proc`, and does not reap the process.
     pub fn has_ended(&self) -> bool {
         let state = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
     }
 
-    /// Waits for the end of the process, at most [`BOUND`].
+    /// Waits until the process ends, and returns its exit code and output.
+    ///
+    /// # Panics
+    /// The process did not end within [`BOUND`].
     pub fn end(mut self) -> Output {
         let status = until("end of the process", || self.child.try_wait().expect("a child of ours"));
         Output { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
@@ -132,8 +137,8 @@ impl Drop for Process {
 }
 
 impl Output {
-    /// Expects that the command refused its input: exit code 2, these words on stderr, and no panic. `what` names the
-    /// command in failures.
+    /// Checks that the command refused its input: exit code 2, each of `words` on stderr, and no panic. `what` names
+    /// the command in the message of a failed check.
     ///
     /// # Panics
     /// The command did anything else.
@@ -162,18 +167,18 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
 }
 
-/// The lines of JSON in `stdout`, without a last one that is not complete.
+/// The complete lines of `stdout`, each decoded from JSON. A last line without a line break is left out.
 ///
 /// # Panics
-/// A line is not JSON.
+/// A complete line is not JSON.
 pub fn events(stdout: &str) -> Vec<Value> {
     let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 
-/// Every entry below a directory: files with their contents, links with their targets, all others without contents.
-/// Lock files, which name the process that held them last, are left out, and so are files that a running process
-/// removes meanwhile.
+/// Every entry below a directory, by path: files with their contents, links with their targets, other entries without
+/// contents. Leaves out lock files, since a lock file names the last process that held the lock, and files that a
+/// running process removes meanwhile.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("a directory") {

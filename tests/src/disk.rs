@@ -1,18 +1,19 @@
 //! A directory as a kernel shows it, and as a disk may hold it when the power fails.
 //!
-//! Processes see every change at once. [`Disk::outcomes`] are the states in which a loss of power may leave the
+//! Processes see every change immediately. [`Disk::outcomes`] are the states in which a loss of power may leave the
 //! directory:
 //!
-//! - **Contents** that were not synced survive whole, in part, as zeros, as the older contents, or not at all. So may
-//!   the text of a symbolic link until its directory is synced: btrfs and f2fs have left empty ones.
-//! - **Names** that were not synced: each is in any of the states it went through since the directory was synced,
-//!   independent of all others. But a rename removes the old name only if the new name survives.
+//! - **Contents** that were not synced survive whole, in part, as zeros, as the older contents, or not at all. The text
+//!   of a symbolic link may be empty until its directory is synced: btrfs and f2fs have left empty links.
+//! - **Names** that were not synced: each name is in any of the states that it went through since the directory was
+//!   synced, independent of all other names. But a rename removes the old name only if the new name survives.
 //!
 //! POSIX promises nothing without `fsync`, and leaves the effect of `fsync` on a directory to the system. ext4 and xfs
 //! keep changes of names in order: all before some moment survive. The log tree of btrfs lets the names of one file
-//! survive without those of others. All three make a rename atomic; without a journal (ext2) both names may be left.
-//! The outcomes here include all of these, and many that no file system produces. They exclude a rename that leaves
-//! neither name: no file system with a journal does that, and no program could keep data on one that did.
+//! survive without those of others. ext4, xfs and btrfs make a rename atomic; a file system without a journal (ext2)
+//! may leave both names. The outcomes here include all of these, and many that no file system produces. A rename that
+//! leaves neither name is excluded: no file system with a journal does that, and no program could keep data on such a
+//! file system.
 //!
 //! Owners, modes and damaged sectors are not modelled.
 
@@ -36,11 +37,11 @@ pub use volume::{Call, Fate, Fates, NOW, PREFIX, Virtual};
 /// The absolute path of the directory.
 pub const PATH: &str = "/pki";
 
-/// A virtual directory.
+/// A virtual directory: entries as processes see them, and the changes that are not durable yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Disk {
     nodes: BTreeMap<usize, Node>,
-    /// The names that processes see.
+    /// The names that processes see, each with the number of its inode.
     names: BTreeMap<Arc<str>, usize>,
     /// The names at the last sync of the directory.
     durable: BTreeMap<Arc<str>, usize>,
@@ -64,12 +65,12 @@ enum NodeKind {
     Folder,
 }
 
-/// A change of one name: it leads to another inode from now on, or to none.
+/// A change of one name: from now on, the name leads to the inode `node`, or to none (`None`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Change {
     name: Arc<str>,
     node: Option<usize>,
-    /// The index of another change without which this one does not survive.
+    /// An index in [`Disk::changes`]: this change survives a loss of power only if the change with that index does.
     needs: Option<usize>,
 }
 
@@ -94,7 +95,7 @@ impl Disk {
         self.names.iter().map(|(name, node)| (name.clone(), self.nodes[node].bytes.clone())).collect()
     }
 
-    /// The entries that processes see.
+    /// The entries that processes see, with their kinds and the targets of links.
     pub fn list(&self) -> Listing {
         let entry = |(name, node): (&Arc<str>, &usize)| {
             let kind = match self.nodes[node].kind {
@@ -130,7 +131,7 @@ impl Disk {
     /// Carries out an operation, and passes every intermediate state to `seen`.
     ///
     /// # Errors
-    /// The errors of a kernel. The directory is unchanged.
+    /// The error that a kernel would return; the directory is unchanged.
     pub fn execute(&mut self, op: &FileOp, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         match op {
             FileOp::CreateNew { name } => {
@@ -163,7 +164,7 @@ impl Disk {
     /// `seen`.
     ///
     /// # Errors
-    /// None for a regular file.
+    /// No error for a regular file or a new name.
     pub fn overwrite(&mut self, name: &str, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         if !self.names.contains_key(name) {
             self.create(name, NodeKind::File, &[])?;
@@ -240,7 +241,7 @@ impl Disk {
         if self.names.contains_key(name) { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
     }
 
-    /// The name in this directory that a link leads to.
+    /// The name in this directory that a link leads to; `None` if the inode is no link, or the link leads elsewhere.
     fn target(&self, node: usize) -> Option<&str> {
         let node = self.nodes.get(&node).filter(|node| node.kind == NodeKind::Link)?;
         let text = std::str::from_utf8(&node.bytes).ok()?;

@@ -70,7 +70,8 @@ impl Disk {
 }
 
 impl Node {
-    /// The contents that a loss of power may leave: old, new, empty, cut in half, or with zeros.
+    /// The contents that a loss of power may leave: the old or the new ones; of a file also none, the first half, or
+    /// zeros.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();
@@ -86,7 +87,7 @@ impl Node {
     }
 }
 
-/// Every element of `all`, changed in every one of `ways`.
+/// A copy of each element of `all` for each of `ways`, changed in that way.
 fn each<T: Clone, W>(all: &[T], ways: impl IntoIterator<Item = W>, change: impl Fn(&mut T, W)) -> Vec<T>
 where
     W: Clone,

@@ -11,8 +11,7 @@ use super::NOW;
 /// The common name of most credentials in tests of directories.
 pub const NODE: &str = "system:node:worker-1";
 
-/// A self-signed pair that is valid at [`NOW`]. Each pair expires an hour later than that of the next smaller `number`,
-/// and begins an hour later.
+/// A self-signed pair that is valid at [`NOW`]. The pair with the next `number` begins and expires an hour later.
 pub fn pair(common_name: &str, number: u8) -> Credential {
     let from = NOW.before(hours(1000 - u64::from(number)));
     valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())

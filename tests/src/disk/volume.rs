@@ -1,4 +1,4 @@
-//! A virtual disk as a [`Volume`], which records every state it goes through and fails on demand.
+//! A virtual disk as a [`Volume`]. Records every state of the disk, and lets the test choose which calls fail.
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
@@ -14,7 +14,7 @@ use super::{Disk, PATH};
 
 /// The prefix of the files' names in the credential directory.
 pub const PREFIX: &str = "kubelet-client";
-/// The time of tests with virtual disks, within the validity of every `pair`.
+/// The current time in tests with virtual disks. Every `pair` is valid then.
 pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
 /// A call to the virtual disk, whose outcome the test chooses.
@@ -79,7 +79,7 @@ impl Virtual {
         self.state().disk.clone()
     }
 
-    /// Every state since the start, the initial one included.
+    /// Every state of the disk since the start, including the initial one.
     pub fn seen(&self) -> Vec<Disk> {
         self.state().seen.clone()
     }
