@@ -75,7 +75,7 @@ fn subject_takes_last_common_name_and_all_organizations() {
 }
 
 #[test]
-fn chain_keeps_only_certificates_in_normalized_pem() {
+fn chain_pem_omits_text_keys_and_carriage_returns() {
     let root = Authority::root("root");
     let leaf = root.issue(&key(), |_| {});
     let messy = format!("subject=x\r\n{}{P256}\n\n# the issuer\n{}end", leaf.replace('\n', "\r\n"), root.pem);
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn chain_with_altered_byte_never_panics(position: usize, byte: u8) {
+    fn reading_chain_with_altered_byte_never_panics(position: usize, byte: u8) {
         let mut pem = include_bytes!("data/multi.crt.pem").to_vec();
         let position = position % pem.len();
         pem[position] = byte;

@@ -34,7 +34,7 @@ fn adjusted(adjust: impl FnOnce(&mut CertificateParams)) -> String {
 }
 
 #[test]
-fn check_accepts_plain_certificate() {
+fn check_accepts_valid_client_certificate_for_requested_key() {
     assert_eq!(check_client(&adjusted(|_| {})), Ok(()));
 }
 
@@ -44,7 +44,7 @@ fn check_accepts_chain_with_any_names() {
 }
 
 #[test]
-fn check_refuses_other_key() {
+fn check_refuses_certificate_for_another_key() {
     let other = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let pem = Authority::root("root").issue(&other, |_| {});
     assert_eq!(check_client(&pem), Err(BadCertificate::NotOurKey));
@@ -149,7 +149,7 @@ fn check_with_roots_requires_trusted_issuer() {
 }
 
 #[test]
-fn check_refuses_same_named_root_with_other_key() {
+fn check_refuses_issuer_with_name_but_not_key_of_root() {
     let (root, impostor) = (Authority::root("root"), Authority::root("root"));
     let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
     let pem = impostor.issue(&key(), |_| {});

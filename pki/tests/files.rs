@@ -56,7 +56,7 @@ fn assert_survives_rewriting(credential: &Credential, what: &str) {
 
 /// From the field, a key with the PEM label of another encoding: <https://github.com/rustls/rustls/issues/2038>
 #[test]
-fn key_is_read_under_any_label() {
+fn key_is_read_under_any_private_key_label() {
     for kind in [P256, P384] {
         let (certificate, pkcs8) = pair(kind);
         let sec1 = convert("ec", &pkcs8);
@@ -116,7 +116,7 @@ fn ec_key_without_leading_zeros_is_padded() {
 }
 
 #[test]
-fn ec_key_without_public_key_takes_it_from_certificate() {
+fn ec_key_without_public_key_is_completed_from_certificate() {
     let (certificate, pkcs8) = pair(P256);
     let (other_certificate, _) = pair(P256);
     let (p384_certificate, _) = pair(P384);
@@ -130,7 +130,7 @@ fn ec_key_without_public_key_takes_it_from_certificate() {
 }
 
 #[test]
-fn good_pair_is_used_despite_damage_beside_it() {
+fn good_pair_is_read_despite_damage_elsewhere_in_the_file() {
     let (certificate, key) = pair(P256);
     let (other, _) = pair(P256);
     let good = format!("{certificate}{key}");
@@ -213,7 +213,7 @@ fn error_for_glued_pem_boundaries_names_the_line() {
 }
 
 #[test]
-fn unsupported_key_kind_is_named() {
+fn unsupported_kind_of_key_is_named_in_error() {
     let curve = |curve: &str| CredentialError::Key(KeyError::Curve { curve: curve.into() });
     let rsa = |bits| CredentialError::Key(KeyError::RsaSize { bits });
     let other = |kind: &str| CredentialError::Key(KeyError::Unsupported { kind: kind.into() });
@@ -370,7 +370,7 @@ fn system_bundle_of_several_megabytes_is_read() {
 }
 
 #[test]
-fn issued_chain_with_damaged_or_other_block_is_refused() {
+fn issued_chain_with_damaged_or_non_certificate_block_is_refused() {
     let (certificate, key) = pair(P256);
     let (issuer, _) = pair(P256);
     let good = format!("{certificate}{issuer}");

@@ -12,7 +12,7 @@ fn template() -> Template {
 }
 
 #[test]
-fn interim_is_replaced_before_expiry_for_a_week() {
+fn interim_certificate_is_replaced_before_each_expiry() {
     let start = UnixTime::from_secs(1_800_000_000);
     let interim = Interim::new(template(), start).unwrap();
     let mut shown = vec![interim.credential(start)];
@@ -30,7 +30,7 @@ fn interim_is_replaced_before_expiry_for_a_week() {
 }
 
 #[test]
-fn interim_is_replaced_after_clock_step_back() {
+fn interim_certificate_is_replaced_after_clock_step_back() {
     let start = UnixTime::from_secs(1_800_000_000);
     let kept = Interim::new(template(), start).unwrap();
     let earlier = start.before(24 * HOUR);

@@ -70,7 +70,7 @@ fn issuer_of_every_algorithm_issues_verifiable_certificate() {
 }
 
 #[test]
-fn issue_without_usages_omits_extensions() {
+fn issue_without_usages_omits_usage_extensions() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let terms = Terms { key_usages: &[], extended_key_usages: &[], ..terms(&[1]) };
     let chain = plain_issuer().issue(&request_of(&Template::node("n1"), &key), &terms).unwrap();
@@ -79,7 +79,7 @@ fn issue_without_usages_omits_extensions() {
 }
 
 #[test]
-fn alternative_names_are_critical_without_subject() {
+fn alternative_names_are_critical_only_if_subject_is_empty() {
     let (issuer, key) = (plain_issuer(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
     for (common_name, critical) in [("", true), ("x", false)] {
         let template = Template::new(common_name).with_dns_names(["x.example"]);
@@ -105,7 +105,7 @@ fn issuer_refuses_leaf_certificate() {
 }
 
 #[test]
-fn self_signed_refuses_year_10000() {
+fn self_signed_refuses_not_after_in_year_10000() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let year_10000 = UnixTime::from_secs(253_402_300_800);
     let at = |not_after| self_signed("root", &key, &[1], Validity::new(NOW, not_after).unwrap());

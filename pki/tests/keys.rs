@@ -144,7 +144,7 @@ fn generate_refuses_rsa_without_feature() {
 }
 
 #[test]
-fn algorithm_displays_its_name() {
+fn key_algorithms_display_as_lower_case_names() {
     let shown =
         [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat().iter().map(KeyAlgorithm::to_string).collect::<Vec<_>>();
     assert_eq!(shown, ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa"]);

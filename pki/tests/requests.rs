@@ -24,7 +24,7 @@ fn full() -> Template {
 }
 
 #[test]
-fn request_verifies_for_every_algorithm() {
+fn request_signed_by_every_key_algorithm_verifies() {
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
         let key = KeyPair::generate(algorithm).unwrap();
         let facts = round_trip(&full(), &key);
@@ -48,7 +48,7 @@ fn request_subject_has_organizations_before_common_name() {
 }
 
 #[test]
-fn request_without_alternative_names_has_no_extension() {
+fn request_without_alternative_names_has_no_extension_request() {
     let der = certificate_request(&Template::node("n1"), &key()).unwrap().der;
     assert!(!der.windows(3).any(|window| window == [0x55, 0x1d, 0x11]));
     assert!(der.windows(2).any(|window| window == [0xa0, 0x00]), "but the empty attributes PKCS#10 demands");
@@ -83,7 +83,7 @@ fn openssl_request_is_read_in_full() {
 }
 
 #[test]
-fn request_with_weak_or_unknown_key_is_refused() {
+fn request_with_weak_rsa_or_p521_key_is_refused() {
     assert!(read_request(include_bytes!("data/rsa2048.csr.pem")).is_ok());
     for pem in [&include_bytes!("data/rsa1024.csr.pem")[..], include_bytes!("data/p521.csr.pem")] {
         assert_eq!(read_request(pem), Err(RequestError::PublicKey));
@@ -100,7 +100,7 @@ fn request_altered_after_signing_is_refused() {
 }
 
 #[test]
-fn read_request_refuses_all_but_one_valid_request() {
+fn read_request_refuses_missing_repeated_or_malformed_request() {
     let request = certificate_request(&full(), &key()).unwrap();
     let labels =
         |labels: &[&str]| Err(RequestError::NotOneRequest { found: labels.iter().map(ToString::to_string).collect() });
@@ -123,7 +123,7 @@ fn read_request_skips_text_around_the_block() {
 }
 
 #[test]
-fn same_identity_ignores_order_and_signature() {
+fn same_identity_ignores_name_order_case_and_signature() {
     let (key, other) = (key(), KeyPair::generate(KeyAlgorithm::default()).unwrap());
     let facts = round_trip(&full(), &key);
     let again = round_trip(&full(), &key);
@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn request_round_trips_every_template(
+    fn request_carries_all_names_of_any_template(
         common_name in ".{0,80}",
         organizations in prop::collection::vec(".{0,80}", 0..4),
         dns_names in prop::collection::vec("[!-~]{1,80}", 0..4),
@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn request_with_altered_byte_never_panics(position in 0..300_usize, byte: u8) {
+    fn reading_request_with_altered_byte_never_panics(position in 0..300_usize, byte: u8) {
         let mut der = certificate_request(&full(), &key()).unwrap().der;
         let position = position % der.len();
         der[position] = byte;

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_accepts_one_ascii_word_and_debug_hides_it() {
+    fn token_is_one_ascii_word_and_hidden_by_debug() {
         assert_eq!(Token::new("\tabc.def\n").unwrap().reveal(), "abc.def");
         assert_eq!(format!("{:?}", Token::new("abc.def").unwrap()), "Token(…)");
         for text in ["", " \n", "two words", "line\r\nbreak", "schlüssel"] {

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_without_signer_leaves_rotation_off() {
+    fn rotation_without_signer_stays_disabled_after_a_panic() {
         let (handle, mut task, now) = task(Rotator::new());
         assert!(task.step(now).is_empty());
         let now = panicked(&mut task, now);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn coming_identity_after_a_panic_counts_no_second_failure() {
+    fn wait_for_identity_after_a_panic_counts_no_second_failure() {
         let is_coming = Arc::new(AtomicBool::new(false));
         let coming = is_coming.clone();
         let identity = move || match coming.load(Ordering::SeqCst) {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn in_place_notice_lost_in_a_panic_is_emitted_later() {
+    fn notice_of_replaced_pair_lost_in_a_panic_is_emitted_later() {
         let (handle, mut task, now) = task(Rotator::new());
         let mut notices = handle.notices(100);
         let pair = Arc::new(interim(&Template::new("mesh-1"), now.unix).unwrap());

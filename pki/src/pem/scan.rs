@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn pem_headers_are_not_decoded_as_base64() {
+    fn block_with_headers_is_decoded_but_fails_require_certificate() {
         let block = encode(CERTIFICATE, DER).replacen('\n', "\nName: value\nfriendlyName: \u{e9}\n\n", 1);
         assert_eq!(scan(&block), (vec![(1, 1, CERTIFICATE)], vec![]));
         let strict = read(block.as_bytes(), MAX_PAIR).unwrap().blocks[0].require_certificate();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn glued_boundary_hides_only_its_two_blocks() {
+    fn boundary_that_shares_its_line_loses_only_adjacent_blocks() {
         let whole = encode(CERTIFICATE, DER);
         let (lines, bare) = (whole.lines().count(), whole.trim_end());
         let glued = |line| vec![PemError::Glued { line }];
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn boundary_with_invalid_label_counts_as_glued() {
+    fn boundary_with_invalid_label_is_reported_as_damage() {
         let pem = encode("PRIVATE KEY", DER);
         let in_one_line = pem.replace('\n', "");
         for text in [&in_one_line, "-----BEGIN \x1b[1mKEY-----\nAA==\n", "-----BEGIN -----\n", "-----BEGIN A  B-----\n"]
