@@ -118,8 +118,8 @@ impl Chain {
         Ok(Self(Arc::new(parsed)))
     }
 
-    /// The damage in the file that [`from_pem`](Self::from_pem) skipped. For warnings; two chains with different damage
-    /// may be equal.
+    /// The damage in the file that [`from_pem`](Self::from_pem) skipped. For warnings: damage does not count when
+    /// chains are compared.
     pub fn skipped(&self) -> &[PemError] {
         &self.0.skipped
     }

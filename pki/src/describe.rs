@@ -254,8 +254,8 @@ fn moment(time: pki_types::UnixTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Displays a certificate by its subject, for use in a sentence; without a certificate or a subject, as `a
-/// certificate`.
+/// Displays a certificate by its subject, for use in a sentence; as "a certificate" if there is none, or if it has no
+/// subject.
 struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {

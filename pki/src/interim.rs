@@ -1,4 +1,4 @@
-//! The [`interim`] certificate of a server: self-issued, and served until the first serving certificate arrives.
+//! The [`interim`] certificate of a server: made by the server, and served until the first serving certificate arrives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,8 @@ const LIFETIME: Duration = Duration::from_secs(86_400);
 /// How long before the expiry of an interim certificate a new one replaces it.
 const MARGIN: Duration = Duration::from_secs(6 * 3600);
 
-/// Source of [`interim`] certificates for as long as a server needs one: makes a new one before the last expires.
+/// Source of [`interim`] certificates for as long as a server needs one: makes a new certificate before the last one
+/// expires.
 #[derive(Debug)]
 pub struct Interim {
     template: Template,
@@ -34,7 +35,7 @@ impl Interim {
 
     /// The interim credential to serve at `now`. Makes a new one if the last one expires within 6 hours, or is not
     /// valid yet because a clock was set back. If no new one can be made, returns the last one: verifying clients
-    /// reject both anyway.
+    /// reject every interim certificate anyway.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let validity = current.chain().certificate().validity;
@@ -49,7 +50,7 @@ impl Interim {
 /// Makes an interim serving credential for the names of `template`, valid for 24 hours from 5 minutes before `now`.
 ///
 /// With it, clients that do not verify the server, such as liveness probes, can connect before the first certificate is
-/// issued. Verifying clients reject it: the key of its CA is dropped after this one signature.
+/// issued. Verifying clients reject it: no client trusts its CA, which is made for this one signature.
 ///
 /// # Errors
 /// [`IssueError::Interim`] if no key can be generated, or a CSR cannot carry the names; also the errors of

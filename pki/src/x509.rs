@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer;
 /// Parses `der` as exactly one certificate.
 ///
 /// # Errors
-/// The problem as a clause: not a certificate, or bytes after the certificate.
+/// The problem as a clause: `der` is not a certificate, or bytes follow the certificate.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),

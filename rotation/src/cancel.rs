@@ -8,7 +8,7 @@ use event_listener::{Event, Listener as _};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Cancellation of the blocking code of an exchange, once the rotation does not want its result any more. The code
+/// Cancellation of the blocking code of an exchange, once the rotation does not want the result any more. The code
 /// checks [`is_cancelled`](Self::is_cancelled), sleeps with [`sleep`](Self::sleep), and interrupts its own blocking
 /// calls with a hook ([`on_cancel`](Self::on_cancel)).
 #[derive(derive_more::Debug, Default)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use perennial::{Instant, Now, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The monotonic clock: on Linux, one that also counts time in suspend, as the validity of certificates does.
+/// The monotonic clock. On Linux, this clock also counts the time in suspend, in which certificates grow older, too.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -126,7 +126,7 @@ pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, SignError> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| SignError::new(Failure::Local, panicked(panic)))
 }
 
-/// A colon and the message of a panic, for the end of an error; empty if the panic has no text.
+/// The message of a panic after a colon, to append to an error; empty if the panic has no text.
 pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.map_or_else(String::new, |text| format!(": {}", printable(text)))

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use crate::{Identity, IdentitySource, InvalidToken, NotYet, Rotated, Token, clock};
 
 /// A certificate and its key in two files, or in one file whose path is given twice. [`credential`](Self::credential)
-/// reads the files again if the interval has passed. Files that make a pair replace the current pair; otherwise the
-/// current pair stays in use. Both paths may be symbolic links that are switched, as in a volume of a Secret.
+/// reads the files again if the interval ([`every`](Self::every)) has passed. Files that make a pair replace the
+/// current pair; otherwise the current pair stays in use. Both paths may be symbolic links that are switched, as in a
+/// volume of a Secret.
 #[derive(derive_more::Debug)]
 pub struct FileCredential {
     certificate: PathBuf,
@@ -59,7 +60,8 @@ impl FileCredential {
         Self { on_change: Box::new(on_change), ..self }
     }
 
-    /// The latest pair, which may have expired. If the interval has passed, reads the files again before it returns.
+    /// The latest pair, which may have expired. Reads the files first if the interval ([`every`](Self::every)) has
+    /// passed.
     pub fn credential(&self) -> Arc<Credential> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let rotated = if held.read_at.elapsed() >= self.every { self.reload(&mut held) } else { None };
@@ -104,7 +106,7 @@ impl FileCredential {
         &self.certificate
     }
 
-    /// Error of the last read of the files, if that read failed.
+    /// Error of the last read of the files; `None` if that read succeeded.
     pub fn trouble(&self) -> Option<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.error.as_ref().map(ToString::to_string)
@@ -164,7 +166,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     fs::read(path).map(Zeroizing::new).map_err(unreadable)
 }
 
-/// Logs damage in either file of a pair that is used nevertheless.
+/// Logs the damage in each file of a pair that is used in spite of the damage.
 fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
     let of_key = if key == certificate { &[] } else { credential.key().skipped() };
     for (file, skipped) in [(certificate, credential.chain().skipped()), (key, of_key)] {

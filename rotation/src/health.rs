@@ -2,12 +2,12 @@
 
 use perennial::{Instant, Now, UnixTime};
 
-/// Health of the server behind a signer: its last answer, or the lack of one, with the time.
+/// Health of the server behind a signer: the kind of its last answer, or that no answer arrived, with the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// The kind of the last answer; [`Answer::Unreachable`] if no answer arrived.
     pub answer: Answer,
-    /// Time of the answer, or of its lack, by the local clocks.
+    /// Time of the answer, or of the failure to get one, by the local clocks.
     pub at: Now,
     /// The newest reading of the server's clock in the current exchange.
     pub date: Option<ServerDate>,

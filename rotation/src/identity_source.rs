@@ -21,9 +21,10 @@ pub trait IdentitySource: Send + Sync {
     /// [coming](NotYet::coming), the request waits for it instead. The reason is shown to people.
     fn identity(&self) -> Result<Identity, NotYet>;
 
-    /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. Called before
-    /// each read of an identity that may have to be awaited. The default implementation does nothing: a source that
-    /// cannot notice changes is polled, after one second, then at intervals that double up to ten.
+    /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. The rotation
+    /// calls this before each read of an identity for which it may have to wait. The default implementation does
+    /// nothing: while the rotation waits, it polls such a source after one second, then at intervals that double up to
+    /// ten seconds.
     fn wake_on_change(&self, waker: &Waker) {
         let _ = waker;
     }
@@ -44,8 +45,8 @@ pub struct NotYet {
 }
 
 impl NotYet {
-    /// Makes an error that fails the request, which is retried with backoff. `reason` is one line for people, without
-    /// secrets.
+    /// Makes an error that fails the request. The rotation retries with backoff. `reason` is one line for people,
+    /// without secrets.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), is_coming: false }
     }

@@ -67,7 +67,8 @@ impl Call {
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
-    /// Calls not given to the runtime yet: at most one write and one save. A newer call replaces an older one.
+    /// Calls not given to the runtime yet: at most one write and one save. A newer write replaces an older one, and a
+    /// newer save an older one.
     waiting: VecDeque<Call>,
     /// The call that the runtime is making.
     running: Option<Call>,
@@ -78,7 +79,8 @@ impl Jobs {
         Self { store, waiting: VecDeque::new(), running: None }
     }
 
-    /// Queues the write of a credential; with `serve`, as the current credential.
+    /// Queues the write of a credential, with `serve` as the current credential. Does nothing if the write with this id
+    /// is running.
     pub(crate) fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
         // The machine repeats a write whose result takes long: the call that is running suffices.
         if !matches!(self.running, Some(Call::Write { id: running, .. }) if running == id) {
@@ -86,7 +88,7 @@ impl Jobs {
         }
     }
 
-    /// Queues the save of a record.
+    /// Queues the save of a pending record.
     pub(crate) fn save(&mut self, record: Record) {
         self.push(Call::Save { record: Arc::new(record) });
     }
@@ -113,7 +115,7 @@ impl Jobs {
         self.store.is_instant()
     }
 
-    /// Notes the end of the running call, if `input` is its result.
+    /// Notes the end of the running call if `input` is the result of that call.
     pub(crate) fn note(&mut self, input: &Input) {
         if matches!(input, Input::Written { .. } | Input::Saved { .. }) {
             self.running = None;

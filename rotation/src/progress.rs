@@ -10,8 +10,8 @@ use crate::health::Health;
 pub struct Issued {
     /// The issued certificate with its intermediates.
     pub chain: Chain,
-    /// Number of HTTP requests or other messages to the signer that this took: two with Kubernetes if none fails; zero
-    /// for a closure.
+    /// Number of HTTP requests or other messages to the signer that the exchange took: two with Kubernetes if none
+    /// fails; zero for a closure.
     pub requests: u32,
     /// Health of the signer's server by its last answer; `None` if the signer has no server.
     pub health: Option<Health>,
@@ -31,7 +31,7 @@ pub enum Progress {
     /// Connecting to the server.
     #[display("connecting to the signer")]
     Connecting,
-    /// Submitting the request, or looking for a request object submitted earlier.
+    /// Submitting the request, or searching for a request object submitted earlier.
     #[display("submitting the request")]
     Submitting,
     /// The signer has the request; an approver has yet to approve it.

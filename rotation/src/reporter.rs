@@ -12,7 +12,7 @@ use crate::{Health, Input, Issued, Progress, SignError, SignerConversation};
 /// messages a second, and each report wakes the loop.
 const STILL: Duration = Duration::from_secs(10);
 
-/// Reports from the runtime that drives an exchange to the rotation: progress and result. Part of
+/// Reports progress and result of an exchange to the rotation, for the runtime that drives the exchange. Part of
 /// [`Work::Drive`](crate::Work::Drive).
 #[derive(Clone, Debug)]
 pub struct Reporter {
@@ -58,7 +58,8 @@ impl Reporter {
     }
 }
 
-/// True if the report differs in more than the time of the last answer, or that time advanced by [`STILL`].
+/// True if `report` differs from `reported` in more than the time of the last answer, or if that time is later by
+/// [`STILL`] or more.
 fn is_news(reported: &Report, report: &Report) -> bool {
     match (reported.1, report.1) {
         _ if reported.0 != report.0 => true,

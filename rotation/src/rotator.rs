@@ -102,8 +102,8 @@ impl Rotator {
         Self { store: Some(Arc::new(store)), ..self }
     }
 
-    /// Reads the store, and returns the handle, which has the stored credential at once, and the task for a runtime to
-    /// run.
+    /// Reads the store. Returns the handle, which has the stored credential at once, and the task, which a runtime has
+    /// to run.
     ///
     /// With a [`Directory`](crate::Directory), blocks for up to about thirty seconds if a pair cannot be read, since
     /// another program may still be writing that pair.
@@ -144,7 +144,7 @@ fn recall(store: &dyn Store) -> Option<Record> {
     None
 }
 
-/// Why a rotation could not start. No request was submitted.
+/// Error of a rotation that could not start. No request was submitted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

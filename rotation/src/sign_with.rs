@@ -11,8 +11,9 @@ use crate::progress::Issued;
 use crate::sign_error::SignError;
 use crate::signer::{Authentication, Profile, SignRequest, Signer};
 
-/// A signer made of a closure from a request to a chain: a local CA, a tool, a library for another CA. The rotation
-/// provides keys, pacing, checks and store, as for every signer. A panic in the closure fails the request.
+/// A signer made of a closure that takes a request and returns a chain: for a local CA, a tool, or a library for
+/// another CA. The rotation provides keys, pacing, checks and store, as for every signer. A panic in the closure fails
+/// the request.
 ///
 /// ```
 /// use perennial::Failure;

@@ -18,7 +18,8 @@ use crate::{Command, Exchange, Input, News, Rotation, Snapshot, Store};
 /// without a durable record: a crash may lead to a second request object, but a disk that hangs does not let the
 /// certificate expire.
 const RECORD: Duration = Duration::from_secs(10);
-/// Pause after the first panic of a rotation. Doubled by each further panic within [`LONGEST_PAUSE`] of the last pause.
+/// Pause after the first panic of a rotation. Each further panic within [`LONGEST_PAUSE`] of the end of the last pause
+/// doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -37,9 +38,9 @@ pub struct Task {
     /// The request whose exchange the runtime drives now, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
-    /// Number of panics in a row, each soon after the pause of the one before.
+    /// Number of panics in a row that came within [`LONGEST_PAUSE`] of the end of the previous panic's pause.
     panics: u32,
-    /// End of the pause after the last panic: the task handles no Tick before.
+    /// End of the pause after the last panic. The task handles no Tick until then.
     paused_until: Option<Instant>,
     stage: Stage,
     ending: Ending,
@@ -62,15 +63,15 @@ pub enum Work {
     /// Drive this exchange to its end, and report its progress and result with the reporter. A task has at most one
     /// exchange driven at a time.
     Drive(Exchange, Reporter),
-    /// Drop the exchange of the last [`Work::Drive`], if the exchange has not ended. The task ignores its reports from
-    /// now on.
+    /// Drop the exchange of the last [`Work::Drive`], if the exchange has not ended. The task ignores reports of this
+    /// exchange from now on.
     Cancel,
     /// Call [`Job::run`] off the loop, since it may block.
     Store(Job),
 }
 
 impl Task {
-    /// Makes the task of `rotation`, whose first snapshot `link` shows already.
+    /// Makes the task of `rotation`. The handles at `link` show the first snapshot of the rotation already.
     pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
         rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link));
@@ -161,8 +162,8 @@ impl Task {
         work.extend(self.driven.take().map(|_| Work::Cancel));
     }
 
-    /// Handles a report, unless its exchange was dropped. Exchanges have numbers of their own, since a request that
-    /// continues with another signer keeps its id.
+    /// Handles a report, unless the exchange with this number was dropped. The id of the request is not enough: a
+    /// request that continues with another signer keeps its id, but has a new exchange.
     fn reported(&mut self, exchange: u64, input: Input, now: Now, work: &mut Vec<Work>) {
         if self.driven.is_none_or(|(_, driven)| driven != exchange) {
             return;
@@ -266,7 +267,7 @@ mod tests {
         (handle, task, clock::now())
     }
 
-    /// Restarts the task as after a panic, and returns the time at which its pause ends.
+    /// Restarts the task as after a panic, and returns the time at which the pause of the task ends.
     fn panicked(task: &mut Task, now: Now) -> Now {
         task.restart(&"a bug", now, &mut Vec::new());
         let at = now.instant.after(FIRST_PAUSE);

@@ -91,7 +91,7 @@ impl ServerCert {
         Self { source: source.into(), interim: None }
     }
 
-    /// Serves a self-signed `interim` certificate until the first credential arrives, as kubelet does. Verifying
+    /// Serves an interim certificate until the first credential arrives, as kubelet serves a self-signed one. Verifying
     /// clients reject the interim certificate.
     #[must_use]
     pub fn with_interim(self, interim: Interim) -> Self {
