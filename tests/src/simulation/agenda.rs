@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use perennial::Instant;
 
-/// A queue of entries in order of time; for the same time, in the order of the calls of [`note`](Self::note).
+/// A queue of entries, ordered by time; entries for the same time are in the order in which [`note`](Self::note) added
+/// them.
 #[derive(Clone, Debug)]
 pub struct Agenda<T> {
     entries: BTreeMap<Entry, T>,

@@ -9,16 +9,17 @@ use crate::mint;
 /// The clocks of a computer, in virtual time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
-    /// The time of both clocks. The monotonic one advances during suspend.
+    /// The time of the monotonic and of the wall clock. The monotonic clock advances during suspend, too.
     pub now: Now,
-    /// The milliseconds that the wall clock gains on the monotonic clock in a thousand.
+    /// The milliseconds per second that the wall clock gains on the monotonic clock; negative if the wall clock is
+    /// slow.
     pub drift: i64,
     /// The time for which the computer has been suspended so far. Timers of programs stand still meanwhile.
     pub suspended: Duration,
 }
 
 impl Clocks {
-    /// Clocks that show this time and run evenly.
+    /// Clocks that show the time `now`, without drift.
     pub const fn at(now: Now) -> Self {
         Self { now, drift: 0, suspended: Duration::ZERO }
     }
@@ -53,7 +54,7 @@ impl Clocks {
         self.now.instant.since(Instant::default())
     }
 
-    /// The time for which the computer has been awake, by which timers run.
+    /// The time for which the computer has been awake. Timers of programs run by this time.
     pub fn awake(&self) -> Duration {
         self.elapsed() - self.suspended
     }

@@ -29,7 +29,7 @@ use crate::mint;
 /// The true time since a scenario began, whatever the holder's clocks show.
 pub type Elapsed = Duration;
 
-/// The start of one holder, and what happens around it.
+/// The start of one [`Holder`], and the happenings around the holder.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The name of the scenario, for tables and failure messages.
@@ -46,7 +46,7 @@ pub struct Scenario {
     pub span: Duration,
     /// The happenings, in order of time.
     pub events: Vec<(Elapsed, Happening)>,
-    /// The time by which perennial's default policy may be without a certificate longer than client-go, and the reason.
+    /// How much longer than client-go perennial's default policy may be without a certificate, and the reason.
     pub concedes: (Duration, &'static str),
 }
 
@@ -57,7 +57,7 @@ pub enum Happening {
     Requests(Conduct),
     /// Changes how the API answers.
     Api(Api),
-    /// Another authority signs from now on, and is valid for this time.
+    /// Another CA signs certificates from now on. The CA is valid for this time.
     Authority(Duration),
     /// The holder's template changes.
     Wants(Option<Template>),
@@ -67,13 +67,13 @@ pub enum Happening {
     Suspend(Duration),
     /// The process restarts.
     Restart {
-        /// True if the pending record survives.
+        /// True if the pending record survives the restart.
         remembers: bool,
     },
 }
 
 impl Scenario {
-    /// A healthy cluster, and a node without a certificate, for a day. Certificates are valid for a day.
+    /// A scenario of one day: a healthy cluster, and a node without a certificate. Certificates are valid for a day.
     pub fn new(name: &'static str) -> Self {
         let day = Duration::from_secs(86_400);
         Self {
@@ -131,8 +131,8 @@ impl Scenario {
         self
     }
 
-    /// Allows perennial's default policy to be without a certificate longer than client-go by `most`, for the reason
-    /// `why`.
+    /// Allows perennial's default policy to be without a certificate for up to `most` longer than client-go, for the
+    /// reason `why`.
     #[must_use]
     pub fn conceding(mut self, most: Duration, why: &'static str) -> Self {
         self.concedes = (most, why);
@@ -163,11 +163,11 @@ pub type SharedScene = Rc<RefCell<Scene>>;
 pub trait Holder {
     /// Carries out everything that is due now.
     fn run(&mut self);
-    /// When the holder wakes up if nothing happens, by [`Clocks::awake`].
+    /// The time by [`Clocks::awake`] at which the holder wakes up if nothing happens; `None`: never.
     fn sleeps_until(&self) -> Option<Duration>;
     /// The certificate that the holder presents, expired or not.
     fn certificate(&self) -> Option<Arc<Certificate>>;
-    /// Restarts the process, with its pending record only if it `remembers`.
+    /// Restarts the process. The pending record is lost unless `remembers` is true.
     fn restart(&mut self, remembers: bool);
     /// Checks the trace by the laws of perennial. client-go has no trace to check.
     fn lawful(&self) -> Verdict {
@@ -184,7 +184,8 @@ pub struct Tally {
     pub objects: usize,
     /// The most request objects that existed at a time.
     pub most: usize,
-    /// The time awake without a certificate that is valid both by the holder's clock and by the true time.
+    /// The time, without suspends, in which the holder had no certificate that was valid by the true time and not
+    /// expired by the holder's clock.
     pub without: Duration,
     /// The certificate at the end.
     pub end: End,
@@ -215,7 +216,7 @@ pub fn run_scenario<H: Holder>(
     tally(&run.scene.borrow(), run.holder.certificate().as_deref(), run.without)
 }
 
-/// A scenario that runs: the holder, its scene, and what is still to happen.
+/// A scenario that runs: the holder, its scene, and the happenings to come.
 struct ScenarioRun<'a, H> {
     name: &'static str,
     /// The happenings to come.
@@ -316,8 +317,8 @@ impl Scene {
     }
 }
 
-/// The part of this span from now on in which the certificate is valid by the true time and not expired by the holder's
-/// clock.
+/// The part of `span`, which begins now, in which the certificate is valid by the true time and not expired by the
+/// holder's clock.
 fn presented(certificate: Option<&Certificate>, clocks: Clocks, span: Duration) -> Duration {
     let Some(certificate) = certificate else { return Duration::ZERO };
     let (from, to) = (certificate.validity.not_before().as_millis(), certificate.validity.not_after().as_millis());

@@ -78,7 +78,7 @@ impl Fleet {
     }
 }
 
-/// The clock of a world advances only when the world has a step to make.
+/// The clock of a world stays behind that of the fleet until the world has a step to make.
 impl Member for Fleet {
     fn now(&self) -> Now {
         self.clocks.now
@@ -102,7 +102,7 @@ impl Member for Fleet {
     }
 }
 
-/// The most of these instants that lie within any period of length `span`.
+/// The greatest number of `instants` that lie within one period of length `span`.
 pub fn worst(instants: &[Instant], span: Duration) -> usize {
     let within = |i: usize| instants[i..].iter().take_while(|at| at.since(instants[i]) < span).count();
     (0..instants.len()).map(within).max().unwrap_or(0)

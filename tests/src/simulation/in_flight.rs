@@ -1,4 +1,4 @@
-//! A request in flight, whatever kind of exchange the signer began.
+//! A request in flight, for each form of exchange that a signer may begin.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::{Server, Wire};
 pub(super) enum InFlight {
     /// An exchange that sends bytes to the server and receives them.
     Bytes(Box<Wire>),
-    /// The result of a closure, and when the node sees it; `None` if the future never ends.
+    /// The result of a closure, and the time at which the node sees the result; `None` if the closure's future never
+    /// ends.
     Result(Option<Result<Issued, SignError>>, Instant),
 }
 
@@ -40,7 +41,7 @@ impl InFlight {
         }
     }
 
-    /// When there is something to carry next; `None`: never.
+    /// When to call [`carry`](Self::carry) next; `None`: never.
     pub(super) fn until(&self) -> Option<Instant> {
         match self {
             Self::Bytes(wire) => Some(wire.until),

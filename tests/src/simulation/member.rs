@@ -33,7 +33,7 @@ pub trait Member {
         true
     }
 
-    /// Makes `most` steps, or fewer if there is no next one.
+    /// Makes `most` steps, or fewer if no further step is due.
     fn steps(&mut self, most: usize) {
         for _ in 0..most {
             if !self.step() {
@@ -42,7 +42,8 @@ pub trait Member {
         }
     }
 
-    /// Makes every step of this span, its end included. False if there were more than `most`: something spins.
+    /// Makes every step of this span, including those due at its end. False if there were more than `most` steps:
+    /// something spins.
     fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let end = self.now().instant.after(span);
         for _ in 0..most {
@@ -54,8 +55,8 @@ pub trait Member {
         false
     }
 
-    /// Makes steps until `done` returns true, for `span` at most. Returns whether `done` did. Steps that are due at the
-    /// very end of the span are not made.
+    /// Makes steps until `done` returns true, for `span` at most. Returns whether `done` returned true. Steps that are
+    /// due at the very end of the span are not made.
     fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool
     where
         Self: Sized,

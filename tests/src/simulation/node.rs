@@ -23,9 +23,9 @@ pub struct Durable {
     pub record: Option<Vec<u8>>,
     /// The current pair on disk.
     pub credential: Option<Arc<Credential>>,
-    /// True: records cannot be written.
+    /// True if pending records cannot be written.
     pub is_full: bool,
-    /// True: pairs cannot be written.
+    /// True if pairs cannot be written.
     pub link_is_taken: bool,
 }
 
@@ -40,13 +40,14 @@ pub struct Node {
     /// The trace of the rotation, through all crashes.
     pub recording: Recording,
     signer: Arc<dyn Signer>,
-    /// How long a signer that is a closure takes.
+    /// How long a signer that is a closure takes for a request.
     pub closure_takes: Duration,
     template: Option<Arc<Template>>,
     submission: Option<Submission>,
-    /// The number of beginnings and ends of commands until the next crash. Becomes [`period`](Self::period) by a crash.
+    /// How many more beginnings and ends of commands pass before the process crashes; `None`: no crash. A crash sets
+    /// this to [`period`](Self::period).
     pub crash_after: Option<u32>,
-    /// The value of [`crash_after`](Self::crash_after) after a crash; `None`: no further crash.
+    /// The value that a crash gives [`crash_after`](Self::crash_after); `None`: no further crash.
     pub period: Option<u32>,
     /// The number of crashes so far.
     pub crashes: u32,
@@ -56,11 +57,12 @@ pub struct Node {
     pub submissions: u64,
     /// The number of attempts to write a certificate.
     pub written: u32,
-    /// The most HTTP requests of one submission.
+    /// The most HTTP requests and faulty connections of one submission. A refused connection counts twice.
     pub most_requests: usize,
     /// The value of client-go's `ServerHealthy` after the last submission that changes it.
     pub healthy: Option<bool>,
-    /// The time of each HTTP request, and of each connection that was made to fail, since the faults were set.
+    /// The time of each entry in the server's journal since the faults were set: each HTTP request, and each connection
+    /// to which the plan gave a fault.
     pub request_times: Vec<Instant>,
     /// The number of steps without a valid served certificate, once one had been issued.
     pub dropped: u32,
@@ -71,7 +73,7 @@ pub struct Node {
 struct Submission {
     id: RequestId,
     in_flight: InFlight,
-    /// The number of HTTP requests in the server's journal when the exchange began.
+    /// The number of entries in the server's journal when the exchange began.
     journal: usize,
 }
 
@@ -81,7 +83,8 @@ impl Node {
         Self::with(server, credential, |_| {})
     }
 
-    /// A node that authenticates with a token, and holds this credential. `adjust` changes its signer first.
+    /// A node that authenticates with a token, and holds this credential. `adjust` changes the node's signer before the
+    /// start.
     pub fn with(server: Server, credential: Option<Arc<Credential>>, adjust: impl FnOnce(&mut CsrSigner)) -> Self {
         let mut signer = server.signer();
         adjust(&mut signer);

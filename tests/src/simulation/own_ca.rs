@@ -1,4 +1,5 @@
-//! A CA in the node's own process, behind a closure, in virtual time: a rule decides what it issues.
+//! A CA in the node's own process, in virtual time. The node's signer is a closure that calls the CA, and a rule
+//! decides each answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -62,12 +62,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server whose authority is valid for a thousand days.
+    /// A server whose CA is valid for a thousand days.
     pub fn new(options: Options) -> Self {
         Self::signed_by(options, 1000 * DAY)
     }
 
-    /// A server whose authority is valid for `span`.
+    /// A server whose CA is valid for `span`.
     pub fn signed_by(options: Options, span: Duration) -> Self {
         let mut random = Random::from_seed([7; 32]);
         let authority = Authority::generate(&mut random, START, span).unwrap();
@@ -80,7 +80,7 @@ impl Server {
         Self { api, clocks: Clocks::starting(START), tls, random, cluster: Arc::new(cluster), wall_clock }
     }
 
-    /// The signer of kubelets' client certificates. Always authenticates with a token.
+    /// The signer of kubelets' client certificates. Each of its requests authenticates with a token.
     pub fn signer(&self) -> CsrSigner {
         let token = Token::new(TOKEN).unwrap();
         let authentication = Authentication::Other(Arc::new(move || Ok(Identity::Token(token.clone()))));
@@ -110,7 +110,7 @@ impl Server {
         move || UnixTime::from_millis(millis.load(Ordering::Relaxed))
     }
 
-    /// A node's credential of this age and lifetime.
+    /// A credential of node `worker-1`, issued `age` ago for the lifetime `life`.
     pub fn node_credential(&mut self, age: Duration, life: Duration) -> Arc<Credential> {
         let issued = self.now().unix.before(age);
         let name = "system:node:worker-1";
@@ -160,8 +160,8 @@ impl Server {
         (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
     }
 
-    /// Submits a request, and waits for its result for `span`. Calls `idle` whenever the exchange waits. `None`: no
-    /// result in time.
+    /// Submits a request, and waits for the result for at most `span`. Calls `idle` whenever the exchange waits.
+    /// `None`: no result in time.
     pub fn submit(
         &mut self,
         desired_csr: &DesiredCsr,
@@ -186,7 +186,8 @@ impl Server {
         None
     }
 
-    /// The HTTP requests to the server so far, one line each.
+    /// The HTTP requests since the faults were set, one line each, and `CONNECT` for each connection to which they gave
+    /// a fault.
     pub fn journal(&self) -> Vec<String> {
         self.api.journal().map(str::to_owned).collect()
     }

@@ -10,9 +10,9 @@ use super::Server;
 pub struct Wire {
     exchange: Box<dyn SignerConversation>,
     session: Option<Session>,
-    /// When there are bytes to carry next, or the exchange has something to do.
+    /// When to call [`carry`](Self::carry) next.
     pub until: Instant,
-    /// The number of connections that the server refused. They are not in the server's journal.
+    /// The number of connections that the server refused.
     pub refused: usize,
 }
 

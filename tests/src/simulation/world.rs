@@ -18,7 +18,7 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The time from the submission to the answer.
     pub delay: Duration,
-    /// True if the reply arrives twice.
+    /// True if the answer arrives twice.
     pub repeated: bool,
 }
 
@@ -59,7 +59,7 @@ pub enum Flaw {
     Expired,
     /// The certificate is a bootstrap credential.
     Provisional,
-    /// The certificate is not valid yet, for a third of its lifetime.
+    /// The certificate is not valid yet: its notBefore is a third of its lifetime away.
     Early,
 }
 
@@ -112,7 +112,7 @@ pub struct World {
     pub clocks: Clocks,
     /// The signer's answer to each request from now on.
     pub habit: Answer,
-    /// The signer's answers to the next requests, before `habit` applies.
+    /// The signer's answers to the next requests. Once they are used up, `habit` applies.
     pub next_answers: VecDeque<Answer>,
     /// The outcome of each write from now on, and the time it takes.
     pub disk: (DiskHabit, Duration),
@@ -125,7 +125,7 @@ pub struct World {
     /// The trace so far.
     pub trace: Trace,
 
-    /// The setup from which restarts begin, except for certificates and record.
+    /// The setup of each restart, except for the certificates and the pending record, which come from the disk.
     pub setup: Setup,
     /// The pending record on disk, if there is one.
     saved: Option<Saved>,
@@ -137,7 +137,7 @@ pub struct World {
 #[derive(Clone, Debug)]
 struct Saved {
     pending: Pending,
-    /// The difference of wall clock and monotonic clock when the record was made, in milliseconds.
+    /// The lead of the wall clock over the monotonic clock when the record was made, in milliseconds.
     ahead: i64,
     /// False if saving a later record failed.
     newest: bool,
@@ -146,11 +146,11 @@ struct Saved {
 /// A reply on its way to the machine.
 #[derive(Clone, Debug)]
 enum Arriving {
-    /// The signer issues a certificate when this arrives.
+    /// A certificate. The signer makes the certificate only at the arrival: its lifetime counts from then.
     Issued { id: RequestId, template: Arc<Template>, issue: Issue, repeated: bool },
-    /// The machine gets this event as a reply.
+    /// An event for the machine.
     Reply(Event),
-    /// A write is done: the certificate is durable when this arrives.
+    /// The report of a finished write. The certificate is durable from the arrival on.
     Written(RequestId, Arc<Certificate>, bool),
 }
 
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// The last step since the last start.
+    /// The last step of the machine; `None` if it made none since the last start.
     pub fn last(&self) -> Option<&Record> {
         self.trace.runs.last().and_then(|run| run.records.last())
     }
@@ -354,7 +354,7 @@ impl Member for World {
         self.clocks.now
     }
 
-    /// The arrival of the next reply, or the machine's deadline.
+    /// The arrival of the next reply or the machine's deadline, whichever is earlier.
     fn next_at(&self) -> Option<Instant> {
         let arrival = self.arrivals.first().map(|(at, _)| at);
         arrival.into_iter().chain(self.machine.deadline()).min()
@@ -377,7 +377,7 @@ impl Member for World {
     }
 }
 
-/// The difference of wall clock and monotonic clock, in milliseconds.
+/// The lead of the wall clock over the monotonic clock, in milliseconds.
 fn ahead(now: Now) -> i64 {
     now.unix.as_millis().saturating_sub_unsigned(now.instant.as_millis())
 }

@@ -25,8 +25,8 @@ pub enum Conduct {
         /// True if the signer omits one of the names.
         trims: bool,
     },
-    /// Approve and sign only requests for the template that the node wants then, as the approver of serving
-    /// certificates compares a request with the node.
+    /// Approve and sign a request only if the node wants the template of the request at that time. Approvers of serving
+    /// certificates compare a request with the node in this way.
     Compares {
         /// The time from creation to signature.
         after: Duration,
@@ -35,7 +35,7 @@ pub enum Conduct {
     Ignores,
     /// Deny each request at once.
     Denies,
-    /// Fail each request at once, by the signer.
+    /// The signer fails each request at once.
     Fails,
 }
 
@@ -114,7 +114,7 @@ pub struct Cluster {
     /// How the API answers from now on.
     pub api: Api,
     pub(super) authority_ends: Elapsed,
-    /// The template that the node wants now, which approvers compare with requests.
+    /// The template that the node wants now. [`Conduct::Compares`] approves only requests for this template.
     pub(super) wanted: Option<Arc<Template>>,
     pub(super) submissions: Vec<Elapsed>,
     pub(super) made: usize,
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// Submits a request. Returns the existing request object if one has this name.
+    /// Submits a request. Creates no request object if one with this name exists, and returns the existing one.
     pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Submitted {
         self.submissions.push(self.now);
         match self.api {
@@ -219,7 +219,7 @@ impl Cluster {
         }
     }
 
-    /// Signs as a cluster's signer does: backdated, and valid no longer than the authority.
+    /// Signs as a cluster's signer does: the certificate is backdated, and valid no longer than the CA.
     fn sign(&mut self, template: &Template, trims: bool) -> Certificate {
         self.serial += 1;
         let begins = utc(self.now).before(BACKDATE);
@@ -228,7 +228,7 @@ impl Cluster {
         if trims { mint::trimmed(certificate) } else { certificate }
     }
 
-    /// Deletes request objects an hour after the decision, or after a day without one.
+    /// Deletes request objects an hour after their decision, and undecided ones a day after their creation.
     fn sweep(&mut self) {
         let now = self.now;
         self.requests.retain(|_, request| match &request.decided {

@@ -17,12 +17,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug)]
 pub struct Perennial {
     around: SharedScene,
-    /// The machine, its disk and its trace. The signer of this world never answers.
+    /// The machine, its disk and its trace. The signer of this world never answers: the simulated cluster does.
     node: World,
-    /// When the loop wakes up, by the clock that stands still in suspend.
+    /// When the holder wakes up, by `Clocks::awake`; `None`: never.
     wakes: Option<Duration>,
     in_flight: Option<(RequestId, Object)>,
-    /// When the next check with the API server is due, by the clock that stands still in suspend.
+    /// When the next check with the API server is due, by `Clocks::awake`.
     next_check: Duration,
     /// The number of the pending key, which names the request object of that key.
     key: u64,
