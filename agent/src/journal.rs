@@ -259,7 +259,7 @@ mod tests {
         Notice { at: step.now, news: News::Stepped(Arc::new(step)), snapshot }
     }
 
-    /// A machine that the test ticks at its deadlines, with the journal's observer of its steps.
+    /// A machine that the test ticks at each deadline, and the journal's observer, to which the test sends the steps.
     struct Life<'a> {
         machine: Arc<RotationMachine>,
         now: Now,
@@ -283,7 +283,8 @@ mod tests {
         }
     }
 
-    /// Replays one file of a journal without the file before. Returns the numbers of its snapshots and of its steps.
+    /// Replays one file of a journal alone, without earlier files. Returns the number of snapshots and the number of
+    /// steps in the file.
     fn replay(path: &Path) -> (usize, usize) {
         let mut replay = Replay::new();
         let text = fs::read_to_string(path).unwrap();

@@ -185,7 +185,7 @@ mod tests {
             Self { metrics, handle, task }
         }
 
-        /// Returns the status and the body of the answer to a GET of `path` once the time `after` has passed.
+        /// Returns the status and the body of the answer to a GET of `path` when the test's clock shows `after`.
         fn get(&self, path: &str, after: Duration) -> (&'static str, String) {
             let answer = self.metrics.answer(path, later(after), Instant::now() + after).unwrap();
             (answer.status, answer.body)

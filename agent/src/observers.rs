@@ -115,7 +115,8 @@ impl Observers {
         journal.chain(self.refused.clone())
     }
 
-    /// Waits until the journal is written, for at most `within`. Logs if steps are missing then.
+    /// Waits until every step is in the journal or lost, for at most `within`. Logs if steps still wait to be written
+    /// after that.
     pub(crate) fn finish_within(&self, within: Duration) {
         if self.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
             tracing::warn!("journal incomplete: its disk does not answer; the last steps are missing");

@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation whose notices the test sends, and the pulse that observes it.
+    /// A rotation in whose name the test sends notices, and the [`Pulse`] that receives the notices.
     struct Rotation {
         pulse: Arc<Pulse>,
         task: Option<Task>,

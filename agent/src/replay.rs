@@ -138,7 +138,8 @@ impl Replayer {
         }
     }
 
-    /// Reports an event with its place, and with machine and time if these are known.
+    /// Reports the event `name` with its place in the journal, and with the certificate's name and the time (`whose`)
+    /// if these are known.
     fn report_event(&mut self, name: &str, place: &str, whose: Option<(&str, Now)>, fields: Value, sentence: &str) {
         let object = match whose {
             Some((of, at)) => json!({ "place": place, "of": of, "at": at.unix.to_string() }),

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_file_sets_every_value_and_flags_override_it() {
+    fn policy_file_sets_every_value_unless_flags_override() {
         let all =
             "# ours\npolicy: kubelet\nrotationWindow: 50%-60%\nrequestTimeout: 5m\nretry: 2s-4s\nretryRefused: 1m-2m\n";
         let read = policy(all, Values::default()).unwrap();

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-/// Longest line, in bytes: more than any line of a journal has, since a machine holds few names.
+/// Longest line that is read, in bytes: more than any line of a journal has.
 const LONGEST: u64 = 1 << 20;
 /// Longest line that is skipped, in bytes: more than the zeros that a power cut may leave in a journal.
 const LONGEST_GAP: u64 = 64 << 20;
@@ -13,7 +13,7 @@ const LONGEST_GAP: u64 = 64 << 20;
 /// The lines of one file, and the number of the last line read.
 pub(super) struct JournalLines {
     path: PathBuf,
-    /// The rest of the file.
+    /// The part of the file that was not read yet.
     from: Box<dyn BufRead>,
     number: u64,
 }

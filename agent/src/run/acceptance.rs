@@ -62,7 +62,7 @@ impl Acceptance {
     }
 }
 
-/// Checks once whether the API server accepts the certificate. Logs a refusal, and reports a confirmed one to the
+/// Checks once whether the API server accepts the certificate. Logs a refusal, and reports a confirmed refusal to the
 /// rotation.
 fn check(schedule: &mut Schedule, cluster: &Arc<Cluster>, rotation: &Handle) {
     // Without a valid certificate there is nothing to check.
@@ -139,7 +139,8 @@ struct Schedule {
     interval: Duration,
     attempt: u64,
     next: Instant,
-    /// The certificate that was refused, and the time of the first refusal. Kept when an answer is unknown.
+    /// The certificate that was refused, and the time of the first refusal; `None` if no check was refused since the
+    /// last accepting answer. An answer [`Answer::Unknown`] changes nothing.
     doubt: Option<(Fingerprint, Instant)>,
 }
 

@@ -15,7 +15,7 @@ use crate::observers::Observers;
 use crate::report::Report;
 use crate::rotation::ActiveRotation;
 
-/// The environment of the rotations. A reload does not replace it.
+/// The values that all rotations of a run share. A reload does not replace them.
 pub(super) struct Context<'a> {
     pub(super) options: &'a Run,
     pub(super) report: &'a Report,

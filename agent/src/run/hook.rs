@@ -61,7 +61,8 @@ impl Hook {
     /// `in_use`. Must be called before the rotation of certificate `of` starts, because the rotation may replace the
     /// current certificate.
     ///
-    /// Logs if the record cannot be written, or cannot be read: then a run is owed for the current certificate.
+    /// Logs if the record cannot be read or written. A record that cannot be read counts as no successful run, so that
+    /// a run is owed.
     pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
