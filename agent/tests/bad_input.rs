@@ -201,7 +201,7 @@ fn node_ip_that_no_peer_can_dial_is_refused() {
 }
 
 #[test]
-fn status_of_missing_directory_is_bad_input() {
+fn status_of_missing_directory_exits_with_code_2() {
     let directory = TempDir::new().unwrap();
     refused(directory.path(), &["status", "--cert-dir", "nowhere"], &["cannot open nowhere"]);
     refused(directory.path(), &["status"], &["--cert-dir"]);

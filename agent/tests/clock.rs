@@ -9,7 +9,8 @@ use crate::support::{Process, Signer, get, run_arguments, start_with, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Longest time until `run` notices a clock step: `run` reads the wall clock once a minute.
+/// Longest time to wait until `run` notices a clock step: `run` reads the wall clock once a minute, and a busy machine
+/// is slow.
 const NOTICED: Duration = Duration::from_secs(100);
 
 /// The dated file that `kubelet-client-current.pem` links to; `None` if there is no such link.

@@ -44,7 +44,7 @@ fn stop(run: Process) -> Output {
 }
 
 #[test]
-fn replay_prints_run_as_text_and_json() {
+fn replay_prints_recorded_run_as_text_and_json() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let faults = "rules: [{ match: { method: POST }, times: 1, fault: { answer: { status: 503, retryAfter: 1 } } }]";
@@ -291,7 +291,7 @@ fn replay_reports_numbers_of_changed_and_damaged_lines() {
 }
 
 #[test]
-fn replay_of_unusable_journal_is_bad_input() {
+fn replay_of_unusable_journal_exits_with_code_2() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -48,7 +48,7 @@ fn serving_certificate(run: &Process, path: &Path) -> Arc<Certificate> {
 
 /// From the field, `--node-ip ::` for the node's own IPv6 address: <https://github.com/kubernetes/kops/pull/12188>
 #[test]
-fn unspecified_node_ip_selects_addresses_of_that_family() {
+fn all_zeros_node_ip_selects_node_addresses_of_its_family() {
     for (flag, ip, name) in [("::", "fd00::7", "worker.internal"), ("0.0.0.0", "10.0.0.7", "worker.internal")] {
         let directory = TempDir::new().unwrap();
         let path = directory.path();

@@ -103,7 +103,7 @@ fn proxy_url_and_proxy_flag_override_https_proxy() {
 }
 
 #[test]
-fn unusable_proxy_of_environment_is_bad_input() {
+fn unusable_proxy_of_environment_ends_run_with_code_2() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

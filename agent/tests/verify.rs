@@ -295,7 +295,7 @@ fn verify_allows_expired_but_not_damaged_serving_certificate() {
 }
 
 #[test]
-fn verify_of_missing_directory_is_bad_input() {
+fn verify_of_missing_directory_exits_with_code_2() {
     let directory = TempDir::new().unwrap();
     for arguments in [&["verify", "--cert-dir", "none"][..], &["verify"]] {
         assert_eq!(perennial(directory.path(), arguments).code, Some(2));
