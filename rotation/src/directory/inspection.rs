@@ -12,7 +12,7 @@ use perennial_pki::{Chain, Credential, PemError};
 use super::{Contents, Directory, DirectoryError, Folder, Loaded};
 use crate::store::waiting_beside;
 
-/// One reading of a directory, with the problems found so far.
+/// One pass over the files of a directory, with the problems found so far.
 pub(super) struct Inspection<'a> {
     directory: &'a Directory,
     folder: &'a dyn Folder,

@@ -42,8 +42,8 @@ impl Rotation {
         self.awaited.is_none()
     }
 
-    /// True if the machine submits a request in this step that must not begin: its identity has to be awaited, or the
-    /// task is ending.
+    /// True if this step submits a request that must not begin, since its identity has to be awaited, or since the task
+    /// is ending.
     pub(super) fn must_await(&mut self, step: &Transition, now: Now) -> bool {
         let submits = step.actions.clone().any(|action| matches!(action, Action::SubmitCsr { .. }));
         if submits && !self.is_ending && self.found_identity.is_none() && self.identity_source().is_some() {
