@@ -43,7 +43,7 @@ enum Item {
     /// Steps that the journal's observer was too slow to receive: the certificate's name, the number of steps, and the
     /// machine after them.
     Gap(String, u64, Arc<RotationMachine>),
-    /// The certificates of the running configuration. Snapshots of all others are no longer written.
+    /// The certificates of the running configuration. Snapshots of other certificates are no longer written.
     Keep(BTreeSet<String>),
 }
 
@@ -87,7 +87,7 @@ impl Journal {
         })
     }
 
-    /// Sets the certificates of the running configuration. Later snapshots leave out all others.
+    /// Sets the certificates of the running configuration. No snapshots of other certificates are written any more.
     pub(crate) fn keep(&self, names: BTreeSet<String>) {
         // Size 0 always fits: a dropped entry would leave removed certificates in the snapshots.
         self.queue.push(Item::Keep(names), 0);

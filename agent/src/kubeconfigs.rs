@@ -284,7 +284,8 @@ mod tests {
             fs::write(self.path(name), text).unwrap();
         }
 
-        /// Writes a kubeconfig whose user has a certificate that is valid for a day, from five minutes before `from`.
+        /// Writes a kubeconfig with a certificate for its user. The certificate is valid for a day, from five minutes
+        /// before `from`.
         fn put_with_certificate(&self, name: &str, from: UnixTime) {
             let credential = interim(&Template::node("worker"), from).unwrap();
             fs::write(self.path("own.pem"), credential.to_pem().as_bytes()).unwrap();

@@ -90,7 +90,7 @@ impl Metrics {
         })
     }
 
-    /// Sets the certificates of the running configuration. Counters of all others are dropped.
+    /// Sets the certificates of the running configuration. Drops the counters of other certificates.
     pub(crate) fn watch(&self, certificates: BTreeMap<String, Source>) {
         let mut certs = self.certs();
         certs.retain(|name, _| certificates.contains_key(name));

@@ -58,7 +58,7 @@ impl Pulse {
         })
     }
 
-    /// Sets the rotations of the running configuration. All others are no longer checked.
+    /// Sets the rotations of the running configuration. Other rotations are no longer checked.
     pub(crate) fn watch(&self, rotations: BTreeMap<String, Handle>) {
         let mut loops = self.loops();
         loops.retain(|name, _| rotations.contains_key(name));

@@ -125,8 +125,8 @@ impl Replayer {
     }
 
     /// Reports the previous line if that line was incomplete. `begins` is true if a snapshot or the end of the journal
-    /// follows: the process ended or the disk was full in the middle of the line, which is reported as cut short.
-    /// Otherwise the line is reported as damaged.
+    /// follows: the process ended or the disk was full in the middle of the line. The line is reported as cut short if
+    /// `begins` is true, else as damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

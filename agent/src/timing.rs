@@ -1,4 +1,4 @@
-//! The timing of rotations: flags, a policy file with the same values, and the policy that both result in.
+//! The timing of rotations: reads flags and a policy file, and makes a policy from their values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -229,7 +229,8 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Time until the next poll of files and clocks, whose changes do not wake the main loop.
+    /// Time until the main loop must poll files, check `--exit-without-certificate`, or try to write the kubeconfig. No
+    /// event wakes the loop for this work. Never `None`.
     fn next_poll(&self) -> Option<Duration> {
         let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(KUBECONFIG_RETRY);
         let files = match &self.config.settings.serving {
