@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn single_or_inner_dns_label_may_be_number() {
+    fn number_as_only_or_first_dns_label_is_accepted() {
         let template = Addresses::parse("10.0.0.7\n17\n42.example").unwrap().template("17").unwrap();
         assert_eq!(template.dns_names(), ["17", "42.example"]);
     }
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn of_family_keeps_its_addresses_and_all_dns_names() {
+    fn of_family_drops_ips_of_other_family_only() {
         let addresses = || Addresses::parse("10.0.0.7\nfd00::7\nworker.example").unwrap();
         for (family, ip) in [(Family::V4, "10.0.0.7"), (Family::V6, "fd00::7")] {
             let template = addresses().of_family(family).template("worker-1").unwrap();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_depend_on_seed_only() {
+    fn pauses_repeat_for_equal_seeds_only() {
         let pauses = |seed| -> Vec<Duration> {
             let mut jitter = Jitter::new(seed);
             (0..8).map(|failures| jitter.backoff(failures)).collect()

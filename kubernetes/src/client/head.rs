@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn unusual_header_lines_are_read_leniently() {
+    fn content_length_is_read_among_unusual_header_lines() {
         for lines in [
             "Content-Length: 5\r\n",
             "Content-Length : 5\r\n",
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_framing_is_refused() {
+    fn head_with_ambiguous_body_length_is_refused() {
         for lines in [
             "Content-Length: 5\r\nContent-Length: 6\r\n",
             "Content-Length: 5, 6\r\n",
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_is_reusable_unless_head_excludes_it() {
+    fn connection_is_reusable_unless_response_head_excludes_reuse() {
         for (head, reusable) in [
             ("HTTP/1.1 200 OK\r\n", true),
             ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\n", false),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_server_time() {
+    fn retry_after_is_read_as_seconds_or_time_since_date_header() {
         let now = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
         let then = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
         let wish = |lines: &str| parsed(lines).unwrap().head.response.retry_after;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn date_is_read_in_http_form_only() {
+    fn date_header_in_other_than_http_form_is_ignored() {
         let date = |text: &str| parsed(&format!("Date: {text}\r\n")).unwrap().head.date;
         assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UnixTime::from_secs(784_111_777)));
         for text in ["", "784111777", "Sun, 06 Nov 1994 25:49:37 GMT", "1994-11-06T08:49:37Z"] {

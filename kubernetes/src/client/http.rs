@@ -227,7 +227,7 @@ mod tests {
     const UNTIL_CLOSED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello\nworld";
 
     #[test]
-    fn response_is_read_in_any_split() {
+    fn response_is_read_however_its_bytes_are_split() {
         for (response, status, reusable) in
             [(SIZED, 201, true), (CHUNKED, 200, true), (INTERIM, 200, false), (UNTIL_CLOSED, 200, false)]
         {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn chunk_before_bad_framing_is_delivered() {
+    fn chunk_before_framing_error_is_delivered() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         for rest in ["6\r\nhello\nX\r\n", "6\r\nhello\n\r\nX\r\n", "6\r\nhello\n\r\n\r\n"] {
             let bytes = format!("{head}{rest}");
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn request_has_one_head_with_token_last() {
+    fn encoded_request_has_one_head_that_ends_with_token() {
         let cluster = Cluster::from_url("https://[::1]:6443/proxy/").unwrap();
         let token = Token::new("secret").unwrap();
         let wire = Request::post("/x?y=z", b"{}".to_vec()).encode(&cluster, Some(&token)).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn request_refuses_unescaped_path() {
+    fn request_with_unescaped_path_is_refused() {
         let cluster = Cluster::from_url("https://api.example").unwrap();
         assert!(Request::get("/a b").encode(&cluster, None).is_err());
         assert!(Request::get("/a\r\nX: y").encode(&cluster, None).is_err());

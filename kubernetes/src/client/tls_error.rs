@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unknown_content_type_is_reported_as_no_tls() {
+    fn invalid_tls_message_is_reported_with_probable_cause() {
         for (message, words) in [
             (InvalidMessage::InvalidContentType, "does not speak TLS"),
             (InvalidMessage::HandshakePayloadTooLarge, "certificate chain"),

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn tunnel_answer_is_read_in_any_split() {
+    fn proxy_answer_is_read_however_its_bytes_are_split() {
         let head = b"HTTP/1.1 200 Connection established\r\nContent-Length: 3\r\n\r\n";
         let answer = [head.as_slice(), b"TLS"].concat();
         for split in 0..=answer.len() {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn tunnel_refusal_quotes_proxy_and_hides_credentials() {
+    fn tunnel_refusal_names_proxy_and_hides_credentials() {
         for (head, words) in [
             (
                 "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",

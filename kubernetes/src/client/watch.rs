@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watch_lines_are_read_in_any_split() {
+    fn watch_lines_are_read_however_their_bytes_are_split() {
         for size in 1..12 {
             let mut lines = Lines::default();
             let mut got = Vec::new();
