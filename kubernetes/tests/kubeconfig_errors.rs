@@ -88,10 +88,10 @@ fn deep_nesting_and_alias_bombs_are_refused() {
     }
 }
 
-/// From the field: <https://github.com/Netcracker/KubeMarine/pull/421>
-/// From the field: <https://github.com/openshift/hypershift/pull/3097>
+/// From the field, a server URL with an IPv6 address without brackets:
+/// <https://github.com/Netcracker/KubeMarine/pull/421>, <https://github.com/openshift/hypershift/pull/3097>
 #[test]
-fn server_url_must_be_https() {
+fn unusable_field_of_cluster_is_refused_with_its_place() {
     for (cluster, message) in [
         ("", "4:3: clusters[0]: `cluster` is missing"),
         ("tls-server-name: a", "5:12: clusters[0].cluster: `server` is missing"),

@@ -84,8 +84,8 @@ fn token_file_takes_precedence_and_is_reread() {
     assert_eq!(token(selected.identity(&mut |path| files.read(path))), "second");
 }
 
-/// From the field: <https://github.com/hjacobs/pykube/pull/44>
-/// From the field: <https://github.com/Azure/AKS/issues/3294>
+/// From the field, a user with a certificate and a token: <https://github.com/hjacobs/pykube/pull/44>,
+/// <https://github.com/Azure/AKS/issues/3294>
 #[test]
 fn identity_has_both_certificate_and_token() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}")).with("/etc/x/token", "from-file");
@@ -100,7 +100,7 @@ fn identity_has_both_certificate_and_token() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/kubernetes/issues/4892>
+/// From the field, a user with a password and a certificate: <https://github.com/kubernetes/kubernetes/issues/4892>
 #[test]
 fn password_beside_certificate_is_warned_about() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}"));
@@ -155,8 +155,8 @@ current-context",
     );
 }
 
-/// From the field: <https://github.com/kube-rs/kube/issues/440>
-/// From the field: <https://github.com/controlplaneio/kubesec/issues/120>
+/// From the field, kubeconfigs of several YAML documents, and of empty ones:
+/// <https://github.com/kube-rs/kube/issues/440>, <https://github.com/controlplaneio/kubesec/issues/120>
 #[test]
 fn first_of_several_yaml_documents_counts() {
     let one = with_user("token: t");
@@ -268,7 +268,7 @@ fn extensions_are_copied_and_hidden_from_debug() {
 }
 
 #[test]
-fn node_kubeconfig_names_current_pair_twice() {
+fn node_kubeconfig_names_current_pair_as_certificate_and_key() {
     let (ca_file, tls_server_name) = (Some("/pki/ca.crt".into()), None);
     let endpoint = Endpoint { ca_file, tls_server_name, proxy: None, ..written_endpoint() };
     assert_eq!(
