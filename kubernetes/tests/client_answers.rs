@@ -1,4 +1,4 @@
-//! Unexpected answers, legal and illegal ones: how a submission ends, and what its error message shows.
+//! Unexpected answers, legal and illegal: how a submission ends, and the error message that it returns.
 
 mod client_support;
 
@@ -29,8 +29,8 @@ fn requests_accept_no_compressed_answer() {
     }
 }
 
-/// Some proxies compress every answer, whatever the request accepts.
-/// From the field: <https://github.com/envoyproxy/envoy/issues/2855>
+/// From the field, a proxy that compresses answers although the request accepts none:
+/// <https://github.com/envoyproxy/envoy/issues/2855>
 #[test]
 fn compressed_answer_fails_submission_naming_its_encoding() {
     let scene = Scene::new();
@@ -85,7 +85,7 @@ fn unusual_response_heads_are_accepted() {
     }
 }
 
-/// From the field: <https://github.com/kubernetes/website/issues/11029>
+/// From the field, a redirect in front of the API server: <https://github.com/kubernetes/website/issues/11029>
 #[test]
 fn redirect_is_not_followed_and_error_names_target() {
     let mut scene = Scene::new();
@@ -141,7 +141,7 @@ fn error_of_refused_create_begins_with_cannot_create() {
 }
 
 #[test]
-fn servers_date_is_reported_over_verified_tls_only() {
+fn date_header_is_reported_over_verified_tls_only() {
     let scene = Scene::new();
     let issued = serde_json::to_vec(&scene.issued()).unwrap();
     let line = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

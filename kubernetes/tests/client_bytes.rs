@@ -11,7 +11,8 @@ use perennial_rotation::{Identity, Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// The outcome, the HTTP requests and the duration of a submission, for comparison.
+/// Facts of a submission for comparison: the outcome (the number of HTTP requests or the error), the request lines, and
+/// the duration.
 fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
     (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
 }
@@ -54,7 +55,7 @@ fn troubled(scene: &Scene) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
 }
 
 #[test]
-fn submission_is_same_if_bytes_arrive_singly() {
+fn submission_runs_alike_if_bytes_arrive_one_by_one() {
     let scene = Scene::new();
     let mut whole = scene.world(troubled(&scene));
     let outcome = whole.run(&mut scene.issuance());
@@ -65,7 +66,7 @@ fn submission_is_same_if_bytes_arrive_singly() {
     assert_eq!(summary(outcome, &single), whole);
 }
 
-/// A server whose answer to the first watch has the byte at `at` replaced.
+/// A server whose answer to the first watch is damaged: `byte` replaces one of its bytes, which `at` chooses.
 fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
     let mut watches = 0;
     move |request| match (request.is_post(), request.is_watch()) {
@@ -91,7 +92,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn submission_is_same_in_any_split(sizes in vec(1..700_usize, 1..40)) {
+    fn submission_runs_alike_however_bytes_are_split(sizes in vec(1..700_usize, 1..40)) {
         let scene = Scene::new();
         let mut whole = scene.world(troubled(&scene));
         let outcome = whole.run(&mut scene.issuance());
@@ -103,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn submission_with_damaged_bytes_is_same_in_any_split(
+    fn submission_with_damaged_watch_runs_alike_however_bytes_are_split(
         at in any::<usize>(),
         byte in prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'0')],
         sizes in vec(1..300_usize, 1..40),
@@ -217,7 +218,7 @@ fn endless_answer_fails_at_size_limit() {
 }
 
 #[test]
-fn watch_event_over_size_limit_leads_to_read() {
+fn watch_event_over_size_limit_leads_to_read_of_object() {
     let scene = Scene::new();
     let mut first = true;
     let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
@@ -235,7 +236,7 @@ fn watch_event_over_size_limit_leads_to_read() {
 }
 
 #[test]
-fn altered_tls_byte_is_noticed_or_harmless() {
+fn altered_tls_byte_breaks_connection_or_changes_nothing() {
     let scene = Scene::new();
     let (mut noticed, mut harmless) = (0, 0);
     for at in (0..5000).step_by(41) {
@@ -264,7 +265,7 @@ fn altered_tls_byte_is_noticed_or_harmless() {
 }
 
 #[test]
-fn body_without_length_ends_with_connection_unless_reset() {
+fn body_without_length_is_complete_unless_connection_is_reset() {
     let scene = Scene::new();
     let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
     let answer = |end| scene.world(|_| Reply::raw("HTTP/1.1 200 OK\r\n\r\n{}").then(end)).run(&mut call());

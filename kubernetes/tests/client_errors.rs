@@ -47,7 +47,7 @@ fn api_status_determines_failure_and_health() {
 }
 
 #[test]
-fn html_page_fails_by_its_status_and_is_quoted_shortened() {
+fn html_answer_is_judged_by_status_and_quoted_shortened() {
     let scene = Scene::new();
     for (code, failure, healthy) in [
         (200, Failure::Unreachable, false),
@@ -75,7 +75,7 @@ fn no_such_page() -> Reply {
 }
 
 #[test]
-fn create_404_is_explained_by_served_versions() {
+fn error_for_404_to_create_depends_on_served_api_versions() {
     let scene = Scene::new();
     let group = |versions: &[&str]| {
         let versions: Vec<_> = versions.iter().map(|version| serde_json::json!({ "version": version })).collect();
@@ -135,7 +135,7 @@ fn unreachable_server_fails_after_one_attempt() {
 }
 
 #[test]
-fn only_refused_client_certificate_counts_as_refused_credential() {
+fn tls_refusal_marks_credential_as_refused_only_with_client_certificate() {
     let mut scene = Scene::new();
     let (others, known) = (Ca::new("another CA"), Ca::new("the known CA"));
     let demanding = server_config(&scene.ca, Some(&known), "api.example");
@@ -161,7 +161,7 @@ fn only_refused_client_certificate_counts_as_refused_credential() {
     world.run(&mut scene.issuance()).unwrap();
 }
 
-/// From the field: <https://github.com/hjacobs/pykube/pull/44>
+/// From the field, a user with a certificate and a token: <https://github.com/hjacobs/pykube/pull/44>
 #[test]
 fn client_sends_both_certificate_and_token() {
     let mut scene = Scene::new();
@@ -187,7 +187,7 @@ fn client_sends_both_certificate_and_token() {
 }
 
 #[test]
-fn tls_alert_after_failed_write_is_the_error() {
+fn tls_alert_is_reported_in_place_of_write_error() {
     let mut scene = Scene::new();
     scene.identity = Identity::Certificate(Ca::new("another CA").credential());
     let mut world = scene.world(|_| panic!("no request may arrive"));
@@ -197,7 +197,7 @@ fn tls_alert_after_failed_write_is_the_error() {
 }
 
 #[test]
-fn failed_write_without_tls_alert_is_the_error() {
+fn write_error_is_reported_if_no_tls_alert_follows() {
     let scene = Scene::new();
     let call = || Call::new(Request::get("/version"), scene.cluster(), Identity::Anonymous, Limits::default());
     for end in [End::Keep, End::Cut] {
@@ -242,7 +242,8 @@ fn unknown_issuer_error_names_configured_ca() {
     mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "https://api.example:6443"]);
 }
 
-/// The certificate and key of a server whose certificate is itself in the CA bundle.
+/// The key and the certificate of a server. The CA bundle of the client may hold this certificate in the place of its
+/// CA.
 struct OwnCertificate {
     params: rcgen::CertificateParams,
     key: rcgen::KeyPair,
@@ -257,8 +258,8 @@ impl OwnCertificate {
         Self { params, key: rcgen::KeyPair::generate().unwrap() }
     }
 
-    /// The outcome of HTTP requests to the server, over TLS 1.3 and over TLS 1.2. The CA bundle is `trusted`, or else
-    /// the server's own certificate.
+    /// The outcome of an HTTP request over TLS 1.3 and of one over TLS 1.2. The server's certificate is self-signed, or
+    /// signed by `issuer`. The CA bundle is `trusted`; `None`: the server's certificate.
     fn outcome(&self, scene: &Scene, issuer: Option<&Self>, trusted: Option<&str>) -> Result<(), String> {
         let pem = match issuer {
             Some(issuer) => {
@@ -280,9 +281,8 @@ impl OwnCertificate {
     }
 }
 
-/// From the field: <https://github.com/kube-rs/kube/issues/1767>
-/// From the field: <https://github.com/kube-rs/kube/issues/110>
-/// From the field: <https://github.com/kube-rs/kube/issues/1562>
+/// From the field, a server's own certificate in the place of its CA: <https://github.com/kube-rs/kube/issues/1767>,
+/// <https://github.com/kube-rs/kube/issues/110>, <https://github.com/kube-rs/kube/issues/1562>
 #[test]
 fn server_certificate_in_ca_bundle_is_trusted() {
     use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
@@ -334,7 +334,7 @@ fn issuance_at(scene: &Scene, cluster: Cluster) -> Issuance {
 }
 
 #[test]
-fn server_of_other_name_needs_tls_server_name() {
+fn server_certificate_of_other_name_needs_tls_server_name() {
     let scene = Scene::new();
     let cluster = || Cluster::from_url("https://10.0.0.1").unwrap().with_roots(scene.ca.roots());
     let mut world = scene.world(scene.well());
@@ -360,7 +360,7 @@ fn cluster_without_ca_fails_before_connecting_unless_insecure() {
 }
 
 #[test]
-fn plain_http_server_is_reported_as_no_tls() {
+fn plain_http_server_is_reported_as_not_speaking_tls() {
     let scene = Scene::new();
     let mut world = scene.world(|_| panic!("not TLS"));
     world.not_tls = Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());

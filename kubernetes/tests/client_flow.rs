@@ -69,7 +69,7 @@ fn existing_issued_request_is_not_watched() {
 }
 
 #[test]
-fn expired_certificate_is_outdated_only_in_existing_request() {
+fn expired_certificate_fails_as_outdated_in_existing_request_only() {
     let mut expired = Scene::new();
     expired.desired_csr.skew = Duration::ZERO;
     expired.certificate = expired.ca.sign(&expired.public_key_der, &[], true, 30);
@@ -83,7 +83,8 @@ fn expired_certificate_is_outdated_only_in_existing_request() {
     assert!(expired.run(|_| Reply::object(201, &expired.issued())).0.is_ok());
 }
 
-/// Submits a request whose name is already taken by `object`. Returns the failure if the submission fails.
+/// Submits a request if the server already has `object` under its name. Returns the failure of the submission, if it
+/// fails.
 fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
     let (outcome, _) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),

@@ -13,8 +13,8 @@ use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Sta
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server with an undecided request. Answers the n-th watch (from 0) with the reply of `nth`, or for `None` with the
-/// issued certificate.
+/// A server with an undecided request. Answers the n-th watch, counted from 0, with `nth(n)`; if that is `None`, with
+/// the issued certificate.
 fn watches<'a>(
     scene: &'a Scene,
     mut nth: impl FnMut(usize) -> Option<Reply> + 'a,
@@ -92,8 +92,8 @@ fn retry_after_delays_next_request() {
     }
 }
 
-/// A load balancer's `Retry-After` of an hour must not delay a request until the certificate has expired, nor for long
-/// after.
+/// A load balancer may send a `Retry-After` of an hour. The client must not wait so long if the certificate expires
+/// earlier, and only minutes once it has expired.
 #[test]
 fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
     let scene = Scene::new();
@@ -139,7 +139,7 @@ fn http_request_limit_counts_resubmissions_and_reconnections() {
 }
 
 #[test]
-fn quarter_hour_wait_takes_eight_http_requests() {
+fn quarter_hour_wait_for_approval_takes_eight_http_requests() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n < 3).then(|| Reply::stream().finish(300 * SECOND))));
     assert_eq!(world.run(&mut scene.issuance()).unwrap().requests, 8);
@@ -158,7 +158,7 @@ fn http_request_limit_grows_with_request_timeout() {
 }
 
 #[test]
-fn eight_hour_wait_stays_within_http_request_limit() {
+fn eight_hour_wait_for_approval_stays_within_http_request_limit() {
     let scene = Scene::new();
     let policy = Policy { request_timeout: 8 * 3600 * SECOND, ..Policy::default() };
     // No approver decides, and watching is forbidden.
@@ -205,7 +205,7 @@ fn idle_connection_closed_by_server_is_replaced_at_once() {
 }
 
 #[test]
-fn idle_connection_failing_write_is_replaced_at_once() {
+fn idle_connection_is_replaced_at_once_if_write_fails() {
     let scene = Scene::new();
     for end in [End::Close, End::Cut] {
         let mut world = scene.world(|request| match request.is_post() {
@@ -266,7 +266,7 @@ fn create_without_answers_fails_after_three_attempts() {
 }
 
 #[test]
-fn object_missing_after_watch_fails_as_deleted() {
+fn request_object_missing_after_watch_fails_as_deleted() {
     let scene = Scene::new();
     let error = scene.error(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::object(201, &scene.object(&[])),

@@ -1,4 +1,4 @@
-//! The version at which a watch begins: the object's, a bookmark's, or a list's if the server has forgotten the others.
+//! The version from which a watch continues: that of the object, of a bookmark, or of a list after a 410.
 
 mod client_support;
 
@@ -10,7 +10,8 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The HTTP requests to the server in short, such as `WATCH 100` for a watch that begins after version 100.
+/// The HTTP requests to the server in short: `POST`, `GET`, `LIST`, or `WATCH 100` for a watch of changes after version
+/// 100.
 fn requests(world: &World<'_>) -> Vec<String> {
     let short = |request: &ReceivedRequest| {
         let version = request.line.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
@@ -24,14 +25,15 @@ fn requests(world: &World<'_>) -> Vec<String> {
     world.requests.iter().map(short).collect()
 }
 
-/// The two forms of 410, from a server whose watch cache does not reach back to a version: event and HTTP status.
+/// The two forms of 410 for a version that the server's watch cache no longer reaches: as an event of a watch, and as
+/// HTTP status.
 fn expired() -> [Reply; 2] {
     let status = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
     [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]
 }
 
-/// A server at resource version 120, with an undecided request of version 100. Answers the n-th watch (from 0) with the
-/// reply of `nth`, or for `None` with the issued certificate.
+/// A server at resource version 120, with an undecided request of version 100. Answers the n-th watch, counted from 0,
+/// with `nth(n)`; if that is `None`, with the issued certificate.
 fn server<'a>(
     scene: &'a Scene,
     nth: impl Fn(usize) -> Option<Reply> + 'a,
@@ -49,7 +51,7 @@ fn server<'a>(
 }
 
 #[test]
-fn watch_after_bookmark_begins_at_bookmark() {
+fn watch_after_bookmark_begins_at_version_of_bookmark() {
     let scene = Scene::new();
     let bookmark = serde_json::json!({ "metadata": { "resourceVersion": "150" } });
     for end in [End::Keep, End::Close, End::Cut, End::Reset] {
@@ -64,7 +66,7 @@ fn watch_after_bookmark_begins_at_bookmark() {
 }
 
 #[test]
-fn watch_after_read_begins_at_changed_object() {
+fn watch_after_read_begins_at_version_of_changed_object() {
     let scene = Scene::new();
     let mut approved = scene.object(&["Approved"]);
     approved.metadata.resource_version = "160".to_owned();
@@ -83,7 +85,7 @@ fn watch_after_read_begins_at_changed_object() {
 }
 
 #[test]
-fn watch_after_410_begins_at_list() {
+fn watch_after_410_begins_at_version_of_list() {
     let scene = Scene::new();
     for answer in expired() {
         let mut world = scene.world(server(&scene, |n| (n == 0).then(|| answer.clone())));
@@ -95,7 +97,7 @@ fn watch_after_410_begins_at_list() {
 
 /// Each watch ends with 410 after a minute, as in a cluster so busy that a quiet stream falls behind.
 #[test]
-fn watch_410_after_good_watch_needs_no_pause() {
+fn new_watch_begins_without_pause_if_410_ends_long_watch() {
     let scene = Scene::new();
     let [in_stream, _] = expired();
     let slowly = in_stream.after(61 * SECOND);
@@ -129,7 +131,7 @@ fn repeated_410_falls_back_to_polling() {
 }
 
 #[test]
-fn unusable_list_falls_back_to_read() {
+fn object_is_read_after_unusable_list() {
     let scene = Scene::new();
     let [_, expired] = expired();
     let lists = [

@@ -1,4 +1,4 @@
-//! The effect of the `Date` in the API server's answers on a rotation.
+//! How the `Date` headers of the API server's answers influence a rotation.
 
 mod client_support;
 
@@ -20,7 +20,8 @@ impl Node {
         Self(client_support::Node::asking(Template::node("a"), now, |_| {}))
     }
 
-    /// The health after an answer with the true time, which the rotation is handed five seconds later.
+    /// Lets an answer of the API server arrive a second later, whose `Date` is the true time, and then five more
+    /// seconds pass. Returns the health that follows from the answer.
     fn dated(&mut self) -> Health {
         let at = Now { instant: self.0.now.instant.after(SECOND), unix: self.0.now.unix.after(SECOND) };
         let date = Some(ServerDate { unix: at.unix.before(2 * DAY), at: at.instant });
@@ -71,7 +72,7 @@ fn clock_offset_is_remembered_while_answers_disagree() {
 }
 
 #[test]
-fn certificate_is_judged_by_date_of_its_answer() {
+fn certificate_is_judged_with_date_header_of_same_answer() {
     for (answers, accepted) in [(1, false), (2, true)] {
         let mut node = Node::two_days_ahead();
         for _ in 0..answers {
@@ -85,7 +86,7 @@ fn certificate_is_judged_by_date_of_its_answer() {
 }
 
 #[test]
-fn certificate_without_date_is_judged_by_local_clock() {
+fn certificate_is_judged_by_local_clock_if_answers_have_no_date() {
     let mut node = Node::two_days_ahead();
     node.issued(None);
     let snapshot = node.0.rotation.snapshot(node.0.now);

@@ -10,21 +10,22 @@ use perennial_kubernetes::CsrSigner;
 use perennial_pki::{KeyAlgorithm, KeyPair};
 use perennial_rotation::Rotation;
 
-/// Requests `template` at the time `after` from `EPOCH`. The CA issues a certificate for `names` only, valid for an
-/// hour from a minute before `EPOCH`. Returns the failure and its message.
+/// Requests a certificate for `template` at the time `EPOCH` plus `after`. The CA issues a certificate with the DNS
+/// names `names` only, from a minute before `EPOCH` for an hour. Returns the failure and the message; `None` and empty
+/// if the certificate is accepted.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
     let (rotation, now) = rotation(template, names, after, 3600);
     let message = rotation.snapshot(now).last_error.map(|message| message.to_string());
     (rotation.machine().last_failure(), message.unwrap_or_default())
 }
 
-/// A rotation that was issued a certificate of `seconds`, counted from a minute before `EPOCH`, at the time `after`
-/// from `EPOCH`.
+/// A rotation whose certificate was issued at the time `EPOCH` plus `after`. The certificate is valid for `seconds`
+/// from a minute before `EPOCH`. Returns the time of issue as well.
 fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -> (Rotation, Now) {
     answered(template, after, |_| {}, |key| Ca::new("the test CA").sign(key, names, true, seconds))
 }
 
-/// A rotation that was issued the certificate that `sign` makes for its key.
+/// A rotation that was issued the certificate which `sign` makes for its public key.
 fn answered(
     template: Template,
     after: Duration,
@@ -38,7 +39,7 @@ fn answered(
 }
 
 #[test]
-fn error_lists_missing_names_of_certificate() {
+fn error_lists_requested_names_that_certificate_lacks() {
     let template = Template::node("a").with_dns_names(["a.example", "b.example"]);
     let (failure, message) = issued(template, &["a.example"], Duration::ZERO);
     assert_eq!(failure, Some(Failure::Unsatisfying));
@@ -46,14 +47,14 @@ fn error_lists_missing_names_of_certificate() {
 }
 
 #[test]
-fn certificate_expired_within_skew_is_rejected_with_time() {
+fn certificate_expired_a_minute_ago_is_rejected_with_expiry_time() {
     let (failure, message) = issued(Template::node("a"), &[], Duration::from_secs(3600));
     assert_eq!(failure, Some(Failure::BadCertificate));
     assert!(message.starts_with("an unusable certificate was issued: it expired at 2026-11-23T"), "{message}");
 }
 
 #[test]
-fn unusable_certificate_is_rejected_naming_its_request() {
+fn unusable_certificate_is_rejected_with_error_that_names_request() {
     let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let (ca, other_ca) = (Ca::new("the test CA"), Ca::new("another CA"));
     let roots = ca.roots();
@@ -83,7 +84,7 @@ fn unusable_certificate_is_rejected_naming_its_request() {
 }
 
 #[test]
-fn error_names_validity_of_already_due_certificate() {
+fn error_names_validity_of_issued_certificate_that_is_due_already() {
     let (failure, message) = issued(Template::node("a"), &[], Duration::from_secs(3500));
     assert_eq!(failure, Some(Failure::AlreadyDue));
     assert!(message.contains("already due for rotation: it is valid from 2026-11-2"), "{message}");

@@ -68,13 +68,14 @@ impl rcgen::PublicKeyData for P256<'_> {
     }
 }
 
-/// A server with a certificate for `name` from `ca`. Requires client certificates from `clients`, if given.
+/// The TLS configuration of a server with a certificate for `name` from `ca`. Requires client certificates from
+/// `clients`, if given.
 pub(crate) fn server_config(ca: &Ca, clients: Option<&Ca>, name: &str) -> Arc<ServerConfig> {
     server_config_for(rustls::ALL_VERSIONS, ca, clients, name)
 }
 
-/// A server of these TLS versions with a certificate for `name` from `ca`. Requires client certificates from `clients`,
-/// if given.
+/// The TLS configuration of a server of these TLS versions, with a certificate for `name` from `ca`. Requires client
+/// certificates from `clients`, if given.
 pub(crate) fn server_config_for(
     versions: &[&'static SupportedProtocolVersion],
     ca: &Ca,
@@ -86,7 +87,8 @@ pub(crate) fn server_config_for(
     server_config_with(versions, clients, &pem, &key)
 }
 
-/// A server that presents the certificate `pem`. Requires client certificates from `clients`, if given.
+/// The TLS configuration of a server that presents the certificate `pem`. Requires client certificates from `clients`,
+/// if given.
 pub(crate) fn server_config_with(
     versions: &[&'static SupportedProtocolVersion],
     clients: Option<&Ca>,

@@ -31,7 +31,7 @@ impl ReceivedRequest {
     }
 }
 
-/// A reply of the server: pieces of plaintext, each after a pause, and the end of the connection.
+/// A reply of the server: pieces of plaintext, each sent after a pause, and what becomes of the connection afterwards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) pieces: Vec<(Duration, Vec<u8>)>,

@@ -49,7 +49,8 @@ impl Scene {
         World::new(&self.ca, script)
     }
 
-    /// Runs a submission against `script`. Returns its outcome and the request lines of its HTTP requests.
+    /// Runs a submission against a server that answers by `script`. Returns the outcome, and the lines of the HTTP
+    /// requests.
     pub(crate) fn run(
         &self,
         script: impl FnMut(&ReceivedRequest) -> Reply,
@@ -63,7 +64,7 @@ impl Scene {
         self.run(script).0.unwrap_err()
     }
 
-    /// The request object with these conditions.
+    /// The request object with conditions of these types.
     pub(crate) fn object(&self, conditions: &[&str]) -> CertificateSigningRequest {
         let mut object: CertificateSigningRequest = serde_json::from_value(serde_json::json!({
             "apiVersion": "certificates.k8s.io/v1",

@@ -21,15 +21,17 @@ pub(crate) struct World<'a> {
     pub(crate) requests: Vec<ReceivedRequest>,
     pub(crate) steps: Vec<String>,
     pub(crate) now: Now,
-    /// The number of bytes that a read returns, given the number available.
+    /// Chooses the number of bytes that a read returns, given the number available.
     pub(crate) portion: Box<dyn FnMut(usize) -> usize + 'a>,
     /// True if the n-th connection (from 1) can be made.
     pub(crate) reachable: Box<dyn FnMut(usize) -> bool + 'a>,
     /// The bytes that the server sends instead of TLS; `None` for TLS.
     pub(crate) not_tls: Option<Vec<u8>>,
-    /// The number of a transmission (from 1) that is reported as failed although it arrives; 0 for none.
+    /// The number of the transmission, counted from 1, that is reported as failed although its bytes arrive; 0 for
+    /// none.
     pub(crate) broken_transmit: usize,
-    /// The index of a byte that is altered on its way to the client, counted over all connections.
+    /// The index of the byte that is altered on its way to the client, counted from 0 over all connections; `None` once
+    /// it has been altered, or for none.
     pub(crate) damaged_byte: Option<usize>,
     transmits: usize,
     connections: usize,
@@ -40,7 +42,7 @@ struct Link {
     tls: ServerConnection,
     plain: Vec<u8>,
     nth: usize,
-    /// The plaintext that the server will send, and the time of each piece.
+    /// The plaintext that the server is still to send, each piece with its time.
     later: VecDeque<(Instant, Vec<u8>)>,
     end: End,
     /// The ciphertext on its way to the client.
@@ -189,7 +191,8 @@ impl<'a> World<'a> {
         link.catch_up(self.now.instant);
     }
 
-    /// The bytes that arrive next: `None` if there are none before `until`, empty at the end of the connection.
+    /// The bytes that arrive next. `None` if none have arrived yet: time advances then, at most to `until`. Empty at
+    /// the end of the connection.
     fn receive(&mut self, until: Instant) -> Option<Vec<u8>> {
         let link = self.link.as_mut().expect("receive without a connection");
         link.catch_up(self.now.instant);
