@@ -50,7 +50,8 @@ use watch::{Next, Watcher};
 /// Whether the server approves requests, or a person does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Approval {
-    /// The server approves nodes' client certificates, as a cluster's controller does; a person decides about the rest.
+    /// The server approves requests for nodes' client certificates, as a cluster's controller does, and those that
+    /// [`Options::approve_serving`] and [`Options::other_signers`] add. A person decides about all other requests.
     #[default]
     Auto,
     /// A person decides about every request.
@@ -61,44 +62,48 @@ pub enum Approval {
 /// requests are removed earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Minor version of the Kubernetes 1.x whose certificates API the server imitates. Below 22, `expirationSeconds` is
-    /// dropped. Below 19, discovery lists `v1beta1` only, and certificate signing requests are answered with 404 in
-    /// every version.
+    /// Minor version of the Kubernetes 1.x release whose certificates API the server imitates. Below 22, the server
+    /// drops `expirationSeconds`. Below 19, discovery lists only `v1beta1`, and every path of certificate signing
+    /// requests gets 404.
     pub minor: u32,
     /// Whether the server or a person approves requests.
     pub approval: Approval,
-    /// Serving certificates of nodes that [`Approval::Auto`] approves.
+    /// The serving certificates that [`Approval::Auto`] approves for nodes.
     pub approve_serving: ServingApproval,
-    /// Sign, and with [`Approval::Auto`] approve, requests for other signer names such as `example.com/mesh`: any
-    /// subject without `system:masters`, any names and usages. A cluster does not sign for such names.
+    /// True to sign requests for signer names outside `kubernetes.io/`, such as `example.com/mesh`, and to approve them
+    /// under [`Approval::Auto`]. Such a request may have any names and usages, and any subject without the organization
+    /// `system:masters`. A cluster does not sign for these signer names.
     pub other_signers: bool,
-    /// Accept and honour `expirationSeconds` under 600, which a cluster refuses.
+    /// True to accept `expirationSeconds` below 600; a cluster refuses such values.
     pub allow_short: bool,
-    /// Longest lifetime of a certificate, and the lifetime for requests without `expirationSeconds`
-    /// (`--cluster-signing-duration`).
+    /// Longest lifetime of a certificate, and the lifetime for requests without `expirationSeconds`, as
+    /// `--cluster-signing-duration` of kube-controller-manager.
     pub signing_duration: Duration,
     /// Time by which notBefore precedes signing; `None` is five minutes, but at most a twentieth of the lifetime.
     pub backdate: Option<Duration>,
     /// Time between the approval of a request and the signing of its certificate.
     pub signing_delay: Duration,
-    /// Limit of stored requests; further ones are answered with 429.
+    /// Largest number of stored certificate signing requests. The creation of a further one is answered with 429.
     pub capacity: usize,
-    /// Limit of remembered changes of objects; a watch that falls behind further gets an `ERROR` event with 410.
+    /// Number of latest changes of objects that the server remembers. A watch that falls further behind gets an `ERROR`
+    /// event with 410.
     pub history: usize,
-    /// Limit in bytes of JSON for all stored requests together, and the same limit again for the remembered changes.
+    /// Limit for the total size of the stored requests, in bytes of JSON. The remembered changes have an equal limit of
+    /// their own.
     pub memory: usize,
-    /// Limit of open watches; further ones are answered with 429.
+    /// Largest number of open watches. The request for a further watch is answered with 429.
     pub watches: usize,
-    /// Limit of clients of an [`ApiServer`](super::ApiServer) at a time; each needs a file descriptor. At the limit,
-    /// each new connection closes the oldest connection that has shown no credential yet. If all have, new clients are
-    /// answered with 429, or their connections are closed.
+    /// Largest number of clients that are connected to an [`ApiServer`](super::ApiServer) at a time; each needs a file
+    /// descriptor. At the limit, each new connection closes the oldest connection that has shown no credential yet. If
+    /// every connection has shown one, up to 64 further clients are answered with 429; the connections of all others
+    /// are closed.
     pub clients: usize,
     /// Interval at which old requests are removed, at least a second; an hour in a cluster.
     pub cleaning_interval: Duration,
-    /// Time after which issued, denied and failed requests are removed. Requests whose certificate has expired are
-    /// removed at the next interval.
+    /// Time for which an issued, denied or failed request stays, counted from the latest update of its conditions. A
+    /// request with an expired certificate does not stay: the next cleaning removes it.
     pub keep_ended: Duration,
-    /// Time after which undecided requests are removed.
+    /// Time for which a request without certificate, denial or failure stays, counted from its creation.
     pub keep_pending: Duration,
 }
 
@@ -137,9 +142,9 @@ impl Options {
 
 /// An API server without sockets and clocks: requests in, answers out.
 ///
-/// Serves certificate signing requests, their approval and signing, Node objects, and the discovery documents and
-/// reviews that `kubectl` requests. For development, demonstrations and tests: everything is in memory, and memory is
-/// bounded.
+/// Serves certificate signing requests, their approval and signing, Node objects, and two kinds of documents that
+/// `kubectl` requests: discovery, and reviews of the user's own rights. For development, demonstrations and tests:
+/// everything is in memory, and memory is bounded.
 #[derive(Debug)]
 pub struct Api {
     pub(super) options: Options,
@@ -147,7 +152,7 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Stored requests that the controllers have to handle: the time at which to do so, and the request's name.
+    /// Stored requests that the controllers have to handle: the time when each is due, and its name.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
@@ -178,8 +183,8 @@ impl Api {
         self.tokens.add(token, user);
     }
 
-    /// Adds or replaces the Node object of this name. The next [`Api::tick`] approves serving certificates for its
-    /// addresses, if [`ServingApproval::Own`] applies.
+    /// Adds the Node object of this name, or replaces its addresses. With [`Approval::Auto`] and
+    /// [`ServingApproval::Own`], the next [`Api::tick`] approves pending serving certificates for these addresses.
     pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
         self.nodes.put(name, addresses);
         self.store.write_elsewhere();
@@ -203,8 +208,8 @@ impl Api {
         &self.authority
     }
 
-    /// Signs with `new` from now on. Certificates signed before stay trusted until
-    /// [`Api::forget_previous_authorities`], so that clients can rotate theirs in the meantime.
+    /// Signs with `new` from now on. Certificates of earlier authorities stay trusted until
+    /// [`Api::forget_previous_authorities`], so that clients can rotate their certificates in the meantime.
     ///
     /// A [`Tls`](super::Tls) or roots built from the previous [authority](Api::authority) do not change: build a new
     /// `Tls` for new sessions, and give clients the new [roots](Authority::roots).
@@ -213,7 +218,8 @@ impl Api {
         self.authority.trust_predecessor(before);
     }
 
-    /// Ends a rotation of the authority: only certificates of the current authority are trusted. Open sessions go on.
+    /// Ends a rotation of the authority: its [roots](Authority::roots) no longer contain previous authorities. Build a
+    /// new [`Tls`](super::Tls) for new sessions; open sessions go on.
     pub fn forget_previous_authorities(&mut self) {
         self.authority.forget_predecessors();
     }
@@ -236,8 +242,9 @@ impl Api {
         watcher.next(&self.store, now)
     }
 
-    /// Keeps a slow reader from holding objects that the store has forgotten. Returns true if `stream` is a list that
-    /// cannot continue for that reason. A watch drops the objects, and sends an `ERROR` event with 410 as its last.
+    /// Keeps a slow reader from holding objects of a version that the store has forgotten. Returns true if `stream` is
+    /// a list of such a version: the list cannot continue. A watch of such a version drops its unsent objects, and its
+    /// next and last event is an `ERROR` with 410.
     pub(super) fn release_forgotten(&self, stream: &mut Stream) -> bool {
         match stream {
             Stream::List(listing) => listing.is_forgotten(&self.store),
@@ -302,13 +309,14 @@ fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// A list or watch that is being sent: the session takes its next piece once the client has read the previous ones.
+/// The list or watch of an answer in progress. The session takes the next piece or event only while few bytes are
+/// unsent.
 pub(crate) enum Stream {
     List(Listing),
     Watch(Watcher),
 }
 
-/// A time as the API writes it: whole seconds.
+/// Formats a time as the API does: RFC 3339, in whole seconds.
 fn rfc3339(at: UnixTime) -> String {
     UnixTime::from_secs(at.as_secs()).to_string()
 }

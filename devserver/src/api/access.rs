@@ -9,7 +9,7 @@ use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
 use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
 
-/// The operation that a user needs a right for: a verb on a resource, such as `create` on a request.
+/// The operation that a user needs a right for: a verb on a resource, such as `create` on `certificatesigningrequests`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Attributes<'a> {
@@ -44,7 +44,7 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     }
 }
 
-/// Refuses an operation that no role allows, with the message of a cluster.
+/// Refuses an operation that no role of the user allows, with 403 and the message of a real API server.
 pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Response> {
     if allowed(user, wanted) {
         return Ok(());
@@ -62,8 +62,8 @@ pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Resp
     Err(status::forbidden_path(format!("{resource}.{group} is forbidden: {why}")))
 }
 
-/// Refuses requests to paths outside resources. Every authenticated user may read discovery and the version; other
-/// paths are for administrators.
+/// Authorizes a request for a path that is no resource, or refuses the request with 403. Every authenticated user may
+/// GET discovery, OpenAPI documents and `/version`; all else is for administrators.
 pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), Response> {
     let discovery = ["/api", "/apis", "/openapi"]
         .iter()
@@ -74,8 +74,7 @@ pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), 
     Err(status::forbidden_path(format!("forbidden: User {:?} cannot {verb} path {path:?}", user.username)))
 }
 
-/// Refuses approval and signing to all users but administrators: both need rights on the signer, which no other role
-/// has.
+/// Refuses approval and signing to all users but administrators, with 403: no other role has rights on signers.
 pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
     if user.is_in(MASTERS) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Request bodies: JSON, read as Go reads it, or protobuf.
+//! Request bodies in JSON or protobuf. As in Go, a JSON field with the value `null` counts as absent.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::protobuf::{self, Fields};
 use super::status;
 use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
-/// Limit of an object's body, in bytes: it bounds the objects in the store.
+/// Largest certificate signing request that the server takes from a body or from the result of a patch, in bytes.
 pub(super) const LARGEST: usize = 64 * 1024;
 
 /// Reads a certificate signing request from a body. Returns the object and warnings about unknown fields.
@@ -59,14 +59,14 @@ pub(super) fn too_large() -> Response {
     status::refused(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LARGEST}"))
 }
 
-/// Reads an object of this kind and version from a body, which may omit kind and version.
+/// Reads an object from a body. Refuses another kind or API version than these; a body may omit kind and version.
 pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
     Ok(value)
 }
 
-/// The UID and the resource version that an object must have to be deleted; each may be absent.
+/// The UID and the resource version that a stored object must have to be deleted or updated; `None` accepts any.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Preconditions {
@@ -75,7 +75,7 @@ pub(super) struct Preconditions {
 }
 
 impl Preconditions {
-    /// Refuses the deletion of an object whose UID or resource version is not the one given here.
+    /// Refuses, with 409, a change of an object that has another UID or resource version than required.
     pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
         let checks = [
             ("UID", &self.uid, &metadata.uid),
@@ -103,7 +103,7 @@ pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Resp
 
 const DELETE_OPTIONS: &str = "DeleteOptions";
 
-/// The body of a DELETE request, of which this server reads preconditions and dry run.
+/// The body of a DELETE request. This server reads only `preconditions` and `dryRun`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DeleteOptions {
@@ -136,7 +136,7 @@ fn value(request: &ApiRequest, fields: Fields, kind: &str) -> Result<Value, Resp
     Ok(value)
 }
 
-/// Removes fields with `null`, which Go treats as absent.
+/// Removes all fields with the value `null`: Go treats such fields as absent.
 fn drop_nulls(value: &mut Value) {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| !field.is_null());

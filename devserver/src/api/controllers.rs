@@ -15,7 +15,7 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpe
 
 /// Lower bound of [`Options::cleaning_interval`].
 const CLEANING: Duration = Duration::from_secs(1);
-/// Time until the signer tries again to sign an approved request that it could not sign, such as one to an expired CA.
+/// Time until the signer repeats a signature that failed, for example because the CA has expired.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Api {
@@ -37,7 +37,7 @@ impl Api {
         self.work.first().map_or(self.next_cleaning, |(due, _)| self.next_cleaning.min(*due))
     }
 
-    /// The stored requests, by name.
+    /// The stored requests, sorted by name.
     pub fn requests(&self) -> impl Iterator<Item = &CertificateSigningRequest> {
         self.store.iter().map(|stored| &stored.object)
     }
@@ -46,7 +46,8 @@ impl Api {
     /// decision changes nothing.
     ///
     /// # Errors
-    /// [`DecisionError`] if there is no such request, or the opposite has been decided. No request changes then.
+    /// [`DecisionError`] if there is no such request, or the request has the opposite decision. No request changes
+    /// then.
     pub fn decide(
         &mut self,
         name: &str,
@@ -173,7 +174,7 @@ impl Api {
 /// An approver's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Lets the certificate be issued.
+    /// Approves the request: the signer may issue the certificate.
     Approve,
     /// Refuses the request for good.
     Deny,
@@ -185,13 +186,14 @@ pub enum DecisionError {
     /// There is no such request.
     #[error("there is no such certificate signing request")]
     NotFound,
-    /// The opposite has been decided; decisions are final.
+    /// The request has the opposite decision already, and decisions are final.
     #[error("the request has the opposite decision already, and decisions are final; create a new request")]
     Decided,
 }
 
-/// True if the cleaner removes this request: its certificate has expired, the request ended more than
-/// [`Options::keep_ended`] ago, or has not ended and is older than [`Options::keep_pending`].
+/// True if the cleaner removes this request. One reason is an expired certificate. A request with a certificate, denial
+/// or failure is removed [`Options::keep_ended`] after its latest condition, any other [`Options::keep_pending`] after
+/// its creation.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
     let status = &stored.object.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();

@@ -65,7 +65,7 @@ fn version(minor: u32) -> Value {
     })
 }
 
-/// The API version of the group in Kubernetes 1.`minor`.
+/// The version of an API group in Kubernetes 1.`minor`: `v1`, or `v1beta1` for the certificates API before 1.19.
 fn version_of(group: &str, minor: u32) -> &'static str {
     if group == status::GROUP && minor < V1_SINCE { "v1beta1" } else { "v1" }
 }
