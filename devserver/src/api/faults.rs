@@ -25,10 +25,10 @@ pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, raw_reply};
 pub(crate) use objects::{EventFaultState, spoil_answer};
 pub(crate) use tls::faulty_tls;
 
-/// Limit of requests in the journal; the oldest are dropped.
+/// Largest number of requests in [`Faults::journal`]; older ones are dropped.
 const JOURNAL: usize = 1024;
 
-/// The plan in force, with its counters.
+/// The plan in force, with counters for each rule, and a record of the latest requests.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rules: Vec<ActiveRule>,
@@ -40,9 +40,9 @@ pub(super) struct Faults {
 #[derive(Debug)]
 struct ActiveRule {
     rule: Rule,
-    /// Number of requests that matched the rule.
+    /// Number of requests or connections that matched the rule.
     matched: u32,
-    /// Number of requests that the fault was applied to.
+    /// Number of requests or connections that the fault was applied to.
     applied: u32,
 }
 
@@ -60,7 +60,8 @@ impl Api {
         self.faults.journal.iter().map(String::as_str)
     }
 
-    /// The fault for a new connection, if a rule of the plan applies. Counts and records the connection.
+    /// The fault for a new connection; `None` if no rule of the plan applies. Counts the connection for each rule that
+    /// matches, and records a connection with a fault.
     pub(crate) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
         let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
         self.faults.note("CONNECT".into());
@@ -70,7 +71,8 @@ impl Api {
         }
     }
 
-    /// The fault for this request, if a rule of the plan applies. Counts and records the request.
+    /// The fault for this request; `None` if no rule of the plan applies. Counts the request for each rule that
+    /// matches, and records the request.
     pub(crate) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
         if self.faults.rules.is_empty() {
             return None;
@@ -91,7 +93,8 @@ impl Faults {
         self.journal.push_back(line);
     }
 
-    /// The fault of the first rule that applies now. Every rule that matches the request counts the request.
+    /// Counts a request or connection for each rule that `matches` accepts, within the rule's `after` and `until`.
+    /// Returns the fault of the first of these rules that `nth` and `times` allow; `None` if there is no such rule.
     fn find(&mut self, now: UnixTime, matches: impl Fn(&Rule) -> bool) -> Option<Fault> {
         let age = now.since(self.since);
         let mut found = None;

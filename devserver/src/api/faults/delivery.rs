@@ -7,17 +7,17 @@ use crate::api::status;
 /// Changes that faults make to the plaintext of answers before its encryption; none by default.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    /// Bytes that are still delivered before the connection ends without a TLS alert.
+    /// Number of bytes to deliver before the connection ends without a TLS alert; `None` is no limit.
     pub(crate) allowance: Option<usize>,
     /// True if each TLS record carries one byte.
     pub(crate) bytewise: bool,
-    /// Bytes to send instead of an answer; then the connection is closed.
+    /// Bytes to send instead of the answer, before the connection is closed; `None` sends the answer.
     pub(crate) replacement: Option<Vec<u8>>,
 }
 
 impl Delivery {
-    /// Makes the connection end at this point of the answer in `unsent`. Does nothing if `unsent` does not reach the
-    /// point yet: call this again once more bytes of the answer are unsent.
+    /// Makes the connection end at the point `at` of the answer in `unsent`. Does nothing if `unsent` ends before that
+    /// point: call again when further bytes of the answer are in `unsent`.
     pub(crate) fn cut(&mut self, at: CutPoint, unsent: &[u8]) {
         if self.allowance.is_some() {
             return;
@@ -40,9 +40,10 @@ impl Delivery {
     }
 }
 
-/// Bytes to send below TLS before closing the connection; `None` sends nothing and keeps the connection open.
+/// Bytes to send in place of a TLS handshake before closing the connection; `None` sends nothing and keeps the
+/// connection open.
 pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
-    /// A fatal alert (RFC 8446 §6), in the clear.
+    /// The unencrypted TLS record of a fatal alert with this description (RFC 8446 §6).
     const fn alert(description: u8) -> [u8; 7] {
         [21, 3, 3, 0, 2, 2, description]
     }
@@ -75,7 +76,8 @@ pub(crate) fn canned(canned: &CannedAnswer) -> Response {
     response
 }
 
-/// The `reason` of a cluster for an HTTP status (apimachinery `pkg/apis/meta/v1`).
+/// The `reason` that a real API server gives in a `Status` object with this HTTP status (apimachinery
+/// `pkg/apis/meta/v1`).
 const fn reason(status: u16) -> &'static str {
     match status {
         400 => "BadRequest",

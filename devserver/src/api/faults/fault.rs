@@ -12,14 +12,14 @@ use super::plan::span;
 pub enum Fault {
     /// Answers with a canned response instead of carrying out the request.
     Answer(CannedAnswer),
-    /// Delays the answer.
+    /// Delays the answer by this time.
     #[serde(deserialize_with = "span")]
     Delay(Duration),
     /// Neither carries out nor answers the request.
     Silence,
-    /// Carries out the request and closes the connection within the answer.
+    /// Carries out the request, and closes the connection at this point of the answer.
     Cut(CutPoint),
-    /// Carries out the request and resets the connection within the answer.
+    /// Carries out the request, and resets the connection at this point of the answer.
     Reset(CutPoint),
     /// Sends the answer one byte at a time, each in a TLS record of its own, with this pause in between.
     #[serde(deserialize_with = "span")]
@@ -36,14 +36,14 @@ pub enum Fault {
     Object(ObjectFault),
     /// Approves the requests in answers and events, and gives them certificates with a [`CertificateFault`].
     Certificate(CertificateFault),
-    /// Answers like a server that restarted just before the request, and has written another resource since: its watch
-    /// cache begins after all stored objects, so that a watch from the version of any object gets 410.
+    /// Answers like a server that restarted just before the request and has written another resource since. The watch
+    /// cache begins after the versions of all stored objects, so that a watch from one of these versions gets 410.
     YoungCache,
     /// Applies a [`ConnectionFault`] before the first request of a connection.
     Connection(ConnectionFault),
 }
 
-/// An answer to give instead of the real one.
+/// An answer that the server sends instead of carrying out the request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CannedAnswer {
@@ -52,7 +52,7 @@ pub struct CannedAnswer {
     /// The body.
     #[serde(default)]
     pub body: CannedBody,
-    /// `Retry-After`, in seconds.
+    /// The `Retry-After` header, in seconds; `None` omits the header.
     #[serde(default)]
     pub retry_after: Option<u32>,
 }
@@ -80,11 +80,11 @@ pub enum CutPoint {
     InHead,
     /// Between head and body.
     AfterHead,
-    /// Within the frame of the first chunk; for an answer without chunks, after the body's first byte.
+    /// Within the size line of the first chunk; for an answer without chunks, after the first byte of the body.
     InChunk,
-    /// Within the body, or the first event of a watch.
+    /// Within the body; for a watch, within the first event.
     InBody,
-    /// After the body, or the first event of a watch.
+    /// After the body; for a watch, after the first event.
     AfterBody,
 }
 
@@ -106,7 +106,7 @@ pub enum Oversized {
 pub enum EventFault {
     /// Sends each event twice.
     Duplicated,
-    /// Sends each event after its successor; withholds the last one.
+    /// Swaps each pair of events: withholds the first until the second has been sent.
     Reordered,
     /// Turns each event into a bookmark.
     OnlyBookmarks,
@@ -122,9 +122,9 @@ pub enum EventFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectFault {
-    /// Gives the object another UID each time.
+    /// Gives the object a new UID in each answer and event.
     UidChanged,
-    /// Replaces the object by another object of the same name, for another signer.
+    /// Changes the signer name, as if another object had taken the place and the name of the first.
     Replaced,
     /// Approves the request and never issues a certificate.
     NeverIssued,
@@ -146,7 +146,7 @@ pub enum CertificateFault {
     ExtraOrganization,
     /// Has a URI name in addition.
     ExtraUri,
-    /// Lacks the alternative names.
+    /// Lacks the requested DNS names and IP addresses.
     WithoutNames,
     /// Has expired.
     Expired,
@@ -156,11 +156,11 @@ pub enum CertificateFault {
     OtherUsage,
     /// Is signed by another CA.
     OtherAuthority,
-    /// Is PEM text without any certificate.
+    /// Is text without any PEM block.
     EmptyChain,
     /// Follows the CA's certificate instead of preceding it.
     WrongOrder,
-    /// Is followed by text.
+    /// Is followed by text that is not PEM.
     TrailingText,
     /// Breaks off in the middle.
     Truncated,
@@ -181,9 +181,9 @@ pub enum ConnectionFault {
     Silent,
     /// Answers in plaintext HTTP instead of TLS.
     Plaintext,
-    /// Ends the handshake with `handshake_failure`.
+    /// Ends the handshake with the TLS alert `handshake_failure`.
     HandshakeAlert,
-    /// Ends the handshake with `certificate_expired`.
+    /// Ends the handshake with the TLS alert `certificate_expired`.
     CertificateAlert,
     /// Presents a server certificate for another name.
     OtherName,

@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// State that an [`EventFault`] keeps between two events of a watch.
 #[derive(Debug, Default)]
 pub(crate) struct EventFaultState {
-    /// The line that `Reordered` sends after its successor.
+    /// The event that [`EventFault::Reordered`] withholds, as a line of JSON; `None` while no event is withheld.
     withheld: Option<Vec<u8>>,
 }
 
@@ -50,7 +50,8 @@ impl EventFaultState {
     }
 }
 
-/// The body of an answer with the fault applied to its object; `None` if the fault does not apply to that object.
+/// The body of an answer, with the fault applied to the request object in `body`. `None` if `body` is no request
+/// object, or the fault does not change objects.
 pub(crate) fn spoil_answer(fault: &Fault, api: &mut Api, body: &[u8], now: UnixTime) -> Option<Vec<u8>> {
     let object: CertificateSigningRequest = serde_json::from_slice(body).ok()?;
     spoil(fault, api, object, now).map(|object| to_json(&object))
@@ -100,7 +101,8 @@ fn spoil(
     Some(object)
 }
 
-/// Issues a certificate with the fault `wrong` for the request, as a chain in PEM.
+/// Issues a certificate with the fault `wrong` for the request. Returns the chain in PEM; `None` if the certificate
+/// cannot be issued.
 fn certificate(
     wrong: CertificateFault,
     api: &mut Api,
@@ -131,7 +133,8 @@ fn certificate(
     Some(faulty_pem(wrong, &chain, authority))
 }
 
-/// The request, changed so that a certificate for it has the fault.
+/// A copy of `request`, changed so that a certificate for the copy has the fault `wrong`; unchanged if that fault is
+/// not one of the request. `None` if no key or CSR can be generated.
 fn faulty_request(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::fault::Fault;
 
-/// Rules that apply faults to requests. The first rule that matches a request determines its fault.
+/// Rules that apply faults to requests and connections. Of several rules that apply, the first determines the fault.
 ///
 /// ```yaml
 /// rules:
@@ -19,7 +19,7 @@ use super::fault::Fault;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The rules. The first rule that matches a request determines its fault.
+    /// The rules. Of several rules that apply to a request or connection, the first determines the fault.
     pub rules: Vec<Rule>,
 }
 
@@ -27,32 +27,33 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRule")]
 pub struct Rule {
-    /// The requests to apply the fault to.
+    /// The requests or connections to apply the fault to.
     pub matches: Match,
-    /// The number of requests to apply the fault to; `None` is all.
+    /// Largest number of requests or connections to apply the fault to; `None` is no limit.
     pub times: Option<u32>,
     /// The fault to apply.
     pub fault: Fault,
 }
 
-/// The requests that a rule matches: every field given must match.
+/// The requests or connections that a rule matches. All fields must match; a field that is `None` matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// HTTP method in capitals, for example `POST`.
     pub method: Option<String>,
-    /// Path without the query; a `*` at its end matches any rest.
+    /// Path without the query; a final `*` stands for any ending.
     pub path: Option<String>,
     /// Last segment of the path, for example `approval`.
     pub subresource: Option<String>,
     /// Name of the user, for example `system:node:worker-1`.
     pub user: Option<String>,
-    /// Applies from the `nth` request that all other fields match; the first is 1.
+    /// Number of the first request or connection that gets the fault, counted from 1 among those that all other fields
+    /// match.
     pub nth: Option<u32>,
-    /// Applies from this long after the plan was set, for example `90s`.
+    /// The rule applies only after this time has passed since the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]
     pub after: Option<Duration>,
-    /// Applies until this long after the plan was set.
+    /// The rule applies only until this time has passed since the plan was set, for example `2m`.
     #[serde(deserialize_with = "optional_span")]
     pub until: Option<Duration>,
 }
@@ -64,7 +65,7 @@ impl Match {
 }
 
 impl From<Fault> for Plan {
-    /// A plan with one rule, for every request or every connection.
+    /// A plan with one rule: the fault for every request, or a [`Fault::Connection`] for every connection.
     fn from(fault: Fault) -> Self {
         Self { rules: vec![Rule { matches: Match::default(), times: None, fault }] }
     }
@@ -123,7 +124,8 @@ impl Plan {
     }
 }
 
-/// The key in a plan whose value begins at this line and column, for error messages.
+/// The key whose value begins at this line and column of the plan, for error messages. `None` if no key precedes that
+/// place.
 fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
     let line = text.lines().nth(usize::try_from(line - 1).ok()?)?;
     let end = line.char_indices().nth(usize::try_from(column - 1).ok()?)?.0;
@@ -140,7 +142,7 @@ pub struct PlanError {
     pub line: u64,
     /// Column of the problem, from 1.
     pub column: u64,
-    /// The problem, after the name of the field if the field is known.
+    /// The problem, preceded by the name of the field if that is known.
     pub reason: String,
 }
 
@@ -148,7 +150,7 @@ fn optional_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Du
     span(deserializer).map(Some)
 }
 
-/// A span such as `250ms`, `90s`, `15m` or `1h30m`.
+/// Reads a span such as `250ms`, `90s`, `15m` or `1h30m`.
 pub(super) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let span = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());

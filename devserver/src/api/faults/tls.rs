@@ -12,7 +12,8 @@ use crate::authority::{Authority, AuthorityError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The TLS configuration with the fault, in place of `tls`; `None` if the fault does not concern the certificate.
+/// A TLS configuration to use in place of `tls`: its server certificate has the fault. `None` if the fault concerns no
+/// certificate, or the certificate cannot be issued.
 pub(crate) fn faulty_tls(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
         ConnectionFault::OtherName => (&["other.example"], now, false),
