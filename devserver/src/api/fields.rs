@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::status::KIND;
 
-/// OpenAPI v3 of `certificates.k8s.io/v1`.
+/// The OpenAPI v3 document of `certificates.k8s.io/v1`.
 pub(super) static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
 

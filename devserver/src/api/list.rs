@@ -21,7 +21,7 @@ use perennial_kubernetes::objects::ListMeta;
 /// Size of a piece of a list, in bytes, approximately.
 const PIECE: usize = 8 * 1024;
 
-/// The version to list at.
+/// The parts of a LIST query that choose the resource version and the page.
 struct ListVersion {
     /// The requested version; `None` is the latest.
     version: Option<u64>,
@@ -37,7 +37,7 @@ struct ContinueToken {
     v: String,
     /// Resource version of the list; -1: the latest.
     rv: i64,
-    /// The last name of the previous page and a zero byte: the least name after that page.
+    /// Least name that the page to list may contain: the last name of the page before, followed by a zero byte.
     start: String,
 }
 
@@ -105,7 +105,7 @@ impl Api {
     }
 }
 
-/// The version to list at, by a cluster's rules for `resourceVersion`, `resourceVersionMatch` and `continue`.
+/// Reads version and page of a LIST, by a cluster's rules for `resourceVersion`, `resourceVersionMatch` and `continue`.
 fn list_version(query: &Query, limit: usize) -> Result<ListVersion, Response> {
     let given = |key| query.get(key).filter(|value| !value.is_empty());
     let (version, wanted, token) = (given("resourceVersion"), given("resourceVersionMatch"), given("continue"));
@@ -150,7 +150,8 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
     text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
 }
 
-/// The selected objects as of `version`, by name. For the latest version, a selector for one name needs one look-up.
+/// The selected objects as of `version`, sorted by name. At the latest version, a selector for one name needs only one
+/// look-up.
 fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {

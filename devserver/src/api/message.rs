@@ -15,15 +15,15 @@ use super::watch::Watcher;
 /// One HTTP request to the API, with the headers that the API reads.
 #[derive(Clone, Debug)]
 pub struct ApiRequest {
-    /// The method; `GET` also for `HEAD`, which gets the same answer without the body.
+    /// The method. A `HEAD` request has `GET` here; the session omits the body of the answer.
     pub method: Method,
     /// Path and query as sent, for example `/apis/certificates.k8s.io/v1/certificatesigningrequests?watch=true`.
     pub target: String,
-    /// `Accept`, empty if absent.
+    /// The `Accept` header; empty if absent.
     pub accept: String,
-    /// `Content-Type`, empty if absent.
+    /// The `Content-Type` header; empty if absent.
     pub content_type: String,
-    /// `Authorization`, such as `Bearer abcdef.0123456789abcdef`; `None` if absent.
+    /// The `Authorization` header, such as `Bearer abcdef.0123456789abcdef`; `None` if absent.
     #[debug("{}", authorization.is_some())]
     pub authorization: Option<Zeroizing<String>>,
     /// True if the request has an impersonation header such as `Impersonate-User`: the request is refused.
@@ -31,7 +31,7 @@ pub struct ApiRequest {
     /// The body.
     #[debug("{} bytes", body.len())]
     pub body: Vec<u8>,
-    /// The user of the client certificate, which TLS has verified.
+    /// The user of the client certificate, after its verification by TLS; `None` for a client without certificate.
     pub peer: Option<Arc<User>>,
 }
 
@@ -67,7 +67,8 @@ pub enum Answer {
     Response(Response),
     /// A list, whose text is produced piece by piece.
     List(Listing),
-    /// A stream of events: call [`Api::next_event`](super::Api::next_event) until it ends.
+    /// A stream of events: call [`Api::next_event`](super::Api::next_event) for each, until
+    /// [`Next::End`](crate::Next::End).
     Watch(Watcher),
 }
 
@@ -76,9 +77,9 @@ pub enum Answer {
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// `Content-Type`.
+    /// The `Content-Type` header.
     pub content_type: Cow<'static, str>,
-    /// `Retry-After`, in seconds.
+    /// The `Retry-After` header, in seconds; `None` omits the header.
     pub retry_after: Option<u32>,
     /// Warnings for the client, each in a `Warning` header with code 299.
     pub warnings: Vec<String>,
@@ -119,7 +120,7 @@ impl Query {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    /// The first value of `key`.
+    /// The first value of the parameter `key`; `None` if absent.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(have, _)| have == key).map(|(_, value)| value.as_str())
     }

@@ -22,7 +22,8 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     causes
 }
 
-/// The reason why `name` is no path segment (`path.ValidatePathSegmentName`), the only rule for names of requests.
+/// The reason why `name` is no path segment; `None` if it is one (apimachinery `path.ValidatePathSegmentName`). Names
+/// of requests have no other rule.
 fn path_segment_error(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
@@ -33,7 +34,7 @@ fn path_segment_error(name: &str) -> Option<String> {
 const LONGEST: usize = 63;
 const LONGEST_PREFIX: usize = 253;
 
-/// The reason why `key` is no qualified name, `name` or `domain/name`.
+/// The reason why `key` is no qualified name of the form `name` or `domain/name`; `None` if it is one.
 fn key_error(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),

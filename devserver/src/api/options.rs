@@ -7,13 +7,13 @@ use super::{status, validation};
 /// The query parameters `dryRun` and `fieldValidation` of a request that writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteOptions {
-    /// Check and answer, but store nothing.
+    /// True to check and answer the request without storing a change.
     pub(super) dry_run: bool,
     pub(super) fields: FieldValidation,
 }
 
 impl WriteOptions {
-    /// Reads the options of a request with this verb; the defaults for verbs that write nothing.
+    /// Reads the options from the query of a request. For a verb that writes nothing, returns the defaults.
     pub(super) fn from_query(query: &Query, verb: &str) -> Result<Self, Response> {
         let kind = match verb {
             "create" => "CreateOptions",

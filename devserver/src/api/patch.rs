@@ -12,7 +12,7 @@ use super::message::{ApiRequest, Response};
 use super::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// Deepest nesting of a patched object: more than twice that of a valid request.
+/// Deepest nesting that a patch may produce, in levels: more than twice the depth of a valid request.
 const DEEPEST: usize = 32;
 
 /// Applies the patch in the body of `request` to `object`, without validation. Returns the result and warnings about
@@ -44,7 +44,7 @@ fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Res
     serde_json::from_slice(&request.body).map_err(|error| status::bad_request(format!("error decoding patch: {error}")))
 }
 
-/// Refuses directives of strategic merge patches, which a merge patch would take for fields.
+/// Refuses directives of strategic merge patches, such as `$patch`: a plain merge would make them fields of the object.
 fn refuse_directives(merge: &Value) -> Result<(), Response> {
     match merge {
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
@@ -63,7 +63,8 @@ fn refuse_directives(merge: &Value) -> Result<(), Response> {
     }
 }
 
-/// Applies the operations one by one, checking the size after each: repeated `copy` grows an object exponentially.
+/// Applies the operations of a JSON patch to `value` one by one. Checks the size after each, since repeated `copy`
+/// grows an object exponentially.
 fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Response> {
     for operation in operations {
         json_patch::patch_unsafe(value, std::slice::from_ref(operation))
