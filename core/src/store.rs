@@ -212,8 +212,8 @@ impl Layout {
 
     /// Stores a new pair durably under a dated name and makes `PREFIX-current.pem` a link to it.
     ///
-    /// A regular file with the name of a link gets a dated name as well. A directory, pipe or device with that name is
-    /// renamed (`.bad`) once the new pair is durable.
+    /// If `PREFIX-current.pem` or `PREFIX-updated.pem` is a regular file, that file gets a dated name, too. If
+    /// `PREFIX-current.pem` is a directory, pipe or device, it is renamed (`.bad`) once the new pair is durable.
     pub fn update(&self, listing: &Listing, mut now: UnixTime) -> Plan {
         let mut steps = self.name_files_in_the_way(listing, &mut now);
         let name = self.unused_name(listing, &mut now);
@@ -238,7 +238,8 @@ impl Layout {
         Plan { steps }
     }
 
-    /// Gives dated names to regular files in the place of a link: `PREFIX-current.pem` or `PREFIX-updated.pem`.
+    /// Hard-links `PREFIX-current.pem` and `PREFIX-updated.pem` to dated names if they are regular files, since a link
+    /// is about to replace them.
     fn name_files_in_the_way(&self, listing: &Listing, now: &mut UnixTime) -> Vec<FileOp> {
         let in_the_way =
             [self.updated(), self.current()].into_iter().filter(|name| listing.kind(name) == Some(Kind::File));

@@ -10,7 +10,7 @@ use crate::time::UnixTime;
 /// The number of dated files that a start reads at most. Bounds the time of a start in a directory that is never
 /// pruned.
 const MOST_DATED: usize = 1000;
-/// The form of the time in a dated name: hyphens, and any digit for each zero.
+/// The form of the time in a dated name: each zero stands for any digit.
 const TIME: &str = "0000-00-00-00-00-00-000";
 
 /// A pair that was found in the directory.
@@ -26,7 +26,7 @@ pub struct Found<'a> {
 
 impl Layout {
     /// Sources of pairs that are not in use: the [`dated`](Self::dated) files, newest name first, and `PREFIX.crt` with
-    /// `PREFIX.key`, the names that kubelet used before rotation.
+    /// `PREFIX.key`, the names that kubelet used before it rotated certificates.
     pub fn others(&self, listing: &Listing) -> Vec<Source> {
         let (certificate, key) = (format!("{}.crt", self.prefix), format!("{}.key", self.prefix));
         let pair = listing.kind(&certificate).is_some() && listing.kind(&key).is_some();
