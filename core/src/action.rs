@@ -15,15 +15,16 @@ use crate::time::Instant;
 pub enum Key {
     /// Generate a key. It becomes the pending key, in place of the one before.
     New,
-    /// Use the pending key again, so that the retry finds the request object of the earlier attempt: request objects
-    /// are named by their key.
+    /// Use the pending key again, so that the retry finds the request object of the earlier attempt: the name of a
+    /// request object is derived from the key.
     Pending,
 }
 
 /// Work for the driver. Exhaustive on purpose: a new kind of action must break a driver's build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop working on this request. Advisory: the machine ignores a late reply. Keep the pending key.
+    /// Stop working on this request, but keep the pending key. A driver may be slow to stop: the machine ignores a late
+    /// reply.
     CancelRequest {
         /// The id of the request to cancel.
         id: RequestId,
@@ -81,7 +82,7 @@ impl Actions {
         self.outcomes.ended = Some(why);
     }
 
-    /// The decisions of the machine about this event. Iterating over the actions does not consume them.
+    /// The decisions of the machine about this event. Iterating over the actions does not consume the decisions.
     pub const fn outcomes(&self) -> &Outcomes {
         &self.outcomes
     }

@@ -70,7 +70,7 @@ impl core::error::Error for ValidityError {}
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// The first eight bytes as a number: jitter is drawn from them.
+    /// The first eight bytes as a number, from which jitter is computed.
     pub(crate) const fn prefix(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

@@ -33,8 +33,8 @@ pub struct Checkpoint {
     pub waiting: Option<Arc<Certificate>>,
     /// True if a server refused the served certificate ([`Event::CertRefused`](crate::Event::CertRefused)).
     pub refused: bool,
-    /// True if a rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and no certificate has been
-    /// taken since.
+    /// True if a rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and the machine has taken no
+    /// certificate since.
     pub rotate_now: bool,
     /// Why a certificate is due, as of the last event that was not ignored. `None`: no certificate is due.
     pub due: Option<Reason>,

@@ -58,8 +58,8 @@ pub enum Event {
     /// The policy changed. The new policy applies at once, without a restart:
     ///
     /// - The rotation point moves. A request that is in flight because the old rotation point has passed goes on.
-    /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. No number of changes
-    ///   grants more submissions than the policies themselves do.
+    /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. Frequent changes
+    ///   of the policy yield no additional tokens.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
     /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff
     ///   of the new policy would if it began now.

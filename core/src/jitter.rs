@@ -1,7 +1,7 @@
 //! Jitter without randomness: a pure function of seed, certificate and attempt.
 //!
 //! A restart, a clone of the machine and a replay compute the same times. A fleet whose seeds differ is spread as if
-//! each member had drawn at random.
+//! each member had drawn its times at random.
 
 /// The seed for all jitter of one rotated identity, computed from the names of signer and certificate. Every restart,
 /// and every tool that computes a rotation point, gets the same seed.

@@ -77,14 +77,14 @@ pub enum Outcome {
     },
     /// The certificate is durable.
     Written {
-        /// The write's number, from the same sequence as the requests' (see [`RequestId`]).
+        /// The id of the write. Writes and requests share one sequence of ids.
         id: RequestId,
         /// The slot of the certificate.
         slot: Slot,
     },
     /// The certificate could not be made durable. It stays in use; the write is repeated.
     WriteFailed {
-        /// The write's number, from the same sequence as the requests' (see [`RequestId`]).
+        /// The id of the write. Writes and requests share one sequence of ids.
         id: RequestId,
         /// The slot of the certificate.
         slot: Slot,

@@ -16,14 +16,15 @@ use crate::time::{Instant, Now, UnixTime, millis};
 pub struct RequestPacing {
     /// The number of failures in a row of the kind of `last_failure`: refusals, or other failures.
     pub failures: u32,
-    /// The last failure. `None` after a success, and after a change that makes the failure irrelevant.
+    /// The last failure. `None` after a success, and after a change that makes the failure irrelevant, such as another
+    /// signer.
     pub last_failure: Option<Failure>,
     /// Backoff: no request is submitted before this instant.
     pub retry_at: Instant,
     /// Spacing: no request is submitted before this instant. Zero: no request was submitted yet.
     pub spaced_at: Instant,
-    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission delays it by one
-    /// refill.
+    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission moves this instant by
+    /// one refill time.
     pub budget_whole_at: Instant,
 }
 
@@ -49,7 +50,7 @@ impl Priority {
 }
 
 impl RequestPacing {
-    /// When spacing and budget allow a submission, backoff aside.
+    /// When spacing and budget allow a submission. Ignores backoff.
     pub(crate) fn allowed_at(&self, policy: &Policy, priority: Priority) -> Instant {
         self.affordable_at(policy, priority).max(self.spaced_at)
     }

@@ -221,10 +221,9 @@ impl Policy {
         if is_refusal { &self.refused } else { &self.transient }
     }
 
-    /// The timing of client-go, for programs that are ported from it: retries after 2, 4, 8 and 16 s (+0–10 %), then
-    /// every 32 s after any failure, with a new key each time. The budget never delays that sequence.
-    ///
-    /// Source: client-go `util/certificate/certificate_manager.go`.
+    /// The timing of client-go (`util/certificate/certificate_manager.go`), for programs that are ported from
+    /// client-go: retries after 2, 4, 8 and 16 s (+0–10 %), then every 32 s after any failure, with a new key each
+    /// time. The budget never delays that sequence.
     pub const fn kubelet() -> Self {
         let backoff = Backoff::from_secs(2, 32, Window { from: 1000, to: 1100 }).with_beat();
         Self {

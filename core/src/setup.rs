@@ -26,8 +26,8 @@ pub struct Setup {
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,
-    /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and no certificate has been taken
-    /// since.
+    /// True if a rotation was requested ([`RotateNow`](crate::Event::RotateNow)) and the machine has taken no
+    /// certificate since.
     pub rotate_now: bool,
     /// The record of the last request of an earlier run. The driver has loaded the record's key as the pending key.
     pub pending: Option<Pending>,

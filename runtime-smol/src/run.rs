@@ -10,8 +10,8 @@ use smol::future::{self, Boxed, FutureExt as _};
 use crate::drive::{drive, sleep_until};
 
 /// Reads the store, and returns the handle and the future to spawn. The rotation runs only while the future is polled.
-/// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. Blocks as
-/// [`Rotator::prepare`] does.
+/// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. Blocks
+/// while it reads the store, for as long as [`Rotator::prepare`] does.
 ///
 /// # Errors
 /// [`StartError::Store`]: the store cannot be read.

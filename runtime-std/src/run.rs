@@ -8,8 +8,8 @@ use perennial_rotation::{Cancel, CancelOnDrop, Exchange, Handle, Reporter, Rotat
 
 use crate::drive::{block_on, drive};
 
-/// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks as
-/// [`Rotator::prepare`] does.
+/// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks while
+/// it reads the store, for as long as [`Rotator::prepare`] does.
 ///
 /// # Errors
 /// [`StartError`]: the store cannot be read, or the operating system cannot start a thread. No certificate was

@@ -101,7 +101,8 @@ impl RotationMachine {
         self.facts.unwritten.map(|write| (write.id, write.slot == Slot::Served))
     }
 
-    /// Why the last attempt failed. `None` after a success, and after a change that makes the failure irrelevant.
+    /// Why the last attempt failed. `None` after a success, and after a change that makes the failure irrelevant, such
+    /// as another signer.
     pub const fn last_failure(&self) -> Option<Failure> {
         self.facts.pacing.last_failure
     }
