@@ -88,7 +88,7 @@ fn demo_continues_if_stderr_is_closed() {
 }
 
 #[test]
-fn demo_without_temporary_directory_fails_with_advice() {
+fn demo_with_missing_tmpdir_fails_and_names_option_dir() {
     let mut command = command();
     let output = command.arg("demo").env("TMPDIR", "/nowhere").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

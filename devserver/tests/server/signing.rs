@@ -255,7 +255,7 @@ fn kubelet_client_requests_are_approved_by_the_rules_of_kubernetes() {
 }
 
 #[test]
-fn manual_approval_approves_nothing_by_itself() {
+fn no_request_is_approved_automatically_with_manual_approval() {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.object("a")["status"], json!({}));
@@ -394,7 +394,7 @@ fn certificate_is_issued_after_signing_delay() {
 }
 
 #[test]
-fn authority_loaded_from_a_clusters_files_signs() {
+fn authority_loaded_from_kubeadm_like_files_issues_valid_certificate() {
     let bundle = include_str!("support/kubeadm-like-ca.pem");
     let authority = Authority::from_pem(bundle).unwrap();
     assert_eq!(Authority::from_pem(&authority.to_pem()).unwrap().certificate_pem(), authority.certificate_pem());
