@@ -12,7 +12,8 @@ use super::rfc3339;
 /// First bytes of every Kubernetes object in protobuf.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The fields of a message that this server reads: number, name in JSON, type. Other fields are skipped.
+/// The fields that this server reads of a protobuf message: number, name in JSON and type of each. Other fields are
+/// skipped.
 pub(super) type Fields = &'static [(u64, &'static str, Type)];
 
 pub(super) enum Type {
@@ -40,7 +41,7 @@ const METADATA: Fields = &[
     (11, "labels", Entry),
     (12, "annotations", Entry),
 ];
-/// Fields of `spec`, without user name and groups: the server sets these.
+/// Fields of a request's `spec`, except user name and groups, which the server sets itself.
 const CSR_SPEC: Fields =
     &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
 const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
@@ -54,7 +55,7 @@ const CONDITION: Fields = &[
 ];
 pub(super) const DELETE_OPTIONS: Fields =
     &[(2, "preconditions", Message(&[(1, "uid", Text), (2, "resourceVersion", Text)])), (5, "dryRun", List(&Text))];
-/// SelfSubjectReview, of which no field is read.
+/// Fields of a SelfSubjectReview: this server reads none.
 pub(super) const REVIEW: Fields = &[];
 pub(super) const ACCESS_REVIEW: Fields = &[(2, "spec", Message(ACCESS_SPEC))];
 const ACCESS_SPEC: Fields = &[
@@ -63,9 +64,9 @@ const ACCESS_SPEC: Fields = &[
 ];
 const RESOURCE: Fields =
     &[(2, "verb", Text), (3, "group", Text), (5, "resource", Text), (6, "subresource", Text), (7, "name", Text)];
-/// The envelope (`runtime.Unknown`), without its field for the object.
+/// Fields of the envelope around each object (`runtime.Unknown`), except the field [`RAW`].
 const ENVELOPE: Fields = &[(1, "type", Message(&[(1, "apiVersion", Text), (2, "kind", Text)]))];
-/// Number of the envelope's field that contains the object.
+/// Number of the envelope's field with the bytes of the object.
 const RAW: u64 = 2;
 
 /// Error of bytes that are not the protobuf encoding of the expected object.
@@ -73,7 +74,8 @@ const RAW: u64 = 2;
 #[error("malformed protobuf")]
 pub(super) struct Malformed;
 
-/// Reads an object in its envelope; `apiVersion` and `kind` are the envelope's.
+/// Reads an object and the envelope around it. Returns the object as JSON, with `apiVersion` and `kind` from the
+/// envelope.
 pub(super) fn read(body: &[u8], fields: Fields) -> Result<Value, Malformed> {
     let body = body.strip_prefix(MAGIC).ok_or(Malformed)?;
     let mut raw: &[u8] = &[];
@@ -134,7 +136,7 @@ fn read_value(field: Field<'_>, kind: &Type) -> Result<Value, Malformed> {
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// A fixed-width number: no field that this server reads has one.
+    /// A number of fixed width, 4 or 8 bytes. This server reads no field of this kind.
     Fixed,
 }
 

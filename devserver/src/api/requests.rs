@@ -1,4 +1,4 @@
-//! The verbs of `certificatesigningrequests`.
+//! The verbs that clients may use on `certificatesigningrequests`, such as `create` and `watch`.
 
 use std::sync::Arc;
 
@@ -27,14 +27,14 @@ pub(super) struct Call<'a> {
     pub(super) user: &'a User,
     pub(super) name: &'a str,
     pub(super) subresource: Option<Subresource>,
-    /// Check and answer, but store nothing.
+    /// True to check and answer the request without storing a change.
     pub(super) dry_run: bool,
     pub(super) now: UnixTime,
 }
 
 impl Api {
-    /// Answers a request to the collection or to an object. `rest` is the path after the collection: empty, a name, or
-    /// a name and a subresource.
+    /// Answers a request for all certificate signing requests or for one. `rest` is the path after
+    /// `certificatesigningrequests`: empty, a name, or a name and a subresource.
     pub(super) fn collection(
         &mut self,
         request: &ApiRequest,
@@ -135,8 +135,8 @@ impl Api {
         Ok(stored)
     }
 
-    /// Generates a name from `generateName`, unless the object has a name. An object without
-    /// both is left to the validation.
+    /// Generates a name from `generateName`, unless the object has a name. If both fields are empty, the name stays
+    /// empty, and the validation refuses the object.
     fn name(&mut self, csr: &mut CertificateSigningRequest) -> Result<(), Response> {
         let metadata = &mut csr.metadata;
         if !metadata.name.is_empty() || metadata.generate_name.is_empty() {
@@ -164,7 +164,8 @@ impl Api {
         Ok(answer)
     }
 
-    /// Deletes the objects that LIST would return, or none if an object does not fulfil the preconditions.
+    /// Deletes the objects that LIST with the same query returns. Deletes none if one of them does not fulfil the
+    /// preconditions.
     fn delete_collection(&mut self, request: &ApiRequest, query: &Query, call: &Call<'_>) -> Result<Answer, Response> {
         let wanted = body::delete_options(request)?;
         let dry_run = call.dry_run || wanted.dry_run()?;

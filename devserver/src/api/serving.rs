@@ -8,22 +8,22 @@ use perennial_pki::RequestFacts;
 use super::nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
 
-/// Serving certificates of nodes that are approved without a person.
+/// The rule by which the server approves nodes' serving certificates without a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ServingApproval {
-    /// None, as in a cluster, which cannot verify the addresses of a node.
+    /// Approves none, as in a cluster: a cluster cannot verify the addresses of a node.
     #[default]
     Never,
-    /// Certificates for the node's name, the addresses of its Node object, and these DNS names and IP addresses. A node
-    /// name that is also the name of a service, such as `kubernetes.default.svc`, is not approved: the holder of a
-    /// bootstrap token chooses the node name, and could impersonate the service.
+    /// Approves certificates for the node's name, the addresses of its Node object, and the DNS names and IP addresses
+    /// in this list. Excluded are node names that are also names of services, such as `kubernetes.default.svc`: the
+    /// holder of a bootstrap token chooses the node name, and could impersonate the service.
     Own(Vec<String>),
-    /// Certificates for any name and address: any node can impersonate any server.
+    /// Approves certificates for any name and address: any node can impersonate any server.
     Any,
 }
 
 impl ServingApproval {
-    /// True if a serving certificate with all names of `request` is approved for the node of this name.
+    /// True if this rule approves a serving certificate with the names of `request` for the node named `node`.
     pub(super) fn covers(&self, node: &str, nodes: &Nodes, request: &RequestFacts) -> bool {
         let more = match self {
             Self::Never => return false,
@@ -49,7 +49,8 @@ fn same(a: &str, b: &str) -> bool {
     }
 }
 
-/// True if clients in a cluster resolve this name to a service.
+/// True for `localhost`, and for names that clients in a cluster resolve to a service, such as
+/// `kubernetes.default.svc`.
 fn names_a_service(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let labels: Vec<&str> = name.split('.').collect();

@@ -15,7 +15,7 @@ pub(super) use perennial_kubernetes::objects::{
     CLIENT_SIGNER as CLIENT, KUBELET_CLIENT_SIGNER as KUBELET_CLIENT, KUBELET_SERVING_SIGNER as KUBELET_SERVING,
 };
 
-/// True for the reserved signer names of a cluster, even those that this server does not sign for.
+/// True for the signer names that are reserved for a cluster (`kubernetes.io/…`). This server signs for three of them.
 pub(super) fn is_clusters_own(signer_name: &str) -> bool {
     signer_name.starts_with("kubernetes.io/")
 }
@@ -25,7 +25,7 @@ pub(super) fn serves(signer_name: &str, other_signers: bool) -> bool {
     matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING) || other_signers && !is_clusters_own(signer_name)
 }
 
-/// Checks a request by the rules of its signer.
+/// Checks a request by the rules of its signer. The error is the reason for which the signer refuses the request.
 pub(super) fn check(request: &RequestFacts, spec: &CsrSpec) -> Result<(), String> {
     match spec.signer_name.as_str() {
         KUBELET_CLIENT => check_kubelet_client(request, &spec.usages),

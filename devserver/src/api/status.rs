@@ -72,7 +72,7 @@ pub(crate) fn unauthorized() -> Response {
     refused(401, "Unauthorized", "Unauthorized")
 }
 
-/// Forbidden (403): a path that is no resource, such as `/metrics`.
+/// Forbidden (403), with this message and no details about an object.
 pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
     refused(403, "Forbidden", message)
 }
@@ -128,7 +128,7 @@ pub(super) fn expired(requested: u64, oldest: u64) -> Status {
     failure(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
 }
 
-/// Gone (410): this server has not reached the resource version, which may be from before a restart.
+/// Gone (410): the requested resource version is ahead of this server's, for example because the server has restarted.
 pub(super) fn version_ahead(requested: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {requested} is ahead of this server's, which is {current}"))
 }
@@ -190,7 +190,7 @@ pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
     invalid_object(details, vec![cause])
 }
 
-/// Invalid (422): an object with these errors, of which there must be one at least.
+/// Invalid (422): an object with the errors in `causes`, which must not be empty.
 fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
     let messages: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
     let messages = if let [one] = messages.as_slice() { one.clone() } else { format!("[{}]", messages.join(", ")) };

@@ -34,7 +34,7 @@ impl Stored {
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) is_deletion: bool,
-    /// The object after the change; for a deletion, the last object, with the version of the deletion.
+    /// The object after the change; for a deletion, the deleted object with the version of the deletion.
     pub(super) object: Arc<Stored>,
     /// The object before the change; `None` for a new object.
     pub(super) before: Option<Arc<Stored>>,
@@ -50,7 +50,7 @@ impl Event {
 #[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<String, Arc<Stored>>,
-    /// Size of the objects in bytes of JSON.
+    /// Total size of the objects, in bytes of JSON.
     size: usize,
     log: VecDeque<Event>,
     log_size: usize,
@@ -58,7 +58,7 @@ pub(super) struct Store {
     version: u64,
     /// The log contains every change after this version.
     since: u64,
-    /// The limits of objects and log.
+    /// Options of the server, which contain the limits of objects and log.
     options: Options,
 }
 
@@ -113,14 +113,15 @@ impl Store {
         objects
     }
 
-    /// The first event after `version`, which must not be older than [`Store::oldest`].
+    /// The first event after `version`; `None` if there is none yet. `version` must not be older than
+    /// [`Store::oldest`].
     pub(super) fn after(&self, version: u64) -> Option<&Event> {
         let index = self.log.partition_point(|event| event.object.version <= version);
         self.log.get(index)
     }
 
-    /// True if the store has room for `object` in place of `before`. Controllers do not check this: they add little to
-    /// an object.
+    /// True if the store has room for `object`: in place of `before`, or as a new object if `before` is `None`.
+    /// Controllers write without this check, since they add little to an object.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.
@@ -133,7 +134,8 @@ impl Store {
         self.write(None, object, created)
     }
 
-    /// Replaces `before`. If the object is unchanged, it keeps its version, and watches get no event.
+    /// Replaces the stored object `before` by `object`. If the two are equal, the version stays, and watches get no
+    /// event.
     pub(super) fn replace(&mut self, before: &Arc<Stored>, object: CertificateSigningRequest) -> Arc<Stored> {
         if object == before.object {
             return Arc::clone(before);

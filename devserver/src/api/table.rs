@@ -1,4 +1,5 @@
-//! Tables, the form in which `kubectl get` requests objects (`meta.k8s.io/v1`, columns of the cluster's own printer).
+//! Tables (`meta.k8s.io/v1`), the form in which `kubectl get` requests objects. The columns are those of a real API
+//! server.
 
 use std::borrow::Cow;
 
@@ -29,8 +30,8 @@ pub(super) enum Include {
 }
 
 impl Shape {
-    /// The representation for an `Accept` header: that of the first media type which this server can write. `None` if
-    /// the server can write none of the media types.
+    /// The representation for the header `Accept`, by the first media type in the header that this server can write.
+    /// `None` if this server can write none of the media types.
     pub(super) fn accepted(accept: &str, query: &Query) -> Option<Self> {
         if accept.trim().is_empty() {
             return Some(Self::Objects);
@@ -109,7 +110,7 @@ impl Shape {
 /// The text after the last item of a list.
 pub(super) const CLOSING: &[u8] = b"]}";
 
-/// The text of an answer with one object, in this representation.
+/// The text of an answer with one object, in the representation `shape`.
 pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u8]> {
     match shape {
         Shape::Objects => shape.item(stored, now),
@@ -164,7 +165,7 @@ fn condition(stored: &Stored) -> String {
     text
 }
 
-/// A duration in the form of `kubectl get` (apimachinery `duration.HumanDuration`).
+/// Formats a number of seconds as `kubectl get` does, such as `2m5s` (apimachinery `duration.HumanDuration`).
 fn human_duration(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |large: i64, large_unit, small: i64, small_unit| {

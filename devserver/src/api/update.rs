@@ -16,7 +16,8 @@ use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
-    /// Takes from `new` the fields that `subresource` may change, and stores the object.
+    /// Updates the stored object by `new`. An update of a subresource changes parts of the status; an update without
+    /// one changes labels and annotations. Other fields keep their values.
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,
@@ -82,7 +83,8 @@ impl Api {
     }
 }
 
-/// Takes from `new` the fields of the status that `subresource` may change, and sets missing times of conditions.
+/// Copies the status fields that `subresource` may change from `new` to `object`, and fills in missing times of
+/// conditions.
 fn merge_status(
     object: &mut CertificateSigningRequest,
     new: CertificateSigningRequest,

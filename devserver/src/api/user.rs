@@ -24,8 +24,8 @@ pub struct User {
     pub groups: Vec<String>,
     /// Further attributes (`extra`), such as the fingerprint of the client certificate.
     pub extra: BTreeMap<String, Vec<String>>,
-    /// Validity of the user's client certificate; `None` for other users. Checked for each request: a connection may
-    /// outlive its certificate.
+    /// Validity of the user's client certificate; `None` for users without one. Checked at each request, since a
+    /// connection may outlive the certificate.
     validity: Option<Validity>,
 }
 
@@ -62,7 +62,7 @@ impl User {
         self.groups.iter().any(|have| have == group)
     }
 
-    /// The name of the node, if this user is a node.
+    /// The name of the node, if this user is a node; else `None`.
     pub(super) fn node(&self) -> Option<&str> {
         self.username.strip_prefix("system:node:").filter(|_| self.is_in(NODES))
     }

@@ -60,7 +60,8 @@ fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
     cause("FieldValueDuplicate", field, format!("Duplicate value: {value:?}"))
 }
 
-/// Checks the spec of a new object, and adds its errors to `causes`. Returns the facts of its CSR, if that can be read.
+/// Checks the spec of a new object, and adds the errors to `causes`. Returns the facts of the CSR; `None` if the CSR
+/// cannot be read.
 pub(super) fn create(spec: &CsrSpec, allow_short: bool, causes: &mut Vec<StatusCause>) -> Option<RequestFacts> {
     let request = read_request(&spec.request)
         .map_err(|error| {
@@ -138,7 +139,7 @@ pub(super) enum Subresource {
     Status,
 }
 
-/// Checks an updated status against the previous one.
+/// Checks the status of an updated object, and its changes against the object before the update.
 pub(super) fn update(
     new: &CertificateSigningRequest,
     old: &CertificateSigningRequest,
@@ -188,8 +189,8 @@ fn conditions(conditions: &[Condition], causes: &mut Vec<StatusCause>) {
     }
 }
 
-/// Checks that an update removes none of the conditions `Approved`, `Denied` and `Failed`, and that `/status` adds
-/// neither of the first two.
+/// Checks that an update removes none of the conditions `Approved`, `Denied` and `Failed`, and that an update of
+/// `/status` adds neither `Approved` nor `Denied`.
 fn check_kept(new: &[Condition], old: &[Condition], subresource: Subresource, causes: &mut Vec<StatusCause>) {
     for kind in ["Approved", "Denied", "Failed"] {
         let find = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == kind).cloned();

@@ -28,14 +28,14 @@ pub struct Watcher {
     after: u64,
     /// The last version that was sent to the client.
     sent: u64,
-    /// Earliest time of the next bookmark, if the client wants any.
+    /// Earliest time of the next bookmark; `None` if the client wants no bookmarks.
     bookmark: Option<UnixTime>,
     timeout: Duration,
     end: UnixTime,
     ended: bool,
-    /// Reason why the watch cannot begin, sent as its only event (`ERROR`).
+    /// Reason why the watch cannot begin, sent as the only event (`ERROR`); `None` if the watch can begin.
     refusal: Option<Box<Status>>,
-    /// Counts this watch as open until it is dropped: see `Api::watches`.
+    /// Makes this watch count as open until the `Watcher` is dropped: see `Api::watches`.
     _open: Arc<()>,
 }
 
@@ -50,7 +50,7 @@ impl Watcher {
         self.timeout
     }
 
-    /// Time of the next bookmark, if one is due before any event.
+    /// Time of the next bookmark. `None` if the client wants no bookmarks, or was sent the latest version already.
     pub(crate) fn deadline(&self) -> Option<UnixTime> {
         // A bookmark with a version that the client has already would be useless.
         self.bookmark.filter(|_| self.sent < self.after).map(|due| due.min(self.end))
@@ -62,7 +62,7 @@ impl Watcher {
 pub enum Next {
     /// One event to send: a line of JSON, with its line break.
     Event(Vec<u8>),
-    /// No event until the store changes.
+    /// No event at this time: the next one follows a change of the store, or is a bookmark.
     Pending,
     /// The watch is over.
     End,
@@ -113,7 +113,8 @@ impl Api {
     }
 }
 
-/// `sendInitialEvents` of a watch, by a cluster's rules for `sendInitialEvents` and `resourceVersionMatch`.
+/// Reads `sendInitialEvents` of a watch; `None` if absent. Refuses a `resourceVersionMatch` that a cluster does not
+/// accept with that value.
 fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
     const MATCH: &str = "resourceVersionMatch";
     let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
@@ -160,8 +161,8 @@ impl Watcher {
         self.bookmark(now).map_or(Next::Pending, Next::Event)
     }
 
-    /// A bookmark with the version reached, if one is due: every minute and at the end of the watch, so that the
-    /// client's next watch begins there.
+    /// A bookmark with the version that this watch has reached; `None` if no bookmark is due. One is due each minute
+    /// and at the end of the watch, so that the client's next watch begins at that version.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
         if self.deadline()? > now {
             return None;
@@ -171,8 +172,8 @@ impl Watcher {
         Some(encode("BOOKMARK", &bookmark(self.after, false)))
     }
 
-    /// The type of an event for this watcher's selection: an object that enters the selection is ADDED, an object that
-    /// leaves the selection is DELETED.
+    /// The type of an event for this watcher: ADDED for an object that enters the selection, MODIFIED for one that
+    /// stays, DELETED for one that leaves. `None` for an object outside the selection.
     fn kind(&self, event: &Event) -> Option<&'static str> {
         let now = !event.is_deletion && self.selector.matches(&event.object.object);
         let before = event.before.as_ref().is_some_and(|before| self.selector.matches(&before.object));
