@@ -22,15 +22,15 @@ use smol::future::{or, yield_now};
 use crate::{Api, Tls};
 use clients::Clients;
 
-/// Limit of clients beyond [`Options::clients`](super::Options::clients) that are answered (429) at a time; further
-/// connections are closed.
+/// Number of clients beyond [`Options::clients`](super::Options::clients) that the server still answers, with 429. The
+/// connections of further clients are closed without an answer.
 const MOST_TURNED_AWAY: usize = 64;
-/// Connections that the operating system queues. Clients beyond that wait for a retransmission, a second or more. Linux
-/// lowers the value to `net.core.somaxconn`.
+/// Number of connections that the operating system queues until the server accepts them. A further client waits for a
+/// TCP retransmission, a second or more. Linux lowers the number to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Size of a read, in bytes. One buffer serves all clients.
+/// Size of the buffer for reads, in bytes. All clients share one buffer.
 const READ_SIZE: usize = 16 * 1024;
-/// Polls of clients' tasks between two polls of the reactor.
+/// Number of polls of clients' tasks between two polls of the reactor, which reports the sockets that are ready.
 const STEPS_PER_POLL: usize = 32;
 /// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ impl Drop for ApiServer {
 #[derive(Debug)]
 struct Shared {
     api: Mutex<Api>,
-    /// Configuration for new sessions.
+    /// TLS configuration for new sessions.
     tls: Mutex<Tls>,
     /// Notified when the API's version has risen.
     changed: Event,

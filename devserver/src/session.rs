@@ -20,9 +20,10 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A session ends after this time without a complete request, a sent byte or the end of a list or watch. A watch without
 /// unsent events may be idle for longer.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
-/// Time limit for reading a list, as for every answer of a cluster (`--request-timeout`).
+/// Time that a client has to read a list. In a cluster, every answer has such a limit (`--request-timeout` of
+/// kube-apiserver).
 const LIST_LIMIT: Duration = Duration::from_secs(60);
-/// Unsent bytes above which lists and watches get no further data and no request is answered.
+/// Number of unsent bytes from which on lists and watches get no further data, and no further request is answered.
 const HIGH_WATER: usize = 16 * 1024;
 
 /// One client's session with the [`Api`].
@@ -38,7 +39,7 @@ pub struct Session {
     connection: Connection,
     /// The list or watch that is being sent, and the time at which it ends at the latest.
     stream: Option<(Stream, Instant)>,
-    /// Time of the watch's next bookmark.
+    /// Time of the next bookmark of the watch; `None` if no bookmark is to be sent.
     bookmark: Option<Instant>,
     /// True if every request is refused: there are too many clients.
     turned_away: bool,
@@ -51,7 +52,7 @@ pub struct Session {
     /// fault.
     initial_tls: Option<Tls>,
     breaks: Option<Break>,
-    /// The plan's fault for the current answer.
+    /// The fault that the plan of faults gives to the current answer; `None` for an answer without fault.
     fault: Option<Fault>,
     event_fault: EventFaultState,
     /// Time until which a fault delays bytes to the client.
@@ -224,7 +225,8 @@ impl Session {
         self.apply_cut();
     }
 
-    /// Applies [`Fault::Cut`] or [`Fault::Reset`] once the answer has reached the point where it is to end.
+    /// Applies [`Fault::Cut`] or [`Fault::Reset`] once the unsent bytes reach the point at which the fault ends the
+    /// answer.
     fn apply_cut(&mut self) {
         if let Some(Fault::Cut(at) | Fault::Reset(at)) = self.fault {
             let Connection { delivery, http, .. } = &mut self.connection;
@@ -315,7 +317,7 @@ impl Session {
     }
 
     /// True once a request has shown a credential that the API authenticates. At its limit of clients,
-    /// [`ApiServer`](crate::ApiServer) closes only connections of which this is false.
+    /// [`ApiServer`](crate::ApiServer) closes only connections without such a request.
     pub fn is_known(&self) -> bool {
         self.authenticated
     }
@@ -342,7 +344,7 @@ impl Session {
         }
     }
 
-    /// True if the owner should close the socket once the transmitted bytes are sent.
+    /// True if the owner should close the socket once the bytes from [`Session::transmit`] are sent.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

@@ -20,9 +20,9 @@ use crate::{Break, Session};
 
 /// Send buffer of a connection, in bytes. Linux's default grows to megabytes for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Idle time before TCP keepalive, and its interval, as in a cluster.
+/// Idle time before the first TCP keepalive probe, and interval between two probes, as in a cluster.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Time limit for a client to read its last bytes before the socket is closed.
+/// Time that a client has to read the last bytes sent to it before the socket is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The event that ends a wait of [`serve`].
@@ -117,7 +117,8 @@ pub(super) async fn serve(
     close_gracefully(stream, buffer).await
 }
 
-/// Waits for bytes of the client and leaves them unread: closing then resets the connection.
+/// Waits for bytes of the client, [`LINGER`] at most, and leaves them unread: closing the socket then resets the
+/// connection.
 async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
     let timer = async {
         Timer::after(LINGER).await;

@@ -22,7 +22,8 @@ pub(super) struct Registration {
 }
 
 impl Clients {
-    /// Number of open connections: each has a [`Registration`], which holds a reference.
+    /// Number of open connections. Each has one [`Registration`], and each `Registration` holds one reference to
+    /// `self`.
     pub(super) fn count(self: &Rc<Self>) -> usize {
         Rc::strong_count(self) - 1
     }
@@ -32,12 +33,12 @@ impl Clients {
         Registration { clients: Rc::clone(self), number: self.total.get() }
     }
 
-    /// Allows the server to close this connection in favour of a new one, until [`Registration::protect`].
+    /// Allows the server to close the connection `number` in favour of a new one, until [`Registration::protect`].
     pub(super) fn allow_closing(&self, number: u64, task: Task<()>) {
         self.unauthenticated.borrow_mut().insert(number, task);
     }
 
-    /// Closes the oldest connection that has shown no credential. Returns false if there is none.
+    /// Closes the oldest connection that has shown no credential. Returns false if there is no such connection.
     pub(super) fn close_oldest_unauthenticated(&self) -> bool {
         // The borrow ends before the task is dropped, whose `Registration` borrows the list again.
         let oldest = self.unauthenticated.borrow_mut().pop_first();
@@ -50,7 +51,8 @@ impl Registration {
         self.number
     }
 
-    /// Call this once the client has shown a credential: its connection is no longer closed in favour of a new one.
+    /// Keeps this connection from being closed in favour of a new one. Call this once the client has shown a
+    /// credential.
     pub(super) fn protect(&self) {
         let task = self.clients.unauthenticated.borrow_mut().remove(&self.number);
         if let Some(task) = task {

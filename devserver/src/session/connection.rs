@@ -25,8 +25,8 @@ pub(super) struct Connection {
     pub(super) concluded: bool,
     tls_closed: bool,
     pub(super) delivery: Delivery,
-    /// Bytes to send below TLS instead of a handshake, after the first bytes of the client; the inner `None` sends
-    /// nothing and keeps the connection open.
+    /// Bytes to send in place of a TLS handshake, after the first bytes of the client. The inner `None` sends nothing
+    /// and keeps the connection open; the outer `None` leaves TLS in place.
     raw_reply: Option<Option<Vec<u8>>>,
     received_any: bool,
 }
@@ -48,7 +48,7 @@ impl Connection {
         })
     }
 
-    /// Replaces TLS: sends `raw_reply` and closes the connection; with `None`, sends nothing and keeps it open.
+    /// Replaces TLS: sends `raw_reply` and closes the connection. `None` sends nothing and keeps the connection open.
     pub(super) fn bypass_tls(&mut self, raw_reply: Option<Vec<u8>>) {
         self.raw_reply = Some(raw_reply);
     }

@@ -22,13 +22,13 @@ const LONGEST_HEAD: usize = 16 * 1024;
 pub(super) struct Http {
     /// Time for the `Date` header of answers.
     pub(super) clock: UnixTime,
-    /// The user of the client certificate, for the requests of the connection.
+    /// The user of the client certificate, for all requests of the connection; `None` without a client certificate.
     pub(super) peer: Option<Arc<User>>,
     phase: Phase,
     received: Vec<u8>,
     /// The request whose body is arriving.
     incoming: Option<Incoming>,
-    /// Bytes to send. The first `taken` of these were sent already.
+    /// Bytes of answers. The first `taken` bytes were sent already.
     outgoing: Vec<u8>,
     taken: usize,
     /// True if the answer has no body: the method of its request is HEAD.
@@ -89,8 +89,9 @@ impl Http {
         }
     }
 
-    /// The next request, once it is complete; then `None` until it has been answered. Calls `admit` once the head is
-    /// complete, with whether a body follows. If `admit` refuses, the body is not read, and the connection closes.
+    /// Returns the next request once its head and body are complete; `None` before, and until the returned request has
+    /// been answered. Calls `admit` once the head is complete; the second argument is true if a body follows. If
+    /// `admit` refuses, the body is not read, and the connection closes.
     pub(super) fn poll_request(
         &mut self,
         admit: impl FnOnce(&ApiRequest, bool) -> Result<(), Response>,
@@ -192,7 +193,8 @@ impl Http {
         }
     }
 
-    /// Ends the answer in progress. The connection is ready for the next request.
+    /// Ends the chunked answer in progress. The connection then takes the next request, or closes if the client
+    /// requested that.
     pub(super) fn finish(&mut self) {
         if self.phase == Phase::Streaming {
             self.outgoing.extend_from_slice(b"0\r\n\r\n");
@@ -204,7 +206,7 @@ impl Http {
         self.phase = if self.last { Phase::Closing } else { Phase::Receiving };
     }
 
-    /// Writes the head of an answer, with these header fields in addition to those of every answer.
+    /// Writes the head of an answer, with the header fields in `fields` after those that every answer has.
     fn write_head(&mut self, status: u16, content_type: &str, fields: &str) {
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
         let date = date(self.clock).map(|date| format!("date: {date}\r\n")).unwrap_or_default();
@@ -217,7 +219,7 @@ impl Http {
     }
 }
 
-/// The `Date` header of RFC 9110 §5.6.7; `None` for years beyond 9999.
+/// Formats the value of a `Date` header (RFC 9110 §5.6.7). `None` for times before 1970 or after 9999.
 fn date(at: UnixTime) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
     let seconds = u64::try_from(at.as_secs()).ok().filter(|seconds| *seconds < YEAR_10000)?;

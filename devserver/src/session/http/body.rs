@@ -5,14 +5,14 @@ use crate::api::status::{bad_request, refused};
 
 /// Longest body of a request, in bytes: twice the largest body that is accepted as an object.
 pub(super) const LONGEST_BODY: usize = 128 * 1024;
-/// Longest head of a chunk, in bytes: its size and its extensions.
+/// Longest head of a chunk, in bytes: the line with the size and the extensions of the chunk.
 const LONGEST_CHUNK_HEAD: usize = 20;
 
 /// A body that has not arrived completely.
 pub(super) struct Body {
     /// Number of bytes that are still to arrive of the body, or of the current chunk.
     left: usize,
-    /// The kind of line that follows these bytes in a chunked body; `None` for a body with `Content-Length`.
+    /// The kind of line to read in a chunked body once `left` is zero; `None` for a body with `Content-Length`.
     next: Option<Line>,
 }
 
@@ -66,8 +66,8 @@ impl Body {
     }
 }
 
-/// The size in the head of a chunk. Accepts only hexadecimal digits and an extension without control characters: other
-/// implementations may read signs, spaces and lone line feeds differently.
+/// The size in the head of a chunk; `None` for a malformed head. Accepts only hexadecimal digits and an extension
+/// without control characters: other implementations may read signs, spaces and lone line feeds differently.
 fn chunk_size(head: &[u8]) -> Option<usize> {
     let head = str::from_utf8(head).ok().filter(|head| head.len() <= LONGEST_CHUNK_HEAD)?;
     let digits = head.split(';').next()?;

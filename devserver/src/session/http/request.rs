@@ -58,8 +58,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response>
     Ok(Some((length, incoming)))
 }
 
-/// The body that follows the head. Refuses, before the body is read, a request whose framing is ambiguous or missing:
-/// another HTTP implementation in front of this server could see other requests in it (RFC 9112 §11.2).
+/// The body that the head announces; `None` if the head announces none. Refuses a request whose framing is ambiguous or
+/// missing before the body is read: another HTTP implementation in front of this server could see different requests in
+/// the same bytes (RFC 9112 §11.2).
 fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
     if lines.values("host").count() != 1 {
         return Err(bad_request("the request needs exactly one Host header"));
@@ -97,15 +98,15 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
 struct Lines<'a>(&'a [Header<'a>]);
 
 impl<'a> Lines<'a> {
-    /// The values of a header, which httparse returns without the spaces and tabs around them. A value that is not text
-    /// stays a value: framing that cannot be read is not absent.
+    /// The values of a header, without the spaces and tabs around each. A value that is not UTF-8 counts as a value,
+    /// too: framing that cannot be read must not pass for absent.
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}"))
     }
 
-    /// The elements of a list, which may be spread over several lines (RFC 9110 §5.6.1). Removes only spaces and tabs
-    /// around an element: to other implementations, other white space is part of the element.
+    /// The elements of a header with a list as its value, over all lines of the header (RFC 9110 §5.6.1). Removes only
+    /// spaces and tabs around an element: to other implementations, other white space is part of the element.
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(|element| element.trim_matches([' ', '\t']))
     }
@@ -114,7 +115,7 @@ impl<'a> Lines<'a> {
         self.elements(name).any(|element| element.eq_ignore_ascii_case(wanted))
     }
 
-    /// A header's values as one list; empty if absent.
+    /// A header's values as one list, separated by commas; empty if the header is absent.
     fn joined(&self, name: &'static str) -> String {
         self.values(name).collect::<Vec<_>>().join(", ")
     }
