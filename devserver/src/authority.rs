@@ -15,8 +15,8 @@ use super::random::Random;
 
 /// A certificate authority that lives in memory.
 ///
-/// A certificate takes only the subject, the alternative names and the public key from its request, no other
-/// extensions.
+/// From a request, a certificate takes only the subject, the alternative names and the public key; other requested
+/// extensions are ignored.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
@@ -38,7 +38,8 @@ impl Authority {
         Self::new(chain, key)
     }
 
-    /// An authority from its certificate and key, PEM, in any order, for example `ca.crt` and `ca.key` of a cluster.
+    /// An authority from a text with its certificate and key in PEM, in any order, for example `ca.crt` and `ca.key` of
+    /// a cluster.
     ///
     /// # Errors
     /// [`AuthorityError`] if certificate or key cannot be read, they do not belong together, or the certificate may not
@@ -146,9 +147,9 @@ impl Authority {
         Ok(Credential::new(chain, Arc::new(key))?)
     }
 
-    /// The validity of a certificate that is issued at `now`, as by a cluster's signer: notBefore is backdated, and
-    /// notAfter is no later than the authority's. For lifetimes of eight hours or more, notAfter is earlier by the
-    /// backdating. The default backdating is five minutes, or a twentieth of the lifetime if that is less.
+    /// The validity of a certificate that is issued at `now`, as by a cluster's signer. notBefore is earlier than `now`
+    /// by `backdate`; the default is five minutes, but at most a twentieth of `lifetime`. `lifetime` counts from `now`,
+    /// or from notBefore if it is eight hours or more. notAfter is no later than that of the authority.
     pub(super) fn period(
         &self,
         now: UnixTime,

@@ -120,7 +120,7 @@ impl TestCluster {
         &self.endpoint.server
     }
 
-    /// The CA certificates that clients verify the server by, PEM.
+    /// The CA certificates in PEM with which clients verify the server.
     pub fn ca_pem(&self) -> &[u8] {
         self.endpoint.ca_pem.as_deref().unwrap_or_default()
     }
@@ -191,12 +191,13 @@ impl TestCluster {
     }
 
     /// Signs with `authority` from now on, and replaces the administrator's certificate. Certificates of earlier CAs
-    /// stay trusted, and the server keeps its own certificate. Returns false if `authority` is the current one.
+    /// stay trusted, and the server keeps its own certificate. Returns false, and changes nothing, if `authority` is
+    /// the current one.
     ///
     /// # Errors
-    /// [`ClusterError::Authority`] if `authority` cannot sign, and [`ClusterError::Io`] without random numbers: the
-    /// server continues with the previous authority. [`ClusterError::Tls`] if the server cannot verify clients by
-    /// `authority`: requests are signed by `authority` all the same.
+    /// [`ClusterError::Authority`] if `authority` cannot sign, or [`ClusterError::Io`] if the operating system returns
+    /// no random numbers: the server continues with the previous authority. [`ClusterError::Tls`] if the server cannot
+    /// verify clients by `authority`: `authority` signs requests all the same.
     pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, ClusterError> {
         let pem = authority.certificate_pem().as_bytes().to_vec();
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {

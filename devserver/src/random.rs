@@ -1,4 +1,4 @@
-//! Unpredictable values from one seed: the caller provides the seed, and the server is deterministic.
+//! Unpredictable values, computed from one seed that the caller provides. Equal seeds give equal values.
 
 use std::io;
 
@@ -42,7 +42,7 @@ impl Random {
         Ok(Self { seed, drawn: 0 })
     }
 
-    /// A new bootstrap token, `abcdef.0123456789abcdef`.
+    /// A new bootstrap token, of the form `abcdef.0123456789abcdef`.
     pub fn bootstrap_token(&mut self) -> Zeroizing<String> {
         let id = self.text::<6>(TOKEN);
         let secret = self.text::<16>(TOKEN);

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `perennial-dev`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -158,8 +158,8 @@ fn approval(name: String) -> Approval {
 }
 
 /// Parses a lifetime of at least `least` seconds. X.509 times are whole seconds: a certificate that begins and ends in
-/// the same second cannot be signed, which the client of a CSR never learns, and a certificate of one second may expire
-/// before it is served.
+/// the same second cannot be signed, and its client would wait in vain. A certificate of one second may expire before
+/// it is served.
 fn whole_seconds(text: &str, least: u64) -> Result<Duration, String> {
     let span = duration(text)?;
     if span < Duration::from_secs(least) {
@@ -183,7 +183,7 @@ fn backdate(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
-/// A positive span of time, such as `6s`, `1h30m` or `365d`; a day has 24 hours.
+/// Parses a positive span of time, such as `6s`, `1h30m` or `365d`; a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "write a number and a unit, for example 6s, 90m, 1h30m or 365d";
     let span = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
@@ -192,7 +192,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     span.ok_or_else(|| format!("a duration must be longer than zero; {EXAMPLES}"))
 }
 
-/// Parses `IP:PORT`, `localhost:PORT` or `:PORT`, as Go programs do.
+/// Parses `IP:PORT`, `localhost:PORT` or `:PORT`. As in Go programs, `localhost` is 127.0.0.1, and no host means all
+/// addresses.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let named = || {
         let (host, port) = text.rsplit_once(':')?;

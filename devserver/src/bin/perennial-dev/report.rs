@@ -17,7 +17,7 @@ pub(crate) fn time_of_day(at: UnixTime) -> String {
     format!("{hour:02}:{minute:02}:{second:02}")
 }
 
-/// A span for people, rounded to tenths of a second: `6s`, `1h 30m`.
+/// Formats a span for people, such as `6s` or `1h 30m`, cut to tenths of a second.
 pub(crate) fn human_duration(span: Duration) -> String {
     let tenths = i64::try_from(span.as_millis() / 100).unwrap_or(i64::MAX);
     format!("{:#}", SignedDuration::from_millis(tenths.saturating_mul(100)))

@@ -122,8 +122,8 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
     state.write(BOOTSTRAP, server.bootstrap_kubeconfig().as_bytes())
 }
 
-/// Opens a watch of all requests, beginning with the stored ones. Drops the previous watch `ended` first, since
-/// that counts toward the limit of watches.
+/// Opens a watch of all requests, beginning with the stored ones. Drops the previous watch `ended` first: until then,
+/// that watch counts toward the limit of watches.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
     let mut request = ApiRequest::new(Method::GET, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));

@@ -16,7 +16,8 @@ use super::{NODE, Report};
 use crate::report::time_of_day;
 use crate::{Failure, cli};
 
-/// Reports the first certificate and each rotation. Latencies count from `started`, then from each rotation point.
+/// Reports the first certificate and each rotation. The latency of the first certificate counts from `started`, that of
+/// each later one from the rotation point of the certificate before.
 pub(super) fn rotations(
     report: Report,
     cluster: &TestCluster,
