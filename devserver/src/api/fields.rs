@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn report_of_unknown_fields_is_bounded() {
+    fn number_and_length_of_unknown_field_warnings_are_bounded() {
         let object: Value = (0..100).map(|n| ("é".repeat(1000) + &n.to_string(), Value::Null)).collect();
         let warnings = FieldValidation::Warn.check(&object).unwrap();
         assert!(

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn query_is_split_before_decoding() {
+    fn query_is_split_before_percent_decoding() {
         let request = ApiRequest::new(Method::GET, "/x?fieldSelector=metadata.name%3Da%26b&watch=1&empty&sp=a+b%zz");
         let query = request.query();
         assert_eq!(request.path(), "/x");

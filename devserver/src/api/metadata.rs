@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_must_be_qualified_names() {
+    fn label_and_annotation_keys_must_be_qualified_names() {
         for key in ["a", "A.b_c-9", "example.com/A", "a-b.c/x"] {
             assert_eq!(key_error(key), None, "{key}");
         }

@@ -198,7 +198,7 @@ mod tests {
     const READ: &str = include_str!("../../tests/server/support/kubectl-read.json");
 
     #[test]
-    fn approval_by_kubectl_decodes_to_object_and_condition() {
+    fn protobuf_approval_of_kubectl_decodes_to_object_with_condition() {
         let sent = read(APPROVAL, CSR).unwrap();
         let sent: CertificateSigningRequest = serde_json::from_value(sent).unwrap();
         assert_eq!(

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn log_loses_changes_only_by_overflow_or_forgetting() {
+    fn log_keeps_all_changes_until_overflow_or_clearing() {
         let mut store = Store::new(Options { history: 2, ..options() });
         let mut reach = Vec::new();
         let mut note = |store: &Store| reach.push((store.oldest(), store.version()));

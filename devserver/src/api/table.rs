@@ -193,7 +193,7 @@ mod tests {
     use crate::Method;
 
     #[test]
-    fn durations_have_the_form_of_kubectl() {
+    fn durations_are_formatted_as_by_kubectl() {
         for (seconds, text) in [
             (-5, "<invalid>"),
             (-1, "0s"),

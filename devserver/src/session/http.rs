@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_answer_stays_in_place_while_its_beginning_is_sent() {
+    fn sending_part_of_a_long_answer_does_not_move_unsent_bytes() {
         let mut http = Http::default();
         http.outgoing.resize(1 << 20, 0);
         let begin = http.unsent().as_ptr();
