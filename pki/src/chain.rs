@@ -44,7 +44,7 @@ pub(crate) struct Constraints {
 
 impl Chain {
     /// Reads the `CERTIFICATE` blocks of a file on disk: of a chain alone, or of kubelet's file with chain and key.
-    /// Skips text, headers, blocks of other kinds, and damage beside a good leaf, as Go does; [`Chain::skipped`] lists
+    /// Skips text, headers, blocks of other kinds, and damage outside of the leaf, as Go does; [`Chain::skipped`] lists
     /// the damage.
     ///
     /// # Errors

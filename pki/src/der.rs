@@ -1,5 +1,5 @@
-//! Reads DER (X.690 §10) in place, for keys, which must not be copied; and checks rules of DER that x509-parser does
-//! not enforce.
+//! Reads DER (X.690 §10) in place, since keys must not be copied. Checks rules of DER that x509-parser does not
+//! enforce.
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;

@@ -103,8 +103,8 @@ impl KeyPair {
     }
 
     /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as Go's
-    /// crypto/tls does. Skips text, headers, other blocks, and damage beside the key; [`KeyPair::skipped`] lists the
-    /// damage.
+    /// crypto/tls does. Skips text, headers, other blocks, and damage outside of the key; [`KeyPair::skipped`] lists
+    /// the damage.
     ///
     /// # Errors
     /// [`KeyError`]: no key, an encrypted or malformed key, an RSA key of an unsupported size, or an unsupported kind.

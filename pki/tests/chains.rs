@@ -49,7 +49,7 @@ fn chain_facts_are_those_of_leaf() {
 }
 
 #[test]
-fn chain_reads_every_key_algorithm() {
+fn chain_with_key_of_every_algorithm_is_read() {
     let root = Authority::root("root");
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519] {
         let key = KeyPair::generate(algorithm).unwrap();

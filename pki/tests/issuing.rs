@@ -97,7 +97,7 @@ fn serial_with_high_bit_stays_positive() {
 }
 
 #[test]
-fn issuer_refuses_leaf_certificate() {
+fn issuer_from_leaf_certificate_is_refused() {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let chain = plain_issuer().issue(&request_of(&Template::node("n1"), &key), &terms(&[1])).unwrap();
     let leaf = Credential::new(chain, Arc::new(key)).unwrap();

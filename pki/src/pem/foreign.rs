@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::PemError;
 use crate::der;
 
-/// Recognizes the format of an input that lacks the wanted PEM blocks, and returns an error with the format and the
-/// command that converts it; `None` if the format is unknown. `labels`: the labels of the blocks in the input.
+/// Recognizes the format of an input that lacks the wanted PEM blocks. Returns an error with the format and the command
+/// that converts the input; `None` if the format is unknown. `labels` are the labels of the blocks in the input.
 pub(super) fn recognize(input: &[u8], labels: &[&str]) -> Option<PemError> {
     let foreign = |what: String, command: String| Some(PemError::Foreign { what, command });
     if let Some((what, command)) = labels.iter().find_map(|label| labelled(label)) {
