@@ -30,7 +30,7 @@ type SigningFuture = Pin<Box<dyn Future<Output = Result<Issued, SignError>> + Se
 type BlockingWork = Box<dyn FnOnce(&Cancel) -> Result<Issued, SignError> + Send>;
 
 /// The work on one request, which a runtime drives to its end. To give up a request, drop its exchange. Every runtime
-/// must be able to run each of the three forms. A panic in an exchange fails the request, not the runtime.
+/// must be able to run every variant. A panic in an exchange fails the request, not the runtime.
 #[derive(derive_more::Debug)]
 pub enum Exchange {
     /// A conversation with a server. The runtime connects, writes, reads and sleeps for it.

@@ -52,7 +52,7 @@ impl NotYet {
     }
 
     /// Makes an error for an identity that will be available without further action, such as the certificate of another
-    /// rotation. The request waits for the identity, which is no failure
+    /// rotation. The request waits for the identity; this wait is no failure
     /// ([`SignerStatus::NotReady`](perennial::SignerStatus::NotReady)). A rotation whose own certificate is valid
     /// authenticates with that certificate, and does not wait for a bootstrap identity. `reason` is one line for
     /// people, without secrets.

@@ -197,8 +197,8 @@ impl Task {
         self.link().publish(self.rotation.snapshot(now), self.rotation.machine(), news);
     }
 
-    /// Continues the shutdown: waits until all calls to the store have ended, then writes a credential that is not
-    /// durable once more, and then ends the task.
+    /// Continues the shutdown: waits until all calls to the store have ended, then tries for the last time to write a
+    /// credential that is not durable yet, and then ends the task.
     fn finish(&mut self, input: Option<Input>, now: Now) {
         if let Some(input @ (Input::Written { .. } | Input::Saved { .. })) = input {
             self.jobs.note(&input);
@@ -222,8 +222,8 @@ impl Task {
         }
     }
 
-    /// True once there is nothing left to do. Drop the task then, which ends the waits of handles for the end of the
-    /// rotation.
+    /// True once there is nothing left to do. Drop the task then: handles that wait for the end of the rotation wait
+    /// until the task is dropped.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
@@ -236,8 +236,8 @@ impl Task {
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 
-    /// Waits for a message of a handle or an exchange, which [`step`](Self::step) has to handle, or until the timeout
-    /// of [`Wait::within`].
+    /// Waits until a message of a handle or of an exchange arrives, for [`step`](Self::step) to handle.
+    /// [`Wait::within`] limits the wait.
     pub fn arrival(&self) -> Wait<'static, ()> {
         Wait::new(self.link().clone(), |link| &link.arrived, |link| link.has_messages().then_some(()), |_| ())
     }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn signer_set_in_the_step_of_a_panic_is_used() {
+    fn signer_change_survives_a_panic_in_the_same_step() {
         let (handle, mut task, now) = task(Rotator::new());
         drop(task.rotation.handle(Input::SignerChanged(Some(Arc::new(signer()))), now));
         let now = panicked(&mut task, now);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn record_lost_in_a_panic_is_saved_before_next_submission() {
+    fn pending_record_lost_in_a_panic_is_saved_before_next_submission() {
         let store = Arc::new(Memory::default());
         let (_, mut task, now) = task(Rotator::new().signer(signer()).store(store.clone()));
         let commands = task.rotation.handle(Input::Tick, now);
