@@ -140,12 +140,12 @@ impl Node {
         self.rotation.snapshot(self.now()).issued
     }
 
-    /// Why the last attempt failed, if it did.
+    /// The reason why the last attempt failed; `None` if it did not fail.
     pub fn failure(&self) -> Option<Failure> {
         self.rotation.machine().last_failure()
     }
 
-    /// The serial number of the certificate that the node presents now.
+    /// The serial number of the certificate that the node presents now; `None` if it presents none.
     pub fn presents(&self) -> Option<String> {
         self.rotation.machine().certificate_at(self.now().unix)?;
         self.rotation.snapshot(self.now()).credential.map(|held| held.chain().serial().to_owned())

@@ -40,10 +40,10 @@ pub enum Conduct {
 }
 
 impl Conduct {
-    /// A healthy cluster, which signs after two seconds.
+    /// The conduct of a healthy cluster, which signs two seconds after the creation.
     pub const WELL: Self = Self::signs_after(Duration::from_secs(2));
 
-    /// A healthy cluster, which signs after this time.
+    /// The conduct of a healthy cluster, which signs this long after the creation.
     pub const fn signs_after(after: Duration) -> Self {
         Self::Signs { after, trims: false }
     }
@@ -57,14 +57,14 @@ impl Conduct {
     }
 }
 
-/// How the API answers every request.
+/// The API's behaviour towards every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// Serves every request.
     Up,
     /// Refuses connections.
     Down,
-    /// 429, with this `Retry-After`.
+    /// Status 429, with this `Retry-After`.
     Throttles(Duration),
 }
 
@@ -75,7 +75,7 @@ pub enum Submitted {
     Accepted(Object),
     /// The API refused the connection.
     Unreachable,
-    /// 429, with this `Retry-After`.
+    /// Status 429, with this `Retry-After`.
     Throttled(Duration),
 }
 
@@ -90,9 +90,9 @@ pub enum Seen {
     Nothing,
     /// The signer has issued this certificate.
     Issued(Arc<Certificate>),
-    /// Condition `Denied`.
+    /// The request object has the condition `Denied`.
     Denied,
-    /// Condition `Failed`.
+    /// The request object has the condition `Failed`.
     Failed,
     /// The object was deleted.
     Deleted,
