@@ -1,5 +1,5 @@
-//! `handle` never allocates: a machine can be driven where memory is short, and a million machines need no memory but
-//! their own.
+//! `RotationMachine::handle` never allocates: a machine can be driven where memory is short, and a million machines
+//! need no memory but their own.
 
 #![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
 
@@ -85,7 +85,7 @@ fn read_everything(machine: &RotationMachine, now: Now) {
     drop(std::hint::black_box((seen, machine.clone())));
 }
 
-/// A script of about a hundred steps, decoded from pseudo-random bytes that follow from `number`.
+/// A script of about a hundred steps, decoded from pseudo-random bytes with the seed `number`.
 fn long_life(number: u64) -> Script {
     let mut noise = number;
     let noise = std::iter::repeat_with(|| {

@@ -1,4 +1,4 @@
-//! Clients: many nodes on one thread, and single connections that read answers or do not.
+//! The clients of the benchmark: many nodes on one thread, and single connections, some of which never read an answer.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -179,7 +179,7 @@ impl Client {
     }
 }
 
-/// A client that lists or, half of the time, watches all objects, and reads nothing.
+/// A client that sends a LIST (`index` is even) or a WATCH (`index` is odd) of all objects, and never reads the answer.
 pub(crate) fn stuck(server: &Server, index: usize) -> Client {
     let mut client = Client::connect(server);
     // A small buffer: bytes that the client's kernel buffers are not in the server's memory.

@@ -1,8 +1,8 @@
-//! A thousand clients at one embedded server, which runs in a process of its own: `cargo bench -p perennial-tests`.
+//! Measures an embedded API server, in a process of its own, with a thousand clients: `cargo bench -p perennial-tests`.
 //!
-//! Every client has a request and a watch open at once, over TLS connections of their own. Then a thousand clients
-//! connect that request large lists or watches and read nothing. Clients and server share the machine, so the rates are
-//! lower bounds.
+//! First, each client has a pending request and an open watch, over TLS connections of its own. Then a thousand clients
+//! request large lists or watches, and read nothing. Clients and server share the machine, so the rates are lower
+//! bounds.
 
 mod clients;
 mod process;
@@ -28,7 +28,8 @@ fn main() {
     }
 }
 
-/// Measures a fleet of nodes that start at once, wait for approval, and are approved at once.
+/// Measures submissions and certificates per second: a thousand nodes start at once, and are approved one by one once
+/// all requests wait.
 fn nodes() {
     println!("{CLIENTS} clients, each with a pending request and an open watch");
     let mut server = Server::start("empty");
@@ -65,8 +66,8 @@ fn readers() {
     peak(&mut server);
 }
 
-/// Measures a client that reads, beside a thousand that list or watch and read nothing, while every object changes
-/// twenty times.
+/// Compares the latency of a client that is alone with its latency beside a thousand clients that read nothing of their
+/// lists or watches. Meanwhile every object changes twenty times.
 fn stuck() {
     println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
     let mut server = Server::start("large");

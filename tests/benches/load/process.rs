@@ -1,5 +1,5 @@
-//! The server's process: the benchmark's program again, in a mode in which it serves, controlled over its standard
-//! streams.
+//! The server process: the benchmark's own executable, started with an environment variable that makes it serve, and
+//! controlled over stdin and stdout.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
 pub(crate) const ADMIN_TOKEN: &str = "an-administrator's";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An embedded API server in a child process, which is killed when this is dropped.
+/// An embedded API server in a child process. A drop kills the process.
 pub(crate) struct Server {
     child: Child,
     stdin: ChildStdin,
@@ -45,18 +45,18 @@ impl Server {
         Self { stdin: child.stdin.take().unwrap(), child, lines, address, authority }
     }
 
-    /// Sends a command, waits until it is carried out, and returns the server's answer.
+    /// Sends a command to the server process. Returns the line with which the process answers once the command is done.
     pub(crate) fn command(&mut self, command: &str) -> String {
         writeln!(self.stdin, "{command}").unwrap();
         self.lines.next().unwrap().unwrap()
     }
 
-    /// The resident memory now, in KiB.
+    /// The resident memory of the server process now, in KiB.
     pub(crate) fn memory(&mut self) -> usize {
         self.command("VmRSS").parse().unwrap()
     }
 
-    /// The peak of the resident memory, in KiB.
+    /// The peak of the server process's resident memory so far, in KiB.
     pub(crate) fn peak(&mut self) -> usize {
         self.command("VmHWM").parse().unwrap()
     }
