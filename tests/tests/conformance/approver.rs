@@ -9,8 +9,8 @@ use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, boots
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
-/// The approval messages of upstream's two recognizers (selfnodeclient and nodeclient), which show the row which one
-/// approved.
+/// The messages with which upstream's two recognizers approve: selfnodeclient (`SELF`) and nodeclient (`NODE`). A row
+/// checks by the message which recognizer approved.
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
 const NOT_APPROVED: &str = "not approved";
@@ -131,7 +131,7 @@ fn good() -> CertificateSigningRequest {
     csr("a", KUBELET_CLIENT, USAGES, &Template::node("foo"))
 }
 
-/// A user in the nodes' group whose name is no node's.
+/// A user in the group `system:nodes` whose name is not that of a node.
 fn joe() -> User {
     User::new("joe", ["system:nodes"])
 }
@@ -152,7 +152,8 @@ fn not_with(usages: &[&str]) {
     assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
 }
 
-/// Checks that the object is approved neither for a user who may request for other nodes nor for the node itself.
+/// Checks that the request is approved for neither of two users: one who may request for other nodes, and the node
+/// itself.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
     let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
     for user in [bootstrapper(), User::new(own, ["system:nodes"])] {

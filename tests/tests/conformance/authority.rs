@@ -93,7 +93,8 @@ fn client() -> CertificateSigningRequest {
     csr("a", CLIENT, &["client auth", "digital signature"], &Template::new("a"))
 }
 
-/// A server whose CA expires in a day, after the request `object` was approved.
+/// A server on which the request `object` was created and approved. Its CA expires in a day, and issues certificates
+/// with this lifetime and backdating.
 fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningRequest) -> Server {
     let options = Options {
         approval: Approval::Manual,
@@ -107,7 +108,7 @@ fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningReq
     server
 }
 
-/// The seconds from now to both ends of the validity.
+/// The seconds from now to notBefore and to notAfter of a certificate issued with this lifetime and backdating.
 fn issued(lifetime: Duration, backdate: Duration) -> (i64, i64) {
     validity(&signed(lifetime, backdate, &client()))
 }

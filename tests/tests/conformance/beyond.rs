@@ -1,5 +1,5 @@
-//! Cases that upstream has no tests for: loops and waits, the outcomes of a request, and server health after other
-//! answers.
+//! Cases that upstream has no tests for: loops and waits, the outcomes of a request, and client-go's server health
+//! after answers with an error status.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -234,8 +234,8 @@ fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     begins.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
-/// Changes the template once a second, `changes` times. Returns the number of changes that led to a new request at once
-/// and, if the last change did not, the time until its request.
+/// Changes the template `changes` times, once a second. Returns the number of changes that led to a request at once,
+/// and how long the request for the last change was delayed: `None` if it was submitted at once.
 fn superseded(changes: usize) -> (usize, Option<Duration>) {
     let template = |n: usize| Some(Arc::new(Template::node("worker-1").with_dns_names([format!("n{n}.example")])));
     let certificate = Arc::new(mint::certificate(&Template::node("worker-1"), 1, mint::EPOCH, DAY));
@@ -255,7 +255,7 @@ fn superseded(changes: usize) -> (usize, Option<Duration>) {
     (at_once, (!last).then(|| holder.ask().0.since(now)))
 }
 
-/// A machine with its clocks, which a row advances by hand.
+/// A machine and its clocks. The row that uses the machine advances the clocks by hand.
 struct Holder {
     machine: RotationMachine,
     now: Now,
@@ -275,7 +275,7 @@ impl Holder {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// Handles Ticks until the machine submits a request. Returns its time and id.
+    /// Handles Ticks until the machine submits a request. Returns the time of the submission and the id of the request.
     fn ask(&mut self) -> (Instant, RequestId) {
         for _ in 0..1000 {
             let deadline = self.machine.deadline().expect("a Tick is wanted");

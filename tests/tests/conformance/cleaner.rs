@@ -127,7 +127,8 @@ fn failed(server: &mut Server) {
     assert_eq!(server.add_condition("a", "Failed", "status"), 200);
 }
 
-/// Creates an object that is approved, and that fails 70 minutes later: the later condition counts.
+/// Creates an object that is approved, and that fails 70 minutes later. The cleaner counts the age from the later
+/// condition.
 fn failed_later(server: &mut Server) {
     approved(server);
     server.pass(70 * MINUTE);

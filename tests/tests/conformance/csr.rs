@@ -117,7 +117,8 @@ fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::Certi
     csr_of(&name, signer, &usages, request.pem)
 }
 
-/// The result of a submission to the signer `asked` while an object of the same name, for the signer `there`, exists.
+/// The result of a submission to the signer `asked` if an object with the name of the request exists already, for the
+/// signer `there`.
 fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();

@@ -22,10 +22,12 @@ const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";
 
-/// An IP address that is in no row, added where a template needs one.
+/// An IP address for rows without any, since a template needs one. No row has this address, so that `sorted` can remove
+/// it from the result.
 const MORE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 255));
 
-/// The DNS names and IP addresses of the template for a node with these addresses, and the number of unusable ones.
+/// The DNS names and IP addresses of the template for a node with these addresses, and the number of unusable
+/// addresses.
 fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));

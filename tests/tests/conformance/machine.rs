@@ -131,8 +131,8 @@ fn no_rotation() {
     assert!(machine.certificate_at(mint::EPOCH).is_some());
 }
 
-/// Checks the rotation point of a certificate whose notBefore was `past` ago and whose notAfter is in `left`. As
-/// upstream's tests do, it uses 0.7 in place of jitter.
+/// Checks the rotation point of a certificate whose notBefore was `past` ago and whose notAfter is in `left`: 70 % of
+/// the lifetime, since upstream's tests use 0.7 in place of jitter.
 fn deadline(past: Duration, left: Duration) {
     let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(past), past + left);
     assert_eq!(rotation_point(&certificate), mint::EPOCH.before(past).after((past + left) * 7 / 10));

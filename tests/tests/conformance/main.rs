@@ -1,5 +1,5 @@
 //! Upstream's own test cases as rows: the name of the case, the behaviour of perennial, and a check. If perennial
-//! differs on purpose, the row has the reason, and the check is that it differs in just that way.
+//! differs on purpose, the row has the reason, and the check requires the difference.
 //!
 //! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints the number of cases.
 
@@ -19,9 +19,9 @@ use std::panic::catch_unwind;
 
 /// A test case of upstream (Kubernetes or client-go), and the check of how perennial behaves in it.
 struct Row {
-    /// Upstream's name: test, then case.
+    /// The name of the case, as upstream writes it: test, then case.
     name: &'static str,
-    /// Upstream's file.
+    /// Upstream's file with the test; if there is none, the file with the code.
     source: &'static str,
     /// The behaviour of perennial in this case, in words.
     does: &'static str,
@@ -36,7 +36,7 @@ const fn same(source: &'static str, name: &'static str, does: &'static str, chec
     Row { name, source, does, differs: None, check }
 }
 
-/// A case in which perennial differs from upstream, for this reason.
+/// A case in which perennial differs from upstream, for the reason `why`.
 const fn different(
     source: &'static str,
     name: &'static str,
@@ -82,7 +82,7 @@ fn broken_row_is_listed_by_name() {
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }
 
-/// `upstream.txt` is written by hand, so that a case that is lost from the tables is noticed.
+/// The list of cases in `upstream.txt` is written by hand, so that a case that is lost from the tables is noticed.
 #[test]
 fn every_upstream_case_has_a_row() {
     let listed: BTreeSet<&str> = include_str!("upstream.txt").lines().collect();

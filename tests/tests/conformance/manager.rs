@@ -292,7 +292,7 @@ fn current_is_kept() {
     }
 }
 
-/// Makes the signer authenticate with the node's own certificate, and with its token until there is one.
+/// Makes the signer authenticate with the node's own certificate, and with the bootstrap token until there is one.
 fn own(signer: &mut CsrSigner) {
     if let Authentication::Other(token) = &signer.authentication {
         signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
@@ -310,8 +310,8 @@ fn signer_is_named(case: fn()) {
     assert!(node.submissions == 1 && named(&node.server.api));
 }
 
-/// Checks that rotations fail under these faults while the current certificate stays, and that one succeeds without the
-/// faults.
+/// Checks that rotations fail under these faults while the current certificate stays, and that a rotation succeeds once
+/// the faults are gone.
 fn fails_and_recovers(rules: &str) {
     let mut server = Server::new(Options::default());
     let stored = server.node_credential(22 * HOUR, DAY);
@@ -325,7 +325,8 @@ fn fails_and_recovers(rules: &str) {
     assert_ne!(node.presents().as_deref(), Some(stored.chain().serial()));
 }
 
-/// The error of a submission under this fault: of its POST, or of its connection if `fault` is one of connections.
+/// The error of a submission under this fault. A fault of connections meets the connection, any other fault meets the
+/// POST.
 pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
@@ -333,9 +334,11 @@ pub(crate) fn error(fault: &str) -> SignError {
     server.submit(&desired_csr(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
-/// Checks that a request has a key of the kind `expected` if the signer is configured with the kind `configured`. From
-/// the field: <https://github.com/kubernetes/kubernetes/issues/138987>,
-/// <https://github.com/kubernetes/kubernetes/issues/141838>
+/// Checks that a request has a key of the kind `expected` if the signer is configured with the kind `configured`;
+/// `None` configures no kind.
+///
+/// A problem of Kubernetes: the kind of key cannot be configured.
+/// <https://github.com/kubernetes/kubernetes/issues/138987>, <https://github.com/kubernetes/kubernetes/issues/141838>
 fn check_key_algorithm(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut CsrSigner| {
         signer.profile.key_algorithm = configured.unwrap_or(signer.profile.key_algorithm);

@@ -163,7 +163,7 @@ fn created_for(seconds: i32) -> u16 {
     manual().create(&admin(), &asking_for(Some(seconds)))
 }
 
-/// The seconds from now to notAfter of the certificate issued for a request of `asked` seconds.
+/// The seconds from now to notAfter of the certificate issued for a request with the `expirationSeconds` `asked`.
 fn lifetime(asked: Option<i32>) -> i64 {
     let chain = approved(&asking_for(asked)).chain("a").unwrap();
     chain.certificate().validity.not_after().as_secs() - START.as_secs()
