@@ -23,8 +23,9 @@ fn has_the_certificate(node: &Node) -> bool {
     [&served, &node.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
 }
 
-/// A node whose request is approved after 40 minutes, so that the request times out and is retried meanwhile. The node
-/// crashes after `crash_after` points (beginnings and ends of commands), then after every `period`, if given.
+/// A node whose request is approved after 40 minutes; before, the request times out and is retried. The node crashes
+/// after `crash_after` points, then after every `period` points, if given. A point is the beginning or the end of a
+/// command.
 fn life(crash_after: u32, period: Option<u32>) -> Node {
     let mut node = node();
     (node.crash_after, node.period) = (Some(crash_after), period);

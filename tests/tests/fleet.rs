@@ -95,7 +95,8 @@ fn happens_at_once(step: &LifeStep) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// Random hostile scripts in one fleet: each machine has the transcript that it has alone, and keeps every law.
+    /// Random hostile scripts in one fleet: each machine has the same transcript as without the others, and keeps every
+    /// law.
     #[test]
     fn fleet_member_behaves_as_if_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();

@@ -37,7 +37,7 @@ fn every_fault_ends_as_table_md_lists_in_virtual_time() {
     println!("faults: {all} recovered: {recovered} dropped certificates: {dropped}");
 }
 
-/// Runs one rotation under the fault of this row of `table.md`, then one without it. Returns the number of steps
+/// Runs one rotation under the fault of this row of `table.md`, then one without the fault. Returns the number of steps
 /// without a valid certificate; an error names the difference from the row.
 fn check_kind(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
@@ -68,8 +68,8 @@ fn check_kind(kind: &Kind) -> Result<u32, String> {
     Ok(world.dropped)
 }
 
-/// Abbreviates a journal of requests as `table.md` does: WATCH and LIST are a GET of the collection with a query. Equal
-/// requests in a row are counted; ten or more get only a star.
+/// Abbreviates a journal of requests as `table.md` does. A GET with a query is a WATCH or a LIST. Equal requests in a
+/// row are counted (`POST*3`); ten or more have a star and no count (`POST*`).
 fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for line in journal {

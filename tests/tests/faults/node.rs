@@ -12,7 +12,7 @@ use perennial_rotation::{Authentication, Identity, Token};
 use perennial_tests::loopback::TOKEN;
 use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
 
-/// The lifetime of certificates: so long that hours are left after the rotation point while submissions fail.
+/// The lifetime of certificates: long enough that submissions can fail for hours between the rotation point and expiry.
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);
 
 /// A node that has its first certificate, of the lifetime [`LIFETIME`]: a serving certificate if `serving`, else a
@@ -40,8 +40,8 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     node
 }
 
-/// A kubelet's signer of client certificates; of serving certificates if the credential `node` is given, which
-/// authenticates it.
+/// Kubelet's signer. Given the credential `node`, the signer issues serving certificates, and requests authenticate
+/// with `node`. Without, it issues client certificates, with [`TOKEN`] as the bootstrap credential.
 pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));

@@ -1,4 +1,5 @@
-//! A faulty CA in a closure of the program: the faults that make sense without HTTP, each checked by the laws.
+//! A faulty CA that the program implements as a closure: the faults that make sense without HTTP, each checked by the
+//! laws.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +91,8 @@ fn another_ca(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
     OwnCa::new(move || now, LIFETIME).sign(request)
 }
 
-/// A node that has its first certificate, and its CA, which is a closure: async, or blocking.
+/// A node that has its first certificate, and the CA that issued it: an async closure if `is_async`, else a blocking
+/// one.
 fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let server = Server::new(Options::default());
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
@@ -164,7 +166,8 @@ fn own_ca_retry_after_is_honoured() {
     }
 }
 
-/// The time of the step after which `done` holds. `Member::run_until` ends at the time of the step that follows.
+/// Steps the node until `done` holds. Returns the time of that step; `Member::run_until` would go on to the time of the
+/// next.
 fn time_of(node: &mut Node, done: impl Fn(&Node) -> bool) -> Instant {
     let end = node.now().instant.after(2 * LIFETIME);
     while node.now().instant < end {

@@ -1,4 +1,4 @@
-//! `Retry-After`: the node sends no request before its end, and sends one soon after.
+//! A node that is answered with `Retry-After` waits that long, up to a bound, and sends a request soon after.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The first backoff, which is added to the `Retry-After`, is at most this long.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Checks the pause after an answer with `Retry-After`, if this fault is one. An error names the actual pause.
+/// Checks the pause before the request that follows an answer with `Retry-After`, if the fault of this row is such an
+/// answer. An error names the actual pause.
 pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
     world.run_until(2 * HOUR, |world| world.request_times.len() > answered + 1);
@@ -30,7 +31,7 @@ pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
 }
 
 /// The index of the request that this fault answers with `Retry-After`, and the pause that must follow. `None` for a
-/// fault without one.
+/// fault without `Retry-After`.
 fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     let rule = &kind.plan.rules[0];
     let Fault::Answer(answer) = &rule.fault else { return None };

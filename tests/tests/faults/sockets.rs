@@ -103,8 +103,8 @@ fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     Ok(())
 }
 
-/// The outcome that `table.md` lists, with two exceptions: here no watch lasts until the server ends it after minutes,
-/// and a refused connection is one that a listener resets, which the client retries.
+/// The outcome over sockets: that of `table.md`, with two exceptions. The request times out before the server would end
+/// its watch, and the listener resets a connection instead of refusing it, after which the client retries.
 fn outcome(kind: &Kind) -> Outcome {
     match kind.name {
         "only bookmarks" => Outcome::Failed(Failure::TimedOut),
@@ -113,7 +113,8 @@ fn outcome(kind: &Kind) -> Outcome {
     }
 }
 
-/// The first requests that the submission sends, abbreviated, and whether no others may follow.
+/// The first requests that the submission sends, abbreviated as in `table.md`. True if no other requests may follow
+/// them.
 fn requests(kind: &Kind) -> (&str, bool) {
     match kind.name {
         // How many more there are depends on pauses, and on how soon the request times out.
@@ -127,13 +128,13 @@ fn requests(kind: &Kind) -> (&str, bool) {
     }
 }
 
-/// The number of requests in an abbreviated journal.
+/// The number of requests in an abbreviated journal, such as 4 for `POST*3 WATCH`.
 fn length(short: &str) -> usize {
     let count = |word: &str| word.split_once('*').map_or(1, |(_, count)| count.parse().unwrap());
     short.split(' ').map(count).sum()
 }
 
-/// Short time limits for faults that end a request, so that the test does not wait.
+/// The time limits of a request: short if the fault makes the request fail, so that the test does not wait.
 fn limits(outcome: Outcome) -> Limits {
     let mut limits = Limits::default();
     limits.answer = Duration::from_secs(if outcome == Outcome::Issued { 10 } else { 2 });

@@ -12,7 +12,7 @@ pub(crate) struct Kind {
     pub(crate) outcome: Outcome,
     /// The value of client-go's `ServerHealthy` after the submission; `None` if the fault does not change the value.
     pub(crate) healthy: Option<bool>,
-    /// The requests of the submission that met the fault, abbreviated.
+    /// The requests of the submission that met the fault, abbreviated as `table.md` explains.
     pub(crate) requests: &'static str,
     /// True if the fault needs a serving certificate: it is about names that client certificates do not have.
     pub(crate) serving: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Kind {
 /// The outcome of the first submission that meets a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The certificate is issued nevertheless.
+    /// The certificate is issued despite the fault.
     Issued,
     /// A failure of this class; a submission after the fault succeeds.
     Failed(Failure),

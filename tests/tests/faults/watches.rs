@@ -1,4 +1,5 @@
-//! A request in flight for minutes, in a busy cluster whose API servers restart: a 410 (Gone) is no outage.
+//! A request in flight for minutes, in a busy cluster whose API servers restart: an answer 410 (Gone) does not count as
+//! an outage.
 
 use std::time::{Duration, Instant};
 
