@@ -53,8 +53,8 @@ fn set_right_from_ahead() -> Scenario {
 }
 
 /// A clock that was right is set back by six hours for good. By the local clock the rotation comes six hours later,
-/// which is too late; by the API server's `Date` it comes in time. client-go's timer was set before, and works until a
-/// restart.
+/// which is too late; by the API server's `Date` it comes in time. client-go's timer was set before the step, and works
+/// until a restart.
 fn set_back_wrongly() -> Scenario {
     Scenario::new("clock set back 6 h at 2 h")
         .with_certificate_of_age(ZERO)

@@ -8,8 +8,7 @@ use super::{HOUR, SECOND, ZERO, client_go, default};
 
 const NODES: u64 = 200;
 
-/// The most submissions of all [`NODES`] nodes in any ten seconds after `from`; `node` runs the scenario for one of
-/// them.
+/// The most submissions of all [`NODES`] nodes in any ten seconds after `from`; `node` runs the scenario for one node.
 fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) -> usize {
     let mut all: Vec<Duration> =
         (0..NODES).flat_map(|n| node(scenario, n).submissions).filter(|at| *at >= from).collect();

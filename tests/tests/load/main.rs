@@ -1,6 +1,6 @@
 //! Faults from the field, the load they put on the control plane, and the time a node is without a valid certificate:
-//! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the threads that it
-//! comes from.
+//! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the issue threads that
+//! it comes from.
 //!
 //! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table of results. To accept a
 //! new table after a change of behaviour: `INSTA_UPDATE=always`, then read the difference.
@@ -27,7 +27,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The seeds of all assertions. The table shows the first one.
+/// The seeds for which each assertion is checked. The printed table shows the results for the first.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
 /// The longest time from the end of an outage to the next request: one backoff, and the refill of a token.
@@ -40,7 +40,7 @@ fn refusal() -> Duration {
     Policy::default().refused.longest()
 }
 
-/// A reason for which a scenario concedes the default policy more time without a certificate than client-go needs.
+/// Reason why a scenario concedes the default policy more time without a certificate than client-go needs.
 const SPREAD: &str = "jitter spreads nodes that waited together";
 const REFUSED: &str = "a refused request is submitted again after minutes, then after an hour";
 
@@ -203,7 +203,8 @@ fn time_without_certificate_exceeds_client_gos_only_as_conceded() {
     }
 }
 
-/// Every concession is at most one backoff of the kind in force, and every scenario ends no worse than with client-go.
+/// Every concession is at most one wait: after an outage a backoff, a token's refill and a `Retry-After`, after a
+/// refusal a backoff. No scenario ends worse than with client-go.
 #[test]
 fn conceded_time_without_certificate_is_at_most_one_backoff() {
     let retry_after = MINUTE;

@@ -20,7 +20,8 @@ fn second_change() -> Scenario {
         .at(7 * MINUTE, Happening::Requests(Conduct::Compares { after: 2 * SECOND }))
 }
 
-/// An address that comes and goes every half minute for an hour, signed at once or never in time.
+/// An address that comes and goes every half minute for an hour. The signer takes a second, or a minute if `slow`:
+/// longer than an address stays.
 fn flapping(slow: bool) -> Scenario {
     let (name, after) =
         if slow { ("address flaps, signer slower", MINUTE) } else { ("address flaps, signer quick", SECOND) };
