@@ -1,4 +1,4 @@
-//! Collects the texts for people from the source of a file, by its tokens.
+//! Collects the texts that people read from the tokens of a source file.
 
 use std::fmt;
 use std::str::FromStr as _;
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Display,
     /// The help of the command line.
     Help,
-    /// `println!` and its like.
+    /// `println!`, `print!`, `eprintln!` or `eprint!`.
     Print,
     /// Any other text of more than one word: mostly a part of a message that is composed elsewhere.
     Text,
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
-    /// The format string; of a log message, with the names of its fields in brackets.
+    /// The format string. For a log message, the names of its fields follow in brackets.
     pub(crate) text: String,
 }
 
@@ -105,7 +105,8 @@ fn walk(tokens: TokenStream, kind: Kind, found: &mut Vec<Message>) {
     }
 }
 
-/// Splits the attributes off the beginning of `rest`, after the first `#`. Returns their contents and the other tokens.
+/// Splits the attributes off the beginning of `rest`, which follows the first `#`. Returns the contents of the
+/// attributes, and the tokens after them.
 fn attributes(mut rest: &[TokenTree]) -> (Vec<TokenStream>, &[TokenTree]) {
     let mut attributes = Vec::new();
     loop {
@@ -124,7 +125,7 @@ fn attributes(mut rest: &[TokenTree]) -> (Vec<TokenStream>, &[TokenTree]) {
     }
 }
 
-/// Returns the tokens after an item, which ends with braces or a semicolon.
+/// Returns the tokens after the item that `rest` begins with. An item ends with braces or a semicolon.
 fn after_item(rest: &[TokenTree]) -> &[TokenTree] {
     let end = rest.iter().position(|tree| match tree {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
@@ -139,8 +140,8 @@ fn derives_clap(attribute: &TokenStream) -> bool {
     text.starts_with("derive ") && ["Parser", "Args", "Subcommand", "ValueEnum"].iter().any(|name| text.contains(name))
 }
 
-/// Adds the texts in an item's attributes to `found`. Doc comments are help on items from which `clap` derives: `body`
-/// is [`Kind::Help`] there.
+/// Adds the texts in an item's attributes to `found`. Doc comments count if `body` is [`Kind::Help`]: they are the help
+/// of an item that derives a trait of `clap`.
 fn of_attributes(attributes: &[TokenStream], body: Kind, found: &mut Vec<Message>) {
     let mut help = String::new();
     for attribute in attributes {
@@ -208,8 +209,8 @@ fn text(literal: &Literal) -> Option<String> {
     if let Lit::Str(text) = Lit::new(literal.clone()) { Some(text.value()) } else { None }
 }
 
-/// Returns a message if the text is more than a name: two words, or the Debug text of a value. Texts of HTTP and PEM
-/// are for programs, and no messages.
+/// Makes a message of a text with two words or more, or with the Debug text of a value. `None` for other texts, and for
+/// those of HTTP and PEM, which are for programs.
 fn prose(kind: Kind, text: String) -> Option<Message> {
     let is_word = |word: &str| word.chars().filter(|c| c.is_alphabetic()).count() >= 2;
     let is_wire = text.contains("\r\n") || text.contains("-----");

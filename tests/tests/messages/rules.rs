@@ -2,7 +2,7 @@
 
 use super::collect::{Kind, Message};
 
-/// A message that breaks a rule for a reason.
+/// A message that may break a rule, with the reason.
 #[derive(Debug)]
 pub(crate) struct Exception {
     /// The file, or a folder with a slash at its end.
@@ -43,7 +43,8 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
 ];
 
 const VAGUE: [&str; 5] = ["anybody", "nobody", "somebody", "someone", "whoever"];
-/// Verbs in whose place the glossary has others: request, submit, log, report, return, check, observe, replace, rotate.
+/// Verbs that no message may use. The glossary's verbs in their place: request, submit, log, report, return, check,
+/// observe, replace, rotate.
 const VERBS: [&str; 18] = [
     "ask", "asked", "asking", "asks", "look", "looked", "looking", "looks", "renew", "renewed", "renews", "said",
     "say", "saying", "says", "tell", "tells", "told",
