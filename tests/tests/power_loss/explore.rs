@@ -71,9 +71,10 @@ impl Tally {
 pub(crate) struct Run {
     act: Act,
     seen: Vec<Disk>,
-    /// The pair that the act reported, and whether `PREFIX-current.pem` leads to it. `None` if the act failed.
+    /// The pair that the act wrote or found, by number, and whether `PREFIX-current.pem` leads to the pair. The outer
+    /// `None`: the act failed, or is about the pending record. The inner `None`: the act found no pair.
     result: Option<Option<(usize, bool)>>,
-    /// The record that was written. `None` if the act failed, or writes no record.
+    /// The record that the act wrote. `None` if the act failed, or writes no record.
     record: Option<Arc<[u8]>>,
     calls: usize,
 }
@@ -84,7 +85,7 @@ struct Promise {
     /// True if `PREFIX-current.pem` leads to a pair in every possible state.
     in_use: bool,
     records: BTreeSet<Option<Arc<[u8]>>>,
-    /// Files that Go can load, by name.
+    /// Files that Go can load in every possible state, by name.
     loadable: Visible,
 }
 
@@ -133,7 +134,8 @@ impl Explorer {
         }
     }
 
-    /// Explores acts of which one operation fails, done or not, before the power fails.
+    /// Explores acts during which one operation on the disk reports an error, whether or not it was carried out, before
+    /// the power fails.
     pub(crate) fn explore_faults(&mut self, start: &Found, acts: Acts) {
         for &act in acts(0) {
             for nth in 0.. {
@@ -155,8 +157,8 @@ impl Explorer {
         }
     }
 
-    /// Checks the disk at the end of a run and, if the run may be cut short, every state in which a loss of power may
-    /// leave the disk.
+    /// Checks the disk at the end of a run and, if `cut_short`, every state in which a loss of power on the way may
+    /// leave the disk. Adds the checked states to `next`.
     pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
         let before = self.promise(&run.seen[0]);
         let last = run.seen.len() - 1;
@@ -227,9 +229,9 @@ impl Explorer {
         if before.in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
     }
 
-    /// Checks the law of the credential directory: no step of any plan, recovery included, removes a file that Go loads
-    /// from its name, unless a durable pair, issued later for the same common name, supersedes it. Any durable pair of
-    /// this node supersedes that of another node.
+    /// Checks the law of the credential directory: no step of any plan, recovery included, removes or changes a file
+    /// that Go can load, unless a durable pair supersedes it. A pair is superseded by one that was issued later for the
+    /// same common name; a pair of another node, by any pair of this node.
     fn check_files_that_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
         let is_gone = |(name, bytes): &(&Arc<str>, &Arc<[u8]>)| {
             left.read(name).ok().flatten().as_ref() != Some(*bytes) && !self.is_replaced(bytes, left)
@@ -240,7 +242,8 @@ impl Explorer {
         }
     }
 
-    /// True if the pair in use was issued later than the pair `bytes`, or if `bytes` is no pair of this node.
+    /// True if a pair is in use that was issued later than the pair `bytes`. If `bytes` is no pair of this node, any
+    /// pair in use is enough.
     fn is_replaced(&self, bytes: &[u8], left: &Disk) -> bool {
         let issued = |pair: usize| self.pairs[pair].chain().certificate().validity.not_before();
         let had = self.pems.iter().position(|pem| **pem == *bytes);
@@ -258,8 +261,8 @@ impl Explorer {
         found.filter(|(name, bytes)| go_loads(name, bytes, &self.pems)).collect()
     }
 
-    /// Carries out an act on a `Directory`, and records every state of the disk. The run is the same up to any loss of
-    /// power.
+    /// Carries out an act on a `Directory`, and records every state of the disk. One run serves for all losses of
+    /// power: up to the loss the states are the same.
     pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
         let volume = Virtual::with_fates(disk.clone(), fates);
         let directory = volume.directory();
@@ -292,7 +295,7 @@ impl Explorer {
         })
     }
 
-    /// The most syncs in one act, over all directories.
+    /// The most syncs that one act makes, over all initial directories.
     pub(crate) fn most_syncs(starts: fn(&[Vec<u8>]) -> Vec<Found>, act: Act) -> usize {
         let most = Mutex::new(0);
         Self::of_all(starts, None, |explorer, start| {
@@ -348,7 +351,7 @@ impl Explorer {
     }
 }
 
-/// The pending record that a reader finds on the disk.
+/// The pending record that a reader finds on the disk; `None` if there is none.
 fn record(disk: &Disk) -> Option<Arc<[u8]>> {
     disk.read(PENDING).unwrap()
 }

@@ -17,7 +17,7 @@ fn none_is_lost(tally: &Tally) {
     assert!(losses.is_empty(), "{:#?}", &losses[..losses.len().min(10)]);
 }
 
-/// The directories that a debug build explores completely.
+/// The initial directories that a debug build, too, explores to the full depth.
 const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
 
 /// The acts of a round: recover, or write a pair that no earlier round wrote.
@@ -36,7 +36,8 @@ fn about_records(round: usize) -> &'static [Act] {
     &ACTS[round]
 }
 
-/// From the field, a loss of power that leaves an empty file: <https://github.com/kubernetes/kubernetes/pull/131111>
+/// A problem of Kubernetes: a loss of power leaves an empty file.
+/// <https://github.com/kubernetes/kubernetes/pull/131111>
 #[test]
 fn power_loss_at_any_step_loses_no_pair() {
     let tally = Explorer::of_all(starts, None, |explorer, start| {

@@ -9,7 +9,7 @@ pub(crate) struct Found {
     pub(crate) keepsakes: Vec<Vec<u8>>,
 }
 
-/// How many pairs the initial directories have, numbered from 0. The pairs that acts write have the numbers from here
+/// The number of pairs in the initial directories, numbered from 0. The pairs that acts write are numbered from here
 /// on.
 pub(crate) const OLD: usize = 4;
 /// The number of the expired pair: after the pairs of the initial directories, and after three that acts write.
@@ -24,12 +24,12 @@ const NAMES: [&str; OLD] = [
     "kubelet-client-2025-04-01-00-00-00-000.pem",
 ];
 
-/// True if the file belongs to a longer prefix that begins with ours.
+/// True for a file of another prefix, `kubelet-client-x`, which begins with ours.
 pub(crate) fn is_anothers(name: &str) -> bool {
     name.starts_with("kubelet-client-x-")
 }
 
-/// Stands for a pair that Go can load and perennial cannot.
+/// The contents of a file that stands for a pair that Go can load and perennial cannot.
 const GO_ONLY: &[u8] = b"a key of a kind that perennial does not know";
 
 /// True if Go could load a pair from this file, alone or together with the other file of a `.crt` and `.key` pair.
