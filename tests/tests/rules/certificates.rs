@@ -1,4 +1,4 @@
-//! Which issued or found certificate may replace the current one (rules 7 and 9).
+//! Which certificate, issued or found in the store, may replace the current one.
 
 use perennial::{Event, Failure, Reason, State};
 use perennial_tests::mint;
@@ -206,8 +206,8 @@ fn already_due_certificate_does_not_replace_one_that_ends_later() {
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
 
-/// Whatever the machine serves: nothing, an expired, a provisional or a good certificate, or one that lacks a wanted
-/// name.
+/// Holds whatever the machine serves: nothing, an expired, a provisional or a good certificate, or one that lacks a
+/// wanted name.
 #[test]
 fn issued_certificate_of_another_common_name_is_always_rejected() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));

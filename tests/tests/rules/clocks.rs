@@ -1,4 +1,4 @@
-//! Clocks that are wrong (rule 10), and replies that race with timeouts (rule 11).
+//! Clocks that are wrong, and replies that race with timeouts.
 
 use perennial::{Actions, Event, Failure, Policy, Reason, State, UnixTime};
 use perennial_tests::mint;

@@ -1,4 +1,4 @@
-//! When a certificate is due (rule 1), and when no request can be submitted (rule 2).
+//! When a certificate is due, and when no request can be submitted.
 
 use std::sync::Arc;
 
@@ -102,8 +102,8 @@ fn ipv4_mapped_address_equals_ipv4_address() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
-/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte. From the
-/// field, names that were requested and issued in different spelling:
+/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte. A problem
+/// of other programs: names are requested and issued in different spelling.
 /// <https://github.com/letsencrypt/crl-monitor/pull/80>,
 /// <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]

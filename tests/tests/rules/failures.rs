@@ -1,4 +1,4 @@
-//! Backoff after failures (rule 5).
+//! Backoff after failures.
 
 use perennial::{Event, Failure, Policy, State};
 

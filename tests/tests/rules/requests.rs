@@ -1,4 +1,5 @@
-//! How often requests are submitted (rule 3), changes of the template during a request (rule 4), and keys (rule 6).
+//! How often requests are submitted, changes of the template during a request, and the choice between new and pending
+//! key.
 
 use perennial::{Event, Failure, Policy, State};
 

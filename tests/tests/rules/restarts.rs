@@ -1,4 +1,4 @@
-//! Restarts from the pending record: key, refusal and spent budget of the earlier run (rules 3, 5 and 6).
+//! Restarts from the pending record: it keeps key, refusal and spent budget of the earlier run.
 
 use perennial::{Event, Failure, Pending, Policy};
 

@@ -9,8 +9,8 @@ fn early(serial: u64, begins: Duration) -> Certificate {
     issued(&node(), serial, begins, DAY)
 }
 
-/// A machine that serves a certificate of a day, its waiting certificate, whose notBefore is in an hour, and the id of
-/// the request for it.
+/// A machine that serves a certificate of a day and has a waiting certificate, whose notBefore is in an hour. Also
+/// returns the waiting certificate and the id of the request that it answered.
 fn waiting() -> (Holder, Certificate, RequestId) {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();

@@ -1,4 +1,4 @@
-//! Writes: an issued certificate is served whether it is durable or not (rule 8).
+//! Writes: an issued certificate is served whether it is durable or not.
 
 use perennial::{Event, Policy, State};
 
