@@ -27,7 +27,7 @@ fn found(directory: &Directory) -> Credential {
     (*directory.load(None, NOW).unwrap().credential.unwrap().0).clone()
 }
 
-/// From the field, old pairs that are never removed: <https://github.com/kubernetes/kubernetes/issues/53027>
+/// A problem of Kubernetes: old pairs are never removed. <https://github.com/kubernetes/kubernetes/issues/53027>
 #[test]
 fn writes_prune_five_thousand_old_files_in_bounded_time() {
     const OLD: usize = 5000;
@@ -131,8 +131,8 @@ fn kubelets_files_are_adopted_and_later_pruned() {
     assert_eq!(kubelets.each_ref().map(left), [false, false]);
 }
 
-/// A signer may backdate a successor beyond the notBefore of the pair before. That pair's file stays: a reader that has
-/// followed the link may be about to open it.
+/// A signer may backdate a certificate to before its predecessor's notBefore. The predecessor's file stays all the
+/// same: a reader that has followed the link may be about to open it.
 #[test]
 fn previous_pair_is_retained_whatever_its_not_before() {
     let parent = tempfile::tempdir().unwrap();

@@ -49,7 +49,8 @@ fn disk_failing_from_any_call_on_loses_no_pair() {
     }
 }
 
-/// Checks that writes fail with `expected`, that the existing pair is found, and that no litter is left.
+/// Checks that writes of `new` fail with an error of the kind `expected`, that the existing pair is still found, and
+/// that no file is added.
 fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
     let directory = Directory::open_existing(pki, PREFIX).unwrap();
     let names = || -> BTreeSet<OsString> { fs::read_dir(pki).unwrap().map(|it| it.unwrap().file_name()).collect() };
@@ -68,8 +69,8 @@ fn child() -> Option<PathBuf> {
     std::env::var_os(REFUSED_IN).map(PathBuf::from)
 }
 
-/// A temporary directory that any user may enter: with a credential directory that holds a pair, a copy of this
-/// program, and `new`, the pair that the copy tries to write.
+/// A temporary directory that any user may enter. Contains a credential directory with a pair, a copy of this program,
+/// and the pair `new`, which the copy tries to write.
 fn prepared(new: &Credential) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();

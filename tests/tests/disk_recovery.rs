@@ -1,4 +1,4 @@
-//! Starts from a damaged directory: which pair is used, and that every other entry is left alone.
+//! Starts from a damaged directory: they find the right pair, and leave every other entry alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

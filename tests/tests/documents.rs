@@ -33,7 +33,7 @@ fn differences_page_lists_exactly_the_deliberate_differences() {
     assert_eq!(page, table);
 }
 
-/// The files that `include_str!` and `include_bytes!` of a source name.
+/// The paths that a source file includes with `include_str!` and `include_bytes!`.
 fn included(source: &str) -> impl Iterator<Item = &str> {
     let calls = ["include_str!(\"", "include_bytes!(\""];
     calls.into_iter().flat_map(|call| source.split(call).skip(1)).filter_map(|rest| rest.split('"').next())

@@ -70,7 +70,7 @@ fn denial_keeps_certificate_and_reports_reason() {
     });
 }
 
-/// From the field, a node whose certificate is no longer accepted:
+/// A problem of Kubernetes: a node is stuck once its certificate is no longer accepted.
 /// <https://github.com/kubernetes/kubernetes/issues/65991>
 #[test]
 fn certificate_of_unknown_authority_is_replaced_using_bootstrap_credential() {
@@ -118,7 +118,7 @@ fn refused_certificate_is_replaced_using_bootstrap_credential() {
     });
 }
 
-/// From the field, chain and key of a pair in one file: <https://github.com/spiffe/spiffe/pull/376>
+/// A problem of another program: chain and key of a pair are in one file. <https://github.com/spiffe/spiffe/pull/376>
 #[test]
 fn directory_holds_current_and_previous_pair_in_own_files() {
     on_both(|runtime| {

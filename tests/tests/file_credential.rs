@@ -1,4 +1,4 @@
-//! `FileCredential`, a pair in externally managed files: complete pairs are taken, incomplete ones are not.
+//! `FileCredential`, a pair in externally managed files: complete pairs are used, incomplete ones are not.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,7 +28,7 @@ fn serial(files: &FileCredential) -> String {
     files.credential().chain().serial().to_owned()
 }
 
-/// From the field, a reader that combines the chain of one pair with the key of another:
+/// A problem of another program: a reader combines the chain of one pair with the key of another.
 /// <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
 fn file_credential_takes_complete_pairs_only() {

@@ -18,7 +18,7 @@ fn seen(before: &RotationMachine, record: &Record) -> Transition {
     Transition { now, event, actions, before: Arc::new(before.clone()), after: Arc::new(after) }
 }
 
-/// The journal of a run, beginning before its `from`th step.
+/// The journal of a run from its `from`th step on: the line that begins a journal, then a line for each step.
 fn written(run: &Run, from: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (i, (before, record)) in run.steps().enumerate().skip(from) {
@@ -30,8 +30,8 @@ fn written(run: &Run, from: usize) -> Vec<String> {
     lines
 }
 
-/// The file has journals of random hostile scripts, written by an older perennial that lacked some of today's events. A
-/// change of the format that cannot read it needs a new format version.
+/// The replayed file has journals of random hostile scripts, written by an older perennial that lacked some of today's
+/// events. A change of the format that cannot read this file needs a new format version.
 #[test]
 fn journal_of_an_older_perennial_replays() {
     let mut replay = Replay::new();
@@ -43,7 +43,7 @@ fn journal_of_an_older_perennial_replays() {
     assert!(steps > 100, "{steps}");
 }
 
-/// The line begins a journal of version 1, as earlier builds of 0.1.0 wrote it.
+/// The tested line begins a journal of version 1, as earlier builds of 0.1.0 wrote it.
 #[test]
 fn journal_of_version_1_is_refused() {
     let line = r#"{"begin":{"version":1,"perennial":"0.1.0","of":"node","at":[0,0],"machine":{"live":null}}}"#;
@@ -113,7 +113,7 @@ proptest! {
 }
 
 proptest! {
-    /// Takes the failures from the events and the request in flight, independently of the machine's outcomes.
+    /// Derives the expected failures from the events and the request in flight, not from the machine's outcomes.
     #[test]
     fn each_failure_is_news_exactly_once(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {

@@ -13,7 +13,8 @@ use perennial_pki::Credential;
 use perennial_rotation::Directory;
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
-/// Environment variables of the child: the directory that it writes to, or that it damages and recovers.
+/// Environment variables of the child process: one makes the process write pairs, the next makes it damage and recover
+/// a directory. The value is the directory to work in.
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";
 const RECOVER_IN: &str = "PERENNIAL_TEST_RECOVER_IN";
 const CURRENT: &str = "kubelet-client-current.pem";
@@ -24,11 +25,12 @@ const TORN: &str = "torn";
 /// lock that another test has just released.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
-/// The number of recoveries over which the duration of one recovery is measured.
+/// The duration of one recovery is the mean over this number of recoveries.
 const CYCLES: usize = 50;
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 
-/// From the field, a reader that finds an incomplete pair: <https://github.com/spiffe/spiffe-helper/issues/250>
+/// A problem of another program: a reader finds an incomplete pair.
+/// <https://github.com/spiffe/spiffe-helper/issues/250>
 #[test]
 fn kill_at_any_moment_loses_no_pair() {
     if let Some(parent) = std::env::var_os(WRITE_TO) {

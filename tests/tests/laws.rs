@@ -10,8 +10,8 @@ use proptest::test_runner::{Config, TestRunner};
 /// Random scripts have up to this many steps, each of up to 32 events.
 const STEPS: usize = 40;
 
-/// Checks a law on random scripts: six times the usual number (`PROPTEST_CASES`, 256 if not set), since they are short.
-/// Runs in which the monotonic clock jumps are checked only if `even_if_wild`.
+/// Checks a law on random scripts: six times the usual number (`PROPTEST_CASES`, 256 if not set), since scripts are
+/// short. Runs in which the monotonic clock jumps are checked only if `even_if_wild`.
 fn holds(law: &Law<RotationMachine>, even_if_wild: bool) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };

@@ -105,7 +105,8 @@ fn subject_of(der: &[u8]) -> Vec<u8> {
     at
 }
 
-/// Approves the request `csr` as an administrator, and puts the certificate of `row` into its status.
+/// Approves the request `csr` as an administrator, and puts the malicious certificate of `row` into the status of the
+/// request.
 fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{csr}");
     let call = |request| {

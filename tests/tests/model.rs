@@ -9,7 +9,8 @@ use perennial_tests::simulation::world::Answer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Compares the machine with the model on random scripts, as many as the laws are checked on, each changed by `change`.
+/// Compares the machine with the model on random scripts that `change` has changed: as many scripts as each law is
+/// checked on.
 fn agree(change: fn(&mut Script)) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -50,8 +51,8 @@ fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     });
 }
 
-/// The wall clock steps ahead before a restart, so that the machine takes its last submission to be older than the
-/// monotonic clock. With a budget of two requests, both are spent.
+/// Changes the spacing after a restart. The wall clock stepped ahead before, so that the machine dates its last
+/// submission to before the zero of the monotonic clock. With a budget of two requests, both are spent.
 #[test]
 fn machine_agrees_with_model_on_spacing_changed_after_submission_before_boot() {
     let spans = [1, 2_000, 7_999, 9_000, 60_000];

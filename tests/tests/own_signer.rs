@@ -207,7 +207,7 @@ enum Bug {
 
 const BUGS: [Bug; 4] = [Bug::Begin, Bug::Identity, Bug::Conversation, Bug::Profile];
 
-/// A signer that panics in the method `bug`, `left` times, and else signs as `works` does.
+/// A signer that panics in the method `bug` the first `left` times, and otherwise signs as `works` does.
 #[derive(Debug)]
 struct Buggy {
     bug: Bug,
@@ -231,7 +231,7 @@ impl Buggy {
     }
 }
 
-/// Takes one of the panics that are left. False if none is left.
+/// True if a panic was left; takes it off the count. False if none was left.
 fn has_bug(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
@@ -303,7 +303,8 @@ fn signer_panic_does_not_end_rotation() {
     });
 }
 
-/// A signer whose first exchange is `first`, which panics and was made without the constructors of `Exchange`.
+/// A signer whose first exchange is `first`, which panics and was made without the constructors of `Exchange`. All
+/// later requests go to `works`.
 #[derive(Debug)]
 struct HandMade {
     first: Mutex<Option<Exchange>>,

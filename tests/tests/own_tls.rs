@@ -22,7 +22,7 @@ use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, S
 
 type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
-/// A TLS server that answers each line with the fingerprint of its client's certificate, and whether the session was
+/// A TLS server that answers each line with the fingerprint of the client's certificate, and whether the session was
 /// resumed.
 fn server(config: ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -162,7 +162,7 @@ fn serving(runtime: Runtime) -> (LoopbackServer, Handle) {
     (api, holder.start())
 }
 
-/// From the field, a server that never serves its rotated certificate:
+/// A problem of another program: a server never serves its rotated certificate.
 /// <https://github.com/linkerd/linkerd2/issues/5888>
 #[test]
 fn client_sees_rotated_serving_certificate_on_new_connections() {
@@ -238,8 +238,8 @@ fn client_sees_rotated_server_certificate_only_after_full_handshake() {
     });
 }
 
-/// From the field, handshakes before the first serving certificate: <https://github.com/kubernetes/kubeadm/issues/591>,
-/// <https://github.com/kubernetes/kubeadm/issues/1635>,
+/// A problem of other programs: handshakes before the first serving certificate.
+/// <https://github.com/kubernetes/kubeadm/issues/591>, <https://github.com/kubernetes/kubeadm/issues/1635>,
 /// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
 fn server_without_any_certificate_rejects_handshakes() {
@@ -252,7 +252,7 @@ fn server_without_any_certificate_rejects_handshakes() {
     handle.shutdown().wait();
 }
 
-/// From the field, a server that never serves its rotated certificate:
+/// A problem of another program: a server never serves its rotated certificate.
 /// <https://github.com/linkerd/linkerd2/issues/15109>
 #[test]
 fn rotations_report_old_and_new_credential() {
@@ -276,7 +276,7 @@ fn rotations_report_old_and_new_credential() {
     });
 }
 
-/// A verifier that accepts any certificate: tests compare the certificate instead.
+/// A verifier that accepts any server certificate: tests compare the certificate instead.
 #[derive(Debug)]
 struct Anybody;
 

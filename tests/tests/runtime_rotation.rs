@@ -90,8 +90,8 @@ fn last_error_keeps_request_error_once_write_succeeds() {
     });
 }
 
-/// Checks a rotation under an outage: the API server refuses the certificate while `expired` replaces the bootstrap
-/// credential. Then the server accepts the certificate again, and the rotation uses it.
+/// Checks a rotation under an outage: the API server refuses the certificate, and the bootstrap identity is the result
+/// of `expired`. Then the server accepts the certificate again, and the rotation uses it.
 fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sync + Clone + 'static) {
     on_both(|runtime| {
         let (ours, other) = (new_authority(), new_authority());

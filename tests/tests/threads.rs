@@ -1,5 +1,5 @@
-//! Checks that the tests named in `threads.md` (threads from the field) and `weaknesses.md` (weaknesses of the
-//! reference implementation) exist. Has those of these tests that fit no other file.
+//! Checks that each test named in `threads.md` (threads from the field) or `weaknesses.md` (weaknesses of the reference
+//! implementation) exists. Contains those of the named tests that fit no other file.
 
 use std::collections::BTreeSet;
 use std::fs;
