@@ -1,8 +1,8 @@
-//! The bodies of the fuzz targets: each takes any bytes and checks properties that hold for all of them.
+//! The bodies of the fuzz targets: each takes any bytes, and checks properties that hold for every input.
 //!
-//! The bodies are in this library so that an ordinary test can replay the corpora (`tests/corpora.rs`). Input is mostly
-//! text: `0xff` ends a piece of it, and `0xfe` with the byte after it stands for a word that a fuzzer could not invent,
-//! such as a signed certificate.
+//! The bodies are in this library so that an ordinary test can replay the corpora (`tests/corpora.rs`). Most inputs are
+//! text in pieces: `0xff` ends a piece, and `0xfe` together with the next byte stands for a word that a fuzzer could
+//! not invent, such as a signed certificate.
 
 mod client;
 mod directory;

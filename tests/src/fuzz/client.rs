@@ -24,7 +24,7 @@ use super::pki::{Clock, HOST, Pki};
 use super::text;
 use world::{Reply, World};
 
-/// The most HTTP requests of one submission.
+/// The limit on the HTTP requests of one submission.
 const REQUESTS: u32 = 12;
 
 /// The configuration, key and signer that every run of the target shares.
@@ -41,8 +41,9 @@ struct Scene {
 
 static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
 
-/// Checks that a submission ends within its bounds whatever the server answers, however delayed or cut off, that a
-/// certificate is accepted only if it is good for our key, and that the portions in which bytes arrive change nothing.
+/// Checks a submission to a server that answers with any bytes, delayed or cut off. The submission ends within its
+/// limits, and accepts a certificate only if the certificate is good for our key. The outcome does not depend on the
+/// portions in which bytes arrive.
 pub fn csr_client(bytes: &[u8]) {
     let scene = &*SCENE;
     let (portion, answers) = text::first(bytes);
@@ -85,7 +86,9 @@ impl Scene {
         }
     }
 
-    /// The outcome of a submission, the request lines that it sent, and the time it took.
+    /// Submits the request to a server that sends `replies`, in portions of this many bytes. Returns the outcome (the
+    /// number of HTTP requests, or the failure), the request lines that arrived at the server, and the time that
+    /// passed.
     fn submit(&self, replies: &[Reply], portion: usize) -> (Result<u32, Failure>, Vec<String>, Duration) {
         let mut limits = Limits::default();
         limits.requests = REQUESTS;
@@ -109,7 +112,8 @@ impl Scene {
         (outcome, world.requests, world.elapsed)
     }
 
-    /// Checks that a rotation serves an issued certificate exactly if the certificate passes the checks of its profile.
+    /// Checks that a rotation serves an issued certificate exactly if the certificate passes the checks of the signer's
+    /// profile.
     fn check(&self, issued: Issued, now: Now) {
         let hour = Duration::from_secs(3600);
         let pending = Pending {
@@ -158,8 +162,8 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// Words for the server's answers: the request object in each of its states and with bad certificates, alone and in a
-/// watch event, and parts of it.
+/// Words for the server's answers: the request object in each of its states and with bad certificates, each object
+/// alone and in a watch event, and parts of the object.
 fn words(pki: &Pki, desired_csr: &DesiredCsr) -> Vec<Vec<u8>> {
     let object = |condition: Option<&str>, certificate: Option<&Chain>| {
         let mut object = json!({

@@ -10,7 +10,7 @@ use perennial::store::{Dated, Entry, FileOp, Kind, Layout, Listing, Plan, Source
 use super::text;
 
 const PREFIX: &str = "node";
-/// Two milliseconds before the end of a minute.
+/// A Unix time in milliseconds: two milliseconds before the end of a minute.
 const NOW: i64 = 1_767_225_659_998;
 
 /// A directory entry.
@@ -24,8 +24,8 @@ enum Thing {
 
 type Things = BTreeMap<String, Thing>;
 
-/// Checks for any directory that a plan creates only unused names, that it replaces or removes only the files that it
-/// is meant for, and that after an update `PREFIX-current.pem` leads to the new pair.
+/// Checks the plans of file operations for any directory. A plan creates only unused names, and replaces or removes
+/// only the files that it is meant for. After an update, `PREFIX-current.pem` leads to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {
@@ -147,7 +147,7 @@ fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     things
 }
 
-/// Whether no file, directory or pipe has this name, links followed.
+/// Whether the name, with links followed, leads to no file, directory or pipe.
 fn leads_nowhere(things: &Things, name: &str) -> bool {
     let mut name = name;
     for _ in 0..=things.len() {

@@ -15,12 +15,12 @@ const PATH: &str = "/etc/x/kubeconfig";
 const SECRET: &str = "Zs3cretZ";
 /// The fields that hold a secret.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];
-/// The part of a message's greatest length that does not depend on the text: fewer bytes than this plus four times the
-/// text, which the message may quote.
+/// A message has fewer bytes than this plus four times the length of the kubeconfig, which the message may quote.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// Checks for any text and any files that the reader returns a cluster and an identity, or an error that names a place
-/// in the text and shows no secret; and that a kubeconfig that can be read reads the same once written.
+/// Checks the reader of kubeconfigs with any text and any files. The reader returns a cluster and an identity, or an
+/// error that names a place in the text. No output shows a secret. An endpoint that was read reads the same once
+/// written to a new kubeconfig.
 pub fn kubeconfig(bytes: &[u8]) {
     let mut pieces = text::pieces(bytes);
     let words = FIELDS.map(|field| format!("{field}{SECRET}").into_bytes());
@@ -75,7 +75,7 @@ fn check_selected(selected: &Selected<'_>, config: &str, read: &mut Read<'_>) {
     check_written(&endpoint, token, read);
 }
 
-/// Checks that the kubeconfig that we write for this endpoint and token reads the same.
+/// Checks that the kubeconfig that perennial writes for this endpoint and token leads to the same endpoint and token.
 fn check_written(endpoint: &Endpoint, token: &str, read: &mut Read<'_>) {
     let written = kubeconfig_with_token(endpoint, "user", token);
     let again = Kubeconfig::parse(Path::new(PATH), &written).expect("our own encoding can be read");

@@ -19,7 +19,7 @@ use super::text;
 use wire::{Stage, Wire};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
-/// The index, among the clients of the stage, of the one with all permissions.
+/// The index of the administrator in `Stage::clients`.
 const ADMIN: u8 = 2;
 const CAPACITY: usize = 3;
 const MEMORY: usize = 12 << 10;
@@ -35,9 +35,9 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     Scene { words: words(&pki), stage: Stage::new(&pki) }
 });
 
-/// Checks for any client, with a valid credential or without, that answers are HTTP, that stored objects stay within
-/// their bounds, that only approved requests are signed, that the session ends, and that the portions in which bytes
-/// arrive do not change the answers.
+/// Checks the server with any client, which has a valid credential or none. Answers are HTTP, stored objects stay
+/// within their bounds, only approved requests are signed, and the session ends. The answers do not depend on the
+/// portions in which bytes arrive.
 pub fn server(bytes: &[u8]) {
     let scene = &*SCENE;
     let (how, rest) = text::first(bytes);
@@ -58,8 +58,8 @@ pub fn server(bytes: &[u8]) {
 }
 
 impl Scene {
-    /// Decodes a piece of input: one byte that selects framing and pause, and the text after it. Adds a
-    /// `content-length` if the byte selects that.
+    /// Decodes a piece of input: one byte, then text. The byte selects the pause before the text, and whether a
+    /// `content-length` is added to the text.
     fn piece(&self, bytes: &[u8]) -> (u8, Vec<u8>) {
         let (how, text) = text::first(bytes);
         let mut text = text::expand(text, &self.words);
@@ -72,8 +72,8 @@ impl Scene {
         (how, text)
     }
 
-    /// Runs a session of the embedded server with a client that sends these pieces, and returns all bytes of the
-    /// answers.
+    /// Runs a session of the embedded server with a client that sends these pieces, in portions of this many bytes.
+    /// `how` selects the client and the approval. Returns all bytes of the answers.
     fn session(&self, how: u8, pieces: &[(u8, Vec<u8>)], portion: usize) -> Vec<u8> {
         let options = Options {
             approval: if how & 4 == 0 { Approval::Manual } else { Approval::Auto },
@@ -116,7 +116,7 @@ fn check_store(api: &Api, by_admin: bool) {
     }
 }
 
-/// Words for the client's bytes: its token, paths, requests and objects.
+/// Words for the client's bytes: headers with and without a token, a path, a CSR, and request objects.
 fn words(pki: &Pki) -> Vec<Vec<u8>> {
     let object = |name: &str, node: &str, signer: &str, key| {
         let request = certificate_request(&Template::node(node), key).expect("a request");

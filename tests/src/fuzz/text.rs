@@ -2,9 +2,9 @@
 
 /// The byte that ends a piece of text.
 const END: u8 = 0xff;
-/// The byte that begins a stand-in: the byte after it selects the word that takes its place.
+/// The byte that begins a stand-in of two bytes. The second byte selects the word that replaces the stand-in.
 const STAND_IN: u8 = 0xfe;
-/// The length in bytes from which a text gets no more words in place of stand-ins.
+/// Once an expanded text has this many bytes, further stand-ins are left out instead of replaced.
 const LONGEST: usize = 16 << 10;
 
 /// The pieces of `bytes`, which [`END`] separates.

@@ -14,12 +14,12 @@ use super::pki::Pki;
 use super::text;
 use crate::mint::{self, EPOCH};
 
-/// The part of an error's greatest length that does not depend on the text: a message has one line, of fewer bytes than
-/// this plus eight times the text, which it may quote.
+/// The message of an error has one line, of fewer bytes than this plus eight times the length of the text, which the
+/// message may quote.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Checks for any text that the reader returns consistent values, which read the same once written, or a printable
-/// error without secrets.
+/// Checks one of four readers, selected by the first byte, with any text. The reader returns consistent values, or a
+/// printable error without secrets. A pending record that can be read reads the same once written.
 pub fn texts(bytes: &[u8]) {
     let (which, rest) = text::first(bytes);
     let text = text::expand(rest, &WORDS);

@@ -19,8 +19,9 @@ use crate::mint::EPOCH;
 
 static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
 
-/// Checks for any bytes that an object that can be read reads the same once written, and that its facts are consistent.
-/// The first byte selects whether the rest is PEM, the content of a PEM block, or a body to be signed.
+/// Checks the readers with any bytes: an object that can be read has consistent facts, and reads the same once written.
+/// The first byte selects whether the other bytes are PEM, the content of a PEM block, or the body of a structure that
+/// is signed here.
 pub fn pem_x509(bytes: &[u8]) {
     let (how, rest) = text::first(bytes);
     let pem = match how % 8 {
@@ -74,7 +75,8 @@ fn chain(pem: &[u8]) {
     }
 }
 
-/// Checks that the lenient reader accepts every chain that the strict reader accepts, and skips no block of it.
+/// Checks that `Chain::from_pem`, the lenient reader of files, accepts every chain that the strict `Chain::from_issued`
+/// accepts, and skips no block of the chain.
 fn issued(pem: &[u8]) {
     let Ok(issued) = Chain::from_issued(pem) else { return };
     let found = Chain::from_pem(pem).expect("a file has to meet fewer conditions");
@@ -117,7 +119,7 @@ fn credential(pem: &[u8]) {
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 
-/// Checks that a request that can be read leads to a certificate with its key and its names.
+/// Checks that a certificate issued for a request that can be read has the key and the names of the request.
 fn request(pem: &[u8]) {
     let Ok(facts) = read_request(pem) else { return };
     assert!(facts.same_identity(&facts));

@@ -1,4 +1,4 @@
-//! A server in memory that sends scripted bytes over real TLS, which the client requires.
+//! A server in memory that sends scripted bytes over real TLS: the client connects only with TLS.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::super::text;
 use crate::mint::EPOCH;
 
-/// The most bytes that the client reads of a response, or of a line of a watch, whatever the head promises.
+/// The most bytes that the client reads of a response, or of a line of a watch, whatever length the head states.
 const LONGEST: usize = (4 << 20) + (256 << 10);
 /// More steps of the conversation than any run takes, even in portions of one byte.
 const STEPS: usize = 4_000_000;
@@ -23,9 +23,9 @@ pub(super) struct Reply {
     /// The pause before each piece.
     pause: Duration,
     end: End,
-    /// True: repeats the last piece without end.
+    /// True if the server repeats the last piece without end.
     flood: bool,
-    /// True: refuses the next connection.
+    /// True if the server refuses the next connection.
     refuses: bool,
 }
 
@@ -33,18 +33,19 @@ pub(super) struct Reply {
 enum End {
     /// The server keeps the connection open.
     Keep,
-    /// `close_notify`, then the end of the stream.
+    /// The server sends `close_notify` and ends the stream.
     Close,
-    /// The end of the stream.
+    /// The server ends the stream without `close_notify`.
     Cut,
-    /// The client's next read fails.
+    /// The client's next read fails: the connection was reset.
     Reset,
 }
 
 const STATUSES: [u16; 16] = [200, 201, 409, 404, 410, 403, 401, 429, 503, 500, 400, 408, 204, 304, 301, 101];
 
 impl Reply {
-    /// Decodes a reply: one byte that selects framing, pause and end, and the text after it.
+    /// Decodes a reply: one byte that selects framing, pauses and the end of the connection, then the text of the
+    /// reply.
     pub(super) fn decode(bytes: &[u8], words: &[Vec<u8>]) -> Self {
         let (how, rest) = text::first(bytes);
         let pieces = match how >> 2 & 3 {
@@ -69,7 +70,7 @@ impl Reply {
         }
     }
 
-    /// The reply to each request after the last scripted one: 503.
+    /// The reply once no scripted reply is left: 503.
     fn busy() -> Self {
         let pieces = vec![whole(503, b"")];
         Self { pieces, pause: Duration::ZERO, end: End::Keep, flood: false, refuses: false }
@@ -88,7 +89,7 @@ fn chunk(line: &[u8]) -> Vec<u8> {
 pub(super) struct World<'a> {
     config: &'a Arc<ServerConfig>,
     replies: std::slice::Iter<'a, Reply>,
-    /// The most bytes of one read.
+    /// The most bytes that the client gets in one read.
     portion: usize,
     pub(super) requests: Vec<String>,
     pub(super) elapsed: Duration,
@@ -99,9 +100,9 @@ pub(super) struct World<'a> {
 struct Link {
     tls: ServerConnection,
     plain: Vec<u8>,
-    /// Pieces that are still to be sent, and when.
+    /// Pieces that are still to be sent, each with its time.
     later: VecDeque<(Instant, Vec<u8>)>,
-    /// A piece to repeat without end once the others are sent.
+    /// A piece to repeat without end once `later` is empty; empty if no piece is to be repeated.
     flood: Vec<u8>,
     /// The number of bytes sent since the last request.
     sent: usize,
@@ -211,8 +212,8 @@ impl<'a> World<'a> {
         true
     }
 
-    /// The next bytes for the client. `None`: nothing came, and time passed, at most to `until`. An error: the
-    /// connection ended.
+    /// Returns the next bytes for the client, or an error if the connection has ended. `None` if nothing came, and time
+    /// passed instead, to `until` at most.
     fn receive(&mut self, until: Instant) -> Option<Result<Vec<u8>, End>> {
         let (now, is_watch) =
             (self.now().instant, self.requests.last().is_some_and(|line| line.contains("watch=true")));
@@ -236,7 +237,7 @@ impl<'a> World<'a> {
 }
 
 impl Link {
-    /// Sends the pieces that are due.
+    /// Sends the pieces that are due; after the last piece, the bytes to repeat and the end of the connection.
     fn send_due(&mut self, now: Instant) {
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
             let piece = self.later.pop_front().map_or_else(Vec::new, |(_, piece)| piece);
@@ -276,7 +277,7 @@ impl Link {
     }
 }
 
-/// Removes the next request from `plain` and returns its first line, if the request is complete.
+/// Removes the next request from `plain` and returns its first line; `None` while the request is incomplete.
 fn take_request(plain: &mut Vec<u8>) -> Option<String> {
     let end = plain.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(plain[..end].to_vec()).expect("a head is text");

@@ -13,8 +13,9 @@ use super::{PREFIX, Thing, Things};
 use crate::disk::{Disk, PATH, Start};
 use crate::fuzz::pki::Pki;
 
-/// Checks for any contents that a load returns a complete pair of the directory and changes nothing, that recovery
-/// changes no file in use, that a pair is found once it is written, and that a record reads as it was written.
+/// Checks a directory with any contents. A load returns a complete pair of the directory and changes nothing; recovery
+/// changes no file that may be in use. A pair is found once it is written, and a pending record reads as it was
+/// written.
 pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     let disk = SharedDisk(Arc::new(Mutex::new(disk(there, kinds))));
     let layout = Layout::new(PREFIX).expect("a usable prefix");
@@ -87,7 +88,7 @@ fn disk(there: &Things, kinds: &[(u8, String)]) -> Disk {
     })
 }
 
-/// The contents of a file, which the entry's kind byte selects.
+/// The contents of a file, selected by the kind byte of its entry.
 fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
     let [ours, another] = &*PAIRS;
     let (pem, key) = (ours.to_pem(), ours.key().to_pem());

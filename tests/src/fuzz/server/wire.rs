@@ -15,7 +15,7 @@ use super::TOKEN;
 use crate::mint::EPOCH;
 use crate::tls;
 
-/// More rounds than a session can last: a watch has a bookmark each minute.
+/// More timeouts than a session can pass through until it ends: a watch has one each minute, for a bookmark.
 const ROUNDS: usize = 1000;
 
 /// The authority, server configuration and client configurations with which every session begins.
