@@ -5,8 +5,8 @@
 //! machine: it ticks the copy early, restarts it, or answers none of its requests. So every law of states applies to
 //! any state of a [hostile life](crate::script).
 //!
-//! The first law is that the machine never panics, whatever the events, their order and the clocks. It needs no
-//! function: a trace exists only if it held.
+//! The first law is that the machine never panics, whatever the events, their order and the clocks. This law needs no
+//! function: a machine that panics leaves no trace.
 
 mod bounds;
 mod certificates;
@@ -199,8 +199,8 @@ fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdic
     Ok(())
 }
 
-/// About `most` states of a trace, evenly spread, the last included. With `fresh_only`, only of those states in which
-/// the machine has just read the clocks, which it does for every event that it does not ignore.
+/// About `most` states of a trace, evenly spread, the last included. With `fresh_only`, selects only from the states in
+/// which the machine has just read the clocks: those after an event that the machine did not ignore.
 fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, RotationMachine>> {
     let states = trace.steps().map(|(_, record)| {
         let (subject, fresh) = (&record.after, !record.actions.outcomes().is_ignored());

@@ -37,8 +37,9 @@ pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'
     Ok(())
 }
 
-/// A machine never takes a certificate whose common name differs from the template's, issued or found, not even while
-/// it has none. It keeps serving a certificate from before a change of the template. Bootstrap credentials are exempt.
+/// A machine never takes a certificate, issued or found in the store, whose common name differs from the template's,
+/// not even while it has no certificate. After a change of the template, the machine keeps serving the certificate that
+/// it has. Bootstrap credentials are exempt.
 pub(super) fn no_certificate_of_another_name_is_taken(step: &Step<'_>) -> Verdict {
     let is_news = step.before.certificate() != step.after.certificate();
     ensure!(!is_news || is_wanted(step.after), "a certificate of another common name is taken: {}", step.after);
@@ -78,8 +79,8 @@ pub(super) fn no_early_certificate_displaces_a_valid_one(step: &Step<'_>) -> Ver
     Ok(())
 }
 
-/// A waiting certificate is served from its notBefore on, by Ticks alone, unless it does not satisfy the template by
-/// then.
+/// Ticks alone make the machine serve a waiting certificate from its notBefore on, unless the certificate does not
+/// satisfy the template by then.
 pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, mut now) = (moment.machine(), moment.now);
     let Some(waiting) = machine.waiting() else { return Ok(()) };
@@ -136,8 +137,8 @@ impl Quality {
     }
 }
 
-/// An issued certificate that is served is written in the same step. For an issued certificate that waits, a write is
-/// owed, which may come after that of the served one.
+/// If the machine serves an issued certificate, it orders the write in the same step. If an issued certificate waits, a
+/// write of it is owed, which may follow the write of the served certificate.
 pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
     if !step.driver.is_answer(step.event) {
@@ -169,8 +170,8 @@ pub(super) fn unwritten_certificates_have_an_owed_write(step: &Step<'_>) -> Verd
     Ok(())
 }
 
-/// After another program changed the store, the served certificate is in it, or is written again. Without a signer the
-/// store is that program's.
+/// After another program has changed the store, the served certificate is in the store, or a write of it is owed.
+/// Without a signer the law does not apply: the other program manages the store.
 pub(super) fn the_served_certificate_is_stored_or_rewritten(step: &Step<'_>) -> Verdict {
     let Event::CertReplaced(found) = step.event else { return Ok(()) };
     let ours = step.after.certificate_at(step.now.unix).filter(|held| !held.provisional);
@@ -195,8 +196,8 @@ pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Ve
 }
 
 /// Every wait, a `Retry-After` included, leaves at least one more attempt before the served certificate expires, if
-/// spacing and budget allow one. Without a valid certificate, no wait but that after a refusal is longer than the
-/// transient backoff and its cap: one misconfigured load balancer must not let a fleet expire.
+/// spacing and budget allow one. Without a valid certificate, a wait is at most the longest transient backoff plus its
+/// cap, except after a refusal: a misconfigured load balancer must not let a fleet expire.
 pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(reason) = machine.due(now).filter(|_| can_submit(machine) && in_flight(machine).is_none()) else {
@@ -220,7 +221,7 @@ pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) ->
     Ok(())
 }
 
-/// When the submission budget, and when the spacing, allows a request for this reason.
+/// The earliest times at which the submission budget (first) and the spacing (second) allow a request for this reason.
 fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now) -> (Instant, Instant) {
     let Some(pending) = machine.pending(now) else { return Default::default() };
     let instant = |at: UnixTime| now.instant.after(at.since(now.unix));
@@ -230,13 +231,13 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
     (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))
 }
 
-/// Whatever happened before: once the signer answers, a good certificate follows within a bound from the policy.
+/// Whatever happened before, a signer that answers leads to a good certificate, within a bound from the policy.
 pub(super) fn an_answering_signer_leads_to_a_good_certificate<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     recovers(moment, Duration::ZERO).map(|_| ())
 }
 
-/// With a healthy signer every certificate is replaced at its rotation point, inside the window, and none expires, for
-/// lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime), counted from issue.
+/// With a healthy signer, the successor of each certificate is requested at the rotation point and issued before the
+/// certificate expires. This holds for lifetimes down to [`shortest_lifetime`](perennial::Policy::shortest_lifetime).
 pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Verdict {
     let Some(last) = moments(trace, 1, false).pop() else { return Ok(()) };
     let (policy, seed) = (last.policy, last.seed);
@@ -249,8 +250,8 @@ pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Ve
     (0..3).try_for_each(|_| rotates_in_time(&mut world))
 }
 
-/// Lets the signer answer each request after `delay`, until no certificate is due. Returns the machine and the time
-/// then, or an error if that takes longer than the policy allows.
+/// Lets the signer answer each request after `delay`, until no certificate is due. Returns the machine and the time at
+/// that point, or an error if this takes longer than the policy allows.
 fn recovers<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
     let (policy, began) = (moment.policy, moment.now.instant);
     let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;

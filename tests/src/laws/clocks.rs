@@ -64,7 +64,8 @@ pub(super) fn lost_replies_lead_to_another_request<S: Subject>(moment: &Moment<'
     Ok(())
 }
 
-/// Whether Ticks alone, each at its deadline, by clocks that agree, lead to a step that is `expected`, within `most`.
+/// Sends Ticks, each at the machine's deadline, for `most` at most, while both clocks advance alike. Returns true once
+/// a step is as `expected`, and false if none is.
 pub(super) fn ticks_lead_to<S: Subject>(
     moment: &Moment<'_, S>,
     most: Duration,
@@ -141,8 +142,8 @@ fn wait_ends_in_time(machine: &RotationMachine, now: Now, back: Duration) -> Ver
     Ok(())
 }
 
-/// The API server's clock makes nothing expire and delays nothing: a certificate that is due by the local clock alone
-/// is due with the server's clock as well, no less urgently, and is requested no later.
+/// The API server's clock neither expires a certificate nor delays a request. A certificate that is due by the local
+/// clock alone is due with the server's clock as well, no less urgently, and its successor is requested no later.
 pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };
@@ -191,8 +192,8 @@ pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// The steps of a copy of the machine that gets only Ticks, each at its deadline, by clocks that agree. Bounded, so
-/// that a machine whose deadline stands still fails.
+/// Sends Ticks to a copy of the machine, each at the copy's deadline, while both clocks advance alike. Returns the time
+/// and the actions of each step. Ends after 100,000 steps, so that a machine whose deadline stands still fails.
 pub(super) fn ticks(
     machine: &RotationMachine,
     mut now: Now,

@@ -17,7 +17,7 @@ pub(crate) struct DriverState {
     pub(crate) last_id: Option<RequestId>,
     /// The template of the last request, if a retry for it uses the pending key again.
     pub(crate) reusable_key_for: Option<Arc<Template>>,
-    /// The write of a certificate that is not durable, and whether that certificate is to be served.
+    /// The owed write, and whether its certificate is served (true) or waits (false); `None` if no write is owed.
     pub(crate) owed: Option<(RequestId, bool)>,
     /// The write that the driver has begun and not reported as done or failed.
     pub(crate) write_in_flight: Option<RequestId>,
@@ -56,8 +56,8 @@ impl DriverState {
         }
     }
 
-    /// The driver's state after a restart. Keeps the bucket and the time of the last submission only if the submission
-    /// budget survived (`remembers`).
+    /// The driver's state after a restart. Keeps the bucket and the time of the last submission if the submission
+    /// budget survived the restart (`remembers`).
     pub(crate) fn restart(
         &self,
         first: &RotationMachine,
@@ -125,7 +125,7 @@ impl DriverState {
     }
 }
 
-/// Whether the key of the answered request is used no more: a request with the same key would get the same reply.
+/// Whether this reply ends the use of the pending key: another request with the same key would get the same reply.
 pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
@@ -134,7 +134,7 @@ pub(crate) fn spends_key(reply: &Event) -> bool {
     }
 }
 
-/// A token bucket with its level as a number, unlike the machine's, which stores when the bucket is full.
+/// A token bucket that stores its level. The machine's bucket stores the time at which it is full instead.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     size: u128,
@@ -156,7 +156,7 @@ impl Bucket {
         *self = Self { level, at: now, ..full };
     }
 
-    /// The tokens in the bucket, each as the milliseconds of its refill.
+    /// The level of the bucket in milliseconds: a token counts as the time of its refill.
     pub(crate) fn level(&self, now: Instant) -> u128 {
         (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
     }

@@ -1,4 +1,5 @@
-//! Outcomes: the decisions that the machine reports agree with its changes, so that an observer needs only outcomes.
+//! Laws of outcomes: the outcomes that the machine reports agree with its changes, so that an observer needs nothing
+//! else.
 
 use perennial::{Event, Failure, Outcome, Outcomes, RotationMachine, Slot};
 
@@ -100,8 +101,8 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
     answers && outcomes.all(follows)
 }
 
-/// Whether exactly one outcome ends each request that is no longer in flight, with a `CancelRequest` for the driver
-/// unless the driver replied.
+/// Whether each request that is no longer in flight is ended by exactly one outcome, and by a `CancelRequest` for the
+/// driver unless the driver replied.
 fn request_ends(
     before: &RotationMachine,
     event: &Event,

@@ -20,7 +20,8 @@ pub(super) fn at_most_one_request_is_in_flight(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Every request ends in one reply that counts or one `CancelRequest`, so that a driver leaks no state of a request.
+/// Every request ends with exactly one reply that the machine accepts, or one `CancelRequest`: then the driver can drop
+/// all state of the request.
 pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     let unanswered = step.driver.in_flight.as_ref().filter(|_| !step.driver.is_answer(step.event));
     if let Some(id) = step.duties.cancel {
@@ -36,8 +37,9 @@ pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// A late, repeated or foreign reply changes nothing and leads to no action: a network may deliver any reply at any
-/// time. (A `CertWritten` after a `WriteFailed` counts while the write is owed.)
+/// A late or repeated reply, or one to an unknown request, changes nothing and leads to no action: a network may
+/// deliver any reply at any time. A `CertWritten` that follows a `WriteFailed` is no late reply while the write is
+/// owed.
 pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
     let owed = step.driver.owed.map(|(id, _)| id);
     let stale = match step.event {
@@ -66,9 +68,9 @@ pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict
     Ok(())
 }
 
-/// A retry uses the same key, so that the signer sees one request however long approval takes. After a refusal, a
-/// success, a change of the template or an outdated request object the key is new, since the old object would give the
-/// old answer.
+/// A retry uses the same key, so that the signer sees one request however long approval takes. The key is new after a
+/// refusal, a success, a change of the template or an outdated request object: the old object would give the old
+/// answer.
 pub(super) fn retries_reuse_the_key_until_an_answer(step: &Step<'_>) -> Verdict {
     let Some((_, template, key)) = &step.duties.submit else { return Ok(()) };
     let expected = step.driver_after_event().key_for(template);
@@ -84,8 +86,8 @@ pub(super) fn submissions_keep_the_spacing(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// However often the template changes or a rotation is requested, a token is left for a certificate that is urgently
-/// due.
+/// However often the template changes or a rotation is requested, the submission budget keeps a token for a certificate
+/// that is urgently due.
 pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
@@ -96,7 +98,7 @@ pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the step submits a request at normal priority, or supersedes one before its timeout.
+/// Whether the step submits a request at normal priority, or supersedes a request before its timeout.
 fn has_normal_priority(step: &Step<'_>) -> bool {
     let ends = |since: Instant| since.after(step.driver_after.policy.request_timeout);
     let superseded = step.driver.in_flight.as_ref().is_some_and(|request| step.now.instant < ends(request.since));
@@ -107,9 +109,9 @@ fn has_normal_priority(step: &Step<'_>) -> bool {
     is_normal || (superseded && !step.driver.is_answer(step.event))
 }
 
-/// No script makes the machine submit more than [`Policy::submissions_within`] allows in any span, across restarts with
-/// the pending record: the operator of a signer can rely on it. Changes of policy grant no more than a full bucket of
-/// the first policy and the refill at the rate of each.
+/// Whatever happens, the machine submits no more requests in any span of time than [`Policy::submissions_within`]
+/// allows, even across restarts with the pending record: the operator of a signer can rely on it. Across changes of
+/// policy, the limit is a full bucket of the first policy, plus the tokens that each policy refills while it applies.
 pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
     for runs in continued_runs(trace) {
         // Each submission, with the tokens that were refilled since the one before.
@@ -161,8 +163,8 @@ impl Refills {
     }
 }
 
-/// The runs of a trace in groups. In each, every run but the first continued from the pending record of the run before,
-/// so that one submission budget covers the group.
+/// The runs of a trace in groups. In each group, every run but the first continued from the pending record of the run
+/// before, so that one submission budget covers the group.
 fn continued_runs(trace: &Trace) -> Vec<&[Run]> {
     trace.runs.chunk_by(|_, next| next.remembers).collect()
 }

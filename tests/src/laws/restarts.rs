@@ -10,7 +10,7 @@ use super::{Moment, Verdict, ensure};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_submit, in_flight, submitted};
 
-/// A clone handles an event like the original: a run can be replayed, a state compared.
+/// A clone handles every event like the original: the laws try events on clones.
 pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
         let mut clone = before.clone();
@@ -20,8 +20,9 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// A restart with the certificate, the pending record and the seed continues: with the same rotation point, the same
-/// choice of key, and no sooner after a refusal. So a crash loop costs the signer no more than a process that runs on.
+/// A restart with the certificate, the pending record and the seed continues where the machine was. The rotation point
+/// and the choice of key are the same, and after a refusal the next request comes no sooner. So a crash loop costs the
+/// signer no more than a process that runs on.
 ///
 /// A restart reads the clocks at once, so the law compares it with a machine that has just read them.
 pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
@@ -92,7 +93,8 @@ fn restart(
     RotationMachine::new(setup, now)
 }
 
-/// When the machine submits its next request, and with which key, if the one in flight is lost as in a restart.
+/// The time and the key of the machine's next request, if a request in flight is lost, as in a restart. `None` if no
+/// request follows.
 fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let mut machine = machine.clone();
     let lost = in_flight(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
@@ -100,7 +102,7 @@ fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<
     at_once.map(|(_, _, key)| (now, key)).or_else(|| first_request(policy, &machine, now))
 }
 
-/// When Ticks alone lead to the machine's next request, and its key.
+/// The time and the key of the next request if the machine gets only Ticks; `None` if no request follows.
 fn first_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let most = longest_silence(policy) * 2;
     ticks(machine, now)
