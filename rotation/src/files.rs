@@ -152,8 +152,8 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
     })
 }
 
-/// Reads a regular file of at most 1 MiB, the bound for a chain; keys and tokens are shorter. Fails for other kinds of
-/// files, such as a pipe, which could block for ever.
+/// Reads a regular file of at most 1 MiB, which is the limit for a chain; keys and tokens are shorter. Fails for other
+/// kinds of files, such as a pipe, which could block for ever.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
     let metadata = fs::metadata(path).map_err(unreadable)?;

@@ -9,7 +9,7 @@ pub struct Health {
     pub answer: Answer,
     /// Time of the answer, or of the failure to get one, by the local clocks.
     pub at: Now,
-    /// The newest reading of the server's clock in the current exchange.
+    /// The newest reading of the server's clock in the current exchange; `None` before the first reading.
     pub date: Option<ServerDate>,
 }
 

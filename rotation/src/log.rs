@@ -6,7 +6,7 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// Threshold for the level of a wait for the submission budget or the spacing: a shorter wait is logged as debug.
+/// A wait for the submission budget or the spacing is logged at the level debug if the wait is shorter than this.
 const LONG: Duration = Duration::from_secs(5);
 
 /// Logs a notice. `name` is the name of the certificate in a process that rotates several; empty otherwise.

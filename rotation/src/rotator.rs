@@ -127,8 +127,8 @@ impl Rotator {
     }
 }
 
-/// Reads the pending record of an earlier run. A record that cannot be read stays in the store until the next record
-/// replaces it.
+/// Reads the pending record of an earlier run; `None` if the store has none, or if the record cannot be read. An
+/// unreadable record stays in the store until the next record replaces it.
 fn recall(store: &dyn Store) -> Option<Record> {
     let why = match store.recall() {
         Ok(None) => return None,

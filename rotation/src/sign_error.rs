@@ -31,7 +31,7 @@ impl SignError {
         Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
     }
 
-    /// Sets the least time until the next request that the signer demands, counted from now.
+    /// Sets the least time that the signer demands until the next request, counted from now.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
