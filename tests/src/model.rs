@@ -1,15 +1,14 @@
-//! A second implementation of the rules of rotation: slow, and computed from the whole history without running
-//! counters.
+//! A second implementation of the rules of rotation: slow, since each answer is computed from the whole history.
 //!
 //! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
-//! [`check_rules`] goes through a trace and compares each step: actions, reason, deadline, and the pending record.
-//! Jitter makes a rule an interval; each action of the machine narrows the interval, and must lie inside.
+//! [`check_rules`] goes through a trace and compares each step: actions, reason, deadline, and the pending record. With
+//! jitter, a rule yields an interval of times: each action of the machine must lie in the interval, and narrows it.
 //! Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
 //!
-//! The model uses the types of core, not its judgements, except one: where in its window a rotation point lies,
-//! since any point is as good as any other. `check_rotation_points` checks that the point lies in the window and does
-//! not move. The model covers every failure and every certificate found, the last millisecond of every wait, and the
-//! facts that outlive a restart: these are the parts that are easily wrong.
+//! The model uses types of core, but makes each decision of the machine anew, except one: it takes the rotation point
+//! from core, since any point of the window is as good as any other. `check_rotation_points` checks that the point lies
+//! in the window and does not move. The model covers every failure and every certificate found, the last millisecond of
+//! every wait, and the facts that outlive a restart: these are the parts that are easily wrong.
 //!
 //! | | |
 //! |---|---|

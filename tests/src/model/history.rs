@@ -12,7 +12,7 @@ pub(super) type Millis = i128;
 /// An interval, both ends included, in which a time that jitter chose is known to lie.
 pub(super) type Between = (Millis, Millis);
 
-/// The interval of a wait that has ended at any time.
+/// The interval of no wait: it has passed at any time.
 pub(super) const NO_WAIT: Between = (0, 0);
 
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub(super) enum Fact {
         template: Arc<Template>,
         key: Key,
     },
-    /// After a restart or a change of policy: when spacing allows a request, and when the budget is whole. Earlier
-    /// submissions count no longer.
+    /// A restart or a change of policy: `spaced` is when the spacing allows a request, `whole` is when the submission
+    /// budget is full. These times stand for all earlier submissions.
     Paced {
         spaced: Millis,
         whole: Millis,
@@ -43,7 +43,8 @@ pub(super) enum Fact {
     Ended,
     /// The pending key may not be used again.
     KeySpent,
-    /// This many attempts in a row failed: one in this run, or any number in an earlier run.
+    /// This many attempts in a row failed, the last one with this failure: one attempt in this run, or all attempts of
+    /// an earlier run.
     Failed(Failure, u32),
     /// The backoff ends at a time in this interval.
     BackoffEnds(Between),
@@ -57,7 +58,7 @@ pub(super) enum Fact {
     Written,
     /// A reading of the API server's clock: the server's time, minus that of the monotonic clock.
     ServerDated(Millis),
-    /// The machine settled: why a certificate was due then.
+    /// The machine settled, and a certificate was due for this reason; `None`: no certificate was due.
     Settled(Option<Reason>),
 }
 
@@ -96,7 +97,7 @@ impl History {
         })?
     }
 
-    /// The certificate whose age decides whether a successor is due.
+    /// The certificate whose age decides whether a successor is due: the waiting one, else the served one.
     pub(super) fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
         self.waiting().or_else(|| self.served())
     }
@@ -159,8 +160,8 @@ impl History {
         self.last(answer).unwrap_or(0)
     }
 
-    /// When each token of the submission budget was spent, newest first. The tokens of an earlier run or policy count
-    /// as one, spent so late that the budget is whole at the same time.
+    /// When each token of the submission budget was spent, newest first. All tokens of an earlier run or policy count
+    /// as one token, spent so late that the budget is full when it would be otherwise.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
         let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
         let begin = self.0.iter().rposition(is_paced).unwrap_or(0);
@@ -171,7 +172,7 @@ impl History {
         })
     }
 
-    /// The last failure that still counts, and the number of failures of its kind in a row.
+    /// The last failure that still counts, and the number of failures in a row like it: all of them refusals, or none.
     pub(super) fn failures(&self) -> Option<(Failure, u32)> {
         let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::FailuresForgotten));
         let mut failed = counting.filter_map(|(_, f)| if let Fact::Failed(f, n) = f { Some((*f, *n)) } else { None });
@@ -189,7 +190,8 @@ impl History {
         self.last(answer).unwrap_or(NO_WAIT)
     }
 
-    /// The write that is owed: its id, whether it is of the served certificate, and when it is repeated.
+    /// The owed write: its id, whether the certificate is served (true) or waits, and the interval in which the write
+    /// is repeated.
     pub(super) fn unwritten(&self) -> Option<(u64, bool, Between)> {
         let again = self.last(|_, fact| match fact {
             Fact::WriteDue(between) => Some(*between),
@@ -219,8 +221,9 @@ impl History {
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
-    /// The API server's time at the origin of the monotonic clock, and the number of readings in a row that agree with
-    /// the first of them within ten seconds.
+    /// The first of the latest readings of the API server's clock that agree within ten seconds, and the number of
+    /// these readings. A reading is the server's time at the origin of the monotonic clock. `None` if there is no
+    /// reading.
     pub(super) fn server_clock(&self) -> Option<(Millis, usize)> {
         let readings =
             self.0.iter().filter_map(|(_, f)| if let Fact::ServerDated(origin) = f { Some(*origin) } else { None });
@@ -239,7 +242,8 @@ impl History {
         self.last(|_, fact| if let Fact::Settled(reason) = fact { Some(*reason) } else { None })?
     }
 
-    /// Whether the rotation point of the current certificate had passed when the machine settled last.
+    /// Whether a certificate was due because of its rotation point when the machine settled last, and no certificate
+    /// has been taken since.
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Settled(reason) => Some(*reason == Some(Reason::RotationPoint)),

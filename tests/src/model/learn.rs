@@ -86,7 +86,7 @@ impl Model {
     }
 
     /// Changes the policy. Keeps the budget's tokens up to the new size, and the time of the last submission. Shortens
-    /// backoffs and waits for a write to the longest of the new policy, counted from now.
+    /// the backoff and the wait before the next write to the longest that the new policy allows.
     fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
         let at = instant(now);
         let (spaced, old_spacing) = (self.history.spaced_at(self.spacing()), self.spacing());
@@ -114,8 +114,8 @@ impl Model {
         }
     }
 
-    /// Takes an issued certificate if it is no worse than the served one, or lets it wait for its notBefore, and counts
-    /// a failure if the certificate is not as requested.
+    /// Takes an issued certificate if it is no worse than the served one, or lets the issued certificate wait for its
+    /// notBefore. Counts a failure if the certificate is not as requested.
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
         let requested = self.history.last_requested();
         let fits = requested.is_none_or(|requested| requested.satisfied_by(issued));
@@ -171,8 +171,8 @@ impl Model {
             && self.rank(new, now) == 4
     }
 
-    /// Serves the waiting certificate from its notBefore on, or earlier if a server refused the served one or it is not
-    /// valid. Drops the waiting certificate once it is worse than the served one.
+    /// Serves the waiting certificate from its notBefore on, or earlier if the served certificate is not valid or a
+    /// server refused it. Drops the waiting certificate once it is worse than the served one.
     pub(super) fn take_turn(&mut self, now: Now) {
         let needed = self.history.refused() || self.has_no_valid_certificate(now);
         let Some(waits) = self.history.waiting().cloned() else { return };
@@ -230,8 +230,8 @@ impl Model {
         self.history.served().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
-    /// Shortens the backoff to half of the time until the served certificate expires. Without a valid certificate,
-    /// shortens it to the longest transient backoff plus its cap, except after a refusal.
+    /// Lets the backoff end halfway to the expiry of the served certificate at the latest. Without a valid certificate,
+    /// limits the backoff to the longest transient backoff plus the cap of that backoff, except after a refusal.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
         let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
@@ -322,9 +322,10 @@ impl Model {
         another && !certificate.provisional
     }
 
-    /// Whether `new` may take the place of the served certificate: if it is flawless, if it has the template's common
-    /// name and the served one has not or is a bootstrap credential, or if it is as good and expires no earlier. A
-    /// refused certificate counts as due at best. A certificate with another common name never may.
+    /// Whether `new` may take the place of the served certificate. Never, if `new` has expired or has another common
+    /// name than the template. Otherwise, if no valid certificate is served, if `new` is flawless, if `new` is as good
+    /// and expires no earlier, or if only `new` has the template's common name and is no bootstrap credential. A served
+    /// certificate that a server refused counts as due at best.
     fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {

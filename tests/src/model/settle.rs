@@ -10,7 +10,7 @@ use crate::laws::Verdict;
 use crate::trace::Record;
 
 impl Model {
-    /// Why a new certificate is due: the first of the reasons that applies.
+    /// Why a new certificate is due: the first of the reasons that applies; `None` if none applies.
     pub(super) fn due(&self, now: Now) -> Option<Reason> {
         let history = &self.history;
         let Some(held) = history.newest_certificate() else { return Some(Reason::NoCertificate) };
@@ -25,8 +25,8 @@ impl Model {
         reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
     }
 
-    /// Adds to `due` the actions that follow from the facts now. Where jitter leaves a choice, takes that of the
-    /// machine in `record`.
+    /// Adds to `due` the actions that follow from the facts now. If jitter leaves a choice, takes the machine's choice
+    /// from `record`.
     pub(super) fn settle(&mut self, record: &Record, due: &mut Duties) {
         let now = record.now;
         if let Some((id, _)) = self.history.in_flight().filter(|(_, since)| since + self.timeout() <= instant(now)) {
@@ -84,8 +84,8 @@ impl Model {
         self.history.push(now, Fact::Submitted { id, template });
     }
 
-    /// The key for a request for `template`: the pending key as long as the last request was for this template and has
-    /// no final answer.
+    /// The key for a request for `template`: the pending key if the last request was for the same template and the key
+    /// may be used again, else a new key.
     pub(super) fn key(&self, template: Option<&Arc<Template>>) -> Key {
         let kept = self.history.key_is_reusable() && self.history.last_requested() == template;
         if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }
@@ -96,23 +96,23 @@ impl Model {
         self.affordable_at(tokens).max(self.history.spaced_at(self.spacing()))
     }
 
-    /// When a request for this reason may be submitted.
+    /// The interval in which the next request for this reason is submitted.
     pub(super) fn next_submission(&self, reason: Reason) -> Between {
         let (earliest, latest) = self.history.backoff_ends();
         let allowed = self.allowed_at(tokens(reason));
         (earliest.max(allowed), latest.max(allowed))
     }
 
-    /// When the submission budget has this many tokens: since each submission, one token was refilled every `refill`,
-    /// and one was spent by that submission and by each later one.
+    /// When the submission budget has this many tokens. Each submission is a bound: the budget had `size` tokens at
+    /// most before it, lost one token to it and to each later submission, and gains one token every `refill`.
     pub(super) fn affordable_at(&self, tokens: u32) -> Millis {
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let spent = self.history.spent(refill).zip(1..);
         spent.map(|(at, gone)| at + (gone + Millis::from(tokens) - size) * refill).max().unwrap_or(0)
     }
 
-    /// Whether the moment that jitter chose in this interval has come. Inside the interval the model follows the
-    /// machine (`machine_acts`), whose choice narrows the interval.
+    /// Whether the time that jitter chose in this interval has come. Inside the interval, the model follows the
+    /// machine's choice (`machine_acts`), and narrows the interval by it.
     fn has_come(
         &mut self,
         (earliest, latest): Between,
@@ -128,8 +128,9 @@ impl Model {
         machine_acts
     }
 
-    /// Checks the machine's deadline against the rules: the first moment at which time alone may give the machine
-    /// something to do, such as a waiting certificate's notBefore, a timeout, a repeated write or a submission.
+    /// Checks the machine's deadline against the rules. The deadline is the first moment at which time alone may give
+    /// the machine something to do: the notBefore of a waiting certificate, a timeout, a repeated write or a
+    /// submission, for example.
     pub(super) fn check_deadline(&mut self, record: &Record) -> Verdict {
         let (now, deadline) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let signer = self.history.signer();
