@@ -6,16 +6,16 @@
 //! | [`mint`] | makes certificates and templates |
 //! | [`simulation`] | virtual time: a machine with a script or a cluster, or a rotation with the embedded API server |
 //! | [`trace`] | every event and action of a run, with a snapshot after every step |
-//! | [`recording`] | the trace of a rotation with a server and a driver, recorded from outside |
+//! | [`recording`] | the trace of a rotation that any driver runs, recorded from outside |
 //! | [`script`] | a hostile life of a machine, decoded from bytes: property tests and fuzzing share it |
 //! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
 //! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
 //! | [`oracle`] | a model of client-go's certificate manager |
 //! | [`check`] | a model checker: visits every state of a machine in small worlds, and checks the laws in each |
 //! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
-//! | [`disk`] | a directory that loses power, and every state in which that may leave it |
-//! | [`command`] | processes with their output in files, and the files that they leave |
-//! | [`tls`] | TLS clients of servers under test |
+//! | [`disk`] | a virtual directory, and every state in which a loss of power may leave the directory |
+//! | [`command`] | runs commands as processes, and reads their output and the files that they leave |
+//! | [`tls`] | configurations of TLS clients, for tests of servers |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
@@ -24,7 +24,8 @@
 
 #![forbid(unsafe_code)]
 
-/// Compiles and runs the examples of the README. The packages that are published do not contain the README.
+/// Compiles and runs the examples of the README, in this package, which is not published: published packages do not
+/// contain the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

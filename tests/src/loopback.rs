@@ -28,7 +28,7 @@ pub enum Runtime {
     Std,
     /// Futures: `perennial_smol`.
     Smol,
-    /// A loop of the test, which runs the task to its end on a thread of its own.
+    /// A function of the test that runs the task to its end, on a thread of its own.
     Other(fn(Task)),
 }
 
@@ -42,11 +42,11 @@ pub fn on_both(scenario: impl Fn(Runtime)) {
 pub struct LoopbackServer {
     /// The running server.
     pub handle: ApiServer,
-    /// The address and the roots by which nodes reach the server.
+    /// The server's address, and the roots with which nodes verify the server.
     pub cluster: Arc<Cluster>,
 }
 
-/// Starts an embedded API server on loopback whose certificates are valid for an hour.
+/// Starts an embedded API server on loopback. The certificates that the server issues are valid for an hour.
 pub fn serve(approval: Approval) -> LoopbackServer {
     let options = Options { approval, signing_duration: Duration::from_secs(3600), ..Options::default() };
     serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), new_authority(), options)
@@ -58,7 +58,7 @@ pub fn new_authority() -> Authority {
     Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400)).unwrap()
 }
 
-/// Starts an embedded API server at this address, which signs with this authority.
+/// Starts an embedded API server that listens on `address` and signs with `authority`.
 pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> LoopbackServer {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
@@ -73,7 +73,7 @@ pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> 
     LoopbackServer { handle, cluster: Arc::new(cluster) }
 }
 
-/// The current pair in a credential directory.
+/// Loads the current pair of a credential directory.
 pub fn stored(path: &Path) -> Arc<Credential> {
     let directory = Directory::open_existing(path, "kubelet-client").unwrap();
     directory.load(None, clock::now().unix).unwrap().credential.unwrap().0
@@ -85,7 +85,7 @@ impl LoopbackServer {
         self.handle.with_api(|api, _| api.requests().map(|csr| csr.metadata.name.clone()).collect())
     }
 
-    /// Approves or denies every request object without a condition.
+    /// Approves or denies every request object that has no condition yet.
     pub fn decide_all(&self, decision: Decision) {
         self.handle.with_api(|api, now| {
             let open = api.requests().filter(|csr| csr.status.conditions.is_empty());
@@ -142,7 +142,7 @@ pub struct NodeConfig {
     pub store: Option<Arc<dyn Store>>,
 }
 
-/// A node that requests kubelet's client certificate with the bootstrap token, not yet started.
+/// The configuration of a node that requests kubelet's client certificate with the bootstrap token.
 pub fn node(runtime: Runtime, cluster: &Arc<Cluster>) -> NodeConfig {
     let token = Token::new(TOKEN).unwrap();
     let bootstrap = Arc::new(move || Ok(Identity::Token(token.clone())));
@@ -201,7 +201,10 @@ fn start_with_notices(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
     (handle, notices)
 }
 
-/// Waits until the `n`th certificate since the start is issued and durable.
+/// Waits until the `n`th certificate since the start is issued and durable, and returns the credential of the rotation.
+///
+/// # Panics
+/// There is no such certificate within [`BOUND`].
 pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
     let snapshot = handle.wait_for(written).within(BOUND);

@@ -1,5 +1,5 @@
-//! Certificates that a broken or hostile signer could issue, and whether Go and openssl accept each: `.ci/kubectl`
-//! compares [`table`] with both.
+//! Certificates that a broken or hostile signer could issue, and whether Go and openssl accept each of them:
+//! `.ci/kubectl` checks [`table`] with both programs.
 
 use std::borrow::Cow;
 
@@ -10,18 +10,18 @@ use rustls::SignatureScheme;
 /// A malformed or hostile certificate, and which programs accept it.
 #[derive(Clone, Copy, Debug)]
 pub struct Malicious {
-    /// A name for messages and files.
+    /// The name of the certificate, for messages and file names.
     pub name: &'static str,
     /// True if Go loads a pair with this certificate.
     pub go: bool,
     /// True if openssl prints this certificate.
     pub openssl: bool,
-    /// Part of the error with which perennial rejects this certificate; `None` if it accepts it.
+    /// Part of the error with which perennial rejects this certificate; `None` if perennial accepts the certificate.
     pub refused: Option<&'static str>,
     change: fn(&mut Parts),
 }
 
-/// The parts of a certificate in DER, which each malicious certificate changes in its own way.
+/// The parts of a certificate, in DER. Each malicious certificate changes some of them.
 struct Parts {
     version: Vec<u8>,
     serial: Vec<u8>,
@@ -119,9 +119,9 @@ pub fn table() -> Vec<Malicious> {
 }
 
 impl Malicious {
-    /// Makes this certificate, for the node `worker-1` and the key with this `SubjectPublicKeyInfo`, issued by a P-256
-    /// key. It is valid from an hour before to an hour after `now`, in whole seconds, unless it has a fault in its
-    /// dates.
+    /// Makes this certificate in DER: for the node `worker-1` and the key `public_key` (a `SubjectPublicKeyInfo`),
+    /// signed by `issuer`, a P-256 key. The certificate is valid from an hour before to an hour after `now`, in whole
+    /// seconds, unless its fault is in the dates.
     #[must_use]
     pub fn forge(&self, issuer: &KeyPair, issuer_name: &[u8], public_key: &[u8], now: UnixTime) -> Vec<u8> {
         let hour = std::time::Duration::from_secs(3600);
@@ -179,7 +179,7 @@ impl Parts {
     }
 }
 
-/// The subject of a node whose common name has this string type and text.
+/// The subject of a node. Its common name has the string type with the DER tag `tag`, and the contents `text`.
 fn name(tag: u8, text: &[u8]) -> Vec<u8> {
     let attribute = |oid: u8, value: &[u8]| tlv(0x31, &tlv(0x30, &[&[6, 3, 0x55, 4, oid], value].concat()));
     tlv(0x30, &[attribute(10, &tlv(0x13, b"system:nodes")), attribute(3, &tlv(tag, text))].concat())

@@ -24,7 +24,8 @@ pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life:
     }
 }
 
-/// Removes one of the names, as a signer with its own rules does. A certificate with only a common name stays as it is.
+/// Removes a name, as a signer does that grants fewer names than requested: a DNS name, else an IP address, else an
+/// organization. A certificate with only a common name stays as it is.
 pub fn trimmed(mut certificate: Certificate) -> Certificate {
     let Certificate { dns_names, ip_addresses, organizations, .. } = &mut certificate;
     let _ = dns_names.pop().is_some() || ip_addresses.pop().is_some() || organizations.pop().is_some();

@@ -20,14 +20,15 @@ use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, S
 const SECOND: Duration = Duration::from_secs(1);
 /// The time that client-go waits for a certificate: `certificateWaitTimeout`.
 const WAIT: Duration = Duration::from_secs(15 * 60);
-/// The interval of `wait.PollInfinite`.
+/// The time between client-go's attempts once its backoff is used up: the interval of `wait.PollInfinite`.
 const POLL: Duration = Duration::from_secs(32);
 /// The number of times that client-go's REST client repeats a request after a `Retry-After`.
 const RETRIES: usize = 10;
 
 type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A running manager, with a dynamic template as kubelet's serving certificate has one.
+/// A running certificate manager of client-go. Its template may change, as the template of kubelet's serving
+/// certificate does.
 pub struct Oracle {
     manager: Rc<Manager>,
     goroutines: [Goroutine; 2],
@@ -39,9 +40,9 @@ struct Manager {
     store: RefCell<Option<Arc<Certificate>>>,
     current: RefCell<Option<Arc<Certificate>>>,
     force_rotation: Cell<bool>,
-    /// The template of the last request, never forgotten.
+    /// The template of the last request. Stays after the request has ended.
     last_request: RefCell<Option<Arc<Template>>>,
-    /// `lastRequestCancel` was called.
+    /// True if `lastRequestCancel` was called since the last request was submitted.
     cancelled: Cell<bool>,
     /// True while the goroutine that polls the template blocks on its send to the unbuffered channel `templateChanged`.
     template_changed: Cell<bool>,
@@ -52,13 +53,15 @@ struct Manager {
 }
 
 impl Oracle {
-    /// `NewManager`, then `Start`. A bootstrap pair is written to the store, as if it had been issued to the holder.
+    /// Starts a manager, as `NewManager` and then `Start` do. A bootstrap pair is written to the store, as if it had
+    /// been issued to the holder.
     pub fn begin(world: SharedScene, start: HolderStart) -> Self {
         let bootstrap = start.certificate.clone().filter(|certificate| certificate.provisional);
         Self::start(world, start, bootstrap)
     }
 
-    /// `getCurrentCertificateOrBootstrap`, with `bootstrap` as the bootstrap pair; then both loops.
+    /// Chooses the first certificate as `getCurrentCertificateOrBootstrap` does, with `bootstrap` as the bootstrap
+    /// pair. Then starts the two goroutines.
     fn start(
         world: SharedScene,
         HolderStart { seed, certificate }: HolderStart,
@@ -169,7 +172,8 @@ impl Manager {
         self.wait(Some(last_poll + SECOND * u32::try_from(polls).unwrap_or(u32::MAX)), || false).await;
     }
 
-    /// `ExponentialBackoff{Duration: 2s, Factor: 2, Jitter: 0.1, Steps: 5}`: five attempts, four sleeps.
+    /// `ExponentialBackoff{Duration: 2s, Factor: 2, Jitter: 0.1, Steps: 5}`: five attempts, four sleeps. Returns
+    /// whether an attempt succeeded.
     async fn exponential_backoff(&self) -> bool {
         for step in 0..5 {
             if self.rotate_certs().await {
@@ -183,7 +187,8 @@ impl Manager {
         false
     }
 
-    /// `wait.PollInfinite`: a ticker whose ticks during an attempt are lost. The first attempt is at the first tick.
+    /// `wait.PollInfinite`: attempts at the ticks of a ticker, from the first tick on, until an attempt succeeds. Ticks
+    /// during an attempt are lost.
     async fn poll_infinite(&self) {
         let mut tick = self.awake() + POLL;
         loop {
@@ -197,7 +202,7 @@ impl Manager {
         }
     }
 
-    /// One attempt, with a new key: every request is a new object.
+    /// One attempt, with a new key: every request is a new object. Returns whether a certificate was issued.
     async fn rotate_certs(&self) -> bool {
         let Some(template) = self.template() else { return false };
         let Some(object) = self.post(&template).await else { return false };
@@ -247,7 +252,7 @@ impl Manager {
             && template.organizations().iter().all(|name| current.organizations.contains(name))
     }
 
-    /// Waits for a condition. Returns false if `until` came first. Timers stand still in suspend.
+    /// Waits until `ready` returns true. Returns false if `until` comes first, by a clock that stands still in suspend.
     async fn wait(&self, until: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
         let outcome = poll_fn(|_| {
             if ready() {
@@ -288,7 +293,7 @@ impl Manager {
         self.world.borrow().cluster.watch(object)
     }
 
-    /// Uniform in 0..1 (SplitMix64, Steele, Lea, Flood 2014).
+    /// A random number, uniform in 0..1: SplitMix64 (Steele, Lea and Flood, 2014).
     fn random(&self) -> f64 {
         let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.dice.set(state);

@@ -1,4 +1,4 @@
-//! A trace of a rotation that another driver runs, recorded from the rotation's news.
+//! Records the trace of a rotation from its news, whichever driver runs the rotation.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! A hostile life of a machine: events, faults and restarts, decoded from bytes. Every byte string is a life, and
-//! smaller bytes make a simpler one, so that what proptest shrinks and what a fuzzer finds can both be read.
+//! smaller bytes make a simpler life: a failure that proptest has shrunk or a fuzzer has found can be read.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct Life {
 /// An event or a fault in a hostile life, or a passage of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LifeStep {
-    /// This many of the next replies and Ticks come, each at its time.
+    /// Up to this many of the next replies and Ticks come, each at its time.
     Run(usize),
     /// This much time passes, without an event.
     Pass(Duration),
@@ -64,11 +64,11 @@ pub enum LifeStep {
     Habit(Answer),
     /// The outcome of each write from now on, and the time it takes.
     Disk(DiskHabit, Duration),
-    /// The template changes to this one, or there is none any more.
+    /// The template changes to this one; `None`: the template is removed.
     Template(Option<Template>),
     /// A rotation is requested.
     RotateNow,
-    /// The signer is configured, removed, or loses its identity.
+    /// The signer changes to this status: ready, not ready (no identity to authenticate with) or absent.
     Signer(SignerStatus),
     /// The policy changes to this one.
     Policy(Box<Policy>),
@@ -76,9 +76,9 @@ pub enum LifeStep {
     Removed,
     /// Another program puts the served certificate back into the store.
     Restored,
-    /// Another program puts another certificate into the store.
+    /// Another program puts a new certificate of this kind into the store.
     Replaced(Issue),
-    /// A server refuses the served certificate (true) or an unknown one.
+    /// A server refuses the served certificate (true), or a certificate that the machine does not serve (false).
     Refused(bool),
     /// The wall clock is stepped by this many milliseconds.
     WallClock(i64),
@@ -88,9 +88,10 @@ pub enum LifeStep {
     LoseRecord,
     /// The process restarts.
     Restart,
-    /// An earlier reply of signer or disk, counted from the latest, arrives once more.
+    /// An earlier reply of signer or disk arrives once more: the last reply (0), or the reply this many replies before
+    /// it.
     RepeatReply(usize),
-    /// A reply arrives to a request that was never submitted.
+    /// Replies arrive for an id that the machine has never given to a request or a write.
     ForeignReply,
     /// Readings of the API server's clock: milliseconds ahead of the local wall clock, and the number of readings.
     ServerClock(i64, usize),

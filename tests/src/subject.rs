@@ -42,7 +42,7 @@ impl Subject for RotationMachine {
     }
 }
 
-/// The actions and outcomes of one event, with public fields: [`Actions`] for tests to change.
+/// The actions and outcomes of one event: like [`Actions`], but with public fields, which tests can change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The request to cancel.
@@ -51,14 +51,14 @@ pub struct Duties {
     pub write: Option<(RequestId, Arc<Certificate>, bool)>,
     /// The request to submit.
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
-    /// The timer to set, or to cancel.
+    /// The new time of the timer: `Some(None)` cancels the timer, `None` leaves it as it is.
     pub timer: Option<Option<Instant>>,
     /// The outcomes: the machine's decisions.
     pub outcomes: Outcomes,
 }
 
 impl Duties {
-    /// True if there is no action.
+    /// True if there is no action, whatever the outcomes.
     pub fn is_empty(&self) -> bool {
         let Self { cancel, write, submit, timer, outcomes: _ } = self;
         cancel.is_none() && write.is_none() && submit.is_none() && timer.is_none()

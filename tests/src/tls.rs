@@ -1,4 +1,4 @@
-//! TLS clients of servers under test.
+//! Configurations of TLS clients, for tests of servers.
 
 use std::sync::Arc;
 

@@ -25,9 +25,10 @@ pub struct Trace {
 pub struct Run {
     /// The time of the start.
     pub started: Now,
-    /// The pending record of an earlier run, from which the machine started.
+    /// The pending record of an earlier run, from which the machine started; `None` if there was no record.
     pub pending: Option<Pending>,
-    /// True if the budget survived: there was a pending record, and the wall clock was not set ahead since it was made.
+    /// True if the submission budget survived the restart: the newest pending record was there, and the wall clock was
+    /// not set ahead after the record was made.
     pub remembers: bool,
     /// The machine as started.
     pub first: RotationMachine,
@@ -85,18 +86,18 @@ impl Record {
         })
     }
 
-    /// The request to which the event is a reply, if it is one.
+    /// The request to which the event is a reply; `None` for other events.
     pub fn replies_to(&self) -> Option<RequestId> {
         if let Event::CsrIssued { id, .. } | Event::CsrFailed { id, .. } = self.event { Some(id) } else { None }
     }
 
-    /// The write of which the event reports the end, if it does.
+    /// The write that the event reports as done or failed; `None` for other events.
     pub fn reports_on(&self) -> Option<RequestId> {
         if let Event::CertWritten { id } | Event::WriteFailed { id } = self.event { Some(id) } else { None }
     }
 }
 
-/// The request to submit among these actions.
+/// The request to submit among these actions, if there is one.
 pub fn submitted(actions: &Actions) -> Option<(RequestId, Arc<Template>, Key)> {
     actions.clone().find_map(|action| match action {
         Action::SubmitCsr { id, template, key } => Some((id, template, key)),
@@ -109,7 +110,7 @@ pub fn has_duty(actions: &Actions) -> bool {
     actions.clone().any(|action| !matches!(action, Action::SetTimer(_)))
 }
 
-/// The request in flight.
+/// The request in flight, if there is one.
 pub fn in_flight(machine: &RotationMachine) -> Option<RequestId> {
     if let State::Requesting { id, .. } = machine.state() { Some(id) } else { None }
 }
