@@ -16,7 +16,7 @@ pub struct Agenda<T> {
 pub type Entry = (Instant, u64);
 
 impl<T> Agenda<T> {
-    /// Adds an entry for this time, and returns its identification for [`strike`](Self::strike).
+    /// Adds an entry for this time. [`strike`](Self::strike) removes the entry by the returned [`Entry`].
     pub fn note(&mut self, at: Instant, what: T) -> Entry {
         let entry = (at, self.noted);
         self.noted += 1;

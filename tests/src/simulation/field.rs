@@ -34,9 +34,9 @@ pub type Elapsed = Duration;
 pub struct Scenario {
     /// The name of the scenario, for tables and failure messages.
     pub name: &'static str,
-    /// The first template of the holder.
+    /// The first template of the holder; `None`: the holder starts without a template.
     pub template: Option<Template>,
-    /// The age of the first certificate, if there is one.
+    /// The age of the first certificate; `None`: the holder starts without a certificate.
     pub holds: Option<Duration>,
     /// True if the first certificate is a bootstrap credential.
     pub is_bootstrap: bool,
@@ -59,7 +59,7 @@ pub enum Happening {
     Api(Api),
     /// Another CA signs certificates from now on. The CA is valid for this time.
     Authority(Duration),
-    /// The holder's template changes.
+    /// The holder's template changes to this one; `None`: the holder has no template from now on.
     Wants(Option<Template>),
     /// The holder's wall clock is set this many seconds ahead of the true time (negative: behind).
     ClockAhead(i64),

@@ -203,8 +203,7 @@ impl Node {
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Updates the counters by an exchange that has ended, and returns the input that reports the result to the
-    /// rotation.
+    /// Updates the counters after the end of an exchange. Returns the input that reports the result to the rotation.
     fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
         let requests =
             self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();

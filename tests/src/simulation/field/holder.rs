@@ -10,7 +10,7 @@ use super::{Api, Holder, HolderStart, Object, Seen, SharedScene, Submitted, utc}
 use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
 
-/// How often `run` checks with the API server that it accepts the client certificate. The response has a `Date`, too.
+/// How often `perennial run` checks that the API server accepts the client certificate. The response has a `Date`, too.
 const CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// perennial as a [`Holder`]: a machine and its driver.
