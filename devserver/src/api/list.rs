@@ -25,7 +25,7 @@ const PIECE: usize = 8 * 1024;
 struct ListVersion {
     /// The requested version; `None` is the latest.
     version: Option<u64>,
-    /// True if the list must show exactly `version`; false if it may show a later version.
+    /// True if the list must show exactly `version`; false if the list may show a later version.
     exact: bool,
     /// First name that the page may contain, from the continue token; `None` for the first page.
     start: Option<String>,

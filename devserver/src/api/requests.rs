@@ -19,7 +19,7 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, CsrStatus};
 
 /// `generateName` is cut to this length, in characters, before the random suffix is appended.
 const LONGEST_PREFIX: usize = 58;
-/// Most attempts to generate a name that is free, as in a cluster.
+/// Number of attempts to generate a free name, as in a cluster.
 const NAME_TRIES: usize = 8;
 
 /// One operation on request objects: user, name, subresource, dry run and time.

@@ -20,7 +20,8 @@ pub(super) fn is_clusters_own(signer_name: &str) -> bool {
     signer_name.starts_with("kubernetes.io/")
 }
 
-/// True if this server signs for `signer_name`.
+/// True if this server signs for `signer_name`: one of a cluster's three signers or, with `other_signers`, any signer
+/// name that is not reserved for a cluster.
 pub(super) fn serves(signer_name: &str, other_signers: bool) -> bool {
     matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING) || other_signers && !is_clusters_own(signer_name)
 }

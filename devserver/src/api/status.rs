@@ -82,12 +82,12 @@ pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
     about_object(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
 }
 
-/// Not found, in plain text: the answer to a path outside all APIs, as Go's HTTP server gives.
+/// Not found (404), in plain text as from Go's HTTP server: the answer to a path outside all APIs.
 pub(super) fn no_such_path() -> Response {
     Response::text(404, "404 page not found\n")
 }
 
-/// Not found, as a `Status`: the answer to an unknown path within an API.
+/// Not found (404), as a `Status`: the answer to an unknown path within an API.
 pub(super) fn no_such_resource() -> Response {
     let details = with_cause(cause("UnexpectedServerResponse", "", "404 page not found"));
     detailed(details, failure(404, "NotFound", "the server could not find the requested resource"))
@@ -199,7 +199,7 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
     detailed(StatusDetails { causes, ..details }, failure(422, "Invalid", message))
 }
 
-/// Too many requests (429): the store is full. With `Retry-After`, as in a cluster at an object quota.
+/// Too many requests (429), with a `Retry-After` of 60 seconds: the store is full.
 pub(super) fn store_full(options: &Options) -> Response {
     let message = format!(
         "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \

@@ -41,7 +41,7 @@ pub struct Watcher {
 
 /// Interval of bookmarks, as in a cluster.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// Duration of a watch without `timeoutSeconds`. A cluster draws a duration between half an hour and an hour.
+/// Duration of a watch without `timeoutSeconds`. A cluster chooses a random duration between half an hour and an hour.
 const DEFAULT_DURATION: Duration = Duration::from_secs(1800);
 
 impl Watcher {
@@ -161,8 +161,9 @@ impl Watcher {
         self.bookmark(now).map_or(Next::Pending, Next::Event)
     }
 
-    /// A bookmark with the version that this watch has reached; `None` if no bookmark is due. One is due each minute
-    /// and at the end of the watch, so that the client's next watch begins at that version.
+    /// A bookmark with the version that this watch has reached; `None` if no bookmark is due, or the client was sent
+    /// that version already. One is due each minute and at the end of the watch, so that the client's next watch begins
+    /// at that version.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
         if self.deadline()? > now {
             return None;

@@ -114,7 +114,7 @@ pub enum EventFault {
     Expired,
     /// Sends lines that are not JSON.
     Unreadable,
-    /// Turns each event into DELETED.
+    /// Turns each event into a DELETED event.
     Deleted,
 }
 
@@ -124,7 +124,7 @@ pub enum EventFault {
 pub enum ObjectFault {
     /// Gives the object a new UID in each answer and event.
     UidChanged,
-    /// Changes the signer name, as if another object had taken the place and the name of the first.
+    /// Changes the signer name, as if the object had been replaced by another object of the same name.
     Replaced,
     /// Approves the request and never issues a certificate.
     NeverIssued,
@@ -162,7 +162,7 @@ pub enum CertificateFault {
     WrongOrder,
     /// Is followed by text that is not PEM.
     TrailingText,
-    /// Breaks off in the middle.
+    /// Is cut in the middle of the PEM text.
     Truncated,
 }
 
@@ -170,8 +170,8 @@ pub enum CertificateFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConnectionFault {
-    /// Refuses the connection, in tests without sockets. On a socket, acts as `Reset`: the server has to listen and
-    /// accept to apply the plan.
+    /// Refuses the connection in tests without sockets. With sockets, acts as [`Reset`](Self::Reset): the server must
+    /// accept a connection before it can apply a plan.
     Refused,
     /// Resets the connection at the first bytes of the client.
     Reset,

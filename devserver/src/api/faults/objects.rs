@@ -133,8 +133,8 @@ fn certificate(
     Some(faulty_pem(wrong, &chain, authority))
 }
 
-/// A copy of `request`, changed so that a certificate for the copy has the fault `wrong`; unchanged if that fault is
-/// not one of the request. `None` if no key or CSR can be generated.
+/// A copy of `request` for a certificate with the fault `wrong`: with another key or other names if the fault is in
+/// these, else unchanged. `None` if no key or CSR can be generated.
 fn faulty_request(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {
