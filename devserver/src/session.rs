@@ -23,7 +23,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Time that a client has to read a list. In a cluster, every answer has such a limit (`--request-timeout` of
 /// kube-apiserver).
 const LIST_LIMIT: Duration = Duration::from_secs(60);
-/// Number of unsent bytes from which on lists and watches get no further data, and no further request is answered.
+/// Limit of unsent bytes. At the limit, lists and watches get no further data, and no further request is answered.
 const HIGH_WATER: usize = 16 * 1024;
 
 /// One client's session with the [`Api`].

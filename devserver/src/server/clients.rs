@@ -15,7 +15,7 @@ pub(super) struct Clients {
     unauthenticated: RefCell<BTreeMap<u64, Task<()>>>,
 }
 
-/// Counts one connection as open until this is dropped.
+/// Makes one connection count as open until the `Registration` is dropped.
 pub(super) struct Registration {
     clients: Rc<Clients>,
     number: u64,

@@ -73,7 +73,7 @@ impl Failure {
         Self { code: 2, reason: reason.to_string() }
     }
 
-    /// Failure at work, after valid arguments and input (exit code 1).
+    /// Failure while a command runs, after valid arguments and input (exit code 1).
     fn failed(reason: impl Display) -> Self {
         Self { code: 1, reason: reason.to_string() }
     }
