@@ -38,7 +38,7 @@ pub enum Action {
         /// The certificate to write.
         certificate: Arc<Certificate>,
         /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid
-        /// yet; keep its key: another `WriteCert` follows when the certificate takes its turn.
+        /// yet. Keep its key, since another `WriteCert` follows when the certificate takes its turn.
         serve: bool,
     },
     /// Submit a request to the signer, and report one `CsrIssued` or `CsrFailed` unless

@@ -43,15 +43,15 @@ pub(crate) struct Judge<'a> {
 /// wrong by that much.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The quality of a certificate, worst first. Says nothing about how urgently the certificate is replaced
-/// ([`Priority`](crate::pacing::Priority)): a certificate that lacks a name is bad and can wait, one that a server
-/// refused may be flawless and is urgent.
+/// The quality of a certificate, worst first. Independent of how urgent a successor is
+/// ([`Priority`](crate::pacing::Priority)): a certificate that lacks a name is bad and can wait. A certificate that a
+/// server refused may be flawless and is urgent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
     Provisional,
-    /// The common name differs from the template's. The machine serves such a certificate only if it already served the
-    /// certificate when the template changed.
+    /// The common name differs from the template's. The machine takes no such certificate, but keeps one that it
+    /// already served when the template changed.
     Foreign,
     /// Lacks names that the template requests.
     Unsatisfying,

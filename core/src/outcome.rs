@@ -34,8 +34,8 @@ pub enum Outcome {
         slot: Slot,
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
-        /// The fault of a certificate that was taken nevertheless, since it is no worse than the one before. `None`: no
-        /// fault. With a fault, the attempt counts as failed.
+        /// The fault of a certificate that was taken nevertheless, since it is no worse than the certificate served
+        /// until now. `None`: no fault. With a fault, the attempt counts as failed.
         shortfall: Option<Failure>,
     },
     /// The issued certificate was not taken because of a fault. Ends the request as failed.

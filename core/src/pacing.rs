@@ -104,9 +104,9 @@ impl RequestPacing {
     }
 
     /// Lets a backoff end halfway to expiry at the latest, so that one more attempt is left before it: `left` is the
-    /// time until the served certificate expires. Without a valid certificate (`None`), which a step of the wall clock
-    /// may lead to in the middle of a backoff, the backoff is at most the longest that [`failed`](Self::failed) sets in
-    /// that case; a backoff after a refusal stays.
+    /// time until the served certificate expires. Without a valid certificate (`None`), limits the backoff to the
+    /// longest that [`failed`](Self::failed) sets in that case; a backoff after a refusal stays. A step of the wall
+    /// clock may lead to that case in the middle of a backoff.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let latest = match left {
             Some(left) => now.after(left / 2),
@@ -178,7 +178,7 @@ impl RequestPacing {
     }
 
     /// The pacing after a restart, from a record by [`remember`](Self::remember). The wall clock may have been wrong
-    /// when the record was made or may be wrong now, so each wait is at most as long as the policy's longest.
+    /// when the record was made, or may be wrong now: each wait is limited to the longest that the policy allows.
     pub(crate) fn resume(policy: &Policy, pending: &Pending, now: Now) -> Self {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         let mut pacing = Self {

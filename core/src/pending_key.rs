@@ -37,8 +37,8 @@ impl PendingKey {
         if matches!(self, Self::Usable(_)) { Key::Pending } else { Key::New }
     }
 
-    /// The key for a request for the template `wanted`: a new key if the last request was for another template, so that
-    /// the new request has an object of its own.
+    /// The key for a request for the template `wanted`. A new key if the last request was for another template: the new
+    /// request then has an object of its own.
     pub(crate) fn key_for(&self, wanted: &Arc<Template>) -> Key {
         if self.template() == Some(wanted) { self.key() } else { Key::New }
     }

@@ -69,8 +69,8 @@ impl Backoff {
         Self { first: Duration::from_secs(first), cap: Duration::from_secs(cap), spread, beat: false }
     }
 
-    /// Makes the backoff keep a steady beat once at its cap: attempts begin a multiple of `cap` after each other
-    /// however long they take, without jitter (client-go's 32 s `PollInfinite`).
+    /// Makes the backoff keep a steady beat once it has reached its cap, as client-go does with `PollInfinite` every 32
+    /// s. Attempts then begin a multiple of `cap` after each other however long they take, without jitter.
     #[must_use]
     pub const fn with_beat(mut self) -> Self {
         self.beat = true;
@@ -171,8 +171,8 @@ impl Budget {
         self.refill_of(self.size)
     }
 
-    /// Converts tokens between budgets: the time in which this budget regains as many tokens as `other` regains in
-    /// `time`, at most the time in which an empty bucket becomes full.
+    /// Converts tokens between budgets. Returns the time in which this budget regains as many tokens as `other` regains
+    /// in `time`; at most the time in which an empty bucket becomes full.
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         // In 128 bits: the product of two spans can overflow 64.
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
@@ -216,13 +216,13 @@ impl Policy {
         self.spacing.max(Duration::from_millis(1))
     }
 
-    /// The backoff after a refusal if `is_refusal`, otherwise the one after all other failures.
+    /// The backoff after a refusal if `is_refusal`, otherwise the backoff after other failures.
     pub(crate) const fn backoff(&self, is_refusal: bool) -> &Backoff {
         if is_refusal { &self.refused } else { &self.transient }
     }
 
     /// The timing of client-go (`util/certificate/certificate_manager.go`), for programs that are ported from
-    /// client-go: retries after 2, 4, 8 and 16 s (+0–10 %), then every 32 s after any failure, with a new key each
+    /// client-go. Retries come after 2, 4, 8 and 16 s (+0–10 %), then every 32 s after any failure, with a new key each
     /// time. The budget never delays that sequence.
     pub const fn kubelet() -> Self {
         let backoff = Backoff::from_secs(2, 32, Window { from: 1000, to: 1100 }).with_beat();

@@ -40,7 +40,7 @@ impl ServerClock {
     }
 
     /// The times of the local wall clock and of the server's, the earlier first. Both are the local time if the
-    /// server's is not known, or differs by no more than agreeing readings may.
+    /// server's is not known, or differs by no more than [`AGREEMENT`].
     pub(crate) fn earlier_and_later(&self, now: Now) -> (UnixTime, UnixTime) {
         let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))

@@ -21,8 +21,8 @@ pub struct Setup {
     pub signer: SignerStatus,
     /// The template of the wanted certificate. `None`: there is nothing to request yet.
     pub template: Option<Arc<Template>>,
-    /// The certificate found in the store. With a signer, the machine neither serves a certificate whose common name
-    /// differs from the template's nor uses it to submit requests, unless it is provisional.
+    /// The certificate found in the store. With a signer, the machine neither serves nor authenticates with a
+    /// certificate whose common name differs from the template's, unless the certificate is provisional.
     pub certificate: Option<Arc<Certificate>>,
     /// The successor of [`certificate`](Self::certificate), durable and not valid yet.
     pub waiting: Option<Arc<Certificate>>,

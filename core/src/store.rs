@@ -175,7 +175,8 @@ impl Plan {
     }
 }
 
-/// The file names of one certificate, which begin with its prefix. Several certificates can share a directory.
+/// The names of the files of one certificate. All of them begin with one prefix, so that several certificates can share
+/// a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     prefix: String,
@@ -300,8 +301,8 @@ impl Layout {
     }
 
     /// Replaces the pending record: a crash leaves the old record or the new one. An old record is replaced even if it
-    /// cannot be read, since its key has no certificate yet. A directory, pipe or device with that name is renamed
-    /// (`.bad`) before the new record takes the name.
+    /// cannot be read, since its key has no certificate yet. A directory, pipe or device in the place of the record is
+    /// renamed (`.bad`) before the new record takes the name.
     pub fn remember(&self, listing: &Listing) -> Plan {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });

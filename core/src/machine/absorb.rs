@@ -121,9 +121,9 @@ impl RotationMachine {
         Outcome::Failed { id, failure }
     }
 
-    /// The store now holds another certificate. The machine takes over a certificate that is no worse than the served
-    /// one, keeps a good one that is not valid yet as the waiting certificate, and otherwise writes the served one
-    /// again.
+    /// The store now holds the certificate `found` (`None`: no certificate). The machine takes over a certificate that
+    /// is no worse than the served one. A good one that is not valid yet becomes the waiting certificate. Unless
+    /// `found` is served from now on, a machine with a signer writes the served certificate again.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
             // The store holds the served certificate: a write of it that was owed is done.

@@ -48,8 +48,8 @@ impl RotationMachine {
         }
     }
 
-    /// Keeps the request in flight if it was submitted because of a rotation point that lies in the future again: the
-    /// wall clock was set back, or the policy changed. Returns the reason `RotationPoint` then, otherwise `None`.
+    /// `RotationPoint` while a request is in flight for that reason, otherwise `None`. Keeps the request in flight if
+    /// the rotation point lies in the future again: the wall clock was set back, or the policy changed.
     fn still_rotating(&self) -> Option<Reason> {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
     }

@@ -12,7 +12,7 @@ use crate::time::UnixTime;
 pub struct Dated {
     /// The name of the file.
     pub name: String,
-    /// The notBefore of its certificate.
+    /// The notBefore of the certificate in the file.
     pub not_before: UnixTime,
 }
 

@@ -76,9 +76,9 @@ impl Layout {
         is_link || self.is_dated(name) || name.strip_prefix(self.prefix.as_str()) == Some(".key")
     }
 
-    /// The index of the pair to use: a pair that is valid at `now` before one that is not, then the pair in use before
-    /// others, then the pair that expires last. A pair that is not in use counts only if its common name is among
-    /// `names`, or `names` is empty. `None`: no pair counts.
+    /// The index of the pair to use. Prefers a pair that is valid at `now`, then the pair in use, then the pair that
+    /// expires last. A pair that is not in use counts only if its common name is among `names`, or `names` is empty.
+    /// `None`: no pair counts.
     pub fn best(found: &[Found<'_>], names: &[&str], now: UnixTime) -> Option<usize> {
         let fits = |pair: &Found<'_>| pair.in_use || names.is_empty() || names.contains(&pair.common_name);
         let rank = |Found { in_use, validity, .. }: &Found<'_>| {
