@@ -53,7 +53,7 @@ fn unsatisfying_certificate_does_not_replace_a_good_one() {
 }
 
 #[test]
-fn already_due_certificate_counts_as_failure() {
+fn issued_certificate_already_due_is_served_and_counts_as_failure() {
     let (mut holder, request) = Holder::requesting();
     let due = mint::certificate(&node(), 1, mint::EPOCH.before(95 * MINUTE), 100 * MINUTE);
     holder.issue(request.id, &due);
@@ -131,7 +131,7 @@ fn refused_certificate_is_replaced_by_already_due_one() {
 }
 
 #[test]
-fn removed_certificate_is_written_again() {
+fn certificate_removed_from_store_is_written_again() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.tick();
     let (id, certificate) =

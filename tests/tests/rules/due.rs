@@ -132,7 +132,7 @@ fn dns_names_compare_without_case_and_trailing_dot() {
 }
 
 #[test]
-fn bootstrap_credential_is_served_and_due_until_success() {
+fn bootstrap_credential_is_served_and_due_until_certificate_is_issued() {
     let bootstrap = mint::provisional(fresh(DAY));
     let mut holder = Holder::with(Some(bootstrap.clone()));
     let request = holder.next_request();

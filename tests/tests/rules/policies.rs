@@ -44,7 +44,7 @@ fn shortest_lifetime_is_129_s_by_default_and_43_s_for_kubelet() {
 }
 
 #[test]
-fn policy_for_lifetime_suits_it_and_is_default_from_five_hours() {
+fn policy_for_lifetime_suits_the_lifetime_and_is_default_from_five_hours() {
     for millis in (2..1_000).chain((1_000..20_000_000).step_by(9_973)) {
         let (lifetime, policy) = (MILLISECOND * millis, Policy::for_lifetime(MILLISECOND * millis));
         assert!(policy.shortest_lifetime() <= lifetime, "{lifetime:?}: {policy}");

@@ -34,7 +34,7 @@ fn spend(holder: &mut Holder, span: Duration) -> usize {
 }
 
 #[test]
-fn equal_policy_is_ignored() {
+fn setting_an_equal_policy_changes_nothing() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let same = Event::PolicyChanged(Arc::new(Policy::default()));
     assert!(holder.machine.handle(same, holder.now).outcomes().is_ignored());
@@ -92,7 +92,7 @@ fn storm_of_policy_changes_neither_grants_nor_loses_tokens() {
 }
 
 #[test]
-fn policy_change_caps_running_backoff_at_its_longest() {
+fn running_backoff_is_capped_at_the_longest_of_new_policy() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Denied);
     assert!(holder.time_to_request() >= MINUTE * 2);

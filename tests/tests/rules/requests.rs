@@ -72,7 +72,7 @@ fn expiry_does_not_overrule_the_budget() {
 }
 
 #[test]
-fn equal_template_is_ignored() {
+fn setting_an_equal_template_changes_nothing() {
     let (mut holder, _) = Holder::requesting();
     let before = holder.machine.clone();
     assert!(holder.set_template(node().with_organizations(["system:nodes"])).is_empty());
@@ -167,7 +167,7 @@ fn refusal_leads_to_a_new_key() {
 }
 
 #[test]
-fn outdated_request_is_repeated_with_new_key_after_short_backoff() {
+fn request_answered_by_old_expired_certificate_is_repeated_with_new_key() {
     let (mut holder, request) = Holder::requesting();
     holder.fail(request.id, Failure::Outdated);
     let next = holder.next_request();

@@ -58,7 +58,7 @@ fn clock_step_to_not_before_serves_early_certificate() {
 }
 
 #[test]
-fn waiting_certificate_found_again_keeps_rotate_now() {
+fn finding_waiting_certificate_in_store_keeps_rotate_now_due() {
     let (mut holder, next, first) = waiting();
     holder.handle(Event::CertWritten { id: first });
     holder.handle(Event::RotateNow);

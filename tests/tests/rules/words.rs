@@ -49,7 +49,7 @@ fn released_names_of_failures_reasons_and_states_never_change() {
 }
 
 #[test]
-fn fingerprint_shows_prefix_and_hex_shows_all() {
+fn fingerprint_display_shows_four_bytes_and_hex_format_all() {
     let mut bytes = [0xab; 32];
     bytes[0] = 0x01;
     let fingerprint = Fingerprint(bytes);
