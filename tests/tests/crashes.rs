@@ -238,7 +238,7 @@ fn refusal_by_another_cluster_causes_no_backoff() {
 }
 
 #[test]
-fn record_is_used_once_template_is_set() {
+fn pending_record_is_used_as_soon_as_template_is_set() {
     let mut node = node();
     node.run(SECOND);
     let name = node.record().request_name;

@@ -106,7 +106,7 @@ fn file_size_limit_leaves_no_partial_file() {
 }
 
 #[test]
-fn unwritable_directory_serves_its_pair() {
+fn pair_in_unwritable_directory_is_still_loaded() {
     if let Some(parent) = child() {
         let pki = parent.join("pki");
         let error = Directory::open(&pki, PREFIX).unwrap_err();
@@ -116,7 +116,7 @@ fn unwritable_directory_serves_its_pair() {
     let parent = prepared(&pair(NODE, 2));
     let pki = parent.path().join("pki");
     let mut command = Command::new(parent.path().join("test"));
-    command.args(["--exact", "unwritable_directory_serves_its_pair"]);
+    command.args(["--exact", "pair_in_unwritable_directory_is_still_loaded"]);
     // Root may write to any directory: give this one to another user, and run as that user.
     if rustix::process::geteuid().is_root() {
         for path in [parent.path().join("new.pem"), pki.clone()] {

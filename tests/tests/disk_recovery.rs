@@ -102,7 +102,7 @@ fn start_leaves_unreadable_pair_and_its_mode_unchanged() {
 }
 
 #[test]
-fn exposed_record_is_reported_and_left_unchanged() {
+fn pending_record_readable_by_group_is_reported_and_left_unchanged() {
     let pki = Pki::new();
     let directory = pki.directory();
     directory.remember(b"a key").unwrap();
@@ -117,7 +117,7 @@ fn exposed_record_is_reported_and_left_unchanged() {
 }
 
 #[test]
-fn link_to_foreign_file_stays_until_next_write() {
+fn link_to_file_without_the_prefix_stays_until_next_write() {
     for foreign in ["ca.crt", "kubelet-server-2025-01-01-00-00-00-000.pem"] {
         let pki = Pki::new();
         let good = pair(NODE, 1);

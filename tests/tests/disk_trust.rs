@@ -62,7 +62,7 @@ fn untrusted(problems: &[DirectoryError]) -> Vec<&Path> {
 }
 
 #[test]
-fn shared_directory_with_own_files_works_with_warning() {
+fn own_pair_in_directory_writable_by_others_is_used_with_warning() {
     for (mode, is_shared) in [(0o777, true), (0o1777, true), (0o770, true), (0o755, false)] {
         let pki = Pki::with_mode(mode);
         let (old, new) = (pair(NODE, 1), pair(NODE, 2));

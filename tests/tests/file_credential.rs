@@ -49,7 +49,7 @@ fn file_credential_takes_complete_pairs_only() {
 }
 
 #[test]
-fn on_change_reports_old_and_new_pair_only() {
+fn on_change_reports_each_complete_new_pair_once() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let [first, second] = [pair(), pair()];
@@ -69,7 +69,7 @@ fn on_change_reports_old_and_new_pair_only() {
 }
 
 #[test]
-fn damaged_or_missing_files_keep_last_good_pair() {
+fn last_good_pair_stays_in_use_if_files_are_damaged_or_missing() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let good = pair();
@@ -90,7 +90,7 @@ fn damaged_or_missing_files_keep_last_good_pair() {
 }
 
 #[test]
-fn projected_volume_switch_is_followed() {
+fn pair_of_switched_projected_volume_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let pairs = [pair(), pair()];
@@ -109,7 +109,7 @@ fn projected_volume_switch_is_followed() {
 }
 
 #[test]
-fn open_without_pair_names_file_and_reason() {
+fn open_error_names_unusable_file_and_reason() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let error = |directory: &Path| {

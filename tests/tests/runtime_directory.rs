@@ -30,7 +30,7 @@ fn write_recreates_removed_directory() {
 }
 
 #[test]
-fn write_goes_to_the_new_directory_if_it_was_replaced() {
+fn write_after_directory_was_replaced_goes_to_new_directory() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
@@ -49,7 +49,7 @@ fn write_goes_to_the_new_directory_if_it_was_replaced() {
 }
 
 #[test]
-fn replaced_or_unlocked_directory_has_one_owner() {
+fn first_process_to_lock_replaced_or_unlocked_directory_owns_it() {
     let replace = |path: &Path| {
         fs::rename(path, path.with_extension("old")).unwrap();
         fs::create_dir(path).unwrap();

@@ -55,7 +55,7 @@ fn power_loss_at_any_step_loses_no_record() {
 }
 
 #[test]
-fn failed_operation_then_power_loss_loses_nothing() {
+fn failed_disk_operation_then_power_loss_loses_no_pair_or_record() {
     none_is_lost(&Explorer::of_all(starts, None, |explorer, start| explorer.explore_faults(start, about_pairs)));
     none_is_lost(&Explorer::of_all(with_records, None, |explorer, start| {
         explorer.explore_faults(start, about_records)
