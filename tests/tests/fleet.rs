@@ -68,7 +68,7 @@ fn fleet_submits_spread_after_outage_and_loses_no_certificate() {
 }
 
 #[test]
-fn all_worlds_of_a_fleet_stop_at_the_same_instant() {
+fn fleet_run_ends_all_worlds_at_the_same_instant() {
     let mut fleet = Fleet::new(2, node, 24 * HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 100));
     let planned = |fleet: &Fleet| fleet.worlds().iter().map(|world| world.next_at().unwrap()).collect::<Vec<_>>();

@@ -57,7 +57,7 @@ fn journal_of_version_1_is_refused() {
 }
 
 #[test]
-fn every_signer_status_replays() {
+fn journal_with_any_signer_status_replays() {
     let template = Some(Arc::new(Template::node("a")));
     let machine = RotationMachine::new(Setup { template, ..Setup::default() }, Now::default());
     let (mut lines, mut after) = (journal::begin("node", Now::default(), &machine), Arc::new(machine));
@@ -161,7 +161,7 @@ fn replay_reports_a_step_that_differs() {
 }
 
 #[test]
-fn unusable_journal_line_leaves_replay_unchanged() {
+fn unusable_journal_line_is_refused_and_does_not_change_replay() {
     let (mut replay, mut machine, now) = started_replay();
     let line = tick(&mut machine, now);
     for cut in 0..line.len() - 1 {
@@ -183,7 +183,7 @@ fn unusable_journal_line_leaves_replay_unchanged() {
 }
 
 #[test]
-fn each_failed_attempt_is_reported_once() {
+fn transition_reports_each_failed_attempt_once() {
     let (_, mut machine, mut now) = started_replay();
     let id = |n| RequestId::new(NonZeroU64::new(n).unwrap());
     let mut failure_of = |event: Event, now: Now| {

@@ -54,7 +54,7 @@ fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
 /// Changes the spacing after a restart. The wall clock stepped ahead before, so that the machine dates its last
 /// submission to before the zero of the monotonic clock. With a budget of two requests, both are spent.
 #[test]
-fn machine_agrees_with_model_on_spacing_changed_after_submission_before_boot() {
+fn machine_agrees_with_model_when_spacing_changes_after_restart() {
     let spans = [1, 2_000, 7_999, 9_000, 60_000];
     let ways = spans.iter().flat_map(|since| spans.iter().flat_map(move |one| spans.map(|two| (*since, *one, two))));
     for ((since, one, two), size) in ways.flat_map(|way| [2, 10].map(|size| (way, size))) {

@@ -137,7 +137,7 @@ fn client_go_restart_forgets_key_and_submits_again() {
 
 /// client-go's REST client repeats a request after a `Retry-After`, ten times.
 #[test]
-fn client_go_attempt_repeats_ten_times_after_retry_after() {
+fn client_go_repeats_request_ten_times_after_retry_after() {
     let scenario = Scenario::new("throttled").with_span(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));
     let at = client_go(&scenario, 1).submissions;
     let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();

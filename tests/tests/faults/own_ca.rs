@@ -134,7 +134,7 @@ fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl 
 }
 
 #[test]
-fn own_ca_faults_end_as_listed_and_the_node_recovers() {
+fn each_own_ca_fault_ends_as_listed_and_node_recovers() {
     let mut wrong = Vec::new();
     for is_async in [false, true] {
         for (name, rule, takes, outcome) in TABLE {
@@ -196,7 +196,7 @@ fn early_certificate_of_own_ca_waits_until_not_before() {
 }
 
 #[test]
-fn ten_minute_certificates_are_replaced_in_time_for_a_day() {
+fn ten_minute_certificates_are_always_replaced_in_time_over_a_day() {
     let server = Server::new(Options::default());
     let lifetime = 10 * MINUTE;
     let ca = OwnCa::new(server.wall_clock(), lifetime);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_accepts_names_and_help() {
+    fn placeholders_proper_names_and_help_sentences_break_no_rule() {
         for (kind, text) in [
             (Kind::Log("INFO"), "CSR {nobody} approved, {asked}"),
             (Kind::Display, "CancelRequest {id}"),
