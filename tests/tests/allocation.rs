@@ -53,7 +53,7 @@ fn counting_allocator_counts_allocations() {
 }
 
 #[test]
-fn handle_never_allocates() {
+fn machine_never_allocates_while_handling_an_event() {
     let mut seen = [0_usize; EVENTS];
     for life in 0..200 {
         let trace = long_life(life).run();
@@ -71,7 +71,7 @@ fn handle_never_allocates() {
 }
 
 #[test]
-fn reading_a_machine_never_allocates() {
+fn reading_or_cloning_a_machine_never_allocates() {
     let trace = long_life(1).run();
     for (now, machine) in trace.steps().map(|(_, record)| (record.now, &record.after)) {
         let made = allocations(|| read_everything(machine, now));

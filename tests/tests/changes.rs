@@ -47,7 +47,7 @@ fn new_signer_gets_the_request_with_a_new_key() {
 }
 
 #[test]
-fn equal_signer_keeps_the_unapproved_request() {
+fn setting_an_equal_signer_keeps_the_unapproved_request() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -64,7 +64,7 @@ fn equal_signer_keeps_the_unapproved_request() {
 }
 
 #[test]
-fn rotation_without_signer_serves_and_requests_nothing() {
+fn rotation_without_signer_keeps_serving_and_submits_no_request() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let handle = node(runtime, &server.cluster).start();

@@ -188,7 +188,7 @@ fn certificate_is_served_from_memory_until_disk_recovers() {
 }
 
 #[test]
-fn api_that_starts_late_is_reached() {
+fn node_gets_certificate_from_api_server_that_starts_later() {
     on_both(|runtime| {
         // A port without a listener, for now.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

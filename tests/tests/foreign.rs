@@ -51,7 +51,7 @@ fn foreign_first_certificate_is_rejected() {
 }
 
 #[test]
-fn extra_rights_are_accepted_if_configured() {
+fn certificate_with_unrequested_rights_is_accepted_if_configured() {
     on_both(|runtime| {
         for wrong in ["extraOrganization", "extraUri"] {
             let server = serve(Approval::Auto);

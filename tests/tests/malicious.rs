@@ -69,7 +69,7 @@ fn malicious_certificates_are_rejected_with_reason() {
 }
 
 #[test]
-fn broken_signature_is_detected_with_issuer_in_chain() {
+fn broken_signature_is_detected_if_issuer_is_in_chain() {
     let server = serve(Approval::Manual);
     let authority = server.handle.with_api(|api, _| api.authority().to_pem());
     let issuer = Chain::from_pem(authority.as_bytes()).unwrap();

@@ -413,7 +413,7 @@ fn signer_that_always_panics_makes_no_hot_loop() {
 }
 
 #[test]
-fn request_fails_after_a_pause_if_its_result_panics() {
+fn panic_while_handling_result_fails_request_after_a_pause() {
     let left = Arc::new(AtomicU32::new(0));
     let never = SignWith::future(NAME, |_| std::future::pending());
     let signer = Buggy::new(Bug::Profile, &left, never);

@@ -19,7 +19,7 @@ use perennial_tests::loopback::{
 };
 
 #[test]
-fn already_due_certificate_is_reported_as_error() {
+fn issued_certificate_already_due_is_reported_as_error() {
     on_both(|runtime| {
         let lifetime = Duration::from_secs(60);
         let options = Options { signing_duration: lifetime, backdate: Some(lifetime * 20), ..Options::default() };
@@ -72,7 +72,7 @@ fn write_error_is_cleared_by_successful_write() {
 }
 
 #[test]
-fn last_error_keeps_request_error_once_write_succeeds() {
+fn successful_write_does_not_clear_a_request_error() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let parent = tempfile::tempdir().unwrap();
@@ -165,7 +165,7 @@ fn credential_taken_over_from_store_is_served() {
 }
 
 #[test]
-fn cancelled_request_shows_no_progress() {
+fn snapshot_after_cancelled_request_has_no_progress() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
@@ -178,7 +178,7 @@ fn cancelled_request_shows_no_progress() {
 }
 
 #[test]
-fn ipv6_zone_of_server_address_is_dialled() {
+fn server_address_with_ipv6_zone_is_dialled() {
     on_both(|runtime| {
         // No host has this address: the test is that it is dialled as an address, not looked up as a name.
         let cluster =

@@ -93,7 +93,7 @@ fn every_upstream_case_has_a_row() {
 }
 
 #[test]
-fn each_upstream_case_is_in_the_tables_once() {
+fn no_upstream_case_is_in_the_tables_twice() {
     let names: Vec<(&str, &str)> = rows().map(|row| (row.source, row.name)).collect();
     let distinct: BTreeSet<&(&str, &str)> = names.iter().collect();
     assert_eq!(names.len(), distinct.len());
