@@ -188,8 +188,8 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
 
 /// Refuses an IP address at which no other host reaches the node.
 ///
-/// Source: kubelet's `validateNodeIP`. Its check that an interface of the host has the address is left out: a
-/// translated or floating address is on none.
+/// Source: kubelet's `validateNodeIP`, which also checks that an interface of the host has the address. That check is
+/// left out here: no interface has a translated or floating address.
 ///
 /// # Errors
 /// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8. A

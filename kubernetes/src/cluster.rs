@@ -216,7 +216,7 @@ pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'sta
     Ok((host, Some(number.ok_or("the port is not a number from 1 to 65535")?)))
 }
 
-/// Reads an IPv6 address with an optional zone, the name or number of an interface.
+/// Reads an IPv6 address with an optional zone, the name or number of an interface. `None` for any other text.
 fn v6(text: &str) -> Option<String> {
     let (ip, zone) = match text.split_once('%') {
         // Resolvers and `ip` write a bare `%` instead of `%25`.

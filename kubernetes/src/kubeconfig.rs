@@ -1,10 +1,11 @@
 //! Kubeconfig files: the API server to use, and the identity to use with it.
 //!
-//! No I/O: [`Kubeconfig::parse`] takes text, and [`Selected`] reads the files that are named in it through a function
-//! of the caller, at each call, so that a rotated token or certificate is seen. kubectl's rules hold: file
-//! names are relative to the kubeconfig, inline data takes precedence over files, unknown fields are ignored. Features
-//! that this crate lacks (exec plugins, auth providers, impersonation …) are an error where the selected user needs
-//! them.
+//! No I/O: [`Kubeconfig::parse`] takes text. [`Selected`] reads the files that the kubeconfig names, through a function
+//! of the caller. It reads them at each call, and so sees a rotated token or certificate.
+//!
+//! kubectl's rules hold: file names are relative to the kubeconfig, inline data takes precedence over files, unknown
+//! fields are ignored. Features that this crate lacks (exec plugins, auth providers, impersonation …) are an error
+//! where the selected user needs them.
 
 pub(crate) mod compose;
 pub(crate) mod document;
@@ -224,7 +225,7 @@ fn misspellings(document: &Field<'_>) -> Result<Vec<String>, KubeconfigError> {
     Ok(warnings)
 }
 
-/// The keys of a kubeconfig. Source: `k8s.io/client-go/tools/clientcmd/api/v1`.
+/// The keys that a kubeconfig may have. Source: the types in `k8s.io/client-go/tools/clientcmd/api/v1`.
 const KEYS: &[&str] =
     &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"];
 const CLUSTER_KEYS: &[&str] = &[

@@ -6,7 +6,8 @@ use crate::kubeconfig::compose::documents;
 use crate::kubeconfig::document::{Field, Node};
 use crate::kubeconfig::{KubeconfigError, Place};
 
-/// The settings for certificates in a `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`). `None`: not set.
+/// The settings for certificates in a `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`). A setting is `None` if
+/// the file does not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KubeletConfig {

@@ -50,7 +50,7 @@ pub enum TextError {
         /// The line of the first byte that is not UTF-8, counted from 1.
         line: usize,
     },
-    /// The first 64 bytes have zeros among them, as in UTF-16 without a byte order mark.
+    /// There are NUL bytes among the first 64 bytes, as in UTF-16 without a byte order mark.
     #[error("the file contains NUL bytes: it is UTF-16 without a byte order mark, or not text; save the file as UTF-8")]
     Zeros,
     /// The bytes have the byte order mark of UTF-16 and are not valid UTF-16.

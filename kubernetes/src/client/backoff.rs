@@ -1,5 +1,5 @@
-//! Pauses between HTTP requests, spread over a fleet by a seed instead of a random number generator. Equal seeds give
-//! equal pauses.
+//! Pauses between HTTP requests. A seed, in the place of a random number generator, makes them differ from node to
+//! node: equal seeds give equal pauses.
 
 use std::time::Duration;
 

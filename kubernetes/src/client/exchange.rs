@@ -22,7 +22,8 @@ pub(crate) struct Exchange {
     presented: Presented,
     /// The bytes of the HTTP request that TLS has not taken yet. TLS takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
-    /// Bytes decrypted but not yet read: at most those of one call of `receive`, and one response head.
+    /// Decrypted bytes that are not parsed yet: at most the bytes of one call of `receive`, and an incomplete response
+    /// head.
     plain: Vec<u8>,
     response: Option<ResponseReader>,
     /// True once the first byte of the current response has arrived.
@@ -79,7 +80,8 @@ impl Exchange {
         }
     }
 
-    /// The bytes to write before the socket is closed: the alert for a TLS error, and a close_notify.
+    /// The bytes to write before the socket is closed: an alert if TLS has failed, and a close_notify. Empty while a
+    /// tunnel through a proxy is not open yet.
     pub(crate) fn close(mut self) -> Vec<u8> {
         if self.tunnel.is_some() {
             return Vec::new();

@@ -147,8 +147,8 @@ fn reusable(version: u8, status: u16, lines: &HeaderLines<'_>) -> bool {
     !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
 
-/// Reads `Retry-After`: a number of seconds, or a time. A time counts from the server's own `Date`, and is ignored
-/// without one.
+/// Reads `Retry-After`: a number of seconds, or a time, which counts from the server's own `Date`. `None` for a time
+/// without a `Date`, and for a malformed value.
 fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     match wish.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -156,7 +156,7 @@ fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     }
 }
 
-/// Reads a date in one of the three forms of RFC 9110 §5.6.7.
+/// Reads a date in one of the three forms of RFC 9110 §5.6.7; `None` for any other text.
 fn date(text: &str) -> Option<UnixTime> {
     let since =
         httpdate::parse_http_date(text).ok().and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok())?;
@@ -173,7 +173,7 @@ impl<'a> HeaderLines<'a> {
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}").trim())
     }
 
-    /// The value of the first header line with this name.
+    /// The value of the first header line with this name; `None` if there is no such line.
     fn text(&self, name: &'static str) -> Option<&'a str> {
         self.values(name).next()
     }

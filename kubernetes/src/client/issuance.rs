@@ -35,7 +35,7 @@ const CREATE_ATTEMPTS: u32 = 3;
 const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` that is honoured: the default request timeout.
+/// The longest wait for a `Retry-After`, and the default request timeout. A longer `Retry-After` is shortened to it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
@@ -65,8 +65,8 @@ pub struct Issuance {
     lines: Lines,
     /// The number of reads of the object since watching was given up; `None` while watching works.
     polls: Option<u32>,
-    /// The 404 to the creation of the object, and the server's health at that time. Set while the API group is read,
-    /// whose versions are to explain the 404.
+    /// The 404 to the creation of the object, and the server's health at that time. Set while the submission reads the
+    /// API group: the versions that the group lists explain the 404.
     absent: Option<(Response, Option<Health>)>,
 }
 

@@ -13,7 +13,8 @@ use crate::objects::Status;
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,
-    /// `Retry-After`, as the time to wait. A date in this header counts from the answer's own `Date`.
+    /// `Retry-After`, as the time to wait; `None` if there was none, or a malformed one. A date in this header counts
+    /// from the answer's own `Date`.
     pub retry_after: Option<Duration>,
     /// `Content-Type`, empty if there was none.
     pub content_type: String,

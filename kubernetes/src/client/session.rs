@@ -39,8 +39,8 @@ pub struct Limits {
     pub requests: u32,
     /// The time to resolve the server's name and open a TCP connection.
     pub connect: Duration,
-    /// The time from sending a request (on a new connection, from the start of the TLS handshake) to the end of the
-    /// answer; for a watch, to the end of its head.
+    /// The time from sending a request to the end of the answer; for a watch, to the end of the answer's head. On a new
+    /// connection the time begins with the TLS handshake.
     pub answer: Duration,
     /// The time at which the certificate to be replaced expires; a rotation sets this field. Before that time, a pause
     /// between two requests lasts at most half of the time left, or one second if that is longer. Afterwards a pause
@@ -147,7 +147,7 @@ impl Session {
         self.requests >= self.limits.requests
     }
 
-    /// The end of a pause that begins at `now`, shortened by [`Limits::needed_by`].
+    /// The end of a pause of length `wanted` that begins at `now`. [`Limits::needed_by`] may shorten the pause.
     pub(crate) fn after_pause(&self, wanted: Duration, now: Instant) -> Instant {
         let left = self.limits.needed_by.since(now);
         let longest = if left.is_zero() { URGENT } else { (left / 2).max(Duration::from_secs(1)) };
@@ -253,7 +253,8 @@ impl Session {
         event
     }
 
-    /// Begins a connection for the current request.
+    /// Begins a connection for the current request. Returns the failure of the request if TLS cannot be set up,
+    /// otherwise `None`.
     fn open(&mut self, now: Now) -> Option<Event> {
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
@@ -310,8 +311,9 @@ impl Session {
         }
     }
 
-    /// Handles a failed connection. Repeats the request on a new connection if the server has closed the old one while
-    /// it was idle, as a server may do at any time (RFC 9112 §9.5). Otherwise the request fails.
+    /// Handles a failed connection. If the server has closed a connection while it was idle, as a server may do at any
+    /// time (RFC 9112 §9.5), repeats the request on a new connection and returns `None`. Otherwise returns the failure
+    /// of the request.
     fn lose(&mut self, error: ExchangeError) -> Option<Event> {
         let (error, idle) = match &self.link {
             Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),

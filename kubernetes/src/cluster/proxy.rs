@@ -16,7 +16,7 @@ pub struct Proxy {
     url: Zeroizing<String>,
     host: String,
     port: u16,
-    /// `user:password`, percent-decoded.
+    /// `user:password`, percent-decoded; `None` if the URL has no credentials.
     credentials: Option<Zeroizing<Vec<u8>>>,
 }
 
@@ -62,7 +62,7 @@ impl Proxy {
         (&self.host, self.port)
     }
 
-    /// The credentials in base64, for HTTP's Basic scheme (RFC 7617).
+    /// The credentials in base64, for HTTP's Basic scheme (RFC 7617); `None` if the URL has no credentials.
     pub(crate) fn authorization(&self) -> Option<Zeroizing<String>> {
         self.credentials.as_ref().map(|credentials| Zeroizing::new(STANDARD.encode(&**credentials)))
     }

@@ -26,8 +26,8 @@ const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "times
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
 const UNFIT: &str = "this YAML tag or value is not allowed here";
 
-/// Composes the documents of a text, except empty ones, up to the first error. Returns the documents before the error,
-/// too.
+/// Composes the documents of a text, except empty ones, up to the first error. Returns the documents before the error
+/// with the error.
 pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {
     let (mut composer, mut documents) = (Composer::new(text), Vec::new());
     loop {
@@ -271,8 +271,8 @@ fn boolean(text: &str) -> Option<bool> {
 
 /// True if Kubernetes' YAML library takes `text` for a number.
 ///
-/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Differs for numbers too large for Go, which are numbers here as
-/// well.
+/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Unlike `resolve`, takes numbers that are too large for Go for
+/// numbers, too.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {

@@ -71,8 +71,8 @@ impl Node {
         }
     }
 
-    /// Adds the value of each repeated key to `found`, in this node and below: for a key that stands twice in one
-    /// mapping, the second value.
+    /// Adds the values of repeated keys, in this node and below, to `found`. Of a key that one mapping has twice, only
+    /// the second value is added.
     fn repeated<'a>(&'a self, found: &mut Vec<&'a Self>) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}

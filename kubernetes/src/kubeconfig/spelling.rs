@@ -1,4 +1,4 @@
-//! Recognizing unknown keys that look like a misspelt known one.
+//! Finds the known key that an unknown key probably misspells.
 
 /// The key in `known` that `key` probably is a misspelling of; `None` if `key` is known, or resembles none.
 pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {

@@ -14,8 +14,8 @@ use crate::cluster::Proxy;
 /// Writes the kubeconfig that kubelet writes after its bootstrap: `credential_path` is the file of both certificate and
 /// key, such as `/var/lib/kubelet/pki/kubelet-client-current.pem`. Every field of the cluster is kept.
 ///
-/// The text has no secrets but a proxy's password and what other programs store in `extensions`. Bytes of the path that
-/// are not UTF-8 are replaced by U+FFFD: a kubeconfig cannot hold them.
+/// The text has no secrets except a proxy's password and data that other programs store in `extensions`. Bytes of the
+/// path that are not UTF-8 are replaced by U+FFFD: a kubeconfig cannot hold them.
 pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     let path = credential_path.to_string_lossy();
     let user = [("client-certificate", &*path), ("client-key", &*path)];
