@@ -74,7 +74,7 @@ fn answer_over_size_limit_fails_submission() {
 }
 
 #[test]
-fn unusual_response_heads_are_accepted() {
+fn response_with_many_or_folded_header_lines_is_accepted() {
     let scene = Scene::new();
     let issued = serde_json::to_vec(&scene.issued()).unwrap();
     let many: String = (0..150).map(|n| format!("X-Envoy-{n}: y\r\n")).collect();

@@ -66,7 +66,8 @@ fn submission_runs_alike_if_bytes_arrive_one_by_one() {
     assert_eq!(summary(outcome, &single), whole);
 }
 
-/// A server whose answer to the first watch is damaged: `byte` replaces one of its bytes, which `at` chooses.
+/// A server whose answer to the first watch is damaged: `byte` replaces the byte at index `at`, modulo the answer's
+/// length.
 fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
     let mut watches = 0;
     move |request| match (request.is_post(), request.is_watch()) {

@@ -26,7 +26,7 @@ fn issuance_takes_two_http_requests_on_one_connection() {
 }
 
 #[test]
-fn create_sends_full_request_object() {
+fn create_sends_name_csr_signer_lifetime_and_usages() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();

@@ -31,7 +31,7 @@ fn watches<'a>(
 }
 
 #[test]
-fn ended_watch_is_followed_by_read_and_watch() {
+fn client_reads_object_and_watches_again_after_watch_ends() {
     let scene = Scene::new();
     let mut world = scene.world(watches(&scene, |n| (n == 0).then(|| Reply::stream().finish(400 * SECOND))));
     world.run(&mut scene.issuance()).unwrap();
@@ -92,8 +92,8 @@ fn retry_after_delays_next_request() {
     }
 }
 
-/// A load balancer may send a `Retry-After` of an hour. The client must not wait so long if the certificate expires
-/// earlier, and only minutes once it has expired.
+/// A load balancer may send a `Retry-After` of an hour. If the certificate expires earlier, the client retries before
+/// the expiry; if the certificate has expired, within about two minutes.
 #[test]
 fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
     let scene = Scene::new();

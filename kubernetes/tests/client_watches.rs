@@ -108,7 +108,7 @@ fn new_watch_begins_without_pause_if_410_ends_long_watch() {
 }
 
 #[test]
-fn repeated_410_falls_back_to_polling() {
+fn second_410_to_watch_leads_to_polling() {
     let scene = Scene::new();
     for answer in expired() {
         let mut reads = 0;
@@ -174,7 +174,7 @@ fn temporary_list_failure_is_retried() {
 }
 
 #[test]
-fn listed_object_is_judged_like_one_that_was_read() {
+fn listed_object_gets_same_verdict_as_read_object() {
     let scene = Scene::new();
     let [in_stream, _] = expired();
     let mut stranger = scene.issued();

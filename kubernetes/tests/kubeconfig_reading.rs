@@ -182,7 +182,7 @@ fn first_of_several_yaml_documents_counts() {
 }
 
 #[test]
-fn repeated_key_only_warns_unless_used_values_differ() {
+fn repeated_key_is_refused_only_if_used_with_different_values() {
     let whole = with_user("token: t");
     for (again, line) in [
         ("preferences: {a: 1, a: 2}\n", "13:24"),

@@ -1,4 +1,4 @@
-//! A rotation that has submitted its first request, which a test answers.
+//! A rotation with its first request in flight. The test answers the request.
 
 use std::sync::Arc;
 
