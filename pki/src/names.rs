@@ -41,7 +41,7 @@ impl Subject {
 }
 
 /// Short names of attribute types: those of RFC 4514 §3, and serial number and e-mail address as openssl shows them.
-/// x509-parser's own table is a map of every OID that it knows.
+/// Not x509-parser's own table, which is a map of every OID that x509-parser knows.
 const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
     (OID_X509_COMMON_NAME, "CN"),
     (OID_X509_ORGANIZATION_NAME, "O"),
@@ -80,7 +80,8 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// Subject alternative names, by kind. Other kinds (directory names, registered ids …) are neither read nor written.
+/// Subject alternative names, by kind. Names of kinds without a field here (directory names, registered ids …) are
+/// neither read nor written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlternativeNames {
     /// DNS names.

@@ -1,6 +1,7 @@
 //! Checks for encoding errors that x509-parser accepts, and that Go's crypto/x509, openssl or webpki refuse.
 //!
-//! A certificate that one of these cannot read is useless to a node: API servers are written in Go.
+//! A certificate that Go, openssl or webpki cannot read is useless to a node: its peers use these libraries, and API
+//! servers are written in Go.
 
 use std::collections::BTreeSet;
 use std::slice;
