@@ -170,8 +170,8 @@ pub enum CertificateFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConnectionFault {
-    /// Refuses the connection in tests without sockets. With sockets, acts as [`ConnectionFault::Reset`]: the server must
-    /// accept a connection before it can apply a plan.
+    /// Refuses the connection in tests without sockets. With sockets, acts as [`ConnectionFault::Reset`]: the server
+    /// must accept a connection before it can apply a plan.
     Refused,
     /// Resets the connection at the first bytes of the client.
     Reset,
