@@ -17,8 +17,8 @@ use connection::Connection;
 
 /// Time limit of the TLS handshake: short, since a client without a credential counts toward the limit of clients, too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// A session ends after this time without a complete request, a sent byte or the end of a list or watch. A watch without
-/// unsent events may be idle for longer.
+/// A session ends after this time without a complete request, a sent byte or the end of a list or watch. A watch
+/// without unsent events may be idle for longer.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Time that a client has to read a list. In a cluster, every answer has such a limit (`--request-timeout` of
 /// kube-apiserver).
