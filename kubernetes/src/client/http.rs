@@ -199,8 +199,8 @@ fn unframed() -> ExchangeError {
 mod tests {
     use super::*;
 
-    /// Reads a response that arrives in portions. Returns its status, its body, and whether the connection is reusable;
-    /// `None` in place of that if the response is incomplete.
+    /// Reads a response that arrives in portions. Returns its status, its body, and `Some(true)` if the connection is
+    /// reusable. `None` in the third place: the response is incomplete.
     fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, ExchangeError>) {
         let (mut reader, mut plain) = (ResponseReader::default(), Vec::new());
         let (mut status, mut body) = (0, Vec::new());

@@ -35,7 +35,7 @@ const CREATE_ATTEMPTS: u32 = 3;
 const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// How much longer than its requested duration a watch may last before it is given up.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// The longest wait for a `Retry-After`, and the default request timeout. A longer `Retry-After` is shortened to it.
+/// The longest pause for a `Retry-After`: a longer one is shortened to this time, the default request timeout.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
