@@ -13,7 +13,7 @@ use crate::time::Instant;
 /// pending one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Generate a key. It becomes the pending key, in place of the one before.
+    /// Generate a key, which becomes the pending key in place of the earlier one.
     New,
     /// Use the pending key again, so that the retry finds the request object of the earlier attempt: the name of a
     /// request object is derived from the key.
@@ -37,8 +37,8 @@ pub enum Action {
         id: RequestId,
         /// The certificate to write.
         certificate: Arc<Certificate>,
-        /// True: serve the certificate from now on, in place of the one before. False: the certificate is not valid
-        /// yet. Keep its key, since another `WriteCert` follows when the certificate takes its turn.
+        /// True: serve the certificate from now on, in place of the certificate before. False: the certificate is not
+        /// valid yet. Keep its key, since another `WriteCert` follows when the certificate takes its turn.
         serve: bool,
     },
     /// Submit a request to the signer, and report one `CsrIssued` or `CsrFailed` unless
@@ -56,8 +56,8 @@ pub enum Action {
     SetTimer(Option<Instant>),
 }
 
-/// The actions that follow from one event: at most one of each kind, in the order in which the driver carries them out;
-/// and the [outcomes](Self::outcomes), which report decisions and need no work.
+/// The actions that follow from one event: at most one of each kind, in the order in which the driver carries them out.
+/// The [outcomes](Self::outcomes) report decisions and need no work.
 #[must_use = "the driver must carry out every action"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Actions {

@@ -58,14 +58,14 @@ pub struct Checkpoint {
 /// requests and serves certificates meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unwritten {
-    /// The id in [`WriteCert`](crate::Action::WriteCert) and its replies.
+    /// The id of this write, in [`WriteCert`](crate::Action::WriteCert) and in the driver's replies.
     pub id: RequestId,
     /// The slot of the certificate to write.
     pub slot: Slot,
-    /// When to order the next attempt.
+    /// When to order the next attempt to write.
     pub again_at: Instant,
-    /// The number of attempts that failed.
+    /// The number of attempts to write that failed.
     pub failures: u32,
-    /// True if an attempt was ordered and the driver has not replied.
+    /// True if an attempt to write was ordered and the driver has not replied yet.
     pub in_flight: bool,
 }

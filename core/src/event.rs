@@ -64,8 +64,8 @@ pub enum Event {
     /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff
     ///   of the new policy would if it began now.
     PolicyChanged(Arc<Policy>),
-    /// The signer issued a certificate. The driver has checked that it is well-formed, for the key of the request and
-    /// not expired.
+    /// The signer issued a certificate. The driver has checked the certificate: it is well-formed, made for the key of
+    /// the request, and not expired.
     CsrIssued {
         /// The request that the certificate was issued for.
         id: RequestId,
@@ -106,8 +106,8 @@ pub enum Event {
     /// a backoff; spacing and budget still apply.
     RotateNow,
     /// The API server reported its time (the `Date` of an HTTP response) over a connection whose certificate was
-    /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, and until a
-    /// reading disagrees.
+    /// verified. The machine uses the server's time from the third reading in a row that agrees within ten seconds,
+    /// until a reading disagrees.
     ServerDated {
         /// The server's time now: the `Date` plus the time since the response arrived.
         unix: UnixTime,

@@ -17,7 +17,7 @@ pub const fn mix(seed: u64, certificate: u64, attempt: u64) -> u64 {
     finalise(finalise(finalise(seed) ^ certificate) ^ attempt)
 }
 
-/// One output of splitmix64 (Steele, Lea, Flood 2014).
+/// The output of splitmix64 (Steele, Lea, Flood 2014) for the state `value`.
 const fn finalise(value: u64) -> u64 {
     let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -31,7 +31,7 @@ impl Window {
         self.to
     }
 
-    /// The fraction of `whole` that `draw` chooses: 0 the beginning of the window, `u64::MAX` its end.
+    /// The fraction of `whole` that `draw` chooses: 0 chooses the beginning of the window, `u64::MAX` the end.
     pub(crate) const fn of(self, whole: Duration, draw: u64) -> Duration {
         let (from, width) = (self.from as u128, (self.to - self.from) as u128);
         // permille in 64-bit fixed point: width × draw / 2⁶⁴, exact to a millisecond for any lifetime.
@@ -105,7 +105,7 @@ impl Backoff {
     }
 
     /// The wait after the `failures`th failure in a row (from 1). `took` is how long the last attempt took, which a
-    /// steady beat subtracts; `draw` chooses the fraction.
+    /// steady beat subtracts. `draw` chooses the fraction from [`spread`](Self::spread).
     pub fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
         let base = self.unjittered(failures);
         if !self.beat || base < self.cap {
