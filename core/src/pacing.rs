@@ -32,9 +32,10 @@ pub struct RequestPacing {
 /// grades: a certificate that a server refused may be flawless, and is replaced urgently.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// The certificate is missing, unusable or about to expire: the submission may take the last token.
+    /// The certificate is missing, expired, provisional, refused by a server or past its rotation point: the submission
+    /// may take the last token.
     Urgent,
-    /// The certificate is usable: the last token is reserved for urgent submissions.
+    /// The certificate lacks names, or a rotation was requested: the last token is reserved for urgent submissions.
     Normal,
 }
 

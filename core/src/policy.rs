@@ -238,11 +238,11 @@ impl Policy {
 
     /// A policy for certificates of this lifetime, counted from issue. From five hours on, it is the default policy.
     /// For shorter lifetimes, the default's waits for approval and in outages would outlast the certificate, so each
-    /// wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, leaves time for a request
-    /// that is never answered and for one that is, and the budget has a token for each.
+    /// wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, leaves time for two
+    /// requests, the first of which is never answered. The budget has a token for each.
     ///
     /// The policy's [`shortest_lifetime`](Self::shortest_lifetime) is at most `lifetime`, if that is 2 ms or more. The
-    /// backoff of writes is the default's: disks are no faster for short-lived certificates.
+    /// backoff of writes is that of the default policy: disks are no faster for short-lived certificates.
     ///
     /// ```
     /// # use perennial::Policy;

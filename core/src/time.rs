@@ -112,7 +112,7 @@ impl fmt::Display for UnixTime {
     }
 }
 
-/// Both clocks, read together by the driver.
+/// The monotonic clock and the wall clock, read together by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Now {
     /// The monotonic clock: measures backoff, timeouts and the submission budget.

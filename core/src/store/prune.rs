@@ -35,8 +35,8 @@ impl Layout {
         Plan { steps: old.map(|name| FileOp::Remove { name }).collect() }
     }
 
-    /// Removes leftovers of interrupted updates: incomplete files and temporary links. Retains, whatever its name, an
-    /// entry to which `PREFIX-current.pem`, `PREFIX-updated.pem`, `PREFIX.crt` or `PREFIX.key` leads.
+    /// Removes leftovers of interrupted updates: incomplete files and temporary links. Retains an entry with such a
+    /// name if `PREFIX-current.pem`, `PREFIX-updated.pem`, `PREFIX.crt` or `PREFIX.key` leads to the entry.
     pub fn sweep(&self, listing: &Listing) -> Plan {
         let target = |name: &str| listing.entry(name)?.target.as_deref();
         let mut needed: Vec<&str> = Vec::new();
