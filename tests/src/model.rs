@@ -209,8 +209,8 @@ impl Model {
         }
     }
 
-    /// The local clock and the API server's, the earlier one first. Both are the local clock if too few readings agree,
-    /// or if the clocks differ by ten seconds at most.
+    /// The times by the local clock and by the API server's clock, the earlier one first. Both are the local time if
+    /// fewer than three readings agree, or if the clocks differ by ten seconds at most.
     fn both_clocks(&self, now: Now) -> (Millis, Millis) {
         let local = unix(now.unix);
         let known = self.history.server_clock().filter(|(_, agreeing)| *agreeing >= 3);

@@ -161,7 +161,7 @@ impl History {
     }
 
     /// When each token of the submission budget was spent, newest first. All tokens of an earlier run or policy count
-    /// as one token, spent so late that the budget is full when it would be otherwise.
+    /// as one token, spent at such a time that the budget is full when `Fact::Paced` states.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
         let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
         let begin = self.0.iter().rposition(is_paced).unwrap_or(0);
@@ -172,7 +172,8 @@ impl History {
         })
     }
 
-    /// The last failure that still counts, and the number of failures in a row like it: all of them refusals, or none.
+    /// The last failure that still counts, and the number of failures of its kind in a row: refusals, or other
+    /// failures.
     pub(super) fn failures(&self) -> Option<(Failure, u32)> {
         let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::FailuresForgotten));
         let mut failed = counting.filter_map(|(_, f)| if let Fact::Failed(f, n) = f { Some((*f, *n)) } else { None });

@@ -158,7 +158,7 @@ impl Model {
         self.history.served().filter(|held| !is_expired(held, self.both_clocks(now).0))
     }
 
-    /// Whether `new` is not valid yet while a valid certificate is served, which it must not displace.
+    /// Whether `new` is not valid yet while a valid certificate is served: then `new` must not displace the served one.
     fn is_early_while_another_is_valid(&self, new: &Certificate, now: Now) -> bool {
         unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid_certificate(now).is_some()
     }
@@ -267,8 +267,9 @@ impl Model {
         self.history.push(now, Fact::WriteDue((at(shortest), at(longest))));
     }
 
-    /// Another program changed the store. Takes the certificate found if it is no worse than the served one, lets it
-    /// wait if it is not valid yet, or writes the served one again. Returns false if the machine must ignore the event.
+    /// Another program changed the store. Takes the found certificate if it is no worse than the served one, lets the
+    /// found one wait if it is not valid yet, or else writes the served one again. Returns false if the machine must
+    /// ignore the event.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
@@ -322,10 +323,10 @@ impl Model {
         another && !certificate.provisional
     }
 
-    /// Whether `new` may take the place of the served certificate. Never, if `new` has expired or has another common
-    /// name than the template. Otherwise, if no valid certificate is served, if `new` is flawless, if `new` is as good
-    /// and expires no earlier, or if only `new` has the template's common name and is no bootstrap credential. A served
-    /// certificate that a server refused counts as due at best.
+    /// Whether `new` may take the place of the served certificate. An expired or foreign certificate never may; any
+    /// other may if no valid certificate is served. In place of a valid certificate, `new` must be flawless, or be as
+    /// good and expire no earlier, or be an own certificate that replaces a bootstrap or foreign one. A certificate
+    /// that a server refused counts as due at best.
     fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {

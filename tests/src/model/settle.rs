@@ -103,8 +103,8 @@ impl Model {
         (earliest.max(allowed), latest.max(allowed))
     }
 
-    /// When the submission budget has this many tokens. Each submission is a bound: the budget had `size` tokens at
-    /// most before it, lost one token to it and to each later submission, and gains one token every `refill`.
+    /// When the submission budget has this many tokens. Each submission sets a bound: the budget had `size` tokens at
+    /// most before, lost one token to this and to each later submission, and gains one token every `refill`.
     pub(super) fn affordable_at(&self, tokens: u32) -> Millis {
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let spent = self.history.spent(refill).zip(1..);
