@@ -1,7 +1,7 @@
 //! Model checking: the state is the machine itself, as shipped; every event is tried in every state.
 //!
 //! A [`Setting`] is a small world: a policy whose durations are a few milliseconds, and the moves to try. [`search`]
-//! visits every state of it, breadth first, and checks each step and each state by the laws.
+//! visits every state of such a world, breadth first, and checks each step and each state by the laws.
 //!
 //! | | |
 //! |---|---|

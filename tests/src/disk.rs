@@ -54,7 +54,7 @@ pub struct Disk {
 struct Node {
     kind: NodeKind,
     bytes: Arc<[u8]>,
-    /// The durable contents, if `bytes` is not synced.
+    /// The durable contents; `None` if `bytes` is durable.
     before: Option<Arc<[u8]>>,
 }
 

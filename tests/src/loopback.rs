@@ -221,13 +221,14 @@ pub fn waits_for_approval(handle: &Handle) -> String {
     snapshot.and_then(|now| name(&now)).unwrap_or_else(|| panic!("nothing waits: {:?}", handle.snapshot()))
 }
 
-/// Replaces the credential directory by a file, so that writes fail: a write would make a missing directory again.
+/// Replaces the credential directory by a file, so that writes fail. A removed directory would not be enough: a write
+/// creates a missing directory.
 pub fn break_directory(path: &Path) {
     std::fs::remove_dir_all(path).unwrap();
     std::fs::write(path, "in the way").unwrap();
 }
 
-/// Removes the file of [`break_directory`]: the next write makes the directory again.
+/// Removes the file of [`break_directory`]: the next write creates the directory.
 pub fn mend_directory(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }

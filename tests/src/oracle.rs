@@ -54,7 +54,7 @@ struct Manager {
 
 impl Oracle {
     /// Starts a manager, as `NewManager` and then `Start` do. A bootstrap pair is written to the store, as if it had
-    /// been issued to the holder.
+    /// been issued to this manager.
     pub fn begin(world: SharedScene, start: HolderStart) -> Self {
         let bootstrap = start.certificate.clone().filter(|certificate| certificate.provisional);
         Self::start(world, start, bootstrap)

@@ -1,5 +1,5 @@
 //! A hostile life of a machine: events, faults and restarts, decoded from bytes. Every byte string is a life, and
-//! smaller bytes make a simpler life: a failure that proptest has shrunk or a fuzzer has found can be read.
+//! smaller bytes make a simpler life: a failing life becomes readable when proptest or a fuzzer shrinks its bytes.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -57,7 +57,7 @@ impl Trace {
 }
 
 impl Run {
-    /// Every step: the machine before the event, and the record.
+    /// Every step of this run: the machine before the event, and the record.
     pub fn steps(&self) -> impl Iterator<Item = (&RotationMachine, &Record)> {
         let before = std::iter::once(&self.first).chain(self.records.iter().map(|record| &record.after));
         before.zip(&self.records)

@@ -1,6 +1,6 @@
 //! Writes a pair for each malicious certificate ([`table`]) to `DIR/NAME.pem`, and prints a line for each pair:
-//! `NAME<TAB>GO<TAB>OPENSSL`. `GO` and `OPENSSL` are true if Go or openssl is expected to accept the pair:
-//! `.ci/kubectl` checks that they do as printed.
+//! `NAME<TAB>GO<TAB>OPENSSL`. `GO` is true if Go is expected to accept the pair, `OPENSSL` if openssl is: `.ci/kubectl`
+//! checks that both programs behave as printed.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -201,7 +201,7 @@ faults! {
         }
     }
 
-    /// Honours a `Retry-After` up to a hundred times longer than the setting's policy allows.
+    /// Honours a `Retry-After` up to a hundred times longer than the policy allows.
     WaitsTooLong {
         fn policy(policy: &Policy) -> Policy {
             let cap = policy.refused.cap() * 100;

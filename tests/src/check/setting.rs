@@ -14,7 +14,7 @@ use crate::mint;
 pub struct Setting {
     /// The name of the world, such as `restarts`.
     pub name: &'static str,
-    /// The first policy. It has no jitter: jitter differs for each id, and would multiply the states.
+    /// The first policy. It has no jitter: jitter would differ for each request, and multiply the states.
     pub policy: Arc<Policy>,
     /// The policy that [`Move::Policy`] changes to. Equal to `policy` in worlds without that move.
     pub other: Arc<Policy>,
@@ -61,7 +61,7 @@ pub enum Move {
     Written,
     /// The write that is under way failed.
     WriteFailed,
-    /// Another program puts a certificate of this kind into the store; `None`: it removes the certificate in the store.
+    /// Another program puts a certificate of this kind into the store, or (`None`) removes the certificate there.
     Found(Option<Flavour>),
     /// Another program puts the served certificate into the store.
     FoundOurs,

@@ -336,10 +336,10 @@ impl<S: Subject> WorldState<S> {
         hasher.finish()
     }
 
-    /// The facts of a certificate that still matter to the machine. The first part is whether the certificate has the
-    /// common name of each template. The second part is `None` once the certificate has expired even by the earliest
-    /// wall clock; else: validity and rotation points in milliseconds from now, the templates that are satisfied, and
-    /// whether the certificate is a bootstrap certificate.
+    /// The facts of a certificate that still matter to the machine. First, whether its common name is that of each
+    /// template. Second, unless the certificate has expired even by the true time: notBefore, rotation points and
+    /// notAfter in milliseconds from now, whether each template is satisfied, and whether it is a bootstrap
+    /// certificate.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();

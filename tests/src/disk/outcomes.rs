@@ -70,8 +70,8 @@ impl Disk {
 }
 
 impl Node {
-    /// The contents that a loss of power may leave: the old or the new ones; of a file also none, the first half, or
-    /// zeros.
+    /// The contents that a loss of power may leave. Of a link: the old or the new target. Of a file also: nothing, the
+    /// first half, or zeros in place of the whole or of the second half.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();

@@ -17,7 +17,7 @@ pub const PREFIX: &str = "kubelet-client";
 /// The current time in tests with virtual disks. Every `pair` is valid then.
 pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
-/// A call to the virtual disk, whose outcome the test chooses.
+/// A call to the virtual disk. The test chooses the outcome of the call.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     /// Opens the directory.

@@ -22,7 +22,7 @@ pub(super) fn longest_silence(policy: &Policy) -> Duration {
         + millisecond
 }
 
-/// The time at `span` after `now`, by both clocks.
+/// The time that is `span` after `now`, by both clocks.
 pub(super) fn later(now: Now, span: Duration) -> Now {
     Now { instant: now.instant.after(span), unix: now.unix.after(span) }
 }

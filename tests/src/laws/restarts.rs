@@ -24,7 +24,8 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
 /// and the choice of key are the same, and after a refusal the next request comes no sooner. So a crash loop costs the
 /// signer no more than a process that runs on.
 ///
-/// A restart reads the clocks at once, so the law compares it with a machine that has just read them.
+/// A restarted machine reads the clocks immediately, so the law compares it with a machine that has just read the
+/// clocks.
 pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // Readings of the API server's clock are lost in a restart.

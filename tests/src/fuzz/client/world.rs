@@ -17,7 +17,7 @@ const LONGEST: usize = (4 << 20) + (256 << 10);
 /// More steps of the conversation than any run takes, even in portions of one byte.
 const STEPS: usize = 4_000_000;
 
-/// The scripted server's reply to a request, and what follows it.
+/// The scripted server's reply to a request, and how the connection goes on after the reply.
 pub(super) struct Reply {
     pieces: Vec<Vec<u8>>,
     /// The pause before each piece.
