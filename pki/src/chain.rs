@@ -11,7 +11,7 @@ use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 
 use crate::names::{self, AlternativeNames, Subject};
 use crate::pem::{self, Text};
-use crate::{PemError, Usage, sha256, strict, x509};
+use crate::{PemError, Roots, Usage, sha256, strict, x509};
 
 /// The most certificates that a chain may have, more than any real chain has.
 const MAX_CERTIFICATES: usize = 16;
@@ -138,6 +138,17 @@ impl Chain {
     /// The certificates in DER, the leaf first. Never empty.
     pub fn der(&self) -> &[CertificateDer<'static>] {
         &self.0.der
+    }
+
+    /// The CA certificates behind the leaf, as roots: a peer with a certificate of one of these CAs is trusted.
+    ///
+    /// # Errors
+    /// [`ChainError::Empty`]: the signer appended no CA certificate.
+    pub fn issuers(&self) -> Result<Roots, ChainError> {
+        let is_ca = |der: &&CertificateDer<'_>| {
+            x509::parse(der).ok().and_then(|issuer| constraints(&issuer).ok()).is_some_and(|found| found.is_ca)
+        };
+        Roots::from_der(self.0.der.iter().skip(1).filter(is_ca))
     }
 
     /// The serial number of the leaf: upper-case hexadecimal, as `openssl x509 -serial` prints it.

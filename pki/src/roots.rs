@@ -22,7 +22,7 @@ pub struct Roots {
 /// Two `Roots` are equal if they contain the same usable certificates in the same order.
 impl PartialEq for Roots {
     fn eq(&self, other: &Self) -> bool {
-        self.pem == other.pem
+        Arc::ptr_eq(&self.store, &other.store) || self.pem == other.pem
     }
 }
 
@@ -67,6 +67,21 @@ impl Roots {
             return Err(ChainError::Empty);
         }
         Ok(Self { store: Arc::new(store), pem: chain::encode(&usable).into(), skipped: [].into() })
+    }
+
+    /// Joins several CA bundles: the usable certificates of all, each once. Nothing was skipped: see the
+    /// [`skipped`](Self::skipped) of each.
+    ///
+    /// # Errors
+    /// [`ChainError::Empty`]: `all` is empty.
+    pub fn joined<'a>(all: impl IntoIterator<Item = &'a Self>) -> Result<Self, ChainError> {
+        let mut certificates = Vec::new();
+        for der in all.into_iter().flat_map(|roots| CertificateDer::pem_slice_iter(roots.pem.as_bytes()).flatten()) {
+            if !certificates.contains(&der) {
+                certificates.push(der);
+            }
+        }
+        Self::from_der(certificates)
     }
 
     /// The damaged or unusable blocks that [`from_pem`](Self::from_pem) skipped, each with its line. For warnings.

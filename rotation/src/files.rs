@@ -138,30 +138,30 @@ impl TokenFile {
 
 impl IdentitySource for TokenFile {
     fn identity(&self) -> Result<Identity, NotYet> {
-        let bytes = read(&self.0).map_err(|error| NotYet::new(error.to_string()))?;
+        let bytes = read(&self.0, MAX_PAIR).map_err(|error| NotYet::new(error.to_string()))?;
         let token = str::from_utf8(&bytes).map_err(|_| InvalidToken).and_then(Token::new);
         token.map(Identity::Token).map_err(|error| NotYet::new(format!("{}: {error}", self.0.display())))
     }
 }
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<Credential, FileError> {
-    let (certificate_pem, key_pem) = (read(certificate)?, read(key)?);
+    let (certificate_pem, key_pem) = (read(certificate, MAX_PAIR)?, read(key, MAX_PAIR)?);
     Credential::from_pair(&certificate_pem, &key_pem).map_err(|error| {
         let at_fault = if matches!(error, CredentialError::Key(_)) { key } else { certificate };
         FileError::Unusable(at_fault.to_owned(), error)
     })
 }
 
-/// Reads a regular file of at most 1 MiB, which is the limit for a chain; keys and tokens are shorter. Fails for other
-/// kinds of files, such as a pipe, which could block for ever.
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+/// Reads a regular file of at most `longest` bytes. Fails for other kinds of files, such as a pipe, which could block
+/// for ever.
+pub(crate) fn read(path: &Path, longest: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
-    if metadata.len() > LONGEST {
-        return Err(FileError::TooLong(path.to_owned()));
+    if metadata.len() > longest {
+        return Err(FileError::TooLong { path: path.to_owned(), longest });
     }
     fs::read(path).map(Zeroizing::new).map_err(unreadable)
 }
@@ -176,7 +176,10 @@ fn warn_of_skipped(credential: &Credential, certificate: &Path, key: &Path) {
     }
 }
 
-const LONGEST: u64 = 1 << 20;
+/// Longest file with a chain; keys and tokens are shorter.
+pub(crate) const MAX_PAIR: u64 = 1 << 20;
+/// Longest file with a CA bundle.
+pub(crate) const MAX_BUNDLE: u64 = 8 << 20;
 
 /// Error of files that do not make a pair, possibly for a moment only: another program that replaces both files writes
 /// one of them first.
@@ -186,9 +189,14 @@ pub enum FileError {
     /// A file cannot be read.
     #[error("{0}: cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
-    /// A file is longer than 1 MiB.
-    #[error("{0}: longer than 1 MiB")]
-    TooLong(PathBuf),
+    /// A file is longer than any file of its kind.
+    #[error("{path}: longer than {} MiB", longest >> 20)]
+    TooLong {
+        /// The path of the file.
+        path: PathBuf,
+        /// The bound, in bytes.
+        longest: u64,
+    },
     /// A file contains no certificate or no key, or the key does not belong to the certificate.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] CredentialError),

@@ -94,6 +94,8 @@ pub mod journal;
 mod log;
 mod progress;
 mod reporter;
+mod root_files;
+mod roots_source;
 mod rotation;
 mod rotator;
 mod sign_error;
@@ -119,6 +121,8 @@ pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
 pub use progress::{Issued, Progress};
 pub use reporter::Reporter;
+pub use root_files::{RootFiles, RootsError};
+pub use roots_source::{RootsSource, SignerRoots};
 pub use rotation::{
     ClockOffset, Command, Input, News, Notice, Record, RecordError, Rotation, Snapshot, Start, Transition,
 };

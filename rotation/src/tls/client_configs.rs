@@ -1,0 +1,82 @@
+//! [`ClientConfigs`]: a configuration for each credential, with session resumption.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use perennial::Fingerprint;
+use perennial_pki::{Credential, Roots};
+use rustls::client::{ClientConfig, Resumption};
+
+use super::{ClientCert, Source, client_config};
+use crate::RootsSource;
+
+/// Client configurations of rustls that resume sessions: one configuration for each credential and each set of CAs, so
+/// that no session outlives the certificates that it was verified with. For programs that choose a configuration for
+/// each connection; one that has to set a configuration once uses [`client_config`].
+#[derive(derive_more::Debug)]
+pub struct ClientConfigs {
+    source: Source,
+    #[debug(skip)]
+    roots: Arc<dyn RootsSource>,
+    #[debug(skip)]
+    like: ClientConfig,
+    /// The latest configuration; `None` before the first one.
+    #[debug(skip)]
+    latest: Mutex<Option<Made>>,
+}
+
+/// A configuration, and what it was made for.
+struct Made {
+    /// The certificate that it presents; `None` if it presents none.
+    fingerprint: Option<Fingerprint>,
+    /// The CAs of its sessions; `None` if there were none.
+    roots: Option<Roots>,
+    config: Arc<ClientConfig>,
+}
+
+impl ClientConfigs {
+    /// Makes configurations that present the credential of `source`, and accept servers with a certificate of one of
+    /// the CAs of `roots`.
+    pub fn new(source: impl Into<Source>, roots: impl RootsSource + 'static) -> Self {
+        let (source, roots): (_, Arc<dyn RootsSource>) = (source.into(), Arc::new(roots));
+        let like = client_config(source.clone(), roots.clone());
+        Self { source, roots, like, latest: Mutex::default() }
+    }
+
+    /// Changes something else in all configurations, such as `alpn_protocols`. Credential and resumption are set anew
+    /// for each of them.
+    #[must_use]
+    pub fn edit(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
+        change(&mut self.like);
+        self
+    }
+
+    /// The configuration for a new connection. It presents the current credential, if there is one, and resumes only
+    /// sessions of that credential and the current CAs. Returns the same configuration until one of them changes.
+    pub fn current(&self) -> Arc<ClientConfig> {
+        let credential = self.source.credential();
+        let fingerprint = credential.as_ref().map(|held| held.chain().certificate().fingerprint);
+        // Without CAs now, the verifier goes on with those it has seen, and so do its sessions.
+        let found = self.roots.roots().ok();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some(made) if made.fingerprint == fingerprint && (found.is_none() || made.roots == found) => {
+                made.config.clone()
+            }
+            _ => {
+                let config = Arc::new(self.bound_to(credential));
+                let roots = found.or_else(|| latest.take().and_then(|made| made.roots));
+                *latest = Some(Made { fingerprint, roots, config: config.clone() });
+                config
+            }
+        }
+    }
+
+    /// A configuration that presents this credential for ever: with a resolver that follows rotations, rustls would
+    /// resume sessions of the old credential.
+    fn bound_to(&self, credential: Option<Arc<Credential>>) -> ClientConfig {
+        let mut config = self.like.clone();
+        config.client_auth_cert_resolver = Arc::new(ClientCert::new(Source::new(move || credential.clone())));
+        config.resumption = Resumption::default();
+        config
+    }
+}

@@ -1,0 +1,200 @@
+//! Verifiers for rustls: trust the current CAs of a [`RootsSource`] in each handshake.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use perennial_pki::{Roots, provider};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use crate::RootsSource;
+
+/// Verifies the certificates of TLS servers with the current CAs of a source, and their names as webpki does. If the
+/// source has no CAs at the moment, those of the handshake before are trusted.
+#[derive(Clone, Debug)]
+pub struct ServerVerifier(Arc<Following<dyn ServerCertVerifier>>);
+
+impl ServerVerifier {
+    /// Makes a verifier that trusts the CAs of this source.
+    pub fn new(roots: impl RootsSource + 'static) -> Self {
+        Self(Following::new(roots, |roots| {
+            Ok(WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build()?)
+        }))
+    }
+}
+
+/// Verifies the certificates of TLS clients with the current CAs of a source. Refuses clients without a certificate,
+/// unless [`optional`](Self::optional). If the source has no CAs at the moment, those of the handshake before are
+/// trusted.
+///
+/// Sends no names of CAs to clients: rustls wants a list that never changes. A client that has several certificates
+/// has to know by itself which of them to present.
+#[derive(Clone, Debug)]
+pub struct ClientVerifier {
+    following: Arc<Following<dyn ClientCertVerifier>>,
+    mandatory: bool,
+}
+
+impl ClientVerifier {
+    /// Makes a verifier that trusts the CAs of this source.
+    pub fn new(roots: impl RootsSource + 'static) -> Self {
+        let following = Following::new(roots, |roots| {
+            WebPkiClientVerifier::builder_with_provider(roots.store(), provider()).build()
+        });
+        Self { following, mandatory: true }
+    }
+
+    /// Accepts clients without a certificate, too. A certificate that is presented has to be valid.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { mandatory: false, ..self }
+    }
+}
+
+/// A verifier for the current CAs, made again when they change.
+#[derive(derive_more::Debug)]
+struct Following<V: ?Sized> {
+    #[debug("{}", roots.origin())]
+    roots: Arc<dyn RootsSource>,
+    #[debug(skip)]
+    make: fn(&Roots) -> Result<Arc<V>, VerifierError>,
+    #[debug(skip)]
+    latest: Mutex<Option<Latest<V>>>,
+}
+
+type VerifierError = rustls::client::VerifierBuilderError;
+
+/// The verifier of the handshake before, and its CAs.
+struct Latest<V: ?Sized> {
+    roots: Roots,
+    verifier: Arc<V>,
+    /// True if the source had no CAs in the handshake before.
+    outdated: bool,
+}
+
+impl<V: ?Sized> Following<V> {
+    fn new(roots: impl RootsSource + 'static, make: fn(&Roots) -> Result<Arc<V>, VerifierError>) -> Arc<Self> {
+        Arc::new(Self { roots: Arc::new(roots), make, latest: Mutex::default() })
+    }
+
+    /// The verifier for this handshake.
+    fn verifier(&self) -> Result<Arc<V>, Error> {
+        let found = self.roots.roots();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match (found, &mut *latest) {
+            (Ok(roots), Some(latest)) if latest.roots == roots => {
+                latest.outdated = false;
+                Ok(latest.verifier.clone())
+            }
+            (Ok(roots), _) => {
+                let verifier = (self.make)(&roots).map_err(|error| Error::General(error.to_string()))?;
+                *latest = Some(Latest { roots, verifier: verifier.clone(), outdated: false });
+                Ok(verifier)
+            }
+            (Err(error), Some(latest)) => {
+                // Logged once, not in every handshake.
+                if !std::mem::replace(&mut latest.outdated, true) {
+                    tracing::warn!("no CAs to verify peers with: {error}; verifying with the CAs known before");
+                }
+                Ok(latest.verifier.clone())
+            }
+            (Err(error), None) => Err(Error::General(format!("no CAs to verify the peer with: {error}"))),
+        }
+    }
+}
+
+fn tls12(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+}
+
+fn tls13(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.verifier()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls12(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls13(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.following.verifier()?.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls12(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls13(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
