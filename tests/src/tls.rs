@@ -1,12 +1,15 @@
-//! Configurations of TLS clients, for tests of servers.
+//! TLS clients and servers for tests, and what one side of a connection sees of the other.
 
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread;
 
-use perennial_pki::{Credential, Roots, provider};
-use rustls::ClientConfig;
+use perennial_pki::{Credential, Roots, provider, sha256};
 use rustls::client::Resumption;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 /// A client configuration with the time of `clock`, which trusts `roots` and presents `credential`, if given. Sessions
 /// are not resumed, so that every connection makes a full handshake with the certificates of both sides.
@@ -27,4 +30,77 @@ pub fn client(roots: &Roots, credential: Option<&Credential>, clock: Arc<dyn Tim
     };
     config.resumption = Resumption::disabled();
     Arc::new(config)
+}
+
+/// A connection to [`server`].
+pub type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+/// Starts a TLS server that answers each line with the fingerprint of its client's certificate, and whether the session
+/// was resumed. Runs until the process ends.
+///
+/// # Panics
+/// There is no free port, or the configuration is unusable.
+pub fn server(config: ServerConfig) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
+    thread::spawn(move || {
+        for socket in listener.incoming().map(Result::unwrap) {
+            let tls = ServerConnection::new(config.clone()).unwrap();
+            thread::spawn(move || serve_lines(BufReader::new(StreamOwned::new(tls, socket))));
+        }
+    });
+    address
+}
+
+fn serve_lines(mut stream: BufReader<StreamOwned<ServerConnection, TcpStream>>) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let tls = &stream.get_ref().conn;
+        let client = tls.peer_certificates().and_then(|chain| Some(hex(chain.first()?))).unwrap_or_default();
+        let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        writeln!(stream.get_mut(), "{client} {resumed}").ok()?;
+    }
+}
+
+/// The fingerprint of a certificate in DER: its SHA-256 in lower-case hexadecimal.
+pub fn hex(der: &[u8]) -> String {
+    sha256(der).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The fingerprint of the leaf of this credential, as [`hex`] writes it.
+pub fn fingerprint(credential: &Credential) -> String {
+    format!("{:x}", credential.chain().certificate().fingerprint)
+}
+
+/// Connects to a [`server`] by the name `localhost`. The handshake begins with the first line.
+///
+/// # Panics
+/// The server does not listen.
+pub fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
+    let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    BufReader::new(StreamOwned::new(tls, TcpStream::connect(address).unwrap()))
+}
+
+/// The fingerprint of the client certificate that the server reports (empty for none), and whether the session was
+/// resumed.
+///
+/// # Panics
+/// The handshake fails.
+pub fn answer(stream: &mut Stream) -> (String, bool) {
+    try_answer(stream).unwrap()
+}
+
+/// Returns the same as [`answer`].
+///
+/// # Errors
+/// The handshake fails. A server's alert arrives with the first read, after the client's part of a TLS 1.3 handshake.
+pub fn try_answer(stream: &mut Stream) -> io::Result<(String, bool)> {
+    stream.get_mut().write_all(b"who am I?\n")?;
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let (client, resumed) = line.trim_end().split_once(' ').ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((client.to_owned(), resumed == "true"))
 }

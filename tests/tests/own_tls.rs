@@ -1,75 +1,24 @@
 //! TLS servers and clients of the program with rotated credentials: which certificate peers see after a rotation.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread;
 
 use perennial::Template;
 use perennial_dev::{Approval, Options, ServingApproval};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
-use perennial_pki::{Credential, Interim, provider, sha256};
+use perennial_pki::{Interim, provider};
 use perennial_rotation::tls::{ClientCert, ClientConfigs, ServerCert};
-use perennial_rotation::{Handle, Identity, clock};
+use perennial_rotation::{Handle, Identity, NotYet, clock};
 use perennial_tests::loopback::{
     BOUND, LoopbackServer, Runtime, issued, new_authority, node, on_both, serve, serve_at,
 };
+use perennial_tests::tls::{answer, connect, fingerprint, hex, server};
+use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
-use rustls::{ClientConnection, HandshakeKind, RootCertStore, ServerConnection, StreamOwned};
-
-type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
-
-/// A TLS server that answers each line with the fingerprint of the client's certificate, and whether the session was
-/// resumed.
-fn server(config: ServerConfig) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
-    thread::spawn(move || {
-        for socket in listener.incoming().map(Result::unwrap) {
-            let tls = ServerConnection::new(config.clone()).unwrap();
-            thread::spawn(move || serve_lines(BufReader::new(StreamOwned::new(tls, socket))));
-        }
-    });
-    address
-}
-
-fn serve_lines(mut stream: BufReader<StreamOwned<ServerConnection, TcpStream>>) -> Option<()> {
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let tls = &stream.get_ref().conn;
-        let client = tls.peer_certificates().and_then(|chain| Some(hex(chain.first()?))).unwrap_or_default();
-        let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
-        writeln!(stream.get_mut(), "{client} {resumed}").ok()?;
-    }
-}
-
-fn hex(der: &[u8]) -> String {
-    sha256(der).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn fingerprint(credential: &Credential) -> String {
-    format!("{:x}", credential.chain().certificate().fingerprint)
-}
-
-fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
-    let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
-    BufReader::new(StreamOwned::new(tls, TcpStream::connect(address).unwrap()))
-}
-
-/// The fingerprint of the client certificate that the server reports, and whether the session was resumed.
-fn answer(stream: &mut Stream) -> (String, bool) {
-    stream.get_mut().write_all(b"who am I?\n").unwrap();
-    let mut line = String::new();
-    stream.read_line(&mut line).unwrap();
-    let (client, resumed) = line.trim_end().split_once(' ').unwrap();
-    (client.to_owned(), resumed == "true")
-}
 
 fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
     cluster.trust().unwrap().unwrap().roots.store()
@@ -94,6 +43,12 @@ fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {
     }
 }
 
+/// Configurations for connections to [`knows_clients`], whose certificate no CA has issued.
+fn configs(handle: &Handle) -> ClientConfigs {
+    let configs = ClientConfigs::new(handle, || Err(NotYet::new("the verifier needs no CA")));
+    configs.edit(|config| config.dangerous().set_certificate_verifier(Arc::new(Anybody)))
+}
+
 #[test]
 fn server_sees_rotated_client_certificate_on_new_connections() {
     on_both(|runtime| {
@@ -101,7 +56,7 @@ fn server_sees_rotated_client_certificate_on_new_connections() {
         let handle = node(runtime, &api.cluster).start();
         let address = server(knows_clients(&api));
         let first = issued(&handle, 1);
-        let configs = ClientConfigs::new(&handle, client_config(None));
+        let configs = configs(&handle);
         let mut before = connect(address, configs.current());
         assert_eq!(answer(&mut before), (fingerprint(&first), false));
         // Between rotations, sessions are resumed.
@@ -140,7 +95,7 @@ fn client_presents_no_certificate_before_the_first_is_issued() {
     let api = serve(Approval::Manual);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Smol, &api.cluster).start();
-    let configs = ClientConfigs::new(&handle, client_config(None));
+    let configs = configs(&handle);
     assert_eq!(answer(&mut connect(address, configs.current())).0, "");
     handle.shutdown().wait();
 }
