@@ -31,7 +31,7 @@ fn lawful(fleet: &Fleet) {
 }
 
 #[test]
-fn certificates_issued_in_one_second_rotate_all_over_the_window() {
+fn certificates_issued_in_one_second_rotate_spread_over_the_window() {
     let mut fleet = Fleet::new(1000, node, HOUR);
     assert!(fleet.run_for(Duration::from_secs(1), 10_000));
     let first = fleet.submissions().len();

@@ -26,7 +26,7 @@ fn ahead_past_the_rotation_point() -> Scenario {
         .at(ZERO, Happening::Requests(Conduct::signs_after(ZERO)))
 }
 
-/// A clock so far ahead that a fresh certificate has expired; set right after two hours.
+/// A clock so far ahead that a fresh certificate has expired. After two hours the clock is corrected.
 /// <https://github.com/kubernetes/client-go/issues/592>
 fn ahead_past_expiry() -> Scenario {
     Scenario::new("clock 2 d ahead for 2 h")
@@ -35,8 +35,8 @@ fn ahead_past_expiry() -> Scenario {
         .at(2 * HOUR, Happening::ClockAhead(0))
 }
 
-/// A clock so far behind that a fresh certificate, backdated by five minutes, is not valid yet; set right after an
-/// hour. The certificate is served anyway: servers have the signer's time.
+/// A clock so far behind that a fresh certificate, backdated by five minutes, is not valid yet. After an hour the clock
+/// is corrected. The certificate is served anyway, since peers verify it by the true time.
 /// <https://github.com/kubernetes/kubernetes/pull/97680>, <https://github.com/vmware/pinniped/pull/849>
 fn behind_not_before() -> Scenario {
     Scenario::new("clock 10 min behind for 1 h")
@@ -44,7 +44,7 @@ fn behind_not_before() -> Scenario {
         .at(HOUR, Happening::ClockAhead(0))
 }
 
-/// A clock that was ahead when the certificate was issued, and is set right.
+/// A clock that was ahead when the certificate was issued, and is corrected later.
 fn set_right_from_ahead() -> Scenario {
     Scenario::new("clock 6 h ahead, set right at 2 h")
         .at(ZERO, Happening::ClockAhead(6 * 3600))
@@ -83,10 +83,11 @@ fn asleep_over_the_rotation_point() -> Scenario {
         .with_span(36 * HOUR)
 }
 
-/// The node is suspended or offline past expiry, and its client is stuck afterwards:
-/// <https://github.com/kubernetes/kubernetes/issues/65991>, <https://github.com/kubernetes/kubernetes/issues/92676>,
-/// <https://github.com/kubernetes/kubernetes/issues/96256>, <https://github.com/kubernetes/kubernetes/issues/78758>,
-/// <https://github.com/rossoctl/rossoctl/issues/1899>, <https://github.com/linkerd/linkerd2/issues/13136>
+/// The node is suspended past expiry. A problem of other programs: a client that was suspended or offline past expiry
+/// is stuck afterwards. <https://github.com/kubernetes/kubernetes/issues/65991>,
+/// <https://github.com/kubernetes/kubernetes/issues/92676>, <https://github.com/kubernetes/kubernetes/issues/96256>,
+/// <https://github.com/kubernetes/kubernetes/issues/78758>, <https://github.com/rossoctl/rossoctl/issues/1899>,
+/// <https://github.com/linkerd/linkerd2/issues/13136>
 fn asleep_past_expiry() -> Scenario {
     Scenario::new("asleep from 1 h to 31 h")
         .with_certificate_of_age(ZERO)

@@ -16,14 +16,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Every request is denied, and client-go submits new ones with new keys for as long as the process lives:
+/// Every request is denied. client-go and others submit new requests with new keys for as long as the process lives:
 /// <https://github.com/cert-manager/csi-lib/issues/30>
 fn denied() -> Scenario {
     Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
 }
 
-/// The approver denies requests for three hours, then allows them; a backoff that has grown long delays the
-/// certificate: <https://github.com/jetstack/cert-manager/issues/4539>
+/// The approver denies requests for three hours, then allows them. A problem of cert-manager: a backoff that has grown
+/// long delays the certificate. <https://github.com/jetstack/cert-manager/issues/4539>
 fn denied_then_allowed() -> Scenario {
     Scenario::new("denied for 3 h, then allowed")
         .at(ZERO, Happening::Requests(Conduct::Denies))
@@ -39,8 +39,8 @@ fn denied_while_valid() -> Scenario {
         .at(100 * MINUTE, Happening::Requests(Conduct::WELL))
 }
 
-/// An error of the CA leaves its running clients stuck for good:
-/// <https://github.com/RafPe/pod-certificate-signer/issues/28>
+/// The signer fails requests for an hour while the node's certificate is valid. A problem of another program: one error
+/// of the CA leaves its clients stuck for good. <https://github.com/RafPe/pod-certificate-signer/issues/28>
 fn signer_fails_while_valid() -> Scenario {
     Scenario::new("signer fails for 1 h, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -48,8 +48,8 @@ fn signer_fails_while_valid() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// The template changes during a backoff, and the change must not get lost:
-/// <https://github.com/istio/ztunnel/issues/725>
+/// Requests for a wrong name are denied until the template is corrected. The correction comes during a backoff, and
+/// must not get lost: <https://github.com/istio/ztunnel/issues/725>
 fn denied_and_renamed() -> Scenario {
     Scenario::new("denied for a wrong name, set right at 30 min")
         .with_template(Some(named(&["typo.example"])))
@@ -58,8 +58,9 @@ fn denied_and_renamed() -> Scenario {
         .at(30 * MINUTE, Happening::Wants(Some(named(&["node.example"]))))
 }
 
-/// Each restart submits a request, which exhausts a quota: <https://github.com/cert-manager/csi-driver/issues/119>. A
-/// supervisor restarts the denied process each minute. Without the pending record, a restart forgets the denial.
+/// A supervisor restarts the denied process each minute. Without the pending record, a restart forgets the denial. A
+/// problem of another program: each restart submits a request, which exhausts a quota.
+/// <https://github.com/cert-manager/csi-driver/issues/119>
 fn restarts_after_a_denial(name: &'static str, remembers: bool) -> Scenario {
     let denied = Scenario::new(name).with_span(DAY).at(ZERO, Happening::Requests(Conduct::Denies));
     every(MINUTE, 2 * HOUR, denied, |_| Happening::Restart { remembers })

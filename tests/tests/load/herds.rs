@@ -18,9 +18,10 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
     all.iter().map(within).max().unwrap_or(0)
 }
 
-/// After an outage all clients return at the same time: <https://github.com/istio/ztunnel/issues/334>,
-/// <https://github.com/smallstep/certificates/issues/350>. client-go keeps a beat of 32 s without jitter; perennial's
-/// nodes, which began together and spent their budgets together, are spread nevertheless.
+/// A problem of other programs: after an outage all clients return at the same time.
+/// <https://github.com/istio/ztunnel/issues/334>, <https://github.com/smallstep/certificates/issues/350>. client-go
+/// retries every 32 s without jitter. perennial's nodes began together and have spent their budgets together, and
+/// return spread nevertheless.
 #[test]
 fn nodes_started_together_return_spread_after_outage() {
     let down = Scenario::new("down").with_span(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
@@ -45,8 +46,9 @@ fn nodes_started_apart_return_spread_after_outage() {
     assert!(ours <= NODES as usize / 5 && ours < theirs, "{ours}, client-go {theirs}");
 }
 
-/// Certificates issued in the same second are rotated over a fifth of the lifetime:
-/// <https://github.com/istio/istio/pull/52102>, and all of them, not some: <https://github.com/istio/istio/pull/52638>
+/// Certificates issued in the same second are rotated at points spread over a fifth of the lifetime,
+/// <https://github.com/istio/istio/pull/52102>, and all of them are, not just some,
+/// <https://github.com/istio/istio/pull/52638>.
 #[test]
 fn certificates_issued_in_one_second_rotate_over_a_fifth_of_lifetime() {
     let scenario = Scenario::new("born").with_certificate_of_age(ZERO);

@@ -192,7 +192,7 @@ fn default_policy_stays_within_its_submission_budget() {
 /// Under the default policy the time without a certificate exceeds client-go's by no more than the scenario concedes,
 /// and no scenario concedes more than zero without need.
 #[test]
-fn time_without_certificate_exceeds_client_gos_only_as_conceded() {
+fn time_without_certificate_is_at_most_client_gos_plus_concession() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
@@ -225,7 +225,7 @@ fn conceded_time_without_certificate_is_at_most_one_backoff() {
 
 /// The default policy makes no more submissions and objects than client-go, except in [`SUBMITS_MORE`].
 #[test]
-fn default_submits_no_more_than_client_go_except_listed() {
+fn default_policy_submits_no_more_than_client_go_except_listed() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let sum = |cost: fn(&Tallies) -> usize| tallies.iter().map(cost).sum::<usize>();
         let asked = (sum(|all| all.default.submissions.len()), sum(|all| all.client_go.submissions.len()));
@@ -266,7 +266,7 @@ fn bootstrap_credential_is_replaced_unlike_in_client_go() {
 
 /// If the cluster works in the end, the default policy ends with a good certificate.
 #[test]
-fn default_ends_with_good_certificate_once_cluster_works() {
+fn default_policy_ends_with_good_certificate_once_cluster_works() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let expected = match scenario.name {
             "signer drops a SAN" => End::Unsatisfying,

@@ -17,7 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The API is down for six hours, and a backoff that has grown too long delays the certificate:
+/// The API is down for six hours. A problem of cert-manager: a backoff that has grown too long delays the certificate.
 /// <https://github.com/jetstack/cert-manager/issues/4539>
 fn down_for_six_hours() -> Scenario {
     Scenario::new("API down for 6 h")
@@ -26,7 +26,7 @@ fn down_for_six_hours() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// The control plane starts after its nodes; 128 s between attempts were too long:
+/// The control plane starts after its nodes. A problem of Kubernetes: attempts 128 s apart were too rare.
 /// <https://github.com/kubernetes/kubernetes/pull/55356>
 fn up_after_five_minutes() -> Scenario {
     Scenario::new("API up after 5 min")
@@ -44,8 +44,9 @@ fn down_over_the_rotation_point() -> Scenario {
         .at(110 * MINUTE, Happening::Api(Api::Up))
 }
 
-/// The API is down past expiry, and a client is stuck afterwards: <https://github.com/spiffe/spire/issues/1562>,
-/// <https://github.com/spiffe/spire/issues/2061>, <https://github.com/kubernetes/kubernetes/issues/65991>
+/// The API is down past expiry. A problem of other programs: a client is stuck afterwards.
+/// <https://github.com/spiffe/spire/issues/1562>, <https://github.com/spiffe/spire/issues/2061>,
+/// <https://github.com/kubernetes/kubernetes/issues/65991>
 fn down_past_expiry() -> Scenario {
     Scenario::new("API down for 4 h, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -69,8 +70,8 @@ fn flapping() -> Scenario {
     flaps.at(2 * HOUR, Happening::Api(Api::Up)).at(2 * HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// The process restarts while its request is not approved, and each restart makes another request:
-/// <https://github.com/cert-manager/csi-driver/issues/119>
+/// The process restarts while its request is not approved. A problem of another program: each restart makes another
+/// request. <https://github.com/cert-manager/csi-driver/issues/119>
 fn restarts_while_unapproved() -> Scenario {
     let ignored = Scenario::new("never approved, restarted each minute")
         .with_span(4 * HOUR)
