@@ -238,7 +238,8 @@ fn foreign_certificate_in_store_is_never_taken_over() {
     assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "the served certificate is written again");
 }
 
-/// The signer issued what was requested before the template's common name changed: no attempt failed.
+/// The certificate was requested before the template's common name changed, and is issued afterwards. That is no failed
+/// attempt.
 #[test]
 fn certificate_of_superseded_common_name_is_dropped_without_failure() {
     let (mut holder, request) = Holder::requesting();

@@ -54,8 +54,8 @@ fn kubelet_policy_backs_off_as_client_go_does() {
     }
 }
 
-/// client-go's `PollInfinite` ticks every 32 s: after an attempt of 15 min the next one follows 928 s after its
-/// beginning, not 932.
+/// client-go's `PollInfinite` ticks every 32 s. With attempts of 15 min an attempt begins 928 s after the beginning of
+/// the last, not 932 s.
 #[test]
 fn kubelet_policy_keeps_client_gos_beat_of_32_s() {
     let mut holder = under(Policy::kubelet(), None);
@@ -116,7 +116,8 @@ fn refusal_backoff_holds_without_a_certificate() {
     }
 }
 
-/// The backoff was chosen while a certificate of a month was served, which then expires by a step of the wall clock.
+/// The backoff begins while a certificate of a month is served. Then a step of the wall clock makes the certificate
+/// expire.
 #[test]
 fn clock_step_past_expiry_shortens_the_backoff() {
     let cap = Policy::default().transient.cap();

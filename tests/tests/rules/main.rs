@@ -27,7 +27,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A machine with its clocks, which a test advances by hand.
+/// A machine and its clocks. The test advances the clocks by hand.
 struct Holder {
     machine: RotationMachine,
     now: Now,

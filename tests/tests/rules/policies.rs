@@ -56,8 +56,8 @@ fn policy_for_lifetime_suits_the_lifetime_and_is_default_from_five_hours() {
     assert_eq!(Policy::for_lifetime(Duration::MAX), Policy::default());
 }
 
-/// The time in an hour without a valid certificate, for certificates of the lifetime `life`, if every other request is
-/// lost.
+/// The time without a valid certificate in the first hour, for certificates of the lifetime `life`, if every other
+/// request is lost.
 fn uncovered(policy: Policy, life: Duration) -> Duration {
     let template = Some(Arc::new(node()));
     let mut world = World::new(Setup { policy: Arc::new(policy), template, ..Setup::default() }, life);

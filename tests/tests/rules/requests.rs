@@ -91,7 +91,7 @@ fn new_template_supersedes_request_in_one_step() {
 }
 
 #[test]
-fn certificate_of_old_template_is_accepted_until_successor_is_submitted() {
+fn certificate_of_old_template_is_accepted_until_next_request_is_submitted() {
     let (mut holder, request) = Holder::requesting();
     assert!(submitted(&holder.set_template(with_name())).is_none(), "within the spacing");
     let actions = holder.issue(request.id, &fresh(DAY));

@@ -90,9 +90,9 @@ fn restart_after_success_does_not_refill_the_budget() {
     assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
 }
 
-/// The submission was before the boot, at which the monotonic clock began at zero again.
+/// The last submission is from before a reboot, which began the monotonic clock at zero again.
 #[test]
-fn policy_change_after_boot_spaces_requests_from_last_submission() {
+fn spacing_changed_after_reboot_counts_from_last_submission() {
     let spaced = |seconds: u32| Policy { spacing: SECOND * seconds, ..Policy::default() };
     let mut holder = under(spaced(8), None);
     assert!(submitted(&holder.tick()).is_some());

@@ -129,7 +129,7 @@ fn early_certificate_beginning_after_current_expires_is_rejected() {
 }
 
 #[test]
-fn unsatisfying_early_certificate_does_not_wait() {
+fn unsatisfying_early_certificate_is_rejected_instead_of_waiting() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
     holder.issue(request.id, &mint::trimmed(early(2, DAY * 19 / 20)));

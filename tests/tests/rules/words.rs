@@ -19,7 +19,7 @@ fn failure_display_is_its_unique_description() {
     assert_eq!(shown.len(), Failure::ALL.len());
 }
 
-/// Dashboards, scripts and journals rely on these names: one may be added, none changed.
+/// Dashboards, scripts and journals rely on these names: names may be added, but none may change.
 #[test]
 fn released_names_of_failures_reasons_and_states_never_change() {
     assert_eq!(

@@ -47,7 +47,7 @@ fn unanswered_write_is_repeated() {
 }
 
 #[test]
-fn repeated_write_failure_is_ignored() {
+fn second_report_of_a_write_failure_is_ignored() {
     let (mut holder, id) = unwritten();
     holder.handle(Event::WriteFailed { id });
     let before = holder.machine.clone();
