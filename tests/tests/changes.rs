@@ -33,7 +33,7 @@ fn policy_change_moves_rotation_point_without_restart() {
 }
 
 #[test]
-fn new_signer_gets_the_request_with_a_new_key() {
+fn new_signer_gets_a_request_with_a_new_key() {
     on_both(|runtime| {
         let [old, new] = [Approval::Manual, Approval::Auto].map(serve);
         let handle = node(runtime, &old.cluster).start();

@@ -16,7 +16,7 @@ use perennial_tests::disk::{Disk, Fate, NODE, NOW, PREFIX, Start, Virtual, pair}
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
-/// Environment variable of the child process: the directory in which the child cannot write.
+/// Environment variable of the child process: the parent of the directory that the child cannot write to.
 const REFUSED_IN: &str = "PERENNIAL_TEST_REFUSED_IN";
 const NOBODY: u32 = 65_534;
 

@@ -79,7 +79,7 @@ fn node_rotates_in_memory_and_writes_after_disk_outage() {
 }
 
 #[test]
-fn blocked_disk_stops_neither_serving_nor_requesting() {
+fn disk_that_hangs_stops_neither_serving_nor_requesting() {
     let scenario = |runtime| {
         let (server, volume) = (serve(Approval::Auto), Virtual::new(Disk::default()));
         // An operation that does not return, as on a network file system whose server is away.

@@ -261,7 +261,7 @@ fn thousand_dated_files_do_not_hide_crt_key_pair() {
 }
 
 #[test]
-fn link_through_a_file_counts_as_dangling() {
+fn current_link_to_path_below_a_file_counts_as_dangling() {
     let pki = Pki::new();
     let good = pair(NODE, 1);
     pki.put_pair(OLD, &good);

@@ -62,7 +62,7 @@ fn found<F: Fault>(world: &str) -> Counterexample {
 }
 
 #[test]
-fn model_checker_finds_each_broken_machine() {
+fn model_checker_finds_a_counterexample_for_each_broken_machine() {
     let cases = [
         (found::<broken::OmitsCancel>("replies"), "the machine has none in flight, the driver #1"),
         (found::<broken::SubmitsTwice>("templates"), "a second request is submitted while one is in flight"),

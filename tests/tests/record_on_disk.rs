@@ -70,7 +70,7 @@ fn record_is_recalled_as_it_was_written_last() {
 }
 
 #[test]
-fn directory_with_the_records_name_is_quarantined() {
+fn directory_in_place_of_pending_record_is_quarantined() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
     fs::create_dir(store.record()).unwrap();

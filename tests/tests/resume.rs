@@ -112,7 +112,7 @@ fn restart_continues_unapproved_request_of_a_rotation() {
 }
 
 #[test]
-fn timeouts_and_retries_make_no_second_object() {
+fn timeouts_and_retries_make_no_second_request_object() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         misbehaves(&server, "{ match: { method: POST }, times: 2, fault: { cut: beforeHead } }");
@@ -214,7 +214,7 @@ fn certificate_issued_and_expired_during_downtime_leads_to_new_request() {
 }
 
 #[test]
-fn object_of_another_signer_under_our_name_leads_to_new_key() {
+fn request_object_of_our_name_for_another_signer_leads_to_new_key() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();

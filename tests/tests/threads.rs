@@ -27,7 +27,7 @@ fn source(file: &str) -> String {
 }
 
 #[test]
-fn each_thread_has_an_existing_test() {
+fn each_thread_in_threads_md_has_an_existing_test() {
     let rows = rows();
     for [thread, file, test] in &rows {
         let text = source(file);
@@ -40,7 +40,7 @@ fn each_thread_has_an_existing_test() {
 }
 
 #[test]
-fn each_weakness_has_a_test_or_a_reason() {
+fn each_weakness_in_weaknesses_md_has_a_test_or_a_reason() {
     let mut seen = BTreeSet::new();
     for row in WEAKNESSES.lines().map(cells) {
         let [_, number, _, file, test, remark, _] = row.as_slice() else { continue };
@@ -73,7 +73,7 @@ fn dated_files_sort_by_utc_time() {
 }
 
 #[test]
-fn every_cited_thread_is_listed() {
+fn each_thread_cited_by_load_scenarios_is_in_threads_md() {
     let listed: BTreeSet<&str> = rows().into_iter().map(|[thread, ..]| thread).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load");
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {

@@ -18,7 +18,7 @@ pub(crate) const TOKEN: &str = "abcdef.0123456789abcdef";
 pub(crate) const ADMIN_TOKEN: &str = "an-administrator's";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An embedded API server in a child process. A drop kills the process.
+/// An embedded API server in a child process. Dropping the value kills the process.
 pub(crate) struct Server {
     child: Child,
     stdin: ChildStdin,

@@ -136,7 +136,7 @@ fn joe() -> User {
     User::new("joe", ["system:nodes"])
 }
 
-/// Creates the object as `user`. Returns the approver's message if the object is approved at once.
+/// Creates the object as `user`. Returns the approver's message if the object is approved at once, else `None`.
 fn approval(user: &User, object: &CertificateSigningRequest) -> Option<String> {
     let mut server = Server::new(Options::default());
     assert_eq!(server.create(user, object), 201, "{} may create it", user.username);

@@ -1,4 +1,4 @@
-//! Collects the texts that people read from the tokens of a source file.
+//! Collects, from the tokens of a source file, the texts that people read.
 
 use std::fmt;
 use std::str::FromStr as _;
