@@ -264,8 +264,8 @@ enum Held {
     Valid,
 }
 
-/// The user names with which a node authenticates its first two requests. The node starts with the certificate `held`, and
-/// with a bootstrap token if `has_bootstrap`.
+/// The user names with which a node authenticates its first two requests. The node starts with the certificate `held`,
+/// and with a bootstrap token if `has_bootstrap`.
 fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let server = loopback::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();

@@ -8,9 +8,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![second_change(), flapping(false), flapping(true), no_address_for_ten_minutes()]
 }
 
-/// The node's address changes twice while requests are not approved, by an approver who compares a request with its
-/// node. In client-go the watcher of the template still blocks on sending the first change, so the request for the
-/// address in between waits out its 15 minutes.
+/// The node's address changes twice while all requests are ignored; then an approver compares requests with the node.
+/// client-go's watcher of the template still blocks on sending the first change, so that the request for the second
+/// address waits out its 15 minutes.
 fn second_change() -> Scenario {
     Scenario::new("second address change while waiting")
         .with_template(Some(named(&["a.example"])))

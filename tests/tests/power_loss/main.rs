@@ -1,5 +1,5 @@
-//! Losses of power at any step, with any remains of unsynced data: the directory holds the right pair, and can be
-//! written to.
+//! Losses of power at any step, whatever part of the unsynced data survives: the directory holds the right pair, and
+//! can be written to.
 
 mod explore;
 mod starts;
