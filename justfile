@@ -18,6 +18,10 @@ test:
 ci:
     .ci/run
 
+# 3 min: runs the examples, or those that are named, and prints the result of each.
+examples *NAMES:
+    .ci/examples {{NAMES}}
+
 # Licences, bans and sources of all dependencies. Needs cargo-deny.
 deny:
     cargo deny --locked check licenses bans sources
