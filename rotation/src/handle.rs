@@ -154,8 +154,12 @@ impl Handle {
         self.wait_on(|link| link.has_ended().then_some(()), |_| ())
     }
 
-    fn wait_on<'a, T>(&self, check: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T> {
-        Wait::new(self.link.clone(), |link| &link.changed, check, late)
+    fn wait_on<'a, T>(&self, mut check: impl FnMut(&Link) -> Option<T> + Send + 'a, late: fn(&Link) -> T) -> Wait<'a, T>
+    where
+        T: 'a,
+    {
+        let (link, too_late) = (self.link.clone(), self.link.clone());
+        Wait::new(&self.link.changed, move || check(&link), move || late(&too_late))
     }
 }
 
@@ -243,6 +247,7 @@ impl Rotations {
     /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
     pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
         let link = self.link.clone();
-        Wait::new(link, |link| &link.changed, until_ended(|_| self.try_recv()), |_| None)
+        let mut check = until_ended(|_| self.try_recv());
+        Wait::new(&link.clone().changed, move || check(&link), || None)
     }
 }

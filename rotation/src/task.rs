@@ -239,7 +239,8 @@ impl Task {
     /// Waits until a message of a handle or of an exchange arrives, for [`step`](Self::step) to handle.
     /// [`Wait::within`] limits the wait.
     pub fn arrival(&self) -> Wait<'static, ()> {
-        Wait::new(self.link().clone(), |link| &link.arrived, |link| link.has_messages().then_some(()), |_| ())
+        let link = self.link().clone();
+        Wait::new(&self.link().arrived, move || link.has_messages().then_some(()), || ())
     }
 
     fn link(&self) -> &Arc<Link> {

@@ -32,13 +32,13 @@ pub(crate) struct Link {
     name: String,
     inbox: Mutex<Inbox>,
     /// Notified when a message for the loop arrives.
-    pub(crate) arrived: Event,
+    pub(crate) arrived: Arc<Event>,
     // A mutex, held only for a clone: publishing costs the same however many threads read.
     shown: Mutex<Shown>,
     /// Notified when the snapshot changes, and when the rotation ends.
-    pub(crate) changed: Event,
+    pub(crate) changed: Arc<Event>,
     /// Notified when a notice is queued, and when the rotation ends.
-    pub(crate) notified: Event,
+    pub(crate) notified: Arc<Event>,
 }
 
 /// Messages that the loop has not handled yet.
@@ -70,10 +70,10 @@ impl Link {
         Self {
             name,
             inbox: Mutex::new(Inbox { messages: VecDeque::new(), has_signer }),
-            arrived: Event::new(),
+            arrived: Arc::default(),
             shown: Mutex::new(shown),
-            changed: Event::new(),
-            notified: Event::new(),
+            changed: Arc::default(),
+            notified: Arc::default(),
         }
     }
 

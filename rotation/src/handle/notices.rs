@@ -36,12 +36,12 @@ impl Notices {
 
     /// Waits for the next notice; `None` after [`News::Ended`], or if the wait takes too long.
     pub fn recv(&mut self) -> Wait<'_, Option<Notice>> {
-        let link = self.link.clone();
-        let check = |_: &Link| match self.is_over {
+        let notified = self.link.notified.clone();
+        let check = || match self.is_over {
             true => Some(None),
             false => self.try_recv().map(Some),
         };
-        Wait::new(link, |link| &link.notified, check, |_| None)
+        Wait::new(&notified, check, || None)
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Wait`]: waits for a change of a rotation, as a future or by blocking a thread.
+//! [`Wait`]: waits for a change of a rotation or of files, as a future or by blocking a thread.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,35 +7,31 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener as _};
 
-use super::link::Link;
+type Check<'a, T> = Box<dyn FnMut() -> Option<T> + Send + 'a>;
 
-type Check<'a, T> = Box<dyn FnMut(&Link) -> Option<T> + Send + 'a>;
-
-/// A wait for a change of a rotation: await it as a future, or block a thread with [`wait`](Self::wait) or
+/// A wait for a change of a rotation or of files: await it as a future, or block a thread with [`wait`](Self::wait) or
 /// [`within`](Self::within). Dropping a `Wait` ends the wait, and affects nothing else.
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
 #[derive(derive_more::Debug)]
 pub struct Wait<'a, T> {
-    link: Arc<Link>,
-    #[debug(skip)]
-    event: fn(&Link) -> &Event,
+    /// Notified when `check` may return another result.
+    event: Arc<Event>,
     /// Returns the result once the wait is over, else `None`.
     #[debug(skip)]
     check: Check<'a, T>,
     /// Returns the result of a wait whose timeout has passed.
     #[debug(skip)]
-    late: fn(&Link) -> T,
+    late: Box<dyn FnOnce() -> T + Send + 'a>,
     listener: Option<EventListener>,
 }
 
 impl<'a, T> Wait<'a, T> {
     pub(crate) fn new(
-        link: Arc<Link>,
-        event: fn(&Link) -> &Event,
-        check: impl FnMut(&Link) -> Option<T> + Send + 'a,
-        late: fn(&Link) -> T,
+        event: &Arc<Event>,
+        check: impl FnMut() -> Option<T> + Send + 'a,
+        late: impl FnOnce() -> T + Send + 'a,
     ) -> Self {
-        Self { link, event, check: Box::new(check), late, listener: None }
+        Self { event: event.clone(), check: Box::new(check), late: Box::new(late), listener: None }
     }
 
     /// Blocks the thread until the wait is over, without a timeout.
@@ -58,19 +54,19 @@ impl<'a, T> Wait<'a, T> {
             };
             // At the timeout, check once more: a change that came with it counts.
             if listener.wait_deadline(until).is_none() {
-                return self.check().unwrap_or_else(|_| (self.late)(&self.link));
+                return self.check().unwrap_or_else(|_| (self.late)());
             }
         }
     }
 
     /// Checks whether the wait is over. Returns the result, or the listener to wait on before the next check.
     fn check(&mut self) -> Result<T, EventListener> {
-        if let Some(seen) = (self.check)(&self.link) {
+        if let Some(seen) = (self.check)() {
             return Ok(seen);
         }
-        let listener = (self.event)(&self.link).listen();
+        let listener = self.event.listen();
         // Check again: a change before the listener existed did not notify it.
-        (self.check)(&self.link).ok_or(listener)
+        (self.check)().ok_or(listener)
     }
 }
 
