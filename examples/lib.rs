@@ -1,3 +1,4 @@
-//! Parts of examples that tests use as well. `cargo run -p perennial-examples --example NAME` runs an example.
+//! Parts that several examples use. `cargo run -p perennial-examples --example NAME` runs an example.
 
 pub mod tokio_loop;
+pub mod witness;

@@ -1,0 +1,138 @@
+//! [`Witness`]: what the other side of an example's connections sees while certificates rotate.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use perennial_pki::{Credential, sha256};
+use perennial_rotation::{Handle, Rotations};
+
+/// Rotations of each certificate that an example waits for.
+const ROTATIONS: usize = 2;
+/// Time for all rotations of an example. A rotation takes a second or two: the policy leaves a second between requests.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Judges the calls of an example: rotates each certificate as soon as the other side has seen the current one, and
+/// counts rotations, certificates that the other side saw, and calls that failed.
+///
+/// ```no_run
+/// # use perennial_examples::witness::Witness;
+/// # use std::error::Error;
+/// # fn call() -> Result<[String; 1], std::io::Error> { unimplemented!() }
+/// # fn example(handle: perennial_rotation::Handle) -> Result<(), Box<dyn Error>> {
+/// let mut witness = Witness::of([("client", &handle)]);
+/// while witness.goes_on() {
+///     witness.record(call()); // the fingerprint of the certificate that the server saw
+/// }
+/// println!("{}", witness.verdict()?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Witness<const N: usize> {
+    certificates: [Watched; N],
+    calls: usize,
+    dropped: usize,
+    begun: Instant,
+}
+
+/// A certificate that rotates.
+#[derive(Debug)]
+struct Watched {
+    name: &'static str,
+    handle: Handle,
+    rotations: Rotations,
+    rotated: usize,
+    /// Fingerprints that the other side saw while they were current, in order.
+    seen: Vec<String>,
+}
+
+impl<const N: usize> Witness<N> {
+    /// Begins with the current certificates of these handles, each with a name for the output.
+    pub fn of(certificates: [(&'static str, &Handle); N]) -> Self {
+        let certificates = certificates.map(|(name, handle)| Watched {
+            name,
+            handle: handle.clone(),
+            rotations: handle.rotations(),
+            rotated: 0,
+            seen: Vec::new(),
+        });
+        Self { certificates, calls: 0, dropped: 0, begun: Instant::now() }
+    }
+
+    /// True until the other side has seen two rotations of each certificate, or a minute has passed.
+    pub fn goes_on(&self) -> bool {
+        let complete = self.certificates.iter().all(|watched| watched.seen.len() > ROTATIONS);
+        !complete && self.begun.elapsed() < BOUND
+    }
+
+    /// Records a call: for each certificate, the [`fingerprint`] that the other side saw, or the error of a call that
+    /// failed.
+    pub fn record(&mut self, call: Result<[String; N], impl Display>) {
+        self.calls += 1;
+        match call {
+            Ok(seen) => self.certificates.iter_mut().zip(seen).for_each(|(watched, seen)| watched.saw(seen)),
+            Err(error) => {
+                self.dropped += 1;
+                println!("call {} failed: {error}", self.calls);
+            }
+        }
+    }
+
+    /// The last line of an example, such as `rotated: 4 seen by the other side: 4 dropped: 0`.
+    ///
+    /// # Errors
+    /// A call failed, or the other side did not see each rotation within a minute.
+    pub fn verdict(&self) -> Result<Verdict, Box<dyn Error>> {
+        let verdict = Verdict {
+            rotated: self.certificates.iter().map(|watched| watched.rotated).sum(),
+            // The first certificate is no rotation.
+            seen: self.certificates.iter().map(|watched| watched.seen.len().saturating_sub(1)).sum(),
+            dropped: self.dropped,
+        };
+        println!("calls: {} in {:.1} s", self.calls, self.begun.elapsed().as_secs_f32());
+        if verdict == (Verdict { rotated: N * ROTATIONS, seen: N * ROTATIONS, dropped: 0 }) {
+            Ok(verdict)
+        } else {
+            Err(format!("expected {} rotations, all of them seen: {verdict}", N * ROTATIONS).into())
+        }
+    }
+}
+
+impl Watched {
+    fn saw(&mut self, seen: String) {
+        self.rotated += usize::from(self.rotations.try_recv().is_some());
+        let current = self.handle.credential().map(|credential| of(&credential));
+        // A connection from before the rotation shows the previous certificate.
+        if current.as_ref() != Some(&seen) || self.seen.last() == Some(&seen) {
+            return;
+        }
+        println!("{} certificate seen: {seen:.16}…", self.name);
+        self.seen.push(seen);
+        if self.seen.len() <= ROTATIONS {
+            self.handle.rotate_now();
+        }
+    }
+}
+
+/// The result of an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    rotated: usize,
+    seen: usize,
+    dropped: usize,
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rotated: {} seen by the other side: {} dropped: {}", self.rotated, self.seen, self.dropped)
+    }
+}
+
+/// The fingerprint of a certificate in DER: its SHA-256 in lower-case hexadecimal.
+pub fn fingerprint(der: &[u8]) -> String {
+    sha256(der).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn of(credential: &Credential) -> String {
+    format!("{:x}", credential.chain().certificate().fingerprint)
+}
