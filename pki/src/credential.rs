@@ -6,7 +6,7 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use crate::key::has_compressed_point;
-use crate::{Chain, ChainError, KeyError, KeyPair};
+use crate::{Chain, ChainError, ExternalKey, ExternalKeyError, KeyError, KeyPair};
 
 /// A certificate chain and the private key of its leaf, for TLS as a server or a client. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,15 +31,14 @@ impl Credential {
     ///
     /// # Errors
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if
-    /// the leaf has its key in a form that TLS does not use; [`KeyError::Malformed`] if the key does not sign.
+    /// the leaf has its key in a form that TLS does not use; [`KeyError::Malformed`] or [`KeyError::External`] if the
+    /// key does not sign.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
         if chain.public_key_der() != key.public_key_der() {
             return Err(mismatch(&chain));
         }
-        const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
         // Equal public keys are not enough: the private part of an RSA key need not fit its public part.
-        let proof = key.sign(MESSAGE).map_err(|_| CredentialError::Key(KeyError::Malformed))?;
-        if !key.verify(MESSAGE, &proof) {
+        if !key.is_whole()? {
             return Err(mismatch(&chain));
         }
         Ok(Self { chain, key, certified: OnceLock::new() })
@@ -52,6 +51,24 @@ impl Credential {
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or a key that does not belong to the chain.
     pub fn from_pem(bundle: &[u8]) -> Result<Self, CredentialError> {
         Self::from_pair(bundle, bundle)
+    }
+
+    /// Reads a bundle as [`from_pem`](Self::from_pem) does, and finds a key that stays elsewhere with `find`, by its
+    /// reference.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: the errors of [`from_pem`](Self::from_pem); [`KeyError::External`] if `find` fails, or if
+    /// the key that it finds does not sign.
+    pub fn from_pem_with(
+        bundle: &[u8],
+        find: impl FnOnce(&str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>,
+    ) -> Result<Self, CredentialError> {
+        match Self::from_pem(bundle) {
+            Err(CredentialError::Key(KeyError::Elsewhere { reference })) => {
+                Self::new(Chain::from_pem(bundle)?, Arc::new(KeyPair::found(reference, find)?))
+            }
+            read => read,
+        }
     }
 
     /// Reads the certificates from one file and the key from another. [`Chain::skipped`] and [`KeyPair::skipped`] list
@@ -69,7 +86,8 @@ impl Credential {
         }
     }
 
-    /// Chain and key as PEM, in this order, as kubelet writes its files. The text is wiped on drop.
+    /// Chain and key as PEM, in this order, as kubelet writes its files. Of a key that stays elsewhere, the text has the
+    /// reference ([`KeyPair::to_pem`]). The text is wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
         // Room for all of it at once: a string that grows leaves copies of itself behind.

@@ -108,7 +108,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
 /// The kind of a public key; `None` if the key is malformed, unsupported or too weak.
 ///
 /// Reads the `SubjectPublicKeyInfo` only: the signature algorithm of the CSR may imply another kind of key.
-fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
+pub(crate) fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
     if key.algorithm.algorithm == OID_SIG_ED25519 {
         return (key.subject_public_key.data.len() == 32).then_some(KeyAlgorithm::Ed25519);
     }

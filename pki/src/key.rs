@@ -1,10 +1,12 @@
 //! [`KeyPair`]: a private key, generated or read from PEM as kubelet, Go and openssl write it.
 
+mod external;
 mod form;
 mod stack;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use perennial::printable;
 use rustls::SignatureScheme;
 use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
 use rustls::sign::SigningKey;
@@ -12,6 +14,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
+pub use external::{ExternalKey, ExternalKeyError, ecdsa_signature};
 pub(crate) use form::has_compressed_point;
 
 use crate::pem::{self, Block, Text};
@@ -57,18 +60,27 @@ impl KeyAlgorithm {
     }
 }
 
-/// A private key and its public key.
+/// A private key and its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
 /// Not `Clone`: share a pair behind an `Arc`. The encoding of the key is wiped on drop; the crypto provider's own
 /// copy inside [`KeyPair::signing_key`] is not.
 #[derive(derive_more::Debug)]
 #[debug("KeyPair {{ algorithm: {algorithm:?}, .. }}")]
 pub struct KeyPair {
-    der: Zeroizing<PrivateKeyDer<'static>>,
+    held: Held,
     algorithm: KeyAlgorithm,
     public_key_der: Vec<u8>,
     signing_key: Arc<dyn SigningKey>,
     skipped: Vec<PemError>,
+}
+
+/// The place of a private key.
+enum Held {
+    /// The private key itself.
+    Here(Zeroizing<PrivateKeyDer<'static>>),
+    /// The reference of a private key that stays elsewhere. `proven` is set once the key has made a signature that its
+    /// public key verifies.
+    Elsewhere { reference: String, proven: OnceLock<()> },
 }
 
 impl KeyPair {
@@ -89,7 +101,7 @@ impl KeyPair {
                 }
                 KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => provider::generate(algorithm.signature().0),
             };
-            Self::from_der(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
+            Self::of_typed(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
         })
     }
 
@@ -99,7 +111,7 @@ impl KeyPair {
         use aws_lc_rs::rsa::{KeyPair, KeySize};
         let generated = KeyPair::generate(KeySize::Rsa3072).map_err(|_| KeyError::Generation)?;
         let der: Pkcs8V1Der<'_> = generated.as_der().map_err(|_| KeyError::Generation)?;
-        Self::from_der(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
+        Self::of_typed(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
     }
 
     /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as Go's
@@ -110,6 +122,8 @@ impl KeyPair {
     /// [`KeyError`]: no key, an encrypted or malformed key, an RSA key of an unsupported size, or an unsupported kind.
     /// [`KeyError::NoPublicKey`] for an EC key without its public key: [`Credential::from_pem`] and
     /// [`Credential::from_pair`] read such a key, since they take the public key from the certificate.
+    /// [`KeyError::Elsewhere`] for the reference of a key that stays elsewhere: see
+    /// [`from_pem_with`](Self::from_pem_with).
     ///
     /// [`Credential::from_pem`]: crate::Credential::from_pem
     /// [`Credential::from_pair`]: crate::Credential::from_pair
@@ -125,7 +139,10 @@ impl KeyPair {
     pub(crate) fn from_pem_of(pem: &[u8], public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let Some(block) = text.blocks.iter().find(|block| block.is_key()) else {
-            return Err(text.why_empty().map_or(KeyError::NoKey, KeyError::Pem));
+            return Err(match text.blocks.iter().find(|block| block.label == pem::KEY_REFERENCE) {
+                Some(block) => external::elsewhere(block),
+                None => text.why_empty().map_or(KeyError::NoKey, KeyError::Pem),
+            });
         };
         let key = Self::from_block(block, public_key_der)?;
         Ok(Self { skipped: text.damage, ..key })
@@ -138,13 +155,13 @@ impl KeyPair {
         }
         stack::wiped(|| {
             let mut der = block.der()?;
-            // Moved, not copied: `from_der` wipes these bytes.
-            Self::from_der(form::typed(std::mem::take(&mut *der))?, public_key_der)
+            // Moved, not copied: `of_typed` wipes these bytes.
+            Self::of_typed(form::typed(std::mem::take(&mut *der))?, public_key_der)
         })
     }
 
     /// Makes a `KeyPair` of a key in PKCS#8, SEC 1 or PKCS#1, with `public_key_der` as for [`KeyPair::from_pem_of`].
-    fn from_der(der: PrivateKeyDer<'static>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
+    fn of_typed(der: PrivateKeyDer<'static>, public_key_der: Option<&[u8]>) -> Result<Self, KeyError> {
         let mut der = Zeroizing::new(der);
         let signing_key = match provider::load(&der) {
             Ok(key) => key,
@@ -168,7 +185,8 @@ impl KeyPair {
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
             .ok_or_else(unsupported)?;
         let public_key_der = signing_key.public_key().ok_or_else(unsupported)?.to_vec();
-        Ok(Self { der, algorithm, public_key_der, signing_key: Arc::new(WipingKey(signing_key)), skipped: Vec::new() })
+        let (held, signing_key) = (Held::Here(der), Arc::new(WipingKey(signing_key)));
+        Ok(Self { held, algorithm, public_key_der, signing_key, skipped: Vec::new() })
     }
 
     /// The damage in the PEM text that [`from_pem`](Self::from_pem) skipped. For warnings.
@@ -177,16 +195,21 @@ impl KeyPair {
     }
 
     /// The key as one PEM block: in the encoding it was read in, PKCS#8 if it was generated, SEC 1 if its public key
-    /// was added. Wiped on drop.
+    /// was added. Of a key that stays elsewhere, a block `KEY REFERENCE`, which other programs skip: they find no key.
+    /// Wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let label = if matches!(*self.der, PrivateKeyDer::Pkcs1(_)) {
+        let der = match &self.held {
+            Held::Here(der) => der,
+            Held::Elsewhere { reference, .. } => return pem::encode(pem::KEY_REFERENCE, reference.as_bytes()),
+        };
+        let label = if matches!(**der, PrivateKeyDer::Pkcs1(_)) {
             "RSA PRIVATE KEY"
-        } else if matches!(*self.der, PrivateKeyDer::Sec1(_)) {
+        } else if matches!(**der, PrivateKeyDer::Sec1(_)) {
             "EC PRIVATE KEY"
         } else {
             "PRIVATE KEY"
         };
-        pem::encode(label, self.der.secret_der())
+        pem::encode(label, der.secret_der())
     }
 
     /// The kind of the key.
@@ -209,19 +232,52 @@ impl KeyPair {
         self.algorithm.signature().1
     }
 
+    /// Checks by a test signature that the private key belongs to the public key. Not again for a key elsewhere that has
+    /// signed something already, since its signatures may be slow.
+    ///
+    /// # Errors
+    /// [`KeyError::External`] if a key elsewhere does not sign; [`KeyError::Malformed`] if a key in memory does not.
+    /// `Ok(false)`: the public key does not verify the signature.
+    pub(crate) fn is_whole(&self) -> Result<bool, KeyError> {
+        const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
+        match &self.held {
+            Held::Elsewhere { proven, .. } if proven.get().is_some() => Ok(true),
+            Held::Elsewhere { reference, .. } => match self.sign(MESSAGE) {
+                Ok(_) => Ok(true),
+                Err(error) => {
+                    let why = crate::describe(&error, &[]);
+                    Err(KeyError::External { reference: reference.clone(), why })
+                }
+            },
+            Held::Here(_) => {
+                let proof = self.sign(MESSAGE).map_err(|_| KeyError::Malformed)?;
+                Ok(self.verify(MESSAGE, &proof))
+            }
+        }
+    }
+
     /// True if `signature` over `message` verifies with this key and the algorithm of [`KeyPair::sign`].
-    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+    fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let Ok((_, public_key)) = SubjectPublicKeyInfo::from_der(&self.public_key_der) else { return false };
         let (scheme, _) = self.algorithm.signature();
         provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }
 
-    /// Signs `message` with the algorithm of [`KeyPair::signature_algorithm`].
+    /// Signs `message` with the algorithm of [`KeyPair::signature_algorithm`]. Verifies a signature that was made
+    /// elsewhere.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);
         let unable = || rustls::Error::General(format!("the {} key cannot sign", self.algorithm));
-        signer.ok_or_else(unable)?.sign(message)
+        let signature = signer.ok_or_else(unable)?.sign(message)?;
+        if let Held::Elsewhere { reference, proven } = &self.held {
+            // Else a peer would find the error, and could not name its cause.
+            if !self.verify(message, &signature) {
+                return Err(external::unverified(reference));
+            }
+            let _ = proven.set(());
+        }
+        Ok(signature)
     }
 }
 
@@ -294,12 +350,29 @@ pub enum KeyError {
     /// The content of the PEM block is not a private key, or is cut short.
     #[error("the private key is malformed; is the file damaged?")]
     Malformed,
+    /// The key stays elsewhere, and cannot be found or used there now.
+    #[error("the private key {} cannot be used: {why}", printable(reference))]
+    External {
+        /// The reference of the key.
+        reference: String,
+        /// The problem with the key, as a clause.
+        why: String,
+    },
+    /// The input contains the reference of a key that stays elsewhere, and nothing was given to find the key.
+    #[error(
+        "the private key stays elsewhere, as {}; only a program with a source of such keys can use it",
+        printable(reference)
+    )]
+    Elsewhere {
+        /// The reference of the key.
+        reference: String,
+    },
 }
 
 impl KeyError {
     /// True if the key is well-formed, but of a kind that perennial does not support. Other programs may support the
     /// key.
     pub const fn is_unsupported(&self) -> bool {
-        matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. })
+        matches!(self, Self::RsaSize { .. } | Self::Curve { .. } | Self::Unsupported { .. } | Self::Elsewhere { .. })
     }
 }

@@ -21,6 +21,9 @@
 //! key, for TLS and for the disk. The machine in the core decides whether the certificate has the names of its
 //! template, and when to replace the certificate.
 //!
+//! A private key may also stay elsewhere, in an HSM for example: an [`ExternalKey`] signs, and
+//! [`KeyPair::external`] makes a key pair of it.
+//!
 //! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
 //!
 //! # Secrets
@@ -70,7 +73,7 @@ pub use facts::{RequestFacts, read_request};
 pub use go::{GoVerdict, go_verdict};
 pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, Terms, self_signed};
-pub use key::{KeyAlgorithm, KeyError, KeyPair};
+pub use key::{ExternalKey, ExternalKeyError, KeyAlgorithm, KeyError, KeyPair, ecdsa_signature};
 pub use names::AlternativeNames;
 pub use pem::PemError;
 pub use provider::{provider, sha256};

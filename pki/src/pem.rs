@@ -18,6 +18,8 @@ pub(crate) const MAX_BUNDLE: usize = 8 << 20;
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const CERTIFICATE_REQUEST: &str = "CERTIFICATE REQUEST";
+/// The label of the reference of a key that stays elsewhere: UTF-8 text. Not `… PRIVATE KEY`, which Go would decode.
+pub(crate) const KEY_REFERENCE: &str = "KEY REFERENCE";
 
 /// Encodes DER as one PEM block, in lines of 64 characters. The text is wiped on drop, since it may be a key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
