@@ -1,4 +1,5 @@
 //! Parts that several examples use. `cargo run -p perennial-examples --example NAME` runs an example.
 
+pub mod local_signer;
 pub mod tokio_loop;
 pub mod witness;
