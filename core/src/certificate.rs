@@ -7,6 +7,7 @@ use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use crate::rare_names::RareNames;
 use crate::time::UnixTime;
 
 /// The validity period of a certificate, both ends inclusive (RFC 5280 §4.1.2.5).
@@ -112,6 +113,8 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// IP addresses among the subject alternative names.
     pub ip_addresses: Vec<IpAddr>,
+    /// URIs, organizational units and the serial number in the subject.
+    pub rare_names: RareNames,
     /// True for a bootstrap credential, which authenticates requests and is due until an issued certificate replaces
     /// it.
     pub provisional: bool,
@@ -128,6 +131,7 @@ impl fmt::Debug for Certificate {
             .field("organizations", &self.organizations)
             .field("dns_names", &self.dns_names)
             .field("ip_addresses", &self.ip_addresses)
+            .field("rare_names", &self.rare_names)
             .field("not_before", &format_args!("{}", self.validity.not_before))
             .field("not_after", &format_args!("{}", self.validity.not_after))
             .field("provisional", &self.provisional)

@@ -41,6 +41,7 @@
 //!                     organizations: template.organizations().into(),
 //!                     dns_names: vec![],
 //!                     ip_addresses: vec![],
+//!                     rare_names: template.rare_names().clone(),
 //!                     provisional: false,
 //!                     chain: Arc::from([]),
 //!                 });
@@ -98,7 +99,7 @@
 //! | `machine/alike.rs` | a hash by which a model checker compares machines (feature `hash-at`) |
 //! | `event.rs`, `action.rs`, `outcome.rs` | events in, actions out, decisions for observers |
 //! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
-//! | `certificate.rs`, `template.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
+//! | `certificate.rs`, `template.rs`, `rare_names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
@@ -122,6 +123,7 @@ mod outcome;
 mod pacing;
 mod pending_key;
 mod policy;
+mod rare_names;
 mod server_clock;
 mod setup;
 mod state;
@@ -142,6 +144,7 @@ pub use outcome::{Outcome, Outcomes, Slot};
 pub use pacing::RequestPacing;
 pub use pending_key::PendingKey;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
+pub use rare_names::RareNames;
 pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::certificate::Certificate;
+use crate::rare_names::RareNames;
 
 /// The identity that a certificate must have: subject and subject alternative names.
 ///
@@ -17,6 +18,7 @@ pub struct Template {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
+    rare_names: RareNames,
 }
 
 impl Template {
@@ -50,6 +52,30 @@ impl Template {
         self
     }
 
+    /// Adds URIs to the subject alternative names, such as the SPIFFE ID `spiffe://example.com/payments`.
+    pub fn with_uris<S: Into<String>>(mut self, uris: impl IntoIterator<Item = S>) -> Self {
+        self.rare_names = self.rare_names.with_uris(uris);
+        self
+    }
+
+    /// Adds organizational units (`OU`) to the subject.
+    pub fn with_organizational_units<S: Into<String>>(mut self, units: impl IntoIterator<Item = S>) -> Self {
+        self.rare_names = self.rare_names.with_organizational_units(units);
+        self
+    }
+
+    /// Sets the serial number in the subject, such as that of a device (IEEE 802.1AR §8.6); an empty one is none. The
+    /// serial number of a certificate is another number, which the signer chooses.
+    pub fn with_serial_number(mut self, number: impl Into<String>) -> Self {
+        self.rare_names = self.rare_names.with_serial_number(number);
+        self
+    }
+
+    /// Replaces URIs, organizational units and serial number.
+    pub fn with_rare_names(self, rare_names: RareNames) -> Self {
+        Self { rare_names, ..self }
+    }
+
     /// The subject's common name.
     pub fn common_name(&self) -> &str {
         &self.common_name
@@ -70,19 +96,25 @@ impl Template {
         &self.ip_addresses
     }
 
+    /// URIs, organizational units and the serial number in the subject.
+    pub fn rare_names(&self) -> &RareNames {
+        &self.rare_names
+    }
+
     /// Whether `certificate` has the template's common name, byte for byte.
     pub fn is_named_by(&self, certificate: &Certificate) -> bool {
         self.common_name == certificate.common_name
     }
 
     /// Whether `certificate` carries at least what this template requests: the same common name and
-    /// every organisation, DNS name and address. Extras are fine (client-go `certSatisfiesTemplate`). Common name and
-    /// organisations compare byte for byte, DNS names by [`same_dns_name`], addresses by value.
+    /// every organisation, DNS name, address and [rare name](RareNames). Extras are fine (client-go
+    /// `certSatisfiesTemplate`). DNS names compare by [`same_dns_name`], addresses by value, all others byte for byte.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
         self.is_named_by(certificate)
             && self.organizations.iter().all(|o| certificate.organizations.contains(o))
             && self.dns_names.iter().all(|name| certificate.dns_names.iter().any(|have| same_dns_name(have, name)))
             && self.ip_addresses.iter().all(|ip| certificate.ip_addresses.iter().any(|have| have.to_canonical() == *ip))
+            && self.rare_names.is_within(&certificate.rare_names)
     }
 }
 
@@ -98,8 +130,8 @@ fn relative(name: &str) -> &str {
     name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(name)
 }
 
-fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
-    // Sorted and without duplicates, so that equal sets are equal templates.
+pub(crate) fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
+    // Sorted and without duplicates, so that equal sets are equal values.
     set.extend(items);
     set.sort_unstable();
     set.dedup();

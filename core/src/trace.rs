@@ -53,7 +53,14 @@ impl Display for Template {
         write!(f, "CN={}", Escaped(self.common_name()))?;
         self.organizations().iter().try_for_each(|name| write!(f, ",O={}", Escaped(name)))?;
         self.dns_names().iter().try_for_each(|name| write!(f, ",DNS={}", Escaped(name)))?;
-        self.ip_addresses().iter().try_for_each(|address| write!(f, ",IP={address}"))
+        self.ip_addresses().iter().try_for_each(|address| write!(f, ",IP={address}"))?;
+        let rare = self.rare_names();
+        rare.uris().iter().try_for_each(|uri| write!(f, ",URI={}", Escaped(uri)))?;
+        rare.organizational_units().iter().try_for_each(|unit| write!(f, ",OU={}", Escaped(unit)))?;
+        match rare.serial_number() {
+            "" => Ok(()),
+            number => write!(f, ",serialNumber={}", Escaped(number)),
+        }
     }
 }
 

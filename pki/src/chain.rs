@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Fingerprint, UnixTime, Validity, ValidityError};
+use perennial::{Certificate, Fingerprint, RareNames, UnixTime, Validity, ValidityError};
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
@@ -29,7 +29,6 @@ struct Parsed {
     issuer: String,
     public_key_der: Vec<u8>,
     constraints: Constraints,
-    uris: Vec<String>,
     skipped: Vec<PemError>,
 }
 
@@ -105,7 +104,6 @@ impl Chain {
         let leaf = x509::parse(leaf).map_err(unreadable_leaf)?;
         let names = alternative_names(&leaf).map_err(unreadable_leaf)?;
         let parsed = Parsed {
-            uris: names.uris.clone(),
             certificate: Arc::new(facts(&leaf, names, &pem)?),
             serial: serial(&leaf),
             issuer: names::display(leaf.issuer()),
@@ -166,9 +164,9 @@ impl Chain {
         &self.0.public_key_der
     }
 
-    /// The URIs among the subject alternative names of the leaf, byte for byte.
+    /// The URIs among the subject alternative names of the leaf, byte for byte, sorted.
     pub fn uris(&self) -> &[String] {
-        &self.0.uris
+        self.0.certificate.rare_names.uris()
     }
 
     /// The encoding error for which TLS peers may refuse the leaf, as a clause; `None` if the leaf has no such error.
@@ -215,8 +213,8 @@ fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AlternativeNames, Str
 }
 
 fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames, pem: &str) -> Result<Certificate, ChainError> {
-    let Subject { common_name, organizations, .. } = Subject::read(leaf.subject());
-    let AlternativeNames { dns_names, ip_addresses, .. } = names;
+    let Subject { common_name, organizations, organizational_units, serial_number, .. } = Subject::read(leaf.subject());
+    let AlternativeNames { dns_names, ip_addresses, uris, .. } = names;
     Ok(Certificate {
         validity: validity(leaf)?,
         fingerprint: Fingerprint(sha256(leaf.as_raw())),
@@ -224,6 +222,10 @@ fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames, pem: &str) -> Resu
         organizations,
         dns_names,
         ip_addresses,
+        rare_names: RareNames::new()
+            .with_uris(uris)
+            .with_organizational_units(organizational_units)
+            .with_serial_number(serial_number),
         provisional: false,
         chain: pem.as_bytes().into(),
     })

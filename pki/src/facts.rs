@@ -27,6 +27,11 @@ pub struct RequestFacts {
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
+    /// The subject's organizational units.
+    pub organizational_units: Vec<String>,
+    /// The serial number in the subject, such as that of a device; empty if there is none. Of several, the last one, as
+    /// in Go.
+    pub serial_number: String,
     /// The subject's other attributes, as `OID=value`.
     pub other_attributes: Vec<String>,
     /// The subject alternative names.
@@ -48,6 +53,8 @@ impl RequestFacts {
         self.public_key_der == other.public_key_der
             && self.common_name == other.common_name
             && same_set(&self.organizations, &other.organizations)
+            && same_set(&self.organizational_units, &other.organizational_units)
+            && self.serial_number == other.serial_number
             && same_set(&self.other_attributes, &other.other_attributes)
             && same_names(&self.names.dns_names, &other.names.dns_names)
             && same_set(&self.names.ip_addresses, &other.names.ip_addresses)
@@ -92,11 +99,14 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     let key_algorithm = key_algorithm(&info.subject_pki).ok_or(RequestError::PublicKey)?;
     request.verify_signature().map_err(|_| RequestError::Signature)?;
 
-    let Subject { common_name, organizations, others } = Subject::read(&info.subject);
+    let Subject { common_name, organizations, organizational_units, serial_number, others } =
+        Subject::read(&info.subject);
     Ok(RequestFacts {
         subject_der: info.subject.as_raw().to_vec(),
         common_name,
         organizations,
+        organizational_units,
+        serial_number,
         other_attributes: others,
         names: alternative_names(&request).map_err(malformed)?,
         key_algorithm,

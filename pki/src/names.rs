@@ -12,13 +12,16 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// A subject as Kubernetes reads it: the common name is the user, the organizations are the groups.
+/// A subject. For Kubernetes, the common name is the user, and the organizations are the groups.
 #[derive(Default)]
 pub(crate) struct Subject {
     /// The last common name of the subject, as in Go's `pkix.Name`: the user for an API server. Empty if there is none.
     pub(crate) common_name: String,
     pub(crate) organizations: Vec<String>,
-    /// All attributes other than common names and organizations, as `OID=value`.
+    pub(crate) organizational_units: Vec<String>,
+    /// The last serial number attribute, as in Go's `pkix.Name`. Empty if there is none.
+    pub(crate) serial_number: String,
+    /// All other attributes, as `OID=value`.
     pub(crate) others: Vec<String>,
 }
 
@@ -28,12 +31,12 @@ impl Subject {
         // Flattens multi-valued RDNs: Go writes several organizations into one RDN.
         for attribute in name.iter_attributes() {
             let value = text(attribute);
-            if *attribute.attr_type() == OID_X509_COMMON_NAME {
-                subject.common_name = value;
-            } else if *attribute.attr_type() == OID_X509_ORGANIZATION_NAME {
-                subject.organizations.push(value);
-            } else {
-                subject.others.push(format!("{}={value}", attribute.attr_type()));
+            match attribute.attr_type() {
+                kind if *kind == OID_X509_COMMON_NAME => subject.common_name = value,
+                kind if *kind == OID_X509_ORGANIZATION_NAME => subject.organizations.push(value),
+                kind if *kind == OID_X509_ORGANIZATIONAL_UNIT => subject.organizational_units.push(value),
+                kind if *kind == OID_X509_SERIALNUMBER => subject.serial_number = value,
+                kind => subject.others.push(format!("{kind}={value}")),
             }
         }
         subject

@@ -17,7 +17,7 @@ pub struct CertificateRequest {
 /// Makes a CSR for the names of `template`, signed with `key`.
 ///
 /// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets: the
-/// organizations before the common name and in one RDN, DNS names before IP addresses, no extension
+/// organizations before the common name and in one RDN, DNS names before IP addresses and URIs, no extension
 /// request if there are no alternative names. Empty parts of the template are left out.
 ///
 /// # Errors
@@ -30,8 +30,13 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
         return Err(RequestError::DnsName { name: name.clone() });
     }
     let subject = write::subject(template);
-    let (dns_names, ip_addresses) = (template.dns_names().to_vec(), template.ip_addresses().to_vec());
-    let names = AlternativeNames { dns_names, ip_addresses, ..AlternativeNames::default() }.extension(&subject);
+    let names = AlternativeNames {
+        dns_names: template.dns_names().to_vec(),
+        ip_addresses: template.ip_addresses().to_vec(),
+        emails: Vec::new(),
+        uris: template.rare_names().uris().to_vec(),
+    };
+    let names = names.extension(&subject);
     let info = construct_der(|writer| {
         writer.write_sequence(|info| {
             // Version 1 (RFC 2986 §4.1).

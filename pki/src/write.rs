@@ -10,24 +10,30 @@ use yasna::{DERWriter, Tag, construct_der};
 use crate::{AlternativeNames, KeyPair};
 
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+const SERIAL_NUMBER: &[u64] = &[2, 5, 4, 5];
 const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
+const ORGANIZATIONAL_UNIT: &[u64] = &[2, 5, 4, 11];
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 
 pub(crate) fn oid(writer: DERWriter<'_>, components: &[u64]) {
     writer.write_oid(&ObjectIdentifier::from_slice(components));
 }
 
-/// Writes the subject of `template`: the organizations in one RDN, then the common name. Empty parts are left out.
+/// Writes the subject of `template` in Go's order: an RDN with the organizations, one with the organizational units,
+/// the common name, the serial number. Empty parts are left out.
 pub(crate) fn subject(template: &Template) -> Vec<u8> {
+    let rare = template.rare_names();
+    let single = |value| Some(value).filter(|value: &&str| !value.is_empty()).into_iter().collect();
+    let rdns = [
+        (ORGANIZATION, template.organizations().iter().map(String::as_str).collect::<Vec<_>>()),
+        (ORGANIZATIONAL_UNIT, rare.organizational_units().iter().map(String::as_str).collect()),
+        (COMMON_NAME, single(template.common_name())),
+        (SERIAL_NUMBER, single(rare.serial_number())),
+    ];
     construct_der(|writer| {
         writer.write_sequence(|names| {
-            if !template.organizations().is_empty() {
-                names.next().write_set_of(|name| {
-                    template.organizations().iter().for_each(|value| attribute(name.next(), ORGANIZATION, value));
-                });
-            }
-            if !template.common_name().is_empty() {
-                names.next().write_set_of(|name| attribute(name.next(), COMMON_NAME, template.common_name()));
+            for (kind, values) in rdns.iter().filter(|(_, values)| !values.is_empty()) {
+                names.next().write_set_of(|rdn| values.iter().for_each(|value| attribute(rdn.next(), kind, value)));
             }
         });
     })

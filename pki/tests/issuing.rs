@@ -48,7 +48,12 @@ fn issuer_of_every_algorithm_issues_verifiable_certificate() {
     let generated = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519].map(KeyPair::generate);
     let rsa = KeyPair::from_pem(include_str!("data/rsa2048.pkcs1.pem"));
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
-    let template = Template::node("n1").with_dns_names(["n1"]).with_ip_addresses(["fe80::1".parse().unwrap()]);
+    let template = Template::node("n1")
+        .with_dns_names(["n1"])
+        .with_ip_addresses(["fe80::1".parse().unwrap()])
+        .with_uris(["spiffe://n.example/n1"])
+        .with_organizational_units(["unit", "a"])
+        .with_serial_number("A-17");
     let request = request_of(&template, &key);
     for issuing in generated.into_iter().chain([rsa]) {
         let issuer = issuer(issuing.unwrap());

@@ -21,6 +21,9 @@ fn full() -> Template {
         .with_organizations(["system:nodes", "b", "a much longer organisation"])
         .with_dns_names(["n1.example", "n1"])
         .with_ip_addresses(["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()])
+        .with_uris(["spiffe://n.example/n1"])
+        .with_organizational_units(["unit", "a"])
+        .with_serial_number("A-17")
 }
 
 #[test]
@@ -74,7 +77,8 @@ fn openssl_request_is_read_in_full() {
     let facts = read_request(include_bytes!("data/p384-sha256.csr.pem")).unwrap();
     assert_eq!(facts.common_name, "second", "the last one, as in Go");
     assert_eq!(facts.organizations, ["b", "a"]);
-    assert_eq!(facts.other_attributes, ["2.5.4.6=XX", "2.5.4.11=unit"]);
+    assert_eq!(facts.organizational_units, ["unit"]);
+    assert_eq!(facts.other_attributes, ["2.5.4.6=XX"]);
     assert_eq!(facts.names.dns_names, ["x.example"]);
     assert_eq!(facts.names.ip_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!(facts.names.emails, ["a@x.example"]);
@@ -132,6 +136,7 @@ fn same_identity_ignores_name_order_case_and_signature() {
 
     let mut shuffled = again;
     shuffled.organizations.reverse();
+    shuffled.organizational_units.reverse();
     shuffled.names.dns_names.reverse();
     shuffled.names.ip_addresses.reverse();
     shuffled.names.dns_names.iter_mut().for_each(|name| *name = name.to_ascii_uppercase() + ".");
@@ -142,6 +147,9 @@ fn same_identity_ignores_name_order_case_and_signature() {
         round_trip(&full().with_dns_names(["more"]), &key),
         round_trip(&full().with_organizations(["more"]), &key),
         round_trip(&full().with_ip_addresses(["::1".parse().unwrap()]), &key),
+        round_trip(&full().with_uris(["a:b"]), &key),
+        round_trip(&full().with_organizational_units(["more"]), &key),
+        round_trip(&full().with_serial_number("A-18"), &key),
         round_trip(&Template::new("system:node:n1"), &key),
     ] {
         assert!(!facts.same_identity(&different));
@@ -158,16 +166,25 @@ proptest! {
         organizations in prop::collection::vec(".{0,80}", 0..4),
         dns_names in prop::collection::vec("[!-~]{1,80}", 0..4),
         ip_addresses in prop::collection::vec(any::<IpAddr>(), 0..4),
+        uris in prop::collection::vec("[!-~]{1,80}", 0..3),
+        organizational_units in prop::collection::vec(".{0,80}", 0..3),
+        serial_number in "[A-Z0-9-]{0,64}",
     ) {
         let template = Template::new(common_name)
             .with_organizations(organizations)
             .with_dns_names(dns_names)
-            .with_ip_addresses(ip_addresses);
+            .with_ip_addresses(ip_addresses)
+            .with_uris(uris)
+            .with_organizational_units(organizational_units)
+            .with_serial_number(serial_number);
         let facts = round_trip(&template, &key());
         let read = Template::new(facts.common_name)
             .with_organizations(facts.organizations)
             .with_dns_names(facts.names.dns_names)
-            .with_ip_addresses(facts.names.ip_addresses);
+            .with_ip_addresses(facts.names.ip_addresses)
+            .with_uris(facts.names.uris)
+            .with_organizational_units(facts.organizational_units)
+            .with_serial_number(facts.serial_number);
         prop_assert_eq!(read, template);
     }
 

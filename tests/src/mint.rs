@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Fingerprint, Template, UnixTime, Validity};
+use perennial::{Certificate, Fingerprint, RareNames, Template, UnixTime, Validity};
 
 /// 2026-01-01T00:00:00Z, when virtual time begins.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -19,14 +19,18 @@ pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life:
         organizations: template.organizations().into(),
         dns_names: template.dns_names().into(),
         ip_addresses: template.ip_addresses().into(),
+        rare_names: template.rare_names().clone(),
         provisional: false,
         chain: Arc::from([]),
     }
 }
 
-/// Removes a name, as a signer does that grants fewer names than requested: a DNS name, else an IP address, else an
-/// organization. A certificate with only a common name stays as it is.
+/// Removes a name, as a signer does that grants fewer names than requested: all rare names, else a DNS name, else an IP
+/// address, else an organization. A certificate with only a common name stays as it is.
 pub fn trimmed(mut certificate: Certificate) -> Certificate {
+    if !certificate.rare_names.is_empty() {
+        return Certificate { rare_names: RareNames::new(), ..certificate };
+    }
     let Certificate { dns_names, ip_addresses, organizations, .. } = &mut certificate;
     let _ = dns_names.pop().is_some() || ip_addresses.pop().is_some() || organizations.pop().is_some();
     certificate

@@ -159,6 +159,7 @@ mod tests {
                 common_name: "system:node:worker-1".into(),
                 organizations: vec!["system:nodes".into()],
                 dns_names: vec![],
+                rare_names: perennial::RareNames::default(),
                 ip_addresses: vec![],
                 provisional: false,
                 chain: Arc::from([]),

@@ -107,7 +107,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use perennial::Fingerprint;
+    use perennial::{Fingerprint, RareNames};
     use perennial_pki::{
         Credential, Issuer, KeyAlgorithm, KeyPair, Terms, certificate_request, read_request, self_signed,
     };
@@ -126,6 +126,7 @@ mod tests {
             organizations: Vec::new(),
             dns_names: vec!["a".into()],
             ip_addresses: Vec::new(),
+            rare_names: RareNames::default(),
             provisional: false,
             chain: Arc::from([]),
         }

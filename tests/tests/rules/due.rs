@@ -102,6 +102,42 @@ fn ipv4_mapped_address_equals_ipv4_address() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
+/// A URI, such as a SPIFFE ID, is compared as peers compare it: byte for byte.
+#[test]
+fn certificate_without_requested_rare_name_does_not_satisfy() {
+    let uri = |uri: &str| node().with_uris([uri]);
+    let all = || uri("spiffe://a.example/b").with_organizational_units(["unit", "other"]).with_serial_number("A-17");
+    let cases = [
+        (all(), all(), true),
+        (node(), all(), true),
+        (uri("spiffe://a.example/b"), all(), true),
+        (node().with_organizational_units(["other"]), all(), true),
+        (all(), node(), false),
+        (uri("spiffe://a.example/B"), all(), false),
+        (uri("SPIFFE://a.example/b"), all(), false),
+        (all().with_uris(["https://a.example"]), all(), false),
+        (all().with_organizational_units(["Unit"]), all(), false),
+        (node().with_serial_number("A-18"), all(), false),
+        (node().with_serial_number("A-17"), node(), false),
+    ];
+    for (wanted, template, satisfied) in cases {
+        let carries = issued(&template, 1, Duration::ZERO, DAY);
+        assert_eq!(wanted.satisfied_by(&carries), satisfied, "{wanted} by {template}");
+    }
+}
+
+#[test]
+fn template_with_equal_rare_names_is_equal() {
+    let one = node().with_uris(["b:1", "a:1"]).with_organizational_units(["x", "x"]).with_serial_number("7");
+    let other = node().with_serial_number("7").with_organizational_units(["x"]).with_uris(["a:1", "b:1", "a:1"]);
+    assert_eq!(one, other);
+    assert_eq!(one.rare_names().uris(), ["a:1", "b:1"]);
+    assert_eq!(one.to_string(), format!("{},URI=a:1,URI=b:1,OU=x,serialNumber=7", node()));
+    let emptied = node().with_serial_number("7").with_serial_number("").with_uris([""; 0]);
+    assert_eq!(emptied, node());
+    assert!(emptied.rare_names().is_empty());
+}
+
 /// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte. A problem
 /// of other programs: names are requested and issued in different spelling.
 /// <https://github.com/letsencrypt/crl-monitor/pull/80>,
