@@ -93,6 +93,7 @@ mod jobs;
 pub mod journal;
 mod log;
 mod progress;
+mod rare_names;
 mod reporter;
 mod root_files;
 mod roots_source;

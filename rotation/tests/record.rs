@@ -67,6 +67,8 @@ proptest! {
         server in proptest::option::of(any::<String>()),
         organizations in vec(any::<String>(), 0..3),
         ips in vec(any::<std::net::IpAddr>(), 0..3),
+        rare in vec(vec(any::<String>(), 0..3), 2),
+        serial_number in any::<String>(),
         times in any::<[i64; 3]>(),
         refusal in proptest::option::of((0..6_usize, any::<u32>())),
         turned_down in proptest::sample::select(vec![None, Some(Failure::Unauthorized), Some(Failure::Forbidden)]),
@@ -74,7 +76,10 @@ proptest! {
         let template = Template::new(names[0].as_str())
             .with_organizations(organizations)
             .with_dns_names([names[1].as_str()])
-            .with_ip_addresses(ips);
+            .with_ip_addresses(ips)
+            .with_uris(rare[0].clone())
+            .with_organizational_units(rare[1].clone())
+            .with_serial_number(serial_number);
         let [submitted, budget_whole, retry_at] = times.map(UnixTime::from_millis);
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
@@ -97,6 +102,38 @@ fn decode_accepts_a_record_without_server() {
     let without = text.lines().filter(|line| !line.contains("\"server\"")).collect::<Vec<_>>().join("\n");
     assert!(without.len() < text.len());
     assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
+}
+
+/// The text is that of a record which a version without URIs, organizational units and serial numbers wrote. That
+/// version refuses unknown fields, and reads a record of today's version if the record has none of these names.
+#[test]
+fn record_without_rare_names_has_the_fields_of_older_versions() {
+    let older = r#"{
+  "version": 1,
+  "server": "https://api.example:6443",
+  "signerName": "kubernetes.io/kubelet-serving",
+  "csrName": "node-csr-abc",
+  "commonName": "system:node:one",
+  "organizations": [
+    "system:nodes"
+  ],
+  "dnsNames": [
+    "one.example"
+  ],
+  "ipAddresses": [
+    "10.0.0.1"
+  ],
+  "submitted": 1800000000123,
+  "budgetWhole": 1800000090456,
+  "refusal": {
+    "reason": "Denied",
+    "failures": 3,
+    "retryAt": 1800000300000
+  }
+}"#;
+    let record = record(None, Some(denied()));
+    assert_eq!(std::str::from_utf8(&record.encode()).unwrap(), older);
+    assert!(same(&Record::decode(older.as_bytes()).unwrap(), &record));
 }
 
 /// True if `text` contains any eight consecutive characters of the base64 of `key`.

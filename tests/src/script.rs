@@ -409,12 +409,13 @@ const fn flaw(kind: u8) -> Flaw {
 
 fn template_of(kind: u8) -> Option<Template> {
     match kind % 8 {
-        0 | 7 => Some(node()),
+        0 => Some(node()),
         1 => None,
         2 => Some(node().with_dns_names(["a.example"])),
         3 => Some(node().with_dns_names(["a.example", "b.example"])),
         4 => Some(node().with_ip_addresses([[192, 0, 2, 1].into()])),
         5 => Some(Template::node("worker-2")),
+        7 => Some(node().with_uris(["spiffe://a.example/worker"]).with_serial_number("A-17")),
         _ => Some(Template::new(node().common_name())),
     }
 }

@@ -56,6 +56,27 @@ fn journal_of_version_1_is_refused() {
     );
 }
 
+/// A version without URIs, organizational units and serial numbers refuses unknown fields, and reads today's journal if
+/// the journal has none of these names.
+#[test]
+fn journal_has_a_field_for_rare_names_only_with_such_names() {
+    for (template, field) in [
+        (Template::node("a"), None),
+        (Template::node("a").with_uris(["spiffe://x/y"]), Some(r#""rareNames":{"uris":["spiffe://x/y"]}"#)),
+        (
+            Template::node("a").with_organizational_units(["u"]).with_serial_number("7"),
+            Some(r#""rareNames":{"organizationalUnits":["u"],"serialNumber":"7"}"#),
+        ),
+    ] {
+        let machine =
+            RotationMachine::new(Setup { template: Some(Arc::new(template)), ..Setup::default() }, Now::default());
+        let line = journal::begin("node", Now::default(), &machine);
+        assert_eq!(line.contains("rareNames"), field.is_some(), "{line}");
+        assert!(field.is_none_or(|field| line.contains(field)), "{line}");
+        Replay::new().line(&line).unwrap();
+    }
+}
+
 #[test]
 fn journal_with_any_signer_status_replays() {
     let template = Some(Arc::new(Template::node("a")));

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use perennial::{
-    Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Now, PendingKey, Policy, Reason,
-    RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
+    Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Now, PendingKey, Policy, RareNames,
+    Reason, RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
 };
 use serde::{Deserialize, Serialize};
 
 use super::form::{self, Form, form};
+use crate::rare_names::RareNamesText;
 
 form!(Instant as u64, |at| at.as_millis(), |millis| Ok(Self::from_millis(millis)));
 form!(UnixTime as i64, |at| at.as_millis(), |millis| Ok(Self::from_millis(millis)));
@@ -56,12 +57,15 @@ form!(
         organizations: of.organizations().to_vec(),
         dns_names: of.dns_names().to_vec(),
         ip_addresses: of.ip_addresses().to_vec(),
+        rare_names: of.rare_names().into(),
     },
     |names| {
         let template = Self::new(names.common_name).with_organizations(names.organizations);
-        Ok(template.with_dns_names(names.dns_names).with_ip_addresses(names.ip_addresses))
+        let template = template.with_dns_names(names.dns_names).with_ip_addresses(names.ip_addresses);
+        Ok(template.with_rare_names(names.rare_names.into()))
     }
 );
+form!(RareNames as RareNamesText, |of| of.into(), |names| Ok(names.into()));
 form!(Certificate as CertificateText, |of| CertificateText(of.clone()), |text| Ok(text.0));
 form!(Policy as PolicyText, |of| PolicyText(of.clone()), |text| Ok(text.0));
 form!(Unwritten as UnwrittenText, |of| UnwrittenText(*of), |text| Ok(text.0));
@@ -80,6 +84,8 @@ pub(super) struct Names {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "RareNamesText::is_empty")]
+    rare_names: RareNamesText,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,6 +102,8 @@ struct CertificateFields {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
+    #[serde(with = "form", default, skip_serializing_if = "RareNames::is_empty")]
+    rare_names: RareNames,
     provisional: bool,
     // The machine's decisions do not depend on the chain.
     #[serde(skip)]

@@ -10,6 +10,7 @@ use serde_json::error::Category;
 use zeroize::Zeroizing;
 
 use crate::disk_name;
+use crate::rare_names::RareNamesText;
 
 /// The pending record, which a rotation leaves to its next start. Contains a private key: store it as safely as the
 /// key.
@@ -51,6 +52,7 @@ impl Record {
             organizations: template.organizations().to_vec(),
             dns_names: template.dns_names().to_vec(),
             ip_addresses: template.ip_addresses().to_vec(),
+            rare_names: template.rare_names().into(),
             submitted: submitted.as_millis(),
             budget_whole: budget_whole.as_millis(),
             refusal: refusal.map(|Refusal { failure, failures, retry_at }| RefusalText {
@@ -96,7 +98,8 @@ impl Record {
         let template = Template::new(text.common_name)
             .with_organizations(text.organizations)
             .with_dns_names(text.dns_names)
-            .with_ip_addresses(text.ip_addresses);
+            .with_ip_addresses(text.ip_addresses)
+            .with_rare_names(text.rare_names.into());
         let pending = Pending {
             template: Arc::new(template),
             key: if key.is_some() { Key::Pending } else { Key::New },
@@ -130,6 +133,8 @@ struct Text<'a> {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "RareNamesText::is_empty")]
+    rare_names: RareNamesText,
     submitted: i64,
     budget_whole: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
