@@ -70,7 +70,7 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// Begins without actions, with `event` as the outcome of the event itself.
+    /// Makes a list without actions, with `event` as the outcome of the event itself.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }

@@ -112,8 +112,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether `new` may take the place of the served certificate. For a served certificate that a server refused, the
-    /// best grade is `Due`.
+    /// Whether `new` may take the place of the served certificate. A served certificate that a server refused counts as
+    /// `Due` at best.
     pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
         let served = self.facts.certificate.as_deref();
         let grade = self.grade(new);

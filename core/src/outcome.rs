@@ -35,7 +35,7 @@ pub enum Outcome {
         /// The certificate that was served until now, valid or expired. Always `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
         /// The fault of a certificate that was taken nevertheless, since it is no worse than the certificate served
-        /// until now. `None`: no fault. With a fault, the attempt counts as failed.
+        /// until now. `None`: no fault. With a fault, the request counts as failed.
         shortfall: Option<Failure>,
     },
     /// The issued certificate was not taken because of a fault. Ends the request as failed.
@@ -113,8 +113,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The failure of the attempt that this outcome ends: without a certificate, or with one that has a fault. `None`:
-    /// this outcome ends no attempt, or an attempt without a failure. Each attempt fails at most once.
+    /// Why the request that this outcome ends has failed: no certificate was issued, or the issued certificate has a
+    /// fault. `None` if the outcome ends no request, or one that did not fail. At most one outcome of a request has a
+    /// failure.
     pub const fn failure(&self) -> Option<Failure> {
         match self {
             Self::Accepted { shortfall, .. } => *shortfall,
@@ -164,8 +165,8 @@ impl Outcomes {
         matches!(self.event, Outcome::Ignored)
     }
 
-    /// The failure of the attempt that this event ended, without a certificate or with a faulty one; `None` if no
-    /// attempt failed. One event ends at most one attempt.
+    /// Why the request that this event ended has failed: no certificate was issued, or the issued certificate has a
+    /// fault. `None` if no request failed. One event ends at most one request.
     pub fn failure(&self) -> Option<Failure> {
         self.iter().find_map(Outcome::failure)
     }

@@ -24,7 +24,7 @@ impl PendingKey {
         if is_kept { Self::Usable(template) } else { Self::Spent(template) }
     }
 
-    /// The template of the last request.
+    /// The template of the last request; `None` if no request was submitted yet.
     pub const fn template(&self) -> Option<&Arc<Template>> {
         match self {
             Self::None => None,

@@ -236,10 +236,10 @@ impl Policy {
         }
     }
 
-    /// A policy for certificates of this lifetime, counted from issue. From five hours on, it is the default policy.
-    /// For shorter lifetimes, the default's waits for approval and in outages would outlast the certificate, so each
-    /// wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, leaves time for two
-    /// requests, the first of which is never answered. The budget has a token for each.
+    /// A policy for certificates of this lifetime, counted from issue. For lifetimes of five hours or more, this is the
+    /// default policy. The default's waits for approval and in outages would outlast a shorter-lived certificate, so
+    /// each wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, has time for two
+    /// requests: the second follows if the first is never answered. The budget has a token for each.
     ///
     /// The policy's [`shortest_lifetime`](Self::shortest_lifetime) is at most `lifetime`, if that is 2 ms or more. The
     /// backoff of writes is that of the default policy: disks are no faster for short-lived certificates.
@@ -327,8 +327,8 @@ pub enum PolicyError {
         /// The longest wait before jitter.
         cap: Duration,
     },
-    /// A budget of fewer than two tokens, with a refill time below a millisecond, or with a time to fill up beyond 2⁶⁴
-    /// ms.
+    /// A budget that has fewer than two tokens, has a refill time below a millisecond, or takes longer than 2⁶⁴ ms to
+    /// fill up.
     Budget {
         /// The number of tokens in a full bucket.
         size: u32,

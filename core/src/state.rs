@@ -73,7 +73,8 @@ pub enum State {
         /// Why a certificate is due.
         reason: Reason,
     },
-    /// No certificate is due before the rotation point of the served or, if there is one, the waiting certificate.
+    /// No certificate is due yet. The next one is due at the rotation point of the waiting certificate or, if there is
+    /// none, of the served one.
     Scheduled {
         /// The rotation point.
         rotate_at: UnixTime,

@@ -117,7 +117,7 @@ impl RotationMachine {
         self.facts.pacing.submitted(&self.facts.policy, now.instant);
     }
 
-    /// Records a failed attempt: the next one backs off, and may need a new key.
+    /// Records that a request failed: starts a backoff, and requires a new key if the failure spends the old one.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, since: Instant, now: Now) {
         if failure.spends_key() {
             self.facts.pending_key.spend();
