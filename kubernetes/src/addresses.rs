@@ -155,7 +155,7 @@ impl Addresses {
         serde_json::from_slice(json).map(|NodeObject { status }| Self::of(status.addresses))
     }
 
-    /// Drops the IP addresses of the other family. Keeps all DNS names.
+    /// Drops the IP addresses that are not of `family`. Keeps all DNS names.
     pub fn of_family(mut self, family: Family) -> Self {
         self.ip_addresses.retain(|ip| Family::of(*ip) == family);
         self

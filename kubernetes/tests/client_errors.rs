@@ -47,7 +47,7 @@ fn api_status_determines_failure_and_health() {
 }
 
 #[test]
-fn html_answer_is_judged_by_status_and_quoted_shortened() {
+fn html_answer_fails_submission_and_is_quoted_shortened() {
     let scene = Scene::new();
     for (code, failure, healthy) in [
         (200, Failure::Unreachable, false),

@@ -83,8 +83,8 @@ fn expired_certificate_fails_as_outdated_in_existing_request_only() {
     assert!(expired.run(|_| Reply::object(201, &expired.issued())).0.is_ok());
 }
 
-/// Submits a request if the server already has `object` under its name. Returns the failure of the submission, if it
-/// fails.
+/// Submits a request while the server already has `object` under the name of that request. Returns the failure of the
+/// submission, if it fails.
 fn taken_by(scene: &Scene, object: &CertificateSigningRequest) -> Result<(), Failure> {
     let (outcome, _) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
@@ -170,7 +170,7 @@ fn watched_denial_ends_submission_and_is_quoted() {
 }
 
 #[test]
-fn watched_deletion_or_replacement_fails_as_deleted() {
+fn submission_fails_as_deleted_if_watched_object_is_deleted_or_replaced() {
     let scene = Scene::new();
     let deleted = watching(&scene, &Reply::stream().event("DELETED", scene.object(&[])));
     assert_eq!(deleted.failure, Failure::Deleted);

@@ -95,7 +95,7 @@ fn retry_after_delays_next_request() {
 /// A load balancer may send a `Retry-After` of an hour. If the certificate expires earlier, the client retries before
 /// the expiry; if the certificate has expired, within about two minutes.
 #[test]
-fn retry_after_leaves_an_attempt_before_the_certificate_expires() {
+fn retry_after_is_shortened_if_certificate_expires_earlier() {
     let scene = Scene::new();
     let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n");
     for (left, least, most) in [(16, 8, 9), (0, 120, 121), (7200, 900, 901)] {

@@ -72,7 +72,7 @@ fn clock_offset_is_remembered_while_answers_disagree() {
 }
 
 #[test]
-fn certificate_is_judged_with_date_header_of_same_answer() {
+fn date_header_of_answer_counts_for_certificate_in_same_answer() {
     for (answers, accepted) in [(1, false), (2, true)] {
         let mut node = Node::two_days_ahead();
         for _ in 0..answers {
@@ -86,7 +86,7 @@ fn certificate_is_judged_with_date_header_of_same_answer() {
 }
 
 #[test]
-fn certificate_is_judged_by_local_clock_if_answers_have_no_date() {
+fn expiry_is_decided_by_local_clock_if_answers_have_no_date() {
     let mut node = Node::two_days_ahead();
     node.issued(None);
     let snapshot = node.0.rotation.snapshot(node.0.now);

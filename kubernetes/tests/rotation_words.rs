@@ -25,7 +25,7 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
     answered(template, after, |_| {}, |key| Ca::new("the test CA").sign(key, names, true, seconds))
 }
 
-/// A rotation that was issued the certificate which `sign` makes for its public key.
+/// A rotation whose request was answered with the certificate that `sign` makes for its public key.
 fn answered(
     template: Template,
     after: Duration,

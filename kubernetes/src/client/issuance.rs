@@ -270,7 +270,7 @@ impl Issuance {
         self.stage = Stage::Pausing { purpose, until };
     }
 
-    /// Fails because the request object was deleted, or replaced by another of the same name.
+    /// Fails the submission: the request object was deleted, or replaced by another of the same name.
     fn vanished(&mut self, what: &'static str) {
         self.fail(self.error_context().judged(Failure::Deleted, what));
     }

@@ -41,7 +41,7 @@ mod tests {
     use super::csr_name;
 
     #[test]
-    fn csr_name_is_stable_and_differs_between_requests() {
+    fn csr_name_is_equal_for_equal_requests_only() {
         let usages = ["digital signature", "client auth"];
         let name = csr_name(b"key", "system:node:a", &["system:nodes"], &usages);
         assert_eq!(name, csr_name(b"key", "system:node:a", &["system:nodes"], &usages));
