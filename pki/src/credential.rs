@@ -80,7 +80,7 @@ impl Credential {
         let chain = Chain::from_pem(certificate)?;
         match KeyPair::from_pem_of(key, Some(chain.public_key_der())) {
             Ok(key) => Self::new(chain, Arc::new(key)),
-            // The leaf's public key was tried, so the leaf is that of another key.
+            // The key lacks its public key, and the one in the leaf does not fit it: the leaf belongs to another key.
             Err(KeyError::NoPublicKey) => Err(mismatch(&chain)),
             Err(error) => Err(CredentialError::Key(error)),
         }

@@ -1,4 +1,4 @@
-//! Words errors of rustls and webpki for people: the libraries' own texts are names of Rust enums.
+//! Describes errors of rustls and webpki for people: the libraries' own texts are names of Rust enums.
 
 use perennial::{Escaped, UnixTime};
 use rustls::pki_types::{self, CertificateDer};

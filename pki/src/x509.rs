@@ -1,4 +1,4 @@
-//! Parses X.509 certificates, and words the errors of the parser for people.
+//! Parses X.509 certificates, and describes the parser's errors for people.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;

@@ -69,7 +69,7 @@ fn go_verdict_equals_recorded_results_of_kubectl() {
 }
 
 #[test]
-fn go_verdict_is_unknown_for_keys_only_go_reads() {
+fn go_verdict_is_unknown_for_keys_that_only_go_reads() {
     for (kind, expected) in [
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "unknown: ECDSA keys on P-521"),
         ("-algorithm EC -pkeyopt ec_paramgen_curve:P-224", "unknown: ECDSA keys on P-224"),

@@ -138,7 +138,7 @@ fn generated_rsa_key_signs_request() {
 
 #[cfg(not(feature = "aws-lc-rs"))]
 #[test]
-fn generate_refuses_rsa_without_feature() {
+fn generate_refuses_rsa_without_feature_aws_lc_rs() {
     let error = KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err();
     assert_eq!(error, KeyError::NotGenerated { algorithm: KeyAlgorithm::Rsa });
 }

@@ -1,4 +1,4 @@
-//! `describe` words the errors of rustls and webpki for operators.
+//! `describe` turns errors of rustls and webpki into text for operators.
 
 mod authority;
 
@@ -14,7 +14,7 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerMisbehaved, RootCertStore};
 
-/// The words of `describe` for the error of a client that trusts only `root`, when `n1.example` presents `chain` at
+/// The text of `describe` for the error of a client that trusts only `root`, when `n1.example` presents `chain` at
 /// `now`.
 fn description(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
     let mut roots = RootCertStore::empty();

@@ -18,7 +18,7 @@ pub enum PemError {
     /// A block has no end: the file is cut short, or is still being written.
     #[error("PEM block {block} ({label}), line {line}, has no `-----END {label}-----` line; the input is cut short")]
     Unclosed {
-        /// The number of the block in the input.
+        /// The number of the block in the input, counted from 1.
         block: usize,
         /// The line at which the block begins.
         line: usize,
@@ -46,7 +46,7 @@ pub enum PemError {
     /// The content of a block is not valid base64.
     #[error("PEM block {block} ({label}), line {line}, does not contain plain base64")]
     NotBase64 {
-        /// The number of the block in the input.
+        /// The number of the block in the input, counted from 1.
         block: usize,
         /// The line at which the block begins.
         line: usize,
@@ -56,7 +56,7 @@ pub enum PemError {
     /// A block has headers (`Name: value`) where none are allowed: in a CA bundle, and in a chain from a signer.
     #[error("PEM block {block} ({label}), line {line}, has headers; remove the `Name: value` lines")]
     Headers {
-        /// The number of the block in the input.
+        /// The number of the block in the input, counted from 1.
         block: usize,
         /// The line at which the block begins.
         line: usize,
@@ -66,7 +66,7 @@ pub enum PemError {
     /// A block has another label where only `CERTIFICATE` blocks are allowed.
     #[error("PEM block {block}, line {line}, is a {label}; only CERTIFICATE blocks are allowed")]
     Unexpected {
-        /// The number of the block in the input.
+        /// The number of the block in the input, counted from 1.
         block: usize,
         /// The line at which the block begins.
         line: usize,
@@ -76,7 +76,7 @@ pub enum PemError {
     /// A `CERTIFICATE` block contains no certificate, or one that cannot be used.
     #[error("the certificate in PEM block {block}, line {line}, cannot be used: {reason}")]
     Unusable {
-        /// The number of the block in the input.
+        /// The number of the block in the input, counted from 1.
         block: usize,
         /// The line at which the block begins.
         line: usize,
