@@ -48,8 +48,8 @@ impl Handle {
     /// Waits for a valid credential. Ends at once if there is one.
     ///
     /// # Errors
-    /// [`NotReady`]: the timeout has passed, or there can be no valid credential, without a signer or after the end of
-    /// the rotation. A wait that fails does not end the rotation.
+    /// [`NotReady`]: the timeout has passed, the rotation has ended, or there is neither a signer nor a valid credential.
+    /// A wait that fails does not end the rotation.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
         let check = move |link: &Link| {

@@ -21,7 +21,8 @@ use crate::{NotYet, RootsSource, clock};
 pub struct RootFiles {
     every: Duration,
     read: Mutex<LastRead>,
-    /// Apart from `read`, so that a message never waits for a disk.
+    /// The origin of the CAs, for messages. Has a lock of its own: `read` stays locked while files are read, and no
+    /// message must wait for a disk.
     origin: Mutex<String>,
 }
 

@@ -98,7 +98,7 @@ pub enum Authentication {
         #[debug("{:?}", bootstrap.as_ref().map(|_| ".."))]
         bootstrap: Option<Arc<dyn IdentitySource>>,
     },
-    /// Always the identity of this source: for certificates that cannot authenticate a client, for example. If the
+    /// Always the identity of this source, for example for certificates that cannot authenticate a client. If the
     /// source is the [`Handle`](crate::Handle) of another certificate, requests wait until that certificate is valid.
     #[debug("Other(..)")]
     Other(Arc<dyn IdentitySource>),

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn notice_of_replaced_pair_lost_in_a_panic_is_emitted_later() {
+    fn panic_before_notice_of_new_pair_only_delays_the_notice() {
         let (handle, mut task, now) = task(Rotator::new());
         let mut notices = handle.notices(100);
         let pair = Arc::new(interim(&Template::new("mesh-1"), now.unix).unwrap());
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_record_lost_in_a_panic_is_saved_before_next_submission() {
+    fn record_unsaved_because_of_a_panic_is_saved_before_next_submission() {
         let store = Arc::new(Memory::default());
         let (_, mut task, now) = task(Rotator::new().signer(signer()).store(store.clone()));
         let commands = task.rotation.handle(Input::Tick, now);

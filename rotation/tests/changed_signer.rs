@@ -297,8 +297,8 @@ fn changed_name_is_requested_with_bootstrap_identity() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// The rotation awaited the bootstrap identity until another program wrote a certificate. The name changes once the
-/// identity is available.
+/// The rotation awaits the bootstrap identity; then another program writes a certificate. Later the identity is
+/// available, and the template gets another name: the request must use the identity.
 #[test]
 fn changed_name_is_requested_with_bootstrap_identity_that_was_awaited() {
     let requests = Arc::default();
@@ -321,8 +321,8 @@ fn changed_name_is_requested_with_bootstrap_identity_that_was_awaited() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// The served certificate expired while no Tick came, as when the host is suspended. The pair that another program
-/// wrote is due at once.
+/// The served certificate expires while no Tick comes, as during a suspend. Then another program writes a pair, which
+/// is due at once.
 #[test]
 fn pair_taken_over_authenticates_the_request_for_its_successor() {
     let requests = Arc::default();

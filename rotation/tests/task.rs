@@ -49,27 +49,27 @@ impl Signer for Fake {
     }
 }
 
-/// A store whose writes of a credential fail or panic as `fates` lists, call by call, and succeed after that.
+/// A store whose writes of a credential fail or panic as `faults` lists, call by call, and succeed after that.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
 struct Contents {
     held: Option<Arc<Credential>>,
-    fates: Vec<Fate>,
+    faults: Vec<Fault>,
     writes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum Fault {
     Fails,
     Panics,
 }
 
 impl Disk {
-    fn holding(held: Credential, fates: &[Fate]) -> Self {
+    fn holding(held: Credential, faults: &[Fault]) -> Self {
         let held = Some(Arc::new(held));
-        Self(Arc::new(Mutex::new(Contents { held, fates: fates.iter().rev().copied().collect(), writes: 0 })))
+        Self(Arc::new(Mutex::new(Contents { held, faults: faults.iter().rev().copied().collect(), writes: 0 })))
     }
 
     fn writes(&self) -> usize {
@@ -85,13 +85,13 @@ impl Store for Disk {
     fn write(&self, _: &Arc<Credential>, _: bool, _: UnixTime) -> Result<(), StoreError> {
         let mut contents = self.0.lock().unwrap();
         contents.writes += 1;
-        let fate = contents.fates.pop();
+        let fault = contents.faults.pop();
         // A panic leaves the lock as it was.
         drop(contents);
-        match fate {
+        match fault {
             None => Ok(()),
-            Some(Fate::Fails) => Err("no space".into()),
-            Some(Fate::Panics) => panic!("a bug in the store"),
+            Some(Fault::Fails) => Err("no space".into()),
+            Some(Fault::Panics) => panic!("a bug in the store"),
         }
     }
 
@@ -160,7 +160,7 @@ fn request_waits_at_most_ten_seconds_for_saved_record() {
 
 #[test]
 fn write_that_panics_is_reported_and_retried() {
-    let disk = Disk::holding(pair(Duration::ZERO), &[Fate::Panics]);
+    let disk = Disk::holding(pair(Duration::ZERO), &[Fault::Panics]);
     let (handle, mut task, mut now, first) = writing(&disk);
     first.run();
     assert!(task.step(now).is_empty());
@@ -175,7 +175,7 @@ fn write_that_panics_is_reported_and_retried() {
 }
 
 #[test]
-fn new_certificate_in_place_is_reported_once() {
+fn certificate_is_reported_in_place_once_despite_second_write() {
     let (old, new) = (pair(Duration::from_secs(3600)), Arc::new(pair(Duration::ZERO)));
     let replaced = Some(old.chain().certificate().clone());
     let (handle, mut task, now, first) = writing(&Disk::holding(old, &[]));
@@ -208,8 +208,8 @@ fn store_gets_one_call_at_a_time() {
 
 #[test]
 fn shutdown_writes_an_unwritten_certificate_once_more() {
-    for (fates, unwritten) in [(&[Fate::Fails][..], false), (&[Fate::Fails, Fate::Fails], true)] {
-        let disk = Disk::holding(pair(Duration::ZERO), fates);
+    for (faults, unwritten) in [(&[Fault::Fails][..], false), (&[Fault::Fails, Fault::Fails], true)] {
+        let disk = Disk::holding(pair(Duration::ZERO), faults);
         let (handle, mut task, now, first) = writing(&disk);
         let mut end = handle.shutdown();
         assert!(task.step(now).is_empty(), "the result of the write is waited for");
@@ -228,7 +228,7 @@ fn shutdown_writes_an_unwritten_certificate_once_more() {
 /// The backoff after a failed request ends while the last write runs, so that a request would be submitted.
 #[test]
 fn no_request_begins_during_last_write_after_shutdown() {
-    let disk = Disk::holding(pair(Duration::from_secs(80_000)), &[Fate::Fails]);
+    let disk = Disk::holding(pair(Duration::from_secs(80_000)), &[Fault::Fails]);
     let (handle, mut task) = rotator().signer(Fake::new(false)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();
     run_jobs(&mut task, now);

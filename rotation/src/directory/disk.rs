@@ -198,7 +198,7 @@ impl Opened<'_> {
             }
             let stat = statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-                // A directory on the way is a loop, or the link was replaced just now.
+                // The link that stopped `openat` has just been replaced.
                 break;
             }
             is_trusted(stat.st_uid, None)?;
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn make_fails_for_empty_path_and_for_path_at_or_below_a_file() {
+    fn making_directory_fails_for_empty_path_and_at_or_below_a_file() {
         let sync = &mut |_: &Path| panic!("there is nothing to sync");
         let error = make(Path::new(""), sync).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn make_syncs_each_parent_outermost_first() {
+    fn making_directory_syncs_each_parent_outermost_first() {
         let root = std::env::temp_dir().join(format!("perennial-make-{}", std::process::id()));
         let path = root.join("a/b");
         let mut synced = Vec::new();

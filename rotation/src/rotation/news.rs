@@ -20,7 +20,7 @@ impl Rotation {
         !self.news.is_empty()
     }
 
-    /// Adds the news of a step, and words the errors of its failures.
+    /// Adds the news of a step, and sets the error texts of its failures.
     pub(super) fn take_decisions(&mut self, step: &Arc<Transition>) {
         self.news.push(News::Stepped(step.clone()));
         self.note_in_place();
@@ -67,8 +67,8 @@ impl Rotation {
         }
     }
 
-    /// Words the error of a failure that the machine itself found: what is wrong with an issued certificate, or the
-    /// last progress of a request that timed out.
+    /// Sets the error text of a failure that the machine itself found: what is wrong with an issued certificate, or the
+    /// last progress of a request that timed out. The text of any other failure comes from the signer or the driver.
     fn explain(&mut self, outcome: &Outcome, step: &Transition) {
         let Some(failure) = outcome.failure() else { return };
         self.request_error = Some(match (outcome, &step.event) {

@@ -39,7 +39,7 @@ pub enum News {
         reason: Reason,
         /// True if the request authenticates with the bootstrap identity.
         bootstrap: bool,
-        /// True if the previous request had the same reason and failed, or was superseded. False for the first of
+        /// True if the previous request had the same reason, and failed or was superseded. False for the first of
         /// several requests in a row that authenticate with the bootstrap identity.
         is_retry: bool,
     },
@@ -105,7 +105,7 @@ pub enum News {
     /// The certificate has expired without a successor. Emitted at expiry, then after one, two, four … minutes, then
     /// each hour.
     Expired,
-    /// The local clock differs from the signer's by more than a minute, which was not known before.
+    /// The local clock was found to differ from the signer's by more than a minute.
     ClockDiffers(ClockOffset),
     /// The local clock agrees with the signer's again.
     ClockAgrees(ClockOffset),

@@ -8,7 +8,7 @@ use perennial::printable;
 /// The most missing names that an error lists; of further names, it shows the number only.
 const MOST: usize = 5;
 
-/// Words the error for an issued `certificate` that the machine judged as `failure` at `now`.
+/// The error text for an issued `certificate` that the machine judged as `failure` at `now`.
 pub(super) fn shortfall(
     failure: Failure,
     certificate: &Certificate,
@@ -41,7 +41,7 @@ pub(super) fn shortfall(
     }
 }
 
-/// Words the error for an issued chain that grants rights beyond the request; `None` if the chain grants none.
+/// The error text for an issued chain that grants rights beyond the request; `None` if the chain grants none.
 /// Organizations in a client certificate are groups in Kubernetes, and so rights, and a URI is a second name (SPIFFE).
 /// DNS names and addresses grant nothing, nor does a usage alone: an API server identifies a client by common name and
 /// organizations.
@@ -53,7 +53,7 @@ pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
 }
 
-/// Words the error for a stored certificate that is foreign, and so not used.
+/// The error text for a stored certificate that is foreign, and so not used.
 pub(super) fn foreign(held: &Certificate, wanted: &str) -> String {
     format!(
         "ignoring the stored certificate: its common name is {}, and {} is configured; check the configured name. \
@@ -67,9 +67,9 @@ fn quoted(name: &str) -> String {
     format!("`{}`", printable(name))
 }
 
-/// Words the warning for a lifetime too short for `policy`: the rotation window of such a certificate may open before
-/// spacing and submission budget allow the next request. `None` for a sufficient lifetime. The lifetime counts from
-/// `now`, the time of issuance, since signers backdate certificates.
+/// The text of the warning about a lifetime too short for `policy`: the rotation window of such a certificate may open
+/// before spacing and submission budget allow the next request. `None` for a sufficient lifetime. The lifetime counts
+/// from `now`, the time of issuance, since signers backdate certificates.
 pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {

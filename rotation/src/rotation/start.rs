@@ -111,7 +111,7 @@ fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential
     template.map(Template::common_name).or(held)
 }
 
-/// Words the error for a credential whose common name is not the wanted one; `None` if the names agree.
+/// The error text for a credential whose common name is not the wanted one; `None` if the names agree.
 pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
     let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
     (found.common_name != wanted).then(|| foreign(found, wanted))

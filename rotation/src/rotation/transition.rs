@@ -29,7 +29,7 @@ impl Transition {
         Self { now, event, actions, before, after: machine.clone() }
     }
 
-    /// The failure of a request that ended in this step, if one did.
+    /// The failure of the request that ended in this step; `None` if no request ended, or if none failed.
     pub fn failure(&self) -> Option<Failure> {
         self.actions.outcomes().failure()
     }

@@ -24,11 +24,11 @@ pub struct ClientConfigs {
     latest: Mutex<Option<Made>>,
 }
 
-/// A configuration, and what it was made for.
+/// A configuration, with the certificate and the CAs that it was made for.
 struct Made {
-    /// The certificate that it presents; `None` if it presents none.
+    /// The certificate that the configuration presents; `None` if it presents none.
     fingerprint: Option<Fingerprint>,
-    /// The CAs of its sessions; `None` if there were none.
+    /// The CAs that the configuration was made for; `None` if the source had none yet.
     roots: Option<Roots>,
     config: Arc<ClientConfig>,
 }
@@ -42,8 +42,8 @@ impl ClientConfigs {
         Self { source, roots, like, latest: Mutex::default() }
     }
 
-    /// Changes something else in all configurations, such as `alpn_protocols`. Credential and resumption are set anew
-    /// for each of them.
+    /// Changes further fields of all configurations, such as `alpn_protocols`. A change of `client_auth_cert_resolver`
+    /// or of `resumption` has no effect: each configuration gets its own.
     #[must_use]
     pub fn edit(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
         change(&mut self.like);
