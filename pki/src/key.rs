@@ -131,6 +131,16 @@ impl KeyPair {
         Self::from_pem_of(pem.as_ref(), None)
     }
 
+    /// Reads a private key in DER: PKCS#8, SEC 1 or PKCS#1, recognized by their contents. Copies `der`, which the caller
+    /// should wipe.
+    ///
+    /// # Errors
+    /// [`KeyError`]: not one DER private key, an encrypted key, an RSA key of an unsupported size, an unsupported kind,
+    /// or an EC key without its public key.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        stack::wiped(|| Self::of_typed(form::typed(der.to_vec())?, None))
+    }
+
     /// Reads a key as [`KeyPair::from_pem`] does. `public_key_der` is the public key in the leaf of the same pair, if
     /// known: it completes an EC key that lacks its public key.
     ///

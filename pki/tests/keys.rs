@@ -54,6 +54,47 @@ fn imported_key_is_written_back_unchanged() {
     }
 }
 
+/// The content of the last block in a PEM text.
+fn der(pem: &str) -> Vec<u8> {
+    // rustls knows no label of encrypted keys.
+    let block = pem[pem.rfind("-----BEGIN").unwrap()..].replace("ENCRYPTED ", "");
+    rustls::pki_types::pem::PemObject::from_pem_slice(block.as_bytes())
+        .map(|(_, der): (rustls::pki_types::pem::SectionKind, Vec<u8>)| der)
+        .unwrap()
+}
+
+#[test]
+fn key_in_der_is_recognized_by_its_contents() {
+    for (pem, algorithm) in [
+        (P256_SEC1, KeyAlgorithm::EcdsaP256),
+        (include_str!("data/p384.sec1.pem"), KeyAlgorithm::EcdsaP384),
+        (include_str!("data/ed25519.pkcs8.pem"), KeyAlgorithm::Ed25519),
+        (RSA_PKCS1, KeyAlgorithm::Rsa),
+        (include_str!("data/rsa2048.pkcs8.pem"), KeyAlgorithm::Rsa),
+    ] {
+        let key = KeyPair::from_der(&der(pem)).unwrap();
+        assert_eq!(key.algorithm(), algorithm);
+        assert!(pem.ends_with(key.to_pem().as_str()));
+    }
+}
+
+#[test]
+fn unusable_der_is_refused_with_cause() {
+    for (input, expected) in [
+        (der(include_str!("data/p256.encrypted.pem")), KeyError::Encrypted),
+        (der(include_str!("data/rsa1024.pkcs1.pem")), KeyError::RsaSize { bits: 1024 }),
+        (der(include_str!("data/p521.sec1.pem")), KeyError::Curve { curve: "P-521".into() }),
+        (der(include_str!("data/x25519.pkcs8.pem")), KeyError::Unsupported { kind: "X25519".into() }),
+        (der(include_str!("data/multi.crt.pem")), KeyError::Malformed),
+        (P256_SEC1.as_bytes().to_vec(), KeyError::Malformed),
+        (Vec::new(), KeyError::Malformed),
+        (vec![0x30, 0], KeyError::Malformed),
+        ([der(RSA_PKCS1), vec![0]].concat(), KeyError::Malformed),
+    ] {
+        assert_eq!(KeyPair::from_der(&input).err(), Some(expected));
+    }
+}
+
 #[test]
 fn key_is_found_among_certificates_and_text() {
     let bundle = format!("{}\nsome text\n{P256_SEC1}{RSA_PKCS1}", include_str!("data/multi.crt.pem"));

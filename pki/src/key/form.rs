@@ -73,6 +73,9 @@ fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Recognizes PKCS#1, SEC 1 or PKCS#8 by the DER of a private key, whatever the PEM label.
+///
+/// # Errors
+/// [`KeyError::Encrypted`] for an encrypted PKCS#8 key; [`KeyError::Malformed`] for anything else.
 pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     // Behind the version, PKCS#1 has the modulus, SEC 1 the private key, PKCS#8 the algorithm.
     let inner = take(SEQUENCE, &der).and_then(|(key, _)| take(INTEGER, key)).and_then(|(_, rest)| rest.first());
@@ -81,8 +84,10 @@ pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
         Some(&OCTET_STRING) => Ok(PrivateSec1KeyDer::from(der).into()),
         Some(&SEQUENCE) => Ok(PrivatePkcs8KeyDer::from(der).into()),
         _ => {
-            drop(Zeroizing::new(der));
-            Err(KeyError::Malformed)
+            let der = Zeroizing::new(der);
+            // EncryptedPrivateKeyInfo (RFC 5208 §6): the algorithm first, then the encrypted key.
+            let encrypted = take(SEQUENCE, &der).and_then(|(key, _)| take(SEQUENCE, key)?.1.first().copied());
+            Err(if encrypted == Some(OCTET_STRING) { KeyError::Encrypted } else { KeyError::Malformed })
         }
     }
 }
