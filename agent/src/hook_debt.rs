@@ -26,7 +26,7 @@ pub(crate) struct Subject {
     pub(crate) fingerprint: String,
 }
 
-/// The debt of `--on-rotated` to one certificate: the owed run, if any, and its attempts so far.
+/// The debt of `--on-rotated` for one certificate: the owed run of the command, if any, and the runs that failed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Debt {
     /// Path of the record (`PREFIX-hook.json`); `None` if the debt is in memory only.
@@ -50,7 +50,7 @@ impl Debt {
         self.record.failed_for(&self.owed.as_ref()?.fingerprint)
     }
 
-    /// Records `error` for the owed run, and adds `more` to its failed attempts. Returns their number.
+    /// Records `error` for the owed run, and adds `more` to the number of its failed attempts. Returns the new number.
     pub(crate) fn fail(&mut self, more: u32, error: String) -> u32 {
         let attempts = self.failed().map_or(0, |failed| failed.attempts).saturating_add(more);
         let failed = |owed: &Subject| FailedAttempts { fingerprint: owed.fingerprint.clone(), attempts, error };

@@ -141,7 +141,7 @@ impl Writer {
                 self.machines.insert(of, machine);
                 return steps;
             }
-            // Counted by the queue.
+            // The queue has counted these steps as dropped.
             Entry::Missing(count) => (self.is_continuous, self.missing) = (false, self.missing + count),
             Entry::Item(Item::Step(of, step, line)) => {
                 let written = self.append(&of, &step, &line);
@@ -214,7 +214,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The lines before a step: the snapshots that its replay needs and the file lacks.
+    /// The lines to write before a step: the snapshots that the replay of the step needs, and that the file lacks.
     fn snapshots(&self, of: &str, step: &Transition) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
         // The first snapshot states the missing steps of all machines; replay adds up the numbers.

@@ -114,8 +114,8 @@ fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, target: &Endpoint) 
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(target, node) };
     match why_another_cluster(bootstrap, target)? {
         None => identity(bootstrap),
-        // A bootstrap kubeconfig of another cluster, added after the start, does not replace the credential in the
-        // node's kubeconfig.
+        // A bootstrap kubeconfig of another cluster may have been added after the start. Its credential is never sent
+        // to this cluster, but the node's own kubeconfig may have one that this cluster accepts.
         Some(why) => identity_for(target, node).map_err(|_| why),
     }
 }
@@ -356,7 +356,7 @@ mod tests {
             fs::remove_file(files.path("bootstrap")).unwrap();
             assert_eq!(files.read().endpoint.server, "https://node.example");
         }
-        // kubelet writes it before there is a certificate.
+        // kubelet writes its kubeconfig before there is a certificate.
         files.put("node", "client-certificate: to-come.pem, client-key: to-come.pem");
         files.put("bootstrap", "token: abcdef.0123456789abcdef");
         assert_eq!(files.read().endpoint.server, "https://bootstrap.example");

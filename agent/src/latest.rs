@@ -3,8 +3,8 @@
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A value that its clones share. Readers and writers wait at most until another thread has copied or replaced the
-/// value.
+/// A value that threads share: all clones of a `Latest` show the value that was set last. Readers and writers wait at
+/// most until another thread has copied or replaced the value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest<T>(Arc<Mutex<T>>);
 

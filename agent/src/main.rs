@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let line = format!("perennial: {}\n", shown(&failure.to_string()));
             match (log_format, &log) {
-                // Not set yet if PERENNIAL_LOG itself is wrong.
+                // The subscriber is not set yet if PERENNIAL_LOG itself is wrong.
                 (LogFormat::Json, _) if tracing::dispatcher::has_been_set() => tracing::error!("{failure}"),
                 (_, Some(log)) => log.push(line.into_bytes()),
                 // If stderr has no reader, only the exit code reports the failure.

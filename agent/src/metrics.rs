@@ -79,7 +79,7 @@ impl Metrics {
     /// Returns an observer that counts the notices of certificate `of`. A later observer of the same certificate
     /// continues the counters.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        // Before the first notice, so that each counter is exposed as 0 from the start.
+        // Created before the first notice, so that each counter is exposed as 0 from the start.
         self.certs().entry(of.to_owned()).or_default().tally.get_or_insert_default();
         let (metrics, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {

@@ -73,7 +73,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds `items` to the number of dropped items: the consumer thread took these from the queue and lost them.
+    /// Adds `items` to the number of dropped items. The consumer thread calls this for items that it took from the
+    /// queue and could not write.
     pub(crate) fn count_dropped(&self, items: u64) {
         self.0.dropped.fetch_add(items, Ordering::Relaxed);
     }

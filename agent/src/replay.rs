@@ -28,7 +28,7 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
         let unreadable = |error| Failure::Usage(format!("{}: cannot be read: {error}", path.display()));
         Ok((JournalLines::open(path).map_err(unreadable)?, unreadable))
     });
-    // All are opened before anything is printed, so that a wrong path gets the error alone.
+    // All files are opened before anything is printed, so that a wrong path gets the error alone.
     let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
     let mut replayer = Replayer::new(options);
     for (mut lines, unreadable) in opened {

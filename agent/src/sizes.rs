@@ -1,4 +1,4 @@
-//! Sizes in flags.
+//! Parses sizes in flags, such as `16MiB`.
 
 const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
 

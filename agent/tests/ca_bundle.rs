@@ -1,4 +1,4 @@
-//! CA bundles with a damaged certificate, as of a tool that joins files: the other certificates are used.
+//! CA bundles with a damaged certificate, as a tool that joins files may write them: the other certificates are used.
 
 use std::fs;
 

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A damage to the current pair: its name, its effect, and the end of the file name under which the remains are kept;
-/// `None` if nothing remains.
+/// A kind of damage to the current pair: its name, the function that does it, and the end of the name of the file that
+/// has the damaged contents afterwards; `None` if there is no such file.
 type Damage = (&'static str, fn(&Path), Option<&'static str>);
 
 const DAMAGES: &[Damage] = &[

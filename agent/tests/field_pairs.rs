@@ -25,8 +25,8 @@ const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const NODE: &str = "/O=system:nodes/CN=system:node:worker";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// One case: the contents of a certificate directory. `usable`: `run` uses a pair of the directory until its rotation
-/// point, instead of replacing the pair at once.
+/// One case: the contents of a certificate directory. `usable` is true if `run` uses a pair of the directory until its
+/// rotation point, instead of replacing the pair at once.
 struct Sibling {
     what: &'static str,
     usable: bool,

@@ -18,7 +18,8 @@ const CURRENT: &str = "kubelet-client-current.pem";
 const DATED: &str = "kubelet-client-2026-01-01-00-00-00-000.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Writes a file that belongs to another user or, without the right to chown, that all users may write.
+/// Writes a file that another user may have written: a file of user 65534 or, if the test is not root, a file that all
+/// users may write to.
 fn plant(path: &Path, contents: &[u8]) {
     fs::write(path, contents).unwrap();
     let is_root = rustix::process::geteuid().is_root();

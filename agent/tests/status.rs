@@ -16,13 +16,14 @@ use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs `status` on a directory with this current pair. Returns JSON and exit code.
+/// Runs `status` on a directory with this current pair; `None`: with no pair. Returns JSON and exit code.
 fn status(contents: Option<&str>) -> (Value, i32) {
     let (value, _, code) = status_with(contents, None);
     (value, code)
 }
 
-/// Runs `status` on a directory with this current pair and pending record. Returns JSON, text and exit code.
+/// Runs `status` on a directory with this current pair and this pending record; `None`: without. Returns JSON, text and
+/// exit code.
 fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -45,7 +46,8 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
     (value, sentences.stdout, json.code.unwrap())
 }
 
-/// A pending record of a request that was submitted ten minutes ago and, if `refused`, denied, with an hour of backoff.
+/// The pending record of a request that was submitted ten minutes ago. If `refused`, the request was denied, and the
+/// next one may be submitted in an hour.
 fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
     let now = clock::now().unix;
     let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(HOUR) };

@@ -59,7 +59,7 @@ impl Server {
     /// Reads the CAs as a connection would, so that [`lines`](Self::lines) and [`to_json`](Self::to_json) show their
     /// state.
     pub(crate) fn read_cas(&self) {
-        // The origin shows the error.
+        // An error needs no handling here: the source has noted it in `self.origin`, which `lines` and `to_json` show.
         let _ = self.trust_source.as_ref().map(|source| source());
     }
 

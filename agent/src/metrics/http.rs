@@ -122,7 +122,7 @@ async fn accept(
             Timer::after(TIME_LIMIT).await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        // Its result is of no use: a client that disconnected or timed out sends its request again.
+        // The result of the task is of no use: a client that disconnected or timed out sends its request again.
         clients.push_back(executor.spawn(async move { or(converse(stream, &*answer), timed_out).await }));
     }
 }
@@ -156,7 +156,7 @@ fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) 
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split_once('?').map_or(target, |(path, _)| path);
             let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
-            // Found for other names as well: a probe with another name gets its status.
+            // Called for unknown host names as well: a probe with an unknown name still gets the status of its answer.
             let found = find(path).unwrap_or_else(|| Response::status_only("404 Not Found"));
             if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }

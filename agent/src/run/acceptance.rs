@@ -192,7 +192,8 @@ mod tests {
         Schedule::new("system:node:worker", 6 * HOUR, Instant::from_millis(0))
     }
 
-    /// Answers the checks of a new schedule in turn. Returns the conclusions, and the waits until the next checks.
+    /// Gives each of `answers` to a new schedule, at the time of its next check. Returns the conclusion from each
+    /// answer, and the wait until the check after it.
     fn conclusions(answers: &[(Fingerprint, Answer)]) -> (Vec<Conclusion>, Vec<Duration>) {
         let mut schedule = schedule();
         let step = |(shown, answer): &(Fingerprint, Answer)| {

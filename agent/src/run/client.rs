@@ -21,7 +21,8 @@ pub(super) struct Client {
     acceptance: Option<Acceptance>,
     /// The externally managed certificate at the last poll.
     found: Option<Fingerprint>,
-    /// Time from which there has been no valid certificate, on a clock that runs in suspend; `None` if there is one.
+    /// Time from which there has been no valid certificate, on a clock that also counts time in suspend; `None` if
+    /// there is one.
     missing_since: Option<Instant>,
 }
 
@@ -70,7 +71,8 @@ impl Client {
             stored.waiting.iter().for_each(|waiting| handle.report_replaced(Some(waiting.clone())));
         }
         handle.set_signer(client.signer(options, access.server.cluster.clone(), access.bootstrap.clone()));
-        // Again after it: only a rotation with a signer overwrites a worse pair, or a missing one, with its own.
+        // Again after the signer is set: only a rotation with a signer overwrites a worse pair, or a missing one, with
+        // its own.
         stored.iter().for_each(|stored| handle.report_replaced(stored.credential.clone()));
         if stored.is_some_and(|stored| stored.is_misplaced) {
             handle.rotate_now();

@@ -15,7 +15,7 @@ use crate::hook_debt::{Debt, Debts, Record, Subject};
 use crate::spans::words;
 use crate::threads;
 
-/// Wait after the first failed run. Doubles with each further one.
+/// Wait after the first failed run. The wait doubles with each further failed run.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 /// Longest wait after a failed run.
 const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
@@ -45,8 +45,8 @@ const ENDING: u8 = 1;
 const KILLING: u8 = 2;
 
 impl Hook {
-    /// Creates a hook without debts. Without a command, no run is ever owed. A run may take `limit`; with `once`, a
-    /// failed one is not repeated.
+    /// Creates a hook without debts. If `command` is `None`, no run is ever owed. A run may take `limit`; with `once`,
+    /// a failed run is not repeated.
     pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
         let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(RETRYING) }));
         Self { run, debts: Debts::default() }

@@ -10,9 +10,9 @@ use perennial_rotation::{Handle, Identity, IdentitySource, NotYet};
 use crate::kubeconfigs;
 use crate::patience;
 
-/// The client certificate as the identity of the node. The credential in the kubeconfig is the identity instead if API
-/// servers do not accept the certificate as an identity, or if another program rotates the certificate and no valid one
-/// exists.
+/// The identity of the node: its client certificate or, in two cases, the credential in the kubeconfig. Either API
+/// servers do not accept the certificate as an identity, or another program rotates the certificate, and there is no
+/// valid one.
 #[derive(Clone)]
 pub(super) struct NodeIdentity {
     /// The rotation of the client certificate; `None` if API servers do not accept the certificate as an identity.

@@ -95,7 +95,7 @@ impl Prepared {
     pub(super) fn claim(&self) -> Result<(), Failure> {
         let client = self.settings.client.rotated.then_some(&self.stores.client);
         let rotated = || client.into_iter().chain(&self.stores.serving);
-        // Both are checked first: if one is not free, the other must stay as it is.
+        // Both locks are checked first: if one is not free, the directory of the other must stay as it is.
         let claimed = rotated().try_for_each(|store| store.is_free());
         claimed.and_then(|()| rotated().try_for_each(|store| store.claim())).map_err(|error| {
             Failure::Usage(match remedy_of(&error) {

@@ -95,7 +95,7 @@ impl Systemd {
     }
 }
 
-/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when a rotation does not.
+/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when a rotation takes none.
 fn feed_watchdog(pulse: &Pulse, interval: Duration) {
     let mut reported = String::new();
     loop {

@@ -70,7 +70,7 @@ impl Settings {
         let files = which.tls_cert_file.clone().zip(which.tls_private_key_file.clone());
         let files = files.or_else(|| config.tls_cert_file.zip(config.tls_private_key_file));
         let serving = match (serving, files, &node) {
-            // Precedes files, as with both serverTLSBootstrap and tlsCertFile in kubelet.
+            // Rotation has precedence over files, as in a kubelet with both serverTLSBootstrap and tlsCertFile.
             (true, _, Some(node)) => ServingSettings::Rotated { node: node.clone(), addresses: Addresses::of(which)? },
             (_, Some((certificate, key)), _) => ServingSettings::Files { certificate, key },
             _ => ServingSettings::None,

@@ -117,7 +117,8 @@ impl Found {
         } else if now >= rotate_at {
             bad("due", format!("due for rotation for {}, still valid for {left}", words(now.since(rotate_at))))
         } else {
-            // With a pending request, the certificate is replaced when that is answered, not at the rotation point.
+            // With a pending request, the certificate is replaced when the request is answered, not at the rotation
+            // point.
             let rotated = format!("to be rotated in {}; ", words(rotate_at.since(now)));
             let words = format!("good, {}valid for {left}", if requested { "" } else { &rotated });
             Verdict { state: "good", words, good: true, rotate_at: None }

@@ -1,5 +1,5 @@
 //! The verdict of kubelet on a certificate directory, by the rules of client-go's `certificate_store.go` (`recover`,
-//! `Current`, `updateSymlink`) and Go's parsers. Where perennial cannot apply these, the verdict is in doubt.
+//! `Current`, `updateSymlink`) and of Go's parsers. Where perennial cannot apply these rules, the verdict is in doubt.
 
 use std::fs;
 use std::io::{self, ErrorKind};
