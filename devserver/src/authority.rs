@@ -148,8 +148,8 @@ impl Authority {
     }
 
     /// The validity of a certificate that is issued at `now`, as by a cluster's signer. notBefore is earlier than `now`
-    /// by `backdate`; the default is five minutes, but at most a twentieth of `lifetime`. `lifetime` counts from `now`,
-    /// or from notBefore if it is eight hours or more. notAfter is no later than that of the authority.
+    /// by `backdate`; `None` is five minutes, but at most a twentieth of `lifetime`. A `lifetime` below eight hours
+    /// counts from `now`, a longer one from notBefore. notAfter is no later than that of the authority.
     pub(super) fn period(
         &self,
         now: UnixTime,

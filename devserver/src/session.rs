@@ -157,7 +157,7 @@ impl Session {
         if answered && self.connection.done_reading {
             self.connection.concluded = true;
         }
-        // The client left in the middle of a request, and has all its earlier answers.
+        // Nothing is left to do: no more bytes are read, no request is complete, and all earlier answers are sent.
         let abandoned =
             self.connection.done_reading && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
         self.closed = abandoned || now.instant >= self.end();

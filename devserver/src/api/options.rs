@@ -36,7 +36,7 @@ impl WriteOptions {
     }
 }
 
-/// True if a value of `dryRun` is given. The only valid value is `All`.
+/// True if `dryRun` has the value `All`; false without a value. Any other value is an error.
 pub(super) fn is_dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Response> {
     let mut dry_run = false;
     for value in values.filter(|value| !value.is_empty()) {

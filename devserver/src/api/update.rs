@@ -16,8 +16,8 @@ use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
-    /// Updates the stored object by `new`. An update of a subresource changes parts of the status; an update without
-    /// one changes labels and annotations. Other fields keep their values.
+    /// Updates the stored object by `new`. An update of a subresource changes parts of the status; an update of the
+    /// object itself changes labels and annotations. Other fields keep their values.
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,

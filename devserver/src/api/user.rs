@@ -80,7 +80,7 @@ pub(super) struct Tokens(
 
 impl Tokens {
     pub(super) fn add(&mut self, token: &str, user: User) {
-        // An empty one, as from an unset variable, would make a user of everyone who sends none.
+        // An empty token, as from an unset variable, would authenticate each request with an empty bearer token.
         if !token.is_empty() {
             self.0.insert(sha256(token.as_bytes()), user);
         }

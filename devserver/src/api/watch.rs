@@ -162,8 +162,8 @@ impl Watcher {
     }
 
     /// A bookmark with the version that this watch has reached; `None` if no bookmark is due, or the client was sent
-    /// that version already. One is due each minute and at the end of the watch, so that the client's next watch begins
-    /// at that version.
+    /// the version already. A bookmark is due each minute and at the end of the watch, so that the client's next watch
+    /// begins at this version.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
         if self.deadline()? > now {
             return None;

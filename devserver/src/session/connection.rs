@@ -110,7 +110,7 @@ impl Connection {
         over && self.tls_closed && !self.tls.wants_write()
     }
 
-    /// Appends bytes for the client to `out`, about 16 KiB at most. Call again once they are sent.
+    /// Appends bytes for the client to `out`, about 16 KiB at most. Call this again once these bytes have been sent.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>) {
         if let Some(raw_reply) = &self.raw_reply {
             if let (true, Some(raw_reply)) = (self.received_any && !self.tls_closed, raw_reply) {

@@ -165,7 +165,7 @@ impl Http {
             fields += &format!("warning: 299 - \"{}\"\r\n", warning.escape_default());
         }
         self.write_head(response.status, &response.content_type, &fields);
-        // These have no body, whatever their headers are (RFC 9110 §6.4.1).
+        // Responses with these statuses have no body, whatever their headers are (RFC 9110 §6.4.1).
         if !self.bodiless && !matches!(response.status, 204 | 304) {
             self.outgoing.extend_from_slice(&response.body);
         }

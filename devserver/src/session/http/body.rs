@@ -55,7 +55,8 @@ impl Body {
                 Line::ChunkEnd if text.is_empty() => Line::Size,
                 Line::ChunkEnd => return Err(malformed()),
                 Line::Trailer if text.is_empty() => return Ok(true),
-                // To other implementations, a lone line feed may end the trailer, and what follows be a request.
+                // To other implementations, a lone line feed may end the trailer: they would read the next bytes as a
+                // request.
                 Line::Trailer if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') => {
                     return Err(malformed());
                 }

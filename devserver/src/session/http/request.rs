@@ -58,9 +58,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Incoming)>, Response>
     Ok(Some((length, incoming)))
 }
 
-/// The body that the head announces; `None` if the head announces none. Refuses a request whose framing is ambiguous or
-/// missing before the body is read: another HTTP implementation in front of this server could see different requests in
-/// the same bytes (RFC 9112 §11.2).
+/// The body that the head announces; `None` if the head announces none. If the framing of the request is ambiguous or
+/// missing, refuses the request without reading its body: another HTTP implementation in front of this server could see
+/// different requests in the same bytes (RFC 9112 §11.2).
 fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
     if lines.values("host").count() != 1 {
         return Err(bad_request("the request needs exactly one Host header"));
@@ -79,7 +79,7 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
         ([], None) => None,
         ([], Some(length)) => Some(Body::sized(length)),
         ([coding], None) if coding.eq_ignore_ascii_case("chunked") => Some(Body::chunked()),
-        // Both together are ambiguous, and other codings unsupported (RFC 9112 §6.1 and §6.3).
+        // Both headers together are ambiguous, and other codings are not supported (RFC 9112 §6.1 and §6.3).
         _ => return Err(bad_request("the body needs either Content-Length or exactly Transfer-Encoding: chunked")),
     };
     match (method, &body) {

@@ -1,4 +1,4 @@
-//! Waits for each rotation of the demo, checks the new certificate at the server, and reports it.
+//! Waits for each rotation of the demo, checks the new certificate at the server, and reports the rotation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
