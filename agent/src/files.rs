@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn read_refuses_pipe_device_directory_and_huge_file() {
+    fn read_refuses_huge_files_and_all_but_regular_files() {
         let directory = TempDir::new().unwrap();
         let huge = directory.path().join("huge");
         File::create(&huge).unwrap().set_len(3 << 30).unwrap();

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_variable_exempts_hosts_as_in_go() {
+    fn variable_no_proxy_exempts_hosts_as_in_go() {
         for (server, exempt, proxied) in [
             ("https://api.example", "", true),
             ("https://localhost:6443", "", false),

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_or_missing_ca_file_keeps_last_good_cas() {
+    fn last_good_cas_are_used_while_ca_file_is_damaged_or_missing() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("ca.crt");
         let (first, second) = (ca(), ca());

@@ -208,7 +208,7 @@ fn status_of_missing_directory_exits_with_code_2() {
 }
 
 #[test]
-fn irregular_or_huge_input_file_is_refused() {
+fn input_file_that_is_huge_or_not_regular_is_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("ca.crt"), Ca::new().authority.certificate_pem()).unwrap();

@@ -74,7 +74,7 @@ fn run_rotates_with_own_certificate_until_sigterm() {
 }
 
 #[test]
-fn unapproved_request_does_not_delay_exit() {
+fn signal_ends_run_with_unapproved_request_within_ten_seconds() {
     for (signal, once, code) in [(Signal::TERM, None, 0), (Signal::INT, Some("--once"), 1)] {
         let directory = TempDir::new().unwrap();
         let signer = Signer::start(directory.path(), &["--approve", "manual"]);

@@ -91,7 +91,7 @@ fn hook_runs_again_if_its_record_is_damaged_or_untrusted() {
 }
 
 #[test]
-fn no_hook_run_is_owed_for_existing_pair() {
+fn no_hook_run_is_owed_for_pair_from_before_the_flag() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -76,7 +76,7 @@ fn run_with_hostile_approver(path: &Path, more: &[&str]) -> (Signer, Process) {
 }
 
 #[test]
-fn hostile_names_are_escaped_in_log_metrics_and_journal() {
+fn hostile_names_are_escaped_in_log_and_metrics_and_journal() {
     let directory = prepared();
     let path = directory.path();
     let more = ["--metrics-listen", "127.0.0.1:0", "--journal", "journal"];

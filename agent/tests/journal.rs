@@ -169,7 +169,7 @@ fn journal_on_full_disk_does_not_delay_rotation() {
 }
 
 #[test]
-fn moved_or_truncated_journal_begins_anew() {
+fn run_begins_new_journal_if_its_file_is_moved_or_truncated() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &["--signing-duration", "2s"]);
@@ -228,7 +228,7 @@ rules:
 ";
 
 #[test]
-fn journal_replay_and_metrics_contain_no_secrets() {
+fn journal_and_replay_and_metrics_contain_no_secrets() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();
@@ -260,7 +260,7 @@ fn changed(text: &str, line: usize, change: impl Fn(&str) -> String) -> String {
 }
 
 #[test]
-fn replay_reports_numbers_of_changed_and_damaged_lines() {
+fn replay_names_each_changed_or_damaged_line() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

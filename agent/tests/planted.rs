@@ -81,7 +81,7 @@ fn with_bound_file(directory: &Path, file: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn file_that_is_a_mount_point_fails_run_and_verify() {
+fn run_and_verify_fail_if_a_file_is_a_mount_point() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -287,7 +287,7 @@ fn status_shows_serving_certificate_if_it_has_files() {
 }
 
 #[test]
-fn status_reports_pipe_directory_loop_or_huge_file_as_damaged() {
+fn status_reports_pipe_or_directory_or_huge_file_as_damaged() {
     let pipe: fn(&Path) = |current| {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, current, rustix::fs::FileType::Fifo, mode, 0).unwrap();

@@ -93,7 +93,7 @@ fn verify_reports_missing_certificate() {
 /// Go reads some pairs that perennial rejects, and rejects some that perennial reads. `verify` leaves open whether
 /// kubelet could start if perennial does not support the key or the file size.
 #[test]
-fn verify_judges_kubelet_by_rules_of_go() {
+fn verify_decides_by_rules_of_go_whether_kubelet_could_start() {
     let subject = "req -new -x509 -key /dev/stdin -subj /O=system:nodes/CN=system:node:worker -days 2";
     let pair = |kind: &str| {
         let key = openssl(&format!("genpkey {kind}"), "");
@@ -232,7 +232,7 @@ fn verify_accepts_interrupted_update() {
 }
 
 #[test]
-fn verify_flags_pipe_directory_or_loop_in_place_of_link() {
+fn verify_flags_pipe_or_directory_or_link_cycle_as_current_pair() {
     let pipe = |pki: &Path, _: &mut Ca| {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let path = pki.join(CURRENT);
@@ -271,7 +271,7 @@ fn verify_notes_key_readable_by_others() {
 }
 
 #[test]
-fn verify_allows_expired_but_not_damaged_serving_certificate() {
+fn verify_accepts_expired_and_refuses_damaged_serving_certificate() {
     const SERVING: &str = "kubelet-server-current.pem";
     let expired = |pki: &Path, ca: &mut Ca| {
         good(pki, ca);

@@ -104,7 +104,7 @@ fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u
 }
 
 #[test]
-fn kubelet_signers_grant_only_system_nodes_and_none_grants_system_masters() {
+fn kubelet_signers_grant_only_system_nodes_and_no_signer_grants_system_masters() {
     assert!(issued(KUBELET_CLIENT, &Role::Node("one"), &["system:nodes"]).is_ok());
     for user in [Role::Node("one"), Role::Bootstrap, Role::Admin] {
         for groups in [["system:masters"].as_slice(), &["system:nodes", "system:masters"], &["dev"], &[]] {

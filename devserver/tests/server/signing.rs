@@ -225,7 +225,7 @@ fn requested_key_encipherment_is_in_the_kubelets_certificate() {
 }
 
 #[test]
-fn approved_request_for_other_signer_gets_no_certificate() {
+fn approved_request_for_custom_signer_gets_no_certificate_by_default() {
     let mut server = Server::new(Options::default());
     server
         .create(&Role::Bootstrap, &csr("a", "example.com/mine", &CLIENT_USAGES, &request(&Template::new("x"), &key())));

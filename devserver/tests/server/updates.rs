@@ -99,7 +99,7 @@ fn approval_update_takes_conditions_only_and_sets_their_times() {
 }
 
 #[test]
-fn decisions_cannot_be_taken_back_or_contradict_each_other() {
+fn approval_cannot_be_removed_or_combined_with_denial() {
     let (mut server, created) = pending_elsewhere();
     let both = with_condition(with_condition(created.clone(), "Approved"), "Denied");
     let answer = server.put(&Role::Admin, "b/approval", &both);

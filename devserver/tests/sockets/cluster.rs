@@ -92,7 +92,7 @@ fn node_is_ready_after_faults_and_approval_by_test() -> Result<(), Box<dyn Error
 }
 
 #[test]
-fn second_cluster_takes_authority_port_and_token_of_first() -> Result<(), Box<dyn Error>> {
+fn second_cluster_takes_over_ca_and_port_and_token_of_first() -> Result<(), Box<dyn Error>> {
     let mut random = Random::from_os()?;
     let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     let again = Authority::from_pem(&authority.to_pem())?;
