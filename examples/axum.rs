@@ -1,8 +1,8 @@
 //! Mutual TLS with axum and reqwest: both certificates rotate while requests arrive. Run
 //! `cargo run -p perennial-examples --example axum`.
 //!
-//! To copy: the lines from `Server:` and from `Client:` to the next empty line. The rest issues the certificates,
-//! and checks that each side sees the rotations of the other.
+//! The parts to copy are the lines from `Server:` and from `Client:`, each to the next empty line. All other lines
+//! issue the certificates, and check that each side sees the rotations of the other.
 
 use std::error::Error;
 use std::net::TcpListener;

@@ -12,8 +12,8 @@ const ROTATIONS: usize = 2;
 /// Time for all rotations of an example. A rotation takes a second or two: the policy leaves a second between requests.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Judges the calls of an example: rotates each certificate as soon as the other side has seen the current one, and
-/// counts rotations, certificates that the other side saw, and calls that failed.
+/// Rotates each certificate of an example as soon as the other side has seen the current one. Counts the rotations, the
+/// certificates that the other side saw, and the calls that failed.
 ///
 /// ```no_run
 /// # use perennial_examples::witness::Witness;
@@ -42,7 +42,7 @@ struct Watched {
     handle: Handle,
     rotations: Rotations,
     rotated: usize,
-    /// Fingerprints that the other side saw while they were current, in order.
+    /// Fingerprints of the certificates that the other side saw while they were current, oldest first.
     seen: Vec<String>,
 }
 
