@@ -141,7 +141,7 @@ impl Output {
     /// the command in the message of a failed check.
     ///
     /// # Panics
-    /// The command did anything else.
+    /// One of these checks fails.
     pub fn expect_refusal(&self, what: &[&str], words: &[&str]) {
         assert_eq!(self.code, Some(2), "{what:?}: {self:?}");
         for word in words {

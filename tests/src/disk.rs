@@ -41,7 +41,7 @@ pub const PATH: &str = "/pki";
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Disk {
     nodes: BTreeMap<usize, Node>,
-    /// The names that processes see, each with the number of its inode.
+    /// The names that processes see, each with the key of its inode in `nodes`.
     names: BTreeMap<Arc<str>, usize>,
     /// The names at the last sync of the directory.
     durable: BTreeMap<Arc<str>, usize>,
@@ -164,7 +164,7 @@ impl Disk {
     /// `seen`.
     ///
     /// # Errors
-    /// No error for a regular file or a new name.
+    /// None if `name` is a regular file, or does not exist yet.
     pub fn overwrite(&mut self, name: &str, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         if !self.names.contains_key(name) {
             self.create(name, NodeKind::File, &[])?;

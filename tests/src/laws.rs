@@ -106,7 +106,10 @@ impl<S: Subject> Law<S> {
     pub const MONOTONIC: &'static [(&'static str, Self)] = &[
         ("the budget holds", Self::Trace(requests::the_budget_holds)),
         ("submissions keep the spacing", Self::Step(requests::submissions_keep_the_spacing)),
-        ("normal requests leave the last token", Self::Step(requests::normal_requests_leave_the_last_token)),
+        (
+            "normal requests leave the last token of the budget to urgent ones",
+            Self::Step(requests::normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones),
+        ),
         ("an early Tick changes nothing", Self::Fresh(clocks::an_early_tick_changes_nothing)),
         ("a Tick makes progress", Self::Step(clocks::a_tick_makes_progress)),
         ("a Tick at the deadline makes progress", Self::State(clocks::a_tick_at_the_deadline_makes_progress)),

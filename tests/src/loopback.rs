@@ -28,7 +28,7 @@ pub enum Runtime {
     Std,
     /// Futures: `perennial_smol`.
     Smol,
-    /// A function of the test that runs the task to its end, on a thread of its own.
+    /// The test's own function. It is called on a new thread, and runs the task to its end.
     Other(fn(Task)),
 }
 

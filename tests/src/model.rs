@@ -46,8 +46,8 @@ pub fn check_rules(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// Checks that each certificate has one rotation point per rotation window of a policy, that no restart moves it, and
-/// that it lies in the window.
+/// Checks that each certificate has one rotation point per rotation window of a policy, that no restart moves the
+/// point, and that the point lies in the window.
 fn check_rotation_points(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
@@ -168,7 +168,7 @@ impl Model {
         check_equal("state", &expected, &state)
     }
 
-    /// Checks the reported state while a certificate is due and no request may be submitted yet: its reason, its
+    /// Checks the reported state while a certificate is due and no request may be submitted yet: the reason, the
     /// failures and the end of the wait.
     fn compare_wait(&self, reason: Reason, state: State) -> Verdict {
         let (why, until, failed) = match state {

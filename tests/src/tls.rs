@@ -11,8 +11,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
-/// A client configuration with the time of `clock`, which trusts `roots` and presents `credential`, if given. Sessions
-/// are not resumed, so that every connection makes a full handshake with the certificates of both sides.
+/// A client configuration that trusts `roots`, presents `credential` if given, and reads the time from `clock`.
+/// Sessions are not resumed, so that every connection makes a full handshake with the certificates of both sides.
 ///
 /// # Panics
 /// The provider of cryptography has no version of TLS.

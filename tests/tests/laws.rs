@@ -68,7 +68,7 @@ laws! {
     MONOTONIC, false, every_law_of_monotonic_clocks_is_tested:
     the_budget_holds,
     submissions_keep_the_spacing,
-    normal_requests_leave_the_last_token,
+    normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones,
     an_early_tick_changes_nothing,
     a_tick_makes_progress,
     a_tick_at_the_deadline_makes_progress,

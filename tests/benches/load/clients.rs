@@ -48,7 +48,7 @@ impl Crowd {
         }
     }
 
-    /// Lets all nodes submit their requests at once. Returns when each request waits for approval.
+    /// Lets all nodes submit their requests at once. Returns once each request waits for approval.
     pub(crate) fn submit(&mut self) {
         for node in self.nodes.drain(..) {
             let (waiting, done) = (Rc::clone(&self.waiting), Rc::clone(&self.done));
@@ -68,7 +68,7 @@ impl Crowd {
         self.run_until(&self.waiting);
     }
 
-    /// Returns when each node has its certificate.
+    /// Waits until each node has its certificate.
     pub(crate) fn receive(&self) {
         self.run_until(&self.done);
     }

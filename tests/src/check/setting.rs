@@ -55,7 +55,7 @@ pub enum Move {
     Refused,
     /// The signer issues a certificate of this kind for the request in flight.
     Issue(Flavour),
-    /// The request in flight fails, with a `Retry-After` of this many milliseconds if there is a number.
+    /// The request in flight fails, with a `Retry-After` of this many milliseconds (`None`: without one).
     Fail(Failure, Option<u64>),
     /// The write that is under way succeeded.
     Written,
@@ -111,7 +111,7 @@ pub enum Flavour {
 /// How far ahead of the true time the wall clock may be set.
 pub(super) const AHEAD: Duration = Duration::from_millis(5);
 
-/// The most milliseconds after the deadline at which a Tick comes, except after [`Move::Sleep`].
+/// A Tick comes at most this many milliseconds after the deadline, except after [`Move::Sleep`].
 pub(super) const LATE: u64 = 1;
 
 /// The templates, in the order of [`TemplateChoice`].
@@ -258,8 +258,8 @@ fn small() -> Policy {
 }
 
 /// A second policy for the same certificates: a later rotation point, a longer spacing and refill, and a new key for
-/// each request. Backoffs reach their caps after as many failures as under `policy`, and the clocks are checked equally
-/// often: the keys of states depend on both numbers.
+/// each request. Two numbers are as under `policy`, since the keys of states depend on them: the failures after which a
+/// backoff reaches its cap, and the time between two checks of the clocks.
 fn stricter(policy: &Policy) -> Policy {
     Policy {
         window: Window::new(750, 750).expect("in order"),

@@ -336,10 +336,10 @@ impl<S: Subject> WorldState<S> {
         hasher.finish()
     }
 
-    /// The facts of a certificate that still matter to the machine. First, whether its common name is that of each
-    /// template. Second, unless the certificate has expired even by the true time: notBefore, rotation points and
-    /// notAfter in milliseconds from now, whether each template is satisfied, and whether it is a bootstrap
-    /// certificate.
+    /// The facts of a certificate that still matter to the machine. First, for each template: whether the certificate
+    /// has the template's common name. Second, unless the certificate has expired even by the true time: notBefore,
+    /// rotation points and notAfter in milliseconds from now, whether the certificate satisfies each template, and
+    /// whether it is a bootstrap certificate.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();

@@ -70,8 +70,8 @@ impl Disk {
 }
 
 impl Node {
-    /// The contents that a loss of power may leave. Of a link: the old or the new target. Of a file also: nothing, the
-    /// first half, or zeros in place of the whole or of the second half.
+    /// The contents in which a loss of power may leave the inode: the old or the new contents (of a link: its target).
+    /// A file may also be empty, end after its first half, or have zeros in place of the whole or of the second half.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();

@@ -196,8 +196,8 @@ pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Ve
 }
 
 /// Every wait, a `Retry-After` included, leaves at least one more attempt before the served certificate expires, if
-/// spacing and budget allow one. Without a valid certificate, a wait is at most the longest transient backoff plus its
-/// cap, except after a refusal: a misconfigured load balancer must not let a fleet expire.
+/// spacing and budget allow one. Without a valid certificate, a wait is at most the longest transient backoff plus the
+/// cap of that backoff, except after a refusal: a misconfigured load balancer must not let a fleet expire.
 pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(reason) = machine.due(now).filter(|_| can_submit(machine) && in_flight(machine).is_none()) else {

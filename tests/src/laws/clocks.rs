@@ -104,7 +104,7 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
     Ok(())
 }
 
-/// If the wall clock is set back, by a second or a year, backoff and timeouts end as if it had not been.
+/// If the wall clock is set back, by a second or a year, backoff and timeouts end as if it had not been set back.
 pub(super) fn clock_set_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
     { backs }.into_iter().try_for_each(|back| wait_ends_in_time(moment.machine(), moment.now, back))

@@ -88,7 +88,7 @@ pub(super) fn submissions_keep_the_spacing(step: &Step<'_>) -> Verdict {
 
 /// However often the template changes or a rotation is requested, the submission budget keeps a token for a certificate
 /// that is urgently due.
-pub(super) fn normal_requests_leave_the_last_token(step: &Step<'_>) -> Verdict {
+pub(super) fn normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
     }

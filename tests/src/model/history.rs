@@ -43,8 +43,8 @@ pub(super) enum Fact {
     Ended,
     /// The pending key may not be used again.
     KeySpent,
-    /// This many attempts in a row failed, the last one with this failure: one attempt in this run, or all attempts of
-    /// an earlier run.
+    /// This many attempts in a row failed, the last one with this failure. The number is 1 for an attempt of this run:
+    /// only the attempts of an earlier run share one fact.
     Failed(Failure, u32),
     /// The backoff ends at a time in this interval.
     BackoffEnds(Between),

@@ -46,7 +46,8 @@ pub struct Scenario {
     pub span: Duration,
     /// The happenings, in order of time.
     pub events: Vec<(Elapsed, Happening)>,
-    /// How much longer than client-go perennial's default policy may be without a certificate, and the reason.
+    /// The time for which perennial's default policy may be without a certificate in addition to client-go's time, and
+    /// the reason.
     pub concedes: (Duration, &'static str),
 }
 
@@ -140,7 +141,7 @@ impl Scenario {
     }
 }
 
-/// The true wall-clock time after `elapsed`.
+/// The true date and time, `elapsed` after the scenario began.
 pub fn utc(elapsed: Elapsed) -> UnixTime {
     mint::EPOCH.after(elapsed)
 }
@@ -184,8 +185,8 @@ pub struct Tally {
     pub objects: usize,
     /// The most request objects that existed at a time.
     pub most: usize,
-    /// The time, without suspends, in which the holder had no certificate that was valid by the true time and not
-    /// expired by the holder's clock.
+    /// How long the holder had no usable certificate: one that is valid by the true time and not expired by the
+    /// holder's clock. Time in which the holder is suspended does not count.
     pub without: Duration,
     /// The certificate at the end.
     pub end: End,
@@ -317,8 +318,7 @@ impl Scene {
     }
 }
 
-/// The part of `span`, which begins now, in which the certificate is valid by the true time and not expired by the
-/// holder's clock.
+/// How long in the next `span` the certificate is valid by the true time and not expired by the holder's clock.
 fn presented(certificate: Option<&Certificate>, clocks: Clocks, span: Duration) -> Duration {
     let Some(certificate) = certificate else { return Duration::ZERO };
     let (from, to) = (certificate.validity.not_before().as_millis(), certificate.validity.not_after().as_millis());

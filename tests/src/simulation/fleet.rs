@@ -13,7 +13,7 @@ use super::{Agenda, Clocks, Entry, Member};
 pub struct Fleet {
     worlds: Vec<World>,
     clocks: Clocks,
-    /// The number of each world, at the time of the next step of the world.
+    /// The index of each world in `worlds`, entered at the time of that world's next step.
     agenda: Agenda<usize>,
     /// The entry of each world in the agenda.
     noted: Vec<Option<Entry>>,
@@ -39,7 +39,7 @@ impl Fleet {
         &self.worlds
     }
 
-    /// Lets every world catch up with the time, and calls `happens` with the number of each world and the world.
+    /// Lets every world catch up with the time, and calls `happens` with each world and its index.
     pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
             self.catch_up(i);

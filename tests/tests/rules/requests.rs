@@ -29,7 +29,7 @@ fn repeated_rotate_now_stays_within_budget() {
 }
 
 #[test]
-fn normal_requests_leave_the_last_token() {
+fn normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let size = Policy::default().budget.size();
     let mut made = 0;
