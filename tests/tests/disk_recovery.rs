@@ -1,4 +1,4 @@
-//! Starts from a damaged directory: they find the right pair, and leave every other entry alone.
+//! A start from a damaged directory finds the right pair, and changes no other entry.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

@@ -120,7 +120,7 @@ fn refused_certificate_is_replaced_using_bootstrap_credential() {
 
 /// A problem of another program: chain and key of a pair are in one file. <https://github.com/spiffe/spiffe/pull/376>
 #[test]
-fn directory_holds_current_and_previous_pair_in_own_files() {
+fn directory_has_one_file_each_for_current_and_previous_pair() {
     on_both(|runtime| {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");

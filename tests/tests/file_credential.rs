@@ -90,7 +90,7 @@ fn last_good_pair_stays_in_use_if_files_are_damaged_or_missing() {
 }
 
 #[test]
-fn pair_of_switched_projected_volume_is_used() {
+fn new_pair_is_used_after_link_of_projected_volume_is_switched() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let pairs = [pair(), pair()];

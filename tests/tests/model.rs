@@ -51,8 +51,8 @@ fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     });
 }
 
-/// Changes the spacing after a restart. The wall clock stepped ahead before, so that the machine dates its last
-/// submission to before the zero of the monotonic clock. With a budget of two requests, both are spent.
+/// The wall clock steps ahead, the process restarts, and then the spacing changes. The restarted machine dates its last
+/// submission to before the zero of the monotonic clock. In half of the cases the budget is two requests, and is spent.
 #[test]
 fn machine_agrees_with_model_when_spacing_changes_after_restart() {
     let spans = [1, 2_000, 7_999, 9_000, 60_000];

@@ -231,7 +231,7 @@ impl Buggy {
     }
 }
 
-/// True if a panic was left; takes it off the count. False if none was left.
+/// Takes one panic off those that are left. Returns false if none is left.
 fn has_bug(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
@@ -387,7 +387,7 @@ fn an_hour(handle: &Handle, task: &mut Task, now: &mut Now) -> (usize, usize) {
 }
 
 #[test]
-fn signer_that_always_panics_makes_no_hot_loop() {
+fn signer_that_always_panics_leads_to_few_steps_an_hour() {
     for bug in BUGS {
         let left = Arc::new(AtomicU32::new(0));
         let never = SignWith::future(NAME, |_| std::future::pending());

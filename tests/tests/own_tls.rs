@@ -43,7 +43,8 @@ fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {
     }
 }
 
-/// Configurations for connections to [`knows_clients`], whose certificate no CA has issued.
+/// Configurations for connections to a server with [`knows_clients`]. They accept the server's certificate, although no
+/// CA has issued it.
 fn configs(handle: &Handle) -> ClientConfigs {
     let configs = ClientConfigs::new(handle, || Err(NotYet::new("the verifier needs no CA")));
     configs.edit(|config| config.dangerous().set_certificate_verifier(Arc::new(Anybody)))
@@ -74,7 +75,7 @@ fn server_sees_rotated_client_certificate_on_new_connections() {
 }
 
 #[test]
-fn client_resolver_presents_rotated_certificate_without_session_resumption() {
+fn client_resolver_presents_rotated_certificate_if_session_resumption_is_disabled() {
     let api = serve(Approval::Auto);
     let address = server(knows_clients(&api));
     let handle = node(Runtime::Std, &api.cluster).start();

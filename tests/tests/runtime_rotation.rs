@@ -130,12 +130,12 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sy
 }
 
 #[test]
-fn refused_certificate_is_retried_with_expired_bootstrap_token() {
+fn refused_certificate_is_retried_if_bootstrap_token_has_expired() {
     an_outage_of_trust(|| Ok(Identity::Token(Token::new("zzzzzz.0123456789abcdef").unwrap())));
 }
 
 #[test]
-fn refused_certificate_is_retried_without_bootstrap_token() {
+fn refused_certificate_is_retried_if_there_is_no_bootstrap_token() {
     an_outage_of_trust(|| Err(NotYet::new("bootstrap-kubeconfig is gone")));
 }
 

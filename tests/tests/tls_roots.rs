@@ -169,7 +169,7 @@ fn no_session_is_resumed_after_its_ca_was_removed() {
 }
 
 #[test]
-fn source_without_cas_fails_handshakes_only_before_its_first_cas() {
+fn failing_source_of_cas_fails_handshakes_only_before_its_first_success() {
     let authority = new_authority();
     let (_, source) = replaceable(for_server(&authority));
     let address = server(server_config(source));
@@ -185,7 +185,7 @@ fn source_without_cas_fails_handshakes_only_before_its_first_cas() {
 }
 
 #[test]
-fn optional_client_verifier_accepts_no_certificate_but_no_unknown_one() {
+fn optional_client_verifier_accepts_missing_but_not_unknown_certificate() {
     let (authority, other) = (new_authority(), new_authority());
     let (_, source) = replaceable(for_server(&authority));
     let mut config = server_config(source.clone());

@@ -1,4 +1,4 @@
-//! Refusals by an approver or a signer, some of them before a process restarts again and again.
+//! Refusals by an approver or a signer. In the last two scenarios a supervisor restarts the denied process each minute.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 

@@ -192,7 +192,7 @@ fn default_policy_stays_within_its_submission_budget() {
 /// Under the default policy the time without a certificate exceeds client-go's by no more than the scenario concedes,
 /// and no scenario concedes more than zero without need.
 #[test]
-fn time_without_certificate_is_at_most_client_gos_plus_concession() {
+fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
@@ -206,7 +206,7 @@ fn time_without_certificate_is_at_most_client_gos_plus_concession() {
 /// Every concession is at most one wait: after an outage a backoff, a token's refill and a `Retry-After`, after a
 /// refusal a backoff. No scenario ends worse than with client-go.
 #[test]
-fn conceded_time_without_certificate_is_at_most_one_backoff() {
+fn time_that_scenario_allows_without_certificate_is_at_most_one_wait() {
     let retry_after = MINUTE;
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };

@@ -17,8 +17,8 @@ fn drops_a_name() -> Scenario {
 }
 
 /// An authority signs no certificate that outlives it: near its end every certificate, backdated by five minutes, is
-/// issued past its rotation point. Then the authority signs nothing, until another one replaces it. All of its
-/// certificates expire together: <https://github.com/smallstep/certificates/issues/350>
+/// issued past its rotation point. Then the authority signs nothing, until another one replaces it. All
+/// certificates of the first authority expire together: <https://github.com/smallstep/certificates/issues/350>
 fn authority_in_its_last_minutes() -> Scenario {
     Scenario::new("CA in its last 20 min, replaced 10 min later")
         .with_certificate_of_age(23 * HOUR)

@@ -75,7 +75,7 @@ fn expired_or_provisional_issued_certificate_is_rejected() {
 }
 
 #[test]
-fn certificates_of_ten_milliseconds_lead_to_no_hot_loop() {
+fn certificates_of_ten_milliseconds_lead_to_at_most_50_requests_an_hour() {
     let mut holder = Holder::with(None);
     let mut made = 0;
     while holder.now.instant < Instant::from_millis(3_600_000) {
@@ -206,8 +206,8 @@ fn already_due_certificate_does_not_replace_one_that_ends_later() {
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
 
-/// Holds whatever the machine serves: nothing, an expired, a provisional or a good certificate, or one that lacks a
-/// wanted name.
+/// The rejection does not depend on what the machine serves: nothing, an expired, a provisional or a good certificate,
+/// or one that lacks a wanted name.
 #[test]
 fn issued_certificate_of_another_common_name_is_always_rejected() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));

@@ -57,7 +57,7 @@ fn kubelet_policy_backs_off_as_client_go_does() {
 /// client-go's `PollInfinite` ticks every 32 s. With attempts of 15 min an attempt begins 928 s after the beginning of
 /// the last, not 932 s.
 #[test]
-fn kubelet_policy_keeps_client_gos_beat_of_32_s() {
+fn kubelet_policy_begins_attempts_at_client_gos_ticks_of_32_s() {
     let mut holder = under(Policy::kubelet(), None);
     let begins: Vec<_> = holder.requests_within(3 * HOUR).iter().map(|request| request.at).collect();
     let periods: Vec<_> = begins.windows(2).map(|pair| pair[1].since(pair[0])).collect();
@@ -104,7 +104,7 @@ fn retry_after_without_certificate_is_capped() {
 
 /// With the transient backoff a denied node without a certificate would submit seven hundred requests a day.
 #[test]
-fn refusal_backoff_holds_without_a_certificate() {
+fn refusal_backoff_is_not_shortened_without_a_certificate() {
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
     for failure in [Failure::Denied, Failure::SignerFailed, Failure::Unsatisfying, Failure::BadCertificate] {
         for held in [None, Some(expired.clone())] {
@@ -160,7 +160,7 @@ fn short_certificate_survives_retry_after_of_an_hour() {
 }
 
 #[test]
-fn backoff_leaves_an_attempt_before_expiry() {
+fn backoff_ends_in_time_for_an_attempt_before_expiry() {
     for failure in [Failure::Denied, Failure::Unreachable, Failure::Throttled] {
         let mut holder = Holder::with(Some(fresh(10 * MINUTE)));
         let request = holder.next_request();

@@ -56,7 +56,7 @@ fn policy_for_lifetime_suits_the_lifetime_and_is_default_from_five_hours() {
     assert_eq!(Policy::for_lifetime(Duration::MAX), Policy::default());
 }
 
-/// The time without a valid certificate in the first hour, for certificates of the lifetime `life`, if every other
+/// The time without a valid certificate in the first hour, for certificates of the lifetime `life`, if every second
 /// request is lost.
 fn uncovered(policy: Policy, life: Duration) -> Duration {
     let template = Some(Arc::new(node()));
@@ -77,7 +77,7 @@ fn uncovered(policy: Policy, life: Duration) -> Duration {
 }
 
 #[test]
-fn policy_for_lifetime_leaves_no_gap_if_every_other_request_is_lost() {
+fn policy_for_lifetime_rotates_in_time_if_every_second_request_is_lost() {
     for life in [SECOND * 4, MINUTE, MINUTE * 10, HOUR] {
         assert_eq!(uncovered(Policy::for_lifetime(life), life), Duration::ZERO, "{life:?}");
     }
