@@ -43,12 +43,13 @@ pub(super) fn shortfall(
 
 /// The error text for an issued chain that grants rights beyond the request; `None` if the chain grants none.
 /// Organizations in a client certificate are groups in Kubernetes, and so rights, and a URI is a second name (SPIFFE).
-/// DNS names and addresses grant nothing, nor does a usage alone: an API server identifies a client by common name and
+/// DNS names, addresses, organizational units and a serial number in the subject grant nothing, nor does a usage alone: an API server identifies a client by common name and
 /// organizations.
 pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
     let organizations = organizations.filter(|name| !requested.organizations().contains(name)).map(|name| ("O", name));
-    let (kind, name) = organizations.chain(chain.uris().iter().map(|uri| ("URI", uri))).next()?;
+    let uris = chain.uris().iter().filter(|uri| !requested.rare_names().uris().contains(uri)).map(|uri| ("URI", uri));
+    let (kind, name) = organizations.chain(uris).next()?;
     let why = Failure::BadCertificate.describe();
     Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
 }
@@ -90,11 +91,19 @@ fn missing(certificate: &Certificate, requested: &Template) -> String {
         requested.organizations().iter().filter(|name| is_missing(&like().with_organizations([name.as_str()])));
     let dns_names = requested.dns_names().iter().filter(|name| is_missing(&like().with_dns_names([name.as_str()])));
     let addresses = requested.ip_addresses().iter().filter(|ip| is_missing(&like().with_ip_addresses([**ip])));
+    let rare = requested.rare_names();
+    let uris = rare.uris().iter().filter(|uri| is_missing(&like().with_uris([uri.as_str()])));
+    let units = rare.organizational_units().iter();
+    let units = units.filter(|unit| is_missing(&like().with_organizational_units([unit.as_str()])));
+    let number = Some(rare.serial_number()).filter(|number| is_missing(&like().with_serial_number(*number)));
     let common_name = Some(requested.common_name()).filter(|name| *name != certificate.common_name);
     let mut names: Vec<String> = common_name.into_iter().map(|name| format!("CN {name}")).collect();
     names.extend(organizations.map(|name| format!("O {name}")));
     names.extend(dns_names.map(|name| format!("DNS {name}")));
     names.extend(addresses.map(|ip| format!("IP {ip}")));
+    names.extend(uris.map(|uri| format!("URI {uri}")));
+    names.extend(units.map(|unit| format!("OU {unit}")));
+    names.extend(number.map(|number| format!("serialNumber {number}")));
     let more = names.len().saturating_sub(MOST);
     names.truncate(MOST);
     let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
@@ -140,6 +149,12 @@ mod tests {
             shortfall(Failure::Unsatisfying, &certificate(), Some(&requested), NOW),
             "the issued certificate lacks requested names: O system:nodes, DNS b, IP 10.0.0.7"
         );
+        let rare = |uri| Template::new("system:node:a").with_uris([uri, "b:2"]).with_organizational_units(["u"]);
+        let lacking = Certificate { rare_names: rare("b:2").rare_names().clone(), ..certificate() };
+        assert_eq!(
+            shortfall(Failure::Unsatisfying, &lacking, Some(&rare("a:1").with_serial_number("7")), NOW),
+            "the issued certificate lacks requested names: URI a:1, serialNumber 7"
+        );
         let other = Template::new("b").with_dns_names((0..9).map(|n| format!("n{n}")));
         assert_eq!(
             shortfall(Failure::Unsatisfying, &certificate(), Some(&other), NOW),
@@ -182,13 +197,12 @@ mod tests {
         assert_eq!(text(Failure::Denied), Failure::Denied.describe());
     }
 
-    /// A chain for the node `a` with these usages, and with the organization `system:masters`, which was not requested.
-    fn with_masters(extended_key_usages: &[Usage]) -> Chain {
+    /// A chain for the names of `template` with these usages.
+    fn issued(template: &Template, extended_key_usages: &[Usage]) -> Chain {
         let (key, validity) = (Arc::new(KeyPair::generate(KeyAlgorithm::default()).unwrap()), certificate().validity);
         let root = self_signed("root", &key, &[1], validity).unwrap();
         let issuer = Issuer::new(Credential::new(root, key.clone()).unwrap()).unwrap();
-        let template = Template::node("a").with_organizations(["system:nodes", "system:masters"]);
-        let request = read_request(certificate_request(&template, &key).unwrap().pem.as_bytes()).unwrap();
+        let request = read_request(certificate_request(template, &key).unwrap().pem.as_bytes()).unwrap();
         issuer.issue(&request, &Terms { serial: &[2], validity, key_usages: &[], extended_key_usages }).unwrap()
     }
 
@@ -200,7 +214,21 @@ mod tests {
             (&[Usage::ServerAuth, Usage::ClientAuth], true),
             (&[], true),
         ] {
-            assert_eq!(excess(&with_masters(usages), &Template::node("a")).is_some(), is_refused, "{usages:?}");
+            let chain = issued(&Template::node("a").with_organizations(["system:masters"]), usages);
+            assert_eq!(excess(&chain, &Template::node("a")).is_some(), is_refused, "{usages:?}");
         }
+    }
+
+    #[test]
+    fn excess_flags_unrequested_uri_only() {
+        let requested = Template::node("a").with_uris(["spiffe://x.example/a"]);
+        let all = requested.clone().with_organizational_units(["unit"]).with_serial_number("7");
+        assert_eq!(excess(&issued(&all, &[Usage::ClientAuth]), &requested), None);
+        let more = requested.clone().with_uris(["spiffe://x.example/b"]);
+        assert_eq!(
+            excess(&issued(&more, &[Usage::ServerAuth]), &requested).unwrap(),
+            "an unusable certificate was issued: URI `spiffe://x.example/b`, which can grant rights, was not requested; \
+             check the signer"
+        );
     }
 }
