@@ -86,6 +86,7 @@ pub(crate) fn certificate(chain: &Chain) -> Value {
     json!({
         "common_name": facts.common_name,
         "organizations": facts.organizations,
+        "uris": facts.rare_names.uris(),
         "serial": chain.serial(),
         "issuer": chain.issuer(),
         "not_before": facts.validity.not_before().to_string(),

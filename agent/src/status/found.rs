@@ -148,16 +148,22 @@ impl Found {
             Self::Bad { file, .. } => vec![("file", file.clone())],
             Self::Certificate { file, chain, key_matches } => {
                 let facts = chain.certificate();
-                let organizations: String = facts.organizations.iter().map(|name| format!(", O={name}")).collect();
-                vec![
-                    ("file", file.clone()),
-                    ("subject", format!("CN={}{organizations}", facts.common_name)),
+                let rare = &facts.rare_names;
+                let organizations = facts.organizations.iter().map(|name| format!(", O={name}"));
+                let units = rare.organizational_units().iter().map(|name| format!(", OU={name}"));
+                let number = Some(rare.serial_number()).filter(|number| !number.is_empty());
+                let number = number.map(|number| format!(", serialNumber={number}"));
+                let subject: String = organizations.chain(units).chain(number).collect();
+                let mut lines = vec![("file", file.clone()), ("subject", format!("CN={}{subject}", facts.common_name))];
+                lines.extend(rare.uris().iter().map(|uri| ("uri", uri.clone())));
+                lines.extend([
                     ("serial", chain.serial().to_owned()),
                     ("issuer", chain.issuer().to_owned()),
                     ("valid from", facts.validity.not_before().to_string()),
                     ("valid until", facts.validity.not_after().to_string()),
                     ("key", if *key_matches { "matches" } else { "does not match" }.into()),
-                ]
+                ]);
+                lines
             }
         }
     }
