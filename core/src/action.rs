@@ -37,7 +37,7 @@ pub enum Action {
         id: RequestId,
         /// The certificate to write.
         certificate: Arc<Certificate>,
-        /// True: serve the certificate from now on, in place of the certificate before. False: the certificate is not
+        /// True: serve the certificate from now on, in place of the one served until now. False: the certificate is not
         /// valid yet. Keep its key, since another `WriteCert` follows when the certificate takes its turn.
         serve: bool,
     },

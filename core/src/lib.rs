@@ -70,7 +70,7 @@
 //!   deadline lies later;
 //! - if a reply is lost, Ticks alone lead to the next submission or write;
 //! - every submission ends with exactly one reply that is not ignored, or with one [`Action::CancelRequest`];
-//! - no wait reaches past expiry: each leaves at least one more attempt, if the budget allows one;
+//! - no wait reaches past expiry: each ends early enough for one more attempt, if the budget allows one;
 //! - a valid certificate is served until it expires or one at least as good takes its place, and no certificate that is
 //!   not valid yet displaces it;
 //! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the

@@ -104,7 +104,7 @@ impl RequestPacing {
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
-    /// Lets a backoff end halfway to expiry at the latest, so that one more attempt is left before it: `left` is the
+    /// Lets a backoff end halfway to expiry at the latest, so that there is time for one more request. `left` is the
     /// time until the served certificate expires. Without a valid certificate (`None`), limits the backoff to the
     /// longest that [`failed`](Self::failed) sets in that case; a backoff after a refusal stays. A step of the wall
     /// clock may lead to that case in the middle of a backoff.
@@ -122,7 +122,7 @@ impl RequestPacing {
     pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
         // Zero: no request was submitted yet from which the spacing could count.
         if self.spaced_at > Instant::default() {
-            // Adds first: soon after a boot, the submission lies before instant zero.
+            // Add before subtracting: the submission may lie before instant zero, if it was made before a boot.
             let ends = self.spaced_at.after(new.spacing()).as_millis().saturating_sub(millis(old.spacing()));
             self.spaced_at = Instant::from_millis(ends);
         }

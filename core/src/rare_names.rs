@@ -74,7 +74,7 @@ impl RareNames {
             && (names.serial_number.is_empty() || names.serial_number == other.serial_number())
     }
 
-    /// Changes the names. Drops the allocation if none is left, so that equal values have equal fields.
+    /// Changes the names. Drops the allocation if no name is left, so that equal values have equal fields.
     fn change(&mut self, change: impl FnOnce(&mut Names)) {
         let mut names = self.0.take().unwrap_or_default();
         change(&mut names);

@@ -17,12 +17,12 @@ impl Instant {
     /// The last representable instant, at which sums saturate.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The instant `millis` milliseconds after the origin.
+    /// The instant `millis` milliseconds after the origin of the clock.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the origin.
+    /// Milliseconds since the origin of the clock.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
