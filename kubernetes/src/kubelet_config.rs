@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_or_misspelt_key_only_warns_unless_values_contradict() {
+    fn repeated_or_misspelt_yaml_key_only_warns_unless_values_contradict() {
         for (text, warning) in [
             ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value is repeated")),
             ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value is repeated")),

@@ -182,7 +182,7 @@ fn first_of_several_yaml_documents_counts() {
 }
 
 #[test]
-fn repeated_key_is_refused_only_if_used_with_different_values() {
+fn repeated_yaml_key_is_refused_only_if_used_with_different_values() {
     let whole = with_user("token: t");
     for (again, line) in [
         ("preferences: {a: 1, a: 2}\n", "13:24"),
@@ -206,7 +206,7 @@ fn repeated_key_is_refused_only_if_used_with_different_values() {
 }
 
 #[test]
-fn misspelt_key_warning_names_right_key() {
+fn misspelt_yaml_key_is_warned_about_with_right_spelling() {
     for (text, warning) in [
         (
             config("server: 'https://h', certificate_authority: /ca", ""),

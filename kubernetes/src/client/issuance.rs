@@ -145,7 +145,7 @@ impl Issuance {
     fn begin(&mut self, purpose: Purpose, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
-            // Without a recent failure, the approver is slow and not the server.
+            // No HTTP request has failed lately: the approver is slow, not the server.
             let undecided = self.uid.is_some() && self.failures == 0;
             return self.fail(if undecided {
                 let what = format_args!("neither a certificate nor a refusal after {requests} HTTP requests");

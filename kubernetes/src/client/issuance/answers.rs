@@ -69,7 +69,7 @@ impl Issuance {
                 self.wait_for_decision(now);
             }
             401 => self.fail(self.error_context().refused(response)),
-            // Perhaps of a proxy in between: the answer to a read decides whether the object exists.
+            // The 404 may come from a proxy in between: the answer to a read decides whether the object exists.
             404 => self.read_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
             410 => self.expired(now),
             // A server that cannot serve a watch may still answer a GET.
