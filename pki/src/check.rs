@@ -98,8 +98,8 @@ impl Expected<'_> {
 
     fn check_trust(&self, chain: &Chain, roots: &Roots, now: UnixTime) -> Result<(), BadCertificate> {
         let validity = chain.certificate().validity;
-        // webpki knows no skew and no waiting certificate, both of which passed `check_validity`: verify at a valid
-        // time.
+        // webpki knows neither skew nor waiting certificates, which `check_validity` has allowed: verify at a time
+        // within the validity.
         let at = now.clamp(validity.not_before(), validity.not_after());
         let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
         self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {

@@ -88,7 +88,7 @@ fn certificate(error: &CertificateError, presented: &[CertificateDer<'_>]) -> St
         CertificateError::Other(OtherError(error)) if let Some(error) = error.downcast_ref() => {
             webpki(error, presented)
         }
-        // Such as revocation: no revocation lists are given to the verifiers.
+        // For example revocation, which cannot occur: the verifiers are given no revocation lists.
         _ => format!("{leaf} was refused for a reason the TLS library does not name"),
     }
 }

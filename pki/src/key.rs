@@ -242,8 +242,8 @@ impl KeyPair {
         self.algorithm.signature().1
     }
 
-    /// Checks by a test signature that the private key belongs to the public key. Not again for a key elsewhere that has
-    /// signed something already, since its signatures may be slow.
+    /// Checks by a test signature that the private key belongs to the public key. Skips the check for a key elsewhere
+    /// that has signed something already, since its signatures may be slow.
     ///
     /// # Errors
     /// [`KeyError::External`] if a key elsewhere does not sign; [`KeyError::Malformed`] if a key in memory does not.
