@@ -3,7 +3,7 @@
 use perennial::RareNames;
 use serde::{Deserialize, Serialize};
 
-/// The JSON of [`RareNames`]. Texts without these names leave it out, as earlier versions did.
+/// The JSON of [`RareNames`]. A journal or record without such names has no field for them, as in earlier versions.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct RareNamesText {

@@ -177,7 +177,8 @@ impl Rotation {
         // The record that was to be saved may be lost.
         self.saving.given = None;
         self.panicked = Some(error.clone());
-        // The news of the input that panicked is lost, and comes again with the same certificate.
+        // The news of the input that panicked is lost. Undo what it set, so that the same certificate leads to the news
+        // again.
         for news in self.news.drain(..).rev() {
             if let News::InPlace { replaced } = news {
                 self.in_place = replaced;
@@ -298,8 +299,8 @@ impl Rotation {
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 
-    /// True unless a new record would be useless, or worse than the saved one: without a signer, before the first
-    /// request to a new signer, and while the saved record is the only way back to a certificate that is not durable.
+    /// False if a new record would be useless, or worse than the saved one: without a signer, before the first request
+    /// to a new signer, and while the saved record is the only way back to a certificate that is not durable.
     fn saves(&self) -> bool {
         self.signer.is_some() && self.addressee.is_some() && !self.is_issued_unwritten()
     }

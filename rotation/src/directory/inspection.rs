@@ -51,8 +51,8 @@ impl<'a> Inspection<'a> {
         let mut found: Vec<Candidate> = Vec::new();
         for source in layout.sources(listing) {
             found.extend(self.wanted_at(source, true));
-            // The second name is what an interrupted update leaves. While the first leads to a good pair, problems of
-            // the second do not matter.
+            // The second name, `PREFIX-updated.pem`, stays after an interrupted update. While the first name leads to a
+            // good pair, problems of the second do not matter.
             if found.last().is_some_and(is_in_order) {
                 break;
             }
@@ -70,7 +70,7 @@ impl<'a> Inspection<'a> {
         let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
         let taken = best.map(|best| found.remove(best));
         let source = taken.as_ref().map(|(source, ..)| source);
-        // Before the problems below, which do not matter for this.
+        // Before the problems below are added: they are no reason against a link.
         let vacant = self.is_vacant();
         let plan = layout.recover(listing, vacant, source, now);
         // `Layout::best` prefers pairs in use: one that it does not choose has expired.

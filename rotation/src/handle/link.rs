@@ -103,8 +103,8 @@ impl Link {
         let log = |notice: &Notice| contain(|| log::line(&self.name, notice));
         let notices: Vec<Notice> = notices.inspect(log).collect();
         let mut shown = self.shown();
-        // Both under one lock: a reader of a notice sees a snapshot at least as new, and a reader of a snapshot finds
-        // its notices queued.
+        // Snapshot and notices change under one lock: a reader of a notice sees a snapshot at least as new, and a
+        // reader of a snapshot finds its notices queued.
         (shown.snapshot, shown.machine) = (snapshot, machine.clone());
         notices.iter().for_each(|notice| shown.queue(notice));
         drop(shown);

@@ -174,9 +174,9 @@ impl Rotation {
         profile.skew.saturating_add(self.local_lead(now))
     }
 
-    /// How far the local clock is ahead of the server's: the greater of two leads, by the last answer and by the
-    /// answers that agreed. Rather too large than too small: a certificate that has expired only by the local clock is
-    /// left to the machine, which waits for three answers that agree.
+    /// How far the local clock is ahead of the server's: the lead by the last answer or by the answers that agreed,
+    /// whichever is greater. Too large a lead does no harm: the machine checks the certificate again, and uses the
+    /// server's clock once three answers agree.
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
         let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));

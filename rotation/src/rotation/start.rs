@@ -26,7 +26,8 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The name of the signer, if it is known before the signer: rotation points are computed from this name, too.
     pub signer_name: Option<String>,
-    /// The contents of the store: the credential and its successor. A misplaced credential is due at once.
+    /// The contents of the store: the credential and its successor. A credential that is not at its usual place in the
+    /// store is due at once.
     pub stored: Stored,
     /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
     /// common name or key algorithm is not the one wanted now.
