@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn request_with_unknown_host_header_gets_probe_status_or_421() {
+    fn unknown_host_header_gets_421_except_for_probes() {
         let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn at_returns_the_objects_of_a_past_version() {
+    fn store_returns_objects_as_of_a_past_version() {
         let mut store = Store::new(options());
         let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();
