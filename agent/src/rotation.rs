@@ -1,4 +1,4 @@
-//! Starts and stops a rotation on threads or on smol. The rest of the program uses the same handle for both.
+//! Starts and stops a rotation on threads or on smol. The rest of the program uses the same handle for both runtimes.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

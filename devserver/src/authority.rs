@@ -206,7 +206,7 @@ pub enum AuthorityError {
     /// signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// A credential cannot be requested with these names.
+    /// A new credential of the authority cannot be requested, for example because one of the names is no DNS name.
     #[error(transparent)]
     Request(#[from] RequestError),
     /// The validity of a certificate would be empty: notBefore is not before notAfter.

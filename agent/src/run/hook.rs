@@ -244,8 +244,8 @@ impl Runner {
         debts.notify();
     }
 
-    /// Waits until the next run of the command for certificate `of`, and returns what the run is for. Returns `None` if
-    /// no run is owed or none may be started: the caller's thread must end.
+    /// Waits until the next run of the command for certificate `of` may start. Returns the certificate of the run;
+    /// `None` if no run is owed, or none may be started any more: the caller's thread must end.
     fn next(&self, of: &str, debts: &Debts) -> Option<Subject> {
         let mut all = debts.all();
         loop {

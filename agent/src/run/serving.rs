@@ -57,7 +57,7 @@ impl Serving {
         Ok(Some(serving))
     }
 
-    /// Applies the next configuration, which must want a serving certificate as well, to the running rotation.
+    /// Applies the configuration `next` to the running rotation. `next` must want a serving certificate, too.
     ///
     /// # Errors
     /// If the system refuses a thread for the Node object.

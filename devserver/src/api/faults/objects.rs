@@ -101,7 +101,7 @@ fn spoil(
     Some(object)
 }
 
-/// Issues a certificate with the fault `wrong` for the request. Returns the chain in PEM; `None` if the certificate
+/// Issues a certificate for `request`, with the fault `wrong`. Returns the chain in PEM; `None` if the certificate
 /// cannot be issued.
 fn certificate(
     wrong: CertificateFault,
@@ -133,8 +133,8 @@ fn certificate(
     Some(faulty_pem(wrong, &chain, authority))
 }
 
-/// A copy of `request` for a certificate with the fault `wrong`: with another key or other names if the fault is in
-/// these, else unchanged. `None` if no key or CSR can be generated.
+/// The request from which a certificate with the fault `wrong` is issued: a copy of `request`, with another key if the
+/// fault is in the key, and with other names if the fault is in the names. `None` if no key or CSR can be generated.
 fn faulty_request(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {

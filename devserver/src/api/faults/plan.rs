@@ -47,8 +47,8 @@ pub struct Match {
     pub subresource: Option<String>,
     /// Name of the user, for example `system:node:worker-1`.
     pub user: Option<String>,
-    /// Number of the first request or connection that gets the fault, counted from 1 among those that all other fields
-    /// match.
+    /// Position of the first request or connection that gets the fault, counted from 1 among the requests or
+    /// connections that all other fields match.
     pub nth: Option<u32>,
     /// The rule applies only after this time has passed since the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]
