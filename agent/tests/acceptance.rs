@@ -62,7 +62,7 @@ fn certificate_check_interval_zero_disables_checks() {
     let signer = Signer::start(directory.path(), &[]);
     let mut run = start(directory.path(), &run_arguments(&["--json", "--certificate-check-interval", "0"]));
     run.event("resting", 1);
-    // The checks have a thread of that name.
+    // The checks would run on a thread named `acceptance`.
     let threads = fs::read_dir(format!("/proc/{}/task", run.id())).unwrap();
     let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
     assert!(names.into_iter().all(|name| name.trim() != "acceptance"));

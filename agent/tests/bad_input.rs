@@ -134,7 +134,7 @@ fn unusable_certificate_directory_is_refused() {
     fs::write(path.join("file"), "").unwrap();
     refused(path, &at("file"), &["file"]);
     refused(path, &at("file/below"), &["cannot open file/below"]);
-    // No user may create files there, not even root.
+    // No user may create files in /proc, not even root.
     refused(path, &at("/proc/perennial"), &["cannot create /proc/perennial"]);
 }
 
@@ -146,7 +146,7 @@ fn unwritable_kubeconfig_is_refused_before_any_request() {
     fs::write(path.join("bootstrap"), kubeconfig(CLUSTER, "token: t")).unwrap();
     fs::create_dir(path.join("pki")).unwrap();
     let run = ["run", "--node-name", "worker", "--cert-dir", "pki", "--bootstrap-kubeconfig", "bootstrap"];
-    // No user may create files there, not even root.
+    // No user may create files in /proc, not even root.
     let nowhere = [run.as_slice(), &["--kubeconfig", "/proc/kubeconfig"]].concat();
     refused(path, &nowhere, &["cannot write /proc/kubeconfig"]);
 }

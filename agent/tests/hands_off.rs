@@ -97,7 +97,7 @@ fn rotation_switched_off_by_reload_stops_all_writes() {
     assert!(!pki.exists());
     fs::rename(path.join("worker/moved"), &pki).unwrap();
 
-    // The command runs for another program's pair, and leaves no record of it.
+    // The command runs for another program's pair, and no record of the run is written.
     let (target, other) = (fs::read_link(pki.join(CURRENT)).unwrap(), pki.join("other.pem"));
     let put = |target: &Path| {
         let link = path.join("link");

@@ -121,7 +121,7 @@ fn hanging_hook_is_killed_with_its_process_group_and_retried() {
         grep -h -e SigIgn -e SigBlk /proc/self/status > signals
         sleep 1000 & echo $! > child; wait";
     let more = ["--json", "--metrics-listen", "127.0.0.1:0", "--on-rotated", hook, "--on-rotated-timeout", "500ms"];
-    // Ignores signals, as a shell ignores SIGQUIT for a command with `&`.
+    // Starts `perennial` with three signals ignored, as a shell ignores SIGQUIT for a command with `&`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' QUIT CHLD USR2; exec \"$@\"", "sh", COMMAND]).args(run_arguments(&more));
     let mut run = Process::spawn(directory, command);

@@ -103,7 +103,7 @@ fn hostile_names_in_a_journal_are_escaped_by_replay() {
     let path = directory.path();
     let (_signer, run) = run_with_hostile_approver(path, &["--journal", "journal"]);
     drop(run);
-    // JSON may contain the other characters unescaped.
+    // JSON may contain all other characters of the name unescaped.
     let name = HOSTILE.replace('\n', r"\n").replace('\r', r"\r").replace('\u{1b}', r"\u001b");
     let journal = fs::read_to_string(path.join("journal")).unwrap();
     fs::write(path.join("hostile"), journal.replace("system:node:worker", &name)).unwrap();

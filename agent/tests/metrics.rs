@@ -170,7 +170,7 @@ fn metrics_cover_both_certificates_until_one_is_disabled() {
     let documented: BTreeSet<&str> = documented.filter_map(|line| line.split('`').next()).collect();
     let served = page.0.keys().map(String::as_str);
     let paths = ["/metrics", "/healthz", "/readyz", "/state"];
-    // Exported after three answers of the server.
+    // This metric is exported only after three answers of the server.
     let later = ["perennial_server_clock_offset_seconds"];
     assert_eq!(documented, served.chain(paths).chain(later).collect());
     assert_eq!(page.get("kubelet_server_expiration_renew_errors"), 0.0);

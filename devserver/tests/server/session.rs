@@ -48,7 +48,7 @@ fn response_head_of_a_watch_is_sent_before_any_event() {
 fn watch_sends_changes_made_by_other_clients() {
     let mut wire = Wire::new(manual(), usize::MAX);
     wire.exchange(get(&format!("{COLLECTION}?watch=true")).as_bytes());
-    // A request of another client, past this session.
+    // Sends a request of another client, over a session of its own.
     let mut other = Session::new(&wire.tls, Instant::default()).unwrap();
     std::mem::swap(&mut wire.session, &mut other);
     let second = client(wire.api.authority(), None);

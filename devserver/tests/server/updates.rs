@@ -151,8 +151,8 @@ fn status_update_takes_certificate_and_failure_but_no_decision() {
 #[test]
 fn users_without_rights_cannot_approve_or_sign() {
     let (mut server, created) = pending_elsewhere();
-    // No role of this server may update approvals without the right to approve for the signer: only administrators pass
-    // either check.
+    // An approval needs two rights: to update `approval`, and to approve for the signer. This server gives each of them
+    // to administrators only.
     for user in [Role::Bootstrap, Role::Node("one"), Role::Other(User::new("joe", ["dev"]))] {
         for path in ["b", "b/approval", "b/status"] {
             assert_eq!(server.put(&user, path, &with_condition(created.clone(), "Approved")).0, 403);

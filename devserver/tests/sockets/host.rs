@@ -213,7 +213,8 @@ fn unauthenticated_connections_yield_to_new_clients() {
         assert!(receive(stream).0.starts_with("HTTP/1.1 200"));
     }
     let held = strangers(10, &server, &roots);
-    // Without yielding, the new clients would wait for the timeouts: 10 s for a handshake, minutes between requests.
+    // If no old connection were closed, the new clients would wait for a timeout: 10 s in a handshake, minutes between
+    // requests.
     let begun = std::time::Instant::now();
     for _ in 0..3 {
         let mut newcomer = connect(&server, &roots);
