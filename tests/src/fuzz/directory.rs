@@ -147,7 +147,7 @@ fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     things
 }
 
-/// Whether the name, with links followed, leads to no file, directory or pipe.
+/// True if the name does not exist, or its links end at a name that does not exist or form a loop.
 fn leads_nowhere(things: &Things, name: &str) -> bool {
     let mut name = name;
     for _ in 0..=things.len() {

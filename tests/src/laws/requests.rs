@@ -56,7 +56,8 @@ pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// No request is submitted without a template and a ready signer, and none stays in flight without template or signer.
+/// A request is submitted only while there is a template and the signer is ready. A request stays in flight only while
+/// there are a template and a signer, ready or not.
 pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict {
     if let Some((_, template, _)) = &step.duties.submit {
         let wanted = can_submit(step.after) && step.after.template() == Some(template);

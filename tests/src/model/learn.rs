@@ -225,7 +225,8 @@ impl Model {
         self.forget_refusal_of_other_template(now);
     }
 
-    /// Whether no valid certificate is served, by the local clock alone: the server's clock lengthens no wait.
+    /// True if no certificate is served, or the served one has expired by the local clock. The server's clock does not
+    /// count here, since it must lengthen no wait.
     fn has_no_valid_certificate(&self, now: Now) -> bool {
         self.history.served().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
