@@ -91,7 +91,7 @@ fn succeeds(mut command: Command, parent: &Path) {
 }
 
 #[test]
-fn file_size_limit_leaves_no_partial_file() {
+fn write_over_file_size_limit_leaves_no_partial_file() {
     if let Some(parent) = child() {
         // The text of the lock file cannot be written either, which does no harm.
         let pki = parent.join("pki");
@@ -101,7 +101,7 @@ fn file_size_limit_leaves_no_partial_file() {
     let parent = prepared(&pair(NODE, 2));
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(parent.path().join("test"));
-    command.args(["--exact", "file_size_limit_leaves_no_partial_file"]);
+    command.args(["--exact", "write_over_file_size_limit_leaves_no_partial_file"]);
     succeeds(command, parent.path());
 }
 

@@ -139,7 +139,7 @@ fn link_that_another_user_made_is_ignored() {
             _ => None,
         });
         assert_eq!(owner, Some(NOBODY));
-        // Our own pairs are found without it, and a certificate in its place is due.
+        // Our own pair is found without the other user's link, and does not count as in use.
         assert_eq!(loaded.credential.unwrap().0.chain(), newer.chain());
         assert!(!loaded.in_use && fs::read_link(pki.path(CURRENT)).unwrap() == target);
     }

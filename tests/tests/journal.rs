@@ -216,7 +216,7 @@ fn transition_reports_each_failed_attempt_once() {
     assert_eq!(failure_of(failed(9, Failure::Denied), now).0, None, "no such request is in flight");
     let (failure, mut deadline) = failure_of(failed(1, Failure::Unreachable), now);
     assert_eq!(failure, Some(Failure::Unreachable));
-    // Asked again, and never answered.
+    // The request is submitted again, and never answered.
     let mut seen = None;
     while seen.is_none() {
         now.instant = deadline.unwrap();

@@ -57,7 +57,7 @@ fn kill_at_any_moment_loses_no_pair() {
     for kill in 0..KILLS {
         let mut child = start("kill_at_any_moment_loses_no_pair", WRITE_TO, parent.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        // Never the same moment twice: the golden ratio spreads them over what some writes take.
+        // Never the same moment twice: the golden ratio spreads the kills over the time that some writes take.
         let moment = f64::from(kill) * 0.618_034 % 1.0;
         let first = lines.find_map(|line| line.strip_prefix("begun ")?.parse().ok()).unwrap();
         // Meanwhile readers open the pair in use.
@@ -83,7 +83,7 @@ fn kill_at_any_moment_loses_no_pair() {
                     (last, next) = (pair.parse().unwrap(), None);
                     (written, unended) = (written + 1, 1);
                 }
-                // Cut short, or the harness's.
+                // A line that the kill cut short, or a line of the test harness.
                 _ => {}
             }
         }
@@ -146,7 +146,8 @@ fn kill_during_recovery_loses_no_pair() {
             assert_eq!(lines.by_ref().filter(|line| line == "recovered").take(CYCLES).count(), CYCLES);
             cycle = first.elapsed() / CYCLES as u32;
         }
-        // Meanwhile others read. Two cycles on average, so that kills fall on each step of a cycle alike.
+        // Until the kill another `Directory` reads. The kill comes after two cycles on average, and so at any step of a
+        // cycle alike.
         let until = Instant::now() + cycle.mul_f64(f64::from(kill) * 0.618_034 % 1.0 * 4.0);
         let other = Directory::open_existing(&pki, PREFIX).unwrap();
         while Instant::now() < until {

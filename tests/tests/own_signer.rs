@@ -162,7 +162,7 @@ impl IdentitySource for Counted {
 }
 
 #[test]
-fn second_rotation_starts_once_first_has_certificate() {
+fn second_rotation_starts_as_soon_as_first_has_certificate() {
     on_both(|runtime| {
         let ca = Ca::new();
         // From its third request on, this CA neither denies nor panics.
@@ -181,7 +181,7 @@ fn second_rotation_starts_once_first_has_certificate() {
             ca.sign(&request)
         });
         let second = start(runtime, rotator().signer(signer.authentication(node)));
-        // Two polls a second apart: the third is two seconds after them.
+        // Two polls, a second apart. The third would come two seconds after the second.
         while polls.load(Ordering::SeqCst) < 2 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -397,7 +397,7 @@ fn signer_that_always_panics_leads_to_few_steps_an_hour() {
         left.store(u32::MAX, Ordering::SeqCst);
         let (steps, panics) = an_hour(&handle, &mut task, &mut now);
         assert!(steps < 200, "{bug:?}: {steps}");
-        // A request that cannot be begun is one that failed: no bug of the rotation.
+        // A panic while a request is begun counts as a failure of the request, not as a panic of the rotation.
         assert_eq!(panics > 0, bug == Bug::Profile, "{bug:?}: {panics}");
         assert!(panics < 25, "{panics}");
 

@@ -50,7 +50,7 @@ fn interrupted_record_update_leaves_a_complete_record() {
             plan.steps[..done].iter().for_each(|step| execute(&mut files, step));
             plan.undo(done).iter().for_each(|step| execute(&mut files, step));
             assert!(files[&layout.pending()].1, "cut at {cut}, failed at {done}");
-            // A failure leaves no litter, except that of an earlier crash if even the first step, its removal, failed.
+            // A failed update adds no file. If its first step failed, a leftover of an earlier crash may stay.
             assert!(done == 0 || files.len() == before.len(), "cut at {cut}, failed at {done}: {files:?}");
         }
     }

@@ -112,7 +112,7 @@ fn client_follows_rotation_of_cas_with_and_without_overlap() {
     write(&[new.certificate_pem()]);
     assert!(accepts(&of_new) && !accepts(&of_old));
 
-    // Without one, connections fail until the server has rotated, too.
+    // Without an overlap, connections fail until the server has rotated, too.
     write(&[old.certificate_pem()]);
     assert!(!accepts(&of_new) && accepts(&of_old));
 

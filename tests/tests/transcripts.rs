@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The transcript of a simulated machine, without Ticks that lead to no action but a timer.
+/// The transcript of a simulated machine. Leaves out each Tick that leads to no action, or only sets the timer.
 fn transcript(world: &World) -> String {
     let idle = |line: &&str| {
         let (_, step) = line.split_once(" | ").expect("time first");

@@ -88,7 +88,8 @@ fn life(runtime: Runtime) -> Vec<String> {
 
     let (handle, notices) = node(runtime, &server.cluster).stored_in(directory.path()).start_with_notices();
     waits_for_approval(&handle);
-    // Not before: the message could arrive before or after the first step, which submits the request of the record.
+    // Only now: an earlier call could take effect before or after the first step, which submits the request of the
+    // record.
     handle.rotate_now();
     server.decide_all(Decision::Approve);
     issued(&handle, 1);

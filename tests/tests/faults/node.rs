@@ -41,7 +41,7 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
 }
 
 /// Kubelet's signer. Given the credential `node`, the signer issues serving certificates, and requests authenticate
-/// with `node`. Without, it issues client certificates, with [`TOKEN`] as the bootstrap credential.
+/// with `node`. If `node` is `None`, the signer issues client certificates, and [`TOKEN`] is the bootstrap credential.
 pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));

@@ -97,7 +97,7 @@ fn client_gos_update_order_loses_the_pair() {
             losses.push((what, step, lost));
         }
     }
-    // Losses occur after the link is removed, and in a file that was truncated.
+    // client-go loses the pair after it has removed the link, and in a file that it has truncated.
     for what in ["a later second", "the same second"] {
         assert!(losses.iter().any(|(it, _, lost)| *it == what && *lost > 0), "{losses:?}");
     }

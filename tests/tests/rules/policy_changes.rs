@@ -64,7 +64,7 @@ fn policy_change_moves_rotation_point() {
 fn slower_refill_grants_no_tokens_for_earlier_time() {
     let mut holder = under(budget(10, SECOND * 2), None);
     assert!(spend(&mut holder, SECOND * 20) >= 19);
-    // Whole again in 20 s by the old policy, which would be next to nothing of an hour.
+    // By the old policy the budget is full again in 20 s. With a refill of an hour, that must not count as nearly full.
     holder.change(budget(10, HOUR));
     let made = spend(&mut holder, HOUR - SECOND);
     assert!(made <= 1, "{made}");
