@@ -10,8 +10,8 @@ use crate::identity::{Identity, Token};
 /// Source of the identity that requests authenticate with. The rotation reads the identity anew for each request, since
 /// a token file, for example, may have changed.
 ///
-/// The loop of the rotation makes these calls and waits for them: an implementation may read a file, but must not use
-/// the network.
+/// The loop of the rotation calls the methods of the source and waits for them: an implementation may read a file, but
+/// must not use the network.
 #[auto_impl::auto_impl(Arc)]
 pub trait IdentitySource: Send + Sync {
     /// Returns the identity to authenticate with now.

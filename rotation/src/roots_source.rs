@@ -12,7 +12,8 @@ use crate::{NotYet, clock};
 /// that another program replaces; [`SignerRoots`] takes the CAs from the chains that a signer issues; a closure returns
 /// any others.
 ///
-/// Handshakes make these calls and wait for them: an implementation may read a file, but must not use the network.
+/// Handshakes call the methods of the source and wait for them: an implementation may read a file, but must not use the
+/// network.
 ///
 /// [`RootFiles`]: crate::RootFiles
 #[auto_impl::auto_impl(Arc)]

@@ -280,8 +280,8 @@ fn has_arrival(task: &Task) -> bool {
     pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Runs twice: the other rotation is [`Authentication::Other`], then the bootstrap identity of a rotation that has no
-/// certificate of its own.
+/// Runs twice: requests authenticate with the handle of the other rotation, first by [`Authentication::Other`], then as
+/// the bootstrap identity of a rotation that has no certificate of its own.
 #[test]
 fn request_waits_for_certificate_of_another_rotation_until_woken() {
     let ca = Arc::new(Ca::new());

@@ -104,8 +104,8 @@ fn decode_accepts_a_record_without_server() {
     assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
 }
 
-/// The text is that of a record which a version without URIs, organizational units and serial numbers wrote. That
-/// version refuses unknown fields, and reads a record of today's version if the record has none of these names.
+/// A record as a version wrote it that knew no URIs, organizational units and serial numbers. That version refuses
+/// unknown fields, so a record of today has no new field if it has none of these names.
 #[test]
 fn record_without_rare_names_has_the_fields_of_older_versions() {
     let older = r#"{

@@ -51,7 +51,8 @@ impl ClientConfigs {
     }
 
     /// The configuration for a new connection. It presents the current credential, if there is one, and resumes only
-    /// sessions of that credential and the current CAs. Returns the same configuration until one of them changes.
+    /// sessions of that credential and the current CAs. Returns the same configuration until the credential or the CAs
+    /// change.
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
         let fingerprint = credential.as_ref().map(|held| held.chain().certificate().fingerprint);
