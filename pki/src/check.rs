@@ -43,7 +43,8 @@ use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 /// certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The public key of the request, as a DER `SubjectPublicKeyInfo`. That of the leaf must have the same bytes.
+    /// The public key of the request, as a DER `SubjectPublicKeyInfo`. The public key of the leaf must have the same
+    /// bytes.
     pub public_key_der: &'a [u8],
     /// The extended key usage that the leaf must allow.
     pub usage: Usage,

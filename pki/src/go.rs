@@ -22,8 +22,8 @@ pub enum GoVerdict {
     },
 }
 
-/// Judges by Go's rules (crypto/tls `X509KeyPair`, encoding/pem, crypto/x509) whether a Go program loads a pair, from
-/// the contents of the certificate file and of the key file, which may be one file.
+/// Judges by Go's rules (crypto/tls `X509KeyPair`, encoding/pem, crypto/x509) whether a Go program loads a pair.
+/// `certificate` and `key` are the contents of the certificate file and of the key file, which may be one file.
 pub fn go_verdict(certificate: &[u8], key: &[u8]) -> GoVerdict {
     judge(certificate, key).unwrap_or_else(|verdict| verdict)
 }

@@ -1,5 +1,5 @@
-//! `go_verdict` gives the results recorded from kubectl for the same pairs; `.ci/kubectl` compares the record with a
-//! real kubectl.
+//! `go_verdict` returns for each pair the result that was recorded from kubectl; `.ci/kubectl` compares the records
+//! with a real kubectl.
 
 use perennial_pki::{GoVerdict, go_verdict};
 use perennial_tests::openssl::openssl;

@@ -184,8 +184,8 @@ fn kind(identifier: &[u8]) -> String {
     name.to_owned()
 }
 
-/// An EC key that must be encoded anew for the crypto provider, since its public key is missing or compressed, or since
-/// its leading zeros are omitted, as old versions of openssl do.
+/// An EC key that must be encoded anew for the crypto provider: its public key is missing or compressed, or its leading
+/// zeros are omitted, as by old versions of openssl.
 pub(super) struct Incomplete<'a> {
     pub(super) curve: Curve,
     scalar: &'a [u8],

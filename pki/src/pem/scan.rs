@@ -134,8 +134,8 @@ enum State<'a> {
         /// The offset in the input at which the content of the block begins.
         from: usize,
     },
-    /// After a [glued](Line::Glued) line. That line is listed as damage already, so that the end of a block that begins
-    /// in it is not listed as well.
+    /// After a [glued](Line::Glued) line, which is listed as damage. A block that begins in the line is lost, and its
+    /// end is not listed as well.
     Lost,
 }
 
