@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::fmt::{self, Display};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use perennial_pki::{Credential, sha256};
 use perennial_rotation::{Handle, Rotations};
+use rustls::pki_types::CertificateDer;
 
 /// Rotations of each certificate that an example waits for.
 const ROTATIONS: usize = 2;
@@ -128,9 +130,30 @@ impl Display for Verdict {
     }
 }
 
+/// The [`fingerprint`] of the certificate that one side of the connections saw last. Empty at first. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<Mutex<String>>);
+
+impl Seen {
+    /// Keeps the fingerprint of the first certificate of this chain. `None` and an empty chain empty it.
+    pub fn set(&self, chain: Option<&[CertificateDer<'_>]>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leaf(chain);
+    }
+
+    /// The fingerprint now.
+    pub fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The fingerprint of a certificate in DER: its SHA-256 in lower-case hexadecimal.
 pub fn fingerprint(der: &[u8]) -> String {
     sha256(der).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The [`fingerprint`] of the first certificate of a chain that a peer presented; empty if there is none.
+pub fn leaf(chain: Option<&[CertificateDer<'_>]>) -> String {
+    chain.and_then(<[_]>::first).map_or_else(String::new, |leaf| fingerprint(leaf))
 }
 
 fn of(credential: &Credential) -> String {

@@ -1,0 +1,79 @@
+//! gRPC with mutual TLS: both certificates rotate while calls are in flight, and the channel is never rebuilt. Run
+//! `cargo run -p perennial-examples --example tonic`.
+//!
+//! A connection keeps the certificates of its handshake, and a channel keeps its connection. So the server limits the
+//! age of connections, here to half a second: it announces the end of a connection (GOAWAY), calls in flight end on
+//! it, and the channel connects again, with the current certificates. A tenth of the certificates' lifetime suffices.
+//!
+//! To copy: the lines from `Server:` and from `Client:` to the next empty line. The rest issues the certificates,
+//! and checks that each side sees the rotations of the other.
+
+use std::{error::Error, io, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, future::join_all};
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use perennial_dev::TestCluster;
+use perennial_examples::witness::{Seen, Witness};
+use perennial_std::tls::{client_config, mutual_server_config};
+use perennial_std::{Roots, Rotator, Template, Usage};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic_health::{pb::HealthCheckRequest, pb::health_client::HealthClient, server::health_reporter};
+use tower::ServiceExt as _;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let cluster = TestCluster::start()?;
+    let roots = Roots::from_pem(cluster.ca_pem())?;
+    let issue = |template, usage| {
+        perennial_std::start(Rotator::new().template(template).signer(cluster.signer("example.com/mesh", usage)))
+    };
+    let server = issue(Template::new("orders").with_dns_names(["localhost"]), Usage::ServerAuth)?;
+    let client = issue(Template::new("billing"), Usage::ClientAuth)?;
+    server.ready().await?;
+    client.ready().await?;
+    let mut witness = Witness::of([("server", &server), ("client", &client)]);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("https://localhost:{}", listener.local_addr()?.port());
+    let (seen_by_client, seen_by_server) = (Seen::default(), Seen::default());
+    let to_server = seen_by_server.clone();
+
+    // Server: handshakes run side by side, and none holds up the others.
+    let mut tls = mutual_server_config(&server, roots.clone());
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let accept = move |tcp: io::Result<_>| {
+        let (acceptor, to_server) = (acceptor.clone(), to_server.clone());
+        async move {
+            let tls = timeout(Duration::from_secs(10), acceptor.accept(tcp?)).await??;
+            to_server.set(tls.get_ref().1.peer_certificates());
+            Ok::<_, io::Error>(tls)
+        }
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map(accept).buffer_unordered(64);
+    let serving = Server::builder().max_connection_age(Duration::from_millis(500)).add_service(health_reporter().1);
+    tokio::spawn(serving.serve_with_incoming(incoming));
+
+    // Client: the channel connects by itself, with the certificate of the moment.
+    let tls = client_config(&client, roots);
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
+    let to_client = seen_by_client.clone();
+    let https = https.map_response(move |stream| {
+        if let MaybeHttpsStream::Https(tls) = &stream {
+            to_client.set(tls.inner().get_ref().1.peer_certificates());
+        }
+        stream
+    });
+    let channel = Endpoint::from_shared(url)?.connect_with_connector_lazy(https);
+
+    while witness.goes_on() {
+        let mut clients: [_; 8] = std::array::from_fn(|_| HealthClient::new(channel.clone()));
+        let calls = clients.iter_mut().map(|client| client.check(HealthCheckRequest::default()));
+        for answer in join_all(calls).await {
+            witness.record(answer.map(|_| [seen_by_client.get(), seen_by_server.get()]));
+        }
+    }
+    println!("{}", witness.verdict()?);
+    Ok(())
+}
