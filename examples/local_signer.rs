@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Key, Policy, RequestId, RotationMachine, Setup, Template, Validity};
+use perennial::{Certificate, Event, Failure, Key, Now, Policy, RequestId, RotationMachine, Setup, Template, Validity};
 use perennial_pki::{Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage};
 use perennial_pki::{certificate_request, read_request, self_signed};
 use perennial_rotation::clock;
@@ -24,12 +24,12 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 /// How long each certificate is valid: so short that an example rotates within seconds.
 pub const LIFETIME: Duration = Duration::from_secs(3);
 
-/// A machine without a certificate, with the policy for [`LIFETIME`]. Its first deadline is now.
-pub fn machine() -> RotationMachine {
+/// A machine without a certificate, with the policy for [`LIFETIME`]. Its first deadline is `now`.
+pub fn machine(now: Now) -> RotationMachine {
     let template = Arc::new(Template::new("sensor-1").with_dns_names(["sensor-1.example"]));
     let seed = perennial::seed("example.com/sensors", template.common_name());
     let policy = Arc::new(Policy::for_lifetime(LIFETIME));
-    RotationMachine::new(Setup { seed, policy, template: Some(template), ..Setup::default() }, clock::now())
+    RotationMachine::new(Setup { seed, policy, template: Some(template), ..Setup::default() }, now)
 }
 
 /// The keys of the requests, and the pair on disk. The machine holds no key: it names keys by [`Key`].

@@ -32,7 +32,7 @@ fn set_timer(timer: &OwnedFd, deadline: Option<Instant>) -> io::Result<()> {
 }
 
 fn main() -> Result<(), AnyError> {
-    let (mut machine, mut keys, signer) = (local_signer::machine(), Keys::new()?, Connection::open()?);
+    let (mut machine, mut keys, signer) = (local_signer::machine(clock::now()), Keys::new()?, Connection::open()?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     epoll::add(&epoll, &signer, EventData::new_u64(SIGNER), EventFlags::IN)?;

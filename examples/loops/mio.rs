@@ -15,7 +15,7 @@ use perennial_rotation::clock;
 const SIGNER: Token = Token(0);
 
 fn main() -> Result<(), AnyError> {
-    let (mut machine, mut keys, signer) = (local_signer::machine(), Keys::new()?, Connection::open()?);
+    let (mut machine, mut keys, signer) = (local_signer::machine(clock::now()), Keys::new()?, Connection::open()?);
     let (mut poll, mut ready) = (Poll::new()?, Events::with_capacity(16));
     poll.registry().register(&mut SourceFd(&signer.as_fd().as_raw_fd()), SIGNER, Interest::READABLE)?;
 
