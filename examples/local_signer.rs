@@ -1,5 +1,5 @@
 //! Parts of a program that the loops around the bare machine share: keys, a pair on disk, and a signer that answers
-//! after a while. The signer plays the server that a program would have elsewhere.
+//! after a while. The signer stands for the server to which a real program submits its requests.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use perennial_pki::{certificate_request, read_request, self_signed};
 use perennial_rotation::clock;
 use tempfile::TempDir;
 
-/// Any error; an example ends with it.
+/// The error with which an example ends, of any type.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// How long each certificate is valid: so short that an example rotates within seconds.
@@ -62,7 +62,8 @@ impl Keys {
         Ok(certificate_request(template, &self.pending)?.pem)
     }
 
-    /// Checks the signer's answer to a request, a chain in PEM, and makes the event that reports it.
+    /// Checks the signer's answer to a request: a chain in PEM for the key of the request. Returns the event that
+    /// reports the result to the machine.
     pub fn answered(&mut self, id: RequestId, answer: &[u8]) -> Event {
         let chain = Chain::from_issued(answer).map_err(|_| Failure::BadCertificate);
         match chain.and_then(|chain| Credential::new(chain, self.pending.clone()).map_err(|_| Failure::BadCertificate))
@@ -76,8 +77,8 @@ impl Keys {
         }
     }
 
-    /// Makes a certificate durable, with its key, and the event that reports it. `perennial_rotation::Directory` does
-    /// so in a layout that other programs can read.
+    /// Writes a certificate and its key to disk, so that they survive a loss of power. Returns the event that reports
+    /// the write to the machine. `perennial_rotation::Directory` writes a pair in a layout that other programs can read.
     pub fn write(&mut self, id: RequestId, certificate: &Certificate) -> Event {
         match self.issued.as_ref().filter(|issued| **issued.chain().certificate() == *certificate) {
             Some(issued) if self.replace(issued).is_ok() => {
@@ -124,8 +125,8 @@ impl Ca {
         Ok(Self { issuer, next_serial: AtomicU64::new(1 << 56) })
     }
 
-    /// Answers a CSR in PEM with a chain in PEM, or with the text of an error. Takes a while, as a signer elsewhere does:
-    /// not to be called in an event loop.
+    /// Answers a CSR in PEM with a chain in PEM, or with the text of an error. Sleeps first, like a signer
+    /// that takes time, so an event loop must not call this.
     pub fn answer(&self, csr: &[u8]) -> Vec<u8> {
         thread::sleep(LIFETIME / 100);
         self.issue(csr).map_or_else(|error| error.to_string(), |chain| chain.pem().to_owned()).into_bytes()
