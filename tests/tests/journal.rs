@@ -56,10 +56,10 @@ fn journal_of_version_1_is_refused() {
     );
 }
 
-/// A version without URIs, organizational units and serial numbers refuses unknown fields, and reads today's journal if
-/// the journal has none of these names.
+/// Rare names are URIs, organizational units and serial numbers. A version of perennial that does not know them refuses
+/// unknown fields, but reads today's journal if the journal has no rare name.
 #[test]
-fn journal_has_a_field_for_rare_names_only_with_such_names() {
+fn journal_without_rare_names_has_no_field_for_them() {
     for (template, field) in [
         (Template::node("a"), None),
         (Template::node("a").with_uris(["spiffe://x/y"]), Some(r#""rareNames":{"uris":["spiffe://x/y"]}"#)),

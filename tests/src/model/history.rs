@@ -222,9 +222,8 @@ impl History {
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
-    /// The first of the latest readings of the API server's clock that agree within ten seconds, and the number of
-    /// these readings. A reading is the server's time at the origin of the monotonic clock. `None` if there is no
-    /// reading.
+    /// The latest readings of the API server's clock that agree within ten seconds: the first of them, and their
+    /// number. A reading is the server's time at the origin of the monotonic clock. `None` if there is no reading.
     pub(super) fn server_clock(&self) -> Option<(Millis, usize)> {
         let readings =
             self.0.iter().filter_map(|(_, f)| if let Fact::ServerDated(origin) = f { Some(*origin) } else { None });

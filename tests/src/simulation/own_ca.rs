@@ -16,7 +16,7 @@ use super::{DAY, START, key};
 /// Decides the CA's answer to a request.
 type Rule = Arc<dyn Fn(&OwnCa, &SignRequest) -> Result<Chain, SignError> + Send + Sync>;
 
-/// A CA in the process of a node, whose rule a test may replace.
+/// A CA in a node's own process. A test may replace the rule that decides the answers.
 pub struct OwnCa {
     /// The lifetime of issued certificates.
     pub lifetime: Duration,
@@ -27,7 +27,7 @@ pub struct OwnCa {
 }
 
 impl OwnCa {
-    /// A CA with this clock, which signs every request. Its certificates are valid for `lifetime`.
+    /// A CA that reads this clock and signs every request. Issued certificates are valid for `lifetime`.
     pub fn new(wall_clock: impl Fn() -> UnixTime + Send + Sync + 'static, lifetime: Duration) -> Arc<Self> {
         let validity = Validity::new(START, START.after(1000 * DAY)).unwrap();
         let key = key();

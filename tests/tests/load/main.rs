@@ -206,7 +206,7 @@ fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
 /// Every concession is at most one wait: after an outage a backoff, a token's refill and a `Retry-After`, after a
 /// refusal a backoff. No scenario ends worse than with client-go.
 #[test]
-fn time_that_scenario_allows_without_certificate_is_at_most_one_wait() {
+fn extra_time_without_certificate_that_scenario_allows_is_at_most_one_wait() {
     let retry_after = MINUTE;
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };

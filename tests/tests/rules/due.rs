@@ -104,7 +104,7 @@ fn ipv4_mapped_address_equals_ipv4_address() {
 
 /// A URI, such as a SPIFFE ID, is compared as peers compare it: byte for byte.
 #[test]
-fn certificate_without_requested_rare_name_does_not_satisfy() {
+fn template_is_satisfied_only_if_certificate_has_all_its_rare_names() {
     let uri = |uri: &str| node().with_uris([uri]);
     let all = || uri("spiffe://a.example/b").with_organizational_units(["unit", "other"]).with_serial_number("A-17");
     let cases = [

@@ -90,7 +90,7 @@ fn restart_after_success_does_not_refill_the_budget() {
     assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
 }
 
-/// The last submission is from before a reboot, which began the monotonic clock at zero again.
+/// The last submission was before a reboot, and the reboot set the monotonic clock back to zero.
 #[test]
 fn spacing_changed_after_reboot_counts_from_last_submission() {
     let spaced = |seconds: u32| Policy { spacing: SECOND * seconds, ..Policy::default() };

@@ -1,4 +1,5 @@
-//! perennial as a holder in a simulated cluster: a machine in a [`World`](World), whose requests the cluster answers.
+//! perennial as a holder in a simulated cluster: a machine in a [`World`](World). The cluster answers the machine's
+//! requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
