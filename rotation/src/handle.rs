@@ -2,6 +2,7 @@
 
 pub(crate) mod link;
 mod notices;
+mod rotations;
 mod wait;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use perennial_pki::Credential;
 use crate::{Identity, IdentitySource, Input, NotYet, ServerDate, Signer, Snapshot, clock};
 use link::{Link, Message};
 pub use notices::Notices;
+pub use rotations::{Rotated, Rotations};
 pub use wait::Wait;
 
 /// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
@@ -85,7 +87,7 @@ impl Handle {
     /// Returns a receiver of the rotations from now on, each with the old and the new credential: for example, to close
     /// connections that were opened with the old one.
     pub fn rotations(&self) -> Rotations {
-        Rotations { seen: self.link.snapshot().credential.clone(), link: self.link.clone() }
+        Rotations::new(self.link.clone())
     }
 
     /// Returns a queue, for at most `most` notices, of the news of the rotation from now on. To get the news of the
@@ -214,40 +216,4 @@ pub enum NotReady {
     /// There is no signer, and the store holds no valid credential.
     #[error("no valid certificate, and no signer to request one from")]
     NotConfigured,
-}
-
-/// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations: [`Rotated::old`] is then
-/// the credential that this receiver got last.
-#[derive(Debug)]
-pub struct Rotations {
-    link: Arc<Link>,
-    seen: Option<Arc<Credential>>,
-}
-
-/// A rotation: a new credential has replaced the current one.
-#[derive(Clone, Debug)]
-pub struct Rotated {
-    /// The previous credential, if there was one. It may still be valid, and its connections stay open.
-    pub old: Option<Arc<Credential>>,
-    /// The credential for new connections.
-    pub new: Arc<Credential>,
-}
-
-impl Rotations {
-    /// Returns the rotation since the last call, if there was one. Does not wait.
-    pub fn try_recv(&mut self) -> Option<Rotated> {
-        let new = self.link.snapshot().credential.clone()?;
-        let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
-        if self.seen.as_ref().map(fingerprint) == Some(fingerprint(&new)) {
-            return None;
-        }
-        Some(Rotated { old: self.seen.replace(new.clone()), new })
-    }
-
-    /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
-    pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
-        let link = self.link.clone();
-        let mut check = until_ended(|_| self.try_recv());
-        Wait::new(&link.clone().changed, move || check(&link), || None)
-    }
 }
