@@ -2,7 +2,7 @@
 
 pub(crate) mod link;
 mod notices;
-mod rotations;
+pub(crate) mod rotations;
 mod wait;
 
 use std::sync::Arc;

@@ -1,18 +1,45 @@
 //! [`Rotations`]: receiver of the rotations of one certificate.
 
+use std::fmt;
 use std::sync::Arc;
 
+use event_listener::Event;
 use perennial_pki::Credential;
 
 use super::link::Link;
-use super::until_ended;
 use super::wait::Wait;
+
+/// A credential that is replaced again and again, until an end.
+pub(crate) trait Published: fmt::Debug + Send + Sync {
+    /// The latest credential, if there is one.
+    fn latest(&self) -> Option<Arc<Credential>>;
+
+    /// True once the credential will not be replaced any more.
+    fn has_ended(&self) -> bool;
+
+    /// Notified after each replacement, and at the end.
+    fn changed(&self) -> &Arc<Event>;
+}
+
+impl Published for Link {
+    fn latest(&self) -> Option<Arc<Credential>> {
+        self.snapshot().credential.clone()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended()
+    }
+
+    fn changed(&self) -> &Arc<Event> {
+        &self.changed
+    }
+}
 
 /// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations: [`Rotated::old`] is then
 /// the credential that this receiver got last.
 #[derive(Debug)]
 pub struct Rotations {
-    link: Arc<Link>,
+    source: Arc<dyn Published>,
     seen: Option<Arc<Credential>>,
 }
 
@@ -26,13 +53,14 @@ pub struct Rotated {
 }
 
 impl Rotations {
-    pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { seen: link.snapshot().credential.clone(), link }
+    /// Makes a receiver of the rotations of this source from now on.
+    pub(crate) fn new(source: Arc<dyn Published>) -> Self {
+        Self { seen: source.latest(), source }
     }
 
     /// Returns the rotation since the last call, if there was one. Does not wait.
     pub fn try_recv(&mut self) -> Option<Rotated> {
-        let new = self.link.snapshot().credential.clone()?;
+        let new = self.source.latest()?;
         let fingerprint = |credential: &Arc<Credential>| credential.chain().certificate().fingerprint;
         if self.seen.as_ref().map(fingerprint) == Some(fingerprint(&new)) {
             return None;
@@ -40,10 +68,15 @@ impl Rotations {
         Some(Rotated { old: self.seen.replace(new.clone()), new })
     }
 
-    /// Waits for the next rotation; `None` if the rotation ends, or the wait takes too long, before that.
+    /// Waits for the next rotation; `None` if there will be no more, since the rotation or the watch of the files has
+    /// ended, or if the wait takes too long.
     pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
-        let link = self.link.clone();
-        let mut check = until_ended(|_| self.try_recv());
-        Wait::new(&link.clone().changed, move || check(&link), || None)
+        let changed = self.source.changed().clone();
+        let check = || {
+            // Before the credential is read: the last one may be published, and the end follow, in between.
+            let ended = self.source.has_ended();
+            self.try_recv().map(Some).or(ended.then_some(None))
+        };
+        Wait::new(&changed, check, || None)
     }
 }
