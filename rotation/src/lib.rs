@@ -20,17 +20,12 @@
 //! earlier credential: a resumed session would keep presenting the *old* certificate.
 //!
 //! ```no_run
-//! # use rustls::{ClientConfig, ConfigBuilder, ServerConfig, server::WantsServerCert};
-//! # type Server = ConfigBuilder<ServerConfig, WantsServerCert>;
-//! # fn example(handle: perennial_rotation::Handle, server: Server, client: ClientConfig) {
-//! use std::sync::Arc;
-//! use perennial_rotation::tls::{ClientConfigs, ServerCert};
+//! # fn example(handle: perennial_rotation::Handle, roots: perennial_rotation::Roots) {
+//! use perennial_rotation::tls::{client_config, server_config};
 //!
-//! // A server: every new connection is served with the current certificate.
-//! let server = server.with_cert_resolver(Arc::new(ServerCert::new(&handle)));
-//! // A client: take a configuration for each new connection.
-//! let configs = ClientConfigs::new(&handle, client);
-//! let config = configs.current();
+//! // Both are set once: each new connection uses the current certificate.
+//! let server = server_config(&handle);
+//! let client = client_config(&handle, roots);
 //! // Each rotation is reported, for example to drain old connections.
 //! let mut rotations = handle.rotations();
 //! while let Some(rotated) = rotations.recv().wait() {
