@@ -68,7 +68,7 @@ pub(crate) enum Source {
     /// perennial rotates the certificate.
     Rotation(Handle, BlockedOn),
     /// The certificate is externally managed.
-    Files(Arc<FileCredential>),
+    Files(FileCredential),
 }
 
 impl Metrics {

@@ -1,48 +1,38 @@
 //! [`RootFiles`]: the CAs in files that another program replaces.
 
-use std::mem;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
-use perennial::UnixTime;
+use perennial::Now;
 use perennial_pki::{ChainError, Roots};
 
-use crate::files::{FileError, MAX_BUNDLE, read};
+use crate::files::{FileContent, FileError, MAX_BUNDLE};
+use crate::followed::{EVERY, Followed, Look};
 use crate::{NotYet, RootsSource, clock};
 
 /// Source of CAs: one or more files of PEM certificates, such as kubelet's `clientCAFile`, `ca.crt` of a Secret, or a
 /// projected ClusterTrustBundle. The CAs of all files are trusted.
 ///
-/// [`roots`](RootsSource::roots) reads the files again if the interval has passed. While a file is missing or holds no
-/// usable CA, the CAs of its last good read are trusted, and a warning is logged. The paths may be symbolic links that
-/// are switched.
+/// [`roots`](RootsSource::roots) reads the files again if the interval has passed. New content of a file is used if it
+/// has a usable CA and was not modified in the last second. Until then the CAs of the last good read are trusted, also
+/// if the file is missing or damaged; after ten seconds of that a warning is logged. The paths may be symbolic links
+/// that are switched, as in a volume of a Secret.
 #[derive(Debug)]
 pub struct RootFiles {
     every: Duration,
-    read: Mutex<LastRead>,
-    /// The origin of the CAs, for messages. Has a lock of its own: `read` stays locked while files are read, and no
-    /// message must wait for a disk.
-    origin: Mutex<String>,
+    /// Locked while files are read.
+    files: Mutex<Vec<Followed<Roots, RootsError>>>,
+    /// The results of the last look. Has a lock of its own: `files` stays locked while files are read, and no handshake
+    /// and no message must wait for a disk.
+    latest: Mutex<Latest>,
 }
 
 #[derive(Debug)]
-struct LastRead {
-    files: Vec<RootFile>,
+struct Latest {
     /// The CAs of all files.
     joined: Roots,
-    at: Instant,
-}
-
-/// A file, as of its last good read.
-#[derive(Debug)]
-struct RootFile {
-    path: PathBuf,
-    pem: Vec<u8>,
-    roots: Roots,
-    at: UnixTime,
-    /// The error of the last read; empty if the last read succeeded.
-    trouble: String,
+    origin: String,
 }
 
 impl RootFiles {
@@ -51,102 +41,103 @@ impl RootFiles {
     /// # Errors
     /// [`RootsError`]: there is no path, a file cannot be read, or it holds no usable CA.
     pub fn open(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self, RootsError> {
-        let files = paths.into_iter().map(|path| RootFile::open(path.into())).collect::<Result<Vec<_>, _>>()?;
+        let now = clock::now();
+        let open = |path| Followed::open([path], MAX_BUNDLE, read_bundle, now);
+        let files = paths.into_iter().map(Into::into).map(open).collect::<Result<Vec<_>, _>>()?;
         let joined = joined(&files).map_err(|_| RootsError::NoPath)?;
-        let origin = Mutex::new(origin(&files));
-        let read = Mutex::new(LastRead { files, joined, at: Instant::now() });
-        Ok(Self { every: Duration::from_secs(5), read, origin })
+        files.iter().for_each(|file| warn_of_skipped(file.path(), file.content()));
+        let latest = Mutex::new(Latest { joined, origin: origin(&files) });
+        Ok(Self { every: EVERY, files: Mutex::new(files), latest })
     }
 
-    /// Sets the interval at which the files are read again: five seconds by default.
+    /// Sets the interval at which the files are read again: five seconds by default. While a file is being replaced, it
+    /// is read every second, if the interval is not shorter.
     #[must_use]
     pub fn every(self, every: Duration) -> Self {
         Self { every, ..self }
+    }
+
+    fn look(&self, files: &mut [Followed<Roots, RootsError>], now: Now) {
+        let mut has_changed = false;
+        // Twice if a file has changed: a link that is switched between two files leaves the first of them behind, and
+        // the second time all files are behind the new link.
+        for _ in 0..2 {
+            let looks: Vec<_> = files.iter_mut().map(|file| file.look(now)).collect();
+            looks.iter().zip(&*files).for_each(|(look, file)| report(look, file));
+            if !looks.iter().any(|look| matches!(look, Look::Replaced(_))) {
+                break;
+            }
+            has_changed = true;
+        }
+        let (joined, origin) = (has_changed.then(|| joined(files).ok()).flatten(), origin(files));
+        let mut latest = self.latest();
+        latest.origin = origin;
+        if let Some(joined) = joined {
+            latest.joined = joined;
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RootsSource for RootFiles {
     fn roots(&self) -> Result<Roots, NotYet> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.at.elapsed() >= self.every {
-            read.at = Instant::now();
-            let mut changed = false;
-            for file in &mut read.files {
-                changed |= file.read_again();
+        // While another thread reads the files, the CAs that were read before are good enough.
+        let files = match self.files.try_lock() {
+            Ok(files) => Some(files),
+            Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(mut files) = files {
+            let now = clock::now();
+            if files.iter().any(|file| file.next_look(self.every) <= now.instant) {
+                self.look(&mut files, now);
             }
-            if let (true, Ok(joined)) = (changed, joined(&read.files)) {
-                read.joined = joined;
-            }
-            *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin(&read.files);
         }
-        Ok(read.joined.clone())
+        Ok(self.latest().joined.clone())
     }
 
     fn origin(&self) -> String {
-        self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latest().origin.clone()
     }
 }
 
-impl RootFile {
-    fn open(path: PathBuf) -> Result<Self, RootsError> {
-        let pem = read(&path, MAX_BUNDLE)?.to_vec();
-        let roots = Roots::from_pem(&pem).map_err(|error| RootsError::Unusable(path.clone(), error))?;
-        let file = Self { path, pem, roots, at: clock::now().unix, trouble: String::new() };
-        file.warn_of_skipped();
-        Ok(file)
-    }
-
-    /// Reads the file again. Returns true if its CAs have changed.
-    fn read_again(&mut self) -> bool {
-        let found = read(&self.path, MAX_BUNDLE).map_err(RootsError::from).and_then(|pem| {
-            // Most reads find the same bytes, which need not be parsed.
-            let roots = if **pem == self.pem { Ok(self.roots.clone()) } else { Roots::from_pem(&pem) };
-            Ok((pem.to_vec(), roots.map_err(|error| RootsError::Unusable(self.path.clone(), error))?))
-        });
-        let path = self.path.display();
-        match found {
-            Ok((pem, roots)) => {
-                self.trouble.clear();
-                self.at = clock::now().unix;
-                self.pem = pem;
-                let before = mem::replace(&mut self.roots, roots);
-                let changed = self.roots != before;
-                if changed {
-                    tracing::info!("{path}: the CA bundle has changed; verifying peers with the new one");
-                    self.warn_of_skipped();
-                }
-                changed
-            }
-            Err(error) => {
-                let (error, at) = (error.to_string(), self.at);
-                // Logged once, not at every read.
-                if self.trouble != error {
-                    tracing::warn!("CA bundle {error}; verifying peers with the CAs read at {at}");
-                }
-                self.trouble = error;
-                false
-            }
+fn report(look: &Look<Roots>, file: &Followed<Roots, RootsError>) {
+    match look {
+        Look::Nothing => {}
+        Look::Replaced(_) => {
+            tracing::info!("{}: the CA bundle has changed; verifying peers with the new one", file.path().display());
+            warn_of_skipped(file.path(), file.content());
         }
-    }
-
-    fn warn_of_skipped(&self) {
-        for damage in self.roots.skipped() {
-            tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", self.path.display());
+        Look::Trouble(error) => {
+            tracing::warn!("CA bundle {error}; verifying peers with the CAs read at {}", file.good_at());
         }
     }
 }
 
-fn joined(files: &[RootFile]) -> Result<Roots, ChainError> {
+fn read_bundle(paths: &[PathBuf], files: &[FileContent]) -> Result<Roots, RootsError> {
+    Roots::from_pem(&files[0].bytes).map_err(|error| RootsError::Unusable(paths[0].clone(), error))
+}
+
+fn warn_of_skipped(path: &Path, roots: &Roots) {
+    for damage in roots.skipped() {
+        tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", path.display());
+    }
+}
+
+fn joined(files: &[Followed<Roots, RootsError>]) -> Result<Roots, ChainError> {
     match files {
-        [only] => Ok(only.roots.clone()),
-        several => Roots::joined(several.iter().map(|file| &file.roots)),
+        [only] => Ok(only.content().clone()),
+        several => Roots::joined(several.iter().map(Followed::content)),
     }
 }
 
-fn origin(files: &[RootFile]) -> String {
-    let of_file = |file: &RootFile| {
-        let state = if file.trouble.is_empty() { "" } else { "; it cannot be read now" };
-        format!("{}, read at {}{state}", file.path.display(), file.at)
+fn origin(files: &[Followed<Roots, RootsError>]) -> String {
+    let of_file = |file: &Followed<Roots, RootsError>| {
+        let state = if file.trouble().is_none() { "" } else { "; it cannot be read now" };
+        format!("{}, read at {}{state}", file.path().display(), file.good_at())
     };
     files.iter().map(of_file).collect::<Vec<_>>().join(", and ")
 }

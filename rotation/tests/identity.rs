@@ -1,11 +1,11 @@
 //! Identity sources of each kind: with an identity, without one, and after a change.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
@@ -66,7 +66,12 @@ type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a st
 fn identity_source_is_read_on_each_call_and_handle_wakes_on_change() {
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let write_pair = |name: &str, credential: &Credential| fs::write(at(name), credential.to_pem().as_bytes()).unwrap();
+    let write_pair = |name: &str, credential: &Credential| {
+        fs::write(at(name), credential.to_pem().as_bytes()).unwrap();
+        // Files that were modified a moment ago may be incomplete, and are not used yet.
+        let minute_ago = SystemTime::now() - Duration::from_secs(60);
+        File::options().append(true).open(at(name)).unwrap().set_modified(minute_ago).unwrap();
+    };
     let day = Duration::from_secs(86_400);
     fs::write(at("token"), "abcdef\n").unwrap();
     write_pair("pair", &pair("one", Duration::ZERO));

@@ -59,4 +59,4 @@ mod run;
 
 pub use drive::drive;
 pub use perennial_rotation::*;
-pub use run::{run, start};
+pub use run::{run, start, watch};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread;
 
 use perennial::Instant;
-use perennial_rotation::{CancelOnDrop, Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
+use perennial_rotation::{
+    CancelOnDrop, Exchange, FileCredential, Handle, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
+};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -77,4 +79,20 @@ async fn due(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => future::pending().await,
     }
+}
+
+/// Returns a receiver of the replacements of a pair in files, and the future to spawn, which watches the files. Reads
+/// them on a thread of smol's pool, since a disk may block. Dropping the receiver ends the future, and dropping the
+/// future ends the receiver.
+pub fn watch(files: &FileCredential) -> (Rotations, impl Future<Output = ()> + Send + use<>) {
+    let (rotations, mut watch) = files.watch();
+    let watching = async move {
+        loop {
+            let next;
+            (next, watch) = smol::unblock(move || (watch.step(clock::now()), watch)).await;
+            let Some(at) = next else { break };
+            watch.ended().or(sleep_until(at)).await;
+        }
+    };
+    (rotations, watching)
 }

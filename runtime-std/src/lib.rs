@@ -50,4 +50,4 @@ mod run;
 
 pub use drive::drive;
 pub use perennial_rotation::*;
-pub use run::{spawn, start};
+pub use run::{spawn, start, watch};

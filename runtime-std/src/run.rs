@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use perennial_rotation::{Cancel, CancelOnDrop, Exchange, Handle, Reporter, Rotator, StartError, Task, Work, clock};
+use perennial_rotation::{
+    Cancel, CancelOnDrop, Exchange, FileCredential, Handle, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
+};
 
 use crate::drive::{block_on, drive};
 
@@ -77,4 +79,19 @@ fn drive_on_thread(exchange: Exchange, mut reporter: Reporter) -> Option<CancelO
             None
         }
     }
+}
+
+/// Watches the files of a pair on a thread of its own, and returns a receiver of their replacements. Dropping the
+/// receiver ends the thread.
+///
+/// # Errors
+/// The operating system cannot start a thread.
+pub fn watch(files: &FileCredential) -> io::Result<Rotations> {
+    let (rotations, mut watch) = files.watch();
+    thread::Builder::new().name("perennial-files".into()).spawn(move || {
+        while let Some(at) = watch.step(clock::now()) {
+            watch.ended().within(clock::until(at));
+        }
+    })?;
+    Ok(rotations)
 }

@@ -17,6 +17,7 @@
 //! | [`command`] | runs commands as processes, and reads their output and the files that they leave |
 //! | [`tls`] | configurations of TLS clients, for tests of servers |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
+//! | [`replacement`] | programs that replace files, step by step |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
 //! | [`malicious`] | malformed and hostile certificates |
@@ -47,6 +48,8 @@ pub mod openssl;
 pub mod oracle;
 #[cfg(feature = "edge")]
 pub mod recording;
+#[cfg(feature = "edge")]
+pub mod replacement;
 pub mod script;
 pub mod simulation;
 pub mod sources;

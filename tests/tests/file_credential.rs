@@ -1,124 +1,305 @@
-//! `FileCredential`, a pair in externally managed files: complete pairs are used, incomplete ones are not.
+//! `FileCredential`, a pair in files that another program replaces: which pair is used, and when.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
-use perennial::Template;
-use perennial_pki::{Credential, interim};
+use perennial::{Now, Template, Validity};
+use perennial_pki::{
+    Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, interim,
+    read_request, self_signed,
+};
 use perennial_rotation::{FileCredential, clock};
+use perennial_tests::loopback::{BOUND, Runtime, on_both};
+use perennial_tests::replacement::{Files, Way, write_at_rest};
 
 fn pair() -> Credential {
     interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()
 }
 
-fn write(directory: &Path, certificate: &Credential, key: &Credential) {
-    fs::write(directory.join("tls.crt"), certificate.chain().pem()).unwrap();
-    fs::write(directory.join("tls.key"), key.key().to_pem().as_bytes()).unwrap();
+/// A pair whose chain is a leaf and its CA, for this key.
+fn with_ca(key: Arc<KeyPair>) -> Credential {
+    let begin = clock::now().unix.before(Duration::from_secs(60));
+    let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
+    let ca_key = new_key();
+    let ca = Credential::new(self_signed("CA", &ca_key, &[1], validity).unwrap(), ca_key).unwrap();
+    let request = certificate_request(&Template::new("server"), &key).unwrap();
+    let terms = Terms {
+        serial: &[2],
+        validity,
+        key_usages: &[KeyUsage::DigitalSignature],
+        extended_key_usages: &[Usage::ServerAuth],
+    };
+    let ca_pem = ca.chain().pem().to_owned();
+    let leaf = Issuer::new(ca).unwrap().issue(&read_request(request.pem.as_bytes()).unwrap(), &terms).unwrap();
+    let chain = Chain::from_pem([leaf_pem(&leaf), &ca_pem].concat().as_bytes()).unwrap();
+    Credential::new(chain, key).unwrap()
 }
 
-fn open(directory: &Path) -> FileCredential {
-    let files = FileCredential::open(directory.join("tls.crt"), directory.join("tls.key")).unwrap();
-    files.every(Duration::ZERO)
+fn new_key() -> Arc<KeyPair> {
+    Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap())
 }
 
-fn serial(files: &FileCredential) -> String {
-    files.credential().chain().serial().to_owned()
+/// The leaf of a chain, without the CA that may follow.
+fn leaf_pem(chain: &Chain) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let end = chain.pem().find(END).unwrap() + END.len();
+    &chain.pem()[..end]
+}
+
+/// The order in which a program writes certificate, CA and key, and the files into which it writes them.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    CertificateKey,
+    KeyCertificate,
+    KeyChainBundle,
+    ChainKeyBundle,
+}
+
+impl Layout {
+    const ALL: [Self; 4] = [Self::CertificateKey, Self::KeyCertificate, Self::KeyChainBundle, Self::ChainKeyBundle];
+
+    fn files(self, pair: &Credential) -> Files {
+        let leaf = leaf_pem(pair.chain());
+        let rest = pair.chain().pem()[leaf.len()..].to_owned();
+        let (chain, key) = (vec![leaf.to_owned(), rest], vec![pair.key().to_pem().to_string()]);
+        match self {
+            Self::CertificateKey => vec![("tls.crt", chain), ("tls.key", key)],
+            Self::KeyCertificate => vec![("tls.key", key), ("tls.crt", chain)],
+            Self::KeyChainBundle => vec![("bundle.pem", [key, chain].concat())],
+            Self::ChainKeyBundle => vec![("bundle.pem", [chain, key].concat())],
+        }
+    }
+
+    fn open(self, directory: &Path) -> FileCredential {
+        let files = match self {
+            Self::CertificateKey | Self::KeyCertificate => {
+                FileCredential::open(directory.join("tls.crt"), directory.join("tls.key"))
+            }
+            Self::KeyChainBundle | Self::ChainKeyBundle => FileCredential::open_bundle(directory.join("bundle.pem")),
+        };
+        files.unwrap().every(Duration::ZERO)
+    }
+}
+
+/// The time of this host, moved on by `span`.
+fn later(now: Now, span: Duration) -> Now {
+    Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+}
+
+/// Looks at the files after every step of the program that replaces them, and while it pauses before the next.
+fn replaced_without_mixture(layout: Layout, way: Way, pause: Duration, [old, new]: &[Credential; 2]) {
+    const LOOK: Duration = Duration::from_millis(300);
+    let directory = tempfile::tempdir().unwrap();
+    way.replace(directory.path(), &layout.files(old));
+    let files = layout.open(directory.path());
+    let (mut rotations, mut watch) = files.watch();
+    let mut now = clock::now();
+    let mut seen = 0;
+    let mut look = |now: Now| {
+        watch.step(now).unwrap();
+        let chain = files.credential().chain().pem().to_owned();
+        let n = [old, new].iter().position(|pair| pair.chain().pem() == chain);
+        let n = n.unwrap_or_else(|| panic!("neither the old nor the new chain:\n{chain}"));
+        assert!(n >= seen, "the old pair has come back");
+        seen = n;
+        assert_eq!(files.trouble(), None);
+        n == 1
+    };
+    for step in way.steps(directory.path(), &layout.files(new)) {
+        step(now.unix);
+        look(now);
+        let end = later(now, pause);
+        while now.instant < end.instant {
+            now = later(now, LOOK.min(end.instant.since(now.instant)));
+            look(now);
+        }
+    }
+    // The last modification has to be a second ago.
+    let now = later(now, Duration::from_secs(1));
+    assert!(look(now), "the new pair is complete");
+    let rotated = rotations.try_recv().unwrap();
+    assert_eq!((&*rotated.old.unwrap(), &*rotated.new), (old, new));
+    assert!(rotations.try_recv().is_none());
+}
+
+#[test]
+fn pair_is_old_or_new_after_each_step_of_each_way_to_replace_files() {
+    let key = new_key();
+    let other_key = [with_ca(new_key()), with_ca(new_key())];
+    let same_key = [with_ca(key.clone()), with_ca(key)];
+    for layout in Layout::ALL {
+        for way in Way::ALL {
+            // A program that leaves a file incomplete for a second or more is not noticed.
+            let longest = if way.is_whole() { 2_000 } else { 900 };
+            for pause in [0, 300, longest].map(Duration::from_millis) {
+                for pairs in [&other_key, &same_key] {
+                    println!("{layout:?}, {way:?}, {pause:?}");
+                    replaced_without_mixture(layout, way, pause, pairs);
+                }
+            }
+        }
+    }
 }
 
 /// A problem of another program: a reader combines the chain of one pair with the key of another.
 /// <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
-fn file_credential_takes_complete_pairs_only() {
+fn files_that_are_no_pair_are_reported_after_ten_seconds() {
     let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let [first, second] = [pair(), pair()];
-    write(directory, &first, &first);
-    let files = open(directory);
-    assert_eq!(serial(&files), first.chain().serial());
-
-    // A program that writes two files writes one of them first.
-    write(directory, &second, &first);
-    assert_eq!(serial(&files), first.chain().serial());
-    assert!(files.trouble().unwrap().contains("tls.crt"), "{:?}", files.trouble());
-    write(directory, &second, &second);
-    assert_eq!(serial(&files), second.chain().serial());
-    assert_eq!(files.trouble(), None);
-}
-
-#[test]
-fn on_change_reports_each_complete_new_pair_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let [first, second] = [pair(), pair()];
-    write(directory, &first, &first);
-    let (sender, receiver) = mpsc::channel();
-    let files = open(directory).on_change(move |rotated| sender.send(rotated.clone()).unwrap());
-    let reported = || (files.credential(), receiver.try_iter().collect::<Vec<_>>()).1;
-    assert!(reported().is_empty());
-    write(directory, &second, &first);
-    assert!(reported().is_empty());
-    write(directory, &second, &second);
-    let rotations = reported();
-    let [rotated] = rotations.as_slice() else { panic!("{} reports instead of one", rotations.len()) };
-    assert_eq!(rotated.old.as_ref().unwrap().chain(), first.chain());
-    assert_eq!(rotated.new.chain(), second.chain());
-    assert!(reported().is_empty());
+    let (layout, [first, second]) = (Layout::CertificateKey, [pair(), pair()]);
+    Way::Renames.replace(directory.path(), &layout.files(&first));
+    let files = layout.open(directory.path());
+    let (_rotations, mut watch) = files.watch();
+    let start = clock::now();
+    write_at_rest(&directory.path().join("tls.crt"), second.chain().pem());
+    for (millis, is_reported) in [(0, false), (5_000, false), (9_999, false), (10_000, true), (20_000, true)] {
+        watch.step(later(start, Duration::from_millis(millis))).unwrap();
+        assert_eq!(*files.credential(), first);
+        let trouble = files.trouble();
+        assert_eq!(trouble.is_some(), is_reported, "after {millis} ms");
+        assert!(trouble.is_none_or(|trouble| trouble.contains("tls.crt: the first certificate (serial ")));
+    }
+    write_at_rest(&directory.path().join("tls.key"), second.key().to_pem().as_bytes());
+    watch.step(later(start, Duration::from_secs(30))).unwrap();
+    assert_eq!((&*files.credential(), files.trouble()), (&second, None));
 }
 
 #[test]
 fn last_good_pair_stays_in_use_if_files_are_damaged_or_missing() {
     let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let good = pair();
-    write(directory, &good, &good);
-    let files = open(directory);
+    let (layout, good) = (Layout::CertificateKey, pair());
+    Way::InPlace.replace(directory.path(), &layout.files(&good));
+    let files = layout.open(directory.path());
+    let (_rotations, mut watch) = files.watch();
+    let (certificate, mut now) = (directory.path().join("tls.crt"), clock::now());
+    let mut trouble = |files: &FileCredential| {
+        for _ in 0..2 {
+            now = later(now, Duration::from_secs(11));
+            watch.step(now).unwrap();
+            assert_eq!(*files.credential(), good);
+        }
+        files.trouble().unwrap()
+    };
     let whole = good.chain().pem().len();
     for cut in [0, 1, whole / 2, whole - 20] {
-        fs::write(directory.join("tls.crt"), &good.chain().pem()[..cut]).unwrap();
-        assert_eq!(serial(&files), good.chain().serial());
-        assert!(files.trouble().is_some(), "cut at {cut}");
+        write_at_rest(&certificate, &good.chain().pem()[..cut]);
+        assert!(trouble(&files).contains("tls.crt: "), "cut at {cut}");
     }
-    fs::write(directory.join("tls.crt"), vec![b'a'; 2 << 20]).unwrap();
-    assert_eq!(serial(&files), good.chain().serial());
-    assert!(files.trouble().unwrap().contains("longer than 1 MiB"));
-    fs::remove_file(directory.join("tls.crt")).unwrap();
-    assert_eq!(serial(&files), good.chain().serial());
-    assert!(files.trouble().unwrap().contains("cannot be read"));
+    write_at_rest(&certificate, vec![b'a'; 2 << 20]);
+    assert!(trouble(&files).contains("longer than 1 MiB"));
+    fs::remove_file(&certificate).unwrap();
+    assert!(trouble(&files).contains("cannot be read"));
 }
 
 #[test]
-fn new_pair_is_used_after_link_of_projected_volume_is_switched() {
+fn volume_that_is_switched_during_reads_never_yields_mixed_pair() {
     let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let pairs = [pair(), pair()];
-    for (name, pair) in ["..one", "..two"].iter().zip(&pairs) {
-        fs::create_dir(directory.join(name)).unwrap();
-        write(&directory.join(name), pair, pair);
-    }
-    symlink("..one", directory.join("..data")).unwrap();
-    symlink("..data/tls.crt", directory.join("tls.crt")).unwrap();
-    symlink("..data/tls.key", directory.join("tls.key")).unwrap();
-    let files = open(directory);
-    assert_eq!(serial(&files), pairs[0].chain().serial());
-    symlink("..two", directory.join("..data_tmp")).unwrap();
-    fs::rename(directory.join("..data_tmp"), directory.join("..data")).unwrap();
-    assert_eq!(serial(&files), pairs[1].chain().serial());
+    let (layout, pairs) = (Layout::CertificateKey, [pair(), pair()]);
+    Way::Volume.replace(directory.path(), &layout.files(&pairs[0]));
+    let files = layout.open(directory.path());
+    let switching = AtomicBool::new(true);
+    let mut seen = [0; 2];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..=300 {
+                Way::Volume.replace(directory.path(), &layout.files(&pairs[n % 2]));
+            }
+            switching.store(false, Ordering::SeqCst);
+        });
+        while switching.load(Ordering::SeqCst) {
+            let credential = files.credential();
+            seen[pairs.iter().position(|pair| *pair == *credential).expect("one of the pairs")] += 1;
+            assert_eq!(files.trouble(), None);
+        }
+    });
+    assert!(seen.iter().all(|times| *times > 1), "{seen:?}");
+}
+
+#[test]
+fn watch_ends_with_its_receiver_and_receiver_with_its_watch() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = [pair(), pair()];
+    Way::InPlace.replace(directory.path(), &Layout::KeyChainBundle.files(&first));
+    let files = Layout::KeyChainBundle.open(directory.path()).every(Duration::from_secs(5));
+    let now = clock::now();
+    let (rotations, mut watch) = files.watch();
+    let next = watch.step(later(now, Duration::from_secs(5))).unwrap();
+    assert_eq!(next, now.instant.after(Duration::from_secs(10)));
+    drop(rotations);
+    watch.ended().within(BOUND);
+    assert_eq!(watch.step(now), None);
+    drop(watch);
+
+    // A replacement before the end is received first.
+    let (mut rotations, mut watch) = files.watch();
+    Way::InPlace.replace(directory.path(), &Layout::KeyChainBundle.files(&second));
+    watch.step(later(now, Duration::from_secs(60))).unwrap();
+    drop(watch);
+    assert_eq!(*rotations.recv().within(BOUND).unwrap().new, second);
+    assert!(rotations.recv().within(BOUND).is_none());
+}
+
+#[test]
+fn credential_reads_files_only_without_watch() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = [pair(), pair()];
+    Way::Renames.replace(directory.path(), &Layout::KeyChainBundle.files(&first));
+    let files = Layout::KeyChainBundle.open(directory.path());
+    let watched = files.watch();
+    Way::Renames.replace(directory.path(), &Layout::KeyChainBundle.files(&second));
+    assert_eq!(*files.credential(), first);
+    drop(watched);
+    assert_eq!(*files.clone().credential(), second);
+}
+
+#[test]
+fn runtimes_watch_files_until_receiver_is_dropped() {
+    on_both(|runtime| {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = [pair(), pair()];
+        Way::Volume.replace(directory.path(), &Layout::KeyChainBundle.files(&first));
+        let files = Layout::KeyChainBundle.open(directory.path()).every(Duration::from_millis(5));
+        let (ended, has_ended) = mpsc::channel();
+        let mut rotations = match runtime {
+            Runtime::Smol => {
+                let (rotations, watching) = perennial_smol::watch(&files);
+                thread::spawn(move || {
+                    smol::block_on(watching);
+                    ended.send(()).unwrap();
+                });
+                rotations
+            }
+            _ => {
+                drop(ended);
+                perennial_std::watch(&files).unwrap()
+            }
+        };
+        Way::Volume.replace(directory.path(), &Layout::KeyChainBundle.files(&second));
+        let rotated = rotations.recv().within(BOUND).unwrap();
+        assert_eq!((&*rotated.old.unwrap(), &*rotated.new), (&first, &second));
+        assert_eq!(*files.credential(), second);
+        drop(rotations);
+        let is_over = has_ended.recv_timeout(BOUND.unwrap());
+        assert_eq!(is_over.is_ok(), matches!(runtime, Runtime::Smol));
+    });
 }
 
 #[test]
 fn open_error_names_unusable_file_and_reason() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let error = |directory: &Path| {
-        FileCredential::open(directory.join("tls.crt"), directory.join("tls.key")).unwrap_err().to_string()
-    };
-    assert!(error(directory).contains("tls.crt: cannot be read"), "{}", error(directory));
+    let error = || FileCredential::open(directory.join("tls.crt"), directory.join("tls.key")).unwrap_err().to_string();
+    assert!(error().contains("tls.crt: cannot be read"), "{}", error());
     let [one, other] = [pair(), pair()];
-    write(directory, &one, &other);
-    assert!(error(directory).contains("tls.crt"), "{}", error(directory));
+    fs::write(directory.join("tls.crt"), one.chain().pem()).unwrap();
+    fs::write(directory.join("tls.key"), other.key().to_pem().as_bytes()).unwrap();
+    assert!(error().contains("tls.crt"), "{}", error());
     fs::write(directory.join("tls.key"), "no key").unwrap();
-    assert!(error(directory).contains("tls.key"), "{}", error(directory));
+    assert!(error().contains("tls.key"), "{}", error());
+    let error = FileCredential::open_bundle(directory.join("tls.crt")).unwrap_err().to_string();
+    assert!(error.contains("tls.crt"), "{error}");
 }

@@ -15,6 +15,7 @@ use perennial_rotation::tls::{
 };
 use perennial_rotation::{NotYet, RootFiles, Rotator, clock};
 use perennial_tests::loopback::{Runtime, issued, new_authority, on_both, start};
+use perennial_tests::replacement::write_at_rest;
 use perennial_tests::tls::{answer, connect, fingerprint, hex, server, try_answer};
 use rustls::ClientConfig;
 use tempfile::TempDir;
@@ -85,7 +86,7 @@ fn client_follows_rotation_of_cas_with_and_without_overlap() {
     let directory = TempDir::new().unwrap();
     let bundle = directory.path().join("ca.crt");
     let (old, new) = (new_authority(), new_authority());
-    let write = |pem: &[&str]| fs::write(&bundle, pem.concat()).unwrap();
+    let write = |pem: &[&str]| write_at_rest(&bundle, pem.concat());
     write(&[old.certificate_pem()]);
     let (of_old, of_new) = (for_server(&old), for_server(&new));
     let (current, source) = replaceable(of_old.clone());
@@ -118,7 +119,7 @@ fn client_follows_rotation_of_cas_with_and_without_overlap() {
 
     for damage in [Some(""), Some("no PEM"), Some(&new.certificate_pem()[..200]), None] {
         match damage {
-            Some(text) => fs::write(&bundle, text).unwrap(),
+            Some(text) => write_at_rest(&bundle, text),
             None => fs::remove_file(&bundle).unwrap(),
         }
         assert!(accepts(&of_old) && !accepts(&of_new), "{damage:?}");
@@ -130,7 +131,7 @@ fn server_follows_rotation_of_client_cas() {
     let directory = TempDir::new().unwrap();
     let bundle = directory.path().join("client-ca.crt");
     let (serving, old, new) = (new_authority(), new_authority(), new_authority());
-    fs::write(&bundle, old.certificate_pem()).unwrap();
+    write_at_rest(&bundle, old.certificate_pem());
     let (_, source) = replaceable(for_server(&serving));
     let address = server(mutual_server_config(source, files(&bundle)));
     let (current, source) = replaceable(for_client(&old));
@@ -143,12 +144,12 @@ fn server_follows_rotation_of_client_cas() {
     accepted(&of_old).unwrap();
     let refused = accepted(&of_new).unwrap_err().to_string();
     assert!(refused.contains("UnknownCA"), "{refused}");
-    fs::write(&bundle, [old.certificate_pem(), new.certificate_pem()].concat()).unwrap();
+    write_at_rest(&bundle, [old.certificate_pem(), new.certificate_pem()].concat());
     accepted(&of_old).unwrap();
     accepted(&of_new).unwrap();
-    fs::write(&bundle, new.certificate_pem()).unwrap();
+    write_at_rest(&bundle, new.certificate_pem());
     accepted(&of_old).unwrap_err();
-    fs::write(&bundle, "").unwrap();
+    write_at_rest(&bundle, "");
     accepted(&of_old).unwrap_err();
     accepted(&of_new).unwrap();
 }

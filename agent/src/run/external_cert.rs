@@ -1,7 +1,6 @@
 //! An externally managed serving certificate: polled and reported, never written.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use perennial::{Fingerprint, UnixTime};
 use perennial_rotation::FileCredential;
@@ -17,7 +16,7 @@ use crate::spans::words;
 /// The files of certificate and key, and what was last reported about them.
 pub(super) struct ExternalCert {
     paths: [PathBuf; 2],
-    files: Arc<FileCredential>,
+    files: FileCredential,
     /// The path of the certificate file, which names the certificate in events and metrics.
     name: String,
     /// The certificate that was reported last.
@@ -33,7 +32,7 @@ impl ExternalCert {
     /// [`Failure::Usage`] if the files are no pair.
     pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
         let files = FileCredential::open(certificate, key).map_err(Failure::usage)?;
-        let (files, name) = (Arc::new(files), certificate.display().to_string());
+        let name = certificate.display().to_string();
         Ok(Self { paths: [certificate, key].map(Path::to_owned), files, name, reported: None, expired: false })
     }
 

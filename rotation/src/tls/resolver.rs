@@ -8,8 +8,8 @@ use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::FileCredential;
 use crate::clock;
-use crate::files::FileCredential;
 use crate::handle::Handle;
 
 /// Source of the credential that a resolver presents: a [`Handle`], a [`FileCredential`], or a closure.
@@ -35,8 +35,9 @@ impl From<&Handle> for Source {
     }
 }
 
-impl From<Arc<FileCredential>> for Source {
-    fn from(files: Arc<FileCredential>) -> Self {
+impl From<&FileCredential> for Source {
+    fn from(files: &FileCredential) -> Self {
+        let files = files.clone();
         Self::new(move || Some(files.credential()))
     }
 }

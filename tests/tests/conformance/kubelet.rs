@@ -17,6 +17,7 @@ use perennial_tests::simulation as rig;
 
 use super::{Row, different, same};
 use perennial_tests::loopback::{self, Runtime};
+use perennial_tests::replacement::write_at_rest;
 
 const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
@@ -319,8 +320,8 @@ fn pair() -> Credential {
 }
 
 fn write(directory: &Path, pair: &Credential) {
-    fs::write(directory.join("tls.key"), pair.key().to_pem().as_bytes()).unwrap();
-    fs::write(directory.join("tls.crt"), pair.chain().pem()).unwrap();
+    write_at_rest(&directory.join("tls.key"), pair.key().to_pem().as_bytes());
+    write_at_rest(&directory.join("tls.crt"), pair.chain().pem());
 }
 
 fn open(directory: &Path) -> FileCredential {

@@ -1,0 +1,208 @@
+//! [`FileCredential`]: a pair in files that another program replaces, such as kubelet's `tlsCertFile` and
+//! `tlsPrivateKeyFile`.
+
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use event_listener::Event;
+use perennial::Now;
+use perennial_pki::{Credential, CredentialError};
+
+use crate::files::{FileContent, FileError, MAX_PAIR};
+use crate::followed::{EVERY, Followed, Look};
+use crate::{Identity, IdentitySource, NotYet, clock};
+pub use watch::Watch;
+
+/// A certificate and its key in files that another program replaces: two files, or one bundle. Cheap to clone; all
+/// clones are the same pair.
+///
+/// The files are read again every five seconds ([`every`](Self::every)), by [`watch`](Self::watch) or, without a watch,
+/// by calls of [`credential`](Self::credential). A new pair is used if it is complete and none of its files was
+/// modified in the last second. Until then the last good pair stays, also if files are missing or do not make a pair.
+/// Files that have not made a pair for ten seconds are logged as a warning. The paths may be symbolic links that are
+/// switched, as in a volume of a Secret.
+///
+/// The functions of [`tls`](crate::tls) take a `&FileCredential` in place of a handle:
+///
+/// ```no_run
+/// use perennial_rotation::{FileCredential, tls};
+///
+/// // The `podCertificate` projection of a volume: key and chain in one file.
+/// let files = FileCredential::open_bundle("/var/run/tls/credentialbundle.pem")?;
+/// let config = tls::server_config(&files);
+/// # Ok::<(), perennial_rotation::FileError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileCredential {
+    shared: Arc<Shared>,
+}
+
+/// The state that all clones of a [`FileCredential`] share.
+#[derive(Debug)]
+struct Shared {
+    /// The path of the certificate file, which names the pair in messages.
+    certificate: PathBuf,
+    /// Locked while files are read.
+    files: Mutex<Files>,
+    /// The results of the last look. Has a lock of its own: `files` stays locked while files are read, and no handshake
+    /// must wait for a disk.
+    latest: Mutex<Latest>,
+    /// Notified when the pair is replaced, a watch ends, or the receiver of a watch is dropped.
+    changed: Arc<Event>,
+    /// The number of watches, which read the files in place of `credential`.
+    watches: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Files {
+    every: Duration,
+    followed: Followed<Arc<Credential>, FileError>,
+}
+
+#[derive(Debug)]
+struct Latest {
+    credential: Arc<Credential>,
+    trouble: Option<String>,
+}
+
+impl FileCredential {
+    /// Reads the pair from a certificate file and a key file for the first time. With equal paths, as
+    /// [`open_bundle`](Self::open_bundle).
+    ///
+    /// # Errors
+    /// [`FileError`]: a file cannot be read, or the files do not make a pair, possibly only because another program is
+    /// replacing them.
+    pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
+        let (certificate, key) = (certificate.into(), key.into());
+        if certificate == key { Self::open_all([certificate]) } else { Self::open_all([certificate, key]) }
+    }
+
+    /// Reads the pair from one file for the first time: key and chain in any order, such as the credential bundle of
+    /// a `podCertificate` projection. The file is read in one go, so that a switch of the file never mixes two pairs.
+    ///
+    /// # Errors
+    /// [`FileError`]: the file cannot be read, or does not contain a pair, possibly only because another program is
+    /// writing it.
+    pub fn open_bundle(path: impl Into<PathBuf>) -> Result<Self, FileError> {
+        Self::open_all([path.into()])
+    }
+
+    fn open_all<const N: usize>(paths: [PathBuf; N]) -> Result<Self, FileError> {
+        let certificate = paths[0].clone();
+        let followed = Followed::open(paths, MAX_PAIR, read_pair, clock::now())?;
+        let credential = followed.content().clone();
+        warn_of_skipped(&credential, followed.paths());
+        let shared = Shared {
+            certificate,
+            files: Mutex::new(Files { every: EVERY, followed }),
+            latest: Mutex::new(Latest { credential, trouble: None }),
+            changed: Arc::default(),
+            watches: AtomicUsize::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Sets the interval at which the files are read again: five seconds by default. While the files are being
+    /// replaced, they are read every second, if the interval is not shorter.
+    #[must_use]
+    pub fn every(self, every: Duration) -> Self {
+        self.files().every = every;
+        self
+    }
+
+    /// The latest pair, which may have expired. Without a [`watch`](Self::watch), reads the files first if the interval
+    /// ([`every`](Self::every)) has passed.
+    pub fn credential(&self) -> Arc<Credential> {
+        if self.shared.watches.load(Ordering::Relaxed) == 0 {
+            // While another thread reads the files, the pair that was read before is good enough.
+            let files = match self.shared.files.try_lock() {
+                Ok(files) => Some(files),
+                Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            files.into_iter().for_each(|files| self.look_if_due(files, clock::now()));
+        }
+        self.latest().credential.clone()
+    }
+
+    /// Error of files that have made no pair for ten seconds or more: the error that was logged last. `None` otherwise.
+    pub fn trouble(&self) -> Option<String> {
+        self.latest().trouble.clone()
+    }
+
+    /// Path of the certificate file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.shared.certificate
+    }
+
+    fn look_if_due(&self, mut files: MutexGuard<'_, Files>, now: Now) {
+        if now.instant < files.followed.next_look(files.every) {
+            return;
+        }
+        let look = files.followed.look(now);
+        let credential = files.followed.content().clone();
+        let trouble = files.followed.trouble().map(str::to_owned);
+        *self.latest() = Latest { credential: credential.clone(), trouble };
+        let paths = matches!(look, Look::Replaced(_)).then(|| files.followed.paths().to_vec());
+        // The lock is released first: subscribers of `tracing` are foreign code and may call `credential`.
+        drop(files);
+        if let Look::Trouble(error) = &look {
+            tracing::warn!("{error}; continuing with the pair that was read before");
+        }
+        if let Some(paths) = paths {
+            self.shared.changed.notify(usize::MAX);
+            tracing::info!(
+                serial = credential.chain().serial(),
+                "{}: another program has replaced the certificate; using the new one",
+                self.path().display()
+            );
+            warn_of_skipped(&credential, &paths);
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.shared.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Requests authenticate with the pair in the files, read as by [`FileCredential::credential`].
+impl IdentitySource for FileCredential {
+    fn identity(&self) -> Result<Identity, NotYet> {
+        let credential = self.credential();
+        let validity = credential.chain().certificate().validity;
+        match validity.expired(clock::now().unix) {
+            false => Ok(Identity::Certificate(credential)),
+            true => Err(NotYet::new(format!("{}: expired at {}", self.path().display(), validity.not_after()))),
+        }
+    }
+}
+
+/// Makes a pair of one file, or of the certificate file and the key file.
+///
+/// A chain and a key of different generations that belong together (the key was used again) are the pair of the chain's
+/// generation, so that no pair is ever mixed.
+fn read_pair(paths: &[PathBuf], files: &[FileContent]) -> Result<Arc<Credential>, FileError> {
+    let key = files.len() - 1;
+    Credential::from_pair(&files[0].bytes, &files[key].bytes).map(Arc::new).map_err(|error| {
+        let at_fault = if matches!(error, CredentialError::Key(_)) { key } else { 0 };
+        FileError::Unusable(paths[at_fault].clone(), error)
+    })
+}
+
+/// Logs the damage in each file of a pair that is used in spite of the damage.
+fn warn_of_skipped(credential: &Credential, paths: &[PathBuf]) {
+    // Chain and key skip the same damage in one file.
+    for (path, skipped) in paths.iter().zip([credential.chain().skipped(), credential.key().skipped()]) {
+        for damage in skipped {
+            tracing::warn!("{} is damaged: {damage}; using the rest of the file", path.display());
+        }
+    }
+}
