@@ -78,7 +78,7 @@ impl Keys {
     }
 
     /// Writes a certificate and its key to disk, so that they survive a loss of power. Returns the event that reports
-    /// the write to the machine. `perennial_rotation::Directory` writes a pair in a layout that other programs can read.
+    /// the write to the machine. `perennial_rotation::Directory` uses a layout that other programs can read.
     pub fn write(&mut self, id: RequestId, certificate: &Certificate) -> Event {
         match self.issued.as_ref().filter(|issued| **issued.chain().certificate() == *certificate) {
             Some(issued) if self.replace(issued).is_ok() => {
