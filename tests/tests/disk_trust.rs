@@ -146,7 +146,7 @@ fn link_that_another_user_made_is_ignored() {
 }
 
 #[test]
-fn chained_links_lead_to_the_pair() {
+fn pair_is_found_through_chain_of_links() {
     let pki = Pki::with_mode(0o700);
     let good = pair(NODE, 1);
     // Links as in the volume of a Secret that a kubelet mounts.
@@ -194,7 +194,7 @@ fn untrusted_lock_file_blocks_no_start() {
 }
 
 #[test]
-fn lock_is_not_written_through_a_hard_link() {
+fn lock_file_that_is_a_hard_link_is_locked_but_not_written() {
     let pki = Pki::with_mode(0o777);
     pki.put("precious", b"precious");
     fs::hard_link(pki.path("precious"), pki.path(".kubelet-client.lock")).unwrap();

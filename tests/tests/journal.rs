@@ -136,7 +136,7 @@ proptest! {
 proptest! {
     /// Derives the expected failures from the events and the request in flight, not from the machine's outcomes.
     #[test]
-    fn each_failure_is_news_exactly_once(script in scripts(24)) {
+    fn news_of_a_step_report_its_failure_exactly_once(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {
             let step = seen(before, record);
             let failed: Vec<Failure> = step.news().iter().filter_map(|news| match news {
