@@ -1,5 +1,5 @@
 //! A private CA as a signer in a closure, and a TLS server whose certificates are valid for four seconds. Run
-//! `cargo run -p perennial-examples --example own_ca`.
+//! `cargo run -p perennial-examples --example own_signer`.
 
 use std::error::Error;
 use std::io::{Read as _, Write as _};

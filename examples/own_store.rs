@@ -1,5 +1,5 @@
 //! Stores the credential of a node in a SQLite database. Run
-//! `cargo run -p perennial-examples --example sqlite_store -- node.db` twice: the second run uses the certificate of
+//! `cargo run -p perennial-examples --example own_store -- node.db` twice: the second run uses the certificate of
 //! the first.
 
 use std::fs::OpenOptions;

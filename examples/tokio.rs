@@ -1,5 +1,5 @@
 //! A node on tokio that gets a certificate from an embedded API server. Run
-//! `cargo run -p perennial-examples --example tokio_node`.
+//! `cargo run -p perennial-examples --example tokio`.
 
 use std::error::Error;
 
