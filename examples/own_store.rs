@@ -1,16 +1,18 @@
-//! Stores the credential of a node in a SQLite database. Run
-//! `cargo run -p perennial-examples --example own_store -- node.db` twice: the second run uses the certificate of
-//! the first.
+//! A store of the program's own: keeps the credential of a node, its key and the record of the last request in a SQLite
+//! database. Run `cargo run -p perennial-examples --example own_store`.
+//!
+//! To copy: `Sqlite`, with your own database. A store with more structure than keys and values implements `Store`.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use perennial::Template;
 use perennial_dev::TestCluster;
-use perennial_rotation::{KeyValue, Rotator, StoreError};
+use perennial_examples::{review, witness::Witness};
+use perennial_std::tls::client_config;
+use perennial_std::{KeyValue, Roots, Rotator, StoreError, Template};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
@@ -49,12 +51,24 @@ fn rotator(cluster: &TestCluster, path: &Path) -> Result<Rotator, StoreError> {
 }
 
 fn main() -> Result<(), StoreError> {
-    let path = std::env::args_os().nth(1).map_or_else(|| std::env::temp_dir().join("perennial.db"), PathBuf::from);
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("node.db");
     let cluster = TestCluster::start()?;
+    let roots = Roots::from_pem(cluster.ca_pem())?;
     let handle = perennial_std::start(rotator(&cluster, &path)?)?;
-    let credential = handle.ready().within(Duration::from_secs(30))?;
-    println!("{}: serial {}", path.display(), credential.chain().serial());
+    handle.ready().within(Duration::from_secs(30))?;
+    let mut witness = Witness::of([("client", &handle)]);
+    let client = Arc::new(client_config(&handle, roots));
+    while witness.goes_on() {
+        witness.record(review::ask(cluster.url(), &client));
+    }
     handle.shutdown().wait();
+
+    // A second start, without the cluster: the certificate comes from the database.
+    let stored = perennial_std::start(Rotator::new().store(Sqlite::open(&path)?))?;
+    let kept = stored.credential().ok_or("the database has no certificate")?;
+    println!("in the database: serial {}", kept.chain().serial());
+    println!("{}", witness.verdict().map_err(|error| error.to_string())?);
     Ok(())
 }
 
