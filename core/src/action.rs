@@ -1,11 +1,11 @@
 //! Actions: work that the machine returns for its driver, in the imperative.
 
-use alloc::sync::Arc;
 use core::fmt;
 
 use crate::certificate::Certificate;
 use crate::event::RequestId;
 use crate::outcome::{Outcome, Outcomes};
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::Instant;
 

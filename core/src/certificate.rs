@@ -1,13 +1,13 @@
 //! The facts of a certificate by which the machine judges it. The driver reads them from X.509.
 
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::rare_names::RareNames;
+use crate::sync::Arc;
 use crate::time::UnixTime;
 
 /// The validity period of a certificate, both ends inclusive (RFC 5280 §4.1.2.5).

@@ -1,7 +1,5 @@
 //! The complete state of a machine as plain data, to record and to replay from.
 
-use alloc::sync::Arc;
-
 use crate::certificate::Certificate;
 use crate::event::{RequestId, SignerStatus};
 use crate::outcome::Slot;
@@ -10,6 +8,7 @@ use crate::pending_key::PendingKey;
 use crate::policy::Policy;
 use crate::server_clock::ServerClock;
 use crate::state::Reason;
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::Instant;
 

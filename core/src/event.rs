@@ -1,12 +1,12 @@
 //! Events: facts that the driver reports to the machine, in the past tense.
 
-use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU64;
 use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
 use crate::policy::Policy;
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::UnixTime;
 

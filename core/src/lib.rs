@@ -88,6 +88,16 @@
 //! in a row agree: a certificate is valid if it is valid by either clock, and due once it is due by either. So the
 //! server's clock delays nothing and makes nothing expire.
 //!
+//! # Without `std`
+//!
+//! The crate is `no_std` and needs an allocator and an [`Arc`], by default `alloc::sync::Arc`. Processors without
+//! compare-and-swap, such as Cortex-M0 or RISC-V without the extension A, have no `alloc::sync::Arc`. For them, enable the
+//! feature `portable-atomic`: [`Arc`] is then that of the crate `portable-atomic-util`. Enable in the program one of the
+//! features by which the crate `portable-atomic` emulates compare-and-swap: `unsafe-assume-single-core` or
+//! `critical-section`. On other processors, `portable-atomic` changes nothing.
+//!
+//! The folder `examples/embedded` of the repository has a loop for boards.
+//!
 //! # Map
 //!
 //! | | |
@@ -104,6 +114,7 @@
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
 //! | `state.rs`, `trace.rs`, `escaped.rs` | states, events and actions as text; escaping of text from outside |
+//! | `sync.rs` | `Arc` for every target |
 //! | `setup.rs` | the initial state, and the record of an earlier run |
 
 #![no_std]
@@ -128,6 +139,7 @@ mod server_clock;
 mod setup;
 mod state;
 pub mod store;
+mod sync;
 mod template;
 mod time;
 mod trace;
@@ -148,6 +160,7 @@ pub use rare_names::RareNames;
 pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};
+pub use sync::Arc;
 pub use template::{Template, same_dns_name};
 pub use time::{Instant, Now, UnixTime};
 pub use trace::TraceLine;

@@ -9,7 +9,6 @@ mod settle;
 mod view;
 mod write;
 
-use alloc::sync::Arc;
 use core::time::Duration;
 
 use crate::action::{Actions, Key};
@@ -22,6 +21,7 @@ use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
 use crate::setup::{Pending, Setup};
 use crate::state::Reason;
+use crate::sync::Arc;
 use crate::time::Now;
 
 /// The state machine that rotates one certificate: events in, actions out, no I/O. A plain value, which can be cloned,

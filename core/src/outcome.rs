@@ -1,11 +1,10 @@
 //! Decisions of the machine, for observers. Logs, metrics and reports need not compare the machine before and after an
 //! event.
 
-use alloc::sync::Arc;
-
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
 use crate::state::Reason;
+use crate::sync::Arc;
 
 /// The place of a certificate in the machine: served, or waiting for its notBefore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

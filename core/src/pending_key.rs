@@ -1,8 +1,7 @@
 //! Whether the next request may use the pending key, the key of the last request, again.
 
-use alloc::sync::Arc;
-
 use crate::action::Key;
+use crate::sync::Arc;
 use crate::template::Template;
 
 /// The use of the pending key: the template of the last request, and whether a retry may use the key again. The name of

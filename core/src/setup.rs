@@ -1,11 +1,10 @@
 //! The initial state of a machine, and the record of the last request that a restart continues from.
 
-use alloc::sync::Arc;
-
 use crate::action::Key;
 use crate::certificate::Certificate;
 use crate::event::{Failure, SignerStatus};
 use crate::policy::Policy;
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::UnixTime;
 

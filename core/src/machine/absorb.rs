@@ -1,6 +1,5 @@
 //! Absorbing events: how each event changes the machine's facts. Settling decides afterwards which actions follow.
 
-use alloc::sync::Arc;
 use core::mem;
 use core::time::Duration;
 
@@ -9,6 +8,7 @@ use crate::certificate::{Certificate, Fingerprint};
 use crate::event::{Event, Failure, RequestId, SignerStatus};
 use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::{Instant, Now};
 

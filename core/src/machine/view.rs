@@ -1,7 +1,5 @@
 //! Accessors: the machine's state, certificates and settings.
 
-use alloc::sync::Arc;
-
 use super::RotationMachine;
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId, SignerStatus};
@@ -10,6 +8,7 @@ use crate::outcome::Slot;
 use crate::pacing::Priority;
 use crate::policy::Policy;
 use crate::state::{Reason, State};
+use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::{Now, UnixTime};
 
