@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::rare_names::RareNames;
 use crate::sync::Arc;
+use crate::template::Template;
 use crate::time::UnixTime;
 
 /// The validity period of a certificate, both ends inclusive (RFC 5280 §4.1.2.5).
@@ -120,6 +121,24 @@ pub struct Certificate {
     pub provisional: bool,
     /// The chain, leaf first, in the encoding of the driver (PEM in `perennial-pki`). May be empty.
     pub chain: Arc<[u8]>,
+}
+
+impl Certificate {
+    /// A certificate with exactly the names of `template`, not provisional, and without a chain: for a driver that has
+    /// checked the names of the issued certificate itself, and whose chains are elsewhere, such as in a secure element.
+    pub fn for_template(template: &Template, validity: Validity, fingerprint: Fingerprint) -> Self {
+        Self {
+            validity,
+            fingerprint,
+            common_name: template.common_name().into(),
+            organizations: template.organizations().into(),
+            dns_names: template.dns_names().into(),
+            ip_addresses: template.ip_addresses().into(),
+            rare_names: template.rare_names().clone(),
+            provisional: false,
+            chain: Arc::from([]),
+        }
+    }
 }
 
 /// Shows all facts, and the length of the chain in place of its bytes, which would fill a log.

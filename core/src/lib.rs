@@ -34,18 +34,9 @@
 //!         match action {
 //!             Action::SubmitCsr { id, template, .. } => {
 //!                 issued += 1; // a real signer takes its time; this one issues at once
-//!                 let certificate = Arc::new(Certificate {
-//!                     validity: Validity::new(now.unix, now.unix.after(Duration::from_secs(86_400))).unwrap(),
-//!                     fingerprint: Fingerprint([issued; 32]),
-//!                     common_name: template.common_name().into(),
-//!                     organizations: template.organizations().into(),
-//!                     dns_names: vec![],
-//!                     ip_addresses: vec![],
-//!                     rare_names: template.rare_names().clone(),
-//!                     provisional: false,
-//!                     chain: Arc::from([]),
-//!                 });
-//!                 inbox.push_back(Event::CsrIssued { id, certificate });
+//!                 let validity = Validity::new(now.unix, now.unix.after(Duration::from_secs(86_400))).unwrap();
+//!                 let certificate = Certificate::for_template(&template, validity, Fingerprint([issued; 32]));
+//!                 inbox.push_back(Event::CsrIssued { id, certificate: Arc::new(certificate) });
 //!             }
 //!             Action::WriteCert { id, certificate, serve } => {
 //!                 println!("{}: write {certificate}{}", now.unix, if serve { " and serve it" } else { "" });

@@ -1,6 +1,5 @@
 //! Makes certificates for tests.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Certificate, Fingerprint, RareNames, Template, UnixTime, Validity};
@@ -12,17 +11,8 @@ pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
 /// with different serial numbers have different fingerprints.
 pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life: Duration) -> Certificate {
     let not_after = not_before.after(life.max(Duration::from_millis(1)));
-    Certificate {
-        validity: Validity::new(not_before, not_after).unwrap_or_else(|_| the_last_millisecond()),
-        fingerprint: fingerprint(serial),
-        common_name: template.common_name().into(),
-        organizations: template.organizations().into(),
-        dns_names: template.dns_names().into(),
-        ip_addresses: template.ip_addresses().into(),
-        rare_names: template.rare_names().clone(),
-        provisional: false,
-        chain: Arc::from([]),
-    }
+    let validity = Validity::new(not_before, not_after).unwrap_or_else(|_| the_last_millisecond());
+    Certificate::for_template(template, validity, fingerprint(serial))
 }
 
 /// Removes a name, as a signer does that grants fewer names than requested: all rare names, else a DNS name, else an IP
