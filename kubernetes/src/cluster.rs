@@ -1,17 +1,15 @@
 //! The API server to connect to, the CAs to verify it with, and the proxy in between.
 
 mod proxy;
-mod trust;
 
 use std::fmt;
 use std::sync::Arc;
 
-use perennial_pki::Roots;
+use perennial_rotation::RootsSource;
 use rustls::pki_types::ServerName;
 
 pub(crate) use perennial::printable;
 pub use proxy::Proxy;
-pub use trust::{Trust, TrustSource};
 
 /// An API server: its address, the CAs that verify its certificate, and the proxy in between.
 #[derive(Clone, derive_more::Debug)]
@@ -19,8 +17,8 @@ pub struct Cluster {
     host: String,
     port: u16,
     path_prefix: String,
-    #[debug("{}", trust.is_some())]
-    trust: Option<TrustSource>,
+    #[debug("{}", roots.is_some())]
+    roots: Option<Arc<dyn RootsSource>>,
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
     proxy: Option<Proxy>,
@@ -61,23 +59,17 @@ impl Cluster {
             host,
             port: port.unwrap_or(443),
             path_prefix: path.trim_end_matches('/').to_owned(),
-            trust: None,
+            roots: None,
             tls_server_name: None,
             insecure_skip_tls_verify: false,
             proxy: None,
         })
     }
 
-    /// Verifies the server with these CAs. Without CAs, and without
-    /// [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify), every connection fails.
-    pub fn with_roots(self, roots: Roots) -> Self {
-        let trust = Trust { roots, origin: String::new(), of_system: false };
-        self.with_trust_source(Arc::new(move || Ok(trust.clone())))
-    }
-
-    /// Verifies the server of each connection with the CAs that `source` returns for that connection.
-    pub fn with_trust_source(mut self, source: TrustSource) -> Self {
-        self.trust = Some(source);
+    /// Verifies the server of each connection with the CAs that `roots` returns for that connection. Without this, and
+    /// without [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify), every connection fails.
+    pub fn with_roots(mut self, roots: impl RootsSource + 'static) -> Self {
+        self.roots = Some(Arc::new(roots));
         self
     }
 
@@ -128,12 +120,9 @@ impl Cluster {
         &self.path_prefix
     }
 
-    /// Calls the [`TrustSource`] for the CAs of one connection; `None` if the cluster has no source.
-    ///
-    /// # Errors
-    /// The error of the [`TrustSource`], as a sentence.
-    pub fn trust(&self) -> Result<Option<Trust>, String> {
-        self.trust.as_ref().map(|source| source()).transpose()
+    /// The source of the CAs that verify the server, if there is one.
+    pub fn roots(&self) -> Option<&Arc<dyn RootsSource>> {
+        self.roots.as_ref()
     }
 
     /// The DNS name or IP address that the server's certificate must have.

@@ -30,6 +30,12 @@ pub trait RootsSource: Send + Sync {
     fn origin(&self) -> String {
         String::new()
     }
+
+    /// True if the CAs are those of the operating system, since the program was given no others. For advice in
+    /// messages. False by default.
+    fn of_system(&self) -> bool {
+        false
+    }
 }
 
 /// The CAs never change.

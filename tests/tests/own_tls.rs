@@ -21,7 +21,7 @@ use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 
 fn roots(cluster: &Cluster) -> Arc<RootCertStore> {
-    cluster.trust().unwrap().unwrap().roots.store()
+    cluster.roots().unwrap().roots().unwrap().store()
 }
 
 /// A server configuration that verifies client certificates of this cluster, and accepts clients without one.

@@ -3,16 +3,18 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use perennial_kubernetes::cluster::{Cluster, TrustSource};
+use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Endpoint;
 use perennial_pki::Roots;
+use perennial_rotation::RootFiles;
 use serde_json::{Value, json};
 
 use crate::cli::Proxy;
 use crate::files;
 use crate::proxies::{self, Route};
-use crate::trust::{self, Origin};
+use crate::trust::{Inline, System};
 
 /// An API server with the kubeconfig that names it, the CAs that verify it, and the proxy to the server. Text and JSON
 /// of the server leave out credentials in the URL of a proxy.
@@ -22,12 +24,8 @@ pub(crate) struct Server {
     kubeconfig: PathBuf,
     /// The source of the CAs, for JSON: `file`, `inline`, `system` or `insecure`.
     ca_source: &'static str,
-    /// The source of the CAs and the time of their last read, as text.
-    origin: Origin,
     /// The field, flag or variable that decides about the proxy.
     proxy_decided_by: &'static str,
-    /// Reads the CAs for a connection; `None` if the kubeconfig contains the CAs, or the server is not verified.
-    trust_source: Option<TrustSource>,
 }
 
 impl Server {
@@ -39,7 +37,7 @@ impl Server {
     /// kubeconfig.
     pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
-        let (cluster, trust_source, ca_source, origin) = anchored(cluster, kubeconfig, endpoint)?;
+        let (cluster, ca_source) = anchored(cluster, kubeconfig, endpoint)?;
         let Route { proxy, decided_by } = route(endpoint, proxy, &cluster)?;
         let cluster = match proxy {
             Some(proxy) => {
@@ -53,14 +51,20 @@ impl Server {
             None => cluster,
         };
         let (cluster, kubeconfig) = (Arc::new(cluster), kubeconfig.to_owned());
-        Ok(Self { cluster, kubeconfig, ca_source, origin, proxy_decided_by: decided_by, trust_source })
+        Ok(Self { cluster, kubeconfig, ca_source, proxy_decided_by: decided_by })
     }
 
     /// Reads the CAs as a connection would, so that [`lines`](Self::lines) and [`to_json`](Self::to_json) show their
     /// state.
     pub(crate) fn read_cas(&self) {
-        // An error needs no handling here: the source has noted it in `self.origin`, which `lines` and `to_json` show.
-        let _ = self.trust_source.as_ref().map(|source| source());
+        // An error needs no handling here: the source has noted it in the origin, which `lines` and `to_json` show.
+        let _ = self.cluster.roots().map(|source| source.roots());
+    }
+
+    /// The source of the CAs and the time of their last read, as text.
+    fn origin(&self) -> String {
+        let unverified = || "none: insecure-skip-tls-verify is set, any server is trusted".to_owned();
+        self.cluster.roots().map_or_else(unverified, |source| source.origin())
     }
 
     fn proxy(&self) -> Option<String> {
@@ -73,7 +77,7 @@ impl Server {
             "url": self.cluster.to_string(),
             "kubeconfig": self.kubeconfig.display().to_string(),
             "checked_against": self.ca_source,
-            "ca": self.origin.get(),
+            "ca": self.origin(),
             "proxy": self.proxy(),
             "proxy_from": self.proxy_decided_by,
         })
@@ -85,20 +89,14 @@ impl Server {
         vec![
             ("server", self.cluster.to_string()),
             ("kubeconfig", self.kubeconfig.display().to_string()),
-            ("CAs", self.origin.get()),
+            ("CAs", self.origin()),
             ("proxy", format!("{proxy} ({})", self.proxy_decided_by)),
         ]
     }
 }
 
-/// The cluster with its CAs, and the server's `trust_source`, `ca_source` and `origin`.
-type Anchored = (Cluster, Option<TrustSource>, &'static str, Origin);
-
-/// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's.
-fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<Anchored, String> {
-    let from = |cluster: Cluster, (source, origin): (TrustSource, Origin), ca_source| {
-        (cluster.with_trust_source(source.clone()), Some(source), ca_source, origin)
-    };
+/// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's. Returns the source of the CAs as well.
+fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<(Cluster, &'static str), String> {
     let Some(pem) = &endpoint.ca_pem else {
         let server = &endpoint.server;
         if endpoint.insecure_skip_tls_verify {
@@ -106,24 +104,22 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
                 "insecure-skip-tls-verify is set: the certificate of {server} is not verified, \
                  any server can pass for it"
             );
-            let origin = Origin::new("none: insecure-skip-tls-verify is set, any server is trusted".into());
-            return Ok((cluster.with_insecure_skip_tls_verify(), None, "insecure", origin));
+            return Ok((cluster.with_insecure_skip_tls_verify(), "insecure"));
         }
         tracing::info!(
             "the kubeconfig has no certificate-authority: verifying {server} with the system's CA certificates"
         );
-        return Ok(from(cluster, trust::of_system(), "system"));
+        return Ok((cluster.with_roots(System::new()), "system"));
     };
+    if let Some(file) = &endpoint.ca_file {
+        // Read anew for each connection: connections are rare, and the next one should see a new CA.
+        let files = RootFiles::open([file]).map_err(|error| error.to_string())?.every(Duration::ZERO);
+        return Ok((cluster.with_roots(files), "file"));
+    }
     let roots = Roots::from_pem(pem).map_err(|error| error.to_string())?;
-    let file = endpoint.ca_file.as_deref();
-    files::warn_of_skipped(file.unwrap_or_else(|| Path::new("certificate-authority-data")), roots.skipped());
-    Ok(match file {
-        Some(file) => from(cluster, trust::of_file(file.to_owned(), pem.clone(), roots), "file"),
-        None => {
-            let origin = Origin::new(format!("certificate-authority-data in {}", kubeconfig.display()));
-            (cluster.with_roots(roots), None, "inline", origin)
-        }
-    })
+    files::warn_of_skipped(Path::new("certificate-authority-data"), roots.skipped());
+    let origin = format!("certificate-authority-data in {}", kubeconfig.display());
+    Ok((cluster.with_roots(Inline { roots, origin }), "inline"))
 }
 
 /// Chooses the proxy to the API server by proxy-url in the kubeconfig, else by `--proxy=none`, else by the environment,

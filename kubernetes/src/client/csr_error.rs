@@ -142,9 +142,10 @@ impl ErrorContext<'_> {
     /// Advice for a server whose certificate is issued by none of the configured CAs: the origin of these CAs, and
     /// their names unless they are those of the system.
     fn trust_advice(self) -> String {
-        let Ok(Some(trust)) = self.cluster.trust() else { return String::new() };
-        let (subjects, origin) = (subjects(&trust.roots), printable(&trust.origin));
-        if trust.of_system {
+        let Some(source) = self.cluster.roots() else { return String::new() };
+        let Ok(roots) = source.roots() else { return String::new() };
+        let (subjects, origin) = (subjects(&roots), printable(&source.origin()));
+        if source.of_system() {
             return format!(
                 "; the kubeconfig has no certificate-authority, and {origin}, do not include the server's CA: set \
                  certificate-authority to the cluster's CA"

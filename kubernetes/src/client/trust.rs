@@ -44,7 +44,8 @@ impl Verifier {
         if cluster.insecure_skip_tls_verify() {
             return Ok(Self { trusted: None, presented, algorithms });
         }
-        let roots = cluster.trust().map_err(ExchangeError::Setup)?.ok_or(ExchangeError::NoRoots)?.roots;
+        let source = cluster.roots().ok_or(ExchangeError::NoRoots)?;
+        let roots = source.roots().map_err(|error| ExchangeError::Setup(error.to_string()))?;
         let chains = WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build();
         Ok(Self { trusted: Some((chains.map_err(ExchangeError::setup)?, roots)), presented, algorithms })
     }
