@@ -136,6 +136,28 @@ fn link_to_file_without_the_prefix_stays_until_next_write() {
 }
 
 #[test]
+fn link_that_leads_nowhere_is_replaced_by_link_to_newest_pair() {
+    // Names of the links to make, with their targets. The last target leads through a loop among its directories.
+    let tables: [&[(&str, &str)]; 4] = [
+        &[(CURRENT, "gone.pem")],
+        &[(CURRENT, CURRENT)],
+        &[("one", "two"), ("two", "one"), (CURRENT, "one")],
+        &[("loop", "loop"), (CURRENT, "loop/pair.pem")],
+    ];
+    for links in tables {
+        let pki = Pki::new();
+        let good = pair(NODE, 1);
+        pki.put_pair(OLD, &good);
+        for (name, target) in links {
+            symlink(target, pki.path(name)).unwrap();
+        }
+        let loaded = pki.recover();
+        assert!(is(&loaded, &good) && loaded.in_use, "{links:?}: {loaded:?}");
+        assert_eq!(fs::read_link(pki.path(CURRENT)).unwrap(), Path::new(OLD), "{links:?}");
+    }
+}
+
+#[test]
 fn valid_pair_is_used_instead_of_expired_one() {
     let (new, foreign) = (pair(NODE, 1), pair("system:node:worker-2", 9));
     for kind in ["a link", "a file", "an update cut short"] {

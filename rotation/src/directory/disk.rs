@@ -196,7 +196,11 @@ impl Opened<'_> {
                 Err(Errno::LOOP) => {}
                 Err(error) => return Err(error.into()),
             }
-            let stat = statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = match statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW) {
+                // The links that lead to the last component form a loop.
+                Err(Errno::LOOP) => break,
+                stat => stat?,
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 // The link that stopped `openat` has just been replaced.
                 break;
