@@ -1,41 +1,59 @@
 //! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. This crate starts no
 //! thread, opens no socket and needs no executor.
 //!
+//! A TLS server and a TLS client whose certificates rotate, here with a Kubernetes API server as the signer. Both
+//! configurations are set once; each new connection begins with the current certificate and the current CAs:
+//!
+//! ```no_run
+//! # use perennial_rotation::{Handle, RootFiles, RootsError, Rotator, Signer, Template, tls};
+//! # fn start(rotator: Rotator) -> Handle { rotator.prepare().unwrap().0 }
+//! # fn example(server_signer: impl Signer + 'static, client_signer: impl Signer + 'static) -> Result<(), RootsError> {
+//! let template = Template::new("api").with_dns_names(["api.example"]);
+//! let handle = start(Rotator::new().template(template).signer(server_signer)); // `start` of a runtime
+//! let server = tls::mutual_server_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//!
+//! let handle = start(Rotator::new().template(Template::new("worker-1")).signer(client_signer));
+//! let client = tls::client_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//! # Ok(()) }
+//! ```
+//!
+//! The runtimes are `perennial-std` (threads) and `perennial-smol` (futures); for any other event loop, see [`Task`].
+//! The configurations are those of rustls, for tokio-rustls, hyper, reqwest, tonic and others.
+//!
 //! For a program:
 //! - [`Rotator`]: builder of a rotation. A runtime starts it; [`Rotator::prepare`] returns a [`Handle`] and a [`Task`].
 //! - [`Handle`]: the current credential, waits, notices, changes, shutdown.
+//! - [`tls`]: configurations, resolvers and verifiers for rustls.
+//! - [`RootsSource`]: the CAs that verify peers: [`Roots`], [`RootFiles`], [`SignerRoots`] or a closure.
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
 //!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
-//! - [`tls`]: resolvers for rustls. [`journal`]: every step of a machine as a line of text, and its replay.
+//! - [`FileCredential`]: a pair in files that another program rotates.
+//! - [`journal`]: every step of a machine as a line of text, and its replay.
 //!
 //! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
 //! [`Rotation`], the part of a task without store and handles; [`volume`], the disk below a [`Directory`].
 //!
-//! # TLS of your own
+//! # Waiting for the first certificate
 //!
-//! [`Handle::credential`] returns a chain and its key. [`tls`] uses them in handshakes, and resumes no session of an
-//! earlier credential: a resumed session would keep presenting the *old* certificate.
+//! [`Handle::ready`] waits, in a thread (`.wait()`, `.within(timeout)`) or as a future, and names the last failure if it
+//! gives up. Until then, handshakes of a server fail, and a client presents no certificate.
+//!
+//! # Closing old connections
+//!
+//! A connection keeps the certificate that it began with. [`Handle::rotations`] returns each new credential with the one
+//! before, so that a program can close its long-lived connections while the old certificate is still valid:
 //!
 //! ```no_run
-//! # fn example(handle: perennial_rotation::Handle, roots: perennial_rotation::Roots) {
-//! use perennial_rotation::tls::{client_config, server_config};
-//!
-//! // Both are set once: each new connection uses the current certificate.
-//! let server = server_config(&handle);
-//! let client = client_config(&handle, roots);
-//! // Each rotation is reported, for example to drain old connections.
+//! # fn example(handle: perennial_rotation::Handle) {
 //! let mut rotations = handle.rotations();
 //! while let Some(rotated) = rotations.recv().wait() {
 //!     println!("from now on: {}", rotated.new.chain().serial());
 //! }
 //! # }
 //! ```
-//!
-//! With OpenSSL or another version of rustls, make a new client configuration for each credential, or turn resumption
-//! off.
 //!
 //! # Observers
 //!
@@ -106,6 +124,8 @@ pub mod tls;
 /// Types of the crate `perennial` in the interfaces of this crate, so that a program need not depend on `perennial`.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
 pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roots, Usage};
+/// The version of rustls in the interfaces of [`tls`].
+pub use rustls;
 
 pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};

@@ -29,6 +29,19 @@
 //! [`start`] returns the handle and the future. Nothing happens until the future is polled, and dropping the future
 //! ends the rotation. The crate re-exports `perennial-rotation`, whose documentation has the details.
 //!
+//! TLS with the certificate, for any program that takes a configuration of rustls. Each configuration is set once, and
+//! each new connection begins with the current certificate and the current CAs:
+//!
+//! ```no_run
+//! use perennial_smol::{RootFiles, tls};
+//!
+//! # fn example(handle: perennial_smol::Handle) -> Result<(), perennial_smol::RootsError> {
+//! let mut server = tls::mutual_server_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//! server.alpn_protocols = vec![b"h2".to_vec()];
+//! let client = tls::client_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//! # Ok(()) }
+//! ```
+//!
 //! A signer of your own is a closure that returns a future:
 //!
 //! ```
@@ -47,10 +60,6 @@
 //! smol::spawn(rotation).detach();
 //! # Ok(()) }
 //! ```
-//!
-//! **Rotation and TLS session resumption.** A resumed TLS session keeps the identity of its first handshake:
-//! after a rotation, rustls' default client configuration still presents the *old* certificate.
-//! Use [`tls::ClientConfigs`], which makes a `ClientConfig` for each credential, or disable resumption.
 
 #![forbid(unsafe_code)]
 

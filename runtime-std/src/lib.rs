@@ -27,6 +27,19 @@
 //! [`start`] reads the store, starts the thread and returns; the thread ends after [`Handle::shutdown`]. The crate
 //! re-exports `perennial-rotation`, whose documentation has the details.
 //!
+//! TLS with the certificate, for any program that takes a configuration of rustls. Each configuration is set once, and
+//! each new connection begins with the current certificate and the current CAs:
+//!
+//! ```no_run
+//! use perennial_std::{RootFiles, tls};
+//!
+//! # fn example(handle: perennial_std::Handle) -> Result<(), perennial_std::RootsError> {
+//! let mut server = tls::mutual_server_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//! server.alpn_protocols = vec![b"h2".to_vec()];
+//! let client = tls::client_config(&handle, RootFiles::open(["/etc/mesh/ca.crt"])?);
+//! # Ok(()) }
+//! ```
+//!
 //! A signer of your own is a closure, which may block:
 //!
 //! ```
