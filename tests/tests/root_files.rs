@@ -11,7 +11,7 @@ fn ca() -> String {
 }
 
 #[test]
-fn damaged_or_missing_ca_file_keeps_last_good_cas() {
+fn last_good_cas_are_used_while_ca_file_is_damaged_or_missing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ca.crt");
     let (first, second) = (ca(), ca());
