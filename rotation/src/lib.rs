@@ -1,8 +1,8 @@
 //! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. This crate starts no
 //! thread, opens no socket and needs no executor.
 //!
-//! A TLS server and a TLS client whose certificates rotate, here with a Kubernetes API server as the signer. Both
-//! configurations are set once; each new connection begins with the current certificate and the current CAs:
+//! A TLS server and a TLS client whose certificates rotate. Both configurations are set once; each new connection begins
+//! with the current certificate and the current CAs:
 //!
 //! ```no_run
 //! # use perennial_rotation::{Handle, RootFiles, RootsError, Rotator, Signer, Template, tls};
