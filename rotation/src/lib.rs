@@ -117,6 +117,7 @@ mod rotator;
 mod sign_error;
 mod sign_with;
 mod signer;
+mod signer_roots;
 mod store;
 mod task;
 pub mod tls;
@@ -141,7 +142,7 @@ pub use jobs::Job;
 pub use progress::{Issued, Progress};
 pub use reporter::Reporter;
 pub use root_files::{RootFiles, RootsError};
-pub use roots_source::{RootsSource, SignerRoots};
+pub use roots_source::RootsSource;
 pub use rotation::{
     ClockOffset, Command, Input, News, Notice, Record, RecordError, Rotation, Snapshot, Start, Transition,
 };
@@ -149,5 +150,6 @@ pub use rotator::{Rotator, StartError};
 pub use sign_error::SignError;
 pub use sign_with::SignWith;
 pub use signer::{Authentication, Profile, SignRequest, Signer};
+pub use signer_roots::SignerRoots;
 pub use store::{KeyValue, LoadRequest, Memory, Store, StoreError, Stored};
 pub use task::{Task, Work};
