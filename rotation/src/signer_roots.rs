@@ -1,24 +1,35 @@
 //! [`SignerRoots`]: the CAs in the chains that a signer issues.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 
 use perennial::{Fingerprint, UnixTime};
 use perennial_pki::{Chain, Roots};
 
 use crate::handle::Handle;
-use crate::{NotYet, RootsSource, clock};
+use crate::{IdentitySource as _, NotYet, RootsSource, clock};
 
 /// Source of CAs: the CA certificates in the chains that the signer of a rotation issues. A peer with a certificate of
 /// the same signer is then trusted. The signer has to append its CA certificates to the leaf, which Kubernetes signers
 /// seldom do.
 ///
 /// The CAs of a chain are trusted until its leaf expires, also after a rotation: peers do not all rotate at the same
-/// time.
+/// time. To change the CA without refused connections, the old CA still signs at first, and appends a certificate for
+/// itself that the new CA has issued, then the new CA's own; the new CA signs once all peers have rotated.
 #[derive(Debug)]
 pub struct SignerRoots {
+    follower: Arc<Follower>,
+}
+
+/// The chains of a rotation, recorded as they are issued: handshakes may come too seldom to see all of them.
+#[derive(Debug)]
+struct Follower {
     handle: Handle,
     seen: Mutex<Seen>,
 }
+
+/// Wakes a [`Follower`] at each change of the rotation, if its [`SignerRoots`] still exists.
+struct OnChange(Weak<Follower>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -33,24 +44,15 @@ struct Seen {
 impl SignerRoots {
     /// Makes a source of the CAs of this rotation's signer.
     pub fn new(handle: &Handle) -> Self {
-        Self { handle: handle.clone(), seen: Mutex::default() }
+        let follower = Arc::new(Follower { handle: handle.clone(), seen: Mutex::default() });
+        follower.follow();
+        Self { follower }
     }
 }
 
 impl RootsSource for SignerRoots {
     fn roots(&self) -> Result<Roots, NotYet> {
-        let credential = self.handle.credential();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.forget_expired(clock::now().unix);
-        if let Some(credential) = credential {
-            seen.add(credential.chain());
-        }
-        seen.joined().ok_or_else(|| {
-            NotYet::new(match seen.leaf {
-                None => "no certificate has been issued yet",
-                Some(_) => "the signer issues chains without a CA certificate; read the CA from a file instead",
-            })
-        })
+        self.follower.seen().roots(clock::now().unix)
     }
 
     fn origin(&self) -> String {
@@ -58,7 +60,38 @@ impl RootsSource for SignerRoots {
     }
 }
 
+impl Follower {
+    /// Records the current chain, and follows the next change.
+    fn follow(self: &Arc<Self>) {
+        // Before the chain is read: a later chain then wakes this waker.
+        self.handle.wake_on_change(&Waker::from(Arc::new(OnChange(Arc::downgrade(self)))));
+        if let Some(credential) = &self.handle.snapshot().credential {
+            self.seen().add(credential.chain());
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for OnChange {
+    fn wake(self: Arc<Self>) {
+        self.0.upgrade().iter().for_each(Follower::follow);
+    }
+}
+
 impl Seen {
+    fn roots(&mut self, now: UnixTime) -> Result<Roots, NotYet> {
+        self.forget_expired(now);
+        self.joined().ok_or_else(|| {
+            NotYet::new(match self.leaf {
+                None => "no certificate has been issued yet",
+                Some(_) => "the signer issues chains without a CA certificate; read the CA from a file instead",
+            })
+        })
+    }
+
     fn forget_expired(&mut self, now: UnixTime) {
         let before = self.issuers.len();
         self.issuers.retain(|(_, until)| now <= *until);
@@ -88,5 +121,87 @@ impl Seen {
             self.joined = Roots::joined(self.issuers.iter().map(|(roots, _)| roots)).ok();
         }
         self.joined.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use perennial::{Template, Validity};
+    use perennial_pki::{
+        Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, certificate_request, read_request, self_signed,
+    };
+
+    use super::*;
+
+    fn at(hour: i64) -> UnixTime {
+        UnixTime::from_secs(1_767_225_600 + hour * 3600)
+    }
+
+    fn new_ca(name: &str) -> Issuer {
+        let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let chain = self_signed(name, &key, &[1], Validity::new(at(-1), at(1000)).unwrap()).unwrap();
+        Issuer::new(Credential::new(chain, key).unwrap()).unwrap()
+    }
+
+    /// A chain with a leaf that expires at this hour, and these CAs behind it.
+    fn chain(ca: &Issuer, expiry: i64, appended: &[&Issuer]) -> Chain {
+        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let request = certificate_request(&Template::new("peer"), &key).unwrap();
+        let terms = Terms {
+            serial: &[u8::try_from(expiry).unwrap()],
+            validity: Validity::new(at(-1), at(expiry)).unwrap(),
+            key_usages: &[KeyUsage::DigitalSignature],
+            extended_key_usages: &[],
+        };
+        let leaf = ca.issue(&read_request(request.pem.as_bytes()).unwrap(), &terms).unwrap();
+        let appended = appended.iter().map(|ca| ca.credential().chain().pem());
+        Chain::from_pem([leaf.pem()].into_iter().chain(appended).collect::<String>().as_bytes()).unwrap()
+    }
+
+    fn trusted(seen: &mut Seen, now: UnixTime) -> Result<Vec<String>, String> {
+        Ok(seen.roots(now).map_err(|error| error.to_string())?.subjects().collect())
+    }
+
+    #[test]
+    fn old_ca_is_trusted_until_last_leaf_with_it_expires() {
+        let (old, new) = (new_ca("old"), new_ca("new"));
+        let mut seen = Seen::default();
+        assert_eq!(trusted(&mut seen, at(0)).unwrap_err(), "no certificate has been issued yet");
+        let [only_old, both, only_new] = [vec!["CN=old"], vec!["CN=old", "CN=new"], vec!["CN=new"]];
+        let one_second_before = |time: UnixTime| time.before(Duration::from_secs(1));
+        #[rustfmt::skip]
+        let steps = [
+            (Some(chain(&old, 10, &[&old])), at(0), &only_old),
+            (Some(chain(&old, 20, &[&old])), at(5), &only_old),
+            // The second leaf of the old CA is good for longer.
+            (None, at(11), &only_old),
+            (Some(chain(&new, 40, &[&new])), at(12), &both),
+            // An older leaf again, as after a restore of the store.
+            (Some(chain(&old, 15, &[&old])), at(12), &both),
+            (None, one_second_before(at(20)), &both),
+            (None, at(20).after(Duration::from_secs(1)), &only_new),
+        ];
+        for (issued, now, expected) in steps {
+            issued.iter().for_each(|chain| seen.add(chain));
+            assert_eq!(trusted(&mut seen, now).unwrap(), *expected, "at {now}");
+        }
+        assert!(seen.roots(at(41)).is_err());
+    }
+
+    #[test]
+    fn chain_without_ca_adds_none_and_removes_none() {
+        let (ca, next) = (new_ca("one"), new_ca("two"));
+        let mut seen = Seen::default();
+        seen.add(&chain(&ca, 10, &[]));
+        let error = trusted(&mut seen, at(0)).unwrap_err();
+        assert!(error.starts_with("the signer issues chains without a CA certificate"), "{error}");
+        // A signer may append the CA that will sign next.
+        seen.add(&chain(&ca, 20, &[&ca, &next]));
+        assert_eq!(trusted(&mut seen, at(0)).unwrap(), ["CN=one", "CN=two"]);
+        seen.add(&chain(&next, 30, &[]));
+        assert_eq!(trusted(&mut seen, at(20)).unwrap(), ["CN=one", "CN=two"]);
+        trusted(&mut seen, at(21)).unwrap_err();
     }
 }
