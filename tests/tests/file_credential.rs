@@ -8,13 +8,16 @@ use std::thread;
 use std::time::Duration;
 
 use perennial::{Now, Template, Validity};
+use perennial_dev::Random;
 use perennial_pki::{
     Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, interim,
     read_request, self_signed,
 };
+use perennial_rotation::tls::{Source, client_config, server_config};
 use perennial_rotation::{FileCredential, clock};
-use perennial_tests::loopback::{BOUND, Runtime, on_both};
+use perennial_tests::loopback::{BOUND, Runtime, new_authority, on_both};
 use perennial_tests::replacement::{Files, Way, write_at_rest};
+use perennial_tests::tls::{Stream, answer, connect, fingerprint, hex, server};
 
 fn pair() -> Credential {
     interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()
@@ -126,6 +129,8 @@ fn replaced_without_mixture(layout: Layout, way: Way, pause: Duration, [old, new
     assert!(rotations.try_recv().is_none());
 }
 
+/// A problem of another program: a reader combines the chain of one pair with the key of another.
+/// <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
 fn pair_is_old_or_new_after_each_step_of_each_way_to_replace_files() {
     let key = new_key();
@@ -145,8 +150,6 @@ fn pair_is_old_or_new_after_each_step_of_each_way_to_replace_files() {
     }
 }
 
-/// A problem of another program: a reader combines the chain of one pair with the key of another.
-/// <https://github.com/spiffe/spiffe-helper/issues/422>
 #[test]
 fn files_that_are_no_pair_are_reported_after_ten_seconds() {
     let directory = tempfile::tempdir().unwrap();
@@ -302,4 +305,33 @@ fn open_error_names_unusable_file_and_reason() {
     assert!(error().contains("tls.key"), "{}", error());
     let error = FileCredential::open_bundle(directory.join("tls.crt")).unwrap_err().to_string();
     assert!(error.contains("tls.crt"), "{error}");
+}
+
+#[test]
+fn server_follows_switched_volume_and_keeps_connections() {
+    let (directory, authority) = (tempfile::tempdir().unwrap(), new_authority());
+    let issue = || {
+        let (mut random, day) = (Random::from_os().unwrap(), Duration::from_secs(86_400));
+        authority.server_credential(&["localhost"], &[], &mut random, clock::now().unix, day).unwrap()
+    };
+    let (layout, pairs) = (Layout::KeyChainBundle, [issue(), issue(), issue()]);
+    Way::Volume.replace(directory.path(), &layout.files(&pairs[0]));
+    let files = layout.open(directory.path()).every(Duration::from_millis(5));
+    let mut rotations = perennial_std::watch(&files).unwrap();
+    let address = server(server_config(&files));
+    let config = Arc::new(client_config(Source::new(|| None), authority.roots().unwrap()));
+    let mut connections: Vec<Stream> = Vec::new();
+    for (n, pair) in pairs.iter().enumerate() {
+        if n > 0 {
+            Way::Volume.replace(directory.path(), &layout.files(pair));
+            assert_eq!(*rotations.recv().within(BOUND).unwrap().new, *pair);
+        }
+        connections.push(connect(address, config.clone()));
+        // Each connection keeps the certificate of its handshake.
+        for (stream, pair) in connections.iter_mut().zip(&pairs) {
+            answer(stream);
+            let shown = hex(&stream.get_ref().conn.peer_certificates().unwrap()[0]);
+            assert_eq!(shown, fingerprint(pair));
+        }
+    }
 }
