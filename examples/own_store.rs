@@ -68,7 +68,7 @@ fn main() -> Result<(), StoreError> {
     let stored = perennial_std::start(Rotator::new().store(Sqlite::open(&path)?))?;
     let kept = stored.credential().ok_or("the database has no certificate")?;
     println!("in the database: serial {}", kept.chain().serial());
-    println!("{}", witness.verdict().map_err(|error| error.to_string())?);
+    println!("{}", witness.verdict()?);
     Ok(())
 }
 

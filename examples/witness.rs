@@ -83,8 +83,8 @@ impl<const N: usize> Witness<N> {
     /// The last line of an example, such as `rotated: 4 seen by the other side: 4 dropped: 0`.
     ///
     /// # Errors
-    /// A call failed, or the other side did not see each rotation within a minute.
-    pub fn verdict(&self) -> Result<Verdict, Box<dyn Error>> {
+    /// [`Unproven`]: the result differs from what every example has to show.
+    pub fn verdict(&self) -> Result<Verdict, Unproven> {
         let verdict = Verdict {
             rotated: self.certificates.iter().map(|watched| watched.rotated).sum(),
             // The first certificate is no rotation.
@@ -92,17 +92,16 @@ impl<const N: usize> Witness<N> {
             dropped: self.dropped,
         };
         println!("calls: {} in {:.1} s", self.calls, self.begun.elapsed().as_secs_f32());
-        if verdict == (Verdict { rotated: N * ROTATIONS, seen: N * ROTATIONS, dropped: 0 }) {
-            Ok(verdict)
-        } else {
-            Err(format!("expected {} rotations, all of them seen: {verdict}", N * ROTATIONS).into())
-        }
+        let wanted = Verdict { rotated: N * ROTATIONS, seen: N * ROTATIONS, dropped: 0 };
+        if verdict == wanted { Ok(verdict) } else { Err(Unproven { verdict, wanted }) }
     }
 }
 
 impl Watched {
     fn saw(&mut self, seen: String) {
-        self.rotated += usize::from(self.rotations.try_recv().is_some());
+        // The first certificate replaces none.
+        let rotated = self.rotations.try_recv().is_some_and(|rotated| rotated.old.is_some());
+        self.rotated += usize::from(rotated);
         let current = self.handle.credential().map(|credential| of(&credential));
         // A connection from before the rotation shows the previous certificate.
         if current.as_ref() != Some(&seen) || self.seen.last() == Some(&seen) {
@@ -129,6 +128,21 @@ impl Display for Verdict {
         write!(f, "rotated: {} seen by the other side: {} dropped: {}", self.rotated, self.seen, self.dropped)
     }
 }
+
+/// Error of [`Witness::verdict`]: a call failed, or the other side did not see each rotation in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Unproven {
+    verdict: Verdict,
+    wanted: Verdict,
+}
+
+impl Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (expected {})", self.verdict, self.wanted)
+    }
+}
+
+impl Error for Unproven {}
 
 /// The [`fingerprint`] of the certificate that one side of the connections saw last. Empty at first. Clones share it.
 #[derive(Clone, Debug, Default)]
