@@ -53,14 +53,11 @@ fn main() -> Result<(), AnyError> {
                 Action::SetTimer(_) => {}
             }
         }
-        event = match written.or_else(|| received(&mut keys)) {
-            Some(event) => event,
-            None => {
-                thread::park_timeout(machine.deadline().map_or(Duration::MAX, |at| at.since(now().instant)));
-                wakeups += 1;
-                received(&mut keys).unwrap_or(Event::Tick)
-            }
-        };
+        event = written.or_else(|| received(&mut keys)).unwrap_or_else(|| {
+            thread::park_timeout(machine.deadline().map_or(Duration::MAX, |at| at.since(now().instant)));
+            wakeups += 1;
+            received(&mut keys).unwrap_or(Event::Tick)
+        });
     }
     println!("issued: {} wakeups: {wakeups}", keys.written());
     Ok(())
