@@ -50,6 +50,9 @@
 //! assert!(now.unix > UnixTime::from_secs(1_767_225_600 + 2 * 60_480), "two lifetimes to 70 % or more");
 //! ```
 //!
+//! The folder `examples/loops` of the repository has loops around mio, epoll, calloop, io_uring and tokio, and a superloop
+//! for microcontrollers.
+//!
 //! # Promises
 //!
 //! Under any order of events, and whatever the clocks do:
