@@ -229,9 +229,10 @@ impl Directory {
     /// directory again if it was removed, with a warning in the log.
     ///
     /// # Errors
-    /// The first operation that failed. The previous pair is still in use; temporary files are removed as far as
-    /// possible.
+    /// The first operation that failed, or [`DirectoryError::KeysElsewhere`]. The previous pair is still in use;
+    /// temporary files are removed as far as possible.
     pub fn write(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
+        self.require_key(credential)?;
         let folder = self.held()?;
         let listing = self.list(&*folder)?;
         // A pair that `write_ahead` stored needs a link only.
@@ -260,12 +261,21 @@ impl Directory {
     /// # Errors
     /// The first operation that failed. The pair in use is unchanged; temporary files are removed as far as possible.
     pub fn write_ahead(&self, credential: &Credential, now: UnixTime) -> Result<(), DirectoryError> {
+        self.require_key(credential)?;
         let folder = self.held()?;
         let listing = self.list(&*folder)?;
         if self.stored(&*folder, &listing, credential).is_some() {
             return Ok(());
         }
         self.carry_out(&*folder, &self.layout.store(&listing, now), credential.to_pem().as_bytes())
+    }
+
+    /// Returns an error if the key of `credential` stays elsewhere.
+    fn require_key(&self, credential: &Credential) -> Result<(), DirectoryError> {
+        match credential.key().reference() {
+            Some(_) => Err(DirectoryError::KeysElsewhere { path: self.path.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Name of the dated file that contains this pair; `None` if there is none.

@@ -1,4 +1,5 @@
-//! Calls that a rotation makes to its store: one at a time, on a thread that the runtime provides.
+//! Calls that a rotation makes to its store and to its key source: one at a time to each, on threads that the runtime
+//! provides.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
@@ -9,9 +10,9 @@ use perennial::{RequestId, UnixTime};
 use perennial_pki::Credential;
 
 use crate::handle::link::{Ending, Message};
-use crate::{Input, Record, Store, StoreError};
+use crate::{Input, KeyCall, Record, Store, StoreError};
 
-/// A call to the store, which may block: run it on a thread of its own. A runtime that may fail to start a thread keeps
+/// A call to the store or to the key source, which may block: run it on a thread of its own. A runtime that may fail to start a thread keeps
 /// a clone; [`run`](Self::run) exactly one of the clones.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -26,48 +27,64 @@ pub struct Job {
 enum Call {
     Write { id: RequestId, credential: Arc<Credential>, serve: bool },
     Save { record: Arc<Record> },
+    Key { id: RequestId, call: Arc<KeyCall> },
 }
 
 impl Job {
-    /// Makes the call, and reports the result to the rotation: an error if the store panics.
+    /// Makes the call, and reports the result to the rotation: an error if the store or the key source panics.
     pub fn run(self) {
         let Self { call, at, store, ending } = self;
-        let made = catch_unwind(AssertUnwindSafe(|| call.make(&*store, at)));
-        let result = made.unwrap_or_else(|_| Err("the store panicked; please report this as a bug".into()));
+        let input = call.make(&*store, at);
         // Before the result arrives: a caller that waits for the end of the rotation may open the store then.
         drop(store);
-        ending.link().send(Message::Input(call.into_input(result)));
+        ending.link().send(Message::Input(input));
+    }
+
+    /// True if the call returns at once.
+    pub(crate) fn is_instant(&self) -> bool {
+        !matches!(self.call, Call::Key { .. }) && self.store.is_instant()
     }
 }
 
 impl Call {
-    fn make(&self, store: &dyn Store, at: UnixTime) -> Result<(), StoreError> {
+    fn make(self, store: &dyn Store, at: UnixTime) -> Input {
         match self {
-            Self::Write { credential, serve, .. } => store.write(credential, *serve, at),
-            Self::Save { record } => store.remember(&record.encode()),
-        }
-    }
-
-    fn into_input(self, result: Result<(), StoreError>) -> Input {
-        match self {
-            Self::Write { id, .. } => Input::Written { id, result: result.map_err(|error| error.to_string()) },
-            Self::Save { .. } => Input::Saved {
-                result: result.map_err(|error| {
+            Self::Write { id, credential, serve } => {
+                Input::Written { id, result: contain(|| store.write(&credential, serve, at)) }
+            }
+            Self::Save { record } => Input::Saved {
+                result: contain(|| store.remember(&record.encode())).map_err(|error| {
                     format!(
                         "cannot save the pending record: {error}; until it is saved, a restart may submit another \
                          request"
                     )
                 }),
             },
+            Self::Key { id, call } => Input::Keyed { id, keyed: call.run() },
         }
     }
 }
 
-/// The calls to the store that have not ended: one is running, the others wait in a queue.
+/// Calls the store, which may panic.
+fn contain(call: impl FnOnce() -> Result<(), StoreError>) -> Result<(), String> {
+    let made = catch_unwind(AssertUnwindSafe(call));
+    let made = made.unwrap_or_else(|_| Err("the store panicked; please report this as a bug".into()));
+    made.map_err(|error| error.to_string())
+}
+
+/// The calls to the store and to the key source that have not ended.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
-    /// Calls not given to the runtime yet: at most one write and one save. A newer write replaces an older one, and a
+    of_store: Lane,
+    /// Beside the calls to the store: a disk that does not answer keeps no request from its key.
+    of_keys: Lane,
+}
+
+/// Calls that are made one at a time: one is running, the others wait in a queue.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Calls not given to the runtime yet: at most one of each kind. A newer write replaces an older one, and a
     /// newer save an older one.
     waiting: VecDeque<Call>,
     /// The call that the runtime is making.
@@ -76,49 +93,40 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, waiting: VecDeque::new(), running: None }
+        Self { store, of_store: Lane::default(), of_keys: Lane::default() }
     }
 
     /// Queues the write of a credential, with `serve` as the current credential. Does nothing if the write with this id
     /// is running.
     pub(crate) fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
         // The machine repeats a write whose result takes long: the call that is running suffices.
-        if !matches!(self.running, Some(Call::Write { id: running, .. }) if running == id) {
-            self.push(Call::Write { id, credential, serve });
+        if !matches!(self.of_store.running, Some(Call::Write { id: running, .. }) if running == id) {
+            self.of_store.push(Call::Write { id, credential, serve });
         }
     }
 
     /// Queues the save of a pending record.
     pub(crate) fn save(&mut self, record: Record) {
-        self.push(Call::Save { record: Arc::new(record) });
+        self.of_store.push(Call::Save { record: Arc::new(record) });
     }
 
-    fn push(&mut self, call: Call) {
-        match self.waiting.iter_mut().find(|waiting| discriminant(*waiting) == discriminant(&call)) {
-            Some(waiting) => *waiting = call,
-            None => self.waiting.push_back(call),
-        }
+    /// Queues a call of the key source. Replaces a queued call, which is of an earlier request.
+    pub(crate) fn key(&mut self, id: RequestId, call: KeyCall) {
+        self.of_keys.push(Call::Key { id, call: Arc::new(call) });
     }
 
-    /// Returns the next call for the runtime to make; `None` while a call is running, or if none is queued.
+    /// Returns a call for the runtime to make; `None` if none is queued, or as long as the call before it is running.
     pub(crate) fn next(&mut self, at: UnixTime, ending: &Ending) -> Option<Job> {
-        if self.running.is_none() {
-            self.running = self.waiting.pop_front();
-            let call = self.running.clone()?;
-            return Some(Job { call, at, store: self.store.clone(), ending: ending.clone() });
-        }
-        None
-    }
-
-    /// True if calls to the store return at once.
-    pub(crate) fn are_instant(&self) -> bool {
-        self.store.is_instant()
+        let call = self.of_store.next().or_else(|| self.of_keys.next())?;
+        Some(Job { call, at, store: self.store.clone(), ending: ending.clone() })
     }
 
     /// Notes the end of the running call if `input` is the result of that call.
     pub(crate) fn note(&mut self, input: &Input) {
-        if matches!(input, Input::Written { .. } | Input::Saved { .. }) {
-            self.running = None;
+        match input {
+            Input::Written { .. } | Input::Saved { .. } => self.of_store.running = None,
+            Input::Keyed { .. } => self.of_keys.running = None,
+            _ => {}
         }
     }
 
@@ -131,6 +139,23 @@ impl Jobs {
     }
 
     fn unfinished(&self) -> impl Iterator<Item = &Call> {
-        self.running.iter().chain(&self.waiting)
+        self.of_store.running.iter().chain(&self.of_store.waiting)
+    }
+}
+
+impl Lane {
+    fn push(&mut self, call: Call) {
+        match self.waiting.iter_mut().find(|waiting| discriminant(*waiting) == discriminant(&call)) {
+            Some(waiting) => *waiting = call,
+            None => self.waiting.push_back(call),
+        }
+    }
+
+    fn next(&mut self) -> Option<Call> {
+        if self.running.is_some() {
+            return None;
+        }
+        self.running = self.waiting.pop_front();
+        self.running.clone()
     }
 }

@@ -28,6 +28,7 @@
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
 //!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
+//! - [`KeySource`]: keys that stay elsewhere, such as in an HSM.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
 //! - [`FileCredential`]: a pair in files that another program rotates.
@@ -88,6 +89,9 @@
 //! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and reports a file
 //! whose key other users can read ([`DirectoryError::Exposed`]). In memory, keys are wiped on drop within the limits
 //! that [`perennial_pki`] documents. A credential and its key live as long as any clone of their `Arc`.
+//!
+//! With [`Rotator::keys`], keys never enter this process: a [`KeySource`] makes them in an HSM, a TPM or a key
+//! management service, and the store keeps their references.
 
 #![forbid(unsafe_code)]
 
@@ -106,6 +110,7 @@ mod identity;
 mod identity_source;
 mod jobs;
 pub mod journal;
+mod key_source;
 mod log;
 mod progress;
 mod rare_names;
@@ -124,7 +129,10 @@ pub mod tls;
 
 /// Types of the crate `perennial` in the interfaces of this crate, so that a program need not depend on `perennial`.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
-pub use perennial_pki::{CertificateRequest, Chain, Credential, KeyAlgorithm, Roots, Usage};
+/// Types of the crate `perennial-pki` in the interfaces of this crate.
+pub use perennial_pki::{
+    CertificateRequest, Chain, Credential, ExternalKey, ExternalKeyError, KeyAlgorithm, Roots, Usage,
+};
 /// The version of rustls in the interfaces of [`tls`].
 pub use rustls;
 
@@ -139,6 +147,7 @@ pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};
 pub use jobs::Job;
+pub use key_source::{KeyCall, KeySource, Keyed};
 pub use progress::{Issued, Progress};
 pub use reporter::Reporter;
 pub use root_files::{RootFiles, RootsError};

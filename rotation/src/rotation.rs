@@ -9,6 +9,7 @@ mod awaited;
 mod clock;
 mod command;
 mod input;
+mod keyed;
 mod news;
 mod notice;
 mod record;
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use perennial::{
-    Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RotationMachine, SignerStatus,
+    Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RequestId, RotationMachine,
+    SignerStatus, Template,
 };
 use perennial_pki::{Credential, KeyPair};
 
-use crate::{Health, Identity, NotYet, Signer};
+use crate::{Health, Identity, KeySource, NotYet, Signer};
 
 use addressee::Addressee;
 use awaited::Awaited;
@@ -56,6 +58,12 @@ pub struct Rotation {
     waiting: Option<Arc<Credential>>,
     /// The pending key: that of the last request, until its certificate is durable or the key must not be used again.
     pending: Option<Arc<KeyPair>>,
+    /// The source of keys that stay elsewhere.
+    keys: Option<Arc<dyn KeySource>>,
+    /// The keys of all certificates that the store may contain.
+    stored_keys: Vec<Arc<KeyPair>>,
+    /// The request whose key and CSR the key source is making, and its template.
+    keying: Option<(RequestId, Arc<Template>)>,
     /// The request in flight.
     in_flight: Option<InFlight>,
     /// The signer of the last request, unless another signer has replaced it since.
@@ -170,7 +178,7 @@ impl Rotation {
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
-        (self.in_flight, self.found_identity) = (None, None);
+        (self.in_flight, self.keying, self.found_identity) = (None, None, None);
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
         self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
@@ -243,10 +251,12 @@ impl Rotation {
                 match action {
                     Action::CancelRequest { id } => {
                         self.in_flight.take_if(|in_flight| in_flight.id == id);
+                        self.keying.take_if(|(keying, _)| *keying == id);
                         commands.push(Command::Drop { id });
                     }
                     Action::WriteCert { id, serve, .. } => {
                         let credential = if serve { &self.served } else { &self.waiting }.clone();
+                        credential.iter().for_each(|pair| self.note_stored(pair));
                         commands.extend(credential.map(|credential| Command::Write { id, credential, serve }));
                     }
                     Action::SubmitCsr { id, template, key } => {

@@ -11,7 +11,8 @@ use crate::handle::Handle;
 use crate::handle::link::Link;
 use crate::task::Task;
 use crate::{
-    Cancel, LoadRequest, Memory, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store, StoreError,
+    Cancel, KeySource, LoadRequest, Memory, Record, Rotation, SignError, SignRequest, SignWith, Signer, Start, Store,
+    StoreError,
 };
 
 /// Builder of a rotation. The order of the calls does not matter, and nothing is read or started before
@@ -96,6 +97,15 @@ impl Rotator {
         self.signer(SignWith::future(name, sign))
     }
 
+    /// Sets the source of keys that stay elsewhere, such as in an HSM. By default, keys are generated in memory. A
+    /// stored certificate whose key is not elsewhere is used until its rotation point, and its successor has a key of
+    /// this source.
+    #[must_use]
+    pub fn keys(mut self, keys: impl KeySource + 'static) -> Self {
+        self.start.keys = Some(Arc::new(keys));
+        self
+    }
+
     /// Sets the store of the credential and of the pending record: memory by default.
     #[must_use]
     pub fn store(self, store: impl Store + 'static) -> Self {
@@ -116,9 +126,10 @@ impl Rotator {
         let has_signer = start.signer.is_some();
         let later = start.common_name.as_deref().filter(|_| has_signer);
         let common_name = start.template.as_deref().map(Template::common_name).or(later);
-        let request = LoadRequest { common_name, has_signer, now: clock::now().unix };
+        let keys = start.keys.as_deref();
+        let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys };
         start.stored = store.load(&request).map_err(StartError::Store)?;
-        start.pending = recall(&*store);
+        start.pending = recall(&*store, keys);
         // Read again: loading may have taken seconds.
         let now = clock::now();
         let rotation = Rotation::new(start, now);
@@ -129,10 +140,10 @@ impl Rotator {
 
 /// Reads the pending record of an earlier run; `None` if the store has none, or if the record cannot be read. An
 /// unreadable record stays in the store until the next record replaces it.
-fn recall(store: &dyn Store) -> Option<Record> {
+fn recall(store: &dyn Store, keys: Option<&dyn KeySource>) -> Option<Record> {
     let why = match store.recall() {
         Ok(None) => return None,
-        Ok(Some(contents)) => match Record::decode(&contents) {
+        Ok(Some(contents)) => match Record::decode_with(&contents, keys) {
             Ok(record) => return Some(record),
             Err(error) => error.to_string(),
         },

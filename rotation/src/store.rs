@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::store::{Found, Layout};
 use perennial::{Certificate, UnixTime};
-use perennial_pki::Credential;
+use perennial_pki::{Credential, CredentialError, KeyError};
 use zeroize::Zeroizing;
+
+use crate::key_source::KeySource;
 
 /// Error of a [`Store`], shown to people unchanged: its text should name the file or table, and the remedy.
 pub type StoreError = Box<dyn Error + Send + Sync>;
@@ -18,7 +20,8 @@ pub type StoreError = Box<dyn Error + Send + Sync>;
 /// [`Rotator::prepare`](crate::Rotator::prepare) calls `load` and `recall` on the thread of its caller. A runtime calls
 /// `write` and `remember` outside its loop, one call at a time, so that they may block. If
 /// [`is_instant`](Self::is_instant) returns true, a runtime may call them on its loop. A call returns `Ok` only once
-/// its data is durable. Credential and record are secret: each contains a private key.
+/// its data is durable. Credential and record are secret: each contains a private key, or with a
+/// [`KeySource`](crate::KeySource) the reference of one.
 #[auto_impl::auto_impl(Arc)]
 pub trait Store: Debug + Send + Sync {
     /// Reads the credential that the rotation starts from. The store itself logs problems that do not prevent the
@@ -64,6 +67,22 @@ pub struct LoadRequest<'a> {
     pub has_signer: bool,
     /// The time by the wall clock.
     pub now: UnixTime,
+    /// The source of keys that stay elsewhere; `None`: keys are in memory and in the store.
+    pub keys: Option<&'a dyn KeySource>,
+}
+
+impl LoadRequest<'_> {
+    /// Reads a pair that [`Credential::to_pem`] wrote, with the key from the [key source](KeySource) if the text has
+    /// only the reference of a key.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: the text is no pair, or the key source does not find the key, or the key does not sign.
+    pub fn read_pair(&self, pem: &[u8]) -> Result<Credential, CredentialError> {
+        match self.keys {
+            Some(keys) => Credential::from_pem_with(pem, |reference| keys.find(reference)),
+            None => Credential::from_pem(pem),
+        }
+    }
 }
 
 /// The credentials in a store, as [`Store::load`] returns them.
@@ -145,8 +164,7 @@ impl<T: KeyValue> Store for T {
         let mut held = Vec::new();
         for key in ["current", "waiting"] {
             if let Some(pem) = self.get(key)? {
-                let unusable = |error| format!("the pair `{key}` of the store is unusable: {error}; remove it");
-                held.push(Arc::new(Credential::from_pem(&pem).map_err(unusable)?));
+                held.push(Arc::new(request.read_pair(&pem).map_err(|error| unusable(key, &error))?));
             }
         }
         Ok(Stored::best_of(held, request))
@@ -167,6 +185,18 @@ impl<T: KeyValue> Store for T {
     fn is_instant(&self) -> bool {
         KeyValue::is_instant(self)
     }
+}
+
+/// Words the error for a pair of a [`KeyValue`] that cannot be used.
+fn unusable(key: &str, error: &CredentialError) -> String {
+    let remedy = match error {
+        // The pair is whole: removing it would lose the certificate of a key whose device is absent.
+        CredentialError::Key(KeyError::External { .. } | KeyError::Elsewhere { .. }) => {
+            "set the key source that made the key, and check its device"
+        }
+        _ => "remove it",
+    };
+    format!("the pair `{key}` of the store is unusable: {error}; {remedy}")
 }
 
 /// A store in memory, lost when the process ends: the default of [`Rotator`](crate::Rotator). Clones share their
@@ -209,7 +239,7 @@ mod tests {
     }
 
     fn load(store: &dyn Store, common_name: Option<&str>) -> [Option<Arc<str>>; 2] {
-        let stored = store.load(&LoadRequest { common_name, has_signer: true, now: NOW }).unwrap();
+        let stored = store.load(&LoadRequest { common_name, has_signer: true, now: NOW, keys: None }).unwrap();
         let name = |held: Arc<Credential>| {
             let facts = facts(&held);
             let begins = facts.validity.not_before() > NOW;
@@ -232,7 +262,7 @@ mod tests {
 
     #[test]
     fn best_of_prefers_wanted_name_then_valid_certificates() {
-        let wanted = LoadRequest { common_name: Some("a"), has_signer: true, now: NOW };
+        let wanted = LoadRequest { common_name: Some("a"), has_signer: true, now: NOW, keys: None };
         let [expired, valid, other] =
             [credential("a", NOW.before(30 * DAY)), credential("a", NOW), credential("b", NOW)];
         let best =

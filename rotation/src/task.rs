@@ -66,7 +66,8 @@ pub enum Work {
     /// Drop the exchange of the last [`Work::Drive`], if the exchange has not ended. The task ignores reports of this
     /// exchange from now on.
     Cancel,
-    /// Call [`Job::run`] off the loop, since it may block.
+    /// Call [`Job::run`] off the loop, since it may block. Two calls may run at once: one to the store, and one to the
+    /// [key source](crate::KeySource).
     Store(Job),
 }
 
@@ -139,8 +140,8 @@ impl Task {
                 (_, Message::Input(input)) => self.finish(Some(input), now),
                 (_, Message::Stop | Message::Reported(..)) => {}
             }
-            if let Some(job) = self.jobs.next(now.unix, &self.ending) {
-                match self.jobs.are_instant() {
+            while let Some(job) = self.jobs.next(now.unix, &self.ending) {
+                match job.is_instant() {
                     true => job.run(),
                     false => work.push(Work::Store(job)),
                 }
@@ -187,6 +188,7 @@ impl Task {
                 }
                 Command::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
                 Command::Save { record } => self.jobs.save(*record),
+                Command::Key { id, call } => self.jobs.key(id, call),
                 Command::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
             }
         }

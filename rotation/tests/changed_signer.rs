@@ -87,7 +87,7 @@ impl Scene {
                 Command::Save { record } => (self.record, self.saves) = (Some(*record), self.saves + 1),
                 Command::Drop { .. } => self.drops += 1,
                 Command::Drive { .. } => self.drives += 1,
-                Command::Write { .. } => {}
+                Command::Write { .. } | Command::Key { .. } => {}
             }
         }
     }

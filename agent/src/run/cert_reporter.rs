@@ -68,7 +68,8 @@ impl CertReporter {
     /// Reads the directory, and reports to the rotation a pair that another program has put there. The rotation uses
     /// the better one of this pair and its own. This function changes no file.
     pub(super) fn report_replacement(&self, store: &Directory, common_name: &str) {
-        let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix };
+        let request =
+            LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
         let found = match Store::load(store, &request) {
             Ok(stored) => stored.credential,
             Err(error) => {

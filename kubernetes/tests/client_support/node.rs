@@ -29,7 +29,7 @@ impl Node {
             match command {
                 Command::Save { record } => key = record.key,
                 Command::Drive { id, .. } => request = Some(id),
-                Command::Drop { .. } | Command::Write { .. } => {}
+                Command::Drop { .. } | Command::Key { .. } | Command::Write { .. } => {}
             }
         }
         Self { rotation, now, request: request.unwrap(), public_key: key.unwrap().public_key_der().to_vec() }

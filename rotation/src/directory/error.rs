@@ -97,6 +97,15 @@ pub enum DirectoryError {
         /// The directory.
         path: PathBuf,
     },
+    /// The private key stays elsewhere. Kubelet and kubectl, which read the files of the directory, would find no key.
+    #[error(
+        "{path}: a credential directory contains keys, as kubelet's does, and none that stays elsewhere; use another \
+         store, such as a KeyValue, or no key source"
+    )]
+    KeysElsewhere {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file of the directory is a mount point, so it can never be replaced.
     #[error("{path}: this file is a mount point, which cannot be replaced by a new certificate or record")]
     MountPoint {

@@ -13,7 +13,10 @@ use crate::store::{LoadRequest, Store, StoreError, Stored};
 /// file, and makes the repairs of [`Directory::recover`]. Without a signer, `load` changes nothing in the directory.
 impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        let LoadRequest { common_name, has_signer, now } = *request;
+        let LoadRequest { common_name, has_signer, now, keys } = *request;
+        if keys.is_some() {
+            return Err(DirectoryError::KeysElsewhere { path: self.path().into() }.into());
+        }
         let loaded = if has_signer {
             // Only to wait for other writers: `recover` reads again, after its repairs.
             let _ = self.load_settled(common_name, now)?;

@@ -6,7 +6,7 @@ use perennial::RequestId;
 use perennial_pki::Credential;
 
 use super::record::Record;
-use crate::Exchange;
+use crate::{Exchange, KeyCall};
 
 /// An operation that the runtime carries out, returned by [`Rotation::handle`](super::Rotation::handle).
 #[derive(Debug)]
@@ -15,6 +15,13 @@ pub enum Command {
     Drop {
         /// The request whose exchange to drop.
         id: RequestId,
+    },
+    /// Make this call of the key source, off the loop, and report with [`Input::Keyed`](crate::Input::Keyed).
+    Key {
+        /// The id to return in [`Input::Keyed`](crate::Input::Keyed).
+        id: RequestId,
+        /// The call, which may block.
+        call: KeyCall,
     },
     /// Make this credential durable.
     Write {

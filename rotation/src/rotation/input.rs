@@ -9,7 +9,7 @@ use perennial_pki::Credential;
 use super::shortfall::too_short;
 use super::start::foreign_to;
 use super::{Command, News, Rotation};
-use crate::{Health, Issued, Progress, ServerDate, SignError, Signer};
+use crate::{Health, Issued, Keyed, Progress, ServerDate, SignError, Signer};
 
 /// A fact that the runtime reports to [`Rotation::handle`].
 #[derive(Debug)]
@@ -38,6 +38,13 @@ pub enum Input {
     },
     /// The signer's server answered another HTTP request of the program, outside of an exchange, with a `Date`.
     ServerDated(ServerDate),
+    /// A call of the key source ([`Command::Key`]) ended.
+    Keyed {
+        /// The id of the [`Command::Key`].
+        id: RequestId,
+        /// The key and the CSR of the request, or the error.
+        keyed: Keyed,
+    },
     /// An exchange made progress.
     Progressed {
         /// The request of the exchange.
@@ -110,6 +117,7 @@ impl Rotation {
                 self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
                 Event::CertRefused { fingerprint }
             }
+            Input::Keyed { id, keyed } => return self.keyed(id, keyed, commands, now).into_iter().collect(),
             Input::Progressed { id, progress, health } => {
                 self.health = health.or(self.health);
                 if let Some(in_flight) = self.in_flight.as_mut().filter(|in_flight| in_flight.id == id) {
@@ -137,8 +145,13 @@ impl Rotation {
                 // The credential is durable: its key is not pending any more.
                 // An older write proves nothing about the credential that is owed now.
                 let is_owed = self.machine.writes().is_some_and(|(owed, _)| owed == id);
-                let written = self.unwritten().filter(|_| is_owed).map(|(credential, _)| credential.key().clone());
-                self.pending.take_if(|pending| written.is_some_and(|key| Arc::ptr_eq(&key, pending)));
+                let written = self.unwritten().filter(|_| is_owed).map(|(pair, serve)| (pair.key().clone(), serve));
+                if let Some((key, serve)) = written {
+                    self.pending.take_if(|pending| Arc::ptr_eq(&key, pending));
+                    if serve {
+                        self.stored_keys = vec![key];
+                    }
+                }
                 self.foreign = None;
                 Event::CertWritten { id }
             }
@@ -156,6 +169,7 @@ impl Rotation {
             Input::Replaced(found) => {
                 let found = self.not_foreign(found);
                 candidate.clone_from(&found);
+                found.iter().for_each(|pair| self.note_stored(pair));
                 Event::CertReplaced(found.map(|credential| credential.chain().certificate().clone()))
             }
         };

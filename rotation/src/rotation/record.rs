@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use zeroize::Zeroizing;
 
-use crate::disk_name;
 use crate::rare_names::RareNamesText;
+use crate::{KeySource, disk_name};
 
 /// The pending record, which a rotation leaves to its next start. Contains a private key: store it as safely as the
 /// key.
@@ -73,11 +73,19 @@ impl Record {
         encoded
     }
 
-    /// Decodes a record written by [`encode`](Self::encode).
+    /// Decodes a record written by [`encode`](Self::encode), whose key is in the record.
     ///
     /// # Errors
-    /// [`RecordError`]: the record is damaged, or of another format version.
+    /// [`RecordError`]: the record is damaged, or of another format version, or its key stays elsewhere.
     pub fn decode(encoded: &[u8]) -> Result<Self, RecordError> {
+        Self::decode_with(encoded, None)
+    }
+
+    /// Decodes a record written by [`encode`](Self::encode). `keys` finds a key that stays elsewhere.
+    ///
+    /// # Errors
+    /// [`RecordError`]: the record is damaged, or of another format version, or its key is not found.
+    pub fn decode_with(encoded: &[u8], keys: Option<&dyn KeySource>) -> Result<Self, RecordError> {
         let Version { version } = serde_json::from_slice(encoded).map_err(RecordError::text)?;
         if version != VERSION {
             return Err(RecordError::Version { version });
@@ -92,7 +100,11 @@ impl Record {
         let key = text.key.map(|lines| {
             let mut pem = Zeroizing::new(String::with_capacity(lines.iter().map(|line| line.len() + 1).sum()));
             lines.iter().for_each(|line| pem.extend([line, "\n"]));
-            KeyPair::from_pem(pem.as_bytes()).map(Arc::new).map_err(RecordError::Key)
+            let key = match keys {
+                Some(keys) => KeyPair::from_pem_with(pem.as_bytes(), |reference| keys.find(reference)),
+                None => KeyPair::from_pem(pem.as_bytes()),
+            };
+            key.map(Arc::new).map_err(RecordError::Key)
         });
         let key = key.transpose()?;
         let template = Template::new(text.common_name)
@@ -141,7 +153,7 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
-    /// The lines of the key's PEM text. No line contains a character that JSON escapes, so that reading makes no copies
+    /// The lines of the key's PEM text, which for a key that stays elsewhere is its reference. No line contains a character that JSON escapes, so that reading makes no copies
     /// of the key.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template, printable};
-use perennial_pki::{Chain, Credential, Expected, KeyPair, Usage, certificate_request};
+use perennial_pki::{CertificateRequest, Chain, Credential, Expected, KeyPair, Usage, certificate_request};
 
 use super::addressee::Addressee;
 use super::shortfall::excess;
@@ -107,8 +107,34 @@ impl Rotation {
         commands: &mut Vec<Command>,
         now: Now,
     ) -> Option<Event> {
-        // The signer and its identity source are foreign code, which may panic.
-        match contain(|| self.begin(id, template, key, now)).flatten() {
+        self.saving.submission = Some(id);
+        if key == Key::New {
+            // First: the old key is spent, even if making the new one fails.
+            self.pending = None;
+        }
+        if let Some(source) = self.keys.clone() {
+            return match self.call_of(source, id, template) {
+                Ok(call) => {
+                    commands.push(Command::Key { id, call });
+                    None
+                }
+                Err(error) => Some(self.failed(id, error)),
+            };
+        }
+        let prepared = self.prepare(template);
+        let began = prepared.and_then(|(key, csr)| self.begin_contained(id, template, key, csr, now));
+        self.began(id, began, commands, now)
+    }
+
+    /// Adds the commands for the exchange of a request that has begun, or returns the event of its failure.
+    pub(super) fn began(
+        &mut self,
+        id: RequestId,
+        began: Result<Exchange, SignError>,
+        commands: &mut Vec<Command>,
+        now: Now,
+    ) -> Option<Event> {
+        match began {
             Ok(exchange) => {
                 // Save first: a restart can continue a request only if its key was durable before the CSR was
                 // submitted.
@@ -116,32 +142,63 @@ impl Rotation {
                 commands.push(Command::Drive { id, exchange: exchange.contained() });
                 None
             }
-            Err(error) => {
-                self.in_flight = None;
-                self.health = error.health.or(self.health);
-                let SignError { failure, retry_after, message, .. } = error;
-                self.request_error = Some(message.into());
-                Some(Event::CsrFailed { id, failure, retry_after })
-            }
+            Err(error) => Some(self.failed(id, error)),
         }
     }
 
-    /// Chooses the key, signs a CSR (PKCS#10) with it, reads the identity, and has the signer begin the exchange.
-    fn begin(&mut self, id: RequestId, template: &Arc<Template>, key: Key, now: Now) -> Result<Exchange, SignError> {
-        self.saving.submission = Some(id);
+    /// Returns the event of a request that fails before its exchange begins.
+    pub(super) fn failed(&mut self, id: RequestId, error: SignError) -> Event {
+        self.in_flight = None;
+        self.health = error.health.or(self.health);
+        let SignError { failure, retry_after, message, .. } = error;
+        self.request_error = Some(message.into());
+        Event::CsrFailed { id, failure, retry_after }
+    }
+
+    /// The signer, which from now on is the addressee of the last request.
+    ///
+    /// # Errors
+    /// There is no signer.
+    pub(super) fn address(&mut self) -> Result<Arc<dyn Signer>, SignError> {
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
         self.addressee = Some(Addressee::of(&*signer));
-        let profile = signer.profile();
-        let key = match (key, &self.pending) {
-            (Key::Pending, Some(pending)) => pending.clone(),
-            (Key::Pending, None) | (Key::New, _) => {
-                // First: the old key is spent, even if generating the new one fails.
-                self.pending = None;
-                let fresh = KeyPair::generate(profile.key_algorithm).map_err(local)?;
-                self.pending.insert(Arc::new(fresh)).clone()
-            }
+        Ok(signer)
+    }
+
+    /// Takes the pending key or generates one, and signs a CSR (PKCS#10) with it.
+    fn prepare(&mut self, template: &Template) -> Result<(Arc<KeyPair>, CertificateRequest), SignError> {
+        let algorithm = self.address()?.profile().key_algorithm;
+        let key = match &self.pending {
+            Some(pending) => pending.clone(),
+            None => self.pending.insert(Arc::new(KeyPair::generate(algorithm).map_err(local)?)).clone(),
         };
         let csr = certificate_request(template, &key).map_err(local)?;
+        Ok((key, csr))
+    }
+
+    /// [`begin`](Self::begin), with panics as errors: the signer and its identity source are foreign code.
+    pub(super) fn begin_contained(
+        &mut self,
+        id: RequestId,
+        template: &Arc<Template>,
+        key: Arc<KeyPair>,
+        csr: CertificateRequest,
+        now: Now,
+    ) -> Result<Exchange, SignError> {
+        contain(|| self.begin(id, template, key, csr, now)).flatten()
+    }
+
+    /// Reads the identity, and has the signer begin the exchange.
+    fn begin(
+        &mut self,
+        id: RequestId,
+        template: &Arc<Template>,
+        key: Arc<KeyPair>,
+        csr: CertificateRequest,
+        now: Now,
+    ) -> Result<Exchange, SignError> {
+        let signer = self.address()?;
+        let profile = signer.profile();
         self.request_name = signer.request_name(template, key.public_key_der());
         let found = self.found_identity.take();
         let found = found.unwrap_or_else(|| self.identity(signer.authentication(), now));
@@ -184,7 +241,7 @@ impl Rotation {
         server_times.map(|server| now.unix.since(server)).max().unwrap_or_default()
     }
 
-    fn has_bootstrap(&self) -> bool {
+    pub(super) fn has_bootstrap(&self) -> bool {
         let authentication = self.signer.as_ref().map(|signer| signer.authentication());
         matches!(authentication, Some(Authentication::Own { bootstrap: Some(_) }))
     }
@@ -231,6 +288,6 @@ impl Rotation {
 }
 
 /// Makes the error of a request that fails locally, before the signer gets it.
-fn local(why: impl ToString) -> SignError {
+pub(super) fn local(why: impl ToString) -> SignError {
     SignError::new(Failure::Local, why.to_string())
 }

@@ -10,7 +10,7 @@ use super::addressee::Addressee;
 use super::record::Record;
 use super::saving::Saving;
 use super::shortfall::foreign;
-use crate::{Signer, Stored};
+use crate::{KeySource, Signer, Stored};
 
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug, Default)]
@@ -32,14 +32,18 @@ pub struct Start {
     /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
     /// common name or key algorithm is not the one wanted now.
     pub pending: Option<Record>,
+    /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
+    pub keys: Option<Arc<dyn KeySource>>,
 }
 
 impl Rotation {
     /// Makes a rotation. Its first Tick is due at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, signer_name, stored, pending } = start;
+        let Start { policy, signer, template, common_name, signer_name, stored, pending, keys } = start;
         let Stored { credential, waiting, is_misplaced } = stored;
         let named_later = common_name.clone();
+        // Also of a foreign certificate, which is not used, and is not to be lost either.
+        let stored_keys = [&credential, &waiting].into_iter().flatten().map(|pair| pair.key().clone()).collect();
         // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -61,8 +65,10 @@ impl Rotation {
                 // The certificate of the record's key is stored, and the process ended before it saved a record without
                 // the key: the key is spent.
                 let pairs = [&credential, &waiting].into_iter().flatten();
-                let key =
-                    key.filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()));
+                // A key in memory is not used any more once keys stay elsewhere.
+                let key = key
+                    .filter(|key| pairs.clone().all(|pair| pair.key().public_key_der() != key.public_key_der()))
+                    .filter(|key| keys.is_none() || key.reference().is_some());
                 pending.key = if key.is_some() { Key::Pending } else { Key::New };
                 (request_name, Some(pending), key)
             });
@@ -98,6 +104,8 @@ impl Rotation {
             request_name,
             saving,
             common_name,
+            keys,
+            stored_keys,
             ..Self::default()
         };
         rotation.note_foreign(foreign);

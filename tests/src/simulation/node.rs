@@ -251,6 +251,7 @@ impl Node {
                 self.submission.take_if(|submission| submission.id == id);
                 None
             }
+            Command::Key { id, call } => Some(Input::Keyed { id, keyed: call.run() }),
             Command::Write { id, credential, .. } => {
                 self.written += 1;
                 if self.disk.link_is_taken {

@@ -1,0 +1,71 @@
+//! Requests whose keys stay elsewhere: the key source makes key and CSR off the loop, before the exchange begins.
+
+use std::sync::Arc;
+
+use perennial::{Event, Now, RequestId, Template};
+use perennial_pki::Credential;
+
+use super::request::local;
+use super::{Command, Rotation};
+use crate::key_source::Unkeyed;
+use crate::{KeyCall, KeySource, Keyed, SignError};
+
+impl Rotation {
+    /// Makes the call of the key source for a request: with the pending key, if there is one.
+    ///
+    /// # Errors
+    /// There is no signer.
+    pub(super) fn call_of(
+        &mut self,
+        source: Arc<dyn KeySource>,
+        id: RequestId,
+        template: &Arc<Template>,
+    ) -> Result<KeyCall, SignError> {
+        let algorithm = self.address()?.profile().key_algorithm;
+        if let Some(Ok((_, own))) = &self.found_identity {
+            // The identity is read again once there is a CSR; until then, observers see this one.
+            self.bootstrapping = own.is_none() && self.has_bootstrap();
+        }
+        let held = [&self.served, &self.waiting].into_iter().flatten().map(|pair| pair.key());
+        let in_use = held.chain(&self.stored_keys).cloned().collect();
+        // An exchange of this request with an earlier signer has been dropped.
+        self.in_flight = None;
+        self.keying = Some((id, template.clone()));
+        Ok(KeyCall { source, algorithm, pending: self.pending.clone(), in_use, template: template.clone() })
+    }
+
+    /// Handles the result of a call of the key source: begins the exchange, or returns the event of the failure. The
+    /// result for a request that was cancelled is ignored.
+    pub(super) fn keyed(
+        &mut self,
+        id: RequestId,
+        keyed: Keyed,
+        commands: &mut Vec<Command>,
+        now: Now,
+    ) -> Option<Event> {
+        let (_, template) = self.keying.take_if(|(keying, _)| *keying == id)?;
+        match keyed.0 {
+            Ok((key, csr)) => {
+                let wanted = self.signer.as_ref().map(|signer| signer.profile().key_algorithm);
+                if wanted != Some(key.algorithm()) {
+                    self.pending = None;
+                    return Some(self.failed(id, local("the signer wants a key of another kind than the one made")));
+                }
+                self.pending = Some(key.clone());
+                let began = self.begin_contained(id, &template, key, csr, now);
+                self.began(id, began, commands, now)
+            }
+            Err(Unkeyed { key, error }) => {
+                self.pending = key;
+                Some(self.failed(id, local(error)))
+            }
+        }
+    }
+
+    /// Notes that the store may contain this pair, so that its key is in use until a newer pair has replaced it.
+    pub(super) fn note_stored(&mut self, pair: &Credential) {
+        if self.keys.is_some() && !self.stored_keys.iter().any(|key| Arc::ptr_eq(key, pair.key())) {
+            self.stored_keys.push(pair.key().clone());
+        }
+    }
+}
