@@ -47,26 +47,27 @@ use store::Store;
 use user::{Tokens, User};
 use watch::{Next, Watcher};
 
-/// Whether the server approves requests, or a person does.
+/// The approver of requests: the server by its rules, or a person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Approval {
-    /// The server approves requests for nodes' client certificates, as a cluster's controller does, and those that
-    /// [`Options::approve_serving`] and [`Options::other_signers`] add. A person decides about all other requests.
+    /// The server approves three kinds of requests: those for nodes' client certificates, as a cluster's controller
+    /// does, those for serving certificates that [`Options::approve_serving`] covers, and those for other signer names
+    /// if [`Options::other_signers`] is true. A person decides about all other requests.
     #[default]
     Auto,
     /// A person decides about every request.
     Manual,
 }
 
-/// Behaviour of the server. The default is that of a cluster, except that short-lived certificates are allowed and old
-/// requests are removed earlier.
+/// Behaviour of the server. By default the server behaves like a cluster, except that it allows lifetimes below ten
+/// minutes, backdates short-lived certificates by less, and removes old requests earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Minor version of the Kubernetes 1.x release whose certificates API the server imitates. Below 22, the server
     /// drops `expirationSeconds`. Below 19, discovery lists only `v1beta1`, and every path of certificate signing
     /// requests gets 404.
     pub minor: u32,
-    /// Whether the server or a person approves requests.
+    /// The approver of requests: the server or a person.
     pub approval: Approval,
     /// The serving certificates that [`Approval::Auto`] approves for nodes.
     pub approve_serving: ServingApproval,
@@ -76,10 +77,11 @@ pub struct Options {
     pub other_signers: bool,
     /// True to accept `expirationSeconds` below 600; a cluster refuses such values.
     pub allow_short: bool,
-    /// Longest lifetime of a certificate, and the lifetime for requests without `expirationSeconds`, as
-    /// `--cluster-signing-duration` of kube-controller-manager.
+    /// Longest lifetime of an issued certificate, like `--cluster-signing-duration` of kube-controller-manager. A
+    /// request without `expirationSeconds` gets this lifetime.
     pub signing_duration: Duration,
-    /// Time by which notBefore precedes signing; `None` is five minutes, but at most a twentieth of the lifetime.
+    /// Time from a certificate's notBefore to its signing. `None` is five minutes or a twentieth of the lifetime,
+    /// whichever is shorter.
     pub backdate: Option<Duration>,
     /// Time between the approval of a request and the signing of its certificate.
     pub signing_delay: Duration,
@@ -88,22 +90,24 @@ pub struct Options {
     /// Number of latest changes of objects that the server remembers. A watch that falls further behind gets an `ERROR`
     /// event with 410.
     pub history: usize,
-    /// Limit for the total size of the stored requests, in bytes of JSON. The remembered changes have an equal limit of
-    /// their own.
+    /// Limit for the total size of the stored requests, in bytes of JSON. The changes that the server remembers have a
+    /// limit of the same size, counted separately.
     pub memory: usize,
     /// Largest number of open watches. The request for a further watch is answered with 429.
     pub watches: usize,
     /// Largest number of clients that are connected to an [`ApiServer`](super::ApiServer) at a time; each needs a file
-    /// descriptor. At the limit, each new connection closes the oldest connection that has shown no credential yet. If
-    /// every connection has shown one, up to 64 further clients are answered with 429; the connections of all others
-    /// are closed.
+    /// descriptor. At the limit, the server makes room for each new connection: it closes the oldest connection whose
+    /// client has shown no credential yet. If every client has shown a credential, the server answers up to 64 further
+    /// clients with 429, and closes the connections of still more clients without an answer.
     pub clients: usize,
-    /// Interval at which old requests are removed, at least a second; an hour in a cluster.
+    /// Interval between two removals of old requests. A value below a second counts as a second. In a cluster the
+    /// interval is an hour.
     pub cleaning_interval: Duration,
-    /// Time for which an issued, denied or failed request stays, counted from the latest update of its conditions. A
-    /// request with an expired certificate does not stay: the next cleaning removes it.
+    /// Time for which the server stores a request with a certificate, denial or failure, counted from the latest update
+    /// of its conditions. A request whose certificate has expired is removed at the next removal, even before this time
+    /// has passed.
     pub keep_ended: Duration,
-    /// Time for which a request without certificate, denial or failure stays, counted from its creation.
+    /// Time for which the server stores a request without certificate, denial or failure, counted from its creation.
     pub keep_pending: Duration,
 }
 
@@ -152,12 +156,13 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Stored requests that the controllers have to handle: the time when each is due, and its name.
+    /// Stored requests that the controllers have to handle: for each, the time to handle it and its name.
     pub(super) work: BTreeSet<(UnixTime, String)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
     nodes: Nodes,
-    /// Each open watch holds a clone: the reference count, less one, is the number of open watches.
+    /// Each open watch holds a clone. The number of open watches is the reference count minus one, since the `Api`
+    /// holds one reference itself.
     pub(super) watches: Arc<()>,
 }
 
@@ -211,20 +216,22 @@ impl Api {
     /// Signs with `new` from now on. Certificates of earlier authorities stay trusted until
     /// [`Api::forget_previous_authorities`], so that clients can rotate their certificates in the meantime.
     ///
-    /// A [`Tls`](super::Tls) or roots built from the previous [authority](Api::authority) do not change: build a new
-    /// `Tls` for new sessions, and give clients the new [roots](Authority::roots).
+    /// A [`Tls`](super::Tls) and roots that were built before this call do not change. Build a new `Tls` for new
+    /// sessions, and give clients the new [roots](Authority::roots).
     pub fn rotate_authority(&mut self, new: Authority) {
         let before = std::mem::replace(&mut self.authority, new);
         self.authority.trust_predecessor(before);
     }
 
-    /// Ends a rotation of the authority: its [roots](Authority::roots) no longer contain previous authorities. Build a
-    /// new [`Tls`](super::Tls) for new sessions; open sessions go on.
+    /// Ends a rotation of the authority: removes the previous authorities from its [roots](Authority::roots). Build a
+    /// new [`Tls`](super::Tls), so that new sessions refuse certificates of the previous authorities. Open sessions
+    /// continue.
     pub fn forget_previous_authorities(&mut self) {
         self.authority.forget_predecessors();
     }
 
-    /// The resource version: rises with every write of any resource. After a rise, watches may have events.
+    /// The resource version, which rises with every write of any resource. After a rise, [`Api::next_event`] may return
+    /// further events.
     pub fn version(&self) -> u64 {
         self.store.version()
     }
@@ -242,9 +249,9 @@ impl Api {
         watcher.next(&self.store, now)
     }
 
-    /// Keeps a slow reader from holding objects of a version that the store has forgotten. Returns true if `stream` is
-    /// a list of such a version: the list cannot continue. A watch of such a version drops its unsent objects, and its
-    /// next and last event is an `ERROR` with 410.
+    /// Releases objects of a version that the store has forgotten, so that a slow reader does not keep them in memory.
+    /// A watch that is so far behind drops its unsent initial objects; its next and last event is an `ERROR` with 410.
+    /// For a list of such a version, returns true: the list cannot continue, and the caller drops it.
     pub(super) fn release_forgotten(&self, stream: &mut Stream) -> bool {
         match stream {
             Stream::List(listing) => listing.is_forgotten(&self.store),
@@ -309,8 +316,8 @@ fn decode(segment: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// The list or watch of an answer in progress. The session takes the next piece or event only while few bytes are
-/// unsent.
+/// The list or watch that a session is sending. The session takes the next piece of the list, or the next event of the
+/// watch, only while few bytes are unsent.
 pub(crate) enum Stream {
     List(Listing),
     Watch(Watcher),

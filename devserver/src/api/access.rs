@@ -20,8 +20,8 @@ pub(super) struct Attributes<'a> {
     pub(super) name: &'a str,
 }
 
-/// True if a role of the user allows the operation (`system:masters`, `system:node-bootstrapper`, `system:node`,
-/// `system:basic-user`).
+/// True if the user is in the group `system:masters`, or one of the user's roles (`system:node-bootstrapper`,
+/// `system:node`, `system:basic-user`) allows the operation.
 pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
     // As in a cluster, this group bypasses authorization.
     if user.is_in(MASTERS) {
@@ -83,8 +83,8 @@ pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name:
     Err(status::forbidden(name, why))
 }
 
-/// The answer (403) to every request with impersonation headers, also of administrators: a server that ignored the
-/// headers would answer as the wrong user.
+/// The answer (403) to a request with impersonation headers, even from an administrator. This server does not support
+/// impersonation: if it ignored the headers, it would answer for the wrong user.
 pub(super) fn no_impersonation(user: &User) -> Response {
     status::forbidden_path(format!(
         "forbidden: User {:?} cannot impersonate: this server does not support impersonation; leave out --as, \

@@ -59,8 +59,8 @@ pub(super) fn too_large() -> Response {
     status::refused(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {LARGEST}"))
 }
 
-/// Reads an object from a body. Refuses another kind than `kind` and another API version than `version`; the body may
-/// omit these fields.
+/// Reads an object of this kind and API version from a body. Refuses an object of another kind or version. The body may
+/// omit both fields.
 pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;

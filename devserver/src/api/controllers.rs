@@ -15,7 +15,7 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpe
 
 /// Lower bound of [`Options::cleaning_interval`].
 const CLEANING: Duration = Duration::from_secs(1);
-/// Time until the signer repeats a signature that failed, for example because the CA has expired.
+/// Time until the signer tries again to sign a request after a failure, for example because the CA has expired.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Api {
@@ -191,9 +191,9 @@ pub enum DecisionError {
     Decided,
 }
 
-/// True if the cleaner removes this request. One reason is an expired certificate. A request with a certificate, denial
-/// or failure is removed [`Options::keep_ended`] after its latest condition, any other [`Options::keep_pending`] after
-/// its creation.
+/// True if the cleaner removes this request: its certificate has expired, or its time is over. That time is
+/// [`Options::keep_ended`] after the latest condition of a request with a certificate, denial or failure, and
+/// [`Options::keep_pending`] after the creation of any other request.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
     let status = &stored.object.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();

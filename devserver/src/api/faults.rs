@@ -1,7 +1,8 @@
 //! Faults on command: a [`Plan`] lists which requests fail, and how.
 //!
-//! The API keeps the plan and counts requests. A session applies the faults, since faults concern bytes and time as
-//! well as objects. The default plan is empty.
+//! The API keeps the plan and counts the requests that match its rules. Sessions apply the faults, since some faults
+//! change the bytes of an answer or delay them, and the API handles neither bytes nor delays. The default plan is
+//! empty.
 
 mod delivery;
 mod fault;
@@ -25,15 +26,15 @@ pub(crate) use delivery::{Delivery, GARBAGE, canned, oversized, raw_reply};
 pub(crate) use objects::{EventFaultState, spoil_answer};
 pub(crate) use tls::faulty_tls;
 
-/// Largest number of requests in [`Faults::journal`]; older ones are dropped.
+/// Largest number of entries in [`Faults::journal`]. A further entry replaces the oldest one.
 const JOURNAL: usize = 1024;
 
-/// The plan in force, with counters for each rule, and a record of the latest requests.
+/// The rules of the current plan, with counters for each rule, and a journal of the latest requests.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     rules: Vec<ActiveRule>,
     since: UnixTime,
-    /// Latest requests since the plan was set, at most [`JOURNAL`]: method and target of each, the latest last.
+    /// The entries that [`Api::journal`] returns, at most [`JOURNAL`], the oldest first.
     journal: VecDeque<String>,
 }
 
@@ -42,26 +43,27 @@ struct ActiveRule {
     rule: Rule,
     /// Number of requests or connections that matched the rule.
     matched: u32,
-    /// Number of requests or connections that the fault was applied to.
+    /// Number of requests or connections that got the fault of the rule.
     applied: u32,
 }
 
 impl Api {
-    /// Applies the faults of `plan` from now on, in place of the previous plan; an empty plan ends all faults.
-    /// Connections and watches keep a fault that was applied to them.
+    /// Applies the faults of `plan` from now on, in place of the previous plan; an empty plan ends all faults. A
+    /// connection or watch that has already got a fault keeps this fault.
     pub fn set_faults(&mut self, plan: Plan, now: UnixTime) {
         let rules = plan.rules.into_iter().map(|rule| ActiveRule { rule, matched: 0, applied: 0 }).collect();
         self.faults = Faults { rules, since: now, journal: VecDeque::new() };
     }
 
-    /// The last 1024 requests since the plan was set, the latest last: method and target of each, and `CONNECT` for
-    /// each connection that the plan gave a fault. Without rules, requests are not recorded.
+    /// The last 1024 entries since the plan was set, the oldest first. An entry is the method and target of a request,
+    /// such as `GET /version`, or `CONNECT` for a connection to which the plan gave a fault. Without rules, nothing is
+    /// recorded.
     pub fn journal(&self) -> impl Iterator<Item = &str> {
         self.faults.journal.iter().map(String::as_str)
     }
 
-    /// The fault for a new connection; `None` if no rule of the plan applies. Counts the connection for each rule that
-    /// matches, and records a connection with a fault.
+    /// The fault for a new connection; `None` if no rule of the plan applies. Adds the connection to the count of each
+    /// rule that matches, and records a connection with a fault in the journal.
     pub(crate) fn fault_of_connection(&mut self, now: UnixTime) -> Option<ConnectionFault> {
         let fault = self.faults.find(now, |rule| matches!(rule.fault, Fault::Connection(_)))?;
         self.faults.note("CONNECT".into());
@@ -71,8 +73,8 @@ impl Api {
         }
     }
 
-    /// The fault for this request; `None` if no rule of the plan applies. Counts the request for each rule that
-    /// matches, and records the request.
+    /// The fault for this request; `None` if no rule of the plan applies. Adds the request to the count of each rule
+    /// that matches, and records the request in the journal.
     pub(crate) fn fault_of_request(&mut self, request: &ApiRequest, now: UnixTime) -> Option<Fault> {
         if self.faults.rules.is_empty() {
             return None;
@@ -93,8 +95,9 @@ impl Faults {
         self.journal.push_back(line);
     }
 
-    /// Counts a request or connection for each rule that `matches` accepts, within the rule's `after` and `until`.
-    /// Returns the fault of the first of these rules that `nth` and `times` allow; `None` if there is no such rule.
+    /// Adds a request or connection to the count of each rule that `matches` accepts, if the time is within the rule's
+    /// `after` and `until`. Returns the fault of the first counted rule whose `nth` and `times` allow a fault now;
+    /// `None` if there is no such rule.
     fn find(&mut self, now: UnixTime, matches: impl Fn(&Rule) -> bool) -> Option<Fault> {
         let age = now.since(self.since);
         let mut found = None;

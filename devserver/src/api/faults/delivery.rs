@@ -40,8 +40,8 @@ impl Delivery {
     }
 }
 
-/// Bytes to send in place of a TLS handshake before closing the connection; `None` sends nothing and keeps the
-/// connection open.
+/// The bytes that `fault` sends in place of a TLS handshake; the connection closes after them. For `None`, nothing is
+/// sent, and the connection stays open.
 pub(crate) fn raw_reply(fault: ConnectionFault) -> Option<Vec<u8>> {
     /// The unencrypted TLS record of a fatal alert with this description (RFC 8446 §6).
     const fn alert(description: u8) -> [u8; 7] {

@@ -32,12 +32,14 @@ pub enum Fault {
     ContentType(String),
     /// Applies an [`EventFault`] to the events of a watch.
     Events(EventFault),
-    /// Applies an [`ObjectFault`] to the objects in answers and events.
+    /// Applies an [`ObjectFault`] to the request objects in answers and events. The stored objects do not change.
     Object(ObjectFault),
-    /// Approves the requests in answers and events, and gives them certificates with a [`CertificateFault`].
+    /// Shows each request in answers and events as approved, with a certificate that has a [`CertificateFault`]. The
+    /// stored requests do not change.
     Certificate(CertificateFault),
-    /// Answers like a server that restarted just before the request and has written another resource since. The watch
-    /// cache begins after the versions of all stored objects, so that a watch from one of these versions gets 410.
+    /// Raises the resource version and empties the watch cache before the request, as if the server had written another
+    /// resource and restarted. The cache then begins after the versions of all stored objects, so that a watch from one
+    /// of these versions gets 410.
     YoungCache,
     /// Applies a [`ConnectionFault`] before the first request of a connection.
     Connection(ConnectionFault),
@@ -118,7 +120,7 @@ pub enum EventFault {
     Deleted,
 }
 
-/// A fault in a request object.
+/// A fault in the request objects that answers and events show. The stored objects do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectFault {
@@ -126,43 +128,44 @@ pub enum ObjectFault {
     UidChanged,
     /// Changes the signer name, as if the object had been replaced by another object of the same name.
     Replaced,
-    /// Approves the request and never issues a certificate.
+    /// Shows the request as approved, without a certificate.
     NeverIssued,
-    /// Denies the request.
+    /// Shows the request as denied.
     Denied,
-    /// Marks the request as failed by its signer.
+    /// Shows the request as approved, and as failed by its signer.
     Failed,
 }
 
-/// A fault in an issued certificate.
+/// A fault in the certificates that answers and events show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CertificateFault {
-    /// Certifies another key.
+    /// The certificate is for another key than that of the request.
     OtherKey,
-    /// Has another common name.
+    /// The certificate has another common name than requested.
     OtherName,
-    /// Has the organization `system:masters` in addition.
+    /// The certificate has the organization `system:masters` in addition to the requested ones.
     ExtraOrganization,
-    /// Has a URI name in addition.
+    /// The certificate has a URI name that was not requested.
     ExtraUri,
-    /// Lacks the requested DNS names and IP addresses.
+    /// The certificate lacks the requested DNS names and IP addresses.
     WithoutNames,
-    /// Has expired.
+    /// The certificate has expired.
     Expired,
-    /// Becomes valid in two hours.
+    /// The certificate becomes valid in two hours.
     NotYetValid,
-    /// Has the wrong extended key usage: server authentication instead of client authentication, or the reverse.
+    /// The certificate has the wrong extended key usage: server authentication instead of client authentication, or the
+    /// reverse.
     OtherUsage,
-    /// Is signed by another CA.
+    /// Another CA has signed the certificate.
     OtherAuthority,
-    /// Is text without any PEM block.
+    /// In place of a chain, there is text without any PEM block.
     EmptyChain,
-    /// Follows the CA's certificate instead of preceding it.
+    /// The chain begins with the CA's certificate; the issued certificate follows.
     WrongOrder,
-    /// Is followed by text that is not PEM.
+    /// Text that is not PEM follows the chain.
     TrailingText,
-    /// Is cut in the middle of the PEM text.
+    /// The PEM text of the chain ends in the middle.
     Truncated,
 }
 
@@ -173,9 +176,9 @@ pub enum ConnectionFault {
     /// Refuses the connection in tests without sockets. With sockets, acts as [`ConnectionFault::Reset`]: the server
     /// must accept a connection before it can apply a plan.
     Refused,
-    /// Resets the connection at the first bytes of the client.
+    /// Resets the connection once the first bytes of the client have arrived.
     Reset,
-    /// Closes the connection at the first bytes of the client.
+    /// Closes the connection once the first bytes of the client have arrived.
     Closed,
     /// Keeps the connection open and sends nothing.
     Silent,

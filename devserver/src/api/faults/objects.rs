@@ -25,7 +25,8 @@ pub(crate) struct EventFaultState {
 }
 
 impl EventFaultState {
-    /// The lines that the fault sends instead of the event `line`, and true if the watch ends after these lines.
+    /// Applies the fault to the event in `line`. Returns the lines to send instead of `line`, and true if the watch
+    /// ends after these lines.
     pub(crate) fn spoil(&mut self, fault: &Fault, api: &mut Api, line: Vec<u8>, now: UnixTime) -> (Vec<Vec<u8>>, bool) {
         let Fault::Events(wrong) = fault else {
             return (vec![event(&line, |object| spoil(fault, api, object, now)).unwrap_or(line)], false);
@@ -50,8 +51,8 @@ impl EventFaultState {
     }
 }
 
-/// The body of an answer, with the fault applied to the request object in `body`. `None` if `body` is no request
-/// object, or the fault does not change objects.
+/// Applies the fault to the request object in `body`. Returns the changed body; `None` if `body` is no request object,
+/// or the fault does not change objects.
 pub(crate) fn spoil_answer(fault: &Fault, api: &mut Api, body: &[u8], now: UnixTime) -> Option<Vec<u8>> {
     let object: CertificateSigningRequest = serde_json::from_slice(body).ok()?;
     spoil(fault, api, object, now).map(|object| to_json(&object))
@@ -133,8 +134,8 @@ fn certificate(
     Some(faulty_pem(wrong, &chain, authority))
 }
 
-/// The request from which a certificate with the fault `wrong` is issued: a copy of `request`, with another key if the
-/// fault is in the key, and with other names if the fault is in the names. `None` if no key or CSR can be generated.
+/// A changed copy of `request`: a certificate that is issued for the copy has the fault `wrong`. Only the faults in the
+/// key and in the names change the copy. `None` if no key or CSR can be generated.
 fn faulty_request(wrong: CertificateFault, request: &RequestFacts) -> Option<RequestFacts> {
     let mut request = request.clone();
     match wrong {

@@ -47,8 +47,8 @@ pub struct Match {
     pub subresource: Option<String>,
     /// Name of the user, for example `system:node:worker-1`.
     pub user: Option<String>,
-    /// Position of the first request or connection that gets the fault, counted from 1 among the requests or
-    /// connections that all other fields match.
+    /// Number of the first request or connection that gets the fault. Only requests or connections that all other
+    /// fields match are numbered, from 1. `None` is 1.
     pub nth: Option<u32>,
     /// The rule applies only after this time has passed since the plan was set, for example `90s`.
     #[serde(deserialize_with = "optional_span")]

@@ -12,7 +12,7 @@ use crate::authority::{Authority, AuthorityError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A TLS configuration to use in place of `tls`: its server certificate has the fault. `None` if the fault concerns no
+/// A TLS configuration like `tls`, but with a server certificate that has the fault. `None` if the fault concerns no
 /// certificate, or the certificate cannot be issued.
 pub(crate) fn faulty_tls(fault: ConnectionFault, api: &mut Api, tls: &Tls, now: UnixTime) -> Option<Tls> {
     let (names, from, foreign): (&[&str], _, _) = match fault {
