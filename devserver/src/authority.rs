@@ -20,7 +20,8 @@ use super::random::Random;
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
-    /// Certificates of the previous CAs, PEM. Clients with certificates of these CAs are still accepted.
+    /// Certificates of the previous CAs, in PEM. The server still accepts clients whose certificates these CAs have
+    /// signed.
     predecessors: Vec<String>,
 }
 
@@ -57,7 +58,8 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
     }
 
-    /// Takes the place of the CA `before`: clients with certificates of `before` stay trusted.
+    /// Makes this CA the successor of `before`: clients with certificates of `before` or of its predecessors stay
+    /// trusted.
     pub(super) fn trust_predecessor(&mut self, before: Self) {
         let signed_before = before.certificate_pem().to_owned();
         self.predecessors.extend(before.predecessors);
@@ -147,9 +149,10 @@ impl Authority {
         Ok(Credential::new(chain, Arc::new(key))?)
     }
 
-    /// The validity of a certificate that is issued at `now`, as by a cluster's signer. notBefore is earlier than `now`
-    /// by `backdate`; `None` is five minutes, but at most a twentieth of `lifetime`. A `lifetime` below eight hours
-    /// counts from `now`, a longer one from notBefore. notAfter is no later than that of the authority.
+    /// The validity of a certificate that is issued at `now`, by the rules of a cluster's signer. notBefore precedes
+    /// `now` by `backdate`; `None` is five minutes or a twentieth of `lifetime`, whichever is shorter. A `lifetime`
+    /// below eight hours counts from `now`, a longer one from notBefore. notAfter is never later than the notAfter of
+    /// the authority's own certificate.
     pub(super) fn period(
         &self,
         now: UnixTime,
@@ -206,7 +209,7 @@ pub enum AuthorityError {
     /// signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// A new credential of the authority cannot be requested, for example because one of the names is no DNS name.
+    /// The CSR for a new credential cannot be created, for example because one of the names is no DNS name.
     #[error(transparent)]
     Request(#[from] RequestError),
     /// The validity of a certificate would be empty: notBefore is not before notAfter.

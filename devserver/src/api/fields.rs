@@ -12,9 +12,9 @@ pub(super) static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
 
 const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
-/// Limit of unknown fields that one answer reports.
+/// Largest number of unknown fields that one answer reports.
 const MOST: usize = 8;
-/// Length to which the path of an unknown field is cut in a warning or error, in characters.
+/// Largest length of an unknown field's path in a warning or error, in characters. A longer path is cut.
 const LONGEST: usize = 100;
 
 /// Handling of unknown fields (`fieldValidation`).

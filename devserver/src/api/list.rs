@@ -1,5 +1,5 @@
-//! LIST: selects objects at a version and pages them. A list is written piece by piece, so that the server keeps no
-//! copy for a slow reader.
+//! LIST: selects the objects of a resource version, and divides them into pages. The text of a list is produced piece
+//! by piece, so that the server does not keep the whole text for a slow reader.
 
 use std::sync::Arc;
 use std::vec;
@@ -35,7 +35,7 @@ struct ListVersion {
 #[derive(Serialize, Deserialize)]
 struct ContinueToken {
     v: String,
-    /// Resource version of the list; -1: the latest.
+    /// Resource version of the list; -1 is the latest version.
     rv: i64,
     /// Least name that the page to list may contain: the last name of the page before, followed by a zero byte.
     start: String,
@@ -150,8 +150,8 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
     text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
 }
 
-/// The selected objects as of `version`, sorted by name. At the latest version, a selector for one name needs only one
-/// look-up.
+/// The objects that `selector` selects as of `version`, sorted by name. At the latest version, a selector for one name
+/// needs only one look-up.
 fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
@@ -165,8 +165,9 @@ fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Store
 
 /// The answer to a LIST.
 ///
-/// Shows the objects as of one version. The objects are shared with the server, not copied. Once the server has
-/// forgotten that version, a slow reader gets no more of the list.
+/// Shows the objects as of one resource version. The objects are shared with the server, not copied. If the server
+/// forgets this version while a slow reader still reads, the [`Session`](crate::Session) ends the connection in the
+/// middle of the list.
 #[derive(Debug)]
 pub struct Listing {
     opening: Vec<u8>,

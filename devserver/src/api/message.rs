@@ -31,7 +31,7 @@ pub struct ApiRequest {
     /// The body.
     #[debug("{} bytes", body.len())]
     pub body: Vec<u8>,
-    /// The user of the client certificate, after its verification by TLS; `None` for a client without certificate.
+    /// The user of the client certificate, which TLS has verified; `None` for a client without certificate.
     pub peer: Option<Arc<User>>,
 }
 

@@ -22,8 +22,8 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
     causes
 }
 
-/// The reason why `name` is no path segment; `None` if it is one (apimachinery `path.ValidatePathSegmentName`). Names
-/// of requests have no other rule.
+/// The reason why `name` cannot be a segment of a path (apimachinery `path.ValidatePathSegmentName`); `None` if it can.
+/// This is the only rule for names of requests, apart from their presence.
 fn path_segment_error(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
@@ -85,7 +85,7 @@ fn label_value_error(value: &str) -> Option<String> {
     })
 }
 
-/// True for `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`.
+/// True if the name has the form `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`.
 fn is_name(name: &str) -> bool {
     let alphanumeric = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     alphanumeric(name.bytes().next())

@@ -1,7 +1,7 @@
 //! Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7396) and Kubernetes' strategic merge patch.
 //!
-//! No field of a certificate signing request has a merge strategy (`patchStrategy`), not even the conditions, so that a
-//! strategic merge patch without directives is a merge patch.
+//! A strategic merge patch without directives is applied as a merge patch. The two are equivalent here, since no field
+//! of a certificate signing request, not even the conditions, has a merge strategy (`patchStrategy`).
 
 use json_patch::PatchOperation;
 use serde_json::Value;

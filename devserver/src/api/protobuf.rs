@@ -12,8 +12,8 @@ use super::rfc3339;
 /// First bytes of every Kubernetes object in protobuf.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// The fields that this server reads of a protobuf message: number, name in JSON and type of each. Other fields are
-/// skipped.
+/// The fields of a protobuf message that this server reads, each with its number, its name in JSON and its type. Other
+/// fields are skipped.
 pub(super) type Fields = &'static [(u64, &'static str, Type)];
 
 pub(super) enum Type {
@@ -66,7 +66,7 @@ const RESOURCE: Fields =
     &[(2, "verb", Text), (3, "group", Text), (5, "resource", Text), (6, "subresource", Text), (7, "name", Text)];
 /// Fields of the envelope around each object (`runtime.Unknown`), except the field [`RAW`].
 const ENVELOPE: Fields = &[(1, "type", Message(&[(1, "apiVersion", Text), (2, "kind", Text)]))];
-/// Number of the envelope's field with the bytes of the object.
+/// Number of the field of the envelope that contains the bytes of the object.
 const RAW: u64 = 2;
 
 /// Error of bytes that are not the protobuf encoding of the expected object.

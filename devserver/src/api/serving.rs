@@ -14,9 +14,10 @@ pub enum ServingApproval {
     /// Approves none, as in a cluster: a cluster cannot verify the addresses of a node.
     #[default]
     Never,
-    /// Approves certificates for the node's name, the addresses of its Node object, and the DNS names and IP addresses
-    /// in this list. Excluded are node names that are also names of services, such as `kubernetes.default.svc`: the
-    /// holder of a bootstrap token chooses the node name, and could impersonate the service.
+    /// Approves a certificate if each of its DNS names and IP addresses is the node's name, is an address of the Node
+    /// object, or is in this list. The node's name does not count if it is also the name of a service, such as
+    /// `kubernetes.default.svc`: the holder of a bootstrap token chooses the node's name, and could impersonate the
+    /// service.
     Own(Vec<String>),
     /// Approves certificates for any name and address: any node can impersonate any server.
     Any,
@@ -40,7 +41,8 @@ impl ServingApproval {
     }
 }
 
-/// True for equal names: IP addresses compare by value, DNS names without case and trailing dot.
+/// True if the two names are equal. IP addresses are compared by value, DNS names without regard to case and trailing
+/// dot.
 fn same(a: &str, b: &str) -> bool {
     match (a.parse::<IpAddr>(), b.parse::<IpAddr>()) {
         (Ok(a), Ok(b)) => a == b,

@@ -85,7 +85,8 @@ fn forbid(wrong: bool, message: &str) -> Result<(), String> {
     if wrong { Err(message.into()) } else { Ok(()) }
 }
 
-/// Signs a request that has passed [`check`]: with the subject, names and key of the CSR and the usages of `spec`.
+/// Issues the certificate for a request that has passed [`check`]: the subject, names and key are those of the CSR, the
+/// usages those of `spec`.
 pub(super) fn issue(
     authority: &Authority,
     random: &mut Random,

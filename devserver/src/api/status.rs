@@ -144,7 +144,7 @@ pub(super) fn continue_expired(token: String) -> Response {
     response(&Status { metadata, ..failure(410, "Expired", message) })
 }
 
-/// Timeout (504): the client wants objects at a version that this server has not reached.
+/// Timeout (504): the client requests objects as of a version that this server has not reached yet.
 pub(super) fn too_large_version(requested: u64, current: u64) -> Status {
     let cause = cause("ResourceVersionTooLarge", "", "Too large resource version");
     let details = StatusDetails { retry_after_seconds: Some(1), ..with_cause(cause) };
@@ -179,18 +179,19 @@ pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
     invalid_object(details(name, KIND), causes)
 }
 
-/// Invalid (422): a query parameter of LIST or WATCH.
+/// Invalid (422): a query parameter of a LIST or WATCH has the error `cause`.
 pub(super) fn invalid_list_options(cause: StatusCause) -> Response {
     invalid_options("ListOptions", cause)
 }
 
-/// Invalid (422): a query parameter or field of the options of this kind, such as `CreateOptions`.
+/// Invalid (422): a query parameter or field of the options of this kind, such as `CreateOptions`, has the error
+/// `cause`.
 pub(super) fn invalid_options(kind: &str, cause: StatusCause) -> Response {
     let details = StatusDetails { group: "meta.k8s.io".into(), kind: kind.into(), ..StatusDetails::default() };
     invalid_object(details, vec![cause])
 }
 
-/// Invalid (422): an object with the errors in `causes`, which must not be empty.
+/// Invalid (422): the object has the errors in `causes`, which must not be empty.
 fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response {
     let messages: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
     let messages = if let [one] = messages.as_slice() { one.clone() } else { format!("[{}]", messages.join(", ")) };

@@ -79,12 +79,12 @@ impl Store {
         self.since
     }
 
-    /// Increments the version, as a write of another resource does in a cluster.
+    /// Increments the version without a change of an object, as a write of another resource does in a cluster.
     pub(super) fn write_elsewhere(&mut self) {
         self.version += 1;
     }
 
-    /// Clears the log, as a restarted API server begins with an empty watch cache.
+    /// Clears the log. Imitates the restart of an API server, which begins with an empty watch cache.
     pub(super) fn forget_changes(&mut self) {
         self.log.clear();
         (self.log_size, self.since) = (0, self.version);

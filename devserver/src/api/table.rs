@@ -30,8 +30,8 @@ pub(super) enum Include {
 }
 
 impl Shape {
-    /// The representation for the header `Accept`, by the first media type in the header that this server can write.
-    /// `None` if this server can write none of the media types.
+    /// The representation that the header `Accept` requests: that of the first media type in the header that this
+    /// server can write. `None` if this server can write none of the media types.
     pub(super) fn accepted(accept: &str, query: &Query) -> Option<Self> {
         if accept.trim().is_empty() {
             return Some(Self::Objects);

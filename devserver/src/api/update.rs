@@ -1,4 +1,5 @@
-//! Changes of an object, and which user may change which fields (`pkg/registry/certificates/certificates`).
+//! Updates of an object: which fields an update may change, and which user may make the change
+//! (`pkg/registry/certificates/certificates`).
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use super::{metadata, rfc3339, status};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
 impl Api {
-    /// Updates the stored object by `new`. An update of a subresource changes parts of the status; an update of the
-    /// object itself changes labels and annotations. Other fields keep their values.
+    /// Updates the stored object from `new`. An update of a subresource changes only parts of the status; an update of
+    /// the object itself changes only labels and annotations.
     pub(super) fn update(
         &mut self,
         new: CertificateSigningRequest,
@@ -83,8 +84,8 @@ impl Api {
     }
 }
 
-/// Copies the status fields that `subresource` may change from `new` to `object`, and fills in missing times of
-/// conditions.
+/// Copies from `new` to `object` the status fields that an update of `subresource` may change. Fills in missing times
+/// of conditions.
 fn merge_status(
     object: &mut CertificateSigningRequest,
     new: CertificateSigningRequest,

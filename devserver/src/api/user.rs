@@ -44,8 +44,8 @@ impl User {
         Self::new(format!("system:bootstrap:{token_id}"), [BOOTSTRAPPERS, KUBEADM_BOOTSTRAPPERS])
     }
 
-    /// The user of a client certificate, by common name and organizations. `None` if the certificate cannot be read or
-    /// has no common name.
+    /// The user of a client certificate: the common name is the user's name, the organizations are the groups. `None`
+    /// if the certificate cannot be read or has no common name.
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
         let chain = Chain::from_der(vec![der.to_vec().into()]).ok()?;
         let certificate = chain.certificate();
@@ -72,7 +72,8 @@ impl User {
     }
 }
 
-/// Users by the SHA-256 of their bearer tokens: the duration of a lookup reveals nothing about a token.
+/// Users, each under the SHA-256 of its bearer token. A lookup compares only hashes, so that its duration reveals
+/// nothing about a token.
 #[derive(Debug, Default)]
 pub(super) struct Tokens(
     #[debug("{:?}", _0.values().map(|user| &user.username).collect::<Vec<_>>())] BTreeMap<[u8; 32], User>,
@@ -86,8 +87,8 @@ impl Tokens {
         }
     }
 
-    /// The user of a request: by its client certificate, else by its bearer token, as in a cluster. `None` if neither
-    /// is valid.
+    /// The user who sent a request, by the rules of a cluster: the user of the client certificate if it is valid now,
+    /// else the user of the bearer token. `None` if the request has no valid credential.
     pub(super) fn authenticate(&self, request: &ApiRequest, now: UnixTime) -> Option<User> {
         // TLS verified the certificate at the handshake; it may have expired on the open connection.
         if let Some(peer) = request.peer.as_ref().filter(|peer| peer.is_valid(now)) {

@@ -139,7 +139,8 @@ pub(super) enum Subresource {
     Status,
 }
 
-/// Checks the status of an updated object, and its changes against the object before the update.
+/// Checks the status of `new`, and whether an update of `subresource` may change the status of `old` into it. `old` is
+/// the object before the update.
 pub(super) fn update(
     new: &CertificateSigningRequest,
     old: &CertificateSigningRequest,

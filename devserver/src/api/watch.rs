@@ -1,4 +1,4 @@
-//! Watches: each watcher has a cursor into the store's log and no buffer, even if its client is slow.
+//! Watches. Each watcher stores its position in the store's log and no events of the log, even if its client is slow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, Stat
 pub struct Watcher {
     selector: Selector,
     shape: Shape,
-    /// Objects to send first, as ADDED.
+    /// Stored objects to send as ADDED, before the events of the log.
     initial: VecDeque<Arc<Stored>>,
     /// True if a bookmark follows the initial objects (`sendInitialEvents`).
     marks_initial_end: bool,
@@ -50,7 +50,7 @@ impl Watcher {
         self.timeout
     }
 
-    /// Time of the next bookmark. `None` if the client wants no bookmarks, or was sent the latest version already.
+    /// Time of the next bookmark. `None` if the client wants no bookmarks, or has been sent the latest version already.
     pub(crate) fn deadline(&self) -> Option<UnixTime> {
         // A bookmark with a version that the client has already would be useless.
         self.bookmark.filter(|_| self.sent < self.after).map(|due| due.min(self.end))
@@ -62,7 +62,7 @@ impl Watcher {
 pub enum Next {
     /// One event to send: a line of JSON, with its line break.
     Event(Vec<u8>),
-    /// No event at this time: the next one follows a change of the store, or is a bookmark.
+    /// There is no event now. The next event follows a change of the store, or is a bookmark.
     Pending,
     /// The watch is over.
     End,
@@ -82,7 +82,7 @@ impl Api {
             return Err(status::too_many_watches(self.options.watches));
         }
 
-        // Begin with the current objects, or with the events after the version.
+        // A watch without `sendInitialEvents` and version begins with the current objects, as in a cluster.
         let from_objects = initial.unwrap_or_else(|| version.is_none());
         let (oldest, current) = (self.store.oldest(), self.store.version());
         // Sent as an event, as by a cluster's watch cache, not as the status of the answer.
@@ -113,8 +113,8 @@ impl Api {
     }
 }
 
-/// Reads `sendInitialEvents` of a watch; `None` if absent. Refuses a `resourceVersionMatch` that a cluster does not
-/// accept with that value.
+/// Reads `sendInitialEvents` of a watch; `None` if absent. As in a cluster, `resourceVersionMatch` must be
+/// `NotOlderThan` if `sendInitialEvents` is present, and absent otherwise.
 fn initial_events(query: &Query) -> Result<Option<bool>, Response> {
     const MATCH: &str = "resourceVersionMatch";
     let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
@@ -161,9 +161,9 @@ impl Watcher {
         self.bookmark(now).map_or(Next::Pending, Next::Event)
     }
 
-    /// A bookmark with the version that this watch has reached; `None` if no bookmark is due, or the client was sent
-    /// the version already. A bookmark is due each minute and at the end of the watch, so that the client's next watch
-    /// begins at this version.
+    /// A bookmark with the version that this watch has reached. `None` if no bookmark is due, or the client has been
+    /// sent this version already. A bookmark is due each minute and at the end of the watch: the client can begin its
+    /// next watch at the bookmark's version.
     fn bookmark(&mut self, now: UnixTime) -> Option<Vec<u8>> {
         if self.deadline()? > now {
             return None;
