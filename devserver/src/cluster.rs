@@ -1,5 +1,5 @@
-//! [`TestCluster`]: an API server on a socket with all that its clients need, for tests of programs that request
-//! certificates.
+//! [`TestCluster`]: an API server on a socket, with the CA, token and kubeconfigs that its clients need. For tests of
+//! programs that request certificates.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ use crate::{
     TlsError, User,
 };
 
-/// Lifetime of the credentials of the server itself and of its administrator.
+/// Lifetime of the server's own credential and of the administrator's.
 const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// Lifetime of a CA that [`TestCluster`] generates.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -79,8 +79,9 @@ impl TestCluster {
     /// Starts a server with this configuration.
     ///
     /// # Errors
-    /// [`ClusterError::Io`] if no socket can be opened or no thread started, [`ClusterError::Authority`] if a CA cannot
-    /// sign, for example because the CA has expired. No server is running then.
+    /// [`ClusterError::Io`] if the operating system provides no socket, thread or random numbers.
+    /// [`ClusterError::Authority`] if a CA cannot sign, for example because the CA has expired. [`ClusterError::Tls`]
+    /// if TLS cannot be set up with a CA. In each case, no server is running.
     pub fn start_with(setup: ClusterSetup) -> Result<Self, ClusterError> {
         let ClusterSetup { listener, options, authority, server_authority, token } = setup;
         let listener = listener.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)?;
@@ -191,13 +192,13 @@ impl TestCluster {
     }
 
     /// Signs with `authority` from now on, and replaces the administrator's certificate. Certificates of earlier CAs
-    /// stay trusted, and the server keeps its own certificate. Returns false, and changes nothing, if `authority` is
-    /// the current one.
+    /// stay trusted, and the server keeps its own certificate. If `authority` is the current one, changes nothing and
+    /// returns false.
     ///
     /// # Errors
     /// [`ClusterError::Authority`] if `authority` cannot sign, or [`ClusterError::Io`] if the operating system returns
-    /// no random numbers: the server continues with the previous authority. [`ClusterError::Tls`] if the server cannot
-    /// verify clients by `authority`: `authority` signs requests all the same.
+    /// no random numbers. In both cases the server continues with the previous authority. [`ClusterError::Tls`] if the
+    /// server cannot verify clients by `authority`. In this case `authority` signs requests nevertheless.
     pub fn rotate_authority(&mut self, authority: Authority) -> Result<bool, ClusterError> {
         let pem = authority.certificate_pem().as_bytes().to_vec();
         if self.server.with_api(|api, _| api.authority().certificate_pem().as_bytes() == pem) {

@@ -1,4 +1,5 @@
-//! Unpredictable values, computed from one seed that the caller provides. Equal seeds give equal values.
+//! Random values, all computed from one seed. Equal seeds give equal values; without the seed, the values cannot be
+//! predicted.
 
 use std::io;
 

@@ -25,14 +25,16 @@ use clients::Clients;
 /// Number of clients beyond [`Options::clients`](super::Options::clients) that the server still answers, with 429. The
 /// connections of further clients are closed without an answer.
 const MOST_TURNED_AWAY: usize = 64;
-/// Number of connections that the operating system queues until the server accepts them. A further client waits for a
-/// TCP retransmission, a second or more. Linux lowers the number to `net.core.somaxconn`.
+/// Largest number of connections that the operating system queues until the server accepts them. A client that finds
+/// the queue full has to wait a second or more, until its TCP retransmits. Linux caps the number at
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Size of the buffer for reads, in bytes. All clients share one buffer.
 const READ_SIZE: usize = 16 * 1024;
 /// Number of polls of clients' tasks between two polls of the reactor, which reports the sockets that are ready.
 const STEPS_PER_POLL: usize = 32;
-/// Longest sleep of the controllers: their deadlines are wall-clock times, and the wall clock may be set.
+/// Longest sleep of the controllers. Their deadlines are wall-clock times: if the wall clock is set during a sleep, the
+/// controllers notice it after this time at the latest.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// An API server that listens on a socket, on its own thread. Dropping the `ApiServer` stops the server.
@@ -40,7 +42,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub struct ApiServer {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// A channel that carries nothing: closing it stops the server.
+    /// A channel without messages. The server stops once this channel is closed.
     stop: Sender<()>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -68,8 +70,8 @@ impl ApiServer {
         self.address
     }
 
-    /// Calls `f` with the API and the time. Watches send the changes that `f` makes. The server blocks until `f`
-    /// returns.
+    /// Calls `f` with the API and the time. Watches send the changes that `f` makes. The server serves no client until
+    /// `f` returns.
     pub fn with_api<R>(&self, f: impl FnOnce(&mut Api, UnixTime) -> R) -> R {
         self.shared.with_api(f)
     }
@@ -140,7 +142,8 @@ impl Shared {
         result
     }
 
-    /// Locks the API, even after a closure of `with_api` has panicked: each change of the API is complete or not begun.
+    /// Locks the API, even if a closure of `with_api` has panicked before. That is safe: each change of the API is
+    /// complete or not begun.
     fn lock(&self) -> MutexGuard<'_, Api> {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,8 +17,8 @@ use connection::Connection;
 
 /// Time limit of the TLS handshake: short, since a client without a credential counts toward the limit of clients, too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// A session ends after this time without a complete request, a sent byte or the end of a list or watch. A watch
-/// without unsent events may be idle for longer.
+/// Time after which an inactive session ends. Activity is a complete request, a sent byte, or the end of a list or
+/// watch. A watch whose events are all sent may be inactive for longer.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Time that a client has to read a list. In a cluster, every answer has such a limit (`--request-timeout` of
 /// kube-apiserver).
@@ -26,30 +26,29 @@ const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of unsent bytes. At the limit, lists and watches get no further data, and no further request is answered.
 const HIGH_WATER: usize = 16 * 1024;
 
-/// One client's session with the [`Api`].
+/// One client's session with the [`Api`]. The owner of the client's socket runs this loop until [`Session::is_closed`]:
 ///
 /// ```text
 /// loop { session.receive(bytes); session.drive(&mut api, now); session.transmit(&mut out, now.instant); }
 /// ```
 ///
-/// until [`Session::is_closed`]. Drive the session after bytes were received or transmitted, at its
-/// [`deadline`](Session::deadline), and, while it [is watching](Session::is_watching), when [`Api::version`] has
-/// changed.
+/// Drive the session whenever bytes were received or transmitted, and at its [`deadline`](Session::deadline). While the
+/// session [is watching](Session::is_watching), also drive it when [`Api::version`] has changed.
 pub struct Session {
     connection: Connection,
     /// The list or watch that is being sent, and the time at which it ends at the latest.
     stream: Option<(Stream, Instant)>,
     /// Time of the next bookmark of the watch; `None` if no bookmark is to be sent.
     bookmark: Option<Instant>,
-    /// True if every request is refused: there are too many clients.
+    /// True if the session refuses every request, since the server has too many clients.
     turned_away: bool,
     /// True once a request has shown a credential that the API authenticates.
     authenticated: bool,
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
     last_activity: Instant,
     closed: bool,
-    /// TLS configuration of the connection. The first `drive` takes it, and may replace the connection by one with a
-    /// fault.
+    /// TLS configuration of the connection; `None` after the first `drive`. The first `drive` may use it to replace the
+    /// connection by one whose server certificate has a fault.
     initial_tls: Option<Tls>,
     breaks: Option<Break>,
     /// The fault that the plan of faults gives to the current answer; `None` for an answer without fault.
@@ -108,8 +107,8 @@ impl Session {
         self.connection.done_reading = true;
     }
 
-    /// True if bytes of the client should be read now. If false, leave the bytes in the socket: the client sends
-    /// requests without reading the answers, or no more requests are served.
+    /// True if bytes of the client should be read now. If false, leave the bytes in the socket: either the client sends
+    /// requests without reading the answers, or the session serves no more requests.
     pub fn wants_read(&self) -> bool {
         !self.closed && self.connection.wants_read()
     }
@@ -157,7 +156,8 @@ impl Session {
         if answered && self.connection.done_reading {
             self.connection.concluded = true;
         }
-        // Nothing is left to do: no more bytes are read, no request is complete, and all earlier answers are sent.
+        // Close now, not only at the deadline: the client sends no more bytes, no request is complete, and all answers
+        // are sent.
         let abandoned =
             self.connection.done_reading && self.connection.http.is_receiving() && self.connection.unsent().is_empty();
         self.closed = abandoned || now.instant >= self.end();
@@ -234,7 +234,7 @@ impl Session {
         }
     }
 
-    /// Applies a fault of the connection, if the plan has one.
+    /// Applies the fault that the plan gives to this connection, if there is one.
     fn apply_connection_fault(&mut self, tls: &Tls, api: &mut Api, now: Now) {
         let Some(fault) = api.fault_of_connection(now.unix) else { return };
         self.breaks = match fault {

@@ -117,8 +117,8 @@ pub(super) async fn serve(
     close_gracefully(stream, buffer).await
 }
 
-/// Waits for bytes of the client, [`LINGER`] at most, and leaves them unread: closing the socket then resets the
-/// connection.
+/// Waits for bytes of the client, [`LINGER`] at most, and leaves them unread. The caller then closes the socket, and
+/// the unread bytes make this a reset of the connection.
 async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
     let timer = async {
         Timer::after(LINGER).await;
@@ -127,8 +127,9 @@ async fn reset(stream: &Async<TcpStream>) -> io::Result<()> {
     or(stream.readable(), timer).await
 }
 
-/// Shuts down the sending side and reads on for [`LINGER`] at most: closing with unread bytes would reset the
-/// connection, and the client would lose the last bytes sent to it.
+/// Closes the connection so that the client gets the last bytes sent to it: shuts down the sending side, and reads on
+/// until the client closes, [`LINGER`] at most. Closing a socket with unread bytes would reset the connection, and the
+/// last bytes would be lost.
 async fn close_gracefully(stream: &Async<TcpStream>, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     stream.get_ref().shutdown(Shutdown::Write)?;
     let drain = async {

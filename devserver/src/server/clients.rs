@@ -9,7 +9,7 @@ use smol::Task;
 /// The open connections of the server.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// Number of connections so far.
+    /// Number of connections that were ever opened; also the number of the latest one.
     total: Cell<u64>,
     /// Tasks of clients that have shown no credential yet, the oldest first. Dropping a task closes its connection.
     unauthenticated: RefCell<BTreeMap<u64, Task<()>>>,
@@ -22,8 +22,8 @@ pub(super) struct Registration {
 }
 
 impl Clients {
-    /// Number of open connections. Each has one [`Registration`], and each `Registration` holds one reference to
-    /// `self`.
+    /// Number of open connections: the references to `self`, minus the one of the server. Each open connection has one
+    /// [`Registration`], which holds one reference.
     pub(super) fn count(self: &Rc<Self>) -> usize {
         Rc::strong_count(self) - 1
     }

@@ -25,8 +25,8 @@ pub(super) struct Connection {
     pub(super) concluded: bool,
     tls_closed: bool,
     pub(super) delivery: Delivery,
-    /// Bytes to send in place of a TLS handshake, after the first bytes of the client. The inner `None` sends nothing
-    /// and keeps the connection open; the outer `None` leaves TLS in place.
+    /// `Some` replaces TLS. Once the client has sent bytes, the inner bytes are sent and the connection closes; for an
+    /// inner `None`, nothing is sent, and the connection stays open. The outer `None` leaves TLS in place.
     raw_reply: Option<Option<Vec<u8>>>,
     received_any: bool,
 }
@@ -48,7 +48,8 @@ impl Connection {
         })
     }
 
-    /// Replaces TLS: sends `raw_reply` and closes the connection. `None` sends nothing and keeps the connection open.
+    /// Replaces TLS. Once the client has sent bytes, sends `raw_reply` and closes the connection; for `None`, sends
+    /// nothing and keeps the connection open.
     pub(super) fn bypass_tls(&mut self, raw_reply: Option<Vec<u8>>) {
         self.raw_reply = Some(raw_reply);
     }

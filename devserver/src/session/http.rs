@@ -57,8 +57,8 @@ impl Http {
         }
     }
 
-    /// True if more bytes of the client can be used now. False for a client that sends requests without reading the
-    /// answers: its bytes stay in the socket.
+    /// True if there is room for more bytes of the client. If the client sends requests without reading the answers,
+    /// the room is used up: further bytes stay in the socket.
     pub(super) fn wants_read(&self) -> bool {
         self.received.len() < LONGEST_HEAD
     }
@@ -89,9 +89,10 @@ impl Http {
         }
     }
 
-    /// Returns the next request once its head and body are complete; `None` before, and until the returned request has
-    /// been answered. Calls `admit` once the head is complete; the second argument is true if a body follows. If
-    /// `admit` refuses, the body is not read, and the connection closes.
+    /// Returns the next request once its head and body have arrived completely. Returns `None` before, and as long as
+    /// an earlier request waits for its answer. Calls `admit` once the head is complete; the second argument is true if
+    /// a body follows. If `admit` refuses the request, answers with the refusal without reading the body, and closes
+    /// the connection.
     pub(super) fn poll_request(
         &mut self,
         admit: impl FnOnce(&ApiRequest, bool) -> Result<(), Response>,
@@ -146,7 +147,7 @@ impl Http {
         Ok(None)
     }
 
-    /// Answers a request without reading it to its end, and closes the connection.
+    /// Answers a request that is not read to its end, and closes the connection.
     fn refuse(&mut self, response: &Response) {
         // Bytes that follow must never be read as another request.
         self.received = Vec::new();
@@ -206,7 +207,7 @@ impl Http {
         self.phase = if self.last { Phase::Closing } else { Phase::Receiving };
     }
 
-    /// Writes the head of an answer, with the header fields in `fields` after those that every answer has.
+    /// Writes the head of an answer: first the header fields that every answer has, then those in `fields`.
     fn write_head(&mut self, status: u16, content_type: &str, fields: &str) {
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
         let date = date(self.clock).map(|date| format!("date: {date}\r\n")).unwrap_or_default();

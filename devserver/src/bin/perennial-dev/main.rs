@@ -68,12 +68,12 @@ struct Failure {
 }
 
 impl Failure {
-    /// Failure by wrong arguments or input, or by a file that cannot be read or written (exit code 2).
+    /// Failure because of wrong arguments or input, or of a file that cannot be read or written (exit code 2).
     fn usage(reason: impl Display) -> Self {
         Self { code: 2, reason: reason.to_string() }
     }
 
-    /// Failure while a command runs, after valid arguments and input (exit code 1).
+    /// Failure while a command with valid arguments and input runs (exit code 1).
     fn failed(reason: impl Display) -> Self {
         Self { code: 1, reason: reason.to_string() }
     }
@@ -85,7 +85,8 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Calls `then` with each of these signals, on a new thread. A second SIGINT ends the process at once.
+/// Starts a thread that calls `then` with each signal of `which` that arrives. A second SIGINT ends the process at
+/// once.
 fn on_signals(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let unable = |error| Failure::failed(format!("cannot set up signal handling: {error}; raise ulimit -n and -u"));
     let mut signals = Signals::new(which).map_err(unable)?;

@@ -11,7 +11,7 @@ pub(crate) fn print_line(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// The time of day in UTC, without a date: the commands show events within hours.
+/// The time of day in UTC. Omits the date, since a person follows the output of a command for hours rather than days.
 pub(crate) fn time_of_day(at: UnixTime) -> String {
     let (_, _, _, hour, minute, second, _) = at.civil();
     format!("{hour:02}:{minute:02}:{second:02}")

@@ -122,8 +122,8 @@ fn write_kubeconfigs(state: &StateDir, server: &TestCluster) -> Result<(), Failu
     state.write(BOOTSTRAP, server.bootstrap_kubeconfig().as_bytes())
 }
 
-/// Opens a watch of all requests, beginning with the stored ones. Drops the previous watch `ended` first: until then,
-/// that watch counts toward the limit of watches.
+/// Opens a watch of all requests, which begins with the stored ones. Drops the ended watch `ended` first, since a watch
+/// counts toward the limit of open watches until it is dropped.
 fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failure> {
     let mut request = ApiRequest::new(Method::GET, format!("{CSR_PATH}?watch=true"));
     request.peer = Some(Arc::new(User::new("perennial", ["system:masters"])));
@@ -138,8 +138,8 @@ fn watch(server: &TestCluster, ended: Option<Watcher>) -> Result<Watcher, Failur
     Ok(watcher)
 }
 
-/// Raises the soft limit of file descriptors to the hard limit: each client needs a descriptor, and the usual soft
-/// limit is lower than [`Options::clients`]. Without descriptors, clients wait to be accepted.
+/// Raises the soft limit of file descriptors to the hard limit. Each client needs a descriptor, and the usual soft
+/// limit is lower than [`Options::clients`]: clients without a descriptor wait to be accepted.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Best effort: with fewer descriptors the server takes fewer clients.
@@ -187,7 +187,7 @@ As a node:
     )
 }
 
-/// Prints the steps of requests: pending, approved, issued and so on, one line for each step.
+/// Prints one line for each step of a request, such as pending, approved or issued.
 #[derive(Default)]
 struct Log {
     /// The last step printed for each request.

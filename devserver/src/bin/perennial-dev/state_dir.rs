@@ -29,8 +29,8 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the directory, or creates it (mode 0700). Removes the permissions of group and others from a directory
-    /// that contains no files but those of [`FILES`].
+    /// Opens the directory, or creates it (mode 0700). If the directory contains no other files than [`FILES`], removes
+    /// the permissions of group and others.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         DirBuilder::new()
             .recursive(true)
@@ -48,7 +48,8 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// Writes a file of this directory (mode 0600) in one step: readers find the old contents or the new ones.
+    /// Writes a file of this directory (mode 0600) in one step: a program that reads the file meanwhile gets the old
+    /// contents or the new ones, and no mixture.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<(), Failure> {
         let path = self.file(name);
         let replace = || {
@@ -60,8 +61,8 @@ impl StateDir {
         replace().map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// Reads the CA. Without files of a CA, generates one and writes its files. A certificate without its key, or a key
-    /// alone, is an error for a person to resolve.
+    /// Reads the CA. If neither its certificate nor its key is in the directory, generates a CA and writes both files.
+    /// If only one of the two files exists, returns an error, which a person has to resolve.
     pub(crate) fn authority(&self, random: &mut Random, now: UnixTime) -> Result<Authority, Failure> {
         let (certificate, key) = (self.read(CERTIFICATE)?, self.read(KEY)?);
         let both = format!("{} and {}", self.file(CERTIFICATE).display(), self.file(KEY).display());
@@ -92,7 +93,7 @@ impl StateDir {
         }
     }
 
-    /// Reads the bootstrap token. Without a file, generates a token and writes the file.
+    /// Reads the bootstrap token. If its file does not exist, generates a token and writes the file.
     pub(crate) fn token(&self, random: &mut Random) -> Result<Token, Failure> {
         let text = match self.read(TOKEN)? {
             Some(text) => text,
@@ -124,7 +125,8 @@ impl StateDir {
     }
 }
 
-/// Removes the permissions of group and others from a secret file, and warns that they may have read the file.
+/// Removes the permissions of group and others from a secret file or directory. If there were any, warns that other
+/// users may have read the file.
 fn make_private(path: &Path) {
     let make = || {
         let mode = fs::metadata(path)?.permissions().mode();

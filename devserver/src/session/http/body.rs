@@ -3,14 +3,14 @@
 use crate::api::message::Response;
 use crate::api::status::{bad_request, refused};
 
-/// Longest body of a request, in bytes: twice the largest body that is accepted as an object.
+/// Longest body of a request, in bytes. This is twice the limit for an object in a body (`LARGEST` of the API).
 pub(super) const LONGEST_BODY: usize = 128 * 1024;
 /// Longest head of a chunk, in bytes: the line with the size and the extensions of the chunk.
 const LONGEST_CHUNK_HEAD: usize = 20;
 
 /// A body that has not arrived completely.
 pub(super) struct Body {
-    /// Number of bytes that are still to arrive of the body, or of the current chunk.
+    /// Number of bytes of the body, or of the current chunk, that have not arrived yet.
     left: usize,
     /// The kind of line to read in a chunked body once `left` is zero; `None` for a body with `Content-Length`.
     next: Option<Line>,
@@ -67,8 +67,9 @@ impl Body {
     }
 }
 
-/// The size in the head of a chunk; `None` for a malformed head. Accepts only hexadecimal digits and an extension
-/// without control characters: other implementations may read signs, spaces and lone line feeds differently.
+/// The size in the head of a chunk; `None` for a malformed head. Accepts hexadecimal digits, and then an extension
+/// without control characters. Refuses signs, spaces and lone line feeds, since other HTTP implementations may read
+/// them differently.
 fn chunk_size(head: &[u8]) -> Option<usize> {
     let head = str::from_utf8(head).ok().filter(|head| head.len() <= LONGEST_CHUNK_HEAD)?;
     let digits = head.split(';').next()?;

@@ -8,7 +8,7 @@ use super::body::{Body, LONGEST_BODY, too_large};
 use crate::api::message::{ApiRequest, Response};
 use crate::api::status::{bad_request, refused};
 
-/// Most header lines of a request.
+/// Largest number of header lines in a request.
 const MOST_LINES: usize = 128;
 
 /// A request whose head has arrived.
@@ -98,15 +98,15 @@ fn body(method: &str, lines: &Lines<'_>) -> Result<Option<Body>, Response> {
 struct Lines<'a>(&'a [Header<'a>]);
 
 impl<'a> Lines<'a> {
-    /// The values of a header, without the spaces and tabs around each. A value that is not UTF-8 counts as a value,
-    /// too: framing that cannot be read must not pass for absent.
+    /// The values of a header, without the spaces and tabs around each. A value that is not UTF-8 is returned as
+    /// U+FFFD: if it were left out, a header about the framing would pass for absent.
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}"))
     }
 
-    /// The elements of a header with a list as its value, over all lines of the header (RFC 9110 §5.6.1). Removes only
-    /// spaces and tabs around an element: to other implementations, other white space is part of the element.
+    /// The elements of a header whose value is a list, over all lines of the header (RFC 9110 §5.6.1). Removes only
+    /// spaces and tabs around an element, since for other implementations, other white space is part of the element.
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.values(name).flat_map(|value| value.split(',')).map(|element| element.trim_matches([' ', '\t']))
     }

@@ -16,8 +16,8 @@ use super::{NODE, Report};
 use crate::report::time_of_day;
 use crate::{Failure, cli};
 
-/// Reports the first certificate and each rotation. The latency of the first certificate counts from `started`, that of
-/// each later one from the rotation point of the certificate before.
+/// Reports the first certificate and each rotation, with a latency. The latency of the first certificate counts from
+/// `started`, the latency of each later one from the rotation point of its predecessor.
 pub(super) fn rotations(
     report: Report,
     cluster: &TestCluster,
@@ -116,7 +116,7 @@ fn report_certificate(report: Report, n: u32, rotations: u32, chain: &Chain, boo
     report.event(name, fields, &sentence);
 }
 
-/// Common name of the node's certificates, and the node's user name at the server.
+/// Name of the node: the common name of its certificates, and its user name at the server.
 fn identity() -> String {
     format!("system:node:{NODE}")
 }
@@ -134,8 +134,7 @@ fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Valu
     Ok(body["status"]["userInfo"].take())
 }
 
-/// Checks that `user`, as the server returned it, is the subject of `certificate`, with the fingerprint of that
-/// certificate.
+/// Checks that `user`, the user in the server's answer, has the name, groups and fingerprint that `certificate` gives.
 fn check_identity(user: &Value, certificate: &Certificate) -> Result<(), String> {
     let mut groups = certificate.organizations.clone();
     groups.push("system:authenticated".to_owned());
