@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn_values_are_well_formed() {
+    fn uids_serials_suffixes_and_tokens_are_well_formed() {
         let mut random = Random::from_seed([1; 32]);
         for _ in 0..200 {
             let uid = random.uid();

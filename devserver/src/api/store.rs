@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn log_keeps_all_changes_until_overflow_or_clearing() {
+    fn oldest_version_rises_only_by_overflow_or_clearing_of_log() {
         let mut store = Store::new(Options { history: 2, ..options() });
         let mut reach = Vec::new();
         let mut note = |store: &Store| reach.push((store.oldest(), store.version()));

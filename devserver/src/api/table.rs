@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn first_supported_media_type_is_used() {
+    fn first_supported_media_type_of_accept_is_used() {
         let query = ApiRequest::new(Method::GET, "/?includeObject=Object").query();
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
                        application/json";
