@@ -104,6 +104,7 @@
 //! | `event.rs`, `action.rs`, `outcome.rs` | events in, actions out, decisions for observers |
 //! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
 //! | `certificate.rs`, `template.rs`, `rare_names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
+//! | `template/check.rs` | the rules for names that a certificate can carry |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
@@ -155,6 +156,6 @@ pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};
 pub use sync::Arc;
-pub use template::{Template, same_dns_name};
+pub use template::{Template, TemplateError, is_dns_name, same_dns_name};
 pub use time::{Instant, Now, UnixTime};
 pub use trace::TraceLine;

@@ -1,5 +1,7 @@
 //! Templates: the identity that a certificate must carry.
 
+mod check;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,11 +9,16 @@ use core::net::IpAddr;
 
 use crate::certificate::Certificate;
 use crate::rare_names::RareNames;
+pub use check::{TemplateError, is_dns_name};
+
+/// The common names of Kubernetes nodes begin with this text.
+const NODE: &str = "system:node:";
 
 /// The identity that a certificate must have: subject and subject alternative names.
 ///
 /// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
-/// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity.
+/// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity. A template may have
+/// names that no certificate can carry: [`check`](Self::check) refuses these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     common_name: String,
@@ -29,7 +36,7 @@ impl Template {
 
     /// The template of a kubelet's client certificate: `CN=system:node:<node>, O=system:nodes`.
     pub fn node(node: &str) -> Self {
-        Self::new(format!("system:node:{node}")).with_organizations(["system:nodes"])
+        Self::new(format!("{NODE}{node}")).with_organizations(["system:nodes"])
     }
 
     /// Adds organisations (`O`) to the subject.

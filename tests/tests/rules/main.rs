@@ -11,6 +11,7 @@ mod policy_changes;
 mod requests;
 mod restarts;
 mod server_clock;
+mod templates;
 mod waiting;
 mod words;
 mod writes;

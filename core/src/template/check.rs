@@ -1,0 +1,190 @@
+//! [`Template::check`]: the rules for the names that a certificate can carry.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use core::error::Error;
+use core::fmt;
+
+use super::{NODE, Template};
+use crate::escaped::printable;
+
+/// The most characters that an attribute of the subject may have (RFC 5280 appendix A.1: ub-common-name,
+/// ub-organization-name, ub-organizational-unit-name, ub-serial-number).
+const MOST: usize = 64;
+/// The longest DNS name (RFC 1035 §2.3.4, without the root label), and the longest name of a Kubernetes node.
+const LONGEST_DNS_NAME: usize = 253;
+const SPIFFE: &str = "spiffe";
+
+impl Template {
+    /// Checks that a certificate can carry the names. Signers and peers refuse certificates that break these rules:
+    ///
+    /// - There is at least one name.
+    /// - The common name, each organization, each organizational unit and the serial number have 1 to 64 characters,
+    ///   none of them a control character (RFC 5280 appendix A.1). A common name `system:node:NAME` is longer if `NAME`
+    ///   is: Kubernetes issues certificates to nodes with names of up to 253 characters.
+    /// - The serial number is an ASN.1 PrintableString: letters, digits, space and `'()+,-./:=?` (X.520 §6.2.9).
+    /// - DNS names are those of [`is_dns_name`].
+    /// - URIs have a scheme, and only the characters of RFC 3986; their host has no empty label.
+    /// - A SPIFFE ID (scheme `spiffe`) is that of a workload, in the characters of the SPIFFE-ID standard (§2), and the
+    ///   only URI (X509-SVID §2, §3.1).
+    ///
+    /// An IP address is never refused.
+    ///
+    /// # Errors
+    /// [`TemplateError`]: the first name that breaks a rule, and the rule.
+    pub fn check(&self) -> Result<(), TemplateError> {
+        let Self { common_name, organizations, dns_names, ip_addresses, rare_names: rare } = self;
+        let has_subject = !common_name.is_empty() || !organizations.is_empty();
+        if !has_subject && dns_names.is_empty() && ip_addresses.is_empty() && rare.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        let each = |kind, names: &[String], check: fn(&str) -> Result<(), &'static str>| {
+            let refused =
+                |name: &String| Some(TemplateError::Name { kind, name: name.clone(), why: check(name).err()? });
+            names.iter().find_map(refused).map_or(Ok(()), Err)
+        };
+        let one = |kind, name: &str, check: fn(&str) -> Result<(), &'static str>| {
+            let why = if name.is_empty() { Ok(()) } else { check(name) };
+            why.map_err(|why| TemplateError::Name { kind, name: name.to_owned(), why })
+        };
+        one("common name", common_name, check_common_name)?;
+        each("organization", organizations, check_text)?;
+        each("organizational unit", rare.organizational_units(), check_text)?;
+        one("serial number in the subject", rare.serial_number(), check_serial_number)?;
+        each("DNS name", dns_names, check_dns_name)?;
+        each("URI", rare.uris(), check_uri)?;
+        match rare.uris().iter().find(|uri| is_spiffe(uri)) {
+            Some(id) if rare.uris().len() > 1 => {
+                let why = "peers reject a certificate that has another URI beside a SPIFFE ID (X509-SVID §2)";
+                Err(TemplateError::Name { kind: "URI", name: id.clone(), why })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Error of a template with names that no certificate can carry. See [`Template::check`] for the rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// The template has no names.
+    Empty,
+    /// A name breaks a rule.
+    Name {
+        /// The kind of the name, such as `DNS name`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The rule that the name breaks, as a clause.
+        why: &'static str,
+    },
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => {
+                f.write_str("cannot request a certificate without names: set a common name, a DNS name or a URI")
+            }
+            Self::Name { kind, name, why } => write!(f, "cannot request the {kind} `{}`: {why}", printable(name)),
+        }
+    }
+}
+
+impl Error for TemplateError {}
+
+/// True for a DNS name that a certificate can carry: at most 253 bytes, labels of 1 to 63 letters, digits, `-` and `_`,
+/// none with `-` at an end, dots between the labels (RFC 1123 §2.1). The first of several labels may be `*`
+/// (RFC 6125 §6.4.3). Underscores are no letters of host names, but Kubernetes and public CAs accept them.
+pub fn is_dns_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= LONGEST_DNS_NAME && name.strip_prefix("*.").unwrap_or(name).split('.').all(is_label)
+}
+
+fn check_dns_name(name: &str) -> Result<(), &'static str> {
+    let rule = "a DNS name has labels of 1 to 63 letters, digits, `-` and `_`, with dots between them, and the `xn--` \
+                form of an international name; the first label may be `*`";
+    if is_dns_name(name) { Ok(()) } else { Err(rule) }
+}
+
+fn check_common_name(name: &str) -> Result<(), &'static str> {
+    match name.strip_prefix(NODE).filter(|node| node.len() <= LONGEST_DNS_NAME) {
+        Some(_) if !name.contains(char::is_control) => Ok(()),
+        _ => check_text(name),
+    }
+}
+
+fn check_text(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.chars().count() > MOST {
+        return Err("it has more than 64 characters, the most that X.509 allows (RFC 5280 appendix A.1)");
+    }
+    if text.contains(char::is_control) { Err("it contains a control character") } else { Ok(()) }
+}
+
+fn check_serial_number(number: &str) -> Result<(), &'static str> {
+    check_text(number)?;
+    let is_printable = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
+    let rule = "it may contain letters, digits, spaces and '()+,-./:=? only (X.520, PrintableString)";
+    if number.bytes().all(is_printable) { Ok(()) } else { Err(rule) }
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SPIFFE))
+}
+
+/// Checks a URI by RFC 5280 §4.2.1.6 and RFC 3986, and its host as Go's `crypto/x509` does, which reads CSRs for
+/// Kubernetes.
+fn check_uri(uri: &str) -> Result<(), &'static str> {
+    let Some((scheme, rest)) = uri.split_once(':') else {
+        return Err("it has no scheme; expected a URI such as spiffe://example.com/payments");
+    };
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(fits) {
+        return Err("its scheme is not a letter followed by letters, digits, `+`, `-` and `.` (RFC 3986 §3.1)");
+    }
+    if rest.is_empty() {
+        return Err("nothing follows its scheme");
+    }
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let is_escape = |after: &str| after.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !uri.bytes().all(is_allowed) || !uri.split('%').skip(1).all(is_escape) {
+        return Err(
+            "it has characters that a URI must not have; write these as % and two hexadecimal digits (RFC 3986)",
+        );
+    }
+    if is_spiffe(uri) {
+        return check_spiffe_id(uri);
+    }
+    let authority = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?', '#']).next());
+    let host = authority.and_then(|authority| authority.rsplit('@').next()).unwrap_or_default();
+    let is_good = host.is_empty() || host.starts_with('[') || host.split('.').all(|label| !label.is_empty());
+    if is_good { Ok(()) } else { Err("its host has an empty label: two dots in a row, or a dot at an end") }
+}
+
+/// Checks the SPIFFE ID of a workload (SPIFFE-ID §2, X509-SVID §3.1).
+fn check_spiffe_id(id: &str) -> Result<(), &'static str> {
+    if id.len() > 2048 {
+        return Err("a SPIFFE ID has at most 2048 bytes (SPIFFE-ID §2.3)");
+    }
+    let Some(rest) = id.strip_prefix("spiffe://") else {
+        return Err("a SPIFFE ID begins with spiffe://, in lower case");
+    };
+    let Some((trust_domain, path)) = rest.split_once('/') else {
+        return Err("it has no path: the SPIFFE ID of a workload is one such as spiffe://example.com/payments");
+    };
+    let in_domain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    if !(1..=255).contains(&trust_domain.len()) || !trust_domain.bytes().all(in_domain) {
+        return Err("its trust domain is not 1 to 255 lower-case letters, digits, `.`, `-` and `_` (SPIFFE-ID §2.1)");
+    }
+    let in_segment = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(in_segment);
+    let rule = "each segment of its path must have letters, digits, `.`, `-` and `_` only, and not be empty, `.` or `..` \
+                (SPIFFE-ID §2.2)";
+    if path.split('/').all(is_segment) { Ok(()) } else { Err(rule) }
+}
