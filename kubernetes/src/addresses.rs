@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use perennial::Template;
+use perennial::{Template, is_dns_name};
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
@@ -233,20 +233,6 @@ fn usable(kind: AddressType, address: &str) -> Result<Option<IpAddr>, &'static s
         }
         Err(_) => Ok(None),
     }
-}
-
-/// True for a DNS name that a certificate can carry: labels of letters, digits, `-` and `_`, of 1 to 63 bytes, with
-/// dots between them; the first label may be `*`.
-fn is_dns_name(name: &str) -> bool {
-    let label = |label: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(fits)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
 }
 
 /// True if `name` has several labels and the last one is a number. Such a name is a mistyped IP address, since
