@@ -1,6 +1,6 @@
 //! [`certificate_request`]: writes a CSR (PKCS#10, RFC 2986).
 
-use perennial::Template;
+use perennial::{Template, TemplateError};
 use yasna::{DERWriter, Tag, construct_der};
 
 use crate::{AlternativeNames, KeyPair, PemError, pem, write};
@@ -21,14 +21,10 @@ pub struct CertificateRequest {
 /// request if there are no alternative names. Empty parts of the template are left out.
 ///
 /// # Errors
-/// [`RequestError::DnsName`] for a DNS name that X.509 cannot carry; [`RequestError::Signing`] if the key does not
-/// sign.
+/// [`RequestError::Template`] for a name that no certificate can carry, or no names at all; [`RequestError::Signing`] if
+/// the key does not sign.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
-    // A dNSName is an IA5String (RFC 5280 §4.2.1.6); peers match no name with white space or control characters.
-    let unfit = |name: &&String| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic());
-    if let Some(name) = template.dns_names().iter().find(unfit) {
-        return Err(RequestError::DnsName { name: name.clone() });
-    }
+    template.check()?;
     let subject = write::subject(template);
     let names = AlternativeNames {
         dns_names: template.dns_names().to_vec(),
@@ -73,15 +69,9 @@ fn extension_request(writer: DERWriter<'_>, extension: &[u8]) {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// A DNS name of the template contains characters that X.509 does not allow, or is empty.
-    #[error(
-        "{name:?} is not a DNS name a certificate can carry; use letters, digits, `-` and `.`, \
-         and the `xn--` form of an international name"
-    )]
-    DnsName {
-        /// The DNS name.
-        name: String,
-    },
+    /// The template has a name that no certificate can carry, or no names.
+    #[error("{0}")]
+    Template(#[from] TemplateError),
     /// The key could not sign the CSR.
     #[error("the request could not be signed: {}", crate::describe(.0, &[]))]
     Signing(#[from] rustls::Error),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use perennial::Template;
+use perennial::{Template, TemplateError};
 use perennial_pki::{KeyAlgorithm, KeyPair, PemError, RequestError, RequestFacts, certificate_request, read_request};
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ fn full() -> Template {
         .with_organizations(["system:nodes", "b", "a much longer organisation"])
         .with_dns_names(["n1.example", "n1"])
         .with_ip_addresses(["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()])
-        .with_uris(["spiffe://n.example/n1"])
+        .with_uris(["https://n.example/n1"])
         .with_organizational_units(["unit", "a"])
         .with_serial_number("A-17")
 }
@@ -65,11 +65,13 @@ fn request_with_empty_subject_is_read() {
 }
 
 #[test]
-fn request_with_invalid_dns_name_is_refused() {
+fn request_for_refused_template_is_not_made() {
     for name in ["bücher.example", "", "a b", "a\0b"] {
-        let error = certificate_request(&Template::new("x").with_dns_names([name]), &key()).unwrap_err();
-        assert_eq!(error, RequestError::DnsName { name: name.into() });
+        let template = Template::new("x").with_dns_names([name]);
+        let error = certificate_request(&template, &key()).unwrap_err();
+        assert_eq!(error, RequestError::Template(template.check().unwrap_err()));
     }
+    assert_eq!(certificate_request(&Template::default(), &key()), Err(RequestError::Template(TemplateError::Empty)));
 }
 
 #[test]
@@ -162,12 +164,12 @@ proptest! {
 
     #[test]
     fn request_carries_all_names_of_any_template(
-        common_name in ".{0,80}",
-        organizations in prop::collection::vec(".{0,80}", 0..4),
-        dns_names in prop::collection::vec("[!-~]{1,80}", 0..4),
+        common_name in r"\PC{1,64}",
+        organizations in prop::collection::vec(r"\PC{1,64}", 0..4),
+        dns_names in prop::collection::vec("[a-z0-9_]{1,60}([.][a-z0-9]{1,60}){0,2}", 0..4),
         ip_addresses in prop::collection::vec(any::<IpAddr>(), 0..4),
-        uris in prop::collection::vec("[!-~]{1,80}", 0..3),
-        organizational_units in prop::collection::vec(".{0,80}", 0..3),
+        uris in prop::collection::vec("[a-r][a-z+.-]{0,9}:[!$&-.0-;=?-Z_a-z~]{1,80}", 0..3),
+        organizational_units in prop::collection::vec(r"\PC{1,64}", 0..3),
         serial_number in "[A-Z0-9-]{0,64}",
     ) {
         let template = Template::new(common_name)

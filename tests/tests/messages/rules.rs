@@ -29,7 +29,6 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
     except("core/src/trace.rs", "{refill:?}", DURATION),
     except("core/src/trace.rs", "{spacing:?}", DURATION),
     except("pki/src/names.rs", "{name:?} is not ASCII", QUOTED),
-    except("pki/src/request.rs", "{name:?} is not a DNS name", QUOTED),
     except("rotation/src/directory/error.rs", "{common_name:?}", QUOTED),
     except("rotation/src/directory/settle.rs", "{SPAN:?}", DURATION),
     except("kubernetes/src/kubelet_config.rs", "{kind:?}", QUOTED),
