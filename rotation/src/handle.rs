@@ -8,7 +8,7 @@ mod wait;
 use std::sync::Arc;
 use std::task::Waker;
 
-use perennial::{Policy, State, Template};
+use perennial::{Policy, State, Template, TemplateError};
 use perennial_pki::Credential;
 
 use crate::{Identity, IdentitySource, Input, NotYet, ServerDate, Signer, Snapshot, clock};
@@ -101,9 +101,15 @@ impl Handle {
         self.link.has_ended()
     }
 
-    /// Sets the names to request from now on; `None`: the rotation requests nothing.
-    pub fn set_template(&self, template: Option<Template>) {
+    /// Sets the names to request from now on; `None`: the rotation requests nothing. The current credential stays in use
+    /// until a certificate with the new names is issued.
+    ///
+    /// # Errors
+    /// [`TemplateError`]: no certificate can carry the names. The rotation continues with the names it has.
+    pub fn set_template(&self, template: Option<Template>) -> Result<(), TemplateError> {
+        template.as_ref().map_or(Ok(()), Template::check)?;
         self.link.send(Message::Input(Input::TemplateChanged(template.map(Arc::new))));
+        Ok(())
     }
 
     /// Sets the timing. The rotation point moves; submissions already made still count against the submission budget.

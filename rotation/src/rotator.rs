@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use perennial::{Policy, Template};
+use perennial::{Policy, Template, TemplateError};
 use perennial_pki::Chain;
 
 use crate::clock;
@@ -46,7 +46,8 @@ impl Rotator {
         self
     }
 
-    /// Sets the names to request. [`Handle::set_template`] sets or changes them later.
+    /// Sets the names to request, which [`prepare`](Self::prepare) checks. [`Handle::set_template`] sets or changes them
+    /// later.
     #[must_use]
     pub fn template(mut self, template: Template) -> Self {
         self.start.template = Some(Arc::new(template));
@@ -119,9 +120,11 @@ impl Rotator {
     /// another program may still be writing that pair.
     ///
     /// # Errors
+    /// [`StartError::Template`]: no certificate can carry the names of the template; the store was not read.
     /// [`StartError::Store`]: the store cannot be read.
     pub fn prepare(self) -> Result<(Handle, Task), StartError> {
         let Self { name, mut start, store } = self;
+        start.template.as_deref().map_or(Ok(()), Template::check)?;
         let store = store.unwrap_or_else(|| Arc::new(Memory::default()));
         let has_signer = start.signer.is_some();
         let later = start.common_name.as_deref().filter(|_| has_signer);
@@ -159,6 +162,9 @@ fn recall(store: &dyn Store, keys: Option<&dyn KeySource>) -> Option<Record> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// No certificate can carry the names of the template.
+    #[error("{0}")]
+    Template(#[from] TemplateError),
     /// The store cannot be read.
     #[error("{0}")]
     Store(#[source] StoreError),

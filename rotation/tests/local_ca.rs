@@ -265,7 +265,7 @@ fn issued_certificate_is_accepted_before_new_names_are_requested() {
     life.now = Now { instant: life.now.instant.after(later), unix: life.now.unix.after(later) };
     is_there.store(false, Ordering::SeqCst);
     // Would supersede the request, if there were an identity for the next one.
-    life.handle.set_template(Some(Template::new("mesh-1").with_dns_names(["mesh.example"])));
+    life.handle.set_template(Some(Template::new("mesh-1").with_dns_names(["mesh.example"]))).unwrap();
     assert!(life.task.step(life.now).is_empty());
     assert!(matches!(life.handle.state(), State::Requesting { .. }), "{:?}", life.handle.state());
     is_there.store(true, Ordering::SeqCst);

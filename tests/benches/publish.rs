@@ -21,7 +21,7 @@ fn main() {
     // Alternates between a template that the credential does not satisfy and none: each makes another snapshot.
     let mut wanted = [Some(Template::node("worker-2")), None].into_iter().cycle();
     let mut publish = || {
-        handle.set_template(wanted.next().flatten());
+        handle.set_template(wanted.next().flatten()).unwrap();
         drop(black_box(task.step(clock::now())));
     };
     let mut alone = None;

@@ -167,7 +167,7 @@ fn signer_changes_on_full_disk_lose_no_write() {
         let before = volume.disk();
         handle.rotate_now();
         handle.report_replaced(None);
-        handle.set_template(None);
+        handle.set_template(None).unwrap();
         handle.shutdown().wait();
         assert_eq!(volume.disk(), before);
         assert_eq!(server.csr_names().len(), 2);

@@ -212,7 +212,7 @@ fn template_change_supersedes_unapproved_request() {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
         waits_for_approval(&handle);
-        handle.set_template(Some(Template::node("worker-2")));
+        handle.set_template(Some(Template::node("worker-2"))).unwrap();
         handle.wait_for(|_| server.csr_names().len() == 2).within(BOUND).unwrap();
         server.decide_all(Decision::Approve);
         let credential = issued(&handle, 1);

@@ -112,7 +112,7 @@ fn pair_of_old_name_is_served_and_reported() {
         waits_for_approval(&handle);
         server.decide_all(Decision::Approve);
         let before = issued(&handle, 1);
-        handle.set_template(Some(Template::node("worker-1")));
+        handle.set_template(Some(Template::node("worker-1"))).unwrap();
         waits_for_approval(&handle);
         let waiting = handle.snapshot();
         let error = waiting.last_error.as_ref().unwrap();

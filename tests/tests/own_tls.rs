@@ -142,7 +142,7 @@ fn client_sees_rotated_serving_certificate_on_new_connections() {
         assert_eq!(seen(None).1, provisional);
 
         let trusted = || Some(roots(&api.cluster));
-        handle.set_template(Some(wanted));
+        handle.set_template(Some(wanted)).unwrap();
         let first = issued(&handle, 1);
         let (mut before, shown) = seen(trusted());
         assert_eq!(shown, fingerprint(&first));
@@ -158,9 +158,13 @@ fn client_sees_rotated_serving_certificate_on_new_connections() {
 fn client_sees_rotated_server_certificate_only_after_full_handshake() {
     on_both(|runtime| {
         let (api, handle) = serving(runtime);
-        handle.set_template(Some(
-            Template::node("worker-1").with_dns_names(["localhost"]).with_ip_addresses([Ipv4Addr::LOCALHOST.into()]),
-        ));
+        handle
+            .set_template(Some(
+                Template::node("worker-1")
+                    .with_dns_names(["localhost"])
+                    .with_ip_addresses([Ipv4Addr::LOCALHOST.into()]),
+            ))
+            .unwrap();
         let first = fingerprint(&issued(&handle, 1));
         let config = || {
             let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();

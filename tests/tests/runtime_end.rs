@@ -56,7 +56,7 @@ fn shutdown_retries_an_owed_write() {
         holder.template = None;
         let handle = holder.start();
         break_directory(&path);
-        handle.set_template(Some(Template::node("worker-1")));
+        handle.set_template(Some(Template::node("worker-1"))).unwrap();
         handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
         mend_directory(&path);
         let served = handle.credential().unwrap();

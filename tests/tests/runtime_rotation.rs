@@ -170,7 +170,7 @@ fn snapshot_after_cancelled_request_has_no_progress() {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();
         waits_for_approval(&handle);
-        handle.set_template(None);
+        handle.set_template(None).unwrap();
         let now = handle.wait_for(|now| matches!(now.state, State::NoTemplate)).within(BOUND).unwrap();
         assert_eq!(now.progress, None);
         handle.shutdown().wait();

@@ -77,11 +77,11 @@ fn life(runtime: Runtime) -> Vec<String> {
     handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
 
     // The denial was of another template, so the new template is requested at once.
-    handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"])));
+    handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"]))).unwrap();
     waits_for_approval(&handle);
-    handle.set_template(None);
+    handle.set_template(None).unwrap();
     handle.wait_for(|now| now.state == State::NoTemplate).within(BOUND).unwrap();
-    handle.set_template(Some(Template::node("worker-1")));
+    handle.set_template(Some(Template::node("worker-1"))).unwrap();
     waits_for_approval(&handle);
     handle.shutdown().wait();
     transcript.note_all(notices);

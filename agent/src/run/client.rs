@@ -63,7 +63,9 @@ impl Client {
             begin_hook(context, next);
         }
         let handle = self.reporter.rotation.handle();
-        handle.set_template(client.rotated.then(|| client.template.clone()));
+        if let Err(error) = handle.set_template(client.rotated.then(|| client.template.clone())) {
+            tracing::error!("{error}; continuing with the names requested until now");
+        }
         // Before the signer is set, so that no request is submitted if the directory holds a certificate that is not
         // due.
         if let Some(stored) = stored {

@@ -104,7 +104,9 @@ impl Serving {
         if template != self.template {
             let what = template.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
             tracing::info!("{SERVING_PREFIX}: names to request: {what}");
-            self.reporter.rotation.handle().set_template(template.clone());
+            if let Err(error) = self.reporter.rotation.handle().set_template(template.clone()) {
+                tracing::error!("{SERVING_PREFIX}: {error}; continuing with the names requested until now");
+            }
         }
         let blocked_on = missing.as_ref().filter(|_| template.is_none());
         self.reporter.set_blocked_on(blocked_on, report);

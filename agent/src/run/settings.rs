@@ -93,6 +93,7 @@ impl ClientSettings {
             .with_organizations(wanted.organization.iter().cloned())
             .with_dns_names(wanted.dns.iter().cloned())
             .with_ip_addresses(wanted.ip.iter().copied());
+        template.check().map_err(|error| Failure::Usage(error.to_string()))?;
         // Kubernetes' ValidateKubeletClientCSR: no names beside the common name, and system:nodes as the organization.
         let has_names = !wanted.dns.is_empty() || !wanted.ip.is_empty();
         if wanted.signer_name == KUBELET_CLIENT_SIGNER && has_names {

@@ -224,9 +224,9 @@ mod tests {
         let requested = Template::node("a").with_uris(["spiffe://x.example/a"]);
         let all = requested.clone().with_organizational_units(["unit"]).with_serial_number("7");
         assert_eq!(excess(&issued(&all, &[Usage::ClientAuth]), &requested), None);
-        let more = requested.clone().with_uris(["spiffe://x.example/b"]);
+        let other = Template::node("a").with_uris(["spiffe://x.example/b"]);
         assert_eq!(
-            excess(&issued(&more, &[Usage::ServerAuth]), &requested).unwrap(),
+            excess(&issued(&other, &[Usage::ServerAuth]), &requested).unwrap(),
             "an unusable certificate was issued: URI `spiffe://x.example/b`, which can grant rights, was not requested; \
              check the signer"
         );

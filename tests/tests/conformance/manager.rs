@@ -184,7 +184,7 @@ pub(crate) const ROWS: &[Row] = &[
         let template = node.template.take();
         let handle = node.start();
         assert!(handle.credential().is_none());
-        handle.set_template(template);
+        handle.set_template(template).unwrap();
         loopback::issued(&handle, 1);
         handle.shutdown().wait();
         let stopped = Instant::now();
