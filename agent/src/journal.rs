@@ -1,7 +1,7 @@
 //! The journal of `perennial run`: every step of every certificate's machine, a line each, in a file of bounded size.
 //!
-//! A thread of its own writes the file, so that no rotation waits for the disk. After missing steps, snapshots of all
-//! machines follow, so that `perennial replay` can go on from there.
+//! A thread of its own writes the file, so that no rotation waits for the disk. If steps were lost, the thread writes
+//! snapshots of all machines before the next step, and `perennial replay` goes on from these snapshots.
 
 mod file;
 
@@ -43,14 +43,17 @@ enum Item {
     /// Steps that the journal's observer was too slow to receive: the certificate's name, the number of steps, and the
     /// machine after them.
     Gap(String, u64, Arc<RotationMachine>),
-    /// The certificates of the running configuration. Snapshots of other certificates are no longer written.
+    /// The names of the certificates in the running configuration. After this entry the thread writes no snapshots for
+    /// other certificates.
     Keep(BTreeSet<String>),
 }
 
 impl Journal {
-    /// Starts a thread that appends to the journal at `path`, or creates the file. A journal that would exceed `limit`
-    /// bytes is moved to `PATH.1`, in the place of a journal there. If the journal cannot be opened, written or moved,
-    /// the thread logs the error once and tries again with each step; steps until then are lost.
+    /// Starts a thread that appends to the journal at `path`, or creates the file. If a step would make the file longer
+    /// than `limit` bytes, the thread first moves the file to `PATH.1`, which replaces an earlier journal of that name.
+    ///
+    /// A step is lost if the journal cannot be opened, written or moved. The thread tries again with each further step,
+    /// and logs only the first error.
     pub(crate) fn start(path: &Path, limit: u64) -> Self {
         let (queue, trouble) = (Queue::new(MOST_QUEUED), Trouble::default());
         let items = queue.clone();
@@ -87,7 +90,8 @@ impl Journal {
         })
     }
 
-    /// Sets the certificates of the running configuration. No snapshots of other certificates are written any more.
+    /// Sets the names of the certificates in the running configuration. From then on, the thread writes no snapshots
+    /// for other certificates.
     pub(crate) fn keep(&self, names: BTreeSet<String>) {
         // Size 0 always fits: a dropped entry would leave removed certificates in the snapshots.
         self.queue.push(Item::Keep(names), 0);
@@ -118,11 +122,12 @@ struct Writer {
     file: Option<File>,
     /// Size of the file after the last write, in bytes.
     end: u64,
-    /// True if the file holds every machine up to its last step, so that the next step needs no snapshot.
+    /// True if a replay of the file leads to the present state of each of `machines`. If not, snapshots have to be
+    /// written before the next step.
     is_continuous: bool,
     /// Each certificate's machine after its last step, written or not.
     machines: BTreeMap<String, Arc<RotationMachine>>,
-    /// Steps lost since the last line that was written. The next snapshot states the number.
+    /// Number of steps lost since the last line that was written. The next snapshot states the number.
     missing: u64,
 }
 
@@ -131,8 +136,8 @@ impl Writer {
         Self { path, limit, trouble, file: None, end: 0, is_continuous: false, machines: BTreeMap::new(), missing: 0 }
     }
 
-    /// Writes an entry of the queue to the file. Returns the number of lost steps that the queue has not counted as
-    /// dropped.
+    /// Handles an entry of the queue: writes a step to the file, counts lost steps, or forgets the machines of removed
+    /// certificates. Returns the number of lost steps that the queue has not counted as dropped.
     fn take(&mut self, entry: Entry<Item>) -> u64 {
         match entry {
             Entry::Item(Item::Keep(names)) => self.machines.retain(|name, _| names.contains(name)),
@@ -141,7 +146,7 @@ impl Writer {
                 self.machines.insert(of, machine);
                 return steps;
             }
-            // The queue has counted these steps as dropped.
+            // Not returned: the queue has counted these steps as dropped already.
             Entry::Missing(count) => (self.is_continuous, self.missing) = (false, self.missing + count),
             Entry::Item(Item::Step(of, step, line)) => {
                 let written = self.append(&of, &step, &line);
@@ -156,7 +161,8 @@ impl Writer {
         0
     }
 
-    /// Logs when the file can no longer be written, and when it can be written again.
+    /// Logs the first failed write, and the first successful write after it. Resets `missing` once a snapshot in the
+    /// file has stated that number.
     fn report_trouble(&mut self, written: io::Result<()>) {
         let path = self.path.display();
         let why = written.err().map(|error| format!("cannot write journal {path}: {error}"));
@@ -191,9 +197,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the file at the path, unless the open file is still there: another program, such as logrotate, may have
-    /// moved or removed the open file. Clears `is_continuous` if this opens another file or the file was truncated: the
-    /// file needs snapshots then.
+    /// Opens the file at the path, unless this file is open already: another program, such as logrotate, may have moved
+    /// or removed the open file. Clears `is_continuous` if another file was opened, or if the open file was truncated,
+    /// since the file then needs snapshots.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let opened = self.file.as_ref().map(File::metadata).transpose()?;
         let is_same = match (&opened, fs::metadata(&self.path)) {
@@ -214,7 +220,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The lines to write before a step: the snapshots that the replay of the step needs, and that the file lacks.
+    /// The lines to write before a step: the snapshots that the file lacks, and without which this step or later steps
+    /// could not be replayed.
     fn snapshots(&self, of: &str, step: &Transition) -> String {
         let (mut text, mut missing) = (String::new(), self.missing);
         // The first snapshot states the missing steps of all machines; replay adds up the numbers.
@@ -259,7 +266,8 @@ mod tests {
         Notice { at: step.now, news: News::Stepped(Arc::new(step)), snapshot }
     }
 
-    /// A machine that the test ticks at each deadline, and the journal's observer, to which the test sends the steps.
+    /// A machine that the test ticks at each deadline, and an observer of the journal. The test passes each step of the
+    /// machine to the observer.
     struct Life<'a> {
         machine: Arc<RotationMachine>,
         now: Now,
@@ -344,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_last_line_is_ended_before_next_snapshot() {
+    fn incomplete_last_line_gets_line_break_before_next_snapshot() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, "{\"step\":{\"of\":\"no").unwrap();

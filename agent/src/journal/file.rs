@@ -1,4 +1,4 @@
-//! Opening and moving the file of a journal, without harm to files that are no journal.
+//! Opens the file of a journal, and moves a full one. Leaves files that are no journal unchanged.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
@@ -45,7 +45,8 @@ pub(super) fn is_of_another_version(mut file: &File) -> bool {
     read.is_ok() && matches!(Replay::new().line(&first), Err(ReplayError::Version(_)))
 }
 
-/// Moves a journal that is full, or of another format version, to `PATH.1`, in the place of a journal there.
+/// Moves a journal to `PATH.1`, because the journal is full or of another format version. An earlier journal at
+/// `PATH.1` is replaced.
 ///
 /// # Errors
 /// If `PATH.1` is no journal, or the system refuses. Both files stay unchanged.
@@ -66,7 +67,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<()> {
     })
 }
 
-/// True if `path` does not exist, or is a journal, which may be replaced.
+/// True if a journal may be moved to `path`: nothing exists there, or another journal, which may be replaced.
 fn is_free(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -74,7 +75,8 @@ fn is_free(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// True if the file begins with one of [`BEGINNINGS`], is empty, or ends within one of them.
+/// True if the file begins with one of [`BEGINNINGS`]. Also true if the file is shorter than that, but agrees with one
+/// of them as far as it goes: it may be empty, or its first line was cut short.
 fn is_journal(file: &File) -> io::Result<bool> {
     let mut first = [0; 10];
     let mut length = 0;
