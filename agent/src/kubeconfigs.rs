@@ -30,12 +30,13 @@ pub(crate) struct Access {
 /// Reads both kubeconfigs. `needed` is true if there is no valid certificate, so that the first request depends on a
 /// kubeconfig's credential.
 ///
-/// As in kubelet, a bootstrap kubeconfig that exists names the cluster, unless the node's own kubeconfig is usable. A
-/// usable kubeconfig of the node is never written.
+/// The node's kubeconfig names the cluster if its credential is usable, or if no bootstrap kubeconfig exists. Otherwise
+/// the bootstrap kubeconfig names the cluster, as in kubelet. A node's kubeconfig with a usable credential is never
+/// overwritten.
 ///
 /// # Errors
-/// [`Failure::Usage`] if no kubeconfig exists or the one that names the cluster cannot be used, or if `needed` and no
-/// credential is usable.
+/// [`Failure::Usage`] if no kubeconfig exists, if the one that names the cluster cannot be used, or if `needed` is true
+/// and neither kubeconfig has a usable credential.
 pub(crate) fn read(node: &Path, bootstrap: Option<&Path>, proxy: Proxy, needed: bool) -> Result<Access, Failure> {
     let own = match load(node).map_err(Failure::Usage)? {
         Some(kubeconfig) => {
@@ -107,8 +108,9 @@ fn warn(kubeconfig: &Kubeconfig) {
     kubeconfig.warnings().iter().chain(&of_user).for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// The identity for a request without a certificate. Checks each time whether the bootstrap kubeconfig exists: kubeadm
-/// removes the file once a node has joined, and an operator adds one to have the node join again.
+/// The identity for a request while there is no accepted certificate: the bootstrap kubeconfig's or, if that file does
+/// not exist, the identity in the node's kubeconfig. Checks at each call whether the bootstrap kubeconfig exists:
+/// kubeadm removes the file once the node has joined, and an operator adds one to make the node join again.
 fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, target: &Endpoint) -> Result<Identity, String> {
     let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
     let Some(bootstrap) = bootstrap.filter(|path| !missing(path)) else { return identity_for(target, node) };
@@ -129,8 +131,8 @@ fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
     }
 }
 
-/// The reason why the credential of the kubeconfig at `path` is not for the cluster `target`; `None` if the clusters
-/// are the same.
+/// The reason why the kubeconfig at `path` is not for the cluster `target`, to which its credential must not be sent
+/// then; `None` if the kubeconfig is for that cluster.
 fn why_another_cluster(path: &Path, target: &Endpoint) -> Result<Option<String>, String> {
     let of = endpoint(path)?;
     // Read again, since the CA in the file may have been rotated after `target` was read.
@@ -147,7 +149,7 @@ fn why_another_cluster(path: &Path, target: &Endpoint) -> Result<Option<String>,
     }))
 }
 
-/// True if both endpoints have the same URL or the same CA: a cluster may have several addresses.
+/// True if both endpoints have the same URL, or the same CA at different URLs: a cluster may have several addresses.
 fn is_same_cluster(one: &Endpoint, other: &Endpoint) -> bool {
     let ca = |endpoint: &Endpoint| {
         let pem = endpoint.ca_pem.as_ref()?;
@@ -186,9 +188,9 @@ enum OwnCredential {
     Unreadable,
 }
 
-/// Reads the credential of a kubeconfig's user and checks the validity of its certificate, notBefore included. As in
-/// kubelet's `isClientConfigStillValid`, unreadable files of a credential do not prevent a start: they may be the pair
-/// that a rotation replaces.
+/// Reads the credential of a kubeconfig's user, and checks that the certificate is valid now, by notBefore as well. As
+/// in kubelet's `isClientConfigStillValid`, a start does not fail if a file of the credential cannot be read: the file
+/// may belong to the pair that a rotation will replace.
 ///
 /// # Errors
 /// If the kubeconfig selects no user, or one with a credential that perennial does not support.
@@ -227,7 +229,8 @@ fn endpoint(path: &Path) -> Result<Endpoint, String> {
 /// Reads the identity of the user in the kubeconfig at `path`, from all files that the kubeconfig names for the user.
 ///
 /// # Errors
-/// If the kubeconfig or a file cannot be used, the user has no credential, or the certificate has expired.
+/// If the kubeconfig or a file cannot be used, if the user has no credential, or if the user's certificate has expired
+/// and there is no token beside it.
 pub(crate) fn identity(path: &Path) -> Result<Identity, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;

@@ -24,13 +24,14 @@ pub(crate) struct Server {
     kubeconfig: PathBuf,
     /// The source of the CAs, for JSON: `file`, `inline`, `system` or `insecure`.
     ca_source: &'static str,
-    /// The field, flag or variable that decides about the proxy.
+    /// The kubeconfig field, flag or environment variable that decided which proxy is used, or the reason why none did.
     proxy_decided_by: &'static str,
 }
 
 impl Server {
-    /// Creates the server at `endpoint`, which the kubeconfig at the path `kubeconfig` names. Logs the proxy, if there
-    /// is one, and if the kubeconfig names no CA or switches verification off.
+    /// Creates the server at `endpoint`, which the kubeconfig at the path `kubeconfig` names. Logs which proxy is used,
+    /// if any. Also logs if the system's CAs are used because the kubeconfig names no CA, and if the kubeconfig
+    /// switches verification off.
     ///
     /// # Errors
     /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The error does not name the
@@ -54,8 +55,8 @@ impl Server {
         Ok(Self { cluster, kubeconfig, ca_source, proxy_decided_by: decided_by })
     }
 
-    /// Reads the CAs as a connection would, so that [`lines`](Self::lines) and [`to_json`](Self::to_json) show their
-    /// state.
+    /// Reads the CAs as a connection would. From then on, [`lines`](Self::lines) and [`to_json`](Self::to_json) show
+    /// the result of this read.
     pub(crate) fn read_cas(&self) {
         // An error needs no handling here: the source has noted it in the origin, which `lines` and `to_json` show.
         let _ = self.cluster.roots().map(|source| source.roots());
@@ -95,7 +96,8 @@ impl Server {
     }
 }
 
-/// Adds the CAs to the cluster: from a file, from the kubeconfig, or the system's. Returns the source of the CAs as well.
+/// Adds to the cluster the CAs that verify the server: from a file, from the kubeconfig itself, or the system's.
+/// Returns the cluster, and the source of the CAs (`ca_source`).
 fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<(Cluster, &'static str), String> {
     let Some(pem) = &endpoint.ca_pem else {
         let server = &endpoint.server;
@@ -122,8 +124,8 @@ fn anchored(cluster: Cluster, kubeconfig: &Path, endpoint: &Endpoint) -> Result<
     Ok((cluster.with_roots(Inline { roots, origin }), "inline"))
 }
 
-/// Chooses the proxy to the API server by proxy-url in the kubeconfig, else by `--proxy=none`, else by the environment,
-/// as client-go does.
+/// Chooses the proxy to the API server. proxy-url in the kubeconfig takes precedence over `--proxy=none`, and that flag
+/// over the environment. In client-go, too, proxy-url takes precedence over the environment.
 fn route(endpoint: &Endpoint, proxy: Proxy, cluster: &Cluster) -> Result<Route, String> {
     match (&endpoint.proxy, proxy) {
         (Some(named), _) => Ok(Route { proxy: Some(named.clone()), decided_by: "proxy-url" }),

@@ -8,8 +8,9 @@ use perennial_kubernetes::kubeconfig::{Endpoint, node_kubeconfig};
 use crate::failure::Failure;
 use crate::files;
 
-/// Checks that the node's kubeconfig can be written later, when a certificate exists. Leaves no file. A full or
-/// read-only disk is logged only: the disk may have space, or be writable, by then.
+/// Checks before there is a certificate that the node's kubeconfig can be written later. Leaves no file behind. If the
+/// disk is full or read-only, only logs a warning: the disk may have space, or be writable, when the kubeconfig is
+/// written.
 ///
 /// # Errors
 /// [`Failure::Usage`] if the path can never be written: no permission, a mount point, or `current` is not UTF-8.
