@@ -59,7 +59,7 @@ struct CertMetrics {
     source: Option<Source>,
 }
 
-/// The reason why no request can be submitted for a certificate; empty if one can.
+/// The reason why no request can be submitted for a certificate; empty if requests can be submitted.
 pub(crate) type BlockedOn = Latest<String>;
 
 /// The source of a certificate's state.
@@ -76,8 +76,8 @@ impl Metrics {
         Arc::new(Self { about, pulse, certs: Mutex::default(), server: Latest::default() })
     }
 
-    /// Returns an observer that counts the notices of certificate `of`. A later observer of the same certificate
-    /// continues the counters.
+    /// Returns an observer that counts the notices of certificate `of`. If the certificate had an observer before, the
+    /// new observer continues the counters of the earlier one.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
         // Created before the first notice, so that each counter is exposed as 0 from the start.
         self.certs().entry(of.to_owned()).or_default().tally.get_or_insert_default();

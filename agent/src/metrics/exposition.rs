@@ -41,8 +41,8 @@ impl Exposition {
         let _ = writeln!(self.0.entry(metric).or_default(), "{metric}{suffix}{labels} {}", number(value));
     }
 
-    /// Returns the page: in the order of `metrics`, each metric that has samples. A line of `metrics` is name, type,
-    /// help.
+    /// Returns the page: each metric that has samples, in the order of `metrics`. A line of `metrics` consists of the
+    /// name, the type and the help text of a metric.
     pub(super) fn finish(mut self, metrics: &str) -> String {
         let mut page = String::new();
         for line in metrics.lines() {

@@ -17,7 +17,7 @@ impl Hosts {
     }
 
     /// True if a request with this Host header (RFC 9110, section 7.2) may be answered. Also true for a request without
-    /// the header (`None`): browsers always send the header, so this request is from another client.
+    /// the header (`None`): browsers always send the header, so no browser has sent this request.
     pub(super) fn include(&self, header: Option<&[u8]>) -> bool {
         let Some(header) = header else { return true };
         let Ok(authority) = str::from_utf8(header) else { return false };

@@ -21,7 +21,7 @@ use crate::reactor;
 const LONGEST_HEAD: usize = 8 * 1024;
 /// Most header fields of a request.
 const MOST_FIELDS: usize = 100;
-/// Connections served at a time. A further one closes the oldest.
+/// Most connections served at a time. If one more connection is accepted, the oldest is closed.
 const MOST_CLIENTS: usize = 32;
 /// Time limit of a connection, from accept to close.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -52,8 +52,9 @@ impl Response {
         Self { status: "200 OK", kind: "application/json", body: json_line(value) }
     }
 
-    /// Replaces the response to a request whose `Host` is not a name of this node: probes get their status alone, other
-    /// paths 421 (RFC 9110, section 15.5.20).
+    /// Returns the answer to a request whose `Host` is not a name of this node, in the place of this response. A probe
+    /// gets the status of this response without the text, and a request for another path gets 421 (RFC 9110, section
+    /// 15.5.20).
     fn for_other_name(self, path: &str) -> Self {
         let why = "the Host header is no name of this node: use its address, or add the name with --metrics-host\n";
         match path {
@@ -147,7 +148,8 @@ async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Optio
     Ok(())
 }
 
-/// Returns the bytes of the answer to a request head, or `None` while more of the head has to be read.
+/// Returns the bytes of the answer to a request head; `None` if the head is not complete yet, and more of it has to be
+/// read.
 fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) -> Option<Vec<u8>> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut request = Request::new(&mut fields);

@@ -100,8 +100,8 @@ fn add_validity(page: &mut Exposition, view: &CertView) {
     page.add("perennial_certificate_rotation_point_timestamp_seconds", &of, rotate_at.map(seconds));
 }
 
-/// Adds the counters of a rotation, and two durations: how long a new certificate has been due, and how long the
-/// current one has been in memory only.
+/// Adds the counters of a rotation. Also adds how long a new certificate has been due, and how long the current
+/// certificate has been in memory only.
 fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();

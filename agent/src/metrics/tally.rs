@@ -20,8 +20,8 @@ pub(super) const AGES: [f64; 10] =
 pub(super) struct Tally {
     /// The machine after the last step.
     pub(super) machine: Option<Arc<RotationMachine>>,
-    /// Time from which a new certificate has been due; `None` if no new certificate is due. Failed requests do not
-    /// reset the time.
+    /// Time from which a new certificate has been due; `None` if no new certificate is due. A failed request does not
+    /// change the time.
     pub(super) due_since: Option<Instant>,
     /// Time from which the current certificate has been in memory only; `None` if the certificate is on disk.
     pub(super) unwritten_since: Option<UnixTime>,
@@ -77,10 +77,11 @@ impl Tally {
     }
 }
 
-/// A Prometheus histogram: numbers of values by upper bound, with their sum and count.
+/// A Prometheus histogram: the number of values in each bucket, and the sum and the number of all values.
 #[derive(Clone, Default)]
 pub(super) struct Histogram {
-    /// Number of values up to each bound and above the bound before: not cumulative. Empty before the first value.
+    /// Number of values in each bucket: those up to the bucket's bound that are above the bound before. Unlike in
+    /// Prometheus' format, a value counts in one bucket only. Empty before the first value.
     pub(super) counts: Vec<u64>,
     pub(super) sum: f64,
     pub(super) count: u64,

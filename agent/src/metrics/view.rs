@@ -22,8 +22,8 @@ pub(super) struct CertView {
     /// The rotation's snapshot; `None` until the rotation has started, and for an externally managed certificate.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     credential: Option<Arc<Credential>>,
-    /// The last error if the failed operation has not succeeded since, else the reason why no request can be submitted;
-    /// `None` if there is neither.
+    /// The last error, until the failed operation succeeds. Without such an error, the reason why no request can be
+    /// submitted; `None` if requests can be submitted.
     trouble: Option<String>,
 }
 
@@ -59,8 +59,8 @@ impl CertView {
         self.tally.as_ref()?.machine.as_deref()
     }
 
-    /// The reason for 503 at `/readyz`; `None` if the certificate exists, has not expired, and was not refused by the
-    /// API server.
+    /// The reason why `/readyz` answers 503 for this certificate; `None` if the certificate exists, has not expired,
+    /// and was not refused by the API server.
     fn why_not_ready(&self, now: Now) -> Option<String> {
         let refused = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.due == Some(Reason::Refused));
         let why = match self.certificate().map(|certificate| certificate.validity) {
@@ -76,8 +76,8 @@ impl CertView {
         Some(Escaped(&format!("{why}{more}")).to_string())
     }
 
-    /// Time from which the current certificate has been in memory only, where a crash loses the certificate; `None` if
-    /// the certificate is on disk.
+    /// Time from which the current certificate has been in memory only, so that a crash would lose the certificate;
+    /// `None` if the certificate is on disk.
     pub(super) fn unwritten_since(&self) -> Option<UnixTime> {
         self.tally.as_ref()?.unwritten_since
     }
@@ -139,14 +139,16 @@ impl CertView {
     }
 }
 
-/// The reasons for 503 at `/readyz`, a line for each certificate that is not ready; empty if all are ready.
+/// The reasons why `/readyz` answers 503: a line for each certificate that is not ready, or one line if no rotation has
+/// started. Empty if all certificates are ready.
 pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| view.why_not_ready(now).map(|why| format!("{}: {why}\n", view.name));
     let why: String = views.iter().filter_map(line).collect();
     if views.is_empty() { "no rotation has started yet\n".into() } else { why }
 }
 
-/// Lists each certificate that is in memory only. `/healthz` stays 200 meanwhile: a restart would lose the certificate.
+/// Lists the certificates that are in memory only, a line each. They do not make `/healthz` answer 503: that would
+/// cause a restart, which would lose the certificates.
 pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| {
         let since = view.unwritten_since()?;
@@ -178,8 +180,8 @@ pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About
     })
 }
 
-/// The name of an answer's class in metrics and JSON, and the HTTP status of a `refused` or `foreign` answer; of other
-/// classes, the status is empty.
+/// The name of an answer's class for metrics and JSON, and the HTTP status of the answer. The status is empty if the
+/// class is neither `refused` nor `foreign`.
 pub(super) fn class_and_code(answer: Answer) -> (&'static str, String) {
     match answer {
         Answer::Served => ("served", String::new()),
