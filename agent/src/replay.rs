@@ -17,8 +17,8 @@ use count::{Count, time};
 use lines::{JournalLines, Line};
 use story::Story;
 
-/// Runs `perennial replay`. Prints what each line does, and a summary. Leaves out clock checks without effect, unless
-/// `--all` is given.
+/// Runs `perennial replay`. Prints what happened in each line of the journal, and a summary. Leaves out clock checks
+/// that changed nothing, unless `--all` is given.
 ///
 /// # Errors
 /// [`Failure::Failed`] if the replay of a step differs from the journal, or a line is damaged. [`Failure::Usage`] if a
@@ -39,7 +39,7 @@ pub(crate) fn replay(options: &cli::Replay) -> Result<(), Failure> {
     replayer.finish()
 }
 
-/// Replays the lines of all files in order, reports each line, and counts results.
+/// Replays the lines of all files in order, reports what happened in each line, and counts the results.
 struct Replayer {
     report: Report,
     /// True if clock checks that change nothing are reported, too.
@@ -124,9 +124,9 @@ impl Replayer {
         self.report_event("damaged", place, None, json!({ "reason": why }), &format!("DAMAGED, {place}: {why}"));
     }
 
-    /// Reports the previous line if that line was incomplete. `begins` is true if a snapshot or the end of the journal
-    /// follows: the process ended or the disk was full in the middle of the line. The line is reported as cut short if
-    /// `begins` is true, else as damaged.
+    /// Reports the previous line if that line was incomplete. If a snapshot or the end of the journal follows
+    /// (`begins`), reports the line as cut short: the process ended, or the disk was full, in the middle of the line.
+    /// If any other line follows, reports the incomplete line as damaged.
     fn settle_cut(&mut self, begins: bool) {
         let Some(place) = self.cut.take() else { return };
         if begins {

@@ -12,7 +12,8 @@ use crate::failure;
 use crate::report::with;
 use crate::spans::words;
 
-/// Numbers of steps and results, and places of damage, of all lines replayed so far.
+/// The numbers of steps, issued certificates and failed requests, and the places of damage, in all lines replayed so
+/// far.
 #[derive(Default, Serialize)]
 pub(super) struct Count {
     pub(super) steps: u64,
@@ -92,7 +93,8 @@ impl Count {
     }
 }
 
-/// Lists the first ten places, and the number of further ones: a journal without a snapshot has a place for each step.
+/// Lists the first ten places, and states how many more there are. There may be many: in a journal without a snapshot,
+/// each step is at such a place.
 fn list(places: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = places.len().saturating_sub(SHOWN);

@@ -8,8 +8,8 @@ use perennial_rotation::journal::Replayed;
 
 use crate::spans::words;
 
-/// Description of a step: the event, the actions that followed, and the state after them. Leaves out the action that
-/// sets the timer, since `leaves` names the time.
+/// Description of a step: the event, the actions that followed, and the state after them. Does not list the action that
+/// sets the timer, since `leaves` names the time for which the timer is set.
 pub(super) struct Story {
     /// The event of the step; for a snapshot, how the journal begins or continues there.
     pub(super) happened: String,
