@@ -28,7 +28,8 @@ use pending::Pending;
 ///
 /// # Errors
 /// [`Failure::Failed`] if a certificate is not good. [`Failure::Usage`] if the directory or the policy file cannot be
-/// read, or a kubeconfig cannot be used; in the last case, the certificates are printed.
+/// read, or if a kubeconfig cannot be used. A kubeconfig that cannot be used does not prevent the output: the
+/// certificates are printed first.
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
     let policy = options.timing.policy()?;
@@ -104,7 +105,7 @@ struct CertStatus {
     hook: Option<HookState>,
 }
 
-/// The state of `--on-rotated` for the certificate in use, by the hook record (`PREFIX-hook.json`).
+/// The state of `--on-rotated` for the certificate in use, as the hook record (`PREFIX-hook.json`) states it.
 #[derive(Serialize)]
 struct HookState {
     owed: bool,

@@ -1,4 +1,5 @@
-//! The pair that `perennial run` would start from, or the file that prevents it, and the verdict on them.
+//! The pair that `perennial run` would start with or, if no pair is usable, the gravest problem of the directory. Also
+//! the verdict of `status` on the pair or problem.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +42,7 @@ pub(super) struct Verdict {
     pub(super) rotate_at: Option<UnixTime>,
 }
 
-/// Chooses the pair to show or, without a usable one, the gravest problem.
+/// Chooses what `status` shows: the best pair or, if no pair is usable, the gravest problem.
 pub(super) fn find(loaded: &Loaded) -> Found {
     if let Some((credential, path)) = &loaded.credential {
         return Found::Certificate { file: shown(path), chain: credential.chain().clone(), key_matches: true };
@@ -90,7 +91,9 @@ impl Found {
         }
     }
 
-    /// The verdict on the certificate under this policy and signer, with the state of the `request` for a new one.
+    /// The verdict on the pair or problem. The rotation point in the verdict follows from `policy`, `signer_name` and
+    /// the certificate. `request` is a clause about the request for a new certificate, and is added to the verdict's
+    /// sentence.
     pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, request: Option<&str>, now: UnixTime) -> Verdict {
         let verdict = self.verdict_alone(policy, signer_name, request.is_some(), now);
         let more = request.map(|request| format!("; {request}")).unwrap_or_default();

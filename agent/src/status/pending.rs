@@ -24,9 +24,11 @@ pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
 }
 
 impl Pending {
-    /// Chooses the request to show. A request that was not refused is not shown if the record has no key, or has the
-    /// key of `current`, the chain in use. An unreadable record is no error of the command: the verdict on the
-    /// certificate does not depend on the record.
+    /// Chooses the request to show: a request that was refused, or one that has no certificate yet. The latter is a
+    /// request whose key is in the record, and is not the key of `current`, the chain in use.
+    ///
+    /// The command does not fail if the record cannot be read, since the verdict on the certificate does not depend on
+    /// the record.
     pub(super) fn of(record: Result<Option<Record>, String>, current: Option<&Chain>) -> Self {
         let record = match record {
             Ok(Some(record)) => record,
@@ -60,7 +62,8 @@ impl Pending {
         }
     }
 
-    /// The clause about the request to add to the verdict on the certificate.
+    /// The clause about the request that is added to the verdict on the certificate; `None` if there is no request to
+    /// show.
     pub(super) fn phrase(&self, now: UnixTime) -> Option<String> {
         let Self::Request(record) = self else { return None };
         let ago = words(now.since(record.pending.submitted));
@@ -102,7 +105,7 @@ enum State {
     Waiting,
     /// The API server rejected the credential (401), or did not allow the request (403): there may be no CSR object.
     TurnedDown(Failure),
-    /// The signer refused the request, and the next one waits for the refused backoff.
+    /// The request was refused, and the next request waits for the backoff after refusals.
     Refused(Refusal),
 }
 
