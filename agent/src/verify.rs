@@ -20,8 +20,8 @@ use crate::report::{columns, json_line, print};
 /// Runs `perennial verify`. Prints the verdicts of kubelet and of perennial on each certificate.
 ///
 /// # Errors
-/// [`Failure::Failed`] if kubelet or perennial has a fault, or kubelet's verdict is in doubt. [`Failure::Usage`] if the
-/// directory cannot be read.
+/// [`Failure::Failed`] if kubelet or perennial could not start, or could not put the next certificate in place, or if
+/// kubelet's verdict is in doubt. [`Failure::Usage`] if the directory cannot be read.
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
     let directory = options.cert_dir.as_path();
     let now = clock::now().unix;
@@ -46,7 +46,7 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
 enum Role {
     /// The client certificate: without a valid one a start fails.
     Client,
-    /// The serving certificate, which can be requested with the client certificate.
+    /// The serving certificate. A start does not need it: it can be requested with the client certificate.
     Serving,
 }
 
@@ -100,7 +100,7 @@ struct Opinion {
 }
 
 impl Opinion {
-    /// True if there is no fault; `None` if perennial does not know whether there is one.
+    /// True if there is no fault, false if there is one; `None` if perennial does not know whether there is one.
     fn good(&self) -> Option<bool> {
         match (self.faults.is_empty(), &self.doubt) {
             (false, _) => Some(false),

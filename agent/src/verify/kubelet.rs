@@ -15,7 +15,8 @@ use super::{Fault, Opinion, Pair, Role};
 /// Most bytes read from a file: more than any pair has.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Returns kubelet's verdict on the pair that kubelet would start with, and on putting the next certificate in place.
+/// Returns kubelet's verdict: whether kubelet could start with the pair that it would choose, and whether it could put
+/// the next certificate in place.
 pub(super) fn check(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     let place = |end: &str| directory.join(format!("{}{end}", role.prefix()));
     let (current, updated) = (place("-current.pem"), place("-updated.pem"));
@@ -34,8 +35,8 @@ pub(super) fn check(directory: &Path, role: Role, now: UnixTime) -> Opinion {
     opinion
 }
 
-/// The files of the first existing pair, in client-go's order: current link, updated link, certificate file and key
-/// file.
+/// The files of the first pair that exists, in the order of client-go: the current link, the updated link, then the
+/// certificate file with the key file. `None` if there is no pair.
 fn first_place(
     current: &Path,
     updated: &Path,
@@ -59,7 +60,7 @@ fn first_place(
     Ok((exists(&certificate)? && exists(&key)?).then_some(vec![certificate, key]))
 }
 
-/// True if the path exists, by Go's `os.Stat`: a dangling link does not.
+/// True if Go's `os.Stat` succeeds for the path. A dangling link counts as missing.
 fn exists(path: &Path) -> Result<bool, Fault> {
     match fs::metadata(path) {
         Ok(_) => Ok(true),
@@ -68,8 +69,8 @@ fn exists(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-/// Reads a pair from `files`, which are one file or a certificate file and a key file, as kubelet would. Returns a
-/// fault if the files are no pair: kubelet tries no other files then.
+/// Reads a pair as kubelet would. `files` is one file that holds certificate and key, or a certificate file and a key
+/// file. Returns a fault if the files are no pair, since kubelet would try no other files.
 fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     let file = files[0].display().to_string();
     let mut read = Vec::new();
@@ -92,8 +93,8 @@ fn read(files: Vec<PathBuf>) -> Result<Opinion, Fault> {
     }
 }
 
-/// Returns a verdict in doubt: perennial does not know whether Go can load `file`, because of `why`. `pair` is given if
-/// the chain is known.
+/// Returns a verdict in doubt: for the reason `why`, perennial does not know whether Go can load `file`. `pair` must be
+/// given if the chain is known.
 fn in_doubt(pair: Option<Pair>, file: &str, why: &str) -> Opinion {
     let why = format!("perennial cannot read {file}: {why}; kubelet may be able to");
     let remedy = "see kubelet's log, or let `perennial run` replace the pair with one that both can read".into();

@@ -12,8 +12,8 @@ use super::{Fault, Opinion, Pair, Role};
 use crate::failure::Failure;
 use crate::remedies::{is_harmless, remedy};
 
-/// Returns perennial's verdict on the pair that perennial would start with, and the problems of the directory that are
-/// not among the verdict's faults.
+/// Returns perennial's verdict on the pair that perennial would start with. Also returns the other problems of the
+/// directory, which are no faults of that verdict.
 pub(super) fn check(
     directory: &Path,
     store: &Directory,
@@ -46,8 +46,8 @@ pub(super) fn check(
     Ok((Opinion { pair, faults, doubt: None }, problems))
 }
 
-/// The fault if `run` could not lock or write the files, whatever they contain. A lock that another `run` holds is no
-/// fault.
+/// The fault if `run` could not lock the files or write to the directory, whatever pairs it holds. A lock that another
+/// `run` holds is no fault.
 fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
     let remedy = "make sure that the user who runs perennial can write there";
     // `run` starts on a read-only disk: a new certificate stays in memory until it can be written.
