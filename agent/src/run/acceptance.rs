@@ -1,7 +1,8 @@
 //! Checks at intervals whether the API server still accepts the client certificate. A refusal counts once a second one
 //! confirms it.
 //!
-//! Without the check, a replaced client CA would be noticed only at the next rotation, unless a Node object is polled.
+//! Without these checks, perennial would notice a replaced client CA only at the next rotation or, if the Node object
+//! is polled, at the next poll.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -91,7 +92,7 @@ fn check(schedule: &mut Schedule, cluster: &Arc<Cluster>, rotation: &Handle) {
     }
 }
 
-/// The meaning of an answer for the certificate that was presented.
+/// The meaning of the API server's answer for the certificate that the check presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Accepted,
@@ -100,8 +101,8 @@ enum Answer {
     Unknown,
 }
 
-/// Submits a SelfSubjectReview, authenticated with the certificate `shown`. Reports the date of an accepting answer to
-/// the rotation.
+/// Submits a SelfSubjectReview, authenticated with the certificate `shown`. If the server accepts the certificate,
+/// reports the date of the server's answer to the rotation.
 fn review(cluster: &Arc<Cluster>, shown: &Arc<Credential>, rotation: &Handle) -> Answer {
     match whoami::review_self(cluster, shown, Limits::default()) {
         Ok(answer) if answer.status == 401 => Answer::Refused,
@@ -127,9 +128,9 @@ fn unknown(cluster: &Cluster, why: &str) -> Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conclusion {
     Nothing,
-    /// Refused for the first time: the next check comes soon.
+    /// The certificate was refused for the first time. The next check comes soon, and may confirm the refusal.
     Doubted,
-    /// Refused again, at least [`CONFIRM`] after the first refusal.
+    /// The certificate was refused again, at least [`CONFIRM`] after the first refusal.
     Refused,
 }
 
@@ -139,8 +140,8 @@ struct Schedule {
     interval: Duration,
     attempt: u64,
     next: Instant,
-    /// The certificate that was refused, and the time of the first refusal; `None` if no check was refused since the
-    /// last accepting answer. An answer [`Answer::Unknown`] changes nothing.
+    /// The refused certificate, and the time of its first refusal; `None` if the server has refused no certificate
+    /// since it last accepted one. An answer [`Answer::Unknown`] does not change this.
     doubt: Option<(Fingerprint, Instant)>,
 }
 
@@ -192,8 +193,8 @@ mod tests {
         Schedule::new("system:node:worker", 6 * HOUR, Instant::from_millis(0))
     }
 
-    /// Gives each of `answers` to a new schedule, at the time of its next check. Returns the conclusion from each
-    /// answer, and the wait until the check after it.
+    /// Passes `answers` to a new schedule one by one, each at the time of the schedule's next check. Returns for each
+    /// answer the conclusion, and the wait until the following check.
     fn conclusions(answers: &[(Fingerprint, Answer)]) -> (Vec<Conclusion>, Vec<Duration>) {
         let mut schedule = schedule();
         let step = |(shown, answer): &(Fingerprint, Answer)| {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn second_refusal_within_a_minute_does_not_count() {
+    fn second_refusal_within_a_minute_does_not_confirm_the_first() {
         let mut schedule = schedule();
         let now = schedule.next;
         assert_eq!(schedule.answered(OURS, Refused, now), Conclusion::Doubted);

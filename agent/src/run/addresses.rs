@@ -19,7 +19,7 @@ pub(super) enum Addresses {
     Given(Vec<IpAddr>),
     /// `--node-addresses`, a file that is read again when it changes.
     File(PathBuf),
-    /// The Node object; with a family, only its addresses of that family.
+    /// The Node object. If a family is given, only the object's addresses of that family count.
     Cluster(Option<Family>),
 }
 
@@ -48,15 +48,15 @@ impl Addresses {
         }
     }
 
-    /// The template of the serving certificate of node `node`; `None` if the source has no address. With a flag or file
-    /// as the source, the template contains the node's name as well.
+    /// The template of the serving certificate of node `node`; `None` if the source has no address. If the source is a
+    /// flag or a file, the template contains the node's name as well.
     ///
-    /// With the Node object as the source, `object` must be given, and the names are those of the object: approvers
-    /// compare the request with the object.
+    /// If the source is the Node object, `object` must be given. The names in the template are then those of the Node
+    /// object, since approvers compare a request with that object.
     ///
     /// # Errors
-    /// [`NotYet`] if the addresses are not known. Before the first read of the Node object, the error is made by
-    /// [`NotYet::coming`]: waiting suffices.
+    /// [`NotYet`] if the addresses are not known. Before the first read of the Node object, [`NotYet::is_coming`] is
+    /// true for the error: the caller only has to wait.
     pub(super) fn template(&self, node: &str, object: Option<&NodeObject>) -> Result<Option<Template>, NotYet> {
         let named = |template: Template| match node.parse() {
             Ok(ip) => template.with_ip_addresses([ip]),

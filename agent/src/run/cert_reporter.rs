@@ -25,7 +25,7 @@ pub(super) struct CertReporter {
     current: PathBuf,
     /// True if `current` led to a file at the last check, or the rotation has written the file since.
     was_there: bool,
-    /// The reason why no request can be submitted; empty if one can.
+    /// The reason why no request can be submitted; empty if requests can be submitted.
     blocked_on: BlockedOn,
     /// True once the expiry of the externally managed certificate was reported.
     lost: bool,
@@ -33,10 +33,10 @@ pub(super) struct CertReporter {
     unwritten_since: Option<UnixTime>,
     /// The snapshot of the rotation that was reported last.
     snapshot: Arc<Snapshot>,
-    /// The certificate that was reported last, or existed at the start.
+    /// The certificate that was reported last; before the first report, the certificate that existed at the start.
     certificate: Option<Arc<Certificate>>,
-    /// The state that was reported last; `None` while the certificate is not durable, so that `issued` is reported
-    /// before `resting`.
+    /// The state that was reported last. `None` while the certificate is not durable, so that the event `resting` comes
+    /// after the event `issued`.
     state: Option<State>,
     /// The error that was reported last; `None` once the failed operation has succeeded.
     reported: Option<Arc<str>>,
@@ -65,8 +65,8 @@ impl CertReporter {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
     }
 
-    /// Reads the directory, and reports to the rotation a pair that another program has put there. The rotation uses
-    /// the better one of this pair and its own. This function changes no file.
+    /// Reads the directory. If another program has put a pair there, reports this pair to the rotation, which uses the
+    /// better one of this pair and its own. Changes no file.
     pub(super) fn report_replacement(&self, store: &Directory, common_name: &str) {
         let request =
             LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
@@ -101,7 +101,7 @@ impl CertReporter {
         self.was_there = !missing;
     }
 
-    /// True if a certificate that is not due is current and on disk, by the last snapshot that was polled.
+    /// True if, in the snapshot that was polled last, there is a current certificate that is on disk and not due.
     pub(super) fn is_in_place(&self) -> bool {
         in_place(&self.snapshot).is_some() && self.snapshot.due.is_none()
     }
@@ -111,8 +111,8 @@ impl CertReporter {
         self.snapshot.last_error.as_deref()
     }
 
-    /// Sets the reason why no request can be submitted; `None` if one can. Reports the reason as an event, unless it
-    /// will pass by itself ([`NotYet::is_coming`]). The caller logs.
+    /// Sets the reason why no request can be submitted; `None` if requests can be submitted. Reports a new reason as an
+    /// event, unless the reason will pass by itself ([`NotYet::is_coming`]). Does not log the reason: the caller does.
     pub(super) fn set_blocked_on(&mut self, why: Option<&NotYet>, report: &Report) {
         let text = why.map(ToString::to_string).unwrap_or_default();
         let before = self.blocked_on.set(text.clone());
@@ -132,7 +132,8 @@ impl CertReporter {
         self.progress() + &unwritten.unwrap_or_default()
     }
 
-    /// The last error, the progress of the request in flight, or the state, after the name of the certificate.
+    /// The name of the certificate, followed by the last error. Without an error, the progress of the request in flight
+    /// or the state follows.
     fn progress(&self) -> String {
         let state = self.rotation.handle().state();
         let blocked_on = self.blocked_on.get();
@@ -184,8 +185,9 @@ impl CertReporter {
         }
     }
 
-    /// Reports the certificate and the state of the snapshot if they differ from those reported last. Does not rely on
-    /// notices, which may be missed: a run of `--on-rotated` is owed for each new certificate.
+    /// Reports the certificate and the state in `snapshot` if they differ from the ones that were reported last.
+    /// Compares snapshots, because notices may be missed: a run of `--on-rotated` is owed for each new certificate,
+    /// whether its notice was received or not.
     fn report_snapshot(&mut self, report: &Report, hook: &Hook) {
         let Snapshot { unwritten, at, .. } = &*self.snapshot;
         self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_in_missed_notice_is_reported_and_hook_runs() {
+    fn certificate_is_reported_and_hook_runs_though_its_notice_was_missed() {
         let mut scene = Scene::starting_with(&pair(), Rotator::new(), 1);
         assert_eq!(scene.events(), ["disabled"]);
         let new = pair();

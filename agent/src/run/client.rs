@@ -1,4 +1,4 @@
-//! The client certificate, which perennial rotates, or observes while another program rotates it.
+//! The client certificate. perennial rotates it, or only observes it while another program rotates it.
 
 use perennial::{Fingerprint, Instant};
 use perennial_pki::Chain;
@@ -21,8 +21,8 @@ pub(super) struct Client {
     acceptance: Option<Acceptance>,
     /// The externally managed certificate at the last poll.
     found: Option<Fingerprint>,
-    /// Time from which there has been no valid certificate, on a clock that also counts time in suspend; `None` if
-    /// there is one.
+    /// Time from which there has been no valid certificate; `None` if there is a valid one. The clock of this time also
+    /// runs in suspend.
     missing_since: Option<Instant>,
 }
 
@@ -46,8 +46,8 @@ impl Client {
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
 
-    /// Applies the configuration `next` to the running rotation, in the place of `config`. `stored` is the contents of
-    /// the directory if `next` switches rotation on.
+    /// Applies the configuration `next` to the running rotation, in the place of `config`. If `next` switches rotation
+    /// on, `stored` must be the contents of the directory.
     pub(super) fn reload(
         &mut self,
         context: &Context<'_>,
@@ -90,11 +90,12 @@ impl Client {
         self.reporter.rotation.handle().credential().map(|credential| credential.chain().clone())
     }
 
-    /// Polls the directory. If perennial rotates the certificate, makes the rotation write the certificate again if its
-    /// files were removed.
+    /// Polls the directory. If perennial rotates the certificate and its files were removed, makes the rotation write
+    /// the certificate again.
     ///
-    /// If another program rotates the certificate, releases the lock of the directory once nothing is unwritten, and
-    /// reports the other program's pair to the rotation.
+    /// If another program rotates the certificate, reports that program's pair to the rotation. Also releases the lock
+    /// of the directory, once the rotation has written every certificate that it accepted before rotation was switched
+    /// off.
     pub(super) fn poll_store(&mut self, config: &Prepared) {
         if config.settings.client.rotated {
             self.reporter.restore_missing();

@@ -1,4 +1,5 @@
-//! Runs the command of `--on-rotated` after each new certificate: for the newest one, until it succeeds.
+//! Runs the command of `--on-rotated` after each new certificate. A failed run is repeated until the command has
+//! succeeded for the newest certificate.
 
 mod process;
 
@@ -37,16 +38,17 @@ struct Runner {
     phase: AtomicU8,
 }
 
-/// Phase in which a failed run is repeated.
+/// Phase of normal operation: failed runs are repeated.
 const RETRYING: u8 = 0;
-/// Phase in which a failed run is not repeated, and an owed run that was not tried is tried once.
+/// Phase at the end of the process: failed runs are not repeated, but the command is run once for a certificate for
+/// which it was not tried yet.
 const ENDING: u8 = 1;
-/// Phase in which running commands are killed, and none is started.
+/// Last phase: running commands are killed, and no command is started.
 const KILLING: u8 = 2;
 
 impl Hook {
-    /// Creates a hook without debts. If `command` is `None`, no run is ever owed. A run may take `limit`; with `once`,
-    /// a failed run is not repeated.
+    /// Creates a hook without debts. If `command` is `None`, no run is ever owed. A run that takes longer than `limit`
+    /// is killed. If `once` is true, failed runs are not repeated.
     pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
         let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(RETRYING) }));
         Self { run, debts: Debts::default() }
@@ -57,12 +59,13 @@ impl Hook {
         self.run.as_ref().map(|_| &self.debts)
     }
 
-    /// Continues from the record of an earlier process at `path`: a run may be owed for the current certificate,
-    /// `in_use`. Must be called before the rotation of certificate `of` starts, because the rotation may replace the
-    /// current certificate.
+    /// Continues from the hook record at `path`, which an earlier process may have written. If the record does not name
+    /// the current certificate (`in_use`), a run is owed for that certificate and begins. Must be called before the
+    /// rotation of certificate `of` starts, because the rotation may replace the current certificate. Without a
+    /// command, removes the record.
     ///
-    /// Logs if the record cannot be read or written. A record that cannot be read counts as no successful run, so that
-    /// a run is owed.
+    /// Logs if the record cannot be read or written. If the record cannot be read, a run is owed, as if the command had
+    /// never succeeded.
     pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
         let Some(run) = &self.run else {
             // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
@@ -114,8 +117,8 @@ impl Hook {
         }
     }
 
-    /// Starts a run for the new certificate `subject`. The run is owed from now on, in the place of a run for an
-    /// earlier certificate. Failures are logged.
+    /// Starts a run for the new certificate `subject`. From now on this run is owed, and a run for an earlier
+    /// certificate no longer. Failures are logged.
     pub(super) fn run(&self, of: &str, subject: Subject) {
         let Some(run) = &self.run else { return };
         let mut debts = self.debts.all();
@@ -126,8 +129,8 @@ impl Hook {
         self.ensure_thread(run, of);
     }
 
-    /// Waits up to `most` for running commands and for owed runs that were not tried yet. Then kills the commands, and
-    /// waits for up to [`KILL`].
+    /// Waits up to `most` until the running commands have ended, and until the command has run for each certificate for
+    /// which it was not tried yet. Then kills the commands that still run, and waits up to [`KILL`] for their end.
     pub(super) fn finish_within(&self, most: Duration) {
         for (phase, most) in [(ENDING, most), (KILLING, KILL)] {
             self.enter(phase);
@@ -137,7 +140,7 @@ impl Hook {
         }
     }
 
-    /// Waits for the owed runs, which end within their time limit.
+    /// Waits until each owed run has ended, or was killed at its time limit.
     ///
     /// # Errors
     /// [`Failure::Failed`] if a run failed or could not be started.
@@ -204,7 +207,8 @@ impl Runner {
         self.phase.load(Ordering::SeqCst)
     }
 
-    /// Runs the command for certificate `of`, and repeats failed runs, until no run is owed or none may be started.
+    /// Runs the command for certificate `of`, and repeats failed runs. Returns once no run is owed, or no run may be
+    /// started any more.
     fn run_owed(&self, of: &str, debts: &Debts) {
         while let Some(subject) = self.next(of, debts) {
             let result = process::run(&self.command, of, &subject, self.limit, || self.phase() == KILLING);
@@ -244,8 +248,8 @@ impl Runner {
         debts.notify();
     }
 
-    /// Waits until the next run of the command for certificate `of` may start. Returns the certificate of the run;
-    /// `None` if no run is owed, or none may be started any more: the caller's thread must end.
+    /// Waits until the next run of the command for certificate `of` may start. Returns the certificate of this run.
+    /// Returns `None` if no run is owed or may be started any more: the calling thread must then end.
     fn next(&self, of: &str, debts: &Debts) -> Option<Subject> {
         let mut all = debts.all();
         loop {
@@ -271,7 +275,8 @@ impl Runner {
     }
 }
 
-/// Describes the certificate of this chain, in this file, for the environment of the command.
+/// Returns the values for the environment of the command: `file`, and the serial number and fingerprint of the
+/// certificate in `chain`.
 pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     let fingerprint = format!("{:x}", chain.certificate().fingerprint);
     Subject { file, serial: chain.serial().to_owned(), fingerprint }

@@ -1,4 +1,5 @@
-//! The identity of the node for serving certificates and for reading its Node object.
+//! The credential that authenticates the node when perennial requests serving certificates and reads the Node object:
+//! [`NodeIdentity`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use perennial_rotation::{Handle, Identity, IdentitySource, NotYet};
 use crate::kubeconfigs;
 use crate::patience;
 
-/// The identity of the node: its client certificate or, in two cases, the credential in the kubeconfig. Either API
-/// servers do not accept the certificate as an identity, or another program rotates the certificate, and there is no
-/// valid one.
+/// The identity of the node: the client certificate or, in two cases, the credential in the kubeconfig. In the first
+/// case, API servers do not accept the client certificate as an identity. In the second case, another program rotates
+/// the client certificate, and there is no valid one at present.
 #[derive(Clone)]
 pub(super) struct NodeIdentity {
     /// The rotation of the client certificate; `None` if API servers do not accept the certificate as an identity.
@@ -26,7 +27,8 @@ impl NodeIdentity {
         Self { client, kubeconfig }
     }
 
-    /// Returns a copy whose reads of the kubeconfig fail after five seconds, for a loop that must not wait for a disk.
+    /// Returns a copy for a loop that must not wait for a disk: a read of the kubeconfig that takes longer than five
+    /// seconds fails.
     pub(super) fn bounded(&self) -> Self {
         Self { client: self.client.clone(), kubeconfig: patience::bounded(self.kubeconfig.clone()) }
     }

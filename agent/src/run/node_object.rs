@@ -33,13 +33,14 @@ pub(super) type LastPoll = Latest<Option<Result<Addresses, NotYet>>>;
 /// The thread that polls a Node object. Dropping this ends the thread.
 pub(super) struct NodeObject {
     found: LastPoll,
-    /// Sending makes the thread poll at once. Dropping this ends the thread.
+    /// The channel to the thread. A message makes the thread poll at once, and the thread ends when this sender is
+    /// dropped.
     poll: Sender<()>,
 }
 
 impl NodeObject {
-    /// Starts a thread that polls the object `name` with the identity `node`, and calls `changed` when the result
-    /// differs from the one before.
+    /// Starts a thread that polls the Node object `name` with the identity `node`. The thread calls `changed` after
+    /// each poll whose result differs from the result before.
     ///
     /// # Errors
     /// If the system refuses a thread.

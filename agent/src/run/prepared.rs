@@ -56,7 +56,8 @@ impl Prepared {
     /// valid.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for input that a run cannot continue with. The caller keeps this configuration.
+    /// [`Failure::Usage`] for input that a run cannot continue with. The caller then keeps the present configuration
+    /// (`self`).
     pub(super) fn read_again(&self, options: &Run, held: Option<Chain>) -> Result<Self, Failure> {
         let mut next = Self::new(options, Settings::read(options)?, self.stores.clone(), held)?;
         if next.requests_like(self) {
@@ -87,8 +88,8 @@ impl Prepared {
         Ok(Self { settings, access, stores, external, held, current })
     }
 
-    /// Locks the directories of all rotated certificates; on an error, none of them. This is the first step of a start
-    /// that changes a directory, and the last that can fail for bad usage.
+    /// Locks the directories of all rotated certificates. If one of them cannot be locked, locks none. In a start, this
+    /// is the first step that changes a directory, and the last step that can fail for bad usage.
     ///
     /// # Errors
     /// [`Failure::Usage`] if another process holds a lock, or a directory cannot be used.
@@ -144,8 +145,9 @@ fn directory(options: &Run, prefix: &str) -> Result<Arc<Directory>, Failure> {
     Directory::at(&options.cert_dir, prefix).map(Arc::new).map_err(Failure::usage)
 }
 
-/// Reads the kubeconfigs. `held` is true if there is a valid client certificate. If there is none, or the certificate
-/// cannot authenticate requests, a kubeconfig must have a usable credential.
+/// Reads the kubeconfigs. `held` is true if there is a valid client certificate. A kubeconfig must have a usable
+/// credential if perennial rotates the client certificate, and there is no valid one or API servers do not accept it as
+/// an identity.
 fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access, Failure> {
     let client = &settings.client;
     let needed = client.rotated && !(held && client.is_identity);
@@ -162,8 +164,8 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
     Ok(Access { write: access.write && client.rotated && client.is_identity, bootstrap, ..access })
 }
 
-/// Wraps `source` so that a certificate of another node is an error: the API server would deny the request, since a
-/// node may only request its own certificate.
+/// Wraps `source` so that it returns an error in the place of a certificate of another node. With such a certificate
+/// the API server would deny the request, since a node may only request its own certificate.
 fn not_of_another_node(name: &str, source: Arc<dyn IdentitySource>) -> Arc<dyn IdentitySource> {
     let name = name.to_owned();
     Arc::new(move || {

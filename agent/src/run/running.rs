@@ -17,8 +17,8 @@ use super::settings::ServingSettings;
 use crate::failure::Failure;
 use crate::kubeconfigs;
 
-/// Interval between polls of files that other programs replace; at most this long between checks whether
-/// `--exit-without-certificate` has run out.
+/// Interval between polls of files that other programs replace. Also the longest time between two checks of the limit
+/// of `--exit-without-certificate`.
 const EXTERNAL_POLL: Duration = Duration::from_secs(5);
 /// Interval between checks that the files of rotated certificates still exist.
 const STORE_POLL: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(super) struct Running<'a> {
     client: Client,
     /// The rotation of the serving certificate; `None` unless perennial rotates one.
     serving: Option<Serving>,
-    /// The identity of the node for the serving certificate and the Node object.
+    /// The identity that authenticates requests for the serving certificate and reads of the Node object.
     node: NodeIdentity,
     /// True if the kubeconfig has to be written once the client certificate is in place.
     to_write: bool,
@@ -69,7 +69,9 @@ impl<'a> Running<'a> {
     /// Runs the main loop until a signal or, with `--once`, until all certificates are in place.
     ///
     /// # Errors
-    /// [`Failure::Failed`]: without a certificate for too long, interrupted with `--once`, or a rotation has ended.
+    /// [`Failure::Failed`] if there was no valid certificate for as long as `--exit-without-certificate` allows, or if
+    /// a rotation has ended by itself. With `--once`, also if a signal has come before all certificates are in place,
+    /// or if the kubeconfig cannot be written.
     pub(super) fn until_ended(&mut self) -> Result<Ended, Failure> {
         loop {
             self.context.observers.serve(self.context.report);
@@ -229,8 +231,8 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Time until the main loop must poll files, check `--exit-without-certificate`, or try to write the kubeconfig. No
-    /// event wakes the loop for this work. Never `None`.
+    /// Time until the main loop must poll files, check the limit of `--exit-without-certificate`, or try to write the
+    /// kubeconfig: no event wakes the loop for these tasks. Never `None`.
     fn next_poll(&self) -> Option<Duration> {
         let kubeconfig = (self.to_write && self.client.reporter.is_in_place()).then_some(KUBECONFIG_RETRY);
         let files = match &self.config.settings.serving {

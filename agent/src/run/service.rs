@@ -29,9 +29,10 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
-    /// Starts a thread for each variable that systemd has set: notifications (NOTIFY_SOCKET) and the watchdog
-    /// (WATCHDOG_USEC). The watchdog is fed as long as the rotations take their steps: a restart would not help against
-    /// a disk or a reader that does not answer.
+    /// Starts a thread for each variable that systemd has set: one sends notifications (NOTIFY_SOCKET), one feeds the
+    /// watchdog (WATCHDOG_USEC). The watchdog is fed as long as every rotation takes its steps when they are due. It is
+    /// fed even while a disk does not answer or a reader of the output does not read, since a restart would not help
+    /// then.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -53,11 +54,11 @@ impl Systemd {
         Ok(Self { manager, ready: false, reloading: false, status: String::new() })
     }
 
-    /// Sends READY=1 when `ready` is first true, and after a reload. Sends STATUS if `status` has changed. Once ready,
-    /// the service stays ready.
+    /// Sends READY=1 the first time that `ready` is true, and once after each reload. Sends STATUS if `status` has
+    /// changed. Once ready, the service stays ready.
     ///
-    /// `ready` must not depend on the serving certificate: the person who approves its request may need units that
-    /// start after perennial.
+    /// `ready` must not depend on the serving certificate. A person may have to approve the request for that
+    /// certificate, and may need units for this that start after perennial.
     pub(super) fn update(&mut self, ready: bool, status: &str) {
         // Once ready, READY=1 is due only after RELOADING=1.
         let is_news = if self.ready { self.reloading } else { ready };
@@ -95,7 +96,8 @@ impl Systemd {
     }
 }
 
-/// Sends WATCHDOG=1 each `interval` while all rotations take their steps. Logs when a rotation takes none.
+/// Sends WATCHDOG=1 each `interval` while the loops of all rotations take their steps when they are due. Logs if a loop
+/// hangs or has ended.
 fn feed_watchdog(pulse: &Pulse, interval: Duration) {
     let mut reported = String::new();
     loop {

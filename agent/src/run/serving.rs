@@ -1,4 +1,4 @@
-//! The rotated serving certificate: the identity that requests it, and its addresses.
+//! The serving certificate that perennial rotates. Its template follows the node's addresses.
 
 use perennial::Template;
 use perennial_rotation::{NotYet, Rotator};
@@ -20,7 +20,8 @@ pub(super) struct Serving {
     node: NodeIdentity,
     /// The thread that polls the Node object; `None` if the addresses have another source.
     object: Option<NodeObject>,
-    /// The template of requests, as of the last poll of the addresses; `None` while no address is known.
+    /// The template of requests, by the addresses that were known last; `None` before any address is known, and if
+    /// there is none any more.
     template: Option<Template>,
     /// The reason why the last poll of the addresses found none; `None` if the poll found some.
     missing: Option<NotYet>,

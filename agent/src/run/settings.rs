@@ -55,7 +55,7 @@ impl Settings {
     /// Reads the settings from the flags and the files that they name. Changes no file.
     ///
     /// # Errors
-    /// [`Failure::Usage`] with the flag or file.
+    /// [`Failure::Usage`] with the name of the flag or file that cannot be used.
     pub(super) fn read(options: &Run) -> Result<Self, Failure> {
         let config = match &options.config {
             Some(path) => read_config(path)?,
@@ -163,8 +163,9 @@ impl ClientSettings {
     }
 }
 
-/// The usages that an issued certificate must have: those of 'client auth' and 'server auth' that are in `usages`. If
-/// `usages` is empty, 'server auth' for the signer of kubelet's serving certificates, else 'client auth'.
+/// The usages that an issued certificate must have. Of the requested `usages`, these are 'client auth' and 'server
+/// auth', if given. If `usages` is empty, the one required usage is 'server auth' for the signer of kubelet's serving
+/// certificates, and 'client auth' for any other signer.
 ///
 /// # Errors
 /// [`Failure::Usage`] if `usages` has other usages only.

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::rotation::Observer;
 use crate::signals;
 
-/// The main loop's receiver of wakes. Wakes that arrive before the loop takes one are merged.
+/// The receiver of the main loop's wakes. Several wakes that arrive while the loop is busy count as one.
 pub(super) struct Wakes {
     arrived: Receiver<()>,
     sender: SyncSender<()>,

@@ -57,7 +57,7 @@ pub(super) fn run(
     }
 }
 
-/// Ends the command and its process group: SIGTERM, after [`GRACE`] SIGKILL.
+/// Ends the command and its process group: sends SIGTERM and, [`GRACE`] later at most, SIGKILL.
 fn end(child: &mut Child) {
     let group = Pid::from_child(child);
     // An error means that the group has ended, here and below.
