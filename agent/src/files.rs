@@ -22,8 +22,8 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
 }
 
-/// Replaces a file as [`replace`] does, but replaces a link instead of following it: another user may have created the
-/// link.
+/// Replaces a file as [`replace`] does. If `path` is a link, replaces the link and not the file that it leads to, since
+/// another user may have created the link.
 pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path)?;
     let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
@@ -35,7 +35,8 @@ pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
     written.and_then(|()| File::open(parent(path))?.sync_all())
 }
 
-/// Reads a regular file of at most [`LONGEST`] bytes. Refuses pipes and devices, because the file is read again later.
+/// Reads a regular file of at most [`LONGEST`] bytes. Refuses pipes and devices: perennial reads the file again later,
+/// and a pipe can be read only once.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Checked before the open, since opening a device may have an effect, and after it, since the path may have
     // changed.
@@ -50,7 +51,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Reads a file that only this user or root can have written; `None` if it does not exist.
 ///
 /// # Errors
-/// If the path is a link or not a regular file, other users could have written it, or the system refuses.
+/// If the path is a link or no regular file, if another user could have written the file, or if the system refuses.
 pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match open(path, OFlags::NOFOLLOW) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -149,16 +150,17 @@ impl Read for Piped {
     }
 }
 
-/// Logs each damaged CA certificate of a bundle (`skipped`). A server is rejected if only a damaged CA certificate
-/// would verify the server.
+/// Logs a warning for each CA certificate of a bundle that is damaged and therefore left out (`skipped`). A server is
+/// rejected if none but a damaged CA certificate could verify the server.
 pub(crate) fn warn_of_skipped(bundle: &Path, skipped: &[PemError]) {
     for damage in skipped {
         tracing::warn!("CA bundle {} is damaged: {damage}; using the other certificates", bundle.display());
     }
 }
 
-/// Checks whether [`replace`] could write this file: creates missing directories and a temporary file, and removes them
-/// again. Also removes temporary files of dead processes. Nothing else changes but modification times of directories.
+/// Checks whether [`replace`] could write this file: creates the missing directories and a temporary file, then removes
+/// both again. Also removes temporary files that ended processes have left. Apart from that, only the modification
+/// times of directories change.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = parent(path).ancestors().take_while(|directory| is_missing(directory)).collect();
     let probed = create_directory(parent(path)).and_then(|()| {
@@ -174,8 +176,8 @@ fn is_missing(directory: &Path) -> bool {
     !directory.as_os_str().is_empty() && matches!(directory.try_exists(), Ok(false))
 }
 
-/// True if a file system is mounted on this file, as container runtimes mount a single file: the file can be written
-/// to, but not replaced.
+/// True if a file system is mounted on this file, as when a container runtime mounts a single file. Such a file can be
+/// written to, but not replaced.
 pub(crate) fn is_mount_point(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     mount_root(&path)
@@ -202,7 +204,8 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     Ok(PathBuf::from(temporary))
 }
 
-/// Removes temporary files (`NAME.PID.tmp`) beside `path` that belong to this user and whose process has ended.
+/// Removes the temporary files (`NAME.PID.tmp`) beside `path` that belong to this user and were left by processes that
+/// have ended.
 pub(crate) fn sweep(path: &Path) {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(parent(&path))) else { return };
@@ -222,8 +225,9 @@ pub(crate) fn sweep(path: &Path) {
     }
 }
 
-/// True if the process that wrote a temporary file has ended. Also true for our own process ID: this process calls
-/// [`sweep`] before it creates its own file, so the file is of an earlier process.
+/// True if the process with this ID, which wrote a temporary file, has ended. Also true for the ID of this process:
+/// [`sweep`] runs before this process creates its temporary file, so an earlier process with the same ID wrote the
+/// file.
 fn is_gone(pid: Pid) -> bool {
     // Other errors, such as EPERM, are of a process that exists.
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)

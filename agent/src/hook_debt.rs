@@ -1,8 +1,9 @@
-//! Debts of `--on-rotated`: a debt is a successful run of the command that is owed for the newest certificate.
+//! Debts of `--on-rotated`: the command must succeed once for the newest certificate. Until then a run of the command
+//! is owed.
 //!
-//! For each rotated certificate, a record beside the pair (`PREFIX-hook.json`) names the certificate for which the
-//! command last succeeded. The record is written before the first rotation, so a start recognises a certificate that
-//! came into use without a run of the command.
+//! The record `PREFIX-hook.json` beside the pair names the certificate for which the command last succeeded. perennial
+//! writes the record before the first rotation. If perennial then ends before the command has run for a new
+//! certificate, the next start finds a certificate that the record does not name, and a run is owed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +35,8 @@ pub(crate) struct Debt {
     pub(crate) record: Record,
     /// The certificate for which a run is owed; `None` if no run is owed.
     pub(crate) owed: Option<Subject>,
-    /// Time of the next run; `None` before the first run for `owed` in this process.
+    /// Time of the next attempt at the owed run; `None` if no attempt has failed in this process, so that the next one
+    /// may begin at once.
     pub(crate) next: Option<Instant>,
     /// Number of runs that failed in this process, for metrics.
     pub(crate) failures: u64,
@@ -45,12 +47,13 @@ pub(crate) struct Debt {
 }
 
 impl Debt {
-    /// The failed attempts at the owed run; `None` if there are none.
+    /// The failed attempts at the owed run; `None` if no run is owed, or none has failed.
     pub(crate) fn failed(&self) -> Option<&FailedAttempts> {
         self.record.failed_for(&self.owed.as_ref()?.fingerprint)
     }
 
-    /// Records `error` for the owed run, and adds `more` to the number of its failed attempts. Returns the new number.
+    /// Records `error` as the last error of the owed run, and adds `more` to the number of failed attempts at that run.
+    /// Returns the new number.
     pub(crate) fn fail(&mut self, more: u32, error: String) -> u32 {
         let attempts = self.failed().map_or(0, |failed| failed.attempts).saturating_add(more);
         let failed = |owed: &Subject| FailedAttempts { fingerprint: owed.fingerprint.clone(), attempts, error };
@@ -84,7 +87,8 @@ impl Debts {
         self.0.1.notify_all();
     }
 
-    /// Releases the guard, waits for [`notify`](Self::notify) until `end` at most, and locks again.
+    /// Unlocks the debts, waits until [`notify`](Self::notify) is called or the time `end` has come, and locks the
+    /// debts again.
     pub(crate) fn wait<'a>(
         &self,
         guard: MutexGuard<'a, BTreeMap<String, Debt>>,

@@ -3,8 +3,8 @@
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A value that threads share: all clones of a `Latest` show the value that was set last. Readers and writers wait at
-/// most until another thread has copied or replaced the value.
+/// A value that threads share: all clones of a `Latest` show the value that was set last. A reader or writer waits only
+/// while another thread copies or replaces the value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest<T>(Arc<Mutex<T>>);
 

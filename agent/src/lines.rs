@@ -15,7 +15,8 @@ pub(crate) const OUTPUT: Duration = Duration::from_secs(1);
 pub(crate) const RESULT: Duration = Duration::from_secs(5);
 /// Most bytes of lines queued for one reader. Lines beyond that are dropped.
 const MOST: usize = 1 << 20;
-/// Pause before writing again to a pipe or terminal that another process has made non-blocking.
+/// Pause before a write is tried again. Needed if another process has made the pipe or terminal non-blocking, where a
+/// write fails while the reader is slow.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A queue of lines that a thread writes to standard error or standard output. Queueing a line never blocks.
@@ -23,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Lines(Queue<Vec<u8>>);
 
 impl Lines {
-    /// Starts a thread that writes queued lines to `to`. `what` is the name of `to` for the error. In the place of
-    /// dropped lines the thread writes `notice(count)`.
+    /// Starts a thread that writes queued lines to `to`, which errors call `what`. Where lines were dropped, the thread
+    /// writes `notice(count)` with their number.
     ///
     /// # Errors
     /// If the system refuses a descriptor or a thread.
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn line_cut_by_failed_write_is_ended_before_next_line() {
+    fn line_cut_by_failed_write_gets_line_break_before_next_line() {
         let text = Arc::default();
         let lines = Lines(Queue::new(MOST));
         let (queue, to) = (lines.0.clone(), Full { room: 5, text: Arc::clone(&text) });

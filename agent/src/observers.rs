@@ -26,11 +26,13 @@ pub(crate) struct Observers {
     pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
-    /// The address at which metrics are not served yet; `None` once the server listens, or without `--metrics-listen`.
+    /// The address of `--metrics-listen` until the metrics server listens there; `None` from then on, and without the
+    /// flag.
     listen: Option<SocketAddr>,
     /// Names that the metrics server accepts in the Host header, beside the host name and localhost.
     names: Vec<String>,
-    /// The error of the last attempt to serve metrics; `None` before the first attempt and once metrics are served.
+    /// The error of the last attempt to start the metrics server; `None` before the first attempt, and once the server
+    /// runs.
     refused: Option<String>,
 }
 
@@ -78,8 +80,9 @@ impl Observers {
         }
     }
 
-    /// Starts the metrics server, unless it runs already. Must be called after [`watch`](Self::watch), so that probes
-    /// find the certificates, and again after the time that [`retry`](Self::retry) returns.
+    /// Starts the metrics server, unless the server runs already. Must be called after [`watch`](Self::watch), so that
+    /// probes find the certificates. If the server could not start, must be called again after the time that
+    /// [`retry`](Self::retry) returns.
     pub(crate) fn serve(&mut self, report: &Report) {
         let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {

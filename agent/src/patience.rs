@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use perennial_rotation::{Identity, IdentitySource, NotYet};
 
-/// Time limit for reading a credential: far below the 60 s after which a late loop counts as hanging.
+/// Time limit for reading a credential. A loop that waits this long does not count as hanging: that takes 60 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wraps an identity source so that reading its credential fails after five seconds. A later read may succeed.

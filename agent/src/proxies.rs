@@ -10,15 +10,16 @@ use perennial_kubernetes::cluster::{Cluster, ClusterError, Proxy};
 pub(crate) struct Route {
     /// `None` for a direct connection.
     pub(crate) proxy: Option<Proxy>,
-    /// The field, flag or variable that decided, or the reason why none did.
+    /// The kubeconfig field, flag or environment variable that decided, or the reason why none did.
     pub(crate) decided_by: &'static str,
 }
 
-/// Decides about the proxy to this API server by environment variables; `get` returns the value of a variable.
+/// Chooses the proxy to this API server, or a direct connection, by environment variables. `get` returns the value of a
+/// variable.
 ///
-/// Follows Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: `HTTPS_PROXY`, unless
-/// `NO_PROXY` exempts the server. Variables in capitals precede variables in lower case, loopback addresses are never
-/// proxied, and `ALL_PROXY` is ignored.
+/// Follows Go's `http.ProxyFromEnvironment` (`golang.org/x/net/http/httpproxy`) for https URLs: the proxy is the one in
+/// `HTTPS_PROXY`, unless `NO_PROXY` exempts the server. A variable in capitals takes precedence over the same variable
+/// in lower case. Loopback addresses are never proxied, and `ALL_PROXY` is ignored.
 ///
 /// # Errors
 /// If the deciding variable names no proxy that perennial supports. The error's text leaves out credentials in the URL.
@@ -50,8 +51,8 @@ pub(crate) fn from_environment(get: impl Fn(&str) -> Option<String>, cluster: &C
     }
 }
 
-/// True if the value `exempt` of `NO_PROXY` exempts this host. `host` is in lower case, without a trailing dot; `ip` is
-/// the host, if the host is an IP address.
+/// True if `exempt`, the value of `NO_PROXY`, exempts this host and port from the proxy. `host` is in lower case,
+/// without a trailing dot. If the host is an IP address, `ip` is that address.
 fn is_exempt(host: &str, ip: Option<IpAddr>, port: u16, exempt: &str) -> bool {
     let exempts = |entry: &str| {
         let entry = entry.trim().to_lowercase();
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn https_proxy_variable_is_read_as_in_go() {
+    fn variable_https_proxy_is_read_as_in_go() {
         let server = "https://api.example:6443";
         for (variables, expected) in [
             (&[("HTTPS_PROXY", "http://p:3128")][..], Some("HTTPS_PROXY http://p:3128")),

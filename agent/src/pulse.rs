@@ -10,11 +10,11 @@ use perennial_rotation::{Handle, News};
 use crate::rotation::Observer;
 use crate::spans::words;
 
-/// Lateness from which a loop counts as hanging. No disk, name server, hook or signer makes a loop late: other threads
-/// wait for their answers.
+/// Lateness from which a loop counts as hanging. A disk, name server, hook or signer that does not answer makes no loop
+/// late, since other threads than the loop's wait for the answer.
 const OVERDUE: Duration = Duration::from_secs(60);
-/// Time for a late loop to take its step after a probe found it late: if the whole process was stopped, the probe may
-/// be answered before the loop runs.
+/// Time that a loop gets to take its step after a probe has found it late. Without it, a process that was stopped and
+/// goes on could report a loop as hanging: it may answer a probe before the loop runs.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// The loops of all rotations, by the name of their certificate.
@@ -23,14 +23,15 @@ pub(crate) struct Pulse(Mutex<BTreeMap<String, Loop>>);
 
 /// The loop of one rotation: the time of its next step, and what probes found.
 struct Loop {
-    /// Time of the loop's next step; `None` if none is due. The clock stands still while the computer is suspended, so
-    /// a loop is not late afterwards.
+    /// Time of the loop's next step; `None` if no step is planned. The clock of this time stands still in suspend, so a
+    /// loop is not late after a suspend.
     next_step: Option<Instant>,
     /// End of the pause after the last panic. Until then the rotation is not ticked.
     paused_until: Option<Instant>,
     /// The rotation's handle; `None` until the rotation has started.
     handle: Option<Handle>,
-    /// Time of the probe that first found the loop late or ended; `None` if the last probe found it in order.
+    /// Time of the probe that first found the loop late or ended; `None` if the last probe found the loop neither late
+    /// nor ended.
     wrong_since: Option<Instant>,
 }
 
@@ -70,10 +71,12 @@ impl Pulse {
     }
 
     /// Returns a line for each rotation whose loop hangs or has ended; empty if there is none. Must be called
-    /// repeatedly: a late loop is included only if an earlier call found it late more than [`CATCH_UP`] ago.
+    /// repeatedly, since a single call never reports a loop: a late loop gets a line once calls have found it late for
+    /// more than [`CATCH_UP`].
     ///
-    /// An ended loop is included only if an earlier call found it ended more than [`OVERDUE`] ago: a reload ends an
-    /// unwanted rotation shortly before it calls [`watch`](Self::watch).
+    /// An ended loop gets a line once calls have found it ended for more than [`OVERDUE`]. A reload ends a rotation
+    /// that is no longer wanted, and calls [`watch`](Self::watch) shortly afterwards; calls in between must not report
+    /// this rotation.
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {

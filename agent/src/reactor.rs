@@ -14,16 +14,16 @@ const DESCRIPTORS: usize = 3;
 /// Number of threads that are executing [`start`].
 static STARTING: AtomicUsize = AtomicUsize::new(0);
 
-/// True if async-io panicked while [`start`] runs: the system refused a descriptor or a thread. [`start`] returns an
-/// error then, so that the panic is no bug.
+/// True if this panic is one of async-io while [`start`] runs. The system has then refused a descriptor or a thread.
+/// [`start`] returns this as an error, so the panic is not logged as a bug.
 pub(crate) fn is_refusal(panic: &PanicHookInfo<'_>) -> bool {
     // async-io's own thread may be the one that sets up the reactor, and panic.
     let is_of_async_io = panic.location().is_some_and(|location| location.file().contains("async-io-"));
     is_of_async_io && STARTING.load(Ordering::SeqCst) > 0
 }
 
-/// Starts async-io's thread, unless it runs. async-io itself would start it at the first use of a socket or timer, and
-/// panic if the system refused a descriptor or a thread.
+/// Starts async-io's thread, unless that thread runs already. Without this call, async-io would start the thread at the
+/// first use of a socket or timer, and panic if the system refused a descriptor or a thread.
 ///
 /// # Errors
 /// If the system refuses three descriptors or a thread. A later call may succeed.

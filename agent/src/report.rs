@@ -94,7 +94,7 @@ pub(crate) fn certificate(chain: &Chain) -> Value {
     })
 }
 
-/// Adds `fields` to `object`, in the place of fields with the same names.
+/// Adds `fields` to `object`. A field that `object` has already is replaced.
 pub(crate) fn with(mut object: Value, fields: Value) -> Value {
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);

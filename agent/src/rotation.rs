@@ -14,8 +14,8 @@ use crate::threads;
 /// and a queue, and notices beyond 256 in the queue are dropped.
 pub(crate) type Observer = Box<dyn FnMut(&Notice) + Send>;
 
-/// Most notices in a queue, many times those that a busy rotation sends in a second. Further notices are dropped and
-/// counted.
+/// Most notices in a queue. A busy rotation sends far fewer in a second. While the queue is full, further notices are
+/// dropped and counted.
 const QUEUED: usize = 256;
 
 /// A running rotation. Dropping it ends the rotation.
@@ -57,7 +57,8 @@ impl ActiveRotation {
         &self.handle
     }
 
-    /// Ends the rotation. Waits until its last write has ended and its observers have returned from the last notice.
+    /// Ends the rotation. Waits until the rotation's last write has ended, and until its observers have handled the
+    /// last notice.
     pub(crate) fn stop(&mut self) {
         self.handle.shutdown().wait();
         // The observers' thread ends once it has received every notice.
@@ -78,7 +79,7 @@ impl ActiveRotation {
     }
 }
 
-/// Ends the rotation. Does not wait for its end, unlike [`stop`](ActiveRotation::stop).
+/// Ends the rotation. Unlike [`stop`](ActiveRotation::stop), does not wait until the rotation has ended.
 impl Drop for ActiveRotation {
     fn drop(&mut self) {
         // Calling `shutdown` requests the end; the future that it returns only waits.

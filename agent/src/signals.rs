@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT end the process in order, or by force after [`END`]; a second Ctrl-C ends it at once.
+//! SIGTERM and SIGINT end the process in order. If the process still runs after [`END`], it is ended by force. A second
+//! Ctrl-C ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

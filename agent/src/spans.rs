@@ -36,7 +36,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if span.is_zero() { Err(format!("a duration must be longer than zero; {EXAMPLES}")) } else { Ok(span) }
 }
 
-/// Splits `text` after its longest beginning of characters that are `of_kind`, and trims the rest.
+/// Splits `text` before the first character that is not `of_kind`. Leaves out white space at the beginning of the
+/// second part.
 fn split(text: &str, of_kind: fn(char) -> bool) -> (&str, &str) {
     let (part, rest) = text.split_at(text.find(|c| !of_kind(c)).unwrap_or(text.len()));
     (part, rest.trim_start())
@@ -63,8 +64,8 @@ pub(crate) fn words(span: Duration) -> String {
 }
 
 /// The wait before poll or check number `attempt` of node `name`: `mean`, shorter or longer by up to `permille` of
-/// `mean`. Derived from name and number, so that nodes started together drift apart and a restarted node waits as
-/// before.
+/// `mean`. The wait depends on name and number, so that nodes that were started together drift apart, and a restarted
+/// node has the same waits as before.
 pub(crate) fn spread(mean: Duration, permille: u32, name: &str, attempt: u64) -> Duration {
     let draw = u32::try_from(perennial::seed(name, &attempt.to_string()) % 1001).unwrap_or(0);
     mean * (1000 - permille) / 1000 + mean * 2 * permille / 1000 * draw / 1000

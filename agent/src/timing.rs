@@ -141,13 +141,13 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-/// Parses `--retry`, with the jitter of the default policy's backoff: clients that failed together do not retry
-/// together.
+/// Parses `--retry` into a backoff. The backoff has the jitter of the default policy, so that clients that failed
+/// together do not retry together.
 fn retry(text: &str) -> Result<Backoff, String> {
     backoff(text, Policy::default().transient)
 }
 
-/// Parses `--retry-refused`, with the jitter of the default policy's backoff after refusals.
+/// Parses `--retry-refused` into a backoff. The backoff has the jitter that the default policy has after refusals.
 fn retry_refused(text: &str) -> Result<Backoff, String> {
     backoff(text, Policy::default().refused)
 }

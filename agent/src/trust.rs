@@ -16,7 +16,7 @@ const SYSTEM_AGE: Duration = Duration::from_secs(600);
 /// CAs that the kubeconfig contains, which never change.
 pub(crate) struct Inline {
     pub(crate) roots: Roots,
-    /// The field of the kubeconfig.
+    /// The field that holds the CAs, and the path of the kubeconfig.
     pub(crate) origin: String,
 }
 
@@ -30,11 +30,12 @@ impl RootsSource for Inline {
     }
 }
 
-/// The system's CAs, read at the first connection, and again after [`SYSTEM_AGE`]. If a later read finds no CA, those
-/// of the read before are trusted.
+/// The system's CAs, read at the first connection, and again at a connection after [`SYSTEM_AGE`]. If a later read
+/// finds no CA, the CAs of the read before stay trusted.
 pub(crate) struct System {
     last: Mutex<Option<(Instant, Roots)>>,
-    /// Apart from `last`, so that a message never waits for a disk.
+    /// The source of the CAs and the time of their last read. Not in `last`, which is locked while CAs are read from
+    /// disk: a message that names the source must not wait for a disk.
     origin: Latest<String>,
 }
 

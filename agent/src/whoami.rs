@@ -13,7 +13,8 @@ use serde_json::json;
 /// any status.
 ///
 /// # Errors
-/// If there is no response: the connection, the TLS handshake or HTTP failed, or a limit in `limits` was reached.
+/// If there is no response: the connection, the TLS handshake or the HTTP exchange failed, or one of `limits` was
+/// reached.
 pub(crate) fn review_self(
     cluster: &Arc<Cluster>,
     credential: &Arc<Credential>,

@@ -7,7 +7,7 @@ const EXAMPLES: &str = "expected ADDRESS:PORT, for example 127.0.0.1:9090, [::1]
 
 /// Parses `IP:PORT`, `localhost:PORT`, `:PORT` or `*:PORT`. Refuses other host names: a start must not depend on DNS.
 ///
-/// As in Go's `net.Listen`, `localhost` is the IPv4 address, and an address without a host is of both families.
+/// As in Go's `net.Listen`, `localhost` stands for 127.0.0.1, and `:PORT` for all IPv4 and IPv6 addresses of the host.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {

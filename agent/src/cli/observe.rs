@@ -68,8 +68,8 @@ pub(crate) struct Replay {
     pub(crate) json: bool,
 }
 
-/// Parses `--journal-limit`, in bytes. Requires at least 4 KiB, which is room for a snapshot of each certificate's
-/// machine and for the steps after it.
+/// Parses `--journal-limit`, in bytes. Requires at least 4 KiB: that has room for a snapshot of each certificate's
+/// machine, and for steps after the snapshots.
 fn journal_limit(text: &str) -> Result<u64, String> {
     match sizes::parse(text)? {
         0..4096 => Err("a journal takes 4KiB at least, for example 16MiB".into()),
