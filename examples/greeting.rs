@@ -1,14 +1,17 @@
 //! A TLS server and client on threads, for examples whose subject is not TLS.
 
+use std::error::Error;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, CommonState, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::witness::leaf;
+
+type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Bound of every wait for the other side.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -19,13 +22,24 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// There is no free port.
 pub fn serve(config: ServerConfig) -> io::Result<SocketAddr> {
+    serve_if(config, |_| Ok(()))
+}
+
+/// Starts a server like [`serve`], which closes the connections that `accepts` refuses after the handshake.
+///
+/// # Errors
+/// There is no free port.
+pub fn serve_if(
+    config: ServerConfig,
+    accepts: impl Fn(&CommonState) -> Result<(), AnyError> + Send + Sync + 'static,
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let (address, config) = (listener.local_addr()?, Arc::new(config));
+    let (address, shared) = (listener.local_addr()?, Arc::new((Arc::new(config), accepts)));
     thread::spawn(move || {
         for tcp in listener.incoming() {
-            let config = config.clone();
+            let shared = shared.clone();
             thread::spawn(move || {
-                if let Err(error) = tcp.and_then(|tcp| greet(tcp, config)) {
+                if let Err(error) = tcp.map_err(Into::into).and_then(|tcp| greet(tcp, shared.0.clone(), &shared.1)) {
                     println!("the server lost a connection: {error}");
                 }
             });
@@ -34,15 +48,20 @@ pub fn serve(config: ServerConfig) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-fn greet(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
+fn greet(
+    mut tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    accepts: impl Fn(&CommonState) -> Result<(), AnyError>,
+) -> Result<(), AnyError> {
     tcp.set_read_timeout(Some(SILENCE))?;
-    let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut tls = ServerConnection::new(config)?;
     tls.complete_io(&mut tcp)?;
+    accepts(&tls)?;
     let client = leaf(tls.peer_certificates());
     let mut stream = StreamOwned::new(tls, tcp);
     stream.write_all(client.as_bytes())?;
     stream.conn.send_close_notify();
-    stream.flush()
+    Ok(stream.flush()?)
 }
 
 /// Connects to a server of [`serve`] that has this name. Returns the fingerprints of the certificates that the client
