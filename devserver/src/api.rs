@@ -64,8 +64,8 @@ pub enum Approval {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Minor version of the Kubernetes 1.x release whose certificates API the server imitates. Below 22, the server
-    /// drops `expirationSeconds`. Below 19, discovery lists only `v1beta1`, and every path of certificate signing
-    /// requests gets 404.
+    /// removes `expirationSeconds` from new requests. Below 19, discovery lists only `v1beta1`, and every path of
+    /// certificate signing requests gets 404.
     pub minor: u32,
     /// The approver of requests: the server or a person.
     pub approval: Approval,
@@ -144,11 +144,11 @@ impl Options {
     }
 }
 
-/// An API server without sockets and clocks: requests in, answers out.
+/// An API server without sockets and clocks. The caller passes requests with the time, and gets answers.
 ///
-/// Serves certificate signing requests, their approval and signing, Node objects, and two kinds of documents that
-/// `kubectl` requests: discovery, and reviews of the user's own rights. For development, demonstrations and tests:
-/// everything is in memory, and memory is bounded.
+/// Stores certificate signing requests, approves and signs them, and serves Node objects. Also answers two kinds of
+/// requests that `kubectl` sends: for discovery documents, and for reviews of the user's own rights. The server is for
+/// development, demonstrations and tests: all state is in memory, and memory is bounded.
 #[derive(Debug)]
 pub struct Api {
     pub(super) options: Options,

@@ -39,12 +39,12 @@ impl Authority {
         Self::new(chain, key)
     }
 
-    /// An authority from a text with its certificate and key in PEM, in any order, for example `ca.crt` and `ca.key` of
-    /// a cluster.
+    /// Reads an authority from a text that contains its certificate and key in PEM, in any order, for example the
+    /// contents of a cluster's `ca.crt` and `ca.key`.
     ///
     /// # Errors
-    /// [`AuthorityError`] if certificate or key cannot be read, they do not belong together, or the certificate may not
-    /// sign.
+    /// [`AuthorityError`] if certificate or key cannot be read, if the two do not belong together, or if the
+    /// certificate may not sign.
     pub fn from_pem(bundle: &str) -> Result<Self, AuthorityError> {
         let chain = Chain::from_pem(bundle.as_bytes())?;
         let key = KeyPair::from_pem(bundle)?;
@@ -184,7 +184,8 @@ impl Authority {
 }
 
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
-/// Below this lifetime, a cluster's signer counts the lifetime from now, not from the backdated notBefore.
+/// A cluster's signer counts a lifetime below this one from the time of signing, and a longer one from the backdated
+/// notBefore.
 const SHORT_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
 fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {

@@ -253,7 +253,7 @@ pub enum ClusterError {
     /// A CA cannot be generated, or cannot sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The server's TLS cannot be set up with this CA.
+    /// TLS of the server cannot be set up with one of the CAs.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }

@@ -43,11 +43,20 @@
 //!
 //! # Limits
 //!
-//! The server bounds the cost of clients: objects and history in number and bytes ([`Options`]), a request's head
-//! (16 KiB, else 431) and body (128 KiB, else 413; a body without a known credential is not read), open watches (else
-//! 429), an unread answer (about 16 KiB and one object), a TLS handshake (10 s), silence (120 s), and the reading of a
-//! list (60 s). Each of a thousand waiting clients takes 16 KiB, as `cargo bench -p perennial-tests --bench load`
-//! measures.
+//! The server bounds the cost of its clients:
+//!
+//! | what | limit |
+//! |---|---|
+//! | stored objects, and the history of their changes | number and bytes in [`Options`] |
+//! | open watches | number in [`Options`], else 429 |
+//! | head of a request | 16 KiB, else 431 |
+//! | body of a request | 128 KiB, else 413; a body without a known credential is not read |
+//! | unread bytes of an answer | about 16 KiB and one object |
+//! | TLS handshake | 10 s |
+//! | time without a complete request or a sent byte | 120 s; longer for a watch without events |
+//! | reading of a list | 60 s |
+//!
+//! Each of a thousand waiting clients takes 16 KiB, as `cargo bench -p perennial-tests --bench load` measures.
 //!
 //! # Deviations from a cluster
 //!

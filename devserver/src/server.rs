@@ -48,7 +48,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Serves on a listening socket.
+    /// Starts a thread that serves clients on the listening socket `listener`.
     ///
     /// # Errors
     /// An error if the socket cannot listen, or the operating system cannot start a thread.

@@ -15,7 +15,8 @@ use crate::api::{Api, Stream};
 use crate::tls::{Tls, TlsError};
 use connection::Connection;
 
-/// Time limit of the TLS handshake: short, since a client without a credential counts toward the limit of clients, too.
+/// Time limit of the TLS handshake. The limit is short, since a client without a credential counts toward the limit of
+/// clients, too.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Time after which an inactive session ends. Activity is a complete request, a sent byte, or the end of a list or
 /// watch. A watch whose events are all sent may be inactive for longer.
@@ -327,7 +328,7 @@ impl Session {
         self.stream.is_some()
     }
 
-    /// When to drive the session if nothing happens before.
+    /// Time to drive the session again if no bytes are received or transmitted before.
     pub fn deadline(&self) -> Instant {
         [self.held_until, self.bookmark].into_iter().flatten().fold(self.end(), Instant::min)
     }

@@ -55,7 +55,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// A configuration with the clock of `self`, for another server certificate and authority.
+    /// A configuration with the clock of `self`, but for another server certificate and another authority.
     pub(crate) fn serving(&self, authority: &Authority, serving: &Credential) -> Result<Self, TlsError> {
         Self::with_clock(authority, serving, Arc::clone(&self.0.time_provider))
     }

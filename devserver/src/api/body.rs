@@ -118,7 +118,7 @@ impl DeleteOptions {
     }
 }
 
-/// `Content-Type` without its parameters.
+/// The `Content-Type` of a request, without parameters.
 pub(super) fn media_type(request: &ApiRequest) -> &str {
     request.content_type.split(';').next().unwrap_or_default().trim()
 }

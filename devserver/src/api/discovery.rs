@@ -104,7 +104,7 @@ fn resources(group: &Value, version: &str) -> Value {
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// True if a client accepts aggregated discovery: all groups in one document (since Kubernetes 1.30).
+/// True if the client accepts aggregated discovery, which lists all groups in one document (since Kubernetes 1.30).
 fn wants_aggregated(accept: &str) -> bool {
     accept.split(',').any(|range| range.split_whitespace().collect::<String>() == AGGREGATED)
 }

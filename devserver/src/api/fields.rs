@@ -1,5 +1,5 @@
-//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and strict decoding by that
-//! schema.
+//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and a check for fields that
+//! are not in the schema.
 
 use std::sync::LazyLock;
 

@@ -27,7 +27,7 @@ struct ListVersion {
     version: Option<u64>,
     /// True if the list must show exactly `version`; false if the list may show a later version.
     exact: bool,
-    /// First name that the page may contain, from the continue token; `None` for the first page.
+    /// Least name that the page may contain, from the continue token; `None` for the first page.
     start: Option<String>,
 }
 
@@ -37,7 +37,7 @@ struct ContinueToken {
     v: String,
     /// Resource version of the list; -1 is the latest version.
     rv: i64,
-    /// Least name that the page to list may contain: the last name of the page before, followed by a zero byte.
+    /// Least name that the requested page may contain: the last name of the page before, followed by a zero byte.
     start: String,
 }
 

@@ -36,7 +36,7 @@ pub struct ApiRequest {
 }
 
 impl ApiRequest {
-    /// A request without credentials or body that accepts JSON.
+    /// A request without credentials and body. The answer is JSON, since the `Accept` header is empty.
     pub fn new(method: Method, target: impl Into<String>) -> Self {
         Self {
             method,
@@ -125,7 +125,8 @@ impl Query {
         self.0.iter().find(|(have, _)| have == key).map(|(_, value)| value.as_str())
     }
 
-    /// True if `key` is present and neither `false` nor `0`, as Go's query conversion reads booleans.
+    /// True if the parameter `key` is present and its value is neither `false` nor `0`, as Go's query conversion reads
+    /// booleans.
     pub(super) fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(|value| !matches!(value, "false" | "0"))
     }

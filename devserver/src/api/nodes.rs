@@ -1,4 +1,5 @@
-//! Node objects: names and addresses that a node's serving certificate may have.
+//! Node objects: a node's name with its addresses. `ServingApproval::Own` approves serving certificates for these
+//! addresses.
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ use super::message::{ApiRequest, Response};
 use super::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// Deepest nesting that a patch may produce, in levels: more than twice the depth of a valid request.
+/// Largest depth, in levels, of an object that a patch may produce. A valid request has less than half of this depth.
 const DEEPEST: usize = 32;
 
 /// Applies the patch in the body of `request` to `object`, without validation. Returns the result and warnings about

@@ -19,7 +19,7 @@ pub(super) type Fields = &'static [(u64, &'static str, Type)];
 pub(super) enum Type {
     Text,
     Bytes,
-    /// An `int32`; a negative one is sign-extended to 64 bits on the wire.
+    /// An `int32`. A negative number is sign-extended to 64 bits on the wire.
     Number,
     Time,
     Message(Fields),

@@ -4,7 +4,7 @@ use super::message::{Query, Response};
 use super::status;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// A selection of objects: all requirements must be met. The default selects all objects.
+/// A selection of objects: those that meet all requirements. The default has no requirements, and selects all objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     requirements: Vec<Requirement>,
@@ -71,7 +71,7 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.matches(object))
     }
 
-    /// The name of the only object that can match; `None` if several can.
+    /// The name that an object must have to match; `None` if the selector does not require one name.
     pub(super) fn name(&self) -> Option<&str> {
         self.requirements.iter().find_map(|requirement| match (&requirement.of, &requirement.test) {
             (Operand::Name, Test::In(names)) => names.first().map(String::as_str),

@@ -119,7 +119,7 @@ pub(super) fn conflict(name: &str, why: impl Display) -> Response {
     about_object(name, failure(409, "Conflict", message))
 }
 
-/// Message of a conflict (409): the update is based on an older resource version than that of the object.
+/// Message of a conflict (409): the stored object has a newer resource version than the object in the update.
 pub(super) const STALE: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
@@ -133,7 +133,8 @@ pub(super) fn version_ahead(requested: u64, current: u64) -> Status {
     failure(410, "Expired", format!("resource version {requested} is ahead of this server's, which is {current}"))
 }
 
-/// Gone (410): a list cannot continue at its version. With `token`, the client can continue at the latest version.
+/// Gone (410): the requested page is no longer available at the version of the list. With `token`, the client can
+/// continue at the latest version.
 pub(super) fn continue_expired(token: String) -> Response {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                    new list without the continue parameter, or use the continue token in this response to retrieve \

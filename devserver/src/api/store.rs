@@ -120,8 +120,8 @@ impl Store {
         self.log.get(index)
     }
 
-    /// True if the store has room for `object`: in place of `before`, or as a new object if `before` is `None`.
-    /// Controllers write without this check, since they add little to an object.
+    /// True if the store has room for `object`, either as the replacement of `before` or, if `before` is `None`, as a
+    /// new object. Controllers write without this check, since they add little to an object.
     pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
         let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.

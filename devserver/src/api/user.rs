@@ -1,4 +1,4 @@
-//! Users of the API, by bearer token or client certificate.
+//! Users of the API, who authenticate with a bearer token or a client certificate.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl User {
         Self { username: username.into(), groups, extra: BTreeMap::new(), validity: None }
     }
 
-    /// The user of a kubeadm bootstrap token `<id>.<secret>`: `system:bootstrap:<id>`.
+    /// The user `system:bootstrap:<id>`, who authenticates with the kubeadm bootstrap token `<id>.<secret>`.
     pub fn bootstrap(token_id: &str) -> Self {
         Self::new(format!("system:bootstrap:{token_id}"), [BOOTSTRAPPERS, KUBEADM_BOOTSTRAPPERS])
     }

@@ -1,4 +1,5 @@
-//! One client's connection: TLS and HTTP, bytes in and bytes out.
+//! One client's connection: HTTP over TLS, without a socket. Takes the bytes that the client sent, and returns the
+//! bytes to send.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as a server speaks it, bytes in and bytes out.
+//! HTTP/1.1 of a server, without a connection: reads requests from bytes, and writes responses as bytes.
 
 mod body;
 mod request;

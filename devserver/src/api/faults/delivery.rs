@@ -11,7 +11,7 @@ pub(crate) struct Delivery {
     pub(crate) allowance: Option<usize>,
     /// True if each TLS record carries one byte.
     pub(crate) bytewise: bool,
-    /// Bytes to send instead of the answer, before the connection is closed; `None` sends the answer.
+    /// Bytes to send instead of the answer; the connection is closed after them. `None` sends the answer.
     pub(crate) replacement: Option<Vec<u8>>,
 }
 

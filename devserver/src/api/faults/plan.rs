@@ -35,7 +35,8 @@ pub struct Rule {
     pub fault: Fault,
 }
 
-/// The requests or connections that a rule matches. All fields must match; a field that is `None` matches all.
+/// The requests or connections that a rule matches: those that all fields match. A field that is `None` matches every
+/// request and connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
@@ -65,13 +66,14 @@ impl Match {
 }
 
 impl From<Fault> for Plan {
-    /// A plan with one rule: the fault for every request, or a [`Fault::Connection`] for every connection.
+    /// A plan with one rule. The rule applies `fault` to every request or, if it is a [`Fault::Connection`], to every
+    /// connection.
     fn from(fault: Fault) -> Self {
         Self { rules: vec![Rule { matches: Match::default(), times: None, fault }] }
     }
 }
 
-/// A rule as the plan spells it, before validation.
+/// A rule as it stands in the text of a plan, before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRule {

@@ -1,4 +1,4 @@
-//! The state of `signer` between starts: CA, bootstrap token, kubeconfigs.
+//! The files that `signer` keeps for its next start: CA, bootstrap token, kubeconfigs.
 
 use std::fs::{self, DirBuilder, DirEntry, Permissions};
 use std::io::{self, ErrorKind, Write as _};
