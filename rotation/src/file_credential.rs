@@ -13,7 +13,7 @@ use perennial::Now;
 use perennial_pki::{Credential, CredentialError};
 
 use crate::files::{FileContent, FileError, MAX_PAIR};
-use crate::followed::{EVERY, Followed, Look};
+use crate::followed::{EVERY, Followed, Look, read_all};
 use crate::{Identity, IdentitySource, NotYet, clock};
 pub use watch::Watch;
 
@@ -93,7 +93,8 @@ impl FileCredential {
 
     fn open_all<const N: usize>(paths: [PathBuf; N]) -> Result<Self, FileError> {
         let certificate = paths[0].clone();
-        let followed = Followed::open(paths, MAX_PAIR, read_pair, clock::now())?;
+        let found = read_all(paths.iter().map(PathBuf::as_path), MAX_PAIR);
+        let followed = Followed::open(paths, read_pair, found, clock::now())?;
         let credential = followed.content().clone();
         warn_of_skipped(&credential, followed.paths());
         let shared = Shared {
@@ -143,11 +144,13 @@ impl FileCredential {
         if now.instant < files.followed.next_look(files.every) {
             return;
         }
-        let look = files.followed.look(now);
+        let found = read_all(files.followed.paths(), MAX_PAIR);
+        let look = files.followed.look(found, now);
         let credential = files.followed.content().clone();
         let trouble = files.followed.trouble().map(str::to_owned);
         *self.latest() = Latest { credential: credential.clone(), trouble };
-        let paths = matches!(look, Look::Replaced(_)).then(|| files.followed.paths().to_vec());
+        let paths =
+            matches!(look, Look::Replaced(_)).then(|| files.followed.paths().map(Path::to_owned).collect::<Vec<_>>());
         // The lock is released first: subscribers of `tracing` are foreign code and may call `credential`.
         drop(files);
         if let Look::Trouble(error) = &look {
@@ -160,7 +163,7 @@ impl FileCredential {
                 "{}: another program has replaced the certificate; using the new one",
                 self.path().display()
             );
-            warn_of_skipped(&credential, &paths);
+            warn_of_skipped(&credential, paths.iter().map(PathBuf::as_path));
         }
     }
 
@@ -186,9 +189,6 @@ impl IdentitySource for FileCredential {
 }
 
 /// Makes a pair of one file, or of the certificate file and the key file.
-///
-/// A chain and a key of different generations that belong together (the key was used again) are the pair of the chain's
-/// generation, so that no pair is ever mixed.
 fn read_pair(paths: &[PathBuf], files: &[FileContent]) -> Result<Arc<Credential>, FileError> {
     let key = files.len() - 1;
     Credential::from_pair(&files[0].bytes, &files[key].bytes).map(Arc::new).map_err(|error| {
@@ -198,9 +198,9 @@ fn read_pair(paths: &[PathBuf], files: &[FileContent]) -> Result<Arc<Credential>
 }
 
 /// Logs the damage in each file of a pair that is used in spite of the damage.
-fn warn_of_skipped(credential: &Credential, paths: &[PathBuf]) {
+fn warn_of_skipped<'a>(credential: &Credential, paths: impl Iterator<Item = &'a Path>) {
     // Chain and key skip the same damage in one file.
-    for (path, skipped) in paths.iter().zip([credential.chain().skipped(), credential.key().skipped()]) {
+    for (path, skipped) in paths.zip([credential.chain().skipped(), credential.key().skipped()]) {
         for damage in skipped {
             tracing::warn!("{} is damaged: {damage}; using the rest of the file", path.display());
         }

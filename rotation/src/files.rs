@@ -81,6 +81,9 @@ pub enum FileError {
     /// A file cannot be read.
     #[error("{0}: cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
+    /// A link on the path of a file was switched while the file was read, several times in a row.
+    #[error("{0}: a link on its path is switched again and again")]
+    Unsettled(PathBuf),
     /// A file is longer than any file of its kind.
     #[error("{path}: longer than {} MiB", longest >> 20)]
     TooLong {

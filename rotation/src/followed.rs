@@ -19,6 +19,7 @@
 //! on the path, and events can be lost, so that files would have to be read at intervals all the same.
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,15 +34,15 @@ pub(crate) const EVERY: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(1);
 /// Interval of looks while files are being replaced, unless the usual interval is shorter.
 const SOON: Duration = REST;
+/// How often files are read in a row while links on their paths are switched.
+const ATTEMPTS: usize = 3;
 /// Time for which files may be unusable before this is reported.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The last good content of one or more files, which are read together.
+/// The last good content of one or more files that belong together.
 #[derive(derive_more::Debug)]
 pub(crate) struct Followed<T, E> {
     paths: Box<[PathBuf]>,
-    /// The longest that a file may be, in bytes.
-    longest: u64,
     #[debug(skip)]
     parse: Parse<T, E>,
     content: T,
@@ -59,6 +60,8 @@ pub(crate) struct Followed<T, E> {
 }
 
 type Digest = [u8; 32];
+/// The result of reading a file.
+pub(crate) type Found = Result<FileContent, FileError>;
 type Parse<T, E> = fn(&[PathBuf], &[FileContent]) -> Result<T, E>;
 
 /// Files without good content.
@@ -82,24 +85,21 @@ pub(crate) enum Look<T> {
 }
 
 impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
-    /// Reads the files for the first time.
+    /// Takes the first content of the files at these paths.
     ///
     /// # Errors
-    /// A file cannot be read, or the files have no good content.
+    /// A file could not be read, or the files have no good content.
     pub(crate) fn open(
         paths: impl Into<Box<[PathBuf]>>,
-        longest: u64,
         parse: Parse<T, E>,
+        found: impl IntoIterator<Item = Found>,
         now: Now,
     ) -> Result<Self, E> {
         let paths = paths.into();
-        let (content, digest) = at_one_time(|| -> Result<_, E> {
-            let files = read_all(&paths, longest)?;
-            Ok((parse(&paths, &files)?, digest(&files)))
-        })?;
+        let files = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (content, digest) = (parse(&paths, &files)?, digest(&files));
         Ok(Self {
             paths,
-            longest,
             parse,
             content,
             used: digest,
@@ -112,8 +112,8 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
     }
 
     /// The paths of the files.
-    pub(crate) fn paths(&self) -> &[PathBuf] {
-        &self.paths
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().map(PathBuf::as_path)
     }
 
     /// The path of the first file, which names them all in messages.
@@ -141,10 +141,10 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         self.looked_at.after(if self.is_changing { every.min(SOON) } else { every })
     }
 
-    /// Reads the files again.
-    pub(crate) fn look(&mut self, now: Now) -> Look<T> {
+    /// Takes what a look found in the files.
+    pub(crate) fn look(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Look<T> {
         self.looked_at = now.instant;
-        match at_one_time(|| self.read(now)) {
+        match self.new_content(found, now) {
             Ok(Some((content, digest))) => {
                 self.is_good(now);
                 self.used = digest;
@@ -156,10 +156,10 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         }
     }
 
-    /// Reads the files, and returns new content; `None` if there is none, or the files are still being written.
-    fn read(&mut self, now: Now) -> Result<Option<(T, Digest)>, E> {
+    /// Returns new content; `None` if there is none, or the files are still being written.
+    fn new_content(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Result<Option<(T, Digest)>, E> {
         let before = self.seen.take();
-        let files = read_all(&self.paths, self.longest)?;
+        let files = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         let digest = digest(&files);
         let since = before.filter(|(before, _)| *before == digest).map_or(now.instant, |(_, since)| since);
         self.seen = Some((digest, since));
@@ -191,14 +191,22 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
     }
 }
 
-/// Reads files, and reads them once more after an error: a link that was switched between two files makes them
-/// disagree, and the second time all files are behind the new link.
-fn at_one_time<T, E>(mut read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    read().or_else(|_| read())
-}
-
-fn read_all(paths: &[PathBuf], longest: u64) -> Result<Vec<FileContent>, FileError> {
-    paths.iter().map(|path| read(path, longest)).collect()
+/// Reads all files as of one time, as far as links on their paths are concerned: if one was switched in between, the
+/// files are read again.
+pub(crate) fn read_all<'a>(paths: impl IntoIterator<Item = &'a Path>, longest: u64) -> Vec<Found> {
+    let paths: Vec<&Path> = paths.into_iter().collect();
+    let resolve = || paths.iter().map(|path| fs::canonicalize(path).ok()).collect::<Vec<_>>();
+    let mut before = resolve();
+    for _ in 0..ATTEMPTS {
+        let found = paths.iter().map(|path| read(path, longest)).collect();
+        let after = resolve();
+        // No program switches a link back to a directory that it has left.
+        if after == before {
+            return found;
+        }
+        before = after;
+    }
+    paths.iter().map(|path| Err(FileError::Unsettled(path.to_path_buf()))).collect()
 }
 
 /// The digest of all files. Kept instead of their bytes, which may contain a key.

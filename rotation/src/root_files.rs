@@ -8,7 +8,7 @@ use perennial::Now;
 use perennial_pki::{ChainError, Roots};
 
 use crate::files::{FileContent, FileError, MAX_BUNDLE};
-use crate::followed::{EVERY, Followed, Look};
+use crate::followed::{EVERY, Followed, Look, read_all};
 use crate::{NotYet, RootsSource, clock};
 
 /// Source of CAs: one or more files of PEM certificates, such as kubelet's `clientCAFile`, `ca.crt` of a Secret, or a
@@ -42,8 +42,10 @@ impl RootFiles {
     /// [`RootsError`]: there is no path, a file cannot be read, or it holds no usable CA.
     pub fn open(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self, RootsError> {
         let now = clock::now();
-        let open = |path| Followed::open([path], MAX_BUNDLE, read_bundle, now);
-        let files = paths.into_iter().map(Into::into).map(open).collect::<Result<Vec<_>, _>>()?;
+        let paths: Vec<PathBuf> = paths.into_iter().map(Into::into).collect();
+        let found = read_all(paths.iter().map(PathBuf::as_path), MAX_BUNDLE);
+        let open = |(path, found)| Followed::open([path], read_bundle, [found], now);
+        let files = paths.into_iter().zip(found).map(open).collect::<Result<Vec<_>, _>>()?;
         let joined = joined(&files).map_err(|_| RootsError::NoPath)?;
         files.iter().for_each(|file| warn_of_skipped(file.path(), file.content()));
         let latest = Mutex::new(Latest { joined, origin: origin(&files) });
@@ -58,23 +60,17 @@ impl RootFiles {
     }
 
     fn look(&self, files: &mut [Followed<Roots, RootsError>], now: Now) {
-        let mut has_changed = false;
-        // Twice if a file has changed: a link that is switched between two files leaves the first of them behind, and
-        // the second time all files are behind the new link.
-        for _ in 0..2 {
-            let looks: Vec<_> = files.iter_mut().map(|file| file.look(now)).collect();
-            looks.iter().zip(&*files).for_each(|(look, file)| report(look, file));
-            if !looks.iter().any(|look| matches!(look, Look::Replaced(_))) {
-                break;
-            }
-            has_changed = true;
-        }
+        let found = read_all(files.iter().map(Followed::path), MAX_BUNDLE);
+        let looks: Vec<_> = files.iter_mut().zip(found).map(|(file, found)| file.look([found], now)).collect();
+        let has_changed = looks.iter().any(|look| matches!(look, Look::Replaced(_)));
         let (joined, origin) = (has_changed.then(|| joined(files).ok()).flatten(), origin(files));
         let mut latest = self.latest();
         latest.origin = origin;
         if let Some(joined) = joined {
             latest.joined = joined;
         }
+        drop(latest);
+        looks.iter().zip(&*files).for_each(|(look, file)| report(look, file));
     }
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
@@ -155,4 +151,91 @@ pub enum RootsError {
     /// A file holds no usable CA certificate.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] ChainError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write as _;
+    use std::time::SystemTime;
+
+    use perennial::Validity;
+    use perennial_pki::{KeyAlgorithm, KeyPair, self_signed};
+
+    use super::*;
+
+    fn ca(name: &str) -> String {
+        let begin = clock::now().unix.before(Duration::from_secs(60));
+        let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
+        let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        self_signed(name, &key, &[1], validity).unwrap().pem().to_owned()
+    }
+
+    fn later(now: Now, millis: u64) -> Now {
+        let span = Duration::from_millis(millis);
+        Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+    }
+
+    /// Appends to a file at this time.
+    fn append(path: &Path, text: &str, now: Now) {
+        let mut file = File::options().append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let since = Duration::from_millis(u64::try_from(now.unix.as_millis()).unwrap());
+        file.set_modified(SystemTime::UNIX_EPOCH + since).unwrap();
+    }
+
+    /// The trusted CAs after a look at this time.
+    fn trusted(roots: &RootFiles, now: Now) -> Vec<String> {
+        roots.look(&mut roots.files.lock().unwrap(), now);
+        roots.latest().joined.subjects().collect()
+    }
+
+    #[test]
+    fn bundle_that_is_written_in_place_is_used_once_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let now = clock::now();
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        File::create(&path).unwrap();
+        append(&path, "", now);
+        assert_eq!(trusted(&roots, now), ["CN=one"]);
+        append(&path, &ca("two"), later(now, 900));
+        assert_eq!(trusted(&roots, later(now, 900)), ["CN=one"]);
+        append(&path, &ca("three"), later(now, 1_800));
+        assert_eq!(trusted(&roots, later(now, 1_801)), ["CN=one"]);
+        assert_eq!(trusted(&roots, later(now, 2_800)), ["CN=two", "CN=three"]);
+    }
+
+    #[test]
+    fn bundle_that_is_modified_again_and_again_without_change_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let now = clock::now();
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        fs::remove_file(&path).unwrap();
+        append(&path, &ca("two"), now);
+        for (millis, expected) in [(0, "CN=one"), (500, "CN=one"), (999, "CN=one"), (1_000, "CN=two")] {
+            append(&path, "", later(now, millis));
+            assert_eq!(trusted(&roots, later(now, millis)), [expected], "after {millis} ms");
+        }
+    }
+
+    #[test]
+    fn missing_bundle_is_reported_after_ten_seconds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let now = clock::now();
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        fs::remove_file(&path).unwrap();
+        for (millis, is_reported) in [(0, false), (9_999, false), (10_000, true), (60_000, true)] {
+            assert_eq!(trusted(&roots, later(now, millis)), ["CN=one"]);
+            assert_eq!(roots.origin().contains("; it cannot be read now"), is_reported, "after {millis} ms");
+        }
+        append(&path, &ca("two"), now);
+        assert_eq!(trusted(&roots, later(now, 70_000)), ["CN=two"]);
+        assert!(!roots.origin().contains("cannot"), "{}", roots.origin());
+    }
 }
