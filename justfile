@@ -22,6 +22,10 @@ ci:
 examples *NAMES:
     .ci/examples {{NAMES}}
 
+# 1 min: builds the machine for microcontrollers, and runs it with a board that the host plays.
+embedded:
+    .ci/embedded
+
 # Licences, bans and sources of all dependencies. Needs cargo-deny.
 deny:
     cargo deny --locked check licenses bans sources
