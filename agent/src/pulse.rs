@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// A rotation in whose name the test sends notices, and the [`Pulse`] that receives the notices.
+    /// A rotation that is not run, and a [`Pulse`]. The test sends the notices of the rotation to the [`Pulse`] itself.
     struct Rotation {
         pulse: Arc<Pulse>,
         task: Option<Task>,

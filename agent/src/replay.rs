@@ -48,7 +48,8 @@ struct Replayer {
     /// Place (`FILE:NUMBER`) of the previous line if that line was incomplete, else `None`. The line after it decides
     /// whether the incomplete line counts as cut short or as damaged: see [`settle_cut`](Self::settle_cut).
     cut: Option<String>,
-    /// Names of machines that had a step before any snapshot.
+    /// Names of the machines for which the journal had a step before any snapshot, so that the step could not be
+    /// replayed.
     missing: BTreeSet<String>,
     count: Count,
 }

@@ -18,7 +18,8 @@ pub(crate) const END: Duration = Duration::from_secs(10);
 const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// Calls `then`, which must not block, at the first SIGTERM or SIGINT, on a thread of its own. Returns a flag that is
-/// true from that signal on. Ends the process with exit code 1 if the process still runs [`END`] later.
+/// true from that signal on. If the process still runs [`END`] after the signal, ends the process with exit code 1. A
+/// SIGINT after the first signal ends the process at once.
 pub(crate) fn on_stop(then: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let stop_requested = Arc::new(AtomicBool::new(false));
     // Handlers run in the order of registration: this one finds the flag false at the first Ctrl-C, true at the second.
@@ -46,8 +47,8 @@ pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
 }
 
 /// Restores the default action of signals that the parent process may have set to ignored, as a shell does with SIGQUIT
-/// for `command &`. Child processes would inherit the setting, and while SIGCHLD is ignored, the exit status of a child
-/// is lost (wait(2)).
+/// for `command &`. Otherwise child processes would inherit this setting. Also, the exit status of a child is lost
+/// while SIGCHLD is ignored (wait(2)).
 pub(crate) fn restore_defaults() -> Result<(), Failure> {
     for signal in [SIGALRM, SIGCHLD, SIGQUIT, SIGUSR2] {
         let always = Arc::new(AtomicBool::new(true));

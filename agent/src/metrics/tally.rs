@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine to which the test sends events, and the counters of its notices.
+    /// A machine to which the test sends events, and a tally that counts the machine's notices.
     struct Life {
         machine: Arc<RotationMachine>,
         tally: Tally,

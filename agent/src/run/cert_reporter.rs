@@ -23,7 +23,7 @@ pub(super) struct CertReporter {
     pub(super) rotation: ActiveRotation,
     /// The link to the current pair.
     current: PathBuf,
-    /// True if `current` led to a file at the last check, or the rotation has written the file since.
+    /// True if `current` led to a file at the last check, or if the rotation has written the file after that check.
     was_there: bool,
     /// The reason why no request can be submitted; empty if requests can be submitted.
     blocked_on: BlockedOn,

@@ -46,8 +46,8 @@ impl ExternalCert {
         (self.name.clone(), Source::Files(self.files.clone()))
     }
 
-    /// Reports the certificate, each replacement, and an expiry. After each replacement, a run of `--on-rotated` is
-    /// owed for the new certificate.
+    /// Reports the certificate at the first poll, then each replacement. Logs if the certificate has expired. After
+    /// each replacement, a run of `--on-rotated` is owed for the new certificate.
     pub(super) fn poll(&mut self, report: &Report, hook: &Hook) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);

@@ -23,7 +23,7 @@ pub(super) struct Serving {
     /// The template of requests, by the addresses that were known last; `None` before any address is known, and if
     /// there is none any more.
     template: Option<Template>,
-    /// The reason why the last poll of the addresses found none; `None` if the poll found some.
+    /// The reason why the last poll found no addresses; `None` if the poll found some.
     missing: Option<NotYet>,
 }
 

@@ -33,8 +33,8 @@ pub(super) struct ClientSettings {
     /// True if perennial rotates the certificate. If false, another program does, and perennial only observes the
     /// certificate.
     pub(super) rotated: bool,
-    /// True if API servers accept the certificate as an identity: the certificate authenticates its own rotation, and
-    /// a kubeconfig may name it.
+    /// True if API servers accept the certificate as an identity. The certificate then authenticates its own rotation,
+    /// and a kubeconfig may name it.
     pub(super) is_identity: bool,
     usages: Vec<Usage>,
     issuers: Option<Roots>,

@@ -32,7 +32,7 @@ pub(super) enum Found {
     },
 }
 
-/// The verdict on a certificate: exit code 0 if `good`.
+/// The verdict on a certificate. `status` exits with 0 only if each verdict is `good`.
 pub(super) struct Verdict {
     /// Name of the state in JSON.
     pub(super) state: &'static str,
