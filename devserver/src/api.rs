@@ -98,13 +98,13 @@ pub struct Options {
     /// Largest number of clients that are connected to an [`ApiServer`](super::ApiServer) at a time; each needs a file
     /// descriptor. At the limit, the server makes room for each new connection: it closes the oldest connection whose
     /// client has shown no credential yet. If every client has shown a credential, the server answers up to 64 further
-    /// clients with 429, and closes the connections of still more clients without an answer.
+    /// clients with 429, and closes any further connection without an answer.
     pub clients: usize,
     /// Interval between two removals of old requests. A value below a second counts as a second. In a cluster the
     /// interval is an hour.
     pub cleaning_interval: Duration,
     /// Time for which the server stores a request with a certificate, denial or failure, counted from the latest update
-    /// of its conditions. A request whose certificate has expired is removed at the next removal, even before this time
+    /// of its conditions. If the certificate has expired, the next cleaning removes the request, even before this time
     /// has passed.
     pub keep_ended: Duration,
     /// Time for which the server stores a request without certificate, denial or failure, counted from its creation.
@@ -251,7 +251,7 @@ impl Api {
 
     /// Releases objects of a version that the store has forgotten, so that a slow reader does not keep them in memory.
     /// A watch that is so far behind drops its unsent initial objects; its next and last event is an `ERROR` with 410.
-    /// For a list of such a version, returns true: the list cannot continue, and the caller drops it.
+    /// For a list of such a version, returns true: the list cannot continue, and the caller drops the list.
     pub(super) fn release_forgotten(&self, stream: &mut Stream) -> bool {
         match stream {
             Stream::List(listing) => listing.is_forgotten(&self.store),

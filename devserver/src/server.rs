@@ -26,7 +26,7 @@ use clients::Clients;
 /// connections of further clients are closed without an answer.
 const MOST_TURNED_AWAY: usize = 64;
 /// Largest number of connections that the operating system queues until the server accepts them. A client that finds
-/// the queue full has to wait a second or more, until its TCP retransmits. Linux caps the number at
+/// the queue full waits for a second or more, until its operating system tries again. Linux caps the number at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Size of the buffer for reads, in bytes. All clients share one buffer.

@@ -48,8 +48,8 @@ pub struct Session {
     /// Time of the last activity: a request, sent bytes, or the end of an answer.
     last_activity: Instant,
     closed: bool,
-    /// TLS configuration of the connection; `None` after the first `drive`. The first `drive` may use it to replace the
-    /// connection by one whose server certificate has a fault.
+    /// TLS configuration of the connection; `None` after the first `drive`, which may replace the connection by one
+    /// whose server certificate has a fault.
     initial_tls: Option<Tls>,
     breaks: Option<Break>,
     /// The fault that the plan of faults gives to the current answer; `None` for an answer without fault.

@@ -99,7 +99,7 @@ struct Lines<'a>(&'a [Header<'a>]);
 
 impl<'a> Lines<'a> {
     /// The values of a header, without the spaces and tabs around each. A value that is not UTF-8 is returned as
-    /// U+FFFD: if it were left out, a header about the framing would pass for absent.
+    /// U+FFFD: if it were left out, a framing header that cannot be read would pass for absent.
     fn values(&self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = self.0.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
         named.map(|line| str::from_utf8(line.value).unwrap_or("\u{fffd}"))
