@@ -60,8 +60,8 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     }
 }
 
-/// Formats the status as one JSON object. The object has the fields of the first certificate and, if known, the fields
-/// `serving` for the serving certificate and `server` for the API server.
+/// Formats the status as one JSON object with the fields of the first certificate. Adds the field `serving` if there is
+/// a serving certificate, and the field `server`, the API server or its error, if a kubeconfig was given.
 fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> String {
     let mut views = views.iter().map(CertStatus::to_json);
     let mut fields = views.next().unwrap_or_default();
