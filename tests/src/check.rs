@@ -1,4 +1,5 @@
-//! Model checking: the state is the machine itself, as shipped; every event is tried in every state.
+//! Model checking: each event is tried in each state of the machine. The states are those of the shipped machine, not
+//! of a simplified model.
 //!
 //! A [`Setting`] is a small world: a policy whose durations are a few milliseconds, and the moves to try. [`search`]
 //! visits every state of such a world, breadth first, and checks each step and each state by the laws.
@@ -6,12 +7,12 @@
 //! | | |
 //! |---|---|
 //! | `check/setting.rs` | small worlds |
-//! | `check/world_state.rs` | a state: a machine and its world, possible moves, and the key: states with equal keys are the same state |
+//! | `check/world_state.rs` | a state (machine and world), its possible moves, and its key: equal keys are one state |
 //! | `check/search.rs` | breadth-first search |
 //! | `check/broken.rs` | machines that break a rule |
 //!
-//! An existing model checker would save about a hundred lines: layers, threads, and the path to a state. The equality
-//! of states and the laws of a single state are particular to this machine, and would have to be written anyway.
+//! An existing model checker would save about a hundred lines: layers, threads, and the path to a state. The key of a
+//! state and the laws of a single state are particular to this machine, and would have to be written anyway.
 
 pub mod broken;
 mod search;

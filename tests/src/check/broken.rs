@@ -17,7 +17,7 @@ pub struct Broken<F> {
     fault: PhantomData<F>,
 }
 
-/// One way to break a rule. Methods that a fault does not override behave correctly.
+/// One way to break a rule. Each method does what the shipped machine does, unless the fault overrides the method.
 pub trait Fault: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// The policy that the broken machine applies instead of `policy`.
     fn policy(policy: &Policy) -> Policy {
@@ -90,7 +90,7 @@ faults! {
         }
     }
 
-    /// Spends one token more than the submission budget has.
+    /// Has one token more in its submission budget than the policy gives.
     Overspends {
         fn policy(policy: &Policy) -> Policy {
             let budget = Budget::new(policy.budget.size() + 1, policy.budget.refill()).expect("larger than enough");
@@ -98,7 +98,7 @@ faults! {
         }
     }
 
-    /// Accepts the failure of any request as a failure of the request in flight.
+    /// Takes the failure of any request for a failure of the request in flight.
     AcceptsAnyReply {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let event = match (event, in_flight(machine)) {
@@ -111,7 +111,7 @@ faults! {
         }
     }
 
-    /// Takes any certificate that another program puts into the store, good or bad.
+    /// Takes any certificate that another program puts into the store, good or bad, while no request is in flight.
     TakesAnyFoundCertificate {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let held = machine.certificate().map(|held| held.fingerprint);
@@ -133,7 +133,7 @@ faults! {
         }
     }
 
-    /// Without a certificate, takes any certificate that is issued, whatever its common name.
+    /// While no certificate is served, serves any certificate that is issued, whatever its common name.
     ServesAnyName {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let issued = match &event {
@@ -148,7 +148,7 @@ faults! {
         }
     }
 
-    /// Sets no timer in a step that submits a request.
+    /// Omits the new time of the timer from the actions of a step that submits a request.
     OmitsTimer {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let duties = Duties::from(machine.handle(event, now));
@@ -191,7 +191,7 @@ faults! {
         }
     }
 
-    /// Reports no failure of a request in the machine's outcomes.
+    /// Omits from the outcomes that a request has failed.
     HidesFailures {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let is_failure = matches!(event, Event::CsrFailed { .. });
@@ -201,7 +201,8 @@ faults! {
         }
     }
 
-    /// Honours a `Retry-After` up to a hundred times longer than the policy allows.
+    /// Multiplies the cap of the backoff after refusals by a hundred. So it honours a `Retry-After` up to a hundred
+    /// times longer than the policy allows.
     WaitsTooLong {
         fn policy(policy: &Policy) -> Policy {
             let cap = policy.refused.cap() * 100;

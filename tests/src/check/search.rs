@@ -14,12 +14,12 @@ use super::setting::{Move, Setting};
 use super::world_state::WorldState;
 use crate::subject::{Duties, Subject};
 
-/// The result of [`search`]: how far it went, and the broken law, if there is one.
+/// The result of [`search`]: the number of states and steps, and the path to the first broken law, if a law was broken.
 #[derive(Debug)]
 pub struct Explored {
     /// The number of different states.
     pub states: usize,
-    /// The number of steps that were tried, to another state or back to the same one.
+    /// The number of steps that were tried. Some lead to a new state, others to a known one.
     pub steps: usize,
     /// The number of steps from an initial state to the furthest state.
     pub depth: usize,
@@ -40,25 +40,27 @@ pub struct Counterexample {
     pub lines: Vec<String>,
 }
 
-/// A state that was found, stored as the last step of the shortest path from an initial state.
+/// A state that the search has found. Stores only the last step of the shortest path to it: the preceding state, and
+/// the move that leads from there.
 #[derive(Clone, Copy)]
 struct Node {
-    /// The index of the preceding state; an initial state has its own index here.
+    /// The index of the preceding state in the list of found states. An initial state has none, and contains its own
+    /// index.
     from: u32,
-    /// The index in [`Setting::moves`] of the move that led to the state. With [`NO_MOVE`], the preceding state itself
-    /// breaks a law.
+    /// The move that leads from the preceding state to this one, as an index in [`Setting::moves`]. [`NO_MOVE`] marks
+    /// the end of a path: the state `from` itself breaks a law.
     by: u16,
 }
 
-/// The new states that a thread found from its share of a layer, and the first broken law, if there is one.
+/// The result of one thread for its share of a layer: the new states, and the first broken law, if there is one.
 struct Found<S> {
     states: Vec<(u64, Node, WorldState<S>)>,
     taken: Vec<usize>,
     broken: Option<(Node, String)>,
 }
 
-/// Visits every reachable state of a small world, breadth first. Stops at the end of a layer if a law is broken or
-/// [`Setting::most`] states are found.
+/// Visits every reachable state of a small world, breadth first. Ends after the layer in which a law is broken, or in
+/// which the number of found states reaches [`Setting::most`].
 pub fn search<S: Subject>(setting: &Setting, threads: usize) -> Explored {
     let mut known = HashSet::new();
     let mut nodes = Vec::new();
@@ -102,8 +104,8 @@ fn index(nodes: &[Node]) -> u32 {
     u32::try_from(nodes.len()).expect("fewer states than fit into memory")
 }
 
-/// Makes every possible move in each state of `share`, until a law is broken. Returns the states whose keys are not in
-/// `known`.
+/// Makes every possible move in each state of `share`. Returns the new states, whose keys are not in `known`. Ends
+/// early if a law is broken, and returns how.
 fn expand<S: Subject>(setting: &Setting, share: &[(u32, WorldState<S>)], known: &HashSet<u64>) -> Found<S> {
     let mut found = Found { states: Vec::new(), taken: vec![0; setting.moves.len()], broken: None };
     let mut fresh = HashSet::new();
@@ -137,7 +139,7 @@ fn expand<S: Subject>(setting: &Setting, share: &[(u32, WorldState<S>)], known: 
 
 const NO_MOVE: u16 = u16::MAX;
 
-/// Repeats the path to `last` and shows each step on a line.
+/// Makes the moves of the path to `last` once more, from its initial state. Returns a line for each step.
 fn lines<S: Subject>(setting: &Setting, nodes: &[Node], last: Node) -> Vec<String> {
     let mut way = vec![last];
     let mut at = last.from;
@@ -174,12 +176,13 @@ impl fmt::Display for Counterexample {
     }
 }
 
-/// Checks that states with equal keys behave alike: each move leads from two such states to states with equal keys, or
-/// is impossible in both. Finds up to `most` states of a world, and returns the number of pairs of states that were
-/// compared.
+/// Checks that states with equal keys behave alike. Each move must lead from two such states to states with equal keys,
+/// or be impossible in both. Visits states of a small world until it has found `most` different keys, or all. Returns
+/// the number of pairs of states that were compared.
 ///
 /// # Errors
-/// A move that leads from two states with equal keys to states with different keys, or a broken law.
+/// A move that leads from two states with equal keys to states with different keys, or that is possible in only one of
+/// the two. Or a law that a step breaks.
 pub fn check_keys<S: Subject>(setting: &Setting, most: usize) -> Result<usize, String> {
     let mut known: HashMap<u64, WorldState<S>> = HashMap::new();
     let mut queue: VecDeque<u64> = VecDeque::new();

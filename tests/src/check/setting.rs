@@ -8,13 +8,14 @@ use perennial::{Backoff, Budget, Certificate, Failure, Now, Policy, SignerStatus
 
 use crate::mint;
 
-/// A small world for the model checker: a policy whose durations are a few milliseconds, and the moves to try. The
-/// machine counts whole milliseconds, so that steps of one millisecond leave out no moment.
+/// A small world for the model checker: a policy whose durations are a few milliseconds, and the moves to try. A step
+/// of one millisecond skips no moment, since the machine counts time in whole milliseconds.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The name of the world, such as `restarts`.
     pub name: &'static str,
-    /// The first policy. It has no jitter: jitter would differ for each request, and multiply the states.
+    /// The first policy. It has no jitter: with jitter, each request would have other wait times, and there would be
+    /// many more states.
     pub policy: Arc<Policy>,
     /// The policy that [`Move::Policy`] changes to. Equal to `policy` in worlds without that move.
     pub other: Arc<Policy>,
@@ -23,7 +24,7 @@ pub struct Setting {
     /// The moves to try in each state. [`Move::Pass`], [`Move::Alarm`] and [`Move::Tick`] are among them in every
     /// world.
     pub moves: Vec<Move>,
-    /// The search stops at the end of the layer in which it has found this number of states.
+    /// A limit on the number of states. Once the search has found this number, it completes the layer and stops.
     pub most: usize,
 }
 
@@ -69,14 +70,14 @@ pub enum Move {
     Restart,
     /// The process restarts without its pending record.
     RestartBlank,
-    /// The process restarts with the pending record from before the last request, if there was one: the last write of
-    /// the record failed.
+    /// The process restarts with the pending record from before the last request, or with none if there was none then.
+    /// So it is as if the write of the newest record had failed.
     RestartStale,
-    /// The wall clock is set ahead, and the process restarts with its last pending record.
+    /// The wall clock is set 5 ms ahead of the true time. Then the process restarts with its last pending record.
     RestartAhead,
 }
 
-/// One of three templates: a plain one, one with a further name, and one for another party.
+/// One of three templates: the second has an additional IP address, and the third has another common name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
     /// Only a common name.
@@ -146,7 +147,8 @@ impl Setting {
     }
 }
 
-/// Moves in which the request in flight fails: each failure once, and two with a `Retry-After`.
+/// Moves in which the request in flight fails: one for each [`Failure`] without a `Retry-After`, and two more with a
+/// `Retry-After`.
 static EVERY_FAILURE: LazyLock<Vec<Move>> = LazyLock::new(|| {
     let patient = [Move::Fail(Failure::Throttled, Some(2)), Move::Fail(Failure::Denied, Some(100))];
     Failure::ALL.into_iter().map(|failure| Move::Fail(failure, None)).chain(patient).collect()
@@ -212,8 +214,9 @@ pub fn settings() -> Vec<Setting> {
     ]
 }
 
-/// Every move except changes of policy, readings of the API server's clock and restarts with stale records. After steps
-/// of the wall clock, no two stale records are equal, and the number of states would have no bound.
+/// Every move except three kinds: changes of policy, readings of the API server's clock, and [`Move::RestartStale`].
+/// The last kind would make the number of states infinite here: once the wall clock has been set, no two stale records
+/// are equal.
 fn everything() -> Vec<Move> {
     let rest = [
         Move::Sleep(6),
@@ -242,7 +245,8 @@ fn backoff(first: u64, cap: u64, permille: u16) -> Backoff {
     Backoff::new(ms(first), ms(cap), Window::new(permille, permille).expect("in order")).expect("in order")
 }
 
-/// A tight policy: two tokens, short timeouts, and waits that delay requests.
+/// A policy whose limits delay requests: a submission budget of two tokens, a request timeout of two milliseconds, and
+/// spacing and backoffs of one to four milliseconds.
 fn small() -> Policy {
     Policy {
         window: Window::new(500, 500).expect("in order"),
@@ -258,8 +262,8 @@ fn small() -> Policy {
 }
 
 /// A second policy for the same certificates: a later rotation point, a longer spacing and refill, and a new key for
-/// each request. Two numbers are as under `policy`, since the keys of states depend on them: the failures after which a
-/// backoff reaches its cap, and the time between two checks of the clocks.
+/// each request. Two numbers are those of `policy`, since the keys of states depend on them: the number of failures
+/// after which a backoff reaches its cap, and the longest time between two checks of the clocks.
 fn stricter(policy: &Policy) -> Policy {
     Policy {
         window: Window::new(750, 750).expect("in order"),
@@ -274,8 +278,8 @@ fn stricter(policy: &Policy) -> Policy {
     }
 }
 
-/// A policy like [`Policy::kubelet`], but in milliseconds: backoffs with a steady beat, a new key for each request, and
-/// a budget that hardly ever delays a request.
+/// A policy like [`Policy::kubelet`], but in milliseconds. It has backoffs [with a beat](Backoff::with_beat), a new key
+/// for each request, and a budget that hardly ever delays a request.
 fn kubelet() -> Policy {
     let backoff = backoff(1, 4, 1000).with_beat();
     Policy {
@@ -288,7 +292,8 @@ fn kubelet() -> Policy {
     }
 }
 
-/// A policy whose backoffs are zero, as full jitter may choose: only budget and spacing delay requests.
+/// A policy whose backoffs are all zero, the shortest that full jitter may choose. Only the submission budget and the
+/// least spacing delay requests.
 fn hasty() -> Policy {
     let backoff = backoff(1, 2, 0);
     Policy { spacing: ms(0), transient: backoff, refused: backoff, write: backoff, max_sleep: ms(3), ..small() }

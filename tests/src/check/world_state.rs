@@ -30,11 +30,11 @@ pub(super) struct WorldState<S> {
     unnoticed: bool,
     /// The durable certificate that a restart serves.
     disk: Option<Arc<Certificate>>,
-    /// The durable certificate that waits for its notBefore.
+    /// The durable certificate that waits for its notBefore. A restart gets it as its waiting certificate.
     later: Option<Arc<Certificate>>,
     /// The driver's state: requests, writes and budget.
     driver: DriverState,
-    /// The last request that ended, for late replies to it.
+    /// The last request that ended. `late_reports` sends replies to it, which must change nothing.
     ended: Option<RequestId>,
     /// True while the driver carries out the owed write.
     writing: bool,
@@ -43,7 +43,8 @@ pub(super) struct WorldState<S> {
     serial: u64,
 }
 
-/// A yes or no for each template, in the order of [`TemplateChoice`](super::setting::TemplateChoice).
+/// The answers (true or false) to a question about a certificate and each of the three templates, in the order of
+/// [`TemplateChoice`](super::setting::TemplateChoice).
 type Names = [bool; 3];
 
 impl<S: Subject> WorldState<S> {
@@ -153,8 +154,8 @@ impl<S: Subject> WorldState<S> {
         })
     }
 
-    /// The state after this move, not checked by the laws; and the event with its actions, if the move leads to an
-    /// event.
+    /// Makes this move without checking a law. Returns the next state. For a move with an event, also returns the event
+    /// and the machine's actions.
     pub(super) fn retrace(&self, setting: &Setting, what: Move) -> (Self, Option<(Event, Duties)>) {
         let mut state = self.clone();
         let Some(event) = state.apply(setting, what) else { return (state, None) };
@@ -280,7 +281,8 @@ impl<S: Subject> WorldState<S> {
         (self.ended, self.writing) = (None, false);
     }
 
-    /// Restarts with an older pending record or none, so that the submissions since that record are forgotten.
+    /// Restarts with this pending record, or without one. The record is from before the last submissions, so that the
+    /// new run does not know of them.
     fn restart_with_lost_submissions(&mut self, pending: Option<Pending>) {
         self.stale_record.clone_from(&pending);
         self.restart(pending, false);
@@ -298,13 +300,15 @@ impl<S: Subject> WorldState<S> {
         self.writing = duties.write.is_some() || (self.writing && !reported && self.driver.owed.is_some());
     }
 
-    /// Whether the machine read the clocks in this step. The machine reads no clock for an event that it ignores.
+    /// Whether the machine has read the clocks in this step. The machine reads the clocks for every event that it does
+    /// not ignore.
     fn reads_clocks(&self, event: &Event, duties: &Duties) -> bool {
         *event == Event::Tick || *duties != Duties::default()
     }
 
-    /// The key of this state: of several states with equal keys only one is explored. Times enter the key relative to
-    /// now.
+    /// The key of this state: a hash of everything that decides what can happen next. The search explores one state for
+    /// each key. Times enter the hash as distances from now, so that the same situation at a later time has the same
+    /// key.
     pub(super) fn key(&self, setting: &Setting) -> u64 {
         let mut hasher = DefaultHasher::new();
         let now = self.now;
@@ -336,10 +340,12 @@ impl<S: Subject> WorldState<S> {
         hasher.finish()
     }
 
-    /// The facts of a certificate that still matter to the machine. First, for each template: whether the certificate
-    /// has the template's common name. Second, unless the certificate has expired even by the true time: notBefore,
-    /// rotation points and notAfter in milliseconds from now, whether the certificate satisfies each template, and
-    /// whether it is a bootstrap certificate.
+    /// The facts of a certificate that still matter to the machine.
+    ///
+    /// The first part shows for each template whether the certificate has the template's common name. The second part
+    /// is `None` if the certificate has expired by the true time. Otherwise it has four times, in milliseconds from
+    /// now: notBefore, the rotation points under the two policies, and notAfter. It also shows for each template
+    /// whether the certificate satisfies the template, and whether this is a bootstrap certificate.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
@@ -356,8 +362,9 @@ impl<S: Subject> WorldState<S> {
         self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO })
     }
 
-    /// The facts of a pending record that matter to a run that starts from the record. Times are in milliseconds from
-    /// now.
+    /// The facts of a pending record that matter to a run which starts from this record: template, key, two times (when
+    /// the spacing allows a request, and when the submission budget is full), and the number of refusals with the end
+    /// of their backoff. Times are in milliseconds from now.
     fn record_facts<'a>(
         &self,
         spacing: Duration,
@@ -372,7 +379,8 @@ impl<S: Subject> WorldState<S> {
         (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
     }
 
-    /// Events that come too late, or that name a certificate that is not served: each must change nothing.
+    /// Events that must change nothing: late replies to a request that has ended, and the refusal of a certificate that
+    /// the machine does not serve.
     pub(super) fn late_reports(&self) -> Vec<Event> {
         let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
         if let Some(id) = self.ended {
