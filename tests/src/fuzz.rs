@@ -1,8 +1,8 @@
 //! The bodies of the fuzz targets: each takes any bytes, and checks properties that hold for every input.
 //!
 //! The bodies are in this library so that an ordinary test can replay the corpora (`tests/corpora.rs`). Most inputs are
-//! text in pieces: `0xff` ends a piece, and `0xfe` together with the next byte stands for a word that a fuzzer could
-//! not invent, such as a signed certificate.
+//! text in pieces. The byte `0xff` ends a piece. The byte `0xfe` and the byte after it together stand for a word that a
+//! fuzzer could not invent, such as a signed certificate.
 
 mod client;
 mod directory;

@@ -41,9 +41,9 @@ struct Scene {
 
 static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
 
-/// Checks a submission to a server that answers with any bytes, delayed or cut off. The submission ends within its
-/// limits, and accepts a certificate only if the certificate is good for our key. The outcome does not depend on the
-/// portions in which bytes arrive.
+/// Checks a submission to a server that answers with any bytes, possibly late or incomplete. The submission must end
+/// within its limits, and may accept a certificate only if the certificate is good for our key. The same bytes in
+/// smaller portions must lead to the same outcome.
 pub fn csr_client(bytes: &[u8]) {
     let scene = &*SCENE;
     let (portion, answers) = text::first(bytes);
@@ -86,9 +86,9 @@ impl Scene {
         }
     }
 
-    /// Submits the request to a server that sends `replies`, in portions of this many bytes. Returns the outcome (the
-    /// number of HTTP requests, or the failure), the request lines that arrived at the server, and the time that
-    /// passed.
+    /// Submits the request to a server that sends `replies`. The client gets at most `portion` bytes in one read.
+    /// Returns three facts: the outcome (the number of HTTP requests, or the failure), the request lines that arrived
+    /// at the server, and the time that passed.
     fn submit(&self, replies: &[Reply], portion: usize) -> (Result<u32, Failure>, Vec<String>, Duration) {
         let mut limits = Limits::default();
         limits.requests = REQUESTS;
@@ -112,8 +112,8 @@ impl Scene {
         (outcome, world.requests, world.elapsed)
     }
 
-    /// Checks that a rotation serves an issued certificate exactly if the certificate passes the checks of the signer's
-    /// profile.
+    /// Checks that a rotation serves an issued certificate if the certificate passes the checks of the signer's
+    /// profile, and does not serve it otherwise.
     fn check(&self, issued: Issued, now: Now) {
         let hour = Duration::from_secs(3600);
         let pending = Pending {
@@ -162,8 +162,8 @@ fn server(pki: &Pki) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// Words for the server's answers: the request object in each of its states and with bad certificates, each object
-/// alone and in a watch event, and parts of the object.
+/// Words for the server's answers. The request object in each of its states, and approved with each of three bad
+/// certificates: each object alone, and again in a watch event. Then parts of the object: name, CSR and certificate.
 fn words(pki: &Pki, desired_csr: &DesiredCsr) -> Vec<Vec<u8>> {
     let object = |condition: Option<&str>, certificate: Option<&Chain>| {
         let mut object = json!({

@@ -16,7 +16,7 @@ const NOW: i64 = 1_767_225_659_998;
 /// A directory entry.
 #[derive(Clone, Debug, PartialEq)]
 enum Thing {
-    /// A regular file. Different numbers are different contents.
+    /// A regular file. The number stands for its contents: files with different numbers have different contents.
     File(usize),
     Link(String),
     Other,
@@ -24,8 +24,9 @@ enum Thing {
 
 type Things = BTreeMap<String, Thing>;
 
-/// Checks the plans of file operations for any directory. A plan creates only unused names, and replaces or removes
-/// only the files that it is meant for. After an update, `PREFIX-current.pem` leads to the new pair.
+/// Checks the plans of file operations for a directory with any entries. A plan may create an entry only under an
+/// unused name. It may replace or remove only the files for which it was made. After an update, `PREFIX-current.pem`
+/// must lead to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {
@@ -96,7 +97,7 @@ pub fn directory(bytes: &[u8]) {
     contents::contents(&things, &names, now);
 }
 
-/// The number in [`Thing::File`] that stands for contents which a step of a plan ([`FileOp::CreateNew`]) wrote.
+/// The number in [`Thing::File`] for the contents of a file that the plan itself has created ([`FileOp::CreateNew`]).
 const NEW: usize = usize::MAX;
 
 fn listing(things: &Things) -> Listing {
@@ -111,8 +112,8 @@ fn listing(things: &Things) -> Listing {
     Listing(things.iter().map(entry).collect())
 }
 
-/// Carries out a plan, which may remove only the names in `may_go`. Checks at each step that an undo would remove only
-/// entries that the plan made.
+/// Carries out a plan, which may remove only the names in `may_go`. Checks before each step that the undo of the steps
+/// so far would remove only entries that this plan has made. Returns the entries after the plan.
 fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     let mut things = before.clone();
     for (done, step) in plan.steps.iter().enumerate() {
@@ -147,7 +148,8 @@ fn run(before: &Things, plan: &Plan, may_go: &[&str]) -> Things {
     things
 }
 
-/// True if the name does not exist, or its links end at a name that does not exist or form a loop.
+/// True if the name leads to no entry: the name does not exist, or is a link whose chain of links ends at a missing
+/// name or forms a loop.
 fn leads_nowhere(things: &Things, name: &str) -> bool {
     let mut name = name;
     for _ in 0..=things.len() {
@@ -173,8 +175,8 @@ fn removed(undo: &FileOp) -> &str {
     }
 }
 
-/// Words for the names of entries: fixed names, names that a plan may choose now and in the next milliseconds, and
-/// suffixes.
+/// Words for the names of entries: fixed names such as `PREFIX-current.pem`, the dated names that a plan may choose now
+/// and in the next milliseconds, and suffixes.
 fn words(now: UnixTime) -> Vec<Vec<u8>> {
     let fixed = ["-current.pem", "-updated.pem", ".crt", ".key", "-pending.json", "-pending.json.new"]
         .map(|end| format!("{PREFIX}{end}"));

@@ -15,12 +15,13 @@ const PATH: &str = "/etc/x/kubeconfig";
 const SECRET: &str = "Zs3cretZ";
 /// The fields that hold a secret.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];
-/// A message has fewer bytes than this plus four times the length of the kubeconfig, which the message may quote.
+/// A limit on the length of a message in bytes: each message is shorter than this plus four times the length of the
+/// kubeconfig, parts of which the message may quote.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// Checks the reader of kubeconfigs with any text and any files. The reader returns a cluster and an identity, or an
-/// error that names a place in the text. No output shows a secret. An endpoint that was read reads the same once
-/// written to a new kubeconfig.
+/// Checks the reader of kubeconfigs with any text, and with any contents of the files that the text names. The reader
+/// must return a cluster and an identity, or an error that names a place in the text. No output may show a secret. An
+/// endpoint that was read must be the same after it is written to a new kubeconfig and read again.
 pub fn kubeconfig(bytes: &[u8]) {
     let mut pieces = text::pieces(bytes);
     let words = FIELDS.map(|field| format!("{field}{SECRET}").into_bytes());
@@ -75,7 +76,8 @@ fn check_selected(selected: &Selected<'_>, config: &str, read: &mut Read<'_>) {
     check_written(&endpoint, token, read);
 }
 
-/// Checks that the kubeconfig that perennial writes for this endpoint and token leads to the same endpoint and token.
+/// Writes a kubeconfig with this endpoint and token as perennial does, and reads it again. Checks that the result has
+/// the same endpoint and token.
 fn check_written(endpoint: &Endpoint, token: &str, read: &mut Read<'_>) {
     let written = kubeconfig_with_token(endpoint, "user", token);
     let again = Kubeconfig::parse(Path::new(PATH), &written).expect("our own encoding can be read");

@@ -1,4 +1,4 @@
-//! Keys and certificates that are the same in every run: Ed25519 signatures are not random.
+//! Keys and certificates that are the same in every run: the keys are constants, and Ed25519 signatures are not random.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,9 +35,9 @@ static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     Scene { words: words(&pki), stage: Stage::new(&pki) }
 });
 
-/// Checks the server with any client, which has a valid credential or none. Answers are HTTP, stored objects stay
-/// within their bounds, only approved requests are signed, and the session ends. The answers do not depend on the
-/// portions in which bytes arrive.
+/// Checks the server with a client that sends any bytes, and has a valid credential or none. The server must answer in
+/// HTTP, keep the stored objects within their limits, sign only approved requests, and end the session. The same bytes
+/// in smaller portions must get the same answers.
 pub fn server(bytes: &[u8]) {
     let scene = &*SCENE;
     let (how, rest) = text::first(bytes);
@@ -72,8 +72,8 @@ impl Scene {
         (how, text)
     }
 
-    /// Runs a session of the embedded server with a client that sends these pieces, in portions of this many bytes.
-    /// `how` selects the client and the approval. Returns all bytes of the answers.
+    /// Runs a session of the embedded server with a client that sends these pieces, at most `portion` bytes at a time.
+    /// `how` selects the client, and whether the server approves requests by itself. Returns all bytes of the answers.
     fn session(&self, how: u8, pieces: &[(u8, Vec<u8>)], portion: usize) -> Vec<u8> {
         let options = Options {
             approval: if how & 4 == 0 { Approval::Manual } else { Approval::Auto },

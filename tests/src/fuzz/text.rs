@@ -4,7 +4,8 @@
 const END: u8 = 0xff;
 /// The byte that begins a stand-in of two bytes. The second byte selects the word that replaces the stand-in.
 const STAND_IN: u8 = 0xfe;
-/// Once an expanded text has this many bytes, further stand-ins are left out instead of replaced.
+/// A limit on the length of an expanded text in bytes. Once the text is this long, each further stand-in is removed and
+/// not replaced by its word.
 const LONGEST: usize = 16 << 10;
 
 /// The pieces of `bytes`, which [`END`] separates.

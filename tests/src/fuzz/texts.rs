@@ -14,12 +14,13 @@ use super::pki::Pki;
 use super::text;
 use crate::mint::{self, EPOCH};
 
-/// The message of an error has one line, of fewer bytes than this plus eight times the length of the text, which the
-/// message may quote.
+/// A limit on the length of an error's message in bytes: each message is one line, shorter than this plus eight times
+/// the length of the text, parts of which the message may quote.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Checks one of four readers, selected by the first byte, with any text. The reader returns consistent values, or a
-/// printable error without secrets. A pending record that can be read reads the same once written.
+/// Checks one of four readers with any text. The first byte selects the reader. The reader must return consistent
+/// values, or an error whose text is printable and shows no secret. A pending record that was read must be the same
+/// after it is written and read again.
 pub fn texts(bytes: &[u8]) {
     let (which, rest) = text::first(bytes);
     let text = text::expand(rest, &WORDS);

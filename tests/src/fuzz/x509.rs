@@ -19,9 +19,11 @@ use crate::mint::EPOCH;
 
 static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
 
-/// Checks the readers with any bytes: an object that can be read has consistent facts, and reads the same once written.
-/// The first byte selects whether the other bytes are PEM, the content of a PEM block, or the body of a structure that
-/// is signed here.
+/// Checks the readers with any bytes. An object that was read must have consistent facts, and must be the same after it
+/// is written and read again.
+///
+/// The first byte selects what the other bytes are: PEM, the content of a PEM block, or the body of a certificate or
+/// request, which this function signs.
 pub fn pem_x509(bytes: &[u8]) {
     let (how, rest) = text::first(bytes);
     let pem = match how % 8 {
@@ -75,8 +77,8 @@ fn chain(pem: &[u8]) {
     }
 }
 
-/// Checks that `Chain::from_pem`, the lenient reader of files, accepts every chain that the strict `Chain::from_issued`
-/// accepts, and skips no block of the chain.
+/// Checks that every chain which the strict reader `Chain::from_issued` accepts is also accepted by `Chain::from_pem`,
+/// the lenient reader of files, and that `Chain::from_pem` skips no block of such a chain.
 fn issued(pem: &[u8]) {
     let Ok(issued) = Chain::from_issued(pem) else { return };
     let found = Chain::from_pem(pem).expect("a file has to meet fewer conditions");
@@ -119,7 +121,8 @@ fn credential(pem: &[u8]) {
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 
-/// Checks that a certificate issued for a request that can be read has the key and the names of the request.
+/// Reads a request, and issues a certificate for it if it can be read. Checks that the certificate has the key and the
+/// names of the request.
 fn request(pem: &[u8]) {
     let Ok(facts) = read_request(pem) else { return };
     assert!(facts.same_identity(&facts));

@@ -1,4 +1,5 @@
-//! A server in memory that sends scripted bytes over real TLS: the client connects only with TLS.
+//! A server in memory that sends scripted bytes. The connection is real TLS, since the client does not connect without
+//! TLS.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -12,9 +13,11 @@ use rustls::{ServerConfig, ServerConnection};
 use super::super::text;
 use crate::mint::EPOCH;
 
-/// The most bytes that the client reads of a response, or of a line of a watch, whatever length the head states.
+/// The most bytes of a response, or of a line of a watch, that the client reads before it gives up, even if the head of
+/// the response states a greater length.
 const LONGEST: usize = (4 << 20) + (256 << 10);
-/// More steps of the conversation than any run takes, even in portions of one byte.
+/// The number of steps after which a conversation counts as endless. Every run takes fewer steps, even if it gets its
+/// bytes one by one.
 const STEPS: usize = 4_000_000;
 
 /// The scripted server's reply to a request, and how the connection goes on after the reply.
@@ -44,8 +47,8 @@ enum End {
 const STATUSES: [u16; 16] = [200, 201, 409, 404, 410, 403, 401, 429, 503, 500, 400, 408, 204, 304, 301, 101];
 
 impl Reply {
-    /// Decodes a reply: one byte that selects framing, pauses and the end of the connection, then the text of the
-    /// reply.
+    /// Decodes a reply. The first byte selects the framing, the pause before each piece and the end of the connection.
+    /// The other bytes are the text of the reply.
     pub(super) fn decode(bytes: &[u8], words: &[Vec<u8>]) -> Self {
         let (how, rest) = text::first(bytes);
         let pieces = match how >> 2 & 3 {
@@ -70,7 +73,7 @@ impl Reply {
         }
     }
 
-    /// The reply once no scripted reply is left: 503.
+    /// The server's reply to each request after the last scripted reply: 503.
     fn busy() -> Self {
         let pieces = vec![whole(503, b"")];
         Self { pieces, pause: Duration::ZERO, end: End::Keep, flood: false, refuses: false }
@@ -85,7 +88,8 @@ fn chunk(line: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", line.len()).as_bytes(), line, b"\r\n"].concat()
 }
 
-/// The server, the network in front of it, and time, which passes only when nothing else can happen.
+/// The server, the network in front of the server, and the time. Time passes only while the client waits and no bytes
+/// are on their way to it.
 pub(super) struct World<'a> {
     config: &'a Arc<ServerConfig>,
     replies: std::slice::Iter<'a, Reply>,
@@ -102,7 +106,7 @@ struct Link {
     plain: Vec<u8>,
     /// Pieces that are still to be sent, each with its time.
     later: VecDeque<(Instant, Vec<u8>)>,
-    /// A piece to repeat without end once `later` is empty; empty if no piece is to be repeated.
+    /// The piece that the server repeats without end once `later` is empty. Empty if the server repeats none.
     flood: Vec<u8>,
     /// The number of bytes sent since the last request.
     sent: usize,
@@ -212,8 +216,8 @@ impl<'a> World<'a> {
         true
     }
 
-    /// Returns the next bytes for the client, or an error if the connection has ended. `None` if nothing came, and time
-    /// passed instead, to `until` at most.
+    /// Returns the next bytes for the client, or how the connection has ended. If there are no bytes now, lets time
+    /// pass until the next piece is due, but at most to `until`, and returns `None`.
     fn receive(&mut self, until: Instant) -> Option<Result<Vec<u8>, End>> {
         let (now, is_watch) =
             (self.now().instant, self.requests.last().is_some_and(|line| line.contains("watch=true")));
@@ -237,7 +241,8 @@ impl<'a> World<'a> {
 }
 
 impl Link {
-    /// Sends the pieces that are due; after the last piece, the bytes to repeat and the end of the connection.
+    /// Sends the pieces that are due. Once the last piece is sent, sends the bytes to repeat if there are any, or else
+    /// ends the connection as the reply demands.
     fn send_due(&mut self, now: Instant) {
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
             let piece = self.later.pop_front().map_or_else(Vec::new, |(_, piece)| piece);

@@ -13,9 +13,9 @@ use super::{PREFIX, Thing, Things};
 use crate::disk::{Disk, PATH, Start};
 use crate::fuzz::pki::Pki;
 
-/// Checks a directory with any contents. A load returns a complete pair of the directory and changes nothing; recovery
-/// changes no file that may be in use. A pair is found once it is written, and a pending record reads as it was
-/// written.
+/// Checks a credential directory with any entries and contents. A load must change nothing, and return a pair that is
+/// complete in the directory, or none. Recovery must change no file that may be in use. After a write, a load must find
+/// the new pair. A pending record must read as it was written.
 pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
     let disk = SharedDisk(Arc::new(Mutex::new(disk(there, kinds))));
     let layout = Layout::new(PREFIX).expect("a usable prefix");
@@ -67,7 +67,7 @@ fn fingerprint(loaded: &Loaded) -> Option<perennial::Fingerprint> {
     loaded.credential.as_ref().map(|(credential, _)| credential.chain().certificate().fingerprint)
 }
 
-/// Checks that problems of a load have a message and show no key.
+/// Checks that each problem which a load reports has a message, and that the message shows no private key.
 fn check_problems(loaded: &Loaded) {
     for problem in &loaded.problems {
         let (message, debug) = (problem.to_string(), format!("{problem:?}"));

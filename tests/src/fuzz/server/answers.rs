@@ -1,7 +1,7 @@
 //! Checks that bytes are a sequence of HTTP/1.1 responses.
 
-/// Checks a sequence of responses. The last response may be incomplete if it is chunked: a watch goes on, and a list
-/// may be cut off.
+/// Checks a sequence of responses. Only the last response may be incomplete, and only if it is chunked: then it is the
+/// response to a watch, which has no end, or a list that was cut off.
 pub(super) fn check(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let (head, rest) = split(bytes, b"\r\n\r\n");

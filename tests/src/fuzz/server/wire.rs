@@ -15,10 +15,11 @@ use super::TOKEN;
 use crate::mint::EPOCH;
 use crate::tls;
 
-/// More timeouts than a session can pass through until it ends: a watch has one each minute, for a bookmark.
+/// The number of timeouts after which a session counts as endless. Every session ends earlier, even a watch, which has
+/// a timeout each minute to send a bookmark.
 const ROUNDS: usize = 1000;
 
-/// The authority, server configuration and client configurations with which every session begins.
+/// The authority and the TLS configurations of the server and of its clients, from which every session begins.
 pub(super) struct Stage {
     authority: String,
     tls: Tls,
@@ -49,7 +50,7 @@ pub(super) struct Wire {
     client: ClientConnection,
     portion: usize,
     elapsed: Duration,
-    /// All bytes that the server has answered.
+    /// All bytes that the client has received from the server, decrypted.
     pub(super) received: Vec<u8>,
 }
 
@@ -117,7 +118,8 @@ impl Wire {
         }
     }
 
-    /// Lets time pass, without sending any more, until the session ends.
+    /// Lets time pass until the session ends. The client sends nothing more. If the session would watch for ever, the
+    /// client closes the connection.
     pub(super) fn end(&mut self) {
         for _ in 0..ROUNDS {
             if self.session.is_closed() {
