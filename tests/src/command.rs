@@ -50,11 +50,8 @@ pub struct Output {
 }
 
 impl Process {
-    /// Starts `command` in `directory`, without input. Removes the proxy variables of this machine's environment, but
-    /// leaves those that `command` sets.
-    ///
-    /// # Panics
-    /// The command cannot be started.
+    /// Starts `command` in `directory`, without input. The process inherits no proxy variables from the environment of
+    /// the test. Proxy variables that `command` itself sets stay.
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let output = TempDir::new().expect("a temporary directory");
         let file = |name| Stdio::from(File::create(output.path().join(name)).expect("a new file"));
@@ -112,7 +109,8 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process can be signalled");
     }
 
-    /// True once the process has ended. Only reads `/proc`, and does not reap the process.
+    /// True once the process has ended. Reads only the state in `/proc`: the ended process stays for [`end`](Self::end)
+    /// to reap.
     pub fn has_ended(&self) -> bool {
         let state = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
@@ -137,8 +135,8 @@ impl Drop for Process {
 }
 
 impl Output {
-    /// Checks that the command refused its input: exit code 2, each of `words` on stderr, and no panic. `what` names
-    /// the command in the message of a failed check.
+    /// Checks that the command refused its input: exit code 2, each of `words` on stderr, and no panic. A failed check
+    /// shows `what`, the arguments of the command.
     ///
     /// # Panics
     /// One of these checks fails.
@@ -177,8 +175,8 @@ pub fn events(stdout: &str) -> Vec<Value> {
 }
 
 /// Every entry below a directory, by path: files with their contents, links with their targets, other entries without
-/// contents. Leaves out lock files, since a lock file names the last process that held the lock, and files that a
-/// running process removes meanwhile.
+/// contents. Omits lock files, since each names the process that held the lock last. Omits files that a running process
+/// removes before they are read.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("a directory") {

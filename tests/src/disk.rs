@@ -3,17 +3,19 @@
 //! Processes see every change immediately. [`Disk::outcomes`] are the states in which a loss of power may leave the
 //! directory:
 //!
-//! - **Contents** that were not synced survive whole, in part, as zeros, as the older contents, or not at all. The text
-//!   of a symbolic link may be empty until its directory is synced: btrfs and f2fs have left empty links.
-//! - **Names** that were not synced: each name is in any of the states that it went through since the directory was
-//!   synced, independent of all other names. But a rename removes the old name only if the new name survives.
+//! - **Contents** of a file that were not synced: after the loss, the file has the new contents, a part of them, zeros
+//!   in their place, the older contents, or nothing. A symbolic link may have an empty target until the directory that
+//!   contains the link is synced: btrfs and f2fs have left empty links.
+//! - **Names** that were not synced: after the loss, each name is in any of the states that it went through since the
+//!   directory was synced, independent of all other names. But a rename removes the old name only if the new name
+//!   survives.
 //!
-//! POSIX promises nothing without `fsync`, and leaves the effect of `fsync` on a directory to the system. ext4 and xfs
-//! keep changes of names in order: all before some moment survive. The log tree of btrfs lets the names of one file
-//! survive without those of others. ext4, xfs and btrfs make a rename atomic; a file system without a journal (ext2)
-//! may leave both names. The outcomes here include all of these, and many that no file system produces. A rename that
-//! leaves neither name is excluded: no file system with a journal does that, and no program could keep data on such a
-//! file system.
+//! POSIX promises nothing without `fsync`, and each system may choose what `fsync` does for a directory. ext4 and xfs
+//! keep changes of names in order: if a change survives, all earlier ones do. The log tree of btrfs lets the names of
+//! one file survive without those of others. ext4, xfs and btrfs make a rename atomic; a file system without a journal
+//! (ext2) may leave both names. The outcomes here include all of these, and many that no file system produces. A rename
+//! that leaves neither name is excluded: no file system with a journal does that, and no program could keep data on
+//! such a file system.
 //!
 //! Owners, modes and damaged sectors are not modelled.
 
@@ -54,7 +56,7 @@ pub struct Disk {
 struct Node {
     kind: NodeKind,
     bytes: Arc<[u8]>,
-    /// The durable contents; `None` if `bytes` is durable.
+    /// The contents that were durable before the changes in `bytes`; `None` if `bytes` itself is durable.
     before: Option<Arc<[u8]>>,
 }
 
@@ -65,12 +67,13 @@ enum NodeKind {
     Folder,
 }
 
-/// A change of one name: from now on, the name leads to the inode `node`, or to none (`None`).
+/// A change of one name. From this change on, the name leads to the inode `node`; `None`: the name no longer exists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Change {
     name: Arc<str>,
     node: Option<usize>,
-    /// An index in [`Disk::changes`]: this change survives a loss of power only if the change with that index does.
+    /// The index in [`Disk::changes`] of another change. If a loss of power undoes that change, it undoes this one,
+    /// too: a rename removes the old name only if the new name survives.
     needs: Option<usize>,
 }
 
@@ -164,7 +167,7 @@ impl Disk {
     /// `seen`.
     ///
     /// # Errors
-    /// None if `name` is a regular file, or does not exist yet.
+    /// No error occurs if `name` is a regular file, or does not exist yet.
     pub fn overwrite(&mut self, name: &str, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
         if !self.names.contains_key(name) {
             self.create(name, NodeKind::File, &[])?;
@@ -241,7 +244,8 @@ impl Disk {
         if self.names.contains_key(name) { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
     }
 
-    /// The name in this directory that a link leads to; `None` if the inode is no link, or the link leads elsewhere.
+    /// The name in this directory to which a link leads. `None` if the inode is no link, or if the link leads out of
+    /// the directory.
     fn target(&self, node: usize) -> Option<&str> {
         let node = self.nodes.get(&node).filter(|node| node.kind == NodeKind::Link)?;
         let text = std::str::from_utf8(&node.bytes).ok()?;

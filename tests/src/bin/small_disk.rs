@@ -1,8 +1,10 @@
-//! Tests a credential directory on a small disk, which `.ci/small-disk` mounts. While nothing can be written, the pair
-//! in the directory stays usable; afterwards, writes succeed again.
+//! Tests a credential directory on a small disk, which `.ci/small-disk` mounts. While the disk is full or read-only,
+//! each write fails, and the pair in the directory stays usable. Once the disk can be written to again, a write
+//! succeeds.
 //!
-//! `small_disk full DIRECTORY` fills the disk. `small_disk read-only DIRECTORY` expects a read-only disk with a lock
-//! file, `small_disk unlocked DIRECTORY` a read-only disk without a lock file; each remounts the disk for writing.
+//! The first argument selects the test: `small_disk full DIRECTORY` fills the disk itself. `small_disk read-only
+//! DIRECTORY` expects a read-only disk with a lock file, and `small_disk unlocked DIRECTORY` expects a read-only disk
+//! without a lock file. These two commands remount the disk for writing.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -48,8 +50,9 @@ fn full(disk: &Path) {
     directory.write(&pair(NODE, 6), NOW).unwrap();
 }
 
-/// Checks that a credential directory opens without a lock file while the disk has no room for one, and that the
-/// directory takes the lock once there is room. Returns the open directory.
+/// Checks a credential directory without a lock file on a disk that has no room for a lock file: the directory opens
+/// without a lock. Once there is room, the directory creates the lock file and takes the lock. Returns the open
+/// directory. `filler` is the name to which the lock file is renamed.
 fn starts_unlocked(disk: &Path, filler: &Path) -> Directory {
     let lock = disk.join(format!(".{PREFIX}.lock"));
     fs::rename(&lock, filler).unwrap();

@@ -35,7 +35,8 @@ impl Disk {
         names
     }
 
-    /// The directories with these names and every possible state of the contents.
+    /// Every directory that has these names, and in which the contents of each inode are in one of the states that a
+    /// loss of power may leave.
     fn contents(&self, names: BTreeMap<Arc<str>, usize>) -> Vec<Self> {
         let reached: BTreeSet<usize> = names.values().copied().collect();
         let nodes: BTreeMap<usize, Node> = reached.iter().map(|node| (*node, self.nodes[node].clone())).collect();
@@ -70,8 +71,9 @@ impl Disk {
 }
 
 impl Node {
-    /// The contents in which a loss of power may leave the inode: the old or the new contents (of a link: its target).
-    /// A file may also be empty, end after its first half, or have zeros in place of the whole or of the second half.
+    /// Every state in which a loss of power may leave the contents of the inode, or the target of a link: the old or
+    /// the new one. A file may also be empty, end after the first half of the new contents, or have zeros in place of
+    /// the whole or of the second half.
     fn left(&self) -> Vec<Arc<[u8]>> {
         let Some(before) = &self.before else { return vec![self.bytes.clone()] };
         let whole = self.bytes.len();
@@ -87,7 +89,8 @@ impl Node {
     }
 }
 
-/// A copy of each element of `all` for each of `ways`, changed in that way.
+/// Combines each element of `all` with each of `ways`: copies the element, and lets `change` change the copy in that
+/// way. Returns the changed copies.
 fn each<T: Clone, W>(all: &[T], ways: impl IntoIterator<Item = W>, change: impl Fn(&mut T, W)) -> Vec<T>
 where
     W: Clone,

@@ -11,7 +11,8 @@ use super::NOW;
 /// The common name of most credentials in tests of directories.
 pub const NODE: &str = "system:node:worker-1";
 
-/// A self-signed pair that is valid at [`NOW`]. The pair with the next `number` begins and expires an hour later.
+/// A self-signed pair that is valid at [`NOW`]. A pair with a higher `number` begins and expires later, by an hour for
+/// each number.
 pub fn pair(common_name: &str, number: u8) -> Credential {
     let from = NOW.before(hours(1000 - u64::from(number)));
     valid(common_name, number, Validity::new(from, NOW.after(hours(1000 + u64::from(number)))).unwrap())

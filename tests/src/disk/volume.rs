@@ -1,4 +1,5 @@
-//! A virtual disk as a [`Volume`]. Records every state of the disk, and lets the test choose which calls fail.
+//! A virtual disk that a credential directory uses as its [`Volume`]. Records every state of the disk. The test chooses
+//! which calls to the disk fail.
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
