@@ -1,5 +1,5 @@
-//! Measures the time to publish a snapshot and to read the credential, while other threads that have read it are idle:
-//! `cargo bench -p perennial-tests --bench publish`.
+//! Measures the time to publish a snapshot, and the time to read the credential, beside idle threads that have read the
+//! credential before: `cargo bench -p perennial-tests --bench publish`.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -37,7 +37,8 @@ fn main() {
     }
 }
 
-/// Calls `work` while this many threads that have read the credential are idle.
+/// Starts this many threads, each of which reads the credential and then idles. Calls `work` while they idle, and
+/// returns the result of `work`.
 fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
     let (ready, done) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
     thread::scope(|scope| {

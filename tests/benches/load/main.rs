@@ -28,8 +28,8 @@ fn main() {
     }
 }
 
-/// Measures submissions and certificates per second: a thousand nodes start at once, and are approved one by one once
-/// all requests wait.
+/// Measures how many nodes per second submit a request and, after its approval, receive a certificate. First a thousand
+/// nodes submit their requests; then an administrator approves the requests one by one.
 fn nodes() {
     println!("{CLIENTS} clients, each with a pending request and an open watch");
     let mut server = Server::start("empty");
@@ -66,8 +66,8 @@ fn readers() {
     peak(&mut server);
 }
 
-/// Compares the latency of a client that is alone with its latency beside a thousand clients that read nothing of their
-/// lists or watches. Meanwhile every object changes twenty times.
+/// Measures the latency of one client twice: first alone, then beside a thousand clients, each of which has requested a
+/// LIST or a WATCH and reads nothing. During the second measurement, every object changes twenty times.
 fn stuck() {
     println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
     let mut server = Server::start("large");

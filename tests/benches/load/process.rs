@@ -70,7 +70,8 @@ impl Drop for Server {
     }
 }
 
-/// The main function of the child process: serves, and carries out commands from standard input.
+/// The main function of the child process: starts the server, and carries out commands from standard input. `what`
+/// chooses the request objects at the start: `full` makes a thousand, `large` a thousand of 33 KiB, anything else none.
 pub(crate) fn serve(what: &str) {
     let mut random = Random::from_os().unwrap();
     let now = clock::now().unix;
