@@ -16,7 +16,7 @@ pub struct Agenda<T> {
 pub type Entry = (Instant, u64);
 
 impl<T> Agenda<T> {
-    /// Adds an entry for this time. [`strike`](Self::strike) removes the entry by the returned [`Entry`].
+    /// Adds an entry for the time `at`. Returns what identifies the entry, for [`strike`](Self::strike).
     pub fn note(&mut self, at: Instant, what: T) -> Entry {
         let entry = (at, self.noted);
         self.noted += 1;
@@ -24,7 +24,7 @@ impl<T> Agenda<T> {
         entry
     }
 
-    /// Removes an entry.
+    /// Removes the entry that [`note`](Self::note) identified as `entry`.
     pub fn strike(&mut self, entry: Entry) {
         self.entries.remove(&entry);
     }

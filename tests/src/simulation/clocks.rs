@@ -14,7 +14,7 @@ pub struct Clocks {
     /// The milliseconds per second that the wall clock gains on the monotonic clock; negative if the wall clock is
     /// slow.
     pub drift: i64,
-    /// The time for which the computer has been suspended so far. Timers of programs stand still meanwhile.
+    /// The time for which the computer has been suspended so far. Timers of programs stand still during suspend.
     pub suspended: Duration,
 }
 

@@ -46,8 +46,7 @@ pub struct Scenario {
     pub span: Duration,
     /// The happenings, in order of time.
     pub events: Vec<(Elapsed, Happening)>,
-    /// The time for which perennial's default policy may be without a certificate in addition to client-go's time, and
-    /// the reason.
+    /// How much longer than client-go perennial may be without a certificate under its default policy, and the reason.
     pub concedes: (Duration, &'static str),
 }
 
@@ -153,11 +152,11 @@ pub struct Scene {
     pub clocks: Clocks,
     /// The simulated cluster.
     pub cluster: Cluster,
-    /// The template of the certificate that the holder shall have.
+    /// The template that the holder has now; `None`: no template.
     pub template: Option<Arc<Template>>,
 }
 
-/// A scene that the driver and the holder use in turns.
+/// A scene that the holder and the run of the scenario share, and borrow in turns.
 pub type SharedScene = Rc<RefCell<Scene>>;
 
 /// A program that rotates a certificate: perennial or client-go.
@@ -170,7 +169,7 @@ pub trait Holder {
     fn certificate(&self) -> Option<Arc<Certificate>>;
     /// Restarts the process. The pending record is lost unless `remembers` is true.
     fn restart(&mut self, remembers: bool);
-    /// Checks the trace by the laws of perennial. client-go has no trace to check.
+    /// Checks that the trace of perennial keeps the laws. client-go has no trace, and passes.
     fn lawful(&self) -> Verdict {
         Ok(())
     }
@@ -318,7 +317,8 @@ impl Scene {
     }
 }
 
-/// How long in the next `span` the certificate is valid by the true time and not expired by the holder's clock.
+/// How long, within the next `span`, the holder has a usable certificate: one that is valid by the true time and not
+/// expired by the holder's clock.
 fn presented(certificate: Option<&Certificate>, clocks: Clocks, span: Duration) -> Duration {
     let Some(certificate) = certificate else { return Duration::ZERO };
     let (from, to) = (certificate.validity.not_before().as_millis(), certificate.validity.not_after().as_millis());

@@ -1,5 +1,5 @@
-//! A fleet: many machines, each in a world of its own, that share the time. The next step is always the earliest of all
-//! worlds.
+//! A fleet: many machines, each in a world of its own, that share the time. The next step of the fleet is that of the
+//! world whose step is due earliest.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Fleet {
     clocks: Clocks,
     /// The index of each world in `worlds`, entered at the time of that world's next step.
     agenda: Agenda<usize>,
-    /// The entry of each world in the agenda.
+    /// The entry in `agenda` of each world, by the index of the world; `None`: the world has no next step.
     noted: Vec<Option<Entry>>,
 }
 
@@ -39,7 +39,8 @@ impl Fleet {
         &self.worlds
     }
 
-    /// Lets every world catch up with the time, and calls `happens` with each world and its index.
+    /// Sets the clocks of each world to the time of the fleet, then calls `happens` with the index of the world and the
+    /// world.
     pub fn each(&mut self, mut happens: impl FnMut(usize, &mut World)) {
         for i in 0..self.worlds.len() {
             self.catch_up(i);
@@ -48,7 +49,7 @@ impl Fleet {
         }
     }
 
-    /// Runs like [`Member::run_for`], and then lets every world catch up with the time.
+    /// Runs as [`Member::run_for`] does, then sets the clocks of each world to the time of the fleet.
     pub fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let ran = Member::run_for(self, span, most);
         self.each(|_, _| {});
@@ -78,7 +79,8 @@ impl Fleet {
     }
 }
 
-/// The clock of a world stays behind that of the fleet until the world has a step to make.
+/// While time passes, only the clocks of the fleet advance. The clocks of a world are set to the time of the fleet when
+/// the world makes a step.
 impl Member for Fleet {
     fn now(&self) -> Now {
         self.clocks.now
@@ -92,7 +94,7 @@ impl Member for Fleet {
         self.clocks.pass(span);
     }
 
-    /// Makes the earliest step of all worlds.
+    /// Makes one step: that of the world whose step is due earliest.
     fn act(&mut self) {
         let now = self.now().instant;
         let Some((_, &i)) = self.agenda.first().filter(|(at, _)| *at <= now) else { return };

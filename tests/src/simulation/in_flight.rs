@@ -1,4 +1,4 @@
-//! A request in flight, for each form of exchange that a signer may begin.
+//! A request in flight, whether the signer began it as a conversation over a connection or as a closure.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::{Server, Wire};
 pub(super) enum InFlight {
     /// An exchange that sends bytes to the server and receives them.
     Bytes(Box<Wire>),
-    /// The result of a closure, and the time at which the node sees the result; `None` if the closure's future never
-    /// ends.
+    /// The result of a closure, and the time at which the node sees the result. The result is `None` if the closure's
+    /// future never ends, and once the node has seen the result.
     Result(Option<Result<Issued, SignError>>, Instant),
 }
 
 impl InFlight {
-    /// Begins a request. The code of a closure runs at once, and the node sees its result after `closure_takes`.
+    /// Begins a request. A closure runs at once, but the node sees its result only after `closure_takes`.
     pub(super) fn of(exchange: Exchange, now: Now, closure_takes: Duration) -> Self {
         let result = match exchange {
             Exchange::Conversation(conversation) => return Self::Bytes(Box::new(Wire::new(conversation, now))),

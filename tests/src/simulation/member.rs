@@ -9,7 +9,7 @@ pub trait Member {
     /// The current time.
     fn now(&self) -> Now;
 
-    /// When the next step is due; `None`: never, unless something happens from outside.
+    /// When the next step is due; `None`: no step is due until code outside of the simulation causes one.
     fn next_at(&self) -> Option<Instant>;
 
     /// Lets time pass without a step, as with a late driver or a suspended computer.
@@ -42,8 +42,8 @@ pub trait Member {
         }
     }
 
-    /// Makes every step of this span, including those due at its end. False if there were more than `most` steps:
-    /// something spins.
+    /// Makes every step of this span, including those due at its end. Gives up after `most` steps and returns false,
+    /// since the simulation may spin.
     fn run_for(&mut self, span: Duration, most: usize) -> bool {
         let end = self.now().instant.after(span);
         for _ in 0..most {
@@ -55,8 +55,8 @@ pub trait Member {
         false
     }
 
-    /// Makes steps until `done` returns true, for `span` at most. Returns whether `done` returned true. Steps that are
-    /// due at the very end of the span are not made.
+    /// Makes steps until `done` returns true, for `span` at most. Returns whether `done` returned true. Makes no step
+    /// that is due at the very end of the span.
     fn run_until(&mut self, span: Duration, done: impl Fn(&Self) -> bool) -> bool
     where
         Self: Sized,

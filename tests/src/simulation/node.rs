@@ -44,8 +44,9 @@ pub struct Node {
     pub closure_takes: Duration,
     template: Option<Arc<Template>>,
     submission: Option<Submission>,
-    /// How many more beginnings and ends of commands pass before the process crashes; `None`: no crash. A crash sets
-    /// this to [`period`](Self::period).
+    /// The number of crash points that the process still passes before it crashes at the next one; `None`: no crash.
+    /// The beginning of a command is a crash point, and so is its end. A crash sets the number to
+    /// [`period`](Self::period).
     pub crash_after: Option<u32>,
     /// The value that a crash gives [`crash_after`](Self::crash_after); `None`: no further crash.
     pub period: Option<u32>,
@@ -57,16 +58,19 @@ pub struct Node {
     pub submissions: u64,
     /// The number of attempts to write a certificate.
     pub written: u32,
-    /// The most HTTP requests and faulty connections of one submission. A refused connection counts twice.
+    /// The greatest number of HTTP requests and faulty connections that one submission made. A refused connection
+    /// counts twice, since both the server and the exchange count it.
     pub most_requests: usize,
-    /// The value of client-go's `ServerHealthy` after the last submission that changes it.
+    /// The value that client-go's `ServerHealthy` would have now; `None` if no submission since the faults were set
+    /// would have changed the value.
     pub healthy: Option<bool>,
     /// The time of each entry in the server's journal since the faults were set: each HTTP request, and each connection
     /// to which the plan gave a fault.
     pub request_times: Vec<Instant>,
-    /// The number of steps without a valid served certificate, once one had been issued.
+    /// The number of steps after which the served certificate was missing or expired, although the rotation had got a
+    /// certificate before the step.
     pub dropped: u32,
-    /// The number of steps, to notice a node that spins.
+    /// The number of steps so far. Too many steps panic, since the node then spins.
     steps: u32,
 }
 
@@ -176,7 +180,7 @@ impl Node {
         open.iter().for_each(|name| self.server.api.decide(name, decision, "because", now).unwrap());
     }
 
-    /// Ends the process in the middle of its work, and starts it again from the disk.
+    /// Ends the process in the middle of its work. A second later, a new process starts from what the disk holds.
     pub fn crash(&mut self) {
         self.crashes += 1;
         self.server.pass(SECOND);
@@ -203,7 +207,8 @@ impl Node {
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Updates the counters after the end of an exchange. Returns the input that reports the result to the rotation.
+    /// Updates `most_requests` and `healthy` after the end of an exchange. Returns the input that reports the result of
+    /// the exchange to the rotation.
     fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
         let requests =
             self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();
@@ -289,8 +294,8 @@ impl Member for Node {
         self.server.now()
     }
 
-    /// When the rotation, the request in flight or the server's controllers are due, a millisecond from now at the
-    /// earliest: everything that is due now is done.
+    /// The earliest time at which the rotation, the request in flight or a controller of the server is due. Never now,
+    /// but a millisecond later, since `act` has already done all that is due now.
     fn next_at(&self) -> Option<Instant> {
         let now = self.now();
         let controllers = now.instant.after(self.server.api.deadline().since(now.unix));

@@ -47,8 +47,8 @@ impl OwnCa {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
     }
 
-    /// A signer that answers each request by the CA's rule, in a future or a blocking closure. It issues client
-    /// certificates, which must chain to this CA.
+    /// A signer that answers each request by the CA's rule: in a future if `is_async`, else in a blocking closure. The
+    /// rotation accepts from the signer only client certificates that chain to this CA.
     pub fn signer(self: &Arc<Self>, is_async: bool) -> SignWith {
         let (ca, name) = (self.clone(), "example.com/mesh");
         let answer = move |request: &SignRequest| {

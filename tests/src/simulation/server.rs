@@ -38,7 +38,7 @@ pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
-/// A TLS clock that stands still at [`START`]: the serving certificate is valid throughout.
+/// A TLS clock that stands still at [`START`], so that the serving certificate never expires in a simulation.
 #[derive(Debug)]
 struct Clock;
 
@@ -57,7 +57,8 @@ pub struct Server {
     pub(super) tls: Tls,
     random: Random,
     cluster: Arc<Cluster>,
-    /// The wall clock in milliseconds, for closures.
+    /// The time of the wall clock, in milliseconds. The closures that [`wall_clock`](Self::wall_clock) returns read
+    /// this value.
     wall_clock: Arc<AtomicI64>,
 }
 
@@ -118,7 +119,7 @@ impl Server {
         Arc::new(authority.client_credential(name, &["system:nodes"], &mut self.random, issued, life).unwrap())
     }
 
-    /// Sends a request to the collection of request objects, and returns the HTTP status.
+    /// Sends a request to [`COLLECTION`] with `path` appended, as `user`. Returns the HTTP status.
     pub fn send(&mut self, user: &perennial_dev::User, method: Method, path: &str, body: impl Into<Value>) -> u16 {
         let mut request = ApiRequest::new(method, format!("{COLLECTION}{path}"));
         request.content_type = "application/json".into();
@@ -160,8 +161,8 @@ impl Server {
         (!certificate.is_empty()).then(|| Chain::from_pem(&certificate).unwrap())
     }
 
-    /// Submits a request, and waits for the result for at most `span`. Calls `idle` whenever the exchange waits.
-    /// `None`: no result in time.
+    /// Submits a request, and waits for the result for at most `span`; `None` if there is no result by then. Calls
+    /// `idle` each time the exchange has nothing left to do but wait.
     pub fn submit(
         &mut self,
         desired_csr: &DesiredCsr,
@@ -186,8 +187,8 @@ impl Server {
         None
     }
 
-    /// The HTTP requests since the faults were set, one line each, and `CONNECT` for each connection to which they gave
-    /// a fault.
+    /// A line for each HTTP request since the faults were set, and a line `CONNECT` for each connection that met a
+    /// fault.
     pub fn journal(&self) -> Vec<String> {
         self.api.journal().map(str::to_owned).collect()
     }

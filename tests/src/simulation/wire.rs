@@ -1,4 +1,4 @@
-//! An exchange with the embedded server: bytes go from one to the other directly, without a network.
+//! An exchange with the embedded server. Bytes go from the exchange to the server and back directly, without a network.
 
 use perennial::{Instant, Now};
 use perennial_dev::{Break, Session};

@@ -125,7 +125,8 @@ pub struct World {
     /// The trace so far.
     pub trace: Trace,
 
-    /// The setup of each restart, except for the certificates and the pending record, which come from the disk.
+    /// The setup from which a restart makes the machine. Certificates and pending record are not taken from here but
+    /// from the disk.
     pub setup: Setup,
     /// The pending record on disk, if there is one.
     saved: Option<Saved>,
@@ -146,11 +147,13 @@ struct Saved {
 /// A reply on its way to the machine.
 #[derive(Clone, Debug)]
 enum Arriving {
-    /// A certificate. The signer makes the certificate only at the arrival: its lifetime counts from then.
+    /// A certificate. The signer makes the certificate at the arrival, not at the submission, so that the lifetime
+    /// counts from the arrival.
     Issued { id: RequestId, template: Arc<Template>, issue: Issue, repeated: bool },
     /// An event for the machine.
     Reply(Event),
-    /// The report of a finished write. The certificate is durable from the arrival on.
+    /// The report of a finished write. At the arrival, the certificate becomes durable: as the current certificate if
+    /// the flag is true, else as the waiting one.
     Written(RequestId, Arc<Certificate>, bool),
 }
 
@@ -169,7 +172,8 @@ impl World {
         Self::around(machine, setup, life, now)
     }
 
-    /// A world with a healthy signer and disk around an existing machine, in any state. Restarts begin from `setup`.
+    /// A world around an existing machine, which may be in any state. Signer and disk are healthy. A restart makes a
+    /// new machine from `setup`.
     pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
         let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
         Self {
@@ -221,7 +225,7 @@ impl World {
         self.run().records.push(record);
     }
 
-    /// Ends the process in the middle of its work, and starts it again from the disk.
+    /// Ends the process in the middle of its work, and at once starts a new process from what the disk holds.
     pub fn restart(&mut self) {
         self.arrivals.clear();
         let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now()) <= saved.ahead);
@@ -243,7 +247,7 @@ impl World {
         self.saved = None;
     }
 
-    /// Makes a certificate for this template, as the signer issues it now.
+    /// Makes the certificate that the signer would issue now for this template, of the kind `issue`.
     pub fn mint(&mut self, template: &Template, issue: Issue) -> Certificate {
         self.serial += 1;
         let Issue { life, backdate, flaw } = issue;

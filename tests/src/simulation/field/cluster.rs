@@ -22,11 +22,11 @@ pub enum Conduct {
     Signs {
         /// The time from creation to signature.
         after: Duration,
-        /// True if the signer omits one of the names.
+        /// True if the signer omits some of the requested names, as [`mint::trimmed`] does.
         trims: bool,
     },
-    /// Approve and sign a request only if the node wants the template of the request at that time. Approvers of serving
-    /// certificates compare a request with the node in this way.
+    /// Approve and sign a request only if its template is the one that the node wants at the time of the approval.
+    /// Approvers of serving certificates compare the request with the node in this way.
     Compares {
         /// The time from creation to signature.
         after: Duration,
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    /// Submits a request. Creates no request object if one with this name exists, and returns the existing one.
+    /// Submits a request: creates a request object, or returns the existing one if `name` is that of an existing one.
     pub fn submit(&mut self, name: Option<u64>, template: &Arc<Template>) -> Submitted {
         self.submissions.push(self.now);
         match self.api {

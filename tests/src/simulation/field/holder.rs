@@ -11,21 +11,23 @@ use super::{Api, Holder, HolderStart, Object, Seen, SharedScene, Submitted, utc}
 use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
 
-/// How often `perennial run` checks that the API server accepts the client certificate. The response has a `Date`, too.
+/// The time between two checks of `perennial run` that the API server accepts the client certificate. The response to a
+/// check has a `Date`, which the machine gets as an event.
 const CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// perennial as a [`Holder`]: a machine and its driver.
 #[derive(Debug)]
 pub struct Perennial {
     around: SharedScene,
-    /// The machine, its disk and its trace. The signer of this world never answers: the simulated cluster does.
+    /// The machine, its disk and its trace. The world's own signer never answers, since the simulated cluster answers
+    /// the requests.
     node: World,
     /// When the holder wakes up, by `Clocks::awake`; `None`: never.
     wakes: Option<Duration>,
     in_flight: Option<(RequestId, Object)>,
     /// When the next check with the API server is due, by `Clocks::awake`.
     next_check: Duration,
-    /// The number of the pending key, which names the request object of that key.
+    /// The number of the pending key. A request object has the number of its key as its name.
     key: u64,
 }
 
@@ -42,7 +44,8 @@ impl Perennial {
         }
     }
 
-    /// Lets the machine handle an event, and every event that follows at the same time.
+    /// Lets the machine handle an event, and then each event that results at the same time: the cluster's answer to a
+    /// submission, and the reports of the disk.
     fn handle(&mut self, event: Event) {
         self.node.clocks.now = self.around.borrow().clocks.now;
         let mut events = VecDeque::from([event]);
@@ -61,7 +64,9 @@ impl Perennial {
         self.wakes = deadline.map(|deadline| awake + deadline.since(self.node.clocks.now.instant));
     }
 
-    /// Submits a request. Two responses have a `Date`: that of the create and that of the watch.
+    /// Submits a request, and returns the events that the cluster's answer causes. An accepted request causes two
+    /// readings of the server's clock, since the response to the create and the response to the watch each have a
+    /// `Date`.
     fn submit(&mut self, id: RequestId) -> Vec<Event> {
         let template = self.node.machine.template().cloned().expect("no request is submitted without a template");
         let failed = |failure, retry_after| Event::CsrFailed { id, failure, retry_after };
