@@ -9,8 +9,8 @@ use perennial_tests::simulation::{KUBELET_CLIENT, KUBELET_SERVING, Server, boots
 
 const SOURCE: &str = "sarapprove_test.go";
 const USAGES: &[&str] = &["key encipherment", "digital signature", "client auth"];
-/// The messages with which upstream's two recognizers approve: selfnodeclient (`SELF`) and nodeclient (`NODE`). A row
-/// checks by the message which recognizer approved.
+/// The message of an approval by upstream's recognizer selfnodeclient. [`NODE`] is that of an approval by the
+/// recognizer nodeclient. A row checks the message, to know which recognizer approved.
 const SELF: &str = "Auto approving self kubelet client certificate after SubjectAccessReview.";
 const NODE: &str = "Auto approving kubelet client certificate after SubjectAccessReview.";
 const NOT_APPROVED: &str = "not approved";
@@ -152,8 +152,8 @@ fn not_with(usages: &[&str]) {
     assert_eq!(approval(&bootstrapper(), &csr("a", KUBELET_CLIENT, usages, &Template::node("foo"))), None);
 }
 
-/// Checks that the request is approved for neither of two users: one who may request for other nodes, and the node
-/// itself.
+/// Checks that the request object is not approved, neither if a bootstrap user creates it, who may request for any
+/// node, nor if the node itself does.
 fn recognized_by_nobody(object: &CertificateSigningRequest) {
     let own = perennial_pki::read_request(&object.spec.request).unwrap().common_name;
     for user in [bootstrapper(), User::new(own, ["system:nodes"])] {

@@ -93,8 +93,8 @@ fn client() -> CertificateSigningRequest {
     csr("a", CLIENT, &["client auth", "digital signature"], &Template::new("a"))
 }
 
-/// A server on which the request `object` was created and approved. Its CA expires in a day, and issues certificates
-/// with this lifetime and backdating.
+/// A server on which `object` was created and approved. The server's CA expires in a day, and issues certificates of
+/// the lifetime `lifetime` whose notBefore is `backdate` before the issue.
 fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningRequest) -> Server {
     let options = Options {
         approval: Approval::Manual,
@@ -108,7 +108,8 @@ fn signed(lifetime: Duration, backdate: Duration, object: &CertificateSigningReq
     server
 }
 
-/// The seconds from now to notBefore and to notAfter of a certificate issued with this lifetime and backdating.
+/// Seconds from now to notBefore, and from now to notAfter, of a certificate that was issued now with this lifetime and
+/// backdating.
 fn issued(lifetime: Duration, backdate: Duration) -> (i64, i64) {
     validity(&signed(lifetime, backdate, &client()))
 }

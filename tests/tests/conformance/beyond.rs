@@ -214,7 +214,8 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The times from each of ten attempts to the next under the kubelet policy, if each attempt fails after `took`.
+/// The ten times between the beginnings of eleven successive attempts under the kubelet policy, if each attempt fails
+/// after `took`.
 fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     let setup = Setup {
         policy: Arc::new(Policy { request_timeout: DAY, ..Policy::kubelet() }),
@@ -234,8 +235,9 @@ fn kubelet_waits(seed: u64, took: Duration) -> Vec<Duration> {
     begins.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
-/// Changes the template `changes` times, once a second. Returns the number of changes that led to a request at once,
-/// and how long the request for the last change was delayed: `None` if it was submitted at once.
+/// Changes the template `changes` times, once a second. Returns the number of changes for which the machine submitted a
+/// request at once, and the delay of the request for the last change; the delay is `None` if that request, too, was
+/// submitted at once.
 fn superseded(changes: usize) -> (usize, Option<Duration>) {
     let template = |n: usize| Some(Arc::new(Template::node("worker-1").with_dns_names([format!("n{n}.example")])));
     let certificate = Arc::new(mint::certificate(&Template::node("worker-1"), 1, mint::EPOCH, DAY));
@@ -255,7 +257,7 @@ fn superseded(changes: usize) -> (usize, Option<Duration>) {
     (at_once, (!last).then(|| holder.ask().0.since(now)))
 }
 
-/// A machine and its clocks. The row that uses the machine advances the clocks by hand.
+/// A machine and its clocks, which advance only by calls of `pass`.
 struct Holder {
     machine: RotationMachine,
     now: Now,

@@ -81,7 +81,7 @@ fn manual() -> Server {
     Server::new(options)
 }
 
-/// True if the request object still exists `age` after `make` created it.
+/// True if the request object that `make` creates still exists `age` after `make` returned.
 fn kept(make: fn(&mut Server), age: Duration) -> bool {
     let mut server = manual();
     make(&mut server);
@@ -127,8 +127,8 @@ fn failed(server: &mut Server) {
     assert_eq!(server.add_condition("a", "Failed", "status"), 200);
 }
 
-/// Creates an object that is approved, and that fails 70 minutes later. The cleaner counts the age from the later
-/// condition.
+/// Creates an object that is approved at once and gets the condition `Failed` 70 minutes later. The cleaner counts the
+/// age from the condition `Failed`, which is the later one.
 fn failed_later(server: &mut Server) {
     approved(server);
     server.pass(70 * MINUTE);

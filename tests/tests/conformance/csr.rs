@@ -1,4 +1,4 @@
-//! The cases of csr_test.go, and those of bootstrap_test.go that are about one request.
+//! The cases of csr_test.go, and the cases of bootstrap_test.go that are about a single request.
 
 use std::path::Path;
 
@@ -110,15 +110,15 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The request object that a node submitted with this key to this signer.
+/// The request object that the node `worker-1` submits to this signer with this key.
 fn existing(key: &KeyPair, signer: &str) -> perennial_kubernetes::objects::CertificateSigningRequest {
     let DesiredCsr { name, request, usages, .. } = desired_csr(key, signer);
     let usages: Vec<&str> = usages.iter().map(String::as_str).collect();
     csr_of(&name, signer, &usages, request.pem)
 }
 
-/// The result of a submission to the signer `asked` if an object with the name of the request exists already, for the
-/// signer `there`.
+/// Creates a request object for the signer `there`, then submits a request of the same name for the signer `asked`.
+/// Returns the result of the submission.
 fn found(there: &str, asked: &str) -> Result<Issued, SignError> {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let key = key();

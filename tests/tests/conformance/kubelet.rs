@@ -23,12 +23,12 @@ const SOURCE: &str = "kubelet_test.go";
 const TRANSPORT: &str = "transport_test.go";
 const BOOTSTRAP: &str = "bootstrap_test.go";
 
-/// An IP address for rows without any, since a template needs one. No row has this address, so that `sorted` can remove
-/// it from the result.
+/// An IP address that `sorted` adds if a row has none, since a template needs an IP address. `sorted` removes the
+/// address from its result again; no row has this address.
 const MORE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 255));
 
-/// The DNS names and IP addresses of the template for a node with these addresses, and the number of unusable
-/// addresses.
+/// The DNS names and the IP addresses in the template of a node that has these addresses, and how many of the addresses
+/// are unusable.
 fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize) {
     let address = |(kind, address): &(AddressType, &str)| NodeAddress { kind: *kind, address: (*address).to_owned() };
     let addresses = Addresses::of(addresses.iter().map(address));
@@ -265,8 +265,8 @@ enum Held {
     Valid,
 }
 
-/// The user names with which a node authenticates its first two requests. The node starts with the certificate `held`,
-/// and with a bootstrap token if `has_bootstrap`.
+/// Starts a node with the certificate `held`, and with a bootstrap token if `has_bootstrap`. Returns the user name that
+/// authenticated the node's first request, and the one that authenticated its second.
 fn asked_as(held: Held, has_bootstrap: bool) -> (String, String) {
     let server = loopback::serve(Approval::Auto);
     let directory = tempfile::tempdir().unwrap();

@@ -131,8 +131,8 @@ fn no_rotation() {
     assert!(machine.certificate_at(mint::EPOCH).is_some());
 }
 
-/// Checks the rotation point of a certificate whose notBefore was `past` ago and whose notAfter is in `left`: 70 % of
-/// the lifetime, since upstream's tests use 0.7 in place of jitter.
+/// Checks the rotation point of a certificate whose notBefore was `past` ago and which expires in `left`. The rotation
+/// point must be at 70 % of the lifetime, since upstream's tests use 0.7 instead of a random share.
 fn deadline(past: Duration, left: Duration) {
     let certificate = mint::certificate(&node(), 1, mint::EPOCH.before(past), past + left);
     assert_eq!(rotation_point(&certificate), mint::EPOCH.before(past).after((past + left) * 7 / 10));
@@ -188,7 +188,7 @@ fn has_all(certificate: Certificate, template: Template) {
     assert!(!start_submits(Some(certificate), Some(template)));
 }
 
-/// A fresh certificate with this common name, changed by `adjust`.
+/// Makes a fresh certificate with this common name, and lets `adjust` change the certificate.
 fn certified(name: &str, adjust: impl FnOnce(&mut Certificate)) -> Certificate {
     let mut certificate = mint::certificate(&Template::new(name), 1, mint::EPOCH, DAY);
     adjust(&mut certificate);

@@ -1,5 +1,6 @@
-//! Upstream's own test cases as rows: the name of the case, the behaviour of perennial, and a check. If perennial
-//! differs on purpose, the row has the reason, and the check requires the difference.
+//! Upstream's test cases, each as a row of a table: the name of the case, the behaviour of perennial in the case, and a
+//! check of that behaviour. If perennial differs from upstream on purpose, the row also states the reason, and its
+//! check fails without the difference.
 //!
 //! `cargo test --profile proof -p perennial-tests --test conformance -- --nocapture` prints the number of cases.
 
@@ -21,11 +22,12 @@ use std::panic::catch_unwind;
 struct Row {
     /// The name of the case, as upstream writes it: test, then case.
     name: &'static str,
-    /// Upstream's file with the test; if there is none, the file with the code.
+    /// The file of upstream that contains the test. If upstream has no test for the case, the file that contains the
+    /// code.
     source: &'static str,
     /// The behaviour of perennial in this case, in words.
     does: &'static str,
-    /// The reason why perennial differs from upstream; `None` if it does not.
+    /// The reason why perennial behaves differently from upstream; `None`: perennial behaves as upstream does.
     differs: Option<&'static str>,
     /// Panics if perennial does not behave as `does` states.
     check: fn(),
@@ -63,7 +65,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     tables.into_iter().flatten()
 }
 
-/// The rows whose check panics, one per line.
+/// Runs the check of each row. Returns a line for each row whose check panicked: source, name and expected behaviour.
 fn broken<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let broken = rows.filter(|row| catch_unwind(row.check).is_err());
     broken.map(|row| format!("{} {}: {}\n", row.source, row.name, row.does)).collect()
@@ -82,7 +84,8 @@ fn broken_row_is_listed_by_name() {
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }
 
-/// The list of cases in `upstream.txt` is written by hand, so that a case that is lost from the tables is noticed.
+/// `upstream.txt` is a list of all cases, written by hand. If a row is lost from a table, the comparison with the list
+/// fails.
 #[test]
 fn every_upstream_case_has_a_row() {
     let listed: BTreeSet<&str> = include_str!("upstream.txt").lines().collect();

@@ -269,7 +269,7 @@ fn from_nothing() {
     assert!(node.presents().is_some() && node.written == 1);
 }
 
-/// Checks that a node authenticates with a token until it has its own certificate.
+/// Checks that a node without a certificate authenticates its request with the bootstrap token.
 fn bootstrapped() {
     let server = Server::new(Options::default());
     let mut node = Node::with(server, None, own);
@@ -292,7 +292,8 @@ fn current_is_kept() {
     }
 }
 
-/// Makes the signer authenticate with the node's own certificate, and with the bootstrap token until there is one.
+/// Makes the signer's requests authenticate with the bootstrap token until the node has its own certificate, then with
+/// that certificate.
 fn own(signer: &mut CsrSigner) {
     if let Authentication::Other(token) = &signer.authentication {
         signer.authentication = Authentication::Own { bootstrap: Some(Arc::clone(token)) };
@@ -310,8 +311,8 @@ fn signer_is_named(case: fn()) {
     assert!(node.submissions == 1 && named(&node.server.api));
 }
 
-/// Checks that rotations fail under these faults while the current certificate stays, and that a rotation succeeds once
-/// the faults are gone.
+/// Checks that under these faults a rotation fails and the node goes on to present the old certificate, and that a
+/// rotation succeeds once the faults are gone.
 fn fails_and_recovers(rules: &str) {
     let mut server = Server::new(Options::default());
     let stored = server.node_credential(22 * HOUR, DAY);
@@ -325,8 +326,8 @@ fn fails_and_recovers(rules: &str) {
     assert_ne!(node.presents().as_deref(), Some(stored.chain().serial()));
 }
 
-/// The error of a submission under this fault. A fault of connections meets the connection, any other fault meets the
-/// POST.
+/// The error of a submission under this fault. A fault of the kind `connection` applies to the connection, any other
+/// fault to the POST.
 pub(crate) fn error(fault: &str) -> SignError {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let about = if fault.starts_with("connection") { "" } else { "match: { method: POST }, " };
@@ -334,10 +335,10 @@ pub(crate) fn error(fault: &str) -> SignError {
     server.submit(&desired_csr(&key(), KUBELET_CLIENT), HOUR, |_| {}).unwrap().unwrap_err()
 }
 
-/// Checks that a request has a key of the kind `expected` if the signer is configured with the kind `configured`;
-/// `None` configures no kind.
+/// Configures the signer with the key algorithm `configured`; `None`: leaves the signer's default. Checks that the key
+/// of the request is one of the algorithm `expected`.
 ///
-/// A problem of Kubernetes: the kind of key cannot be configured.
+/// A problem of Kubernetes: the key algorithm cannot be configured.
 /// <https://github.com/kubernetes/kubernetes/issues/138987>, <https://github.com/kubernetes/kubernetes/issues/141838>
 fn check_key_algorithm(configured: Option<KeyAlgorithm>, expected: KeyAlgorithm) {
     let adjust = |signer: &mut CsrSigner| {

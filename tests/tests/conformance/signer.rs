@@ -124,7 +124,8 @@ fn node() -> Template {
     Template::node("testnode")
 }
 
-/// A cluster without automatic approval, whose signer issues certificates of at most an hour and at least ten minutes.
+/// A cluster in which an administrator approves each request by hand. Issued certificates are valid for ten minutes to
+/// an hour.
 fn manual() -> Server {
     let options =
         Options { approval: Approval::Manual, signing_duration: HOUR, allow_short: false, ..Options::default() };
@@ -163,7 +164,8 @@ fn created_for(seconds: i32) -> u16 {
     manual().create(&admin(), &asking_for(Some(seconds)))
 }
 
-/// The seconds from now to notAfter of the certificate issued for a request with the `expirationSeconds` `asked`.
+/// Creates and approves a request object whose `expirationSeconds` is `asked`. Returns the seconds from now to notAfter
+/// of the issued certificate.
 fn lifetime(asked: Option<i32>) -> i64 {
     let chain = approved(&asking_for(asked)).chain("a").unwrap();
     chain.certificate().validity.not_after().as_secs() - START.as_secs()
