@@ -38,7 +38,7 @@ fn every_fault_ends_as_table_md_lists_in_virtual_time() {
 }
 
 /// Runs one rotation under the fault of this row of `table.md`, then one without the fault. Returns the number of steps
-/// without a valid certificate; an error names the difference from the row.
+/// without a valid certificate. If the run differs from the row, the error names the difference.
 fn check_kind(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
     world.set_faults(kind.plan.clone());
@@ -68,8 +68,9 @@ fn check_kind(kind: &Kind) -> Result<u32, String> {
     Ok(world.dropped)
 }
 
-/// Abbreviates a journal of requests as `table.md` does. A GET with a query is a WATCH or a LIST. Equal requests in a
-/// row are counted (`POST*3`); ten or more have a star and no count (`POST*`).
+/// Abbreviates a journal of requests as `table.md` does: each request by its method, but a GET with a query as WATCH or
+/// LIST. Two to nine successive requests with the same abbreviation become one with a count (`POST*3`), more become one
+/// without a count (`POST*`).
 fn in_short<'a>(journal: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for line in journal {

@@ -12,8 +12,8 @@ use perennial_tests::simulation::Node;
 
 use crate::node::node;
 
-/// Random rules of `table.md`, each limited to some of the requests. Rules with oversized answers are left out, since
-/// they would only take time.
+/// Random rules of `table.md`. Each rule begins at a random request or at the first, and applies to a random number of
+/// requests or to all that follow. Rules with oversized answers are omitted, since they would only take time.
 fn rule() -> impl Strategy<Value = Rule> {
     let rules = kinds().into_iter().flat_map(|kind| kind.plan.rules);
     let rules: Vec<Rule> = rules.filter(|rule| !matches!(rule.fault, Fault::Oversized(_))).collect();

@@ -1,4 +1,4 @@
-//! A node that requests certificates as a kubelet does, and the server that misbehaves.
+//! A node that requests certificates as a kubelet does, with its own API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use perennial_rotation::{Authentication, Identity, Token};
 use perennial_tests::loopback::TOKEN;
 use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
 
-/// The lifetime of certificates: long enough that submissions can fail for hours between the rotation point and expiry.
+/// The lifetime of certificates. There are hours between the rotation point and expiry, so that submissions can fail
+/// for hours before the certificate expires.
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);
 
 /// A node that has its first certificate, of the lifetime [`LIFETIME`]: a serving certificate if `serving`, else a
@@ -21,7 +22,8 @@ pub(crate) fn node(serving: bool) -> Node {
     node_living(serving, LIFETIME)
 }
 
-/// A node that has its first certificate, serving or client, of this lifetime.
+/// A node that has its first certificate, of this lifetime: a serving certificate if `serving`, else a client
+/// certificate.
 pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
     node_at(
         serving,
@@ -29,7 +31,8 @@ pub(crate) fn node_living(serving: bool, lifetime: Duration) -> Node {
     )
 }
 
-/// A node that has its first certificate, serving or client, from an API server with these options.
+/// A node that has its first certificate: a serving certificate if `serving`, else a client certificate. Its API server
+/// has these options.
 pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     let mut server = Server::signed_by(options, 100 * LIFETIME);
     let own = serving.then(|| server.node_credential(Duration::ZERO, 50 * LIFETIME));
@@ -40,8 +43,8 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     node
 }
 
-/// Kubelet's signer. Given the credential `node`, the signer issues serving certificates, and requests authenticate
-/// with `node`. If `node` is `None`, the signer issues client certificates, and [`TOKEN`] is the bootstrap credential.
+/// The signer of a kubelet's serving certificates if `node` is given: requests authenticate with the credential `node`.
+/// Else the signer of a kubelet's client certificates, whose bootstrap credential is [`TOKEN`].
 pub(crate) fn kubelet(cluster: Arc<Cluster>, node: Option<Arc<Credential>>) -> CsrSigner {
     let token = Token::new(TOKEN).unwrap();
     let mut signer = CsrSigner::kubelet_client(cluster, Some(Arc::new(move || Ok(Identity::Token(token.clone())))));

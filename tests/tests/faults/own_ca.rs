@@ -1,5 +1,5 @@
-//! A faulty CA that the program implements as a closure: the faults that make sense without HTTP, each checked by the
-//! laws.
+//! A CA that is a closure in the node's own process, and faulty. Each fault that is possible without HTTP is tested,
+//! and the laws are checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const NAME: &str = "orders.example";
 
 type Rule = fn(&OwnCa, &SignRequest) -> Result<Chain, SignError>;
 
-/// Faults of the CA: name, rule, the time that an answer takes, and the outcome of the first request that meets the
-/// fault.
+/// The faults of the CA. Each has a name, the rule by which the CA answers, the time that an answer takes, and the
+/// outcome of the first request under the fault.
 const TABLE: [(&str, Rule, Duration, Outcome); 13] = {
     use Failure::{AlreadyDue, BadCertificate, Local, TimedOut, Unsatisfying};
     use Outcome::{Failed, Issued};
@@ -60,7 +60,7 @@ fn parsed(pem: &[u8]) -> Result<Chain, SignError> {
     Chain::from_pem(pem).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 }
 
-/// The facts of a request with a key that is not the node's.
+/// The facts of a request for these names, with a new key that is not the node's.
 fn requested<const N: usize>(common_name: &str, dns_names: [&str; N]) -> RequestFacts {
     let template = Template::new(common_name).with_dns_names(dns_names);
     read_request(certificate_request(&template, &key()).unwrap().pem.as_bytes()).unwrap()
@@ -91,8 +91,8 @@ fn another_ca(ca: &OwnCa, request: &SignRequest) -> Result<Chain, SignError> {
     OwnCa::new(move || now, LIFETIME).sign(request)
 }
 
-/// A node that has its first certificate, and the CA that issued it: an async closure if `is_async`, else a blocking
-/// one.
+/// A node that has its first certificate, and the CA that issued the certificate. The CA answers in a future if
+/// `is_async`, else in a blocking closure.
 fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let server = Server::new(Options::default());
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
@@ -102,8 +102,8 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     (node, ca)
 }
 
-/// Runs one rotation under this fault and the recovery from it, and checks the laws. An error names the difference from
-/// [`TABLE`].
+/// Runs one rotation under this fault, then one without the fault, and checks the laws. Returns an error if the outcome
+/// is not `outcome`, or if the node does not recover.
 fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);
@@ -166,8 +166,8 @@ fn own_ca_retry_after_is_honoured() {
     }
 }
 
-/// Steps the node until `done` holds. Returns the time of that step; `Member::run_until` would go on to the time of the
-/// next.
+/// Makes steps of the node until `done` returns true. Returns the time of the last step. `Member::run_until` does not
+/// serve, since it also lets time pass until the next step is due.
 fn time_of(node: &mut Node, done: impl Fn(&Node) -> bool) -> Instant {
     let end = node.now().instant.after(2 * LIFETIME);
     while node.now().instant < end {

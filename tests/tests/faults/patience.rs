@@ -1,4 +1,5 @@
-//! A node that is answered with `Retry-After` waits that long, up to a bound, and sends a request soon after.
+//! After an answer with `Retry-After`, the node waits for that time, but not longer than a bound, and then soon sends
+//! the next request.
 
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use crate::node::{node, node_living};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The first backoff, which is added to the `Retry-After`, is at most this long.
+/// The maximum of the first backoff. A node waits for the `Retry-After` and then for the backoff.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Checks the pause before the request that follows an answer with `Retry-After`, if the fault of this row is such an
-/// answer. An error names the actual pause.
+/// If the fault of this row is an answer with `Retry-After`, checks the pause between that answer and the next request.
+/// An error names the actual pause.
 pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     let Some((answered, pause)) = pause(kind) else { return Ok(()) };
     world.run_until(2 * HOUR, |world| world.request_times.len() > answered + 1);
@@ -30,8 +31,8 @@ pub(crate) fn is_kept(kind: &Kind, world: &mut Node) -> Result<(), String> {
     }
 }
 
-/// The index of the request that this fault answers with `Retry-After`, and the pause that must follow. `None` for a
-/// fault without `Retry-After`.
+/// The index of the first request that this fault answers with `Retry-After`, and the pause that must follow that
+/// request. `None` if the fault has no `Retry-After`.
 fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     let rule = &kind.plan.rules[0];
     let Fault::Answer(answer) = &rule.fault else { return None };
@@ -44,8 +45,9 @@ fn pause(kind: &Kind) -> Option<(usize, Duration)> {
     })
 }
 
-/// The server answers either the POST or, once the object exists, each GET with a `Retry-After` of an hour. The server
-/// recovers when a quarter of the certificate's remaining time is left.
+/// A certificate is due, and the server answers each POST, or each GET, with a `Retry-After` of an hour. When three
+/// quarters of the time between the due time and expiry have passed, the server works again. The node must still get
+/// its new certificate before expiry.
 #[test]
 fn short_certificate_survives_retry_after_of_an_hour() {
     for (method, status) in [("POST", 503), ("POST", 429), ("GET", 503), ("GET", 429)] {

@@ -17,7 +17,7 @@ use crate::table::{Kind, Outcome, kinds};
 use perennial_tests::loopback::{self, BOUND, Runtime, issued, new_authority, serve_at};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// The number of rotations that run at once: a rotation mostly waits.
+/// The number of rotations that run at once. There may be many, since a rotation waits most of the time.
 const AT_ONCE: usize = 32;
 
 #[test]
@@ -44,7 +44,8 @@ fn every_fault_ends_as_table_md_lists_over_sockets() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Runs one rotation under the fault of this row of `table.md`. An error names the difference from the row.
+/// Runs one rotation under the fault of this row of `table.md`, then one without the fault. If the run differs from the
+/// row, the error names the difference.
 fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let authority = new_authority();
     let mut random = Random::from_os().map_err(|error| error.to_string())?;
@@ -103,8 +104,9 @@ fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     Ok(())
 }
 
-/// The outcome over sockets: that of `table.md`, with two exceptions. The request times out before the server would end
-/// its watch, and the listener resets a connection instead of refusing it, after which the client retries.
+/// The outcome over sockets, which is that of `table.md` except in two cases. With `only bookmarks`, the request times
+/// out, since the request timeout is shorter here than a watch. With `connection refused once`, the certificate is
+/// issued, since the listener cannot refuse a connection and resets it, and the client retries after a reset.
 fn outcome(kind: &Kind) -> Outcome {
     match kind.name {
         "only bookmarks" => Outcome::Failed(Failure::TimedOut),
@@ -113,8 +115,8 @@ fn outcome(kind: &Kind) -> Outcome {
     }
 }
 
-/// The first requests that the submission sends, abbreviated as in `table.md`. True if no other requests may follow
-/// them.
+/// The first requests that the submission sends, abbreviated as in `table.md`; and true if the submission must send no
+/// request after those.
 fn requests(kind: &Kind) -> (&str, bool) {
     match kind.name {
         // How many more there are depends on pauses, and on how soon the request times out.
@@ -134,7 +136,8 @@ fn length(short: &str) -> usize {
     short.split(' ').map(count).sum()
 }
 
-/// The time limits of a request: short if the fault makes the request fail, so that the test does not wait.
+/// The time limits of a request. They are short if the request is expected to fail, so that the test does not wait for
+/// long.
 fn limits(outcome: Outcome) -> Limits {
     let mut limits = Limits::default();
     limits.answer = Duration::from_secs(if outcome == Outcome::Issued { 10 } else { 2 });

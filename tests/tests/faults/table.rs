@@ -12,9 +12,10 @@ pub(crate) struct Kind {
     pub(crate) outcome: Outcome,
     /// The value of client-go's `ServerHealthy` after the submission; `None` if the fault does not change the value.
     pub(crate) healthy: Option<bool>,
-    /// The requests of the submission that met the fault, abbreviated as `table.md` explains.
+    /// The requests that the first submission under the fault sent, abbreviated as `table.md` explains.
     pub(crate) requests: &'static str,
-    /// True if the fault needs a serving certificate: it is about names that client certificates do not have.
+    /// True if the node must request a serving certificate, since the fault concerns names that a client certificate
+    /// does not have.
     pub(crate) serving: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A request in flight for minutes, in a busy cluster whose API servers restart: an answer 410 (Gone) does not count as
-//! an outage.
+//! A request is in flight for minutes, in a busy cluster whose API servers restart. A restart ends a watch with 410
+//! (Gone), which the node must not take for an outage.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,19 @@ use perennial_tests::simulation::Node;
 use crate::node::node_at;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The time until signature: longer than the longest watch, shorter than the request timeout.
+/// The time from the submission to the signature. It is longer than the longest watch, and shorter than the request
+/// timeout.
 const WAIT: Duration = Duration::from_secs(12 * 60);
 
-/// A plan of faults that no request meets: with any plan set, the server records its requests.
+/// A plan with a fault that no request meets. The plan makes the server record requests, which a server without a plan
+/// does not do.
 fn noted() -> Plan {
     Plan::parse("rules: [{ match: { path: /nowhere }, fault: silence }]").unwrap()
 }
 
-/// Runs a rotation whose certificate is signed after [`WAIT`], while another resource is written each second and, if
-/// given, the watch cache restarts every `restarts`. Returns the node and the journal of its requests.
+/// Runs a rotation whose certificate is signed after [`WAIT`]. Meanwhile another resource is written each second, and
+/// the watch cache restarts at the interval `restarts`, or never if that is `None`. Returns the node and the journal of
+/// its requests.
 fn busy(restarts: Option<Duration>) -> (Node, Vec<String>) {
     // For the clock of the server's TLS, which stands still, the first certificate must be valid at the start.
     let (signing_delay, backdate) = (WAIT, Some(HOUR));
