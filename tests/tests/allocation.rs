@@ -1,5 +1,5 @@
-//! `RotationMachine::handle` never allocates: a machine can be driven where memory is short, and a million machines
-//! need no memory but their own.
+//! `RotationMachine::handle` never allocates. A machine therefore works where memory is short, and a million machines
+//! need no memory besides the machines themselves.
 
 #![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
 

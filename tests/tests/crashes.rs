@@ -1,4 +1,4 @@
-//! A node crashes at any point of a request, and starts again from its disk, in virtual time.
+//! The process of a node crashes at any point of a request, and starts again from the disk, in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ fn has_the_certificate(node: &Node) -> bool {
     [&served, &node.disk.credential].iter().all(|held| held.as_ref().is_some_and(|held| *held.chain() == issued))
 }
 
-/// A node whose request is approved after 40 minutes; before, the request times out and is retried. The node crashes
-/// after `crash_after` points, then after every `period` points, if given. A point is the beginning or the end of a
-/// command.
+/// Runs a node whose request times out and is retried until it is approved after 40 minutes. The node passes
+/// `crash_after` crash points and crashes at the next one; then it crashes again each time it has passed `period` more,
+/// or never if `period` is `None`. The beginning of a command is a crash point, and so is its end.
 fn life(crash_after: u32, period: Option<u32>) -> Node {
     let mut node = node();
     (node.crash_after, node.period) = (Some(crash_after), period);

@@ -1,4 +1,5 @@
-//! Directories with many or foreign entries: perennial leaves foreign entries alone, and its work is bounded.
+//! Credential directories with many entries, or with entries of other programs. Perennial leaves the entries of others
+//! unchanged, and the time of a write stays bounded.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -131,8 +132,8 @@ fn kubelets_files_are_adopted_and_later_pruned() {
     assert_eq!(kubelets.each_ref().map(left), [false, false]);
 }
 
-/// A signer may backdate a certificate to before its predecessor's notBefore. The predecessor's file stays all the
-/// same: a reader that has followed the link may be about to open it.
+/// A signer may backdate a certificate so far that the previous certificate has the later notBefore. The file of the
+/// previous pair still stays, since a reader may have read the link already and may be about to open that file.
 #[test]
 fn previous_pair_is_retained_whatever_its_not_before() {
     let parent = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Disks that refuse operations: existing pairs survive, no litter is left, and writes succeed once the disk works
+//! Disks that refuse operations. Existing pairs survive, no leftovers remain, and writes succeed once the disk works
 //! again. `tests/src/bin/small_disk.rs` tests disks that are full or mounted read-only.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ use perennial_tests::disk::{Disk, Fate, NODE, NOW, PREFIX, Start, Virtual, pair}
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
-/// Environment variable of the child process: the parent of the directory that the child cannot write to.
+/// An environment variable that makes this program the child process of a test. The value is the path of the directory
+/// that [`prepared`] made.
 const REFUSED_IN: &str = "PERENNIAL_TEST_REFUSED_IN";
 const NOBODY: u32 = 65_534;
 
@@ -49,8 +50,8 @@ fn disk_failing_from_any_call_on_loses_no_pair() {
     }
 }
 
-/// Checks that writes of `new` fail with an error of the kind `expected`, that the existing pair is still found, and
-/// that no file is added.
+/// Checks that each write of `new` fails with an error of the kind `expected` and adds no file, and that the existing
+/// pair is loaded afterwards.
 fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
     let directory = Directory::open_existing(pki, PREFIX).unwrap();
     let names = || -> BTreeSet<OsString> { fs::read_dir(pki).unwrap().map(|it| it.unwrap().file_name()).collect() };
@@ -69,8 +70,9 @@ fn child() -> Option<PathBuf> {
     std::env::var_os(REFUSED_IN).map(PathBuf::from)
 }
 
-/// A temporary directory that any user may enter. Contains a credential directory with a pair, a copy of this program,
-/// and the pair `new`, which the copy tries to write.
+/// Makes a temporary directory that any user may enter. The directory contains a credential directory `pki` with one
+/// pair, a copy of this program, and the pair `new` in a file. The copy runs as the child process, and tries to write
+/// `new` into `pki`.
 fn prepared(new: &Credential) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();

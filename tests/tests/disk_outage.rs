@@ -1,4 +1,5 @@
-//! A node whose disk refuses writes for a while: it serves from memory, requests certificates, and writes later.
+//! A node whose disk refuses writes, or hangs, for a while. Meanwhile the node serves its certificate from memory and
+//! requests new ones; it writes the certificate once the disk works again.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +14,7 @@ use perennial_tests::loopback::{BOUND, LoopbackServer, Runtime, issued, node, on
 
 const OUTAGES: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem];
 
-/// Makes every operation of the volume but reads fail with an error of this kind.
+/// Makes each operation on the volume fail with an error of this kind, except for reads.
 fn refuse(volume: &Virtual, kind: ErrorKind) {
     let is_write = |call: Call<'_>| matches!(call, Call::Op(_));
     volume.set_fates(Box::new(move |_, call| if is_write(call) { Fate::Failed(kind) } else { Fate::Done }));
@@ -29,7 +30,7 @@ fn start(runtime: Runtime, server: &LoopbackServer, volume: &Virtual) -> Handle 
     holder.start()
 }
 
-/// Waits for the `n`th certificate, which is served from memory and reported as unwritten because of `why`.
+/// Waits until the `n`th certificate is issued, served from memory, and reported as unwritten with the error `why`.
 fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     let is_unwritten = |now: &Snapshot| {
         now.issued >= n && now.unwritten && now.last_error.as_ref().is_some_and(|it| it.contains(&why.to_string()))
@@ -41,7 +42,8 @@ fn in_memory(handle: &Handle, server: &LoopbackServer, n: u64, why: ErrorKind) {
     assert_eq!(server.user_of(&handle.credential().unwrap()).0, "system:node:worker-1");
 }
 
-/// Checks that the served certificate is on disk, and waits until the pending record has no key, as after an answer.
+/// Checks that the served certificate is on disk. Then waits until the pending record on disk has no key, since a
+/// request that was answered leaves no pending key.
 fn is_on_disk(handle: &Handle, volume: &Virtual) {
     let directory = volume.directory();
     let stored = directory.load(None, clock::now().unix).unwrap().credential.unwrap().0;

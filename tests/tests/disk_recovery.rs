@@ -1,4 +1,4 @@
-//! A start from a damaged directory finds the right pair, and changes no other entry.
+//! A start from a damaged credential directory finds the best pair, and changes only the entries that it repairs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -69,7 +69,8 @@ fn damaged(credential: &Credential) -> String {
     format!("{}{}", credential.chain().pem(), *pair(NODE, 9).key().to_pem())
 }
 
-/// Every entry of the directory but lock files: the path, the mode, and the contents or the link's target.
+/// Path, mode and contents of each entry of the directory, except for lock files. The contents of a link are its
+/// target.
 fn everything(pki: &Pki) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let entries = fs::read_dir(pki.0.path()).unwrap().map(|entry| entry.unwrap().path());
     let others = entries.filter(|path| path.extension().is_none_or(|extension| extension != "lock"));
@@ -221,7 +222,8 @@ fn dangling_link_leads_to_newest_pair_after_start() {
     }
 }
 
-/// A clock that is wrong while the computer boots must not lead back to an older pair.
+/// The clock may be wrong while the computer boots. Whatever it shows, the start uses the newer pair, to which the link
+/// leads, and not the older one.
 #[test]
 fn pair_in_use_stays_whatever_the_clock_shows() {
     let pki = Pki::new();

@@ -1,6 +1,6 @@
-//! Files that another user could have written: ignored, reported, and left in place.
+//! Files that another user could have written. Perennial ignores, reports and keeps them.
 //!
-//! Only root can change the owner of a file: without root these tests change modes alone.
+//! Only root can change the owner of a file. Without root, these tests make files writable by others instead.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -114,7 +114,8 @@ fn file_that_others_could_have_written_is_ignored() {
     }
 }
 
-/// Another user's `PREFIX-current.pem` may lead to an older pair of ours, or out of the directory.
+/// Another user made the link `PREFIX-current.pem`. Its target is an older pair of the node, or a pair outside of the
+/// directory; the start must use neither.
 #[test]
 fn link_that_another_user_made_is_ignored() {
     if !rustix::process::geteuid().is_root() {

@@ -1,4 +1,5 @@
-//! Compares pages of the documentation with the code and tests that they describe.
+//! Compares a page of the documentation with the tests that it lists, and published packages with the files that they
+//! include.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use perennial_tests::sources::rust_files;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The names of all cases that the source of the conformance tables marks as `different`.
+/// The names of all cases that the conformance tables mark as `different`, read from the source files of the tables.
 fn in_the_table() -> BTreeSet<String> {
     let files = rust_files(&Path::new(HERE).join("tests/conformance"));
     let sources: Vec<String> = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
@@ -39,7 +40,7 @@ fn included(source: &str) -> impl Iterator<Item = &str> {
     calls.into_iter().flat_map(|call| source.split(call).skip(1)).filter_map(|rest| rest.split('"').next())
 }
 
-/// A published package that includes a file from outside of itself does not compile.
+/// A published package does not compile if it includes a file from outside of the package.
 #[test]
 fn published_packages_include_only_their_own_files() {
     let mut seen = 0;

@@ -20,8 +20,8 @@ fn dated(path: &Path) -> usize {
         .count()
 }
 
-/// The waiting pair is durable beside the current one. A restart finds both, and serves the waiting one once a server
-/// refuses the current one.
+/// The waiting pair is written beside the current pair. After a restart, the rotation has both; it serves the waiting
+/// pair once a server has refused the current certificate.
 #[test]
 fn early_certificate_waits_on_disk_until_current_is_refused() {
     on_both(|runtime| {
@@ -57,7 +57,8 @@ fn early_certificate_waits_on_disk_until_current_is_refused() {
     });
 }
 
-/// The directory is as a crash leaves it between the write of an early certificate and its notBefore.
+/// Loads a directory in the state that a crash leaves after the write of an early certificate and before the notBefore
+/// of that certificate.
 #[test]
 fn waiting_pair_is_found_beside_current_pair() {
     let directory = tempfile::tempdir().unwrap();

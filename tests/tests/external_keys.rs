@@ -1,4 +1,5 @@
-//! Rotations whose keys stay elsewhere: in a device that makes keys, finds them again and signs.
+//! Rotations with external keys, which stay in a device. The device makes a key, finds a key by its reference, and
+//! signs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,7 +31,7 @@ struct Contents {
     keys: BTreeMap<String, Arc<KeyPair>>,
     made: u32,
     fault: Option<Fault>,
-    /// The references of the last call of `make`.
+    /// The references of the keys in use, as the last call of `make` received them.
     in_use: Vec<String>,
 }
 
@@ -216,7 +217,7 @@ fn handshake_fails_with_message_if_device_is_absent() {
     handle.shutdown().wait();
 }
 
-/// A certificate for `localhost`, with its key in memory.
+/// A source of one server certificate for `localhost`, whose key is in memory.
 fn cluster_credential(cluster: &TestCluster) -> Source {
     let handle = start(Runtime::Std, mesh(cluster, "server", Usage::ServerAuth));
     let credential = issued(&handle, 1);
@@ -368,7 +369,7 @@ fn ca() -> Issuer {
     Issuer::new(Credential::new(chain, Arc::new(key)).unwrap()).unwrap()
 }
 
-/// A source with a single key, which it makes again and again.
+/// A key source that returns the same key from each call of `make`. The flag is the result of `reuses_keys`.
 #[derive(Debug)]
 struct Single(Device, bool);
 
@@ -415,7 +416,7 @@ fn key_is_reused_only_if_its_source_says_so() {
     }
 }
 
-/// A source that blocks in `make` until a message arrives.
+/// A key source whose `make` first sends a message, then blocks until the test sends one.
 #[derive(Debug)]
 struct Slow(Device, Mutex<mpsc::Receiver<()>>, Mutex<mpsc::Sender<()>>);
 

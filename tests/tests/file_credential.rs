@@ -1,4 +1,4 @@
-//! `FileCredential`, a pair in files that another program replaces: which pair is used, and when.
+//! `FileCredential`: another program replaces a pair in files. Tests which pair is in use at which time.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn pair() -> Credential {
     interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()
 }
 
-/// A pair whose chain is a leaf and its CA, for this key.
+/// Makes a pair with this key, whose chain is a leaf followed by its CA.
 fn with_ca(key: Arc<KeyPair>) -> Credential {
     let begin = clock::now().unix.before(Duration::from_secs(60));
     let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
@@ -93,7 +93,8 @@ fn later(now: Now, span: Duration) -> Now {
     Now { instant: now.instant.after(span), unix: now.unix.after(span) }
 }
 
-/// Looks at the files after every step of the program that replaces them, and while it pauses before the next.
+/// Replaces the pair `old` by `new` in the way `way`, pausing for `pause` after each step. Checks after each step, and
+/// during the pauses, that the pair in use is `old` or `new`, never a mixture.
 fn replaced_without_mixture(layout: Layout, way: Way, pause: Duration, [old, new]: &[Credential; 2]) {
     const LOOK: Duration = Duration::from_millis(300);
     let directory = tempfile::tempdir().unwrap();

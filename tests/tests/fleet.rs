@@ -1,4 +1,4 @@
-//! Many machines at once: each keeps every law, and their requests are spread.
+//! Many machines that share the time. Each machine keeps every law, and the submissions of the machines are spread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,8 @@ fn fleet_run_ends_all_worlds_at_the_same_instant() {
     assert_eq!(fleet.worlds()[later].next_at(), Some(next[later]), "a later step has not happened yet");
 }
 
-/// True if a step takes no virtual time, so that it can happen to one world of a fleet alone.
+/// True if the step takes no virtual time. Only such a step can happen to one world of a fleet, since the worlds share
+/// the time.
 fn happens_at_once(step: &LifeStep) -> bool {
     !matches!(step, LifeStep::Run(_) | LifeStep::Pass(_) | LifeStep::JumpMonotonic(_) | LifeStep::JumpWallClock(_))
 }
@@ -95,8 +96,8 @@ fn happens_at_once(step: &LifeStep) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// Random hostile scripts in one fleet: each machine has the same transcript as without the others, and keeps every
-    /// law.
+    /// Each machine of a fleet follows a random hostile script. Its transcript must be the one that the machine has
+    /// outside of the fleet, and it must keep every law.
     #[test]
     fn fleet_member_behaves_as_if_alone(lives in prop::collection::vec(bytes(24), 1..6)) {
         let scripts: Vec<Script> = lives.iter().map(|bytes| Script::decode(bytes)).collect();

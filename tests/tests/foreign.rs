@@ -1,4 +1,5 @@
-//! Certificates with another common name, or with rights that were not requested: never served, never on disk.
+//! Certificates that are issued with another common name, or with rights that were not requested, and stored pairs with
+//! another common name. The node rejects them as a rule; the tests name the exceptions.
 
 use std::path::Path;
 
@@ -65,8 +66,9 @@ fn certificate_with_unrequested_rights_is_accepted_if_configured() {
     });
 }
 
-/// The stored pair has another common name, as after a typing error: it authenticates no request, and stays in its file
-/// until a pair of the right name replaces it.
+/// The stored pair has another common name than the template, as after a typing error in the configuration. The node
+/// does not serve the pair and authenticates no request with it. The link keeps leading to the pair until a certificate
+/// of the right name is issued.
 #[test]
 fn foreign_pair_at_start_is_not_used() {
     on_both(|runtime| {
@@ -100,8 +102,8 @@ fn foreign_pair_at_start_is_not_used() {
     });
 }
 
-/// The template's common name changes: the pair stays in use until its successor is issued. The bootstrap identity
-/// authenticates the request.
+/// The template's common name changes while the rotation runs. The old certificate is served until its successor is
+/// issued, but the bootstrap identity authenticates the request for the successor.
 #[test]
 fn pair_of_old_name_is_served_and_reported() {
     on_both(|runtime| {
@@ -130,7 +132,7 @@ fn pair_of_old_name_is_served_and_reported() {
     });
 }
 
-/// An externally managed certificate may have any common name.
+/// Without a signer and a template, the pair is externally managed, and may have any common name.
 #[test]
 fn foreign_pair_is_served_without_signer() {
     on_both(|runtime| {
