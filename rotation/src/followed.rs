@@ -131,6 +131,11 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         self.good_at
     }
 
+    /// True if the last look found no good content.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// The reason why there is no good content, once that was worth a report.
     pub(crate) fn trouble(&self) -> Option<&str> {
         self.trouble.as_ref()?.reported.as_deref()

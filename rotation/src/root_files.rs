@@ -132,7 +132,7 @@ fn joined(files: &[Followed<Roots, RootsError>]) -> Result<Roots, ChainError> {
 
 fn origin(files: &[Followed<Roots, RootsError>]) -> String {
     let of_file = |file: &Followed<Roots, RootsError>| {
-        let state = if file.trouble().is_none() { "" } else { "; it cannot be read now" };
+        let state = if file.is_failing() { "; it cannot be read now" } else { "" };
         format!("{}, read at {}{state}", file.path().display(), file.good_at())
     };
     files.iter().map(of_file).collect::<Vec<_>>().join(", and ")
@@ -232,7 +232,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         for (millis, is_reported) in [(0, false), (9_999, false), (10_000, true), (60_000, true)] {
             assert_eq!(trusted(&roots, later(now, millis)), ["CN=one"]);
-            assert_eq!(roots.origin().contains("; it cannot be read now"), is_reported, "after {millis} ms");
+            assert!(roots.origin().ends_with("; it cannot be read now"), "{}", roots.origin());
+            let is_warned = roots.files.lock().unwrap()[0].trouble().is_some();
+            assert_eq!(is_warned, is_reported, "after {millis} ms");
         }
         append(&path, &ca("two"), now);
         assert_eq!(trusted(&roots, later(now, 70_000)), ["CN=two"]);

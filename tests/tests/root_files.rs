@@ -1,13 +1,14 @@
 //! `RootFiles`, CAs in files that another program replaces: which CAs are trusted, and when.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use perennial::Validity;
 use perennial_pki::{KeyAlgorithm, KeyPair, self_signed};
-use perennial_rotation::{RootFiles, RootsSource as _, clock};
-use perennial_tests::replacement::{Files, Way};
+use perennial_rotation::{RootFiles, RootsError, RootsSource as _, clock};
+use perennial_tests::replacement::{Files, Way, write_at_rest};
 
 /// The certificate of a new CA with this common name, as PEM.
 fn ca(name: &str) -> String {
@@ -22,6 +23,66 @@ fn trusted(roots: &RootFiles) -> Vec<String> {
     let mut subjects: Vec<String> = roots.roots().unwrap().subjects().collect();
     subjects.sort();
     subjects
+}
+
+#[test]
+fn last_good_cas_are_used_while_ca_file_is_damaged_or_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.crt");
+    let (first, second) = (ca("CA"), ca("CA"));
+    write_at_rest(&path, &first);
+    let source = RootFiles::open([&path]).unwrap().every(Duration::ZERO);
+    let trusted = || source.roots().unwrap().pem().to_owned();
+    assert!(source.origin().contains("ca.crt, read at 20"), "{}", source.origin());
+    assert_eq!(trusted(), first);
+    write_at_rest(&path, &second);
+    assert_eq!(trusted(), second);
+    assert!(source.origin().contains("ca.crt, read at ") && !source.origin().contains("cannot"), "{}", source.origin());
+    for damage in ["", "hello", &second[..second.len() / 2]] {
+        write_at_rest(&path, damage);
+        assert_eq!(trusted(), second, "{damage:?}");
+        assert!(source.origin().contains("it cannot be read now"), "{}", source.origin());
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(trusted(), second);
+    write_at_rest(&path, &first);
+    assert_eq!(trusted(), first);
+    assert!(!source.origin().contains("cannot"), "{}", source.origin());
+}
+
+#[test]
+fn cas_of_all_files_are_trusted_once_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["one.crt", "two.crt"].map(|name| directory.path().join(name));
+    let [first, second, third] = [ca("CA"), ca("CA"), ca("CA")];
+    write_at_rest(&paths[0], &first);
+    write_at_rest(&paths[1], first.clone() + &second);
+    let source = RootFiles::open(&paths).unwrap().every(Duration::ZERO);
+    let trusted = || source.roots().unwrap().pem().to_owned();
+    assert_eq!(trusted(), first.clone() + &second);
+    // A file that is damaged keeps its own CAs, and the other file is followed.
+    write_at_rest(&paths[0], "hello");
+    write_at_rest(&paths[1], &third);
+    assert_eq!(trusted(), first + &third);
+    let origin = source.origin();
+    assert!(origin.contains("one.crt, read at ") && origin.contains("two.crt, read at "), "{origin}");
+    assert_eq!(origin.matches("it cannot be read now").count(), 1, "{origin}");
+}
+
+#[test]
+fn files_without_usable_ca_are_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.crt");
+    assert!(matches!(RootFiles::open([&path; 0]), Err(RootsError::NoPath)));
+    let refused = || RootFiles::open([&path]).unwrap_err().to_string();
+    assert!(refused().contains("ca.crt: cannot be read: "), "{}", refused());
+    write_at_rest(&path, "hello");
+    assert!(refused().contains("ca.crt: no certificate found"), "{}", refused());
+    fs::File::create(&path).unwrap().set_len((8 << 20) + 1).unwrap();
+    assert!(refused().contains("ca.crt: longer than 8 MiB"), "{}", refused());
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(refused().contains("it is not a regular file"), "{}", refused());
 }
 
 #[test]
