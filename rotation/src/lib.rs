@@ -31,11 +31,12 @@
 //! - [`KeySource`]: keys that stay elsewhere, such as in an HSM.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
-//! - [`FileCredential`]: a pair in files that another program rotates.
+//! - [`FileCredential`]: a pair in files that another program rotates. The function `watch` of a runtime reports each
+//!   new pair.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //!
-//! For a runtime: [`Task`], [`Work`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a simulation:
-//! [`Rotation`], the part of a task without store and handles; [`volume`], the disk below a [`Directory`].
+//! For a runtime: [`Task`], [`Work`], [`Watch`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a
+//! simulation: [`Rotation`], the part of a task without store and handles; [`volume`], the disk below a [`Directory`].
 //!
 //! # Waiting for the first certificate
 //!

@@ -42,6 +42,23 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A pair that another program rotates, such as a volume of a Secret or a credential bundle of a `podCertificate`
+//! projection. [`watch`] returns a future that reads the files until its receiver is dropped:
+//!
+//! ```no_run
+//! use perennial_smol::{FileCredential, tls};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let files = FileCredential::open("/etc/tls/tls.crt", "/etc/tls/tls.key")?;
+//! let server = tls::server_config(&files); // each new connection presents the current pair
+//! let (mut rotations, watching) = perennial_smol::watch(&files);
+//! smol::spawn(watching).detach();
+//! while let Some(rotated) = rotations.recv().await {
+//!     println!("from now on: {}", rotated.new.chain().serial());
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! A signer of your own is a closure that returns a future:
 //!
 //! ```

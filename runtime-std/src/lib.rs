@@ -40,6 +40,22 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A pair that another program rotates, such as a volume of a Secret or a credential bundle of a `podCertificate`
+//! projection. [`watch`] reads the files on a thread of its own until its receiver is dropped:
+//!
+//! ```no_run
+//! use perennial_std::{FileCredential, tls};
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let files = FileCredential::open("/etc/tls/tls.crt", "/etc/tls/tls.key")?;
+//! let server = tls::server_config(&files); // each new connection presents the current pair
+//! let mut rotations = perennial_std::watch(&files)?;
+//! while let Some(rotated) = rotations.recv().wait() {
+//!     println!("from now on: {}", rotated.new.chain().serial());
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! A signer of your own is a closure, which may block:
 //!
 //! ```
