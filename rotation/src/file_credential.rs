@@ -13,7 +13,7 @@ use perennial::Now;
 use perennial_pki::{Credential, CredentialError};
 
 use crate::files::{FileContent, FileError, MAX_PAIR};
-use crate::followed::{EVERY, Followed, Look, read_all};
+use crate::followed::{Change, EVERY, Followed, read_all};
 use crate::{Identity, IdentitySource, NotYet, clock};
 pub use watch::Watch;
 
@@ -48,7 +48,7 @@ struct Shared {
     certificate: PathBuf,
     /// Locked while files are read.
     files: Mutex<Files>,
-    /// The results of the last look. Has a lock of its own: `files` stays locked while files are read, and no handshake
+    /// The results of the last check. Has a lock of its own: `files` stays locked while files are read, and no handshake
     /// must wait for a disk.
     latest: Mutex<Latest>,
     /// Notified when the pair is replaced, a watch ends, or the receiver of a watch is dropped.
@@ -66,7 +66,7 @@ struct Files {
 #[derive(Debug)]
 struct Latest {
     credential: Arc<Credential>,
-    trouble: Option<String>,
+    last_error: Option<String>,
 }
 
 impl FileCredential {
@@ -100,7 +100,7 @@ impl FileCredential {
         let shared = Shared {
             certificate,
             files: Mutex::new(Files { every: EVERY, followed }),
-            latest: Mutex::new(Latest { credential, trouble: None }),
+            latest: Mutex::new(Latest { credential, last_error: None }),
             changed: Arc::default(),
             watches: AtomicUsize::new(0),
         };
@@ -125,14 +125,14 @@ impl FileCredential {
                 Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
                 Err(TryLockError::WouldBlock) => None,
             };
-            files.into_iter().for_each(|files| self.look_if_due(files, clock::now()));
+            files.into_iter().for_each(|files| self.check_if_due(files, clock::now()));
         }
         self.latest().credential.clone()
     }
 
     /// Error of files that have made no pair for ten seconds or more: the error that was logged last. `None` otherwise.
-    pub fn trouble(&self) -> Option<String> {
-        self.latest().trouble.clone()
+    pub fn last_error(&self) -> Option<String> {
+        self.latest().last_error.clone()
     }
 
     /// Path of the certificate file.
@@ -140,20 +140,20 @@ impl FileCredential {
         &self.shared.certificate
     }
 
-    fn look_if_due(&self, mut files: MutexGuard<'_, Files>, now: Now) {
-        if now.instant < files.followed.next_look(files.every) {
+    fn check_if_due(&self, mut files: MutexGuard<'_, Files>, now: Now) {
+        if now.instant < files.followed.next_check(files.every) {
             return;
         }
         let found = read_all(files.followed.paths(), MAX_PAIR);
-        let look = files.followed.look(found, now);
+        let change = files.followed.check(found, now);
         let credential = files.followed.content().clone();
-        let trouble = files.followed.trouble().map(str::to_owned);
-        *self.latest() = Latest { credential: credential.clone(), trouble };
-        let paths =
-            matches!(look, Look::Replaced(_)).then(|| files.followed.paths().map(Path::to_owned).collect::<Vec<_>>());
+        let last_error = files.followed.last_error().map(str::to_owned);
+        *self.latest() = Latest { credential: credential.clone(), last_error };
+        let paths = matches!(change, Change::Replaced(_))
+            .then(|| files.followed.paths().map(Path::to_owned).collect::<Vec<_>>());
         // The lock is released first: subscribers of `tracing` are foreign code and may call `credential`.
         drop(files);
-        if let Look::Trouble(error) = &look {
+        if let Change::Trouble(error) = &change {
             tracing::warn!("{error}; continuing with the pair that was read before");
         }
         if let Some(paths) = paths {

@@ -7,9 +7,9 @@
 //! - A link is switched, as `..data` in volumes of Kubernetes. All files change at once.
 //! - Each file is renamed into place, so that the files disagree for a moment.
 //! - A file is truncated and written again, so that a file is incomplete for a moment. Content that was cut between two
-//!   PEM blocks looks complete.
+//!   PEM blocks seems complete.
 //!
-//! So content must be good as a whole, and at rest: no file was modified in the last second, or a look a second later
+//! So content must be good as a whole, and at rest: no file was modified in the last second, or a check a second later
 //! finds the same bytes. Until then, and for as long as files are missing or unusable, the last good content stays. Files that are
 //! unusable for ten seconds are worth a warning.
 //!
@@ -28,11 +28,11 @@ use perennial_pki::sha256;
 
 use crate::files::{FileContent, FileError, read};
 
-/// Interval of looks at files by default.
+/// Interval at which files are read by default.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
 /// Time from the last modification of a file until its content counts as complete.
 const REST: Duration = Duration::from_secs(1);
-/// Interval of looks while files are being replaced, unless the usual interval is shorter.
+/// Interval at which files are read while they are being replaced, unless the usual interval is shorter.
 const SOON: Duration = REST;
 /// How often files are read in a row while links on their paths are switched.
 const ATTEMPTS: usize = 3;
@@ -48,13 +48,13 @@ pub(crate) struct Followed<T, E> {
     content: T,
     /// The digest of the files that `content` was read from.
     used: Digest,
-    /// The digest of the files at the last look, and the first look in a row that found it; `None` if a file could not
+    /// The digest of the files at the last check, and the first check in a row that found it; `None` if a file could not
     /// be read.
     seen: Option<(Digest, Instant)>,
-    /// The time of the last look that found `content` in the files.
+    /// The time of the last check that found `content` in the files.
     good_at: UnixTime,
-    looked_at: Instant,
-    /// True while files are being replaced, as far as the last look shows.
+    checked_at: Instant,
+    /// True while files are being replaced, as far as the last check shows.
     is_changing: bool,
     trouble: Option<Trouble>,
 }
@@ -67,15 +67,15 @@ type Parse<T, E> = fn(&[PathBuf], &[FileContent]) -> Result<T, E>;
 /// Files without good content.
 #[derive(Debug)]
 struct Trouble {
-    /// The first look in a row that found no good content.
+    /// The first check in a row that found no good content.
     since: Instant,
     /// The error that was reported last; `None` before the first report.
     reported: Option<String>,
 }
 
-/// A result of [`Followed::look`].
+/// A result of [`Followed::check`].
 #[derive(Debug)]
-pub(crate) enum Look<T> {
+pub(crate) enum Change<T> {
     /// There is nothing to report.
     Nothing,
     /// The files have new content. This is the old one.
@@ -105,7 +105,7 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
             used: digest,
             seen: Some((digest, now.instant)),
             good_at: now.unix,
-            looked_at: now.instant,
+            checked_at: now.instant,
             is_changing: false,
             trouble: None,
         })
@@ -126,37 +126,37 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         &self.content
     }
 
-    /// The time of the last look that found the content in the files.
+    /// The time of the last check that found the content in the files.
     pub(crate) fn good_at(&self) -> UnixTime {
         self.good_at
     }
 
-    /// True if the last look found no good content.
+    /// True if the last check found no good content.
     pub(crate) fn is_failing(&self) -> bool {
         self.trouble.is_some()
     }
 
     /// The reason why there is no good content, once that was worth a report.
-    pub(crate) fn trouble(&self) -> Option<&str> {
+    pub(crate) fn last_error(&self) -> Option<&str> {
         self.trouble.as_ref()?.reported.as_deref()
     }
 
-    /// The time of the next look, if looks are to follow each other at this interval.
-    pub(crate) fn next_look(&self, every: Duration) -> Instant {
-        self.looked_at.after(if self.is_changing { every.min(SOON) } else { every })
+    /// The time of the next check, if checks are to follow each other at this interval.
+    pub(crate) fn next_check(&self, every: Duration) -> Instant {
+        self.checked_at.after(if self.is_changing { every.min(SOON) } else { every })
     }
 
-    /// Takes what a look found in the files.
-    pub(crate) fn look(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Look<T> {
-        self.looked_at = now.instant;
+    /// Takes what a check found in the files.
+    pub(crate) fn check(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Change<T> {
+        self.checked_at = now.instant;
         match self.new_content(found, now) {
             Ok(Some((content, digest))) => {
                 self.is_good(now);
                 self.used = digest;
                 let old = std::mem::replace(&mut self.content, content);
-                if self.content == old { Look::Nothing } else { Look::Replaced(old) }
+                if self.content == old { Change::Nothing } else { Change::Replaced(old) }
             }
-            Ok(None) => Look::Nothing,
+            Ok(None) => Change::Nothing,
             Err(error) => self.fail(error.to_string(), now.instant),
         }
     }
@@ -183,16 +183,16 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         (self.good_at, self.is_changing, self.trouble) = (now.unix, false, None);
     }
 
-    fn fail(&mut self, error: String, now: Instant) -> Look<T> {
+    fn fail(&mut self, error: String, now: Instant) -> Change<T> {
         let trouble = self.trouble.get_or_insert(Trouble { since: now, reported: None });
         let is_lasting = now.since(trouble.since) >= PATIENCE;
         self.is_changing = !is_lasting;
-        // Reported once, not at every look.
+        // Reported once, not at every check.
         if !is_lasting || trouble.reported.as_ref() == Some(&error) {
-            return Look::Nothing;
+            return Change::Nothing;
         }
         trouble.reported = Some(error.clone());
-        Look::Trouble(error)
+        Change::Trouble(error)
     }
 }
 

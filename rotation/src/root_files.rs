@@ -8,7 +8,7 @@ use perennial::Now;
 use perennial_pki::{ChainError, Roots};
 
 use crate::files::{FileContent, FileError, MAX_BUNDLE};
-use crate::followed::{EVERY, Followed, Look, read_all};
+use crate::followed::{Change, EVERY, Followed, read_all};
 use crate::{NotYet, RootsSource, clock};
 
 /// Source of CAs: one or more files of PEM certificates, such as kubelet's `clientCAFile`, `ca.crt` of a Secret, or a
@@ -23,7 +23,7 @@ pub struct RootFiles {
     every: Duration,
     /// Locked while files are read.
     files: Mutex<Vec<Followed<Roots, RootsError>>>,
-    /// The results of the last look. Has a lock of its own: `files` stays locked while files are read, and no handshake
+    /// The results of the last check. Has a lock of its own: `files` stays locked while files are read, and no handshake
     /// and no message must wait for a disk.
     latest: Mutex<Latest>,
 }
@@ -59,10 +59,10 @@ impl RootFiles {
         Self { every, ..self }
     }
 
-    fn look(&self, files: &mut [Followed<Roots, RootsError>], now: Now) {
+    fn check(&self, files: &mut [Followed<Roots, RootsError>], now: Now) {
         let found = read_all(files.iter().map(Followed::path), MAX_BUNDLE);
-        let looks: Vec<_> = files.iter_mut().zip(found).map(|(file, found)| file.look([found], now)).collect();
-        let has_changed = looks.iter().any(|look| matches!(look, Look::Replaced(_)));
+        let changes: Vec<_> = files.iter_mut().zip(found).map(|(file, found)| file.check([found], now)).collect();
+        let has_changed = changes.iter().any(|change| matches!(change, Change::Replaced(_)));
         let (joined, origin) = (has_changed.then(|| joined(files).ok()).flatten(), origin(files));
         let mut latest = self.latest();
         latest.origin = origin;
@@ -70,7 +70,7 @@ impl RootFiles {
             latest.joined = joined;
         }
         drop(latest);
-        looks.iter().zip(&*files).for_each(|(look, file)| report(look, file));
+        changes.iter().zip(&*files).for_each(|(change, file)| report(change, file));
     }
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
@@ -88,8 +88,8 @@ impl RootsSource for RootFiles {
         };
         if let Some(mut files) = files {
             let now = clock::now();
-            if files.iter().any(|file| file.next_look(self.every) <= now.instant) {
-                self.look(&mut files, now);
+            if files.iter().any(|file| file.next_check(self.every) <= now.instant) {
+                self.check(&mut files, now);
             }
         }
         Ok(self.latest().joined.clone())
@@ -100,14 +100,14 @@ impl RootsSource for RootFiles {
     }
 }
 
-fn report(look: &Look<Roots>, file: &Followed<Roots, RootsError>) {
-    match look {
-        Look::Nothing => {}
-        Look::Replaced(_) => {
+fn report(change: &Change<Roots>, file: &Followed<Roots, RootsError>) {
+    match change {
+        Change::Nothing => {}
+        Change::Replaced(_) => {
             tracing::info!("{}: the CA bundle has changed; verifying peers with the new one", file.path().display());
             warn_of_skipped(file.path(), file.content());
         }
-        Look::Trouble(error) => {
+        Change::Trouble(error) => {
             tracing::warn!("CA bundle {error}; verifying peers with the CAs read at {}", file.good_at());
         }
     }
@@ -184,9 +184,9 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + since).unwrap();
     }
 
-    /// The trusted CAs after a look at this time.
+    /// The trusted CAs after a check at this time.
     fn trusted(roots: &RootFiles, now: Now) -> Vec<String> {
-        roots.look(&mut roots.files.lock().unwrap(), now);
+        roots.check(&mut roots.files.lock().unwrap(), now);
         roots.latest().joined.subjects().collect()
     }
 
@@ -233,7 +233,7 @@ mod tests {
         for (millis, is_reported) in [(0, false), (9_999, false), (10_000, true), (60_000, true)] {
             assert_eq!(trusted(&roots, later(now, millis)), ["CN=one"]);
             assert!(roots.origin().ends_with("; it cannot be read now"), "{}", roots.origin());
-            let is_warned = roots.files.lock().unwrap()[0].trouble().is_some();
+            let is_warned = roots.files.lock().unwrap()[0].last_error().is_some();
             assert_eq!(is_warned, is_reported, "after {millis} ms");
         }
         append(&path, &ca("two"), now);

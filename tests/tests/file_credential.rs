@@ -96,35 +96,35 @@ fn later(now: Now, span: Duration) -> Now {
 /// Replaces the pair `old` by `new` in the way `way`, pausing for `pause` after each step. Checks after each step, and
 /// during the pauses, that the pair in use is `old` or `new`, never a mixture.
 fn replaced_without_mixture(layout: Layout, way: Way, pause: Duration, [old, new]: &[Credential; 2]) {
-    const LOOK: Duration = Duration::from_millis(300);
+    const CHECK: Duration = Duration::from_millis(300);
     let directory = tempfile::tempdir().unwrap();
     way.replace(directory.path(), &layout.files(old));
     let files = layout.open(directory.path());
     let (mut rotations, mut watch) = files.watch();
     let mut now = clock::now();
     let mut seen = 0;
-    let mut look = |now: Now| {
+    let mut check = |now: Now| {
         watch.step(now).unwrap();
         let chain = files.credential().chain().pem().to_owned();
         let n = [old, new].iter().position(|pair| pair.chain().pem() == chain);
         let n = n.unwrap_or_else(|| panic!("neither the old nor the new chain:\n{chain}"));
         assert!(n >= seen, "the old pair has come back");
         seen = n;
-        assert_eq!(files.trouble(), None);
+        assert_eq!(files.last_error(), None);
         n == 1
     };
     for step in way.steps(directory.path(), &layout.files(new)) {
         step(now.unix);
-        look(now);
+        check(now);
         let end = later(now, pause);
         while now.instant < end.instant {
-            now = later(now, LOOK.min(end.instant.since(now.instant)));
-            look(now);
+            now = later(now, CHECK.min(end.instant.since(now.instant)));
+            check(now);
         }
     }
     // The last modification has to be a second ago.
     let now = later(now, Duration::from_secs(1));
-    assert!(look(now), "the new pair is complete");
+    assert!(check(now), "the new pair is complete");
     let rotated = rotations.try_recv().unwrap();
     assert_eq!((&*rotated.old.unwrap(), &*rotated.new), (old, new));
     assert!(rotations.try_recv().is_none());
@@ -163,13 +163,13 @@ fn files_that_are_no_pair_are_reported_after_ten_seconds() {
     for (millis, is_reported) in [(0, false), (5_000, false), (9_999, false), (10_000, true), (20_000, true)] {
         watch.step(later(start, Duration::from_millis(millis))).unwrap();
         assert_eq!(*files.credential(), first);
-        let trouble = files.trouble();
+        let trouble = files.last_error();
         assert_eq!(trouble.is_some(), is_reported, "after {millis} ms");
         assert!(trouble.is_none_or(|trouble| trouble.contains("tls.crt: the first certificate (serial ")));
     }
     write_at_rest(&directory.path().join("tls.key"), second.key().to_pem().as_bytes());
     watch.step(later(start, Duration::from_secs(30))).unwrap();
-    assert_eq!((&*files.credential(), files.trouble()), (&second, None));
+    assert_eq!((&*files.credential(), files.last_error()), (&second, None));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn last_good_pair_stays_in_use_if_files_are_damaged_or_missing() {
             watch.step(now).unwrap();
             assert_eq!(*files.credential(), good);
         }
-        files.trouble().unwrap()
+        files.last_error().unwrap()
     };
     let whole = good.chain().pem().len();
     for cut in [0, 1, whole / 2, whole - 20] {
@@ -217,7 +217,7 @@ fn volume_that_is_switched_during_reads_never_yields_mixed_pair() {
         while switching.load(Ordering::SeqCst) {
             let credential = files.credential();
             seen[pairs.iter().position(|pair| *pair == *credential).expect("one of the pairs")] += 1;
-            assert_eq!(files.trouble(), None);
+            assert_eq!(files.last_error(), None);
         }
     });
     assert!(seen.iter().all(|times| *times > 1), "{seen:?}");

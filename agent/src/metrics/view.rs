@@ -38,7 +38,7 @@ impl CertView {
                 let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
             }
-            Some(Source::Files(files)) => (None, Some(files.credential()), files.trouble()),
+            Some(Source::Files(files)) => (None, Some(files.credential()), files.last_error()),
             None => (None, None, None),
         };
         Self { name, tally, snapshot, credential, trouble }

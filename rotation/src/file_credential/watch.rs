@@ -50,9 +50,9 @@ impl Watch {
         if self.receiver.strong_count() == 0 {
             return None;
         }
-        self.files.look_if_due(self.files.files(), now);
+        self.files.check_if_due(self.files.files(), now);
         let files = self.files.files();
-        Some(files.followed.next_look(files.every))
+        Some(files.followed.next_check(files.every))
     }
 
     /// Waits until the receiver is dropped.
