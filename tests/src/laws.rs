@@ -1,9 +1,10 @@
 //! The promises of the machine, each a function of one step, of one state, or of a whole trace.
 //!
 //! A property test and a fuzz target check the steps and states of a trace ([`check`]); the [model
-//! checker](crate::check) checks all steps and states of a small world. A law of states experiments with a copy of the
-//! machine: it ticks the copy early, restarts it, or answers none of its requests. So every law of states applies to
-//! any state of a [hostile life](crate::script).
+//! checker](crate::check) checks all steps and states of a small world. A law of states needs no steps of the trace: it
+//! makes its own experiment with a copy of the machine. For example, it sends the copy a Tick before the deadline,
+//! restarts the copy, or answers none of its requests. So every law of states applies to any state of a [hostile
+//! life](crate::script).
 //!
 //! The first law is that the machine never panics, whatever the events, their order and the clocks. This law needs no
 //! function: a machine that panics leaves no trace.
@@ -65,7 +66,7 @@ pub struct Moment<'a, S> {
     pub(crate) seed: u64,
     pub(crate) subject: &'a S,
     pub(crate) now: Now,
-    /// True if the machine has read the clocks, and the wall clock was not set since.
+    /// True if the machine has read the clocks, and the wall clock was not set after that.
     pub(crate) fresh: bool,
 }
 
@@ -228,13 +229,14 @@ impl<S: Subject> Moment<'_, S> {
         self.subject.machine()
     }
 
-    /// The extra time that a law allows if the machine has not noticed a step of the wall clock yet.
+    /// The extra time that a law allows. It is zero if the machine has just read the clocks. Otherwise the machine may
+    /// have missed a step of the wall clock until its next regular check of the clocks.
     fn unnoticed(&self) -> Duration {
         if self.fresh { Duration::ZERO } else { self.policy.max_sleep + Duration::from_millis(1) }
     }
 }
 
-/// About how many states of a trace a law of states checks.
+/// The approximate number of states of a trace that each law of states checks.
 const SAMPLES: usize = 40;
 
 /// The text of a value, or "none".

@@ -58,8 +58,8 @@ pub(super) fn no_start_serves_another_name(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// True if the served certificate has the template's common name or is a bootstrap credential, or if there is no
-/// certificate or no template.
+/// False if the machine serves a certificate with another common name than the template's, and the certificate is not a
+/// bootstrap credential.
 fn is_wanted(machine: &RotationMachine) -> bool {
     let foreign = |held: &Arc<Certificate>| {
         !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
@@ -67,8 +67,8 @@ fn is_wanted(machine: &RotationMachine) -> bool {
     !machine.certificate().is_some_and(foreign)
 }
 
-/// A certificate that is not valid yet never displaces a valid one, unless a server refused the valid one: every server
-/// whose clock is right would refuse the new one.
+/// A certificate that is not valid yet never takes the place of a valid one, since every server whose clock is right
+/// would refuse the new one. The law does not apply if a server has refused the valid one.
 pub(super) fn no_early_certificate_displaces_a_valid_one(step: &Step<'_>) -> Verdict {
     let Step { now, before, event, after, .. } = *step;
     let (Some(old), Some(new)) = (before.certificate_at(now.unix), after.certificate()) else { return Ok(()) };
@@ -137,8 +137,8 @@ impl Quality {
     }
 }
 
-/// If the machine serves an issued certificate, it orders the write in the same step. If an issued certificate waits, a
-/// write of it is owed, which may follow the write of the served certificate.
+/// If the machine serves an issued certificate, it orders the write in the same step. If it lets an issued certificate
+/// wait, a write of that certificate is owed, and may be ordered after the write of the served certificate.
 pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdict {
     let Event::CsrIssued { certificate, .. } = step.event else { return Ok(()) };
     if !step.driver.is_answer(step.event) {
@@ -151,7 +151,7 @@ pub(super) fn issued_certificates_are_written_at_once(step: &Step<'_>) -> Verdic
     Ok(())
 }
 
-/// Only the served and the waiting certificate are written.
+/// The machine orders writes only of the certificate that it serves and of the one that waits.
 pub(super) fn only_current_certificates_are_written(step: &Step<'_>) -> Verdict {
     let Some((_, certificate, serve)) = &step.duties.write else { return Ok(()) };
     let expected = if *serve { step.after.certificate() } else { step.after.waiting() };
@@ -159,7 +159,7 @@ pub(super) fn only_current_certificates_are_written(step: &Step<'_>) -> Verdict 
     Ok(())
 }
 
-/// The machine reports a certificate as unwritten exactly if the driver owes a write.
+/// The machine reports a certificate as unwritten if and only if the driver's state has an owed write.
 pub(super) fn unwritten_certificates_have_an_owed_write(step: &Step<'_>) -> Verdict {
     let (unwritten, owed) = (step.after.is_unwritten(), step.driver_after.owed.map(|(id, _)| id));
     ensure!(
@@ -182,8 +182,8 @@ pub(super) fn the_served_certificate_is_stored_or_rewritten(step: &Step<'_>) -> 
     Ok(())
 }
 
-/// A write is repeated until the certificate is durable, however long the disk is full. The write of a waiting
-/// certificate is no longer owed once the certificate no longer waits.
+/// The machine orders a write again and again until the certificate is durable, however long the disk is full. The
+/// write of a waiting certificate is owed only as long as the certificate waits.
 pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let Some((_, serve)) = machine.writes() else { return Ok(()) };
@@ -195,9 +195,10 @@ pub(super) fn owed_writes_are_repeated<S: Subject>(moment: &Moment<'_, S>) -> Ve
     Ok(())
 }
 
-/// Every wait, a `Retry-After` included, leaves at least one more attempt before the served certificate expires, if
+/// While a certificate is valid, a wait leaves time for at least one more request before the certificate expires, if
 /// spacing and budget allow one. Without a valid certificate, a wait is at most the longest transient backoff plus the
-/// cap of that backoff, except after a refusal: a misconfigured load balancer must not let a fleet expire.
+/// cap of that backoff, except after a refusal. Both limits include a `Retry-After`, since a misconfigured load
+/// balancer must not let the certificates of a fleet expire.
 pub(super) fn no_wait_reaches_past_expiry<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(reason) = machine.due(now).filter(|_| can_submit(machine) && in_flight(machine).is_none()) else {
@@ -231,7 +232,8 @@ fn allowed(policy: &Policy, machine: &RotationMachine, reason: Reason, now: Now)
     (instant(pending.budget_whole.before(ahead)), instant(pending.submitted.after(spacing)))
 }
 
-/// Whatever happened before, a signer that answers leads to a good certificate, within a bound from the policy.
+/// Whatever happened before, a signer that answers each request at once leads to a good certificate, within a bound
+/// from the policy.
 pub(super) fn an_answering_signer_leads_to_a_good_certificate<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     recovers(moment, Duration::ZERO).map(|_| ())
 }
@@ -250,8 +252,11 @@ pub(super) fn a_healthy_signer_keeps_rotation_in_the_window(trace: &Trace) -> Ve
     (0..3).try_for_each(|_| rotates_in_time(&mut world))
 }
 
-/// Lets the signer answer each request after `delay`, until no certificate is due. Returns the machine and the time at
-/// that point, or an error if this takes longer than the policy allows.
+/// Lets the signer answer each request after `delay`, until the machine has a certificate that is not due. Returns the
+/// machine and the time at that point.
+///
+/// # Errors
+/// There is no such certificate within the time that the policy allows.
 fn recovers<S: Subject>(moment: &Moment<'_, S>, delay: Duration) -> Result<(S, Now), String> {
     let (policy, began) = (moment.policy, moment.now.instant);
     let most = longest_silence(policy) * 2 + moment.unnoticed() + delay;

@@ -26,7 +26,7 @@ pub(super) fn an_early_tick_changes_nothing<S: Subject>(moment: &Moment<'_, S>) 
     Ok(())
 }
 
-/// After any Tick the deadline lies in the future: no loop spins.
+/// After any Tick, the deadline lies in the future: a loop that sends a Tick at each deadline does not spin.
 pub(super) fn a_tick_makes_progress(step: &Step<'_>) -> Verdict {
     let deadline = step.after.deadline().filter(|_| *step.event == Event::Tick);
     ensure!(
@@ -64,8 +64,8 @@ pub(super) fn lost_replies_lead_to_another_request<S: Subject>(moment: &Moment<'
     Ok(())
 }
 
-/// Sends Ticks, each at the machine's deadline, for `most` at most, while both clocks advance alike. Returns true once
-/// a step is as `expected`, and false if none is.
+/// Sends a copy of the machine Ticks at its deadlines, while both clocks advance alike. Returns true at the first step
+/// that is as `expected`, and false if there is no such step within `most`.
 pub(super) fn ticks_lead_to<S: Subject>(
     moment: &Moment<'_, S>,
     most: Duration,
@@ -87,7 +87,8 @@ pub(super) fn ticks_lead_to<S: Subject>(
     false
 }
 
-/// The number of Ticks makes no difference: as long as no action follows, one Tick leads to the same machine as many.
+/// Between two actions, the number of Ticks makes no difference: a single Tick leads to the same machine as several
+/// Ticks, the last one at the time of the single one.
 pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (machine, now) = (moment.machine(), moment.now);
     let mut many = machine.clone();
@@ -104,7 +105,8 @@ pub(super) fn many_ticks_are_one_tick<S: Subject>(moment: &Moment<'_, S>) -> Ver
     Ok(())
 }
 
-/// If the wall clock is set back, by a second or a year, backoff and timeouts end as if it had not been set back.
+/// If the wall clock is set back by a second, an hour or a year, a wait under way (timeout, backoff or spacing) ends no
+/// later than it would have ended otherwise.
 pub(super) fn clock_set_back_delays_nothing<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let backs = [1, 3_600, 31_536_000].map(Duration::from_secs);
     { backs }.into_iter().try_for_each(|back| wait_ends_in_time(moment.machine(), moment.now, back))
@@ -142,8 +144,8 @@ fn wait_ends_in_time(machine: &RotationMachine, now: Now, back: Duration) -> Ver
     Ok(())
 }
 
-/// The API server's clock neither expires a certificate nor delays a request. A certificate that is due by the local
-/// clock alone is due with the server's clock as well, no less urgently, and its successor is requested no later.
+/// Readings of the API server's clock neither make a certificate expire nor delay a request. If a certificate is due
+/// without the readings, it is due with them, too, and no less urgently; and the next request comes no later.
 pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };
@@ -183,7 +185,8 @@ pub(super) fn without_server_clock(machine: &RotationMachine) -> RotationMachine
     RotationMachine::restore(Checkpoint { server_clock: ServerClock::default(), ..machine.checkpoint() })
 }
 
-/// The last `SetTimer` equals `deadline()`: loops that arm timers and loops that poll wake up at the same time.
+/// The time in the last `SetTimer` is always the machine's deadline. So a loop that arms a timer and a loop that asks
+/// for the deadline wake up at the same time.
 pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
     let (timer, deadline) = (step.driver_after.timer, step.after.deadline());
     ensure!(timer == deadline, "the timer is set to {}, the deadline is {}", shown(timer), shown(deadline));
@@ -192,8 +195,9 @@ pub(super) fn the_timer_equals_the_deadline(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Sends Ticks to a copy of the machine, each at the copy's deadline, while both clocks advance alike. Returns the time
-/// and the actions of each step. Ends after 100,000 steps, so that a machine whose deadline stands still fails.
+/// Sends a copy of the machine Ticks at its deadlines, while both clocks advance alike. Returns the time and the
+/// actions of each step. Stops after 100,000 steps, so that a law about a machine whose deadline stands still fails and
+/// does not hang.
 pub(super) fn ticks(
     machine: &RotationMachine,
     mut now: Now,

@@ -1,5 +1,5 @@
-//! The state of a driver: requests, writes, budget and timer as the driver sees them, updated at every step, so that a
-//! law is a function of one step.
+//! The state of a driver: requests, writes, budget and timer as the driver sees them. The state is updated at every
+//! step. A law that compares the machine with this state needs only one step, not the steps before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,12 @@ pub(crate) struct DriverState {
     pub(crate) in_flight: Option<InFlight>,
     /// The last id of a request or a write.
     pub(crate) last_id: Option<RequestId>,
-    /// The template of the last request, if a retry for it uses the pending key again.
+    /// The template for which the next request must use the pending key again. `None` if the next request needs a new
+    /// key.
     pub(crate) reusable_key_for: Option<Arc<Template>>,
     /// The owed write, and whether its certificate is served (true) or waits (false); `None` if no write is owed.
     pub(crate) owed: Option<(RequestId, bool)>,
-    /// The write that the driver has begun and not reported as done or failed.
+    /// The write that the driver has begun, and has not yet reported as done or failed.
     pub(crate) write_in_flight: Option<RequestId>,
     pub(crate) bucket: Bucket,
     /// When the last request was submitted.
@@ -125,7 +126,8 @@ impl DriverState {
     }
 }
 
-/// Whether this reply ends the use of the pending key: another request with the same key would get the same reply.
+/// Whether the pending key must not be used again after this reply: a new request with the same key would get the same
+/// reply.
 pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
@@ -134,7 +136,8 @@ pub(crate) fn spends_key(reply: &Event) -> bool {
     }
 }
 
-/// A token bucket that stores its level. The machine's bucket stores the time at which it is full instead.
+/// A token bucket that stores its level at one time, unlike the machine's bucket, which stores the time at which it
+/// will be full.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     size: u128,
@@ -149,14 +152,14 @@ impl Bucket {
         Self { size, refill, level: size * refill, at: Instant::from_millis(0) }
     }
 
-    /// Changes the policy. Keeps the tokens up to the new size.
+    /// Takes the size and the refill of a new policy. Keeps the tokens in the bucket, but no more than the new size.
     fn change(&mut self, policy: &Policy, now: Instant) {
         let (full, level) = (Self::full(policy), self.level(now));
         let level = (level * full.refill / self.refill).min(full.level);
         *self = Self { level, at: now, ..full };
     }
 
-    /// The level of the bucket in milliseconds: a token counts as the time of its refill.
+    /// The level of the bucket in milliseconds. Each token counts as the time in which one token is refilled.
     pub(crate) fn level(&self, now: Instant) -> u128 {
         (self.level + now.since(self.at).as_millis()).min(self.size * self.refill)
     }

@@ -49,8 +49,8 @@ pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the first outcome is the decision on the event itself, and all others are of kinds that may follow any
-/// event.
+/// Whether the outcomes of a step fit the event: the first one must be a possible decision on the event, and each
+/// further one must be of a kind that may follow any event.
 fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool {
     let mut outcomes = outcomes.iter();
     let (request, write) = (in_flight(before), before.writes().map(|(id, serve)| (id, slot(serve))));
@@ -101,8 +101,8 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
     answers && outcomes.all(follows)
 }
 
-/// Whether each request that is no longer in flight is ended by exactly one outcome, and by a `CancelRequest` for the
-/// driver unless the driver replied.
+/// Whether the end of a request is reported once. If the request in flight has ended, exactly one outcome must end it.
+/// The driver must get a `CancelRequest` for it if the event is no reply to it, and no `CancelRequest` otherwise.
 fn request_ends(
     before: &RotationMachine,
     event: &Event,
@@ -120,7 +120,8 @@ fn request_ends(
         && outcomes.iter().filter(|outcome| outcome.failure().is_some()).count() <= 1
 }
 
-/// Whether each change of the served or the waiting certificate has an outcome that names the replaced certificate.
+/// Whether the outcomes explain the served and the waiting certificate after the step. Each change must have an
+/// outcome, and an outcome that replaces the served certificate must name the replaced one.
 fn certificate_changes(before: &RotationMachine, event: &Event, outcomes: &Outcomes, after: &RotationMachine) -> bool {
     let new = match event {
         Event::CsrIssued { certificate, .. } => Some(certificate),

@@ -20,8 +20,8 @@ pub(super) fn at_most_one_request_is_in_flight(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// Every request ends with exactly one reply that the machine accepts, or one `CancelRequest`: then the driver can drop
-/// all state of the request.
+/// Every request ends once: with one reply that the machine accepts, or with one `CancelRequest`. So the driver can
+/// drop all state of a request at its end.
 pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     let unanswered = step.driver.in_flight.as_ref().filter(|_| !step.driver.is_answer(step.event));
     if let Some(id) = step.duties.cancel {
@@ -37,9 +37,9 @@ pub(super) fn every_request_ends_once(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// A late or repeated reply, or one to an unknown request, changes nothing and leads to no action: a network may
-/// deliver any reply at any time. A `CertWritten` that follows a `WriteFailed` is no late reply while the write is
-/// owed.
+/// The machine ignores a reply that is late or repeated, or belongs to no request, since a network may deliver any
+/// reply at any time. It also ignores the refusal of a certificate that it does not serve. A write that was reported as
+/// failed may still be reported as done, as long as it is owed.
 pub(super) fn stale_replies_change_nothing(step: &Step<'_>) -> Verdict {
     let owed = step.driver.owed.map(|(id, _)| id);
     let stale = match step.event {
@@ -69,9 +69,9 @@ pub(super) fn no_request_without_template_and_signer(step: &Step<'_>) -> Verdict
     Ok(())
 }
 
-/// A retry uses the same key, so that the signer sees one request however long approval takes. The key is new after a
-/// refusal, a success, a change of the template or an outdated request object: the old object would give the old
-/// answer.
+/// A retry uses the key of the last request. So the signer sees a single request, however long approval takes. A new
+/// key is used after a refusal, a success, a change of the template, or an outdated request object, since the old
+/// object would give the old answer.
 pub(super) fn retries_reuse_the_key_until_an_answer(step: &Step<'_>) -> Verdict {
     let Some((_, template, key)) = &step.duties.submit else { return Ok(()) };
     let expected = step.driver_after_event().key_for(template);
@@ -87,8 +87,8 @@ pub(super) fn submissions_keep_the_spacing(step: &Step<'_>) -> Verdict {
     Ok(())
 }
 
-/// However often the template changes or a rotation is requested, the submission budget keeps a token for a certificate
-/// that is urgently due.
+/// A request of normal priority leaves one token in the submission budget. So there is a token for a certificate that
+/// becomes urgently due, however often the template changes or a rotation is requested.
 pub(super) fn normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones(step: &Step<'_>) -> Verdict {
     if step.duties.submit.is_none() {
         return Ok(());
@@ -110,9 +110,10 @@ fn has_normal_priority(step: &Step<'_>) -> bool {
     is_normal || (superseded && !step.driver.is_answer(step.event))
 }
 
-/// Whatever happens, the machine submits no more requests in any span of time than [`Policy::submissions_within`]
-/// allows, even across restarts with the pending record: the operator of a signer can rely on it. Across changes of
-/// policy, the limit is a full bucket of the first policy, plus the tokens that each policy refills while it applies.
+/// In any span of time, the machine submits no more requests than [`Policy::submissions_within`] allows, whatever
+/// happens: the operator of a signer can rely on this number. The law also holds across restarts with the pending
+/// record. Across changes of policy, the limit is a full bucket of the first policy, plus the tokens that each policy
+/// refills while it applies.
 pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
     for runs in continued_runs(trace) {
         // Each submission, with the tokens that were refilled since the one before.
@@ -143,7 +144,8 @@ pub(super) fn the_budget_holds(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// The tokens that are refilled as time passes, at the rate of the policy of each moment.
+/// Counts the tokens that are refilled since the last submission. Each span of time counts at the rate of the policy
+/// that applied in it.
 #[derive(Default)]
 struct Refills {
     since: Instant,

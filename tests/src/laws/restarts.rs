@@ -94,8 +94,8 @@ fn restart(
     RotationMachine::new(setup, now)
 }
 
-/// The time and the key of the machine's next request, if a request in flight is lost, as in a restart. `None` if no
-/// request follows.
+/// The time and the key of the next request after the one in flight, which counts as lost, as in a restart. `None` if
+/// no request follows.
 fn next_request(policy: &Policy, machine: &RotationMachine, now: Now) -> Option<(Now, Key)> {
     let mut machine = machine.clone();
     let lost = in_flight(&machine).map(|id| Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None });
