@@ -2,13 +2,14 @@
 //!
 //! The machine carries a few numbers from event to event; the model derives every answer from the list of facts.
 //! [`check_rules`] goes through a trace and compares each step: actions, reason, deadline, and the pending record. With
-//! jitter, a rule yields an interval of times: each action of the machine must lie in the interval, and narrows it.
-//! Under a policy without jitter every interval is a point. The monotonic clock is assumed to be monotonic.
+//! jitter, a rule yields an interval of times. The machine must act within the interval, and the time at which it acts
+//! or does not act narrows the interval. Under a policy without jitter, every interval is a point. The model assumes
+//! that the monotonic clock never goes back.
 //!
 //! The model uses types of core, but makes each decision of the machine anew, except one: it takes the rotation point
 //! from core, since any point of the window is as good as any other. `check_rotation_points` checks that the point lies
 //! in the window and does not move. The model covers every failure and every certificate found, the last millisecond of
-//! every wait, and the facts that outlive a restart: these are the parts that are easily wrong.
+//! every wait, and the facts that outlive a restart: an implementation easily gets these parts wrong.
 //!
 //! | | |
 //! |---|---|
@@ -46,8 +47,8 @@ pub fn check_rules(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// Checks that each certificate has one rotation point per rotation window of a policy, that no restart moves the
-/// point, and that the point lies in the window.
+/// Checks the rotation points of a trace. Under each rotation window, a certificate must have a single rotation point,
+/// which lies in the window and stays the same after a restart.
 fn check_rotation_points(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
@@ -168,8 +169,8 @@ impl Model {
         check_equal("state", &expected, &state)
     }
 
-    /// Checks the reported state while a certificate is due and no request may be submitted yet: the reason, the
-    /// failures and the end of the wait.
+    /// Checks the state that the machine reports while a certificate is due but no request may be submitted yet: the
+    /// reason, the failures and the end of the wait must follow from the rules.
     fn compare_wait(&self, reason: Reason, state: State) -> Verdict {
         let (why, until, failed) = match state {
             State::BackingOff { reason, until, failures, last } => (reason, until, Some((last, failures))),
@@ -185,8 +186,8 @@ impl Model {
         Err(format!("the wait ends at {until}, by the rules between {earliest} and {latest}"))
     }
 
-    /// Checks that the pending record follows from the rules. Its times are those of the wall clock as it is set at
-    /// `now`.
+    /// Checks that the pending record follows from the rules. The times in the record are times of the wall clock, by
+    /// its reading at `now`.
     fn compare_pending(&self, pending: &Pending, now: Now) -> Verdict {
         let wall = |at: Millis| unix(now.unix) + at - instant(now);
         check_equal("key", &self.key(self.history.last_requested()), &pending.key)?;
@@ -209,8 +210,9 @@ impl Model {
         }
     }
 
-    /// The times by the local clock and by the API server's clock, the earlier one first. Both are the local time if
-    /// fewer than three readings agree, or if the clocks differ by ten seconds at most.
+    /// The time by the local clock and the time by the API server's clock, the earlier one first. The API server's
+    /// clock counts if at least three readings agree, and it differs from the local clock by more than ten seconds.
+    /// Otherwise, both times are the local one.
     fn both_clocks(&self, now: Now) -> (Millis, Millis) {
         let local = unix(now.unix);
         let known = self.history.server_clock().filter(|(_, agreeing)| *agreeing >= 3);
@@ -228,7 +230,8 @@ impl Model {
     }
 }
 
-/// The shortest and the longest wait after the `n`th failure in a row, if the attempt that failed took `took`.
+/// The shortest and the longest wait that may follow the `n`th failure in a row. `took` is the duration of the attempt
+/// that failed: a backoff with a beat is shorter by it.
 fn wait(backoff: &Backoff, n: u32, took: Millis) -> Between {
     let cap = millis(backoff.cap());
     let doubled = |n: u32| (millis(backoff.first()) << n.saturating_sub(1).min(64)).min(cap);

@@ -9,10 +9,10 @@ use perennial::{Certificate, Failure, Key, Now, Reason, SignerStatus, Template};
 /// Milliseconds of the monotonic or the wall clock, in an integer so wide that no sum of times overflows.
 pub(super) type Millis = i128;
 
-/// An interval, both ends included, in which a time that jitter chose is known to lie.
+/// An interval that contains a time which jitter has chosen. Both ends belong to the interval.
 pub(super) type Between = (Millis, Millis);
 
-/// The interval of no wait: it has passed at any time.
+/// The interval for a wait that is over: it lies at the origin of the clock.
 pub(super) const NO_WAIT: Between = (0, 0);
 
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub(super) enum Fact {
         template: Arc<Template>,
         key: Key,
     },
-    /// A restart or a change of policy: `spaced` is when the spacing allows a request, `whole` is when the submission
-    /// budget is full. These times stand for all earlier submissions.
+    /// A restart or a change of policy. From then on, two times stand for all earlier submissions: the spacing allows a
+    /// request from `spaced` on, and the submission budget is full at `whole`.
     Paced {
         spaced: Millis,
         whole: Millis,
@@ -43,22 +43,24 @@ pub(super) enum Fact {
     Ended,
     /// The pending key may not be used again.
     KeySpent,
-    /// This many attempts in a row failed, the last one with this failure. The number is 1 for an attempt of this run:
-    /// only the attempts of an earlier run share one fact.
+    /// Attempts in a row have failed: this many, the last one with this failure. A failed attempt of this run is a fact
+    /// of its own, with the number 1. Only the attempts of an earlier run are counted in one fact, from the pending
+    /// record.
     Failed(Failure, u32),
     /// The backoff ends at a time in this interval.
     BackoffEnds(Between),
     /// Earlier failures no longer count.
     FailuresForgotten,
-    /// A write with this id is owed: of the served certificate (true) or of the waiting one.
+    /// The machine owes a write with this id: of the served certificate (true) or of the waiting one (false).
     OwesWrite(u64, bool),
     WriteDue(Between),
     WriteOrdered,
     WriteFailed,
     Written,
-    /// A reading of the API server's clock: the server's time, minus that of the monotonic clock.
+    /// A reading of the API server's clock, as the server's time minus the time of the monotonic clock when the reading
+    /// arrived.
     ServerDated(Millis),
-    /// The machine settled, and a certificate was due for this reason; `None`: no certificate was due.
+    /// The machine has settled, and a certificate was due for this reason; `None`: no certificate was due.
     Settled(Option<Reason>),
 }
 
@@ -160,8 +162,9 @@ impl History {
         self.last(answer).unwrap_or(0)
     }
 
-    /// When each token of the submission budget was spent, newest first. All tokens of an earlier run or policy count
-    /// as one token, spent at such a time that the budget is full when `Fact::Paced` states.
+    /// When each token of the submission budget was spent, newest first. The latest `Fact::Paced` stands for all tokens
+    /// that were spent before it, as if one token had been spent a `refill` before `whole`, the time at which the
+    /// budget is full.
     pub(super) fn spent(&self, refill: Millis) -> impl Iterator<Item = Millis> {
         let is_paced = |(_, fact): &(Now, Fact)| matches!(fact, Fact::Paced { .. });
         let begin = self.0.iter().rposition(is_paced).unwrap_or(0);
@@ -172,8 +175,8 @@ impl History {
         })
     }
 
-    /// The last failure that still counts, and the number of failures of its kind in a row: refusals, or other
-    /// failures.
+    /// The last failure that still counts, and how many failures of its kind came in a row. There are two kinds:
+    /// refusals, and all other failures.
     pub(super) fn failures(&self) -> Option<(Failure, u32)> {
         let counting = self.0.iter().rev().take_while(|(_, fact)| !matches!(fact, Fact::FailuresForgotten));
         let mut failed = counting.filter_map(|(_, f)| if let Fact::Failed(f, n) = f { Some((*f, *n)) } else { None });
@@ -191,8 +194,8 @@ impl History {
         self.last(answer).unwrap_or(NO_WAIT)
     }
 
-    /// The owed write: its id, whether the certificate is served (true) or waits, and the interval in which the write
-    /// is repeated.
+    /// The owed write: its id, true for the served or false for the waiting certificate, and the interval in which the
+    /// next order to write comes.
     pub(super) fn unwritten(&self) -> Option<(u64, bool, Between)> {
         let again = self.last(|_, fact| match fact {
             Fact::WriteDue(between) => Some(*between),
@@ -222,8 +225,9 @@ impl History {
         since.map(|(_, fact)| u32::from(matches!(fact, Fact::WriteFailed))).sum()
     }
 
-    /// The latest readings of the API server's clock that agree within ten seconds: the first of them, and their
-    /// number. A reading is the server's time at the origin of the monotonic clock. `None` if there is no reading.
+    /// The latest readings of the API server's clock that agree: the first of these readings, and their number. A
+    /// reading agrees if it differs from the first one by ten seconds at most. A reading is the server's time at the
+    /// origin of the monotonic clock. `None` if there is no reading.
     pub(super) fn server_clock(&self) -> Option<(Millis, usize)> {
         let readings =
             self.0.iter().filter_map(|(_, f)| if let Fact::ServerDated(origin) = f { Some(*origin) } else { None });
@@ -242,8 +246,8 @@ impl History {
         self.last(|_, fact| if let Fact::Settled(reason) = fact { Some(*reason) } else { None })?
     }
 
-    /// Whether a certificate was due because of its rotation point when the machine settled last, and no certificate
-    /// has been taken since.
+    /// Whether the last time that the machine settled, a certificate was due because of its rotation point, and the
+    /// machine has not accepted a certificate since then.
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Settled(reason) => Some(*reason == Some(Reason::RotationPoint)),

@@ -9,8 +9,8 @@ use super::history::{Fact, Millis, NO_WAIT};
 use super::{Model, instant, is_expired, millis, unix, wait};
 
 impl Model {
-    /// Continues from the pending record of an earlier run. Clamps the record's times: the wall clock may have been
-    /// wrong.
+    /// Continues from the pending record of an earlier run. Limits each time of the record to the longest wait that the
+    /// policy allows, counted from now, since the wall clock may have been wrong.
     pub(super) fn resume(&mut self, pending: &Pending, now: Now) {
         let later = |at: Millis, most: Millis| instant(now) + (at - unix(now.unix)).clamp(0, most);
         let budget = self.policy.budget;
@@ -114,8 +114,8 @@ impl Model {
         }
     }
 
-    /// Takes an issued certificate if it is no worse than the served one, or lets the issued certificate wait for its
-    /// notBefore. Counts a failure if the certificate is not as requested.
+    /// Serves an issued certificate if it is no worse than the served one. If it is not valid yet, lets it wait for its
+    /// notBefore instead. Counts a failure if the certificate is unusable, not as requested, or already due.
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
         let requested = self.history.last_requested();
         let fits = requested.is_none_or(|requested| requested.satisfied_by(issued));
@@ -163,8 +163,8 @@ impl Model {
         unix(new.validity.not_before()) > self.both_clocks(now).1 && self.valid_certificate(now).is_some()
     }
 
-    /// Whether `new` must wait for its notBefore: only a flawless certificate does, and only while a valid one is
-    /// served.
+    /// Whether the machine must let `new` wait for its notBefore. It must if `new` is flawless but not valid yet, and a
+    /// valid certificate is served.
     fn must_wait(&self, new: &Certificate, now: Now) -> bool {
         self.is_early_while_another_is_valid(new, now)
             && !is_expired(new, self.both_clocks(now).0)
@@ -192,8 +192,8 @@ impl Model {
         }
     }
 
-    /// Notes that the certificate of the owed write is durable. After a write of the served certificate, the waiting
-    /// one is written once more.
+    /// Notes that the owed write is done, and its certificate durable. If that is the served certificate and another
+    /// one waits, a write of the waiting one is owed next.
     fn durable(&mut self, now: Now) {
         let of_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         self.history.push(now, Fact::Written);
@@ -203,7 +203,8 @@ impl Model {
         }
     }
 
-    /// Records a failed attempt. The backoff counts from when the budget has a token.
+    /// Records that the request in flight has failed. The backoff begins when the submission budget has a token for the
+    /// next request.
     pub(super) fn failed(&mut self, failure: Failure, retry_after: Option<Duration>, now: Now) {
         let began = self.history.in_flight().map_or_else(|| instant(now), |(_, since)| since);
         self.history.push(now, Fact::Ended);
@@ -231,8 +232,9 @@ impl Model {
         self.history.served().is_none_or(|held| is_expired(held, unix(now.unix)))
     }
 
-    /// Lets the backoff end halfway to the expiry of the served certificate at the latest. Without a valid certificate,
-    /// limits the backoff to the longest transient backoff plus the cap of that backoff, except after a refusal.
+    /// Shortens the backoff to half of the time until the served certificate expires. Without a valid certificate, the
+    /// backoff lasts at most the longest transient backoff plus the cap of that backoff, except after a refusal, which
+    /// is not shortened.
     pub(super) fn shorten_wait(&mut self, now: Now) {
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
         let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
@@ -268,8 +270,9 @@ impl Model {
         self.history.push(now, Fact::WriteDue((at(shortest), at(longest))));
     }
 
-    /// Another program changed the store. Takes the found certificate if it is no worse than the served one, lets the
-    /// found one wait if it is not valid yet, or else writes the served one again. Returns false if the machine must
+    /// Adds the facts that follow when another program has changed the store. The machine takes the found certificate
+    /// if it is no worse than the served one, or lets it wait if it is not valid yet. If the store lacks the served
+    /// certificate afterwards, and there is a signer, the machine writes it again. Returns false if the machine must
     /// ignore the event.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
@@ -306,8 +309,9 @@ impl Model {
         news
     }
 
-    /// The quality of a certificate that has not expired, from 0 (a bootstrap credential) to 4 (flawless), by which
-    /// certificates are compared.
+    /// The rank of a certificate that has not expired: 0 for a bootstrap credential, 1 for a foreign certificate, 2 for
+    /// one that does not satisfy the template, 3 for one past its rotation point, 4 for a flawless one. The machine
+    /// compares certificates by rank.
     fn rank(&self, certificate: &Certificate, now: Now) -> u8 {
         let satisfying = self.history.template().is_none_or(|wanted| wanted.satisfied_by(certificate));
         match () {
@@ -324,10 +328,12 @@ impl Model {
         another && !certificate.provisional
     }
 
-    /// Whether `new` may take the place of the served certificate. An expired or foreign certificate never may; any
-    /// other may if no valid certificate is served. In place of a valid certificate, `new` must be flawless, or be as
-    /// good and expire no earlier, or be an own certificate that replaces a bootstrap or foreign one. A certificate
-    /// that a server refused counts as due at best.
+    /// Whether `new` may take the place of the served certificate. An expired or foreign certificate never may. If no
+    /// valid certificate is served, any other may.
+    ///
+    /// In place of a valid certificate, `new` must meet one of three conditions: it is flawless; it has at least the
+    /// same rank and expires no earlier; or it is an own certificate that replaces a bootstrap or foreign one. A served
+    /// certificate that a server refused ranks as due at best.
     fn is_no_worse(&self, new: &Certificate, now: Now) -> bool {
         let rank = self.rank(new, now);
         let lost = |held: &Arc<Certificate>| {

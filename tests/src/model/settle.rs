@@ -25,8 +25,8 @@ impl Model {
         reasons.into_iter().find(|(_, is_so)| *is_so).map(|(reason, _)| reason)
     }
 
-    /// Adds to `due` the actions that follow from the facts now. If jitter leaves a choice, takes the machine's choice
-    /// from `record`.
+    /// Adds to `due` the actions that the rules demand now. Where jitter leaves the time of an action open, accepts the
+    /// time that the machine chose: `record` shows whether the machine has acted in this step.
     pub(super) fn settle(&mut self, record: &Record, due: &mut Duties) {
         let now = record.now;
         if let Some((id, _)) = self.history.in_flight().filter(|(_, since)| since + self.timeout() <= instant(now)) {
@@ -84,8 +84,8 @@ impl Model {
         self.history.push(now, Fact::Submitted { id, template });
     }
 
-    /// The key for a request for `template`: the pending key if the last request was for the same template and the key
-    /// may be used again, else a new key.
+    /// The key for a request for `template`: the pending key if the last request was for the same template and the
+    /// pending key may be used again, or else a new key.
     pub(super) fn key(&self, template: Option<&Arc<Template>>) -> Key {
         let kept = self.history.key_is_reusable() && self.history.last_requested() == template;
         if kept && !self.policy.new_key_per_attempt { Key::Pending } else { Key::New }
@@ -103,16 +103,18 @@ impl Model {
         (earliest.max(allowed), latest.max(allowed))
     }
 
-    /// When the submission budget has this many tokens. Each submission sets a bound: the budget had `size` tokens at
-    /// most before, lost one token to this and to each later submission, and gains one token every `refill`.
+    /// When the submission budget has this many tokens. Each submission gives an earliest time, and the latest of these
+    /// times counts. Immediately before a submission, the budget had at most `size` tokens. It lost one token to this
+    /// submission and one to each later one, and gains one token every `refill`.
     pub(super) fn affordable_at(&self, tokens: u32) -> Millis {
         let (size, refill) = (Millis::from(self.policy.budget.size()), millis(self.policy.budget.refill()));
         let spent = self.history.spent(refill).zip(1..);
         spent.map(|(at, gone)| at + (gone + Millis::from(tokens) - size) * refill).max().unwrap_or(0)
     }
 
-    /// Whether the time that jitter chose in this interval has come. Inside the interval, the model follows the
-    /// machine's choice (`machine_acts`), and narrows the interval by it.
+    /// Whether the time has come that jitter chose in this interval: not before the interval, and certainly at its end.
+    /// Within the interval, the time has come if the machine acts now (`machine_acts`). The answer narrows the
+    /// interval.
     fn has_come(
         &mut self,
         (earliest, latest): Between,
@@ -128,9 +130,9 @@ impl Model {
         machine_acts
     }
 
-    /// Checks the machine's deadline against the rules. The deadline is the first moment at which time alone may give
-    /// the machine something to do: the notBefore of a waiting certificate, a timeout, a repeated write or a
-    /// submission, for example.
+    /// Checks the machine's deadline against the rules. The deadline is the next time at which the machine has
+    /// something to do without another event: for example, a waiting certificate reaches its notBefore, a request times
+    /// out, or a write or a submission is due.
     pub(super) fn check_deadline(&mut self, record: &Record) -> Verdict {
         let (now, deadline) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let signer = self.history.signer();
@@ -165,8 +167,9 @@ impl Model {
         Ok(())
     }
 
-    /// The first of the moments that no backoff decides: rotation point, notBefore, expiry, timeout, or a regular check
-    /// of the clocks.
+    /// The first time, of those on which no backoff has an influence, at which the machine has something to do: a
+    /// rotation point, a notBefore, an expiry, a timeout, a request that supersedes the one in flight, or a regular
+    /// check of the clocks.
     fn first_known_moment(&self, now: Now) -> Millis {
         let (earlier, later) = self.both_clocks(now);
         let until = |at: Millis, clock: Millis| (at > clock).then(|| instant(now) + at - clock);
