@@ -1,8 +1,9 @@
 //! A port of client-go's certificate manager for comparison: `util/certificate/certificate_manager.go`, function by
-//! function, in virtual time. It shares no code with the machine; where it looks clumsy, the original does, too.
+//! function, in virtual time. The port shares no code with the machine. Where it is clumsy, so is the original.
 //!
-//! Two goroutines, as in client-go: one rotates, the other polls the template every second and notifies the first,
-//! which may be busy. Only the certificate survives a restart: the key of a request is in memory.
+//! As in client-go, there are two goroutines. The first one rotates. The second one polls the template every second and
+//! notifies the first one, which may be busy. Only the certificate survives a restart: the key of a request is in
+//! memory.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -20,9 +21,10 @@ use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, S
 const SECOND: Duration = Duration::from_secs(1);
 /// The time that client-go waits for a certificate: `certificateWaitTimeout`.
 const WAIT: Duration = Duration::from_secs(15 * 60);
-/// The time between client-go's attempts once its backoff is used up: the interval of `wait.PollInfinite`.
+/// The time between client-go's attempts after the five attempts of its backoff have failed: the interval of
+/// `wait.PollInfinite`.
 const POLL: Duration = Duration::from_secs(32);
-/// The number of times that client-go's REST client repeats a request after a `Retry-After`.
+/// How often client-go's REST client repeats a request if each answer has a `Retry-After`.
 const RETRIES: usize = 10;
 
 type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
@@ -40,21 +42,23 @@ struct Manager {
     store: RefCell<Option<Arc<Certificate>>>,
     current: RefCell<Option<Arc<Certificate>>>,
     force_rotation: Cell<bool>,
-    /// The template of the last request. Stays after the request has ended.
+    /// The template of the last request, whether that request is in flight or has ended.
     last_request: RefCell<Option<Arc<Template>>>,
     /// True if `lastRequestCancel` was called since the last request was submitted.
     cancelled: Cell<bool>,
-    /// True while the goroutine that polls the template blocks on its send to the unbuffered channel `templateChanged`.
+    /// True while the second goroutine waits to send on `templateChanged`. The channel has no buffer, so the send
+    /// blocks until the first goroutine receives.
     template_changed: Cell<bool>,
-    /// When the first of the sleeping goroutines wakes up.
+    /// The earliest time at which one of the two goroutines wakes up; `None` if both wait for something else than time.
     wakes: Cell<Option<Duration>>,
-    /// True if a goroutine's wait has ended in this round, so that both goroutines are polled once more.
+    /// True if a wait of a goroutine has ended in this round. Then both goroutines are polled once more, since one may
+    /// have made the other ready.
     moved: Cell<bool>,
 }
 
 impl Oracle {
-    /// Starts a manager, as `NewManager` and then `Start` do. A bootstrap pair is written to the store, as if it had
-    /// been issued to this manager.
+    /// Starts a manager, as `NewManager` and then `Start` do. A bootstrap pair goes into the store, too, as if a signer
+    /// had issued it to this manager.
     pub fn begin(world: SharedScene, start: HolderStart) -> Self {
         let bootstrap = start.certificate.clone().filter(|certificate| certificate.provisional);
         Self::start(world, start, bootstrap)
@@ -150,8 +154,8 @@ impl Manager {
         }
     }
 
-    /// Loop B, client-go's second goroutine: cancels the request and notifies loop A if the template has changed. The
-    /// send blocks until loop A receives.
+    /// Loop B, client-go's second goroutine. If the template has changed, cancels the request in flight and notifies
+    /// loop A. The send blocks until loop A receives.
     async fn watch_template(&self) {
         let template = self.template();
         if self.certificate_satisfies_template() || *self.last_request.borrow() == template {
@@ -162,7 +166,8 @@ impl Manager {
         self.wait(None, || !self.template_changed.get()).await;
     }
 
-    /// The pause of the goroutine that polls the template every second. Polls that would find no change are skipped.
+    /// The pause between two polls of the template. Lasts a second, or as many seconds as nothing changes: polls that
+    /// would find no change are skipped.
     async fn sleep_until_next_poll(&self) {
         let scene = || (self.template(), self.current.borrow().clone(), self.last_request.borrow().clone());
         let (last_poll, seen) = (self.awake(), scene());
@@ -187,8 +192,8 @@ impl Manager {
         false
     }
 
-    /// `wait.PollInfinite`: attempts at the ticks of a ticker, from the first tick on, until an attempt succeeds. Ticks
-    /// during an attempt are lost.
+    /// `wait.PollInfinite`: makes an attempt at each tick of a ticker until an attempt succeeds. The first attempt
+    /// waits for the first tick. Ticks during an attempt are lost.
     async fn poll_infinite(&self) {
         let mut tick = self.awake() + POLL;
         loop {
@@ -202,7 +207,8 @@ impl Manager {
         }
     }
 
-    /// One attempt, with a new key: every request is a new object. Returns whether a certificate was issued.
+    /// One attempt to get a certificate, with a new key and so with a new request object. Returns whether a certificate
+    /// was issued.
     async fn rotate_certs(&self) -> bool {
         let Some(template) = self.template() else { return false };
         let Some(object) = self.post(&template).await else { return false };
@@ -252,7 +258,8 @@ impl Manager {
             && template.organizations().iter().all(|name| current.organizations.contains(name))
     }
 
-    /// Waits until `ready` returns true. Returns false if `until` comes first, by a clock that stands still in suspend.
+    /// Waits until `ready` returns true, and returns true. Returns false if the time `until` comes first. The time does
+    /// not advance while the computer is suspended.
     async fn wait(&self, until: Option<Duration>, mut ready: impl FnMut() -> bool) -> bool {
         let outcome = poll_fn(|_| {
             if ready() {

@@ -1,5 +1,6 @@
-//! A hostile life of a machine: events, faults and restarts, decoded from bytes. Every byte string is a life, and
-//! smaller bytes make a simpler life: a failing life becomes readable when proptest or a fuzzer shrinks its bytes.
+//! A hostile life of a machine: events, faults and restarts, decoded from bytes. Every byte string is a life. The
+//! smaller its bytes, the simpler the life. So a failing life becomes readable when proptest or a fuzzer shrinks its
+//! bytes.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -52,17 +53,17 @@ pub struct Life {
 /// An event or a fault in a hostile life, or a passage of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LifeStep {
-    /// Up to this many of the next replies and Ticks come, each at its time.
+    /// The next replies and Ticks come, each at its time, up to this many of them.
     Run(usize),
     /// This much time passes, without an event.
     Pass(Duration),
     /// A Tick comes now, early or late.
     Tick,
-    /// The signer's answer to the next request.
+    /// The signer gives this answer to one request: the next one for which no answer is planned yet.
     Answer(Answer),
-    /// The signer's answer to every request from now on.
+    /// From now on, the signer gives this answer to every request for which no [`Answer`](Self::Answer) is planned.
     Habit(Answer),
-    /// The outcome of each write from now on, and the time it takes.
+    /// Each write has this outcome from now on, after this time.
     Disk(DiskHabit, Duration),
     /// The template changes to this one; `None`: the template is removed.
     Template(Option<Template>),
@@ -74,7 +75,7 @@ pub enum LifeStep {
     Policy(Box<Policy>),
     /// Another program removes the certificate from the store.
     Removed,
-    /// Another program puts the served certificate back into the store.
+    /// Another program puts a copy of the served certificate into the store.
     Restored,
     /// Another program puts a new certificate of this kind into the store.
     Replaced(Issue),
@@ -82,18 +83,19 @@ pub enum LifeStep {
     Refused(bool),
     /// The wall clock is stepped by this many milliseconds.
     WallClock(i64),
-    /// Whether the pending record can be saved from now on.
+    /// From now on, each write of the pending record succeeds (true) or fails (false).
     SaveRecords(bool),
     /// The pending record is lost.
     LoseRecord,
     /// The process restarts.
     Restart,
-    /// An earlier reply of signer or disk arrives once more: the last reply (0), or the reply this many replies before
-    /// it.
+    /// A reply of the signer or of the disk arrives once more: the last one (0), or the one this many replies before
+    /// the last.
     RepeatReply(usize),
     /// Replies arrive for an id that the machine has never given to a request or a write.
     ForeignReply,
-    /// Readings of the API server's clock: milliseconds ahead of the local wall clock, and the number of readings.
+    /// Readings of the API server's clock arrive. All show the same time, this many milliseconds ahead of the local
+    /// wall clock. The second number is the number of readings.
     ServerClock(i64, usize),
     /// The monotonic clock jumps to this instant (only if the life is [`wild`](Life::wild)).
     JumpMonotonic(Instant),
@@ -194,8 +196,8 @@ impl Life {
     }
 }
 
-/// Delivers a reply of the current run once more: the last one, or the one that came `back` replies before. Replies to
-/// an earlier run would not reach this process.
+/// Delivers a reply once more: the last one, or the one that came `back` replies before the last. Only replies of the
+/// current run count, since a reply to an earlier run would not reach this process.
 fn repeat_reply(world: &mut World, back: usize) {
     let run = world.trace.runs.last().expect("a world begins with a run");
     let replies = run.records.iter().filter(|r| r.replies_to().is_some() || r.reports_on().is_some());
@@ -212,7 +214,8 @@ fn foreign_replies(world: &mut World) {
     world.handle(Event::CertWritten { id });
 }
 
-/// An id that no machine in a test reaches, taken from a machine that was driven for very long.
+/// An id that no machine in a test reaches: 10,000 or more. It comes from a machine that was driven through thousands
+/// of writes.
 pub fn foreign_id() -> RequestId {
     let certificate = Some(Arc::new(mint::certificate(&node(), 0, mint::EPOCH, Duration::from_secs(3600))));
     let now = perennial::Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
@@ -258,7 +261,8 @@ fn life(bytes: &[u8; HEADER]) -> Life {
     }
 }
 
-/// A policy whose durations are within a few powers of two of one beat, which is 8 ms to 2 min.
+/// A policy made from one duration, the beat, which `beat` selects between 8 ms and 2 min. Each duration of the policy
+/// is the beat times a power of two between 1/128 and 128.
 fn quick(beat: u8, numbers: &[u8; 8]) -> Policy {
     let beat = Duration::from_millis(8 << (beat % 15));
     let [timeout, spacing, refill, size, transient, refused, write, window] = *numbers;
@@ -342,7 +346,8 @@ const fn signer(a: u8) -> SignerStatus {
     }
 }
 
-/// A duration from zero to a thousand times the longest sleep of the life's policy, in powers of two.
+/// Zero, a few milliseconds, or about the policy's longest time between two checks of the clocks, multiplied by a power
+/// of two between 1/32 and 1024.
 fn span(byte: u8, life: &Life) -> Duration {
     let beat = life.policy.max_sleep.max(Duration::from_millis(1));
     match byte {
@@ -352,7 +357,8 @@ fn span(byte: u8, life: &Life) -> Duration {
     }
 }
 
-/// Readings of the API server's clock that are right, or off by about as much as wall clocks are stepped.
+/// Readings of the API server's clock: right, or ahead or behind by as much as the wall clock may be stepped in such a
+/// life.
 fn server_clock(a: u8, b: u8, life: &Life) -> LifeStep {
     let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
     let ahead = [span, -span, 0, span][usize::from(b) % 4];
