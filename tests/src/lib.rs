@@ -25,8 +25,8 @@
 
 #![forbid(unsafe_code)]
 
-/// Compiles and runs the examples of the README, in this package, which is not published: published packages do not
-/// contain the README.
+/// Compiles and runs the examples of the README as doc tests. The struct is in this package, which is not published,
+/// since published packages do not contain the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

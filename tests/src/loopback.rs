@@ -28,7 +28,7 @@ pub enum Runtime {
     Std,
     /// Futures: `perennial_smol`.
     Smol,
-    /// The test's own function. It is called on a new thread, and runs the task to its end.
+    /// A function of the test, which runs the task to its end. It is called on a new thread.
     Other(fn(Task)),
 }
 
@@ -113,7 +113,8 @@ pub fn digest(credential: &Credential) -> String {
     format!("X509SHA256={:x}", credential.chain().certificate().fingerprint)
 }
 
-/// The default policy with short waits, for tests in real time.
+/// A policy for tests in real time: the default policy with a short spacing, refill and backoff. Only the backoff after
+/// a refusal is long, at least half a minute.
 pub fn policy() -> Policy {
     let window = |from, to| Window::new(from, to).unwrap();
     let backoff =

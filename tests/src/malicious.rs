@@ -1,5 +1,5 @@
-//! Certificates that a broken or hostile signer could issue, and whether Go and openssl accept each of them:
-//! `.ci/kubectl` checks [`table`] with both programs.
+//! Certificates that a broken or hostile signer could issue. Each row of [`table`] states whether Go and openssl accept
+//! the certificate; `.ci/kubectl` checks these statements with both programs.
 
 use std::borrow::Cow;
 
@@ -50,7 +50,8 @@ const CLIENT_AUTH: [u8; 12] = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
 const TRUE: [u8; 3] = [1, 1, 0xff];
 const BER_TRUE: [u8; 3] = [1, 1, 1];
 
-/// All malicious certificates. The first one is good: it shows that the others are rejected for their fault only.
+/// All malicious certificates. The first one has no fault, and shows that a certificate which is made in the same way
+/// is accepted.
 #[must_use]
 pub fn table() -> Vec<Malicious> {
     let row = |name, go, openssl, refused, change| Malicious { name, go, openssl, refused, change };

@@ -15,8 +15,9 @@ pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life:
     Certificate::for_template(template, validity, fingerprint(serial))
 }
 
-/// Removes a name, as a signer does that grants fewer names than requested: all rare names, else a DNS name, else an IP
-/// address, else an organization. A certificate with only a common name stays as it is.
+/// Removes names from a certificate, like a signer that grants fewer names than requested. Removes all rare names if
+/// there are any, or else one DNS name, IP address or organization, the first of these kinds that the certificate has.
+/// A certificate with only a common name stays as it is.
 pub fn trimmed(mut certificate: Certificate) -> Certificate {
     if !certificate.rare_names.is_empty() {
         return Certificate { rare_names: RareNames::new(), ..certificate };
@@ -38,7 +39,8 @@ pub fn provisional(mut certificate: Certificate) -> Certificate {
     certificate
 }
 
-/// The fingerprint of the certificate with this serial number, spread like a hash.
+/// A fingerprint for the certificate with this serial number. Its first bytes are scrambled, so that consecutive serial
+/// numbers give unlike fingerprints.
 pub fn fingerprint(serial: u64) -> Fingerprint {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&serial.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -46,8 +48,8 @@ pub fn fingerprint(serial: u64) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-/// The last validity period that `UnixTime` can represent, for a `not_before` that leaves no room for a later
-/// `notAfter`.
+/// The last millisecond that `UnixTime` can represent, as a validity period. Used for a `not_before` so late that no
+/// later `notAfter` exists.
 fn the_last_millisecond() -> Validity {
     let end = i64::MAX;
     Validity::new(UnixTime::from_millis(end - 1), UnixTime::from_millis(end)).expect("one follows the other")

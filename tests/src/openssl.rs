@@ -32,8 +32,8 @@ pub fn openssl_binary(line: &str, input: impl AsRef<[u8]>) -> Vec<u8> {
     output.stdout
 }
 
-/// Makes a key with these arguments of `genpkey`, and a certificate for it, signed by itself with `digest` and the
-/// arguments in `more`. Returns the PEM of both, key first.
+/// Makes a key with the arguments `key` of `openssl genpkey`. Makes a self-signed certificate for that key with the
+/// digest option `digest` and the further arguments `more`. Returns the PEM of the key, then of the certificate.
 pub fn self_signed(key: &str, digest: &str, more: &str) -> String {
     let key = openssl(&format!("genpkey {key}"), "");
     let line = format!("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2 {digest} {more}");

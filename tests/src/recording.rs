@@ -1,4 +1,5 @@
-//! Records the trace of a rotation from its news, whichever driver runs the rotation.
+//! Records the trace of a rotation. The steps come from the news of the rotation, so the recording works with any
+//! driver.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ impl Recording {
         recording
     }
 
-    /// Continues the recording after a restart of the process, with its new rotation.
+    /// Continues the recording after a restart of the process: `rotation` is the new one.
     pub fn continue_with(&mut self, rotation: &mut Rotation, now: Now) {
         let first = RotationMachine::clone(rotation.machine());
         // Clocks are not compared across a restart here, so that no budget is counted across it.
@@ -34,7 +35,7 @@ impl Recording {
         self.note(rotation, now);
     }
 
-    /// Records the news of the input that the rotation has just handled.
+    /// Records the news that the rotation has produced since the last call.
     pub fn note(&mut self, rotation: &mut Rotation, now: Now) {
         for news in rotation.take_news() {
             if let News::Stepped(step) = &news {

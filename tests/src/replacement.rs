@@ -1,4 +1,5 @@
-//! Programs that replace files, step by step: kubelet, cert-manager, certbot, and shell scripts.
+//! Imitations of programs that replace files: kubelet, cert-manager, certbot, and shell scripts. A test can run them
+//! step by step.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,10 +11,11 @@ use std::time::{Duration, SystemTime};
 use perennial::UnixTime;
 use perennial_rotation::clock;
 
-/// Files by their names, each with the pieces that a program writes one after the other.
+/// Files by name. A program writes the contents of each file in several pieces, one after the other.
 pub type Files = Vec<(&'static str, Vec<String>)>;
 
-/// A step of a program, at this time. Nothing happens between two steps.
+/// A step of a program. The argument is the modification time of the files that the step writes. The program does
+/// nothing between two steps.
 pub type Step = Box<dyn FnOnce(UnixTime)>;
 
 /// The way in which a program replaces files.
@@ -36,15 +38,15 @@ impl Way {
     /// All ways.
     pub const ALL: [Self; 5] = [Self::Volume, Self::Renames, Self::Links, Self::InPlace, Self::Anew];
 
-    /// True if each file is complete at each time.
+    /// True if a reader finds each file complete at any time, even between two steps.
     pub const fn is_whole(self) -> bool {
         matches!(self, Self::Volume | Self::Renames | Self::Links)
     }
 
-    /// The steps that replace the files in `directory`, or write the first ones.
+    /// The steps that replace the files in `directory`, or create them if they do not exist.
     ///
     /// # Panics
-    /// The directory cannot be written to.
+    /// A step panics if the directory cannot be written to.
     pub fn steps(self, directory: &Path, files: &Files) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
         // A name that no earlier directory has.
@@ -92,7 +94,7 @@ impl Way {
         steps
     }
 
-    /// Takes all steps at once, a minute ago by the times of modification.
+    /// Takes all steps at once. Sets the modification time of each file to a minute ago.
     ///
     /// # Panics
     /// The directory cannot be written to.
@@ -102,7 +104,7 @@ impl Way {
     }
 }
 
-/// Writes a file in place, a minute ago by the time of modification, so that readers count it as complete.
+/// Writes a file in place, and sets its modification time to a minute ago, so that readers count the file as complete.
 ///
 /// # Panics
 /// The file cannot be written.

@@ -22,7 +22,8 @@ pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
         self.machine().pending(now)
     }
 
-    /// Hashes every fact that decides what the subject does from `now` on, except its certificates.
+    /// Hashes every fact that decides what the subject does from `now` on, except the facts of its certificates, which
+    /// the caller hashes.
     fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         self.machine().hash_at(now, state);
     }
@@ -47,11 +48,11 @@ impl Subject for RotationMachine {
 pub struct Duties {
     /// The request to cancel.
     pub cancel: Option<RequestId>,
-    /// The certificate to write, and whether to serve it from now on.
+    /// The certificate to write under this id. True if the certificate is served from now on, false if it waits.
     pub write: Option<(RequestId, Arc<Certificate>, bool)>,
     /// The request to submit.
     pub submit: Option<(RequestId, Arc<Template>, Key)>,
-    /// The new time of the timer: `Some(None)` cancels the timer, `None` leaves it as it is.
+    /// The new time of the timer. `Some(None)` cancels the timer. `None` does not change the timer.
     pub timer: Option<Option<Instant>>,
     /// The outcomes: the machine's decisions.
     pub outcomes: Outcomes,

@@ -1,4 +1,4 @@
-//! TLS clients and servers for tests, and what one side of a connection sees of the other.
+//! TLS clients and servers for tests. The server reports to each client which client certificate it has seen.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -35,11 +35,8 @@ pub fn client(roots: &Roots, credential: Option<&Credential>, clock: Arc<dyn Tim
 /// A connection to [`server`].
 pub type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
-/// Starts a TLS server that answers each line with the fingerprint of its client's certificate, and whether the session
-/// was resumed. Runs until the process ends.
-///
-/// # Panics
-/// There is no free port, or the configuration is unusable.
+/// Starts a TLS server that runs until the process ends. The server answers each line of a client with two facts: the
+/// fingerprint of the client's certificate (empty without one), and whether the session was resumed.
 pub fn server(config: ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
@@ -75,7 +72,7 @@ pub fn fingerprint(credential: &Credential) -> String {
     format!("{:x}", credential.chain().certificate().fingerprint)
 }
 
-/// Connects to a [`server`] by the name `localhost`. The handshake begins with the first line.
+/// Connects to a [`server`] under the name `localhost`. Only the first read or write begins the TLS handshake.
 ///
 /// # Panics
 /// The server does not listen.
@@ -84,8 +81,8 @@ pub fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Stream {
     BufReader::new(StreamOwned::new(tls, TcpStream::connect(address).unwrap()))
 }
 
-/// The fingerprint of the client certificate that the server reports (empty for none), and whether the session was
-/// resumed.
+/// Sends a line to the server, and returns the two facts in its answer: the fingerprint of the client's certificate
+/// (empty for none), and whether the session was resumed.
 ///
 /// # Panics
 /// The handshake fails.
@@ -93,10 +90,11 @@ pub fn answer(stream: &mut Stream) -> (String, bool) {
     try_answer(stream).unwrap()
 }
 
-/// Returns the same as [`answer`].
+/// Like [`answer`], but returns an error instead of a panic.
 ///
 /// # Errors
-/// The handshake fails. A server's alert arrives with the first read, after the client's part of a TLS 1.3 handshake.
+/// The handshake fails. Under TLS 1.3 the client completes its part of the handshake first, and receives the server's
+/// alert with the first read.
 pub fn try_answer(stream: &mut Stream) -> io::Result<(String, bool)> {
     stream.get_mut().write_all(b"who am I?\n")?;
     let mut line = String::new();

@@ -1,5 +1,5 @@
-//! Traces: every event that a machine handled and every action, through all restarts, with a copy of the machine after
-//! every step.
+//! Traces. A trace contains every event that a machine handled with the actions that followed, through all restarts,
+//! and a copy of the machine after every step.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct Trace {
     pub policy: Arc<Policy>,
     /// The seed, the same at every start.
     pub seed: u64,
-    /// True if the monotonic clock jumped. Only the laws that hold even then apply.
+    /// True if the monotonic clock jumped. Then only the laws apply that hold whatever the clocks do.
     pub wild: bool,
     /// The runs of the process, each from one start to the next, in order.
     pub runs: Vec<Run>,
@@ -27,8 +27,8 @@ pub struct Run {
     pub started: Now,
     /// The pending record of an earlier run, from which the machine started; `None` if there was no record.
     pub pending: Option<Pending>,
-    /// True if the submission budget survived the restart: the newest pending record was there, and the wall clock was
-    /// not set ahead after the record was made.
+    /// True if the submission budget of the run before still counts in this run. That needs two things: the newest
+    /// pending record was there at the start, and the wall clock was not set ahead after the record was made.
     pub remembers: bool,
     /// The machine as started.
     pub first: RotationMachine,
@@ -78,7 +78,8 @@ impl Record {
         })
     }
 
-    /// The write that was ordered, if there was one, and whether the certificate is served from now on.
+    /// The write that was ordered, if there was one. True if its certificate is served from now on, false if the
+    /// certificate waits.
     pub fn written(&self) -> Option<(RequestId, Arc<Certificate>, bool)> {
         self.actions.clone().find_map(|action| match action {
             Action::WriteCert { id, certificate, serve } => Some((id, certificate, serve)),
