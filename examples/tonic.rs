@@ -5,8 +5,8 @@
 //! age of connections, here to half a second: it announces the end of a connection (GOAWAY), calls in flight end on
 //! it, and the channel connects again, with the current certificates. A tenth of the certificates' lifetime suffices.
 //!
-//! To copy: the lines from `Server:` and from `Client:` to the next empty line. The rest issues the certificates,
-//! and checks that each side sees the rotations of the other.
+//! To copy: the lines from `Server:` and from `Client:` to the next empty line, `serve_with_incoming` and
+//! `connect_with_connector_lazy`. The rest issues the certificates, and checks that each side sees the other rotate.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -36,29 +36,29 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut witness = Witness::of([("server", &server), ("client", &client)]);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("https://localhost:{}", listener.local_addr()?.port());
-    let (seen_by_client, seen_by_server) = (Seen::default(), Seen::default());
-    let to_server = seen_by_server.clone();
+    let [by_client, by_server] = [Seen::default(), Seen::default()];
+    let [to_client, to_server] = [by_client.clone(), by_server.clone()];
 
     // Server: handshakes run side by side, and none holds up the others.
     let mut tls = mutual_server_config(&server, roots.clone());
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let accept = move |tcp: io::Result<_>| {
-        let (acceptor, to_server) = (acceptor.clone(), to_server.clone());
-        async move {
-            let tls = timeout(Duration::from_secs(10), acceptor.accept(tcp?)).await??;
-            to_server.set(tls.get_ref().1.peer_certificates());
-            Ok::<_, io::Error>(tls)
-        }
+        let acceptor = acceptor.clone();
+        async move { timeout(Duration::from_secs(10), acceptor.accept(tcp?)).await? }
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map(accept).buffer_unordered(64);
+    let incoming = TcpIncoming::from(listener).map(accept).buffer_unordered(64);
     let serving = Server::builder().max_connection_age(Duration::from_millis(500)).add_service(health_reporter().1);
+
+    let incoming = incoming.inspect(move |tls| {
+        to_server.set(tls.as_ref().ok().and_then(|tls| tls.get_ref().1.peer_certificates()));
+    });
     tokio::spawn(serving.serve_with_incoming(incoming));
 
     // Client: the channel connects by itself, with the certificate of the moment.
     let tls = client_config(&client, roots);
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
-    let to_client = seen_by_client.clone();
+
     let https = https.map_response(move |stream| {
         if let MaybeHttpsStream::Https(tls) = &stream {
             to_client.set(tls.inner().get_ref().1.peer_certificates());
@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let mut clients: [_; 8] = std::array::from_fn(|_| HealthClient::new(channel.clone()));
         let calls = clients.iter_mut().map(|client| client.check(HealthCheckRequest::default()));
         for answer in join_all(calls).await {
-            witness.record(answer.map(|_| [seen_by_client.get(), seen_by_server.get()]));
+            witness.record(answer.map(|_| [by_client.get(), by_server.get()]));
         }
     }
     println!("{}", witness.verdict()?);
