@@ -441,9 +441,9 @@ fn slow_key_source_does_not_hold_up_the_rotation() {
         let handle = start(runtime, mesh(&cluster, "client", Usage::ClientAuth).keys(slow));
         has_begun.recv_timeout(BOUND.unwrap()).unwrap();
         // The rotation withdraws the request while its key is still being made, and ignores that key.
-        handle.set_template(None);
+        handle.set_template(None).unwrap();
         handle.wait_for(|now| !matches!(now.state, State::Requesting { .. })).within(BOUND).unwrap();
-        handle.set_template(Some(Template::new("client")));
+        handle.set_template(Some(Template::new("client"))).unwrap();
         go.send(()).unwrap();
         has_begun.recv_timeout(BOUND.unwrap()).unwrap();
         go.send(()).unwrap();
