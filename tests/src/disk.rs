@@ -13,9 +13,9 @@
 //! POSIX promises nothing without `fsync`, and each system may choose what `fsync` does for a directory. ext4 and xfs
 //! keep changes of names in order: if a change survives, all earlier ones do. The log tree of btrfs lets the names of
 //! one file survive without those of others. ext4, xfs and btrfs make a rename atomic; a file system without a journal
-//! (ext2) may leave both names. The outcomes here include all of these, and many that no file system produces. A rename
-//! that leaves neither name is excluded: no file system with a journal does that, and no program could keep data on
-//! such a file system.
+//! (ext2) may leave both names. The outcomes include every state that one of these file systems may leave, and many
+//! that no file system leaves. A rename that leaves neither name is excluded: no file system with a journal does that,
+//! and no program could keep data on such a file system.
 //!
 //! Owners, modes and damaged sectors are not modelled.
 

@@ -67,14 +67,15 @@ macro_rules! faults {
 }
 
 faults! {
-    /// Ends requests without a `CancelRequest` for the driver.
+    /// Omits every `CancelRequest` from the actions. So the driver does not notice that the machine has ended a
+    /// request.
     OmitsCancel {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             Duties { cancel: None, ..machine.handle(event, now).into() }
         }
     }
 
-    /// Submits a second request on `RotateNow` while one is in flight.
+    /// Submits a second request on `RotateNow` while the first one is in flight.
     SubmitsTwice {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let (Event::RotateNow, Some(id)) = (&event, in_flight(machine)) {
@@ -111,7 +112,7 @@ faults! {
         }
     }
 
-    /// Takes any certificate that another program puts into the store, good or bad, while no request is in flight.
+    /// Takes over any certificate that another program puts into the store, good or bad, while no request is in flight.
     TakesAnyFoundCertificate {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             let held = machine.certificate().map(|held| held.fingerprint);
@@ -179,7 +180,7 @@ faults! {
         }
     }
 
-    /// Fills the submission budget whenever the policy changes.
+    /// Fills the submission budget at each change of policy.
     RefillsOnPolicyChange {
         fn handle(machine: &mut RotationMachine, event: Event, now: Now) -> Duties {
             if let Event::PolicyChanged(policy) = &event && machine.policy() != policy {

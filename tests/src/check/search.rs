@@ -1,9 +1,10 @@
 //! Breadth-first search through every reachable state, on several threads. Reports the shortest path to a broken law.
 //!
 //! Works layer by layer: a layer holds the states that are equally many steps away from an initial state. Each thread
-//! expands a share of the layer, and reads only the states of earlier layers. The results are merged in a fixed order,
-//! so that the outcome does not depend on the number of threads. States are compared by hashes of 64 bits: the chance
-//! that two of a few million collide is less than one in a million.
+//! makes every move in its share of the states of a layer, and drops the states that were found in earlier layers. The
+//! results of the threads are merged in a fixed order, so that the outcome does not depend on the number of threads. A
+//! hash of 64 bits stands for a state: the chance that two of a few million states have the same hash is less than one
+//! in a million.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;

@@ -29,7 +29,7 @@ pub struct Setting {
 }
 
 /// A move of the model checker: an event, or a change outside the machine. A move is possible only in states in which
-/// it makes sense: a reply only while a request is in flight, for example.
+/// it makes sense. For example, a reply is possible only while a request is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// A millisecond passes, without an event.

@@ -343,9 +343,9 @@ impl<S: Subject> WorldState<S> {
     /// The facts of a certificate that still matter to the machine.
     ///
     /// The first part shows for each template whether the certificate has the template's common name. The second part
-    /// is `None` if the certificate has expired by the true time. Otherwise it has four times, in milliseconds from
-    /// now: notBefore, the rotation points under the two policies, and notAfter. It also shows for each template
-    /// whether the certificate satisfies the template, and whether this is a bootstrap certificate.
+    /// is `None` if the certificate has expired by the true time. Otherwise the second part has three facts: notBefore,
+    /// the rotation points under the two policies, and notAfter, in milliseconds from now; for each template, whether
+    /// the certificate satisfies the template; and whether this is a bootstrap certificate.
     fn facts(&self, setting: &Setting, certificate: &Certificate) -> (Names, Option<([i64; 4], Names, bool)>) {
         let earliest = self.earliest();
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();

@@ -34,17 +34,18 @@ pub enum Call<'a> {
 /// The outcome of a call to the virtual disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Carries the call out.
+    /// The disk carries the call out, and returns success.
     Done,
-    /// Returns success without an effect.
+    /// The disk returns success, but does nothing.
     Skipped,
-    /// Returns an error without an effect.
+    /// The disk returns this error and does nothing.
     Failed(ErrorKind),
-    /// Carries the call out and returns an error.
+    /// The disk carries the call out, but returns this error.
     DoneAndFailed(ErrorKind),
 }
 
-/// Chooses the outcome of each call to the virtual disk, by the call's number, counted from 0.
+/// A function that chooses the outcome of each call to the virtual disk. The arguments are the number of the call,
+/// counted from 0, and the call.
 pub type Fates = Box<dyn FnMut(usize, Call<'_>) -> Fate + Send>;
 
 /// A virtual disk as a [`Volume`]. Clones share one disk.
@@ -64,7 +65,7 @@ impl Virtual {
         Self::with_fates(disk, Box::new(|_, _| Fate::Done))
     }
 
-    /// A volume where `fates` choose the outcome of each call.
+    /// A volume on which `fates` chooses the outcome of each call.
     pub fn with_fates(disk: Disk, fates: Fates) -> Self {
         let seen = vec![disk.clone()];
         Self(Arc::new(Mutex::new(State { disk, seen, calls: 0, fates })))

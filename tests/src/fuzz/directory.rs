@@ -25,8 +25,8 @@ enum Thing {
 type Things = BTreeMap<String, Thing>;
 
 /// Checks the plans of file operations for a directory with any entries. A plan may create an entry only under an
-/// unused name. It may replace or remove only the files for which it was made. After an update, `PREFIX-current.pem`
-/// must lead to the new pair.
+/// unused name. It may replace or remove only files that its operation is about: for example, only a plan to prune
+/// removes old pairs. After an update, `PREFIX-current.pem` must lead to the new pair.
 pub fn directory(bytes: &[u8]) {
     let (when, rest) = text::first(bytes);
     let now = UnixTime::from_millis(match when {

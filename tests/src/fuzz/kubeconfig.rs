@@ -11,9 +11,9 @@ use perennial_rotation::Identity;
 use super::text;
 
 const PATH: &str = "/etc/x/kubeconfig";
-/// A secret that stands only in secret fields of the input, and must appear in no output.
+/// A secret that the input has only in the fields for secrets. No output may contain it.
 const SECRET: &str = "Zs3cretZ";
-/// The fields that hold a secret.
+/// The fields for secrets. There is a word for each field: the field, with [`SECRET`] as its value.
 const FIELDS: [&str; 4] = ["token: ", "password: ", "client-key-data: ", "\"token\":"];
 /// A limit on the length of a message in bytes: each message is shorter than this plus four times the length of the
 /// kubeconfig, parts of which the message may quote.

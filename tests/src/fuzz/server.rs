@@ -116,7 +116,8 @@ fn check_store(api: &Api, by_admin: bool) {
     }
 }
 
-/// Words for the client's bytes: headers with and without a token, a path, a CSR, and request objects.
+/// Words for the client's bytes: header lines with a bearer token, header lines without one, the path of requests, a
+/// CSR, and request objects.
 fn words(pki: &Pki) -> Vec<Vec<u8>> {
     let object = |name: &str, node: &str, signer: &str, key| {
         let request = certificate_request(&Template::node(node), key).expect("a request");

@@ -104,7 +104,8 @@ static SECRET: LazyLock<String> = LazyLock::new(|| {
     pem.lines().nth(1).expect("a key has such a line").to_owned()
 });
 
-/// Words that a fuzzer would take long to find: records with and without a key, lines of a journal, objects.
+/// Words that a fuzzer would take long to find: pending records with and without a key, lines of a journal, a
+/// configuration of kubelet and a Node object.
 static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let template = Arc::new(Template::node("worker-1").with_ip_addresses([[192, 0, 2, 1].into()]));
     let refusal = Refusal { failure: perennial::Failure::Denied, failures: 3, retry_at: EPOCH.after(super::pki::DAY) };

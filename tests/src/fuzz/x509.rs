@@ -121,8 +121,8 @@ fn credential(pem: &[u8]) {
     Credential::new(credential.chain().clone(), Arc::clone(&PKI.another)).expect_err("another key");
 }
 
-/// Reads a request, and issues a certificate for it if it can be read. Checks that the certificate has the key and the
-/// names of the request.
+/// Reads the input as a request. If that succeeds, issues a certificate for the request, and checks that the
+/// certificate has the key and the names of the request.
 fn request(pem: &[u8]) {
     let Ok(facts) = read_request(pem) else { return };
     assert!(facts.same_identity(&facts));

@@ -88,7 +88,8 @@ fn disk(there: &Things, kinds: &[(u8, String)]) -> Disk {
     })
 }
 
-/// The contents of a file, selected by the kind byte of its entry.
+/// The contents of a file. The byte for the kind of its directory entry also selects the contents: a name, a pair, a
+/// part of a pair, or nothing, for example.
 fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
     let [ours, another] = &*PAIRS;
     let (pem, key) = (ours.to_pem(), ours.key().to_pem());
