@@ -1,5 +1,5 @@
-//! Runs commands as people and scripts do: as processes, with their output in files. Reads events from the output, and
-//! lists the files that a command leaves.
+//! Runs commands as people and scripts do: each command is a process that writes its output to files. Reads events from
+//! the output, and lists the files that a command leaves.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};

@@ -103,7 +103,7 @@ impl<S: Subject> Law<S> {
         ("outcomes report every change", Self::Step(outcomes::outcomes_report_every_change)),
     ];
 
-    /// Laws that hold as long as the monotonic clock is monotonic.
+    /// Laws that hold as long as the monotonic clock never goes back.
     pub const MONOTONIC: &'static [(&'static str, Self)] = &[
         ("the budget holds", Self::Trace(requests::the_budget_holds)),
         ("submissions keep the spacing", Self::Step(requests::submissions_keep_the_spacing)),
@@ -216,7 +216,7 @@ fn moments(trace: &Trace, most: usize, fresh_only: bool) -> Vec<Moment<'_, Rotat
 }
 
 impl Step<'_> {
-    /// The driver's state after the event and before its actions.
+    /// The driver's state after the event, before the driver carries out the machine's actions.
     fn driver_after_event(&self) -> DriverState {
         let mut driver = self.driver.clone();
         driver.update(self.event, &Duties::default(), self.after, self.now.instant);
@@ -229,8 +229,8 @@ impl<S: Subject> Moment<'_, S> {
         self.subject.machine()
     }
 
-    /// The extra time that a law allows. It is zero if the machine has just read the clocks. Otherwise the machine may
-    /// have missed a step of the wall clock until its next regular check of the clocks.
+    /// The extra time that a law allows. It is zero if the machine has just read the clocks. Otherwise it is the
+    /// longest time until the next regular check of the clocks, when the machine notices a step of the wall clock.
     fn unnoticed(&self) -> Duration {
         if self.fresh { Duration::ZERO } else { self.policy.max_sleep + Duration::from_millis(1) }
     }

@@ -5,23 +5,23 @@
 //! |---|---|
 //! | [`mint`] | makes certificates and templates |
 //! | [`simulation`] | virtual time: a machine with a script or a cluster, or a rotation with the embedded API server |
-//! | [`trace`] | every event and action of a run, with a snapshot after every step |
-//! | [`recording`] | the trace of a rotation that any driver runs, recorded from outside |
+//! | [`trace`] | every event and action of a run, with a copy of the machine after every step |
+//! | [`recording`] | the trace of a rotation, recorded from its news, whichever driver runs the rotation |
 //! | [`script`] | a hostile life of a machine, decoded from bytes: property tests and fuzzing share it |
 //! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
 //! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
-//! | [`oracle`] | a model of client-go's certificate manager |
+//! | [`oracle`] | a port of client-go's certificate manager |
 //! | [`check`] | a model checker: visits every state of a machine in small worlds, and checks the laws in each |
 //! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
 //! | [`disk`] | a virtual directory, and every state in which a loss of power may leave the directory |
 //! | [`command`] | runs commands as processes, and reads their output and the files that they leave |
-//! | [`tls`] | configurations of TLS clients, for tests of servers |
+//! | [`tls`] | TLS clients and servers |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
-//! | [`replacement`] | programs that replace files, step by step |
+//! | [`replacement`] | imitations of programs that replace files, step by step |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
 //! | [`malicious`] | malformed and hostile certificates |
-//! | [`sources`] | the source files of the workspace, for tests of texts |
+//! | [`sources`] | the source files of the workspace, for tests that check texts |
 
 #![forbid(unsafe_code)]
 

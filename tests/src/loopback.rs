@@ -202,17 +202,18 @@ fn start_with_notices(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
     (handle, notices)
 }
 
-/// Waits until the `n`th certificate since the start is issued and durable, and returns the credential of the rotation.
+/// Waits until `n` certificates have been issued since the start, and the last one is durable. Returns the current
+/// credential of the rotation.
 ///
 /// # Panics
-/// There is no such certificate within [`BOUND`].
+/// The wait takes longer than [`BOUND`].
 pub fn issued(handle: &Handle, n: u64) -> Arc<Credential> {
     let written = |now: &Snapshot| now.issued >= n && !now.unwritten;
     let snapshot = handle.wait_for(written).within(BOUND);
     snapshot.unwrap_or_else(|| panic!("no certificate {n}: {:?}", handle.snapshot())).credential.clone().unwrap()
 }
 
-/// Waits until the rotation's request waits for approval, and returns the name of the request object.
+/// Waits until the request in flight waits for approval, and returns the name of the request object.
 pub fn waits_for_approval(handle: &Handle) -> String {
     let name = |now: &Snapshot| match &now.progress {
         Some(Progress::WaitingForApproval { request_name }) => Some(request_name.clone()),
@@ -229,7 +230,8 @@ pub fn break_directory(path: &Path) {
     std::fs::write(path, "in the way").unwrap();
 }
 
-/// Removes the file of [`break_directory`]: the next write creates the directory.
+/// Removes the file that [`break_directory`] has put in the place of the directory. The next write creates the
+/// directory.
 pub fn mend_directory(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }

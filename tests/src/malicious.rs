@@ -29,12 +29,13 @@ struct Parts {
     outer_algorithm: Vec<u8>,
     subject: Vec<u8>,
     validity: [Vec<u8>; 2],
-    /// The unique identifiers, between the public key and the extensions.
+    /// The unique identifiers, which stand between the public key and the extensions. Empty unless this is the fault of
+    /// the certificate.
     unique_id: Vec<u8>,
     extensions: Vec<Vec<u8>>,
     /// The number of unused bits in the last byte of the signature.
     unused: u8,
-    /// Bytes after the certificate.
+    /// Bytes that follow the DER of the certificate.
     behind: Vec<u8>,
     broken: bool,
 }

@@ -7,8 +7,8 @@ use perennial::{Certificate, Fingerprint, RareNames, Template, UnixTime, Validit
 /// 2026-01-01T00:00:00Z, when virtual time begins.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
 
-/// A certificate that satisfies `template`, valid from `not_before` for `life` (a millisecond at least). Certificates
-/// with different serial numbers have different fingerprints.
+/// A certificate that satisfies `template`, and is valid from `not_before` for `life`, but at least for a millisecond.
+/// Certificates with different serial numbers have different fingerprints.
 pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life: Duration) -> Certificate {
     let not_after = not_before.after(life.max(Duration::from_millis(1)));
     let validity = Validity::new(not_before, not_after).unwrap_or_else(|_| the_last_millisecond());

@@ -211,8 +211,8 @@ impl Model {
     }
 
     /// The time by the local clock and the time by the API server's clock, the earlier one first. The API server's
-    /// clock counts if at least three readings agree, and it differs from the local clock by more than ten seconds.
-    /// Otherwise, both times are the local one.
+    /// clock counts only if at least three of its readings agree, and if it differs from the local clock by more than
+    /// ten seconds. Otherwise, both times are the local one.
     fn both_clocks(&self, now: Now) -> (Millis, Millis) {
         let local = unix(now.unix);
         let known = self.history.server_clock().filter(|(_, agreeing)| *agreeing >= 3);

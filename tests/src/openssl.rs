@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input. Returns what it
-/// prints, which must be text.
+/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input. Returns the
+/// output of the command, which must be text.
 ///
 /// # Panics
 /// The command is not installed, or fails.
@@ -12,8 +12,8 @@ pub fn openssl(line: &str, input: impl AsRef<[u8]>) -> String {
     String::from_utf8(openssl_binary(line, input)).unwrap()
 }
 
-/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input. Returns what it
-/// prints, which need not be text.
+/// Runs `openssl` with the arguments in `line`, separated by spaces, and `input` on its standard input. Returns the
+/// output of the command, which may be binary.
 ///
 /// # Panics
 /// The command is not installed, or fails.

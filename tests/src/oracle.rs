@@ -29,8 +29,8 @@ const RETRIES: usize = 10;
 
 type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A running certificate manager of client-go. Its template may change, as the template of kubelet's serving
-/// certificate does.
+/// A running certificate manager of client-go. Its template may change during the run, as for kubelet's serving
+/// certificate.
 pub struct Oracle {
     manager: Rc<Manager>,
     goroutines: [Goroutine; 2],

@@ -21,16 +21,18 @@ pub type Step = Box<dyn FnOnce(UnixTime)>;
 /// The way in which a program replaces files.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
-    /// kubelet's atomic writer: writes all files into a new directory, switches the link `..data`, and removes the old
-    /// directory.
+    /// Replaces all files at once, as kubelet's atomic writer does: writes them into a new directory, lets the link
+    /// `..data` lead to that directory, and removes the old directory.
     Volume,
-    /// Renames each file into place, in order.
+    /// Replaces one file after the other: writes a new file beside the old one, and renames it into place.
     Renames,
-    /// Switches a link for each file, in order, as certbot.
+    /// Replaces one file after the other, as certbot does: writes a new file into another directory, and lets the link
+    /// lead to the new file.
     Links,
-    /// Truncates each file and writes it piece by piece, in order, as `cat key chain > file` in a script.
+    /// Replaces one file after the other: truncates the file and writes it piece by piece, as `cat key chain > file` in
+    /// a script does.
     InPlace,
-    /// Removes each file, and writes a new one piece by piece, in order.
+    /// Replaces one file after the other: removes the file, and writes a new one piece by piece.
     Anew,
 }
 

@@ -46,7 +46,7 @@ pub struct Life {
     pub template: Option<Template>,
     /// The drift of the wall clock, in permille.
     pub drift: i64,
-    /// True if the monotonic clock may jump forward and back.
+    /// True if both clocks may jump to any time, forward or back.
     pub wild: bool,
 }
 

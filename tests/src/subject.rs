@@ -6,7 +6,7 @@ use std::sync::Arc;
 use perennial::{Action, Actions, Certificate, Event, Instant, Key, Now, Outcomes, Pending, RequestId};
 use perennial::{RotationMachine, Setup, Template};
 
-/// A machine to check by the laws: as shipped, or wrapped so that it breaks a rule.
+/// A machine that is checked by the laws: the shipped machine, or a wrapper that breaks a rule.
 pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// Starts a machine from this setup.
     fn start(setup: Setup, now: Now) -> Self;
@@ -14,7 +14,7 @@ pub trait Subject: Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static {
     /// Lets the machine handle an event, and returns its actions and outcomes.
     fn handle(&mut self, event: Event, now: Now) -> Duties;
 
-    /// The machine itself, without a wrapper.
+    /// The shipped machine: the subject itself, or the machine that the subject wraps.
     fn machine(&self) -> &RotationMachine;
 
     /// The pending record that a restart gets.

@@ -1,5 +1,5 @@
-//! Traces. A trace contains every event that a machine handled with the actions that followed, through all restarts,
-//! and a copy of the machine after every step.
+//! Traces. A trace contains every event that a machine handled, the actions that followed, and a copy of the machine
+//! after every step. It continues through restarts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ pub struct Trace {
 pub struct Run {
     /// The time of the start.
     pub started: Now,
-    /// The pending record of an earlier run, from which the machine started; `None` if there was no record.
+    /// The pending record with which the machine started, from an earlier run; `None` if there was no record.
     pub pending: Option<Pending>,
     /// True if the submission budget of the run before still counts in this run. That needs two things: the newest
     /// pending record was there at the start, and the wall clock was not set ahead after the record was made.
     pub remembers: bool,
-    /// The machine as started.
+    /// The machine at the start of the run, before its first event.
     pub first: RotationMachine,
     /// Every event that the machine handled.
     pub records: Vec<Record>,

@@ -1,6 +1,6 @@
 //! Writes a pair for each malicious certificate ([`table`]) to `DIR/NAME.pem`, and prints a line for each pair:
-//! `NAME<TAB>GO<TAB>OPENSSL`. `GO` is true if Go is expected to accept the pair, `OPENSSL` if openssl is: `.ci/kubectl`
-//! checks that both programs behave as printed.
+//! `NAME<TAB>GO<TAB>OPENSSL`. `GO` (true or false) is whether Go must accept the pair, and `OPENSSL` is whether openssl
+//! must accept the certificate. `.ci/kubectl` checks both programs by these lines.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use perennial::{Now, Policy};
 
 /// The longest wait after a failure: the longer of the two backoffs, plus the longest `Retry-After` that the machine
-/// honours, which is the cap of the backoff after refusals.
+/// honours. The cap of the backoff after refusals limits a `Retry-After`.
 pub(super) fn longest_wait(policy: &Policy) -> Duration {
     let (transient, refused) = (policy.transient.longest(), policy.refused.longest());
     transient.max(refused) + policy.refused.cap()

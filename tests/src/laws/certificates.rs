@@ -37,7 +37,7 @@ pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'
     Ok(())
 }
 
-/// A machine never takes a certificate, issued or found in the store, whose common name differs from the template's,
+/// A machine accepts no issued certificate, and takes over no found one, whose common name differs from the template's,
 /// not even while it has no certificate. After a change of the template, the machine keeps serving the certificate that
 /// it has. Bootstrap credentials are exempt.
 pub(super) fn no_certificate_of_another_name_is_taken(step: &Step<'_>) -> Verdict {

@@ -144,8 +144,9 @@ fn wait_ends_in_time(machine: &RotationMachine, now: Now, back: Duration) -> Ver
     Ok(())
 }
 
-/// Readings of the API server's clock neither make a certificate expire nor delay a request. If a certificate is due
-/// without the readings, it is due with them, too, and no less urgently; and the next request comes no later.
+/// Readings of the API server's clock neither make a certificate expire nor delay a request. A certificate that is due
+/// without the readings is also due with the readings, and no less urgently. With the readings, the next request is
+/// submitted no later.
 pub(super) fn the_servers_clock_neither_delays_nor_expires_anything<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
     let (policy, machine, now) = (moment.policy, moment.machine(), moment.now);
     let Some(server) = machine.server_time(now) else { return Ok(()) };

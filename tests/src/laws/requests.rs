@@ -166,8 +166,8 @@ impl Refills {
     }
 }
 
-/// The runs of a trace in groups. In each group, every run but the first continued from the pending record of the run
-/// before, so that one submission budget covers the group.
+/// The runs of a trace, in groups of runs that share one submission budget. Each run of a group, except the first,
+/// continued from the pending record of the run before.
 fn continued_runs(trace: &Trace) -> Vec<&[Run]> {
     trace.runs.chunk_by(|_, next| next.remembers).collect()
 }

@@ -10,7 +10,7 @@ use super::{Moment, Verdict, ensure};
 use crate::subject::Subject;
 use crate::trace::{Trace, can_submit, in_flight, submitted};
 
-/// A clone handles every event like the original: the laws try events on clones.
+/// A clone handles every event like the original. Other laws rely on this, since they send events to clones.
 pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     for (before, record) in trace.steps() {
         let mut clone = before.clone();

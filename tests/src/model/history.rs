@@ -99,7 +99,7 @@ impl History {
         })?
     }
 
-    /// The certificate whose age decides whether a successor is due: the waiting one, else the served one.
+    /// The certificate whose rotation point counts: the waiting one if there is one, or else the served one.
     pub(super) fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
         self.waiting().or_else(|| self.served())
     }
@@ -114,7 +114,7 @@ impl History {
         self.last(answer).unwrap_or(false)
     }
 
-    /// Whether a rotation was requested and no certificate has been taken since.
+    /// True if a rotation was requested, and the machine has accepted no certificate since then.
     pub(super) fn rotate_now(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::RotateNow => Some(true),
@@ -246,8 +246,8 @@ impl History {
         self.last(|_, fact| if let Fact::Settled(reason) = fact { Some(*reason) } else { None })?
     }
 
-    /// Whether the last time that the machine settled, a certificate was due because of its rotation point, and the
-    /// machine has not accepted a certificate since then.
+    /// True if a certificate was due because of its rotation point when the machine settled last, and the machine has
+    /// accepted no certificate since then.
     pub(super) fn was_rotating(&self) -> bool {
         let answer = |_, fact: &Fact| match fact {
             Fact::Settled(reason) => Some(*reason == Some(Reason::RotationPoint)),

@@ -85,8 +85,9 @@ impl Model {
         true
     }
 
-    /// Changes the policy. Keeps the budget's tokens up to the new size, and the time of the last submission. Shortens
-    /// the backoff and the wait before the next write to the longest that the new policy allows.
+    /// Adds the facts of a change of policy. The submission budget keeps its tokens, up to the new size, and the
+    /// spacing still counts from the last submission. The backoff and the wait for the next write become no longer than
+    /// the new policy allows.
     fn policy_changed(&mut self, policy: &Arc<Policy>, now: Now) {
         let at = instant(now);
         let (spaced, old_spacing) = (self.history.spaced_at(self.spacing()), self.spacing());
@@ -171,8 +172,8 @@ impl Model {
             && self.rank(new, now) == 4
     }
 
-    /// Serves the waiting certificate from its notBefore on, or earlier if the served certificate is not valid or a
-    /// server refused it. Drops the waiting certificate once it is worse than the served one.
+    /// Lets the waiting certificate take its turn at its notBefore, or earlier if the served certificate is not valid
+    /// or was refused by a server. Drops the waiting certificate instead if it has become worse than the served one.
     pub(super) fn take_turn(&mut self, now: Now) {
         let needed = self.history.refused() || self.has_no_valid_certificate(now);
         let Some(waits) = self.history.waiting().cloned() else { return };
@@ -249,7 +250,7 @@ impl Model {
         self.history.push(now, Fact::BackoffEnds((earliest.min(latest), longest.min(latest))));
     }
 
-    /// Forgets a refusal of a template that is no longer wanted.
+    /// Forgets a refusal if the refused request had another template than the current one.
     fn forget_refusal_of_other_template(&mut self, now: Now) {
         let wanted = self.history.template();
         let refused = self.history.failures().is_some_and(|(failure, _)| failure.is_refusal());
@@ -270,10 +271,10 @@ impl Model {
         self.history.push(now, Fact::WriteDue((at(shortest), at(longest))));
     }
 
-    /// Adds the facts that follow when another program has changed the store. The machine takes the found certificate
-    /// if it is no worse than the served one, or lets it wait if it is not valid yet. If the store lacks the served
-    /// certificate afterwards, and there is a signer, the machine writes it again. Returns false if the machine must
-    /// ignore the event.
+    /// Adds the facts that follow when another program has changed the store. The machine takes over the found
+    /// certificate if it is no worse than the served one, or lets it wait if it is not valid yet. If the store lacks
+    /// the served certificate afterwards, and there is a signer, the machine writes it again. Returns false if the
+    /// machine must ignore the event.
     fn replaced(&mut self, found: Option<&Arc<Certificate>>, now: Now) -> bool {
         let writes_held = self.history.unwritten().is_some_and(|(_, held, _)| held);
         let fingerprint = |certificate: &Arc<Certificate>| certificate.fingerprint;
