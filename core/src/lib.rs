@@ -112,10 +112,16 @@
 //! | `sync.rs` | `Arc` for every target |
 //! | `setup.rs` | the initial state, and the record of an earlier run |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod action;
 mod certificate;

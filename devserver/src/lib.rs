@@ -68,6 +68,11 @@
 
 #![forbid(unsafe_code)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod api;
 mod authority;
 mod cluster;

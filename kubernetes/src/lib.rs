@@ -11,6 +11,11 @@
 
 #![forbid(unsafe_code)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod addresses;
 pub mod client;
 pub mod cluster;

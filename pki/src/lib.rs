@@ -45,6 +45,11 @@
 //! protect best.
 #![forbid(unsafe_code)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod chain;
 mod check;
 mod credential;

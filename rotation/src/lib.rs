@@ -96,6 +96,11 @@
 
 #![forbid(unsafe_code)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod cancel;
 pub mod clock;
 mod conversation;

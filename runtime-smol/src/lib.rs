@@ -80,6 +80,11 @@
 
 #![forbid(unsafe_code)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod drive;
 mod run;
 
