@@ -19,6 +19,7 @@ pub enum Slot {
 /// A decision that the machine has taken, for logs and metrics. It needs no work of the driver: all work is in the
 /// [`Action`](crate::Action)s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The event was late, repeated, or about another request, write or certificate. The machine is unchanged.
     #[default]

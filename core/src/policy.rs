@@ -312,6 +312,7 @@ impl Default for Policy {
 
 /// A value of a policy that is out of range. The constructor has returned no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// A window that ends before it begins.
     Window {

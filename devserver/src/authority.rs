@@ -196,6 +196,7 @@ fn period(from: UnixTime, to: UnixTime) -> Result<Validity, AuthorityError> {
 
 /// Error of a certificate authority that cannot be created, or cannot sign.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuthorityError {
     /// A key cannot be generated, or the authority's own key cannot be read.
     #[error("key of the certificate authority: {0}")]

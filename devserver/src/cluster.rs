@@ -246,6 +246,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Error of a [`TestCluster`] that did not start, or of [`TestCluster::rotate_authority`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClusterError {
     /// The operating system provides no socket, no thread or no random numbers.
     #[error("cannot run the API server: {0}")]

@@ -7,6 +7,7 @@ use crate::{AlternativeNames, KeyPair, PemError, pem, write};
 
 /// A signed CSR (PKCS#10), in PEM and in DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CertificateRequest {
     /// The CSR as one PEM block `CERTIFICATE REQUEST`.
     pub pem: String,

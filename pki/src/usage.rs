@@ -3,6 +3,7 @@
 /// An extended key usage (RFC 5280 §4.2.1.12): the side of TLS on which a certificate is used. `Display` is the value
 /// in `spec.usages` of a Kubernetes request, such as `client auth`.
 #[derive(Clone, Copy, Debug, derive_more::Display, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Usage {
     /// The certificate authenticates a client.
     #[display("client auth")]
@@ -23,6 +24,7 @@ impl Usage {
 
 /// A key usage of a certificate (RFC 5280 §4.2.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KeyUsage {
     /// The key may sign handshakes. TLS 1.3 needs no other key usage.
     DigitalSignature,

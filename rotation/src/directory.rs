@@ -41,6 +41,7 @@ pub struct Directory {
 /// The contents of a credential directory, as [`Directory::load`] found them.
 #[derive(Debug)]
 #[must_use]
+#[non_exhaustive]
 pub struct Loaded {
     /// The pair to use, and the file it was read from; `None` if the directory has no usable pair.
     pub credential: Option<(Arc<Credential>, PathBuf)>,

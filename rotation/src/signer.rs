@@ -119,6 +119,7 @@ impl Authentication {
 
 /// One request for a certificate, for a signer to submit. Contains no private key.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SignRequest {
     /// The name of this request, from [`Signer::request_name`]; may be empty.
     pub name: String,

@@ -127,8 +127,9 @@ mod tests {
         fn handle(&mut self, event: Event) {
             let step = Transition::of(&mut self.machine, event, self.now);
             let (due, unwritten) = (self.machine.due(self.now), self.machine.is_unwritten());
-            let snapshot = Rotator::new().prepare().unwrap().0.snapshot();
-            let snapshot = Arc::new(Snapshot { due, unwritten, ..Snapshot::clone(&snapshot) });
+            let mut snapshot = Snapshot::clone(&Rotator::new().prepare().unwrap().0.snapshot());
+            (snapshot.due, snapshot.unwritten) = (due, unwritten);
+            let snapshot = Arc::new(snapshot);
             let decided = step.news();
             for news in [News::Stepped(Arc::new(step))].into_iter().chain(decided) {
                 self.tally.take(&Notice { at: self.now, news, snapshot: snapshot.clone() });

@@ -182,6 +182,7 @@ pub enum Decision {
 
 /// Error of [`Api::decide`]. The request is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecisionError {
     /// There is no such request.
     #[error("there is no such certificate signing request")]

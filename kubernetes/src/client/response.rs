@@ -10,6 +10,7 @@ use crate::objects::Status;
 
 /// A complete answer of an API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,

@@ -39,6 +39,7 @@ impl fmt::Display for Place {
 
 /// Why a kubeconfig, or kubelet's configuration, cannot be used. No message shows a secret of the file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KubeconfigError {
     /// The text is not YAML (or JSON).
     #[error("{at}: not valid YAML: {reason}")]

@@ -8,6 +8,7 @@ use perennial_pki::{CredentialError, PemError};
 
 /// Error of an operation on a credential directory, or a problem that was found in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirectoryError {
     /// An operation of the file system failed.
     #[error("cannot {what} {path}: {source}")]
@@ -172,6 +173,7 @@ impl DirectoryError {
 
 /// Why a file, or a link to it, is not trusted: another user could have written it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Distrust {
     /// The owner of the file is neither root nor the user that this process runs as.
     #[error("its owner is user {0}, neither root nor the user that runs perennial")]

@@ -45,6 +45,7 @@ pub struct Rotations {
 
 /// A rotation: a new credential has replaced the current one.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rotated {
     /// The previous credential, if there was one. It may still be valid, and its connections stay open.
     pub old: Option<Arc<Credential>>,

@@ -13,6 +13,7 @@ const BACKDATING: Duration = Duration::from_secs(600);
 
 /// State of a rotation at one moment. The key and the chain of each credential in it belong together.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// The current credential. It may have expired.
     pub credential: Option<Arc<Credential>>,

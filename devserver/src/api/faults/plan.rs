@@ -139,6 +139,7 @@ fn key_before(text: &str, line: u64, column: u64) -> Option<&str> {
 /// Error of a plan that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
+#[non_exhaustive]
 pub struct PlanError {
     /// Line of the problem, from 1.
     pub line: u64,
