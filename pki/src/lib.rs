@@ -70,6 +70,11 @@ mod usage;
 mod write;
 mod x509;
 
+/// The version of rustls in the interfaces of this crate.
+pub use rustls;
+/// Wipes the texts of keys that this crate returns.
+pub use zeroize::Zeroizing;
+
 pub use chain::{Chain, ChainError};
 pub use check::{BadCertificate, Expected};
 pub use credential::{Credential, CredentialError};

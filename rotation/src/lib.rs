@@ -141,6 +141,8 @@ pub use perennial_pki::{
 };
 /// The version of rustls in the interfaces of [`tls`].
 pub use rustls;
+/// Wipes texts and bytes that contain keys or tokens; in the interfaces of [`KeyValue`] and [`Record`].
+pub use zeroize::Zeroizing;
 
 pub use cancel::{Cancel, CancelOnDrop};
 pub use conversation::{Conversation, IoEvent, IoRequest};
