@@ -85,6 +85,40 @@
 //! # Ok::<(), perennial_rotation::StartError>(())
 //! ```
 //!
+//! # A signer of your own
+//!
+//! [`Rotator::sign_with`] takes a closure that turns a [`SignRequest`] into a [`Chain`], and may block;
+//! [`Rotator::sign_with_async`] takes one that returns a future. An error names the kind of failure, which decides when
+//! the rotation tries again:
+//!
+//! ```
+//! use perennial_rotation::{Chain, Failure, Rotator, SignError, Template};
+//!
+//! # fn my_ca(_csr_pem: &str) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
+//! # fn example() -> Rotator {
+//! Rotator::new().template(Template::new("mesh-1")).sign_with("example.com/mesh", |request, _cancel| {
+//!     let pem = my_ca(&request.csr.pem).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
+//!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+//! })
+//! # }
+//! ```
+//!
+//! # A store of your own
+//!
+//! [`Rotator::store`] takes a [`Directory`], a [`Memory`], or any [`KeyValue`]: a function that reads the bytes below a
+//! key, and one that writes them durably. The examples of the repository have a store in SQLite (`own_store`).
+//!
+//! # An event loop of your own
+//!
+//! A runtime is a loop around [`Task::step`]: carry out the [`Work`], then wait for [`Task::arrival`] until
+//! [`Task::deadline`]. The examples have such a loop on tokio (`tokio_loop`). Where keys and CSRs are made elsewhere, such
+//! as on a microcontroller, use the crate `perennial` alone; the examples `mio`, `epoll_timerfd`, `calloop`, `io_uring`,
+//! `tokio_select` and `superloop` are loops around it.
+//!
+//! # Tests
+//!
+//! `TestCluster` of the crate `perennial-dev` is a Kubernetes API server inside of a test, and misbehaves on request.
+//!
 //! # Keys
 //!
 //! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and reports a file

@@ -77,6 +77,9 @@
 //! smol::spawn(rotation).detach();
 //! # Ok(()) }
 //! ```
+//!
+//! The documentation of `perennial-rotation` continues with waiting for the first certificate, closing old connections,
+//! observers, signers, stores and event loops of your own, and tests.
 
 #![forbid(unsafe_code)]
 
