@@ -23,14 +23,14 @@ fn never_approved() -> Scenario {
     Scenario::new("never approved").at(ZERO, Happening::Requests(Conduct::Ignores))
 }
 
-/// Each signature takes longer than the request timeout, so that a client that begins again each time never succeeds:
-/// <https://github.com/cert-manager/csi-lib/issues/47>
+/// Each signature takes longer than the request timeout. A client that submits a new request object after each timeout
+/// never gets a certificate: <https://github.com/cert-manager/csi-lib/issues/47>
 fn slow_signer() -> Scenario {
     Scenario::new("each signature takes 20 min").at(ZERO, Happening::Requests(Conduct::signs_after(20 * MINUTE)))
 }
 
-/// A person approves all waiting requests after an hour. client-go has given up its first three requests by then.
-/// A client that still waits gets its certificate at once:
+/// No request is approved for an hour; then a person approves all of them. By then, client-go has given up its first
+/// three requests. A client that has not given up its request gets its certificate at once:
 /// <https://github.com/kubernetes/kubernetes/issues/51966>
 fn approved_after_an_hour() -> Scenario {
     Scenario::new("approved after an hour")
@@ -38,8 +38,9 @@ fn approved_after_an_hour() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// The process restarts while its request is in flight, and the issued certificate is for the key from before the
-/// restart: <https://github.com/cert-manager/csi-driver/issues/33>
+/// The process restarts while its request is in flight, and the request is approved a minute later. The certificate is
+/// issued for the key from before the restart, so that the process must still have that key:
+/// <https://github.com/cert-manager/csi-driver/issues/33>
 fn approved_during_a_restart() -> Scenario {
     Scenario::new("restarted while waiting, then approved")
         .at(ZERO, Happening::Requests(Conduct::Ignores))

@@ -1,4 +1,5 @@
-//! Bootstrap credentials, which may allow more than a node's own certificate.
+//! A node starts with a bootstrap credential, and must replace it by its own certificate, since a bootstrap credential
+//! may grant more rights.
 
 use perennial::Template;
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
@@ -9,8 +10,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![restarted_before_approval(), without_a_template_at_first(), expired()]
 }
 
-/// A restart before approval. client-go writes the bootstrap credential to its store: after the restart it is a valid
-/// certificate like any other, and stays until its own rotation point (`getCurrentCertificateOrBootstrap`).
+/// The process restarts before its request is approved. client-go has written the bootstrap credential to its store.
+/// After the restart, client-go takes it for the node's own certificate, and keeps it until its rotation point
+/// (`getCurrentCertificateOrBootstrap`).
 fn restarted_before_approval() -> Scenario {
     Scenario::new("bootstrap credential, restarted meanwhile")
         .with_certificate_of_age(HOUR)
@@ -21,8 +23,8 @@ fn restarted_before_approval() -> Scenario {
         .at(10 * MINUTE, Happening::Requests(Conduct::WELL))
 }
 
-/// The template is set a minute after the start. client-go replaces the bootstrap credential at its first rotation
-/// check, but not if there is no template then.
+/// The template is set a minute after the start. client-go would replace the bootstrap credential at its first rotation
+/// check, but does not, since there is no template at that time.
 fn without_a_template_at_first() -> Scenario {
     Scenario::new("bootstrap credential, template 1 min later")
         .with_certificate_of_age(HOUR)

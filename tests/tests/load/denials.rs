@@ -31,7 +31,8 @@ fn denied_then_allowed() -> Scenario {
         .conceding(refusal(), REFUSED)
 }
 
-/// A denied rotation must not cost the certificate that is still valid: <https://github.com/istio/istio/issues/56452>
+/// All requests are denied while the node's certificate is still valid. The node must keep the certificate:
+/// <https://github.com/istio/istio/issues/56452>
 fn denied_while_valid() -> Scenario {
     Scenario::new("renewal denied for 100 min, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -48,8 +49,8 @@ fn signer_fails_while_valid() -> Scenario {
         .at(HOUR, Happening::Requests(Conduct::WELL))
 }
 
-/// Requests for a wrong name are denied until the template is corrected. The correction comes during a backoff, and
-/// must not get lost: <https://github.com/istio/ztunnel/issues/725>
+/// Requests are denied, since the template has a wrong name. The template is corrected during a backoff. The node must
+/// submit a request for the corrected template: <https://github.com/istio/ztunnel/issues/725>
 fn denied_and_renamed() -> Scenario {
     Scenario::new("denied for a wrong name, set right at 30 min")
         .with_template(Some(named(&["typo.example"])))

@@ -20,8 +20,8 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
 
 /// A problem of other programs: after an outage all clients return at the same time.
 /// <https://github.com/istio/ztunnel/issues/334>, <https://github.com/smallstep/certificates/issues/350>. client-go
-/// retries every 32 s without jitter. perennial's nodes began together and have spent their budgets together, and
-/// return spread nevertheless.
+/// retries every 32 s without jitter. perennial's nodes return spread, although all of them started at the same time
+/// and have spent their budgets.
 #[test]
 fn nodes_started_together_return_spread_after_outage() {
     let down = Scenario::new("down").with_span(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
@@ -33,7 +33,8 @@ fn nodes_started_together_return_spread_after_outage() {
     assert!(ours <= NODES as usize / 4 && ours < theirs / 2, "{ours}, client-go {theirs}");
 }
 
-/// Nodes whose certificates became due one after the other return as spread as they were.
+/// During the outage, the certificates of the nodes become due one after another. After the outage, the submissions are
+/// spread, too.
 #[test]
 fn nodes_started_apart_return_spread_after_outage() {
     let down = Scenario::new("down")
@@ -46,9 +47,9 @@ fn nodes_started_apart_return_spread_after_outage() {
     assert!(ours <= NODES as usize / 5 && ours < theirs, "{ours}, client-go {theirs}");
 }
 
-/// Certificates issued in the same second are rotated at points spread over a fifth of the lifetime,
-/// <https://github.com/istio/istio/pull/52102>, and all of them are, not just some,
-/// <https://github.com/istio/istio/pull/52638>.
+/// Certificates that were issued in the same second are rotated at points spread over a fifth of the lifetime:
+/// <https://github.com/istio/istio/pull/52102>. Jitter applies to each certificate, not just to some:
+/// <https://github.com/istio/istio/pull/52638>
 #[test]
 fn certificates_issued_in_one_second_rotate_over_a_fifth_of_lifetime() {
     let scenario = Scenario::new("born").with_certificate_of_age(ZERO);

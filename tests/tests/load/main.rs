@@ -27,10 +27,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The seeds for which each assertion is checked. The printed table shows the results for the first.
+/// Each scenario runs once with each of these seeds. The printed table shows the results of the first seed.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
-/// The longest time from the end of an outage to the next request: one backoff, and the refill of a token.
+/// The longest time from the end of an outage to the next request: one backoff, and the refill of one token of the
+/// budget.
 fn outage() -> Duration {
     Policy::default().transient.longest() + Policy::default().budget.refill()
 }
@@ -40,7 +41,7 @@ fn refusal() -> Duration {
     Policy::default().refused.longest()
 }
 
-/// Reason why a scenario concedes the default policy more time without a certificate than client-go needs.
+/// A reason for which a scenario allows the default policy more time without a certificate than client-go has.
 const SPREAD: &str = "jitter spreads nodes that waited together";
 const REFUSED: &str = "a refused request is submitted again after minutes, then after an hour";
 
@@ -89,7 +90,8 @@ fn named(names: &[&str]) -> Template {
     Template::node("worker-1").with_dns_names(names.iter().copied())
 }
 
-/// Adds the happening `what(i)` to the scenario at each `period` within `span`; `i` counts from 0.
+/// Adds a happening to the scenario at each multiple of `period` before `span`: first `what(0)`, then `what(1)`, and so
+/// on.
 fn every(period: Duration, span: Duration, scenario: Scenario, what: impl Fn(u32) -> Happening) -> Scenario {
     let times = (1..).map(|i| period * i).take_while(|at| *at < span);
     times.zip(0..).fold(scenario, |scenario, (at, i)| scenario.at(at, what(i)))
@@ -165,7 +167,8 @@ fn span(span: Duration) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-/// Checks the submission budget in every span of time, across restarts with the pending record.
+/// Checks that the submissions of no span of time exceed the budget. A span may contain restarts that keep the pending
+/// record, but none that loses it.
 #[test]
 fn default_policy_stays_within_its_submission_budget() {
     let policy = Policy::default();
@@ -189,8 +192,8 @@ fn default_policy_stays_within_its_submission_budget() {
     }
 }
 
-/// Under the default policy the time without a certificate exceeds client-go's by no more than the scenario concedes,
-/// and no scenario concedes more than zero without need.
+/// Under the default policy, the time without a certificate exceeds client-go's by no more than the scenario concedes.
+/// A scenario that needs no concession must not make one.
 #[test]
 fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
@@ -203,8 +206,9 @@ fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
     }
 }
 
-/// Every concession is at most one wait: after an outage a backoff, a token's refill and a `Retry-After`, after a
-/// refusal a backoff. No scenario ends worse than with client-go.
+/// The extra time that a scenario concedes is at most one wait. The wait after an outage is a backoff, the refill of a
+/// token and a `Retry-After`; the wait after a refusal is a backoff. No scenario ends with a worse certificate than
+/// with client-go.
 #[test]
 fn extra_time_without_certificate_that_scenario_allows_is_at_most_one_wait() {
     let retry_after = MINUTE;
@@ -241,7 +245,8 @@ fn default_policy_submits_no_more_than_client_go_except_listed() {
     }
 }
 
-/// With client-go's timing perennial makes as many submissions as client-go, although the two share no code.
+/// With client-go's timing (`Policy::kubelet`), perennial submits as many requests as client-go, although perennial and
+/// the port of client-go share no code.
 #[test]
 fn kubelet_policy_submits_as_often_as_client_go() {
     for name in ["never approved", "denied", "API down for 6 h", "API up after 5 min", "lifetimes of 10 min"] {
@@ -253,7 +258,8 @@ fn kubelet_policy_submits_as_often_as_client_go() {
     }
 }
 
-/// A bootstrap credential never counts as the node's own certificate.
+/// perennial replaces the bootstrap credential, since it never takes one for the node's own certificate. client-go does
+/// so in these scenarios, and keeps the bootstrap credential.
 #[test]
 fn bootstrap_credential_is_replaced_unlike_in_client_go() {
     for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {
@@ -264,7 +270,7 @@ fn bootstrap_credential_is_replaced_unlike_in_client_go() {
     }
 }
 
-/// If the cluster works in the end, the default policy ends with a good certificate.
+/// Under the default policy, each scenario ends with a good certificate if the cluster works at its end.
 #[test]
 fn default_policy_ends_with_good_certificate_once_cluster_works() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {

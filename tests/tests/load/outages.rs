@@ -35,8 +35,8 @@ fn up_after_five_minutes() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// The API is down over the rotation point, and the valid certificate has to last:
-/// <https://github.com/istio/istio/issues/56452>
+/// The API is down while the certificate is due, and up again before it expires. The node must keep the certificate
+/// meanwhile: <https://github.com/istio/istio/issues/56452>
 fn down_over_the_rotation_point() -> Scenario {
     Scenario::new("API down for 110 min, valid for 2 h")
         .with_certificate_of_age(22 * HOUR)
@@ -55,7 +55,8 @@ fn down_past_expiry() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// A server that limits its clients' rate by `Retry-After`: <https://github.com/agent-substrate/substrate/pull/1421>
+/// The server answers each request with 429 and a `Retry-After` of a minute, for two hours:
+/// <https://github.com/agent-substrate/substrate/pull/1421>
 fn throttled() -> Scenario {
     Scenario::new("429, Retry-After: 60, for 2 h")
         .at(ZERO, Happening::Api(Api::Throttles(MINUTE)))
@@ -63,7 +64,8 @@ fn throttled() -> Scenario {
         .conceding(outage() + MINUTE, SPREAD)
 }
 
-/// A connection that comes and goes while a request is in flight: <https://github.com/linkerd/linkerd2/issues/13136>
+/// The API goes down and comes up again every three minutes while a request is in flight. The request is approved after
+/// two hours: <https://github.com/linkerd/linkerd2/issues/13136>
 fn flapping() -> Scenario {
     let ignored = Scenario::new("API up and down, approved after 2 h").at(ZERO, Happening::Requests(Conduct::Ignores));
     let flaps = every(3 * MINUTE, 2 * HOUR, ignored, |i| Happening::Api(if i % 2 == 0 { Api::Down } else { Api::Up }));

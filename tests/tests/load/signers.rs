@@ -8,7 +8,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![drops_a_name(), authority_in_its_last_minutes(), short_lifetimes()]
 }
 
-/// The signer omits a name, and client-go submits again, every second for ever:
+/// The signer omits a requested name. client-go submits a new request every second, for ever:
 /// <https://github.com/awslabs/amazon-eks-ami/issues/244>
 fn drops_a_name() -> Scenario {
     Scenario::new("signer drops a SAN")
@@ -16,9 +16,10 @@ fn drops_a_name() -> Scenario {
         .at(ZERO, Happening::Requests(Conduct::Signs { after: ZERO, trims: true }))
 }
 
-/// An authority signs no certificate that outlives it: near its end every certificate, backdated by five minutes, is
-/// issued past its rotation point. Then the authority signs nothing, until another one replaces it. All
-/// certificates of the first authority expire together: <https://github.com/smallstep/certificates/issues/350>
+/// A CA issues no certificate that is valid longer than the CA, and backdates each by five minutes. Shortly before its
+/// end, it issues certificates that are past their rotation points already. After its end it signs nothing, until
+/// another CA replaces it. All certificates of the first CA expire at the same time:
+/// <https://github.com/smallstep/certificates/issues/350>
 fn authority_in_its_last_minutes() -> Scenario {
     Scenario::new("CA in its last 20 min, replaced 10 min later")
         .with_certificate_of_age(23 * HOUR)

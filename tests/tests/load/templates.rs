@@ -1,4 +1,4 @@
-//! Templates that change: addresses that come, go and flap.
+//! Templates that change, since the addresses of the node change.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -8,9 +8,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![second_change(), flapping(false), flapping(true), no_address_for_ten_minutes()]
 }
 
-/// The node's address changes twice while all requests are ignored; then an approver compares requests with the node.
-/// client-go's watcher of the template still blocks on sending the first change, so that the request for the second
-/// address waits out its 15 minutes.
+/// The node's address changes from a to b and from b to c while all requests are ignored. Then an approver approves
+/// only a request for the address c. client-go does not notice the change to c, since its watcher of the template still
+/// blocks on sending the change to b. Its request for b waits until the request timeout of 15 minutes.
 fn second_change() -> Scenario {
     Scenario::new("second address change while waiting")
         .with_template(Some(named(&["a.example"])))
@@ -20,8 +20,8 @@ fn second_change() -> Scenario {
         .at(7 * MINUTE, Happening::Requests(Conduct::Compares { after: 2 * SECOND }))
 }
 
-/// An address that comes and goes every half minute for an hour. The signer takes a second, or a minute if `slow`:
-/// longer than an address stays.
+/// The node's address changes every half minute for an hour. The signer takes a second or, if `slow`, a minute, which
+/// is longer than the node keeps an address.
 fn flapping(slow: bool) -> Scenario {
     let (name, after) =
         if slow { ("address flaps, signer slower", MINUTE) } else { ("address flaps, signer quick", SECOND) };
@@ -35,8 +35,8 @@ fn flapping(slow: bool) -> Scenario {
     })
 }
 
-/// A node whose address is not known at first submits no request, and submits one as soon as the address is known:
-/// <https://github.com/kubernetes/kubernetes/issues/130001>
+/// The node's address is not known for ten minutes. The node submits no request before the address is known, and one as
+/// soon as it is: <https://github.com/kubernetes/kubernetes/issues/130001>
 fn no_address_for_ten_minutes() -> Scenario {
     Scenario::new("no address for 10 min")
         .with_template(None)
