@@ -1,5 +1,5 @@
-//! `RotationMachine::hash_at`: machines that will act alike have the same hash, so that a model checker treats them as
-//! one state.
+//! `RotationMachine::hash_at` returns the same hash for machines that will act alike, so that a model checker treats
+//! such machines as one state.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;

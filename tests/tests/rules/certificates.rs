@@ -1,4 +1,4 @@
-//! Which certificate, issued or found in the store, may replace the current one.
+//! The current certificate, and the certificates that may replace it: issued ones, and ones found in the store.
 
 use perennial::{Event, Failure, Reason, State};
 use perennial_tests::mint;
@@ -206,8 +206,8 @@ fn already_due_certificate_does_not_replace_one_that_ends_later() {
     assert_eq!(holder.machine.last_failure(), Some(Failure::AlreadyDue));
 }
 
-/// The rejection does not depend on what the machine serves: nothing, an expired, a provisional or a good certificate,
-/// or one that lacks a wanted name.
+/// The machine rejects the certificate whatever it serves: no certificate, an expired one, a bootstrap credential, or a
+/// valid certificate that lacks a wanted name.
 #[test]
 fn issued_certificate_of_another_common_name_is_always_rejected() {
     let masters = mint::foreign(issued(&with_name(), 2, Duration::ZERO, 30 * DAY));
@@ -238,8 +238,8 @@ fn foreign_certificate_in_store_is_never_taken_over() {
     assert!(written(&actions).is_some_and(|(_, ours)| *ours == fresh(DAY)), "the served certificate is written again");
 }
 
-/// The certificate was requested before the template's common name changed, and is issued afterwards. That is no failed
-/// attempt.
+/// The certificate was requested before the template's common name changed, and is issued after the change. The machine
+/// drops the certificate without counting a failure.
 #[test]
 fn certificate_of_superseded_common_name_is_dropped_without_failure() {
     let (mut holder, request) = Holder::requesting();

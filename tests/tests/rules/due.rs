@@ -43,8 +43,8 @@ fn rotation_point_changes_only_with_the_certificate() {
     assert_eq!(holder.machine.rotation_point(), point);
 }
 
-/// The cases of client-go's `TestSetRotationDeadline`: the hours from notBefore to now, and from now to notAfter. The
-/// rotation point is at 70 % of the lifetime.
+/// The cases of client-go's `TestSetRotationDeadline`. A case consists of the time from notBefore to now and the time
+/// from now to notAfter. The rotation point must be at 70 % of the lifetime.
 #[test]
 fn rotation_points_match_cases_of_client_go() {
     let policy = Policy { window: Window::new(700, 700).unwrap(), ..Policy::default() };
@@ -102,7 +102,7 @@ fn ipv4_mapped_address_equals_ipv4_address() {
     assert_eq!(node().with_ip_addresses([mapped]), node().with_ip_addresses([[192, 0, 2, 1].into()]));
 }
 
-/// A URI, such as a SPIFFE ID, is compared as peers compare it: byte for byte.
+/// A URI, such as a SPIFFE ID, is compared byte for byte, since peers compare URIs in this way.
 #[test]
 fn template_is_satisfied_only_if_certificate_has_all_its_rare_names() {
     let uri = |uri: &str| node().with_uris([uri]);
@@ -138,9 +138,9 @@ fn template_with_equal_rare_names_is_equal() {
     assert!(emptied.rare_names().is_empty());
 }
 
-/// DNS names compare by RFC 4343; common name and organizations, Kubernetes' user and groups, byte for byte. A problem
-/// of other programs: names are requested and issued in different spelling.
-/// <https://github.com/letsencrypt/crl-monitor/pull/80>,
+/// DNS names are compared by RFC 4343, without case. Common name and organizations are compared byte for byte, since
+/// they are Kubernetes' user name and groups. A problem of other programs: names are requested and issued in different
+/// spelling. <https://github.com/letsencrypt/crl-monitor/pull/80>,
 /// <https://github.com/siderolabs/talos-cloud-controller-manager/issues/360>
 #[test]
 fn dns_names_compare_without_case_and_trailing_dot() {
@@ -311,8 +311,8 @@ fn failed_write_is_repeated_after_template_is_removed() {
     assert!(written(&holder.tick_at_deadline()).is_some());
 }
 
-/// The store holds a certificate of another common name, such as after a typing error in the node's name: the machine
-/// does not serve it, and orders no write before a new certificate is issued.
+/// At the start, the store holds a certificate of another common name, as after a typing error in the node's name. The
+/// machine does not serve this certificate, and orders no write before a new certificate is issued.
 #[test]
 fn foreign_certificate_at_start_is_not_served() {
     let another = issued(&Template::node("worker-2"), 1, Duration::ZERO, DAY);

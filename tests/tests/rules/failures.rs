@@ -42,7 +42,8 @@ fn outage_backs_off_from_seconds_to_minutes() {
     assert!(longest > 2 * MINUTE);
 }
 
-/// client-go's attempts follow after 2, 4, 8 and 16 s (each up to 10 % longer), then every 32 s.
+/// After a failure, client-go waits for 2, 4, 8 and 16 s (each up to 10 % longer), then for 32 s after each further
+/// failure.
 #[test]
 fn kubelet_policy_backs_off_as_client_go_does() {
     for failure in [Failure::Unreachable, Failure::Denied] {
@@ -54,8 +55,8 @@ fn kubelet_policy_backs_off_as_client_go_does() {
     }
 }
 
-/// client-go's `PollInfinite` ticks every 32 s. With attempts of 15 min an attempt begins 928 s after the beginning of
-/// the last, not 932 s.
+/// client-go begins its later attempts at ticks of 32 s (`PollInfinite`). After an attempt of 15 min, the next attempt
+/// begins at the next tick: 928 s after the beginning of the last, not 932 s.
 #[test]
 fn kubelet_policy_begins_attempts_at_client_gos_ticks_of_32_s() {
     let mut holder = under(Policy::kubelet(), None);
@@ -85,7 +86,7 @@ fn retry_after_is_honoured_up_to_an_hour_with_jitter() {
     assert!((HOUR..=HOUR + SECOND).contains(&wait), "{wait:?}");
 }
 
-/// A load balancer that sends a `Retry-After` of an hour must not keep a node without a certificate for that long.
+/// A load balancer sends a `Retry-After` of an hour. A node without a certificate must not wait for that long.
 #[test]
 fn retry_after_without_certificate_is_capped() {
     let cap = Policy::default().transient.cap();
@@ -102,7 +103,8 @@ fn retry_after_without_certificate_is_capped() {
     }
 }
 
-/// With the transient backoff a denied node without a certificate would submit seven hundred requests a day.
+/// A denied node without a certificate keeps the backoff of refusals. With the transient backoff, it would submit seven
+/// hundred requests a day.
 #[test]
 fn refusal_backoff_is_not_shortened_without_a_certificate() {
     let expired = mint::certificate(&node(), 1, mint::EPOCH.before(DAY), HOUR);
@@ -135,8 +137,8 @@ fn clock_step_past_expiry_shortens_the_backoff() {
     }
 }
 
-/// For twelve seconds the server answers 503 or 429 with `Retry-After: 3600`: a certificate of sixteen seconds is
-/// replaced in time.
+/// For twelve seconds, the server answers 503 or 429 with `Retry-After: 3600`. A certificate with a lifetime of sixteen
+/// seconds must still be replaced before it expires.
 #[test]
 fn short_certificate_survives_retry_after_of_an_hour() {
     for failure in [Failure::Unreachable, Failure::Throttled] {

@@ -28,7 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A machine and its clocks. The test advances the clocks by hand.
+/// A machine and its clocks, which advance only if the test lets time pass.
 struct Holder {
     machine: RotationMachine,
     now: Now,
@@ -74,7 +74,7 @@ impl Holder {
         self.now = Now { instant: self.now.instant.after(span), unix: self.now.unix.after(span) };
     }
 
-    /// Lets time pass to the machine's deadline, and handles a Tick there.
+    /// Lets time pass until the machine's deadline, then hands the machine a Tick.
     fn tick_at_deadline(&mut self) -> Vec<Action> {
         let deadline = self.machine.deadline().expect("there is a deadline");
         self.pass(deadline.since(self.now.instant));
@@ -129,7 +129,8 @@ impl Holder {
         self.machine.certificate_at(self.now.unix).is_some_and(|served| **served == *certificate)
     }
 
-    /// The time until the machine submits its next request, if no event but Ticks occurs.
+    /// The time until the machine would submit its next request if it got Ticks and no other event. Leaves the machine
+    /// unchanged.
     fn time_to_request(&self) -> Duration {
         let mut clone = Self { machine: self.machine.clone(), now: self.now };
         clone.next_request().at.since(self.now.instant)

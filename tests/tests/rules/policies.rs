@@ -1,4 +1,5 @@
-//! Policies: constructors reject values out of range, and bounds are computed from policies.
+//! Policies. Their constructors reject values out of range, and their methods compute bounds, such as the longest
+//! backoff.
 
 use perennial::{Backoff, Budget, Failure, Policy, PolicyError, State, Window};
 
@@ -56,8 +57,8 @@ fn policy_for_lifetime_suits_the_lifetime_and_is_default_from_five_hours() {
     assert_eq!(Policy::for_lifetime(Duration::MAX), Policy::default());
 }
 
-/// The time without a valid certificate in the first hour, for certificates of the lifetime `life`, if every second
-/// request is lost.
+/// How long there is no valid certificate between the first certificate and the end of the first hour, if certificates
+/// have the lifetime `life` and every second request is lost.
 fn uncovered(policy: Policy, life: Duration) -> Duration {
     let template = Some(Arc::new(node()));
     let mut world = World::new(Setup { policy: Arc::new(policy), template, ..Setup::default() }, life);
@@ -84,7 +85,8 @@ fn policy_for_lifetime_rotates_in_time_if_every_second_request_is_lost() {
     assert!(uncovered(Policy::default(), SECOND * 4) > MINUTE * 30, "as a policy for them is needed");
 }
 
-/// Denied for an hour, client-go makes 5 attempts in 30 s, then one every 32 s.
+/// If each request is denied, client-go makes 5 attempts in the first 30 s, then one every 32 s. Under the kubelet
+/// policy, the machine must do so for an hour, and the budget must delay no attempt.
 #[test]
 fn kubelet_policy_is_never_delayed_by_its_budget() {
     let mut holder = under(Policy::kubelet(), None);

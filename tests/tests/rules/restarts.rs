@@ -1,4 +1,4 @@
-//! Restarts from the pending record: it keeps key, refusal and spent budget of the earlier run.
+//! Restarts from the pending record, which keeps the key, the refusal and the spent budget of the earlier run.
 
 use perennial::{Event, Failure, Pending, Policy};
 
@@ -90,7 +90,8 @@ fn restart_after_success_does_not_refill_the_budget() {
     assert_eq!(made, 9 + 600 / 90, "the first was a need, then one token is kept");
 }
 
-/// The last submission was before a reboot, and the reboot set the monotonic clock back to zero.
+/// A reboot after the last submission sets the monotonic clock back to zero. The new spacing must still count from that
+/// submission.
 #[test]
 fn spacing_changed_after_reboot_counts_from_last_submission() {
     let spaced = |seconds: u32| Policy { spacing: SECOND * seconds, ..Policy::default() };

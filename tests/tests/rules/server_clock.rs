@@ -4,7 +4,8 @@ use perennial::{Event, Failure, Reason, State};
 
 use super::*;
 
-/// Sets the local wall clock this far ahead of, or behind, the true time, by which the signer issues certificates.
+/// Moves the local wall clock by `by`, forward if `ahead`, else back. The true time, by which the signer issues
+/// certificates, stays.
 fn clock_off(holder: &mut Holder, ahead: bool, by: Duration) {
     holder.now.unix = if ahead { holder.now.unix.after(by) } else { holder.now.unix.before(by) };
 }

@@ -4,7 +4,7 @@ use perennial::{Template, TemplateError, is_dns_name};
 
 const LONG: &str = "0123456789012345678901234567890123456789012345678901234567890123";
 
-/// The reason for which the only name of `template` is refused, or `""`.
+/// The reason why the template's only name is refused; `""` if the name is accepted.
 fn why(template: &Template) -> String {
     match template.check() {
         Ok(()) => String::new(),

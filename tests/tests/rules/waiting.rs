@@ -10,7 +10,7 @@ fn early(serial: u64, begins: Duration) -> Certificate {
 }
 
 /// A machine that serves a certificate of a day and has a waiting certificate, whose notBefore is in an hour. Also
-/// returns the waiting certificate and the id of the request that it answered.
+/// returns the waiting certificate, and the id of the request for which it was issued.
 fn waiting() -> (Holder, Certificate, RequestId) {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
@@ -192,7 +192,7 @@ fn waiting_certificate_of_another_name_is_dropped() {
     assert!(holder.serves(&fresh(DAY)));
 }
 
-/// The template changes to one that the served certificate satisfies and the waiting one does not.
+/// The template changes. The served certificate satisfies the new template, and the waiting certificate does not.
 #[test]
 fn waiting_certificate_worse_than_current_is_dropped() {
     let full = issued(&with_name(), 1, Duration::ZERO, DAY);

@@ -68,8 +68,8 @@ fn certificate_debug_shows_facts_and_chain_length() {
     }
 }
 
-/// Characters on which a terminal acts or that it does not show, as `Escaped` writes them in text and in JSON. All
-/// other characters stay.
+/// `Escaped` escapes each character that a terminal obeys or does not show: in one form for text, in another for JSON.
+/// All other characters stay.
 #[test]
 fn only_control_and_invisible_characters_are_escaped() {
     let table = [

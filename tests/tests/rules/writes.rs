@@ -1,4 +1,4 @@
-//! Writes: an issued certificate is served whether it is durable or not.
+//! Writes of certificates. An issued certificate is served at once, whether or not it is durable.
 
 use perennial::{Event, Policy, State};
 
