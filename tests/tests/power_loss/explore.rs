@@ -1,5 +1,5 @@
-//! Explores losses of power: the power fails at every step of a `Directory`'s operation, every possible state of the
-//! disk is checked, and in each of these states operations run and the power fails again.
+//! Explores losses of power. The power fails at every step of an operation of a `Directory`, and every state that the
+//! disk may have after the loss is checked. In each of these states, further operations run, and the power fails again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -29,7 +29,8 @@ pub(crate) enum Act {
 /// Returns the acts to try in the round with this number.
 pub(crate) type Acts = fn(usize) -> &'static [Act];
 
-/// A deliberate mistake, to show that a sync is needed: every act of the same kind as `like` omits its `n`th sync.
+/// A deliberate mistake, which shows that a sync is needed: every act of the same kind as `like` omits its sync number
+/// `nth`, counted from 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mistake {
     pub(crate) like: Act,
@@ -71,15 +72,15 @@ impl Tally {
 pub(crate) struct Run {
     act: Act,
     seen: Vec<Disk>,
-    /// The pair that the act wrote or found, by number, and whether `PREFIX-current.pem` leads to the pair. The outer
-    /// `None`: the act failed, or is about the pending record. The inner `None`: the act found no pair.
+    /// The pair that the act wrote or found, by number, and whether `PREFIX-current.pem` leads to the pair. `None`: the
+    /// act failed, or concerns the pending record. `Some(None)`: the act found no pair.
     result: Option<Option<(usize, bool)>>,
     /// The record that the act wrote. `None` if the act failed, or writes no record.
     record: Option<Arc<[u8]>>,
     calls: usize,
 }
 
-/// The contents that a reader may find before an act, whether or not the power fails.
+/// The contents that a reader may find before an act begins, be it that the power fails at that time or not.
 struct Promise {
     found: BTreeSet<Option<usize>>,
     /// True if `PREFIX-current.pem` leads to a pair in every possible state.
@@ -114,7 +115,8 @@ impl Explorer {
         found.into_inner().unwrap()
     }
 
-    /// Explores acts on a directory: up to `deep` acts in a row are interrupted by a loss of power, then one succeeds.
+    /// Explores sequences of acts on a directory. A loss of power interrupts each of up to `deep` acts in a row; then
+    /// one act runs to its end.
     pub(crate) fn explore(&mut self, start: &Found, acts: Acts, deep: usize) {
         let mut now = BTreeSet::from([start.disk.clone().renumbered()]);
         let mut known = now.clone();
@@ -134,8 +136,8 @@ impl Explorer {
         }
     }
 
-    /// Explores acts during which one operation on the disk reports an error, whether or not it was carried out, before
-    /// the power fails.
+    /// Explores single acts. In each act, one disk operation reports an error, whether it was carried out or not; then
+    /// the power fails at any step.
     pub(crate) fn explore_faults(&mut self, start: &Found, acts: Acts) {
         for &act in acts(0) {
             for nth in 0.. {
@@ -157,8 +159,8 @@ impl Explorer {
         }
     }
 
-    /// Checks the disk at the end of a run and, if `cut_short`, every state in which a loss of power on the way may
-    /// leave the disk. Adds the checked states to `next`.
+    /// Checks the state of the disk at the end of a run. If `cut_short`, checks also every state that the disk may have
+    /// after a loss of power during the run. Adds the checked states to `next`.
     pub(crate) fn follow(&mut self, start: &Found, run: &Run, cut_short: bool, next: &mut BTreeSet<Disk>) {
         let before = self.promise(&run.seen[0]);
         let last = run.seen.len() - 1;
@@ -229,9 +231,9 @@ impl Explorer {
         if before.in_use && in_use.is_none() { Err("no pair is in use".into()) } else { Ok(()) }
     }
 
-    /// Checks the law of the credential directory: no step of any plan, recovery included, removes or changes a file
-    /// that Go can load, unless a durable pair supersedes it. A pair is superseded by one that was issued later for the
-    /// same common name; a pair of another node, by any pair of this node.
+    /// Checks the law of the credential directory: no step of a write or a recovery removes or changes a file that Go
+    /// can load, unless a durable pair supersedes the file. A pair of this node is superseded by a pair of this node
+    /// that was issued later. A pair of another node is superseded by any pair of this node.
     fn check_files_that_go_loads(&self, before: &Promise, left: &Disk) -> Result<(), String> {
         let is_gone = |(name, bytes): &(&Arc<str>, &Arc<[u8]>)| {
             left.read(name).ok().flatten().as_ref() != Some(*bytes) && !self.is_replaced(bytes, left)
@@ -250,7 +252,7 @@ impl Explorer {
         self.in_use(left).is_some_and(|new| Some(issued(new)) > had.map(issued))
     }
 
-    /// Every name from which a program could load a pair, with the contents.
+    /// The files from which a program could load a pair: names and contents.
     fn loadable(&self, disk: &Disk) -> Visible {
         let names = disk.visible().into_keys().filter(|name| {
             // A link that is about to become `PREFIX-current.pem`, in client-go too, is no name for readers.
@@ -261,8 +263,8 @@ impl Explorer {
         found.filter(|(name, bytes)| go_loads(name, bytes, &self.pems)).collect()
     }
 
-    /// Carries out an act on a `Directory`, and records every state of the disk. One run serves for all losses of
-    /// power: up to the loss the states are the same.
+    /// Carries out an act on a `Directory`, and records every state of the disk. One run is enough for every loss of
+    /// power, since the states before a loss are those of a run without a loss.
     pub(crate) fn run(&self, disk: &Disk, act: Act, fates: Fates) -> Run {
         let volume = Virtual::with_fates(disk.clone(), fates);
         let directory = volume.directory();

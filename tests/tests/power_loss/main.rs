@@ -1,5 +1,5 @@
-//! Losses of power at any step, whatever part of the unsynced data survives: the directory holds the right pair, and
-//! can be written to.
+//! The power fails at any step of an operation on a credential directory, and any part of the unsynced data survives. A
+//! reader must then find the right pair, and further writes must succeed.
 
 mod explore;
 mod starts;
@@ -17,7 +17,7 @@ fn none_is_lost(tally: &Tally) {
     assert!(losses.is_empty(), "{:#?}", &losses[..losses.len().min(10)]);
 }
 
-/// The initial directories that a debug build, too, explores to the full depth.
+/// The initial directories that even a debug build explores to the full depth.
 const DEEP: [&str; 3] = ["nothing", "one pair", "a damaged pair and the one before"];
 
 /// The acts of a round: recover, or write a pair that no earlier round wrote.

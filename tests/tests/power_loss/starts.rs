@@ -12,7 +12,8 @@ pub(crate) struct Found {
 /// The number of pairs in the initial directories, numbered from 0. The pairs that acts write are numbered from here
 /// on.
 pub(crate) const OLD: usize = 4;
-/// The number of the expired pair: after the pairs of the initial directories, and after three that acts write.
+/// The number of the expired pair. It follows the numbers of the pairs in the initial directories, and of the three
+/// pairs that acts write.
 pub(crate) const EXPIRED: usize = OLD + 3;
 const CURRENT: &str = "kubelet-client-current.pem";
 pub(crate) const PENDING: &str = "kubelet-client-pending.json";
@@ -24,7 +25,7 @@ const NAMES: [&str; OLD] = [
     "kubelet-client-2025-04-01-00-00-00-000.pem",
 ];
 
-/// True for a file of another prefix, `kubelet-client-x`, which begins with ours.
+/// True for a file of the prefix `kubelet-client-x`, which is not the tested prefix but begins with it.
 pub(crate) fn is_anothers(name: &str) -> bool {
     name.starts_with("kubelet-client-x-")
 }
