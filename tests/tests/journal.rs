@@ -1,4 +1,4 @@
-//! Replay of journals: from their beginning, and from any step at which a new file begins.
+//! Replays journals, from the start of a run or from any later step at which a new journal file begins.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ fn written(run: &Run, from: usize) -> Vec<String> {
     lines
 }
 
-/// The replayed file has journals of random hostile scripts, written by an older perennial that lacked some of today's
-/// events. A change of the format that cannot read this file needs a new format version.
+/// An older perennial, which lacked some of today's events, wrote the replayed file: journals of random hostile
+/// scripts. If a change of the format makes this file unreadable, the format needs a new version.
 #[test]
 fn journal_of_an_older_perennial_replays() {
     let mut replay = Replay::new();
@@ -56,8 +56,9 @@ fn journal_of_version_1_is_refused() {
     );
 }
 
-/// Rare names are URIs, organizational units and serial numbers. A version of perennial that does not know them refuses
-/// unknown fields, but reads today's journal if the journal has no rare name.
+/// Rare names are URIs, organizational units and serial numbers. An older perennial refuses a journal with the field of
+/// rare names, which it does not know. A journal without rare names therefore has no such field, so that an older
+/// perennial can read the journal.
 #[test]
 fn journal_without_rare_names_has_no_field_for_them() {
     for (template, field) in [
@@ -134,7 +135,8 @@ proptest! {
 }
 
 proptest! {
-    /// Derives the expected failures from the events and the request in flight, not from the machine's outcomes.
+    /// The test derives the expected failure of a step from the event and the request in flight. It does not use the
+    /// machine's outcomes, from which the news are made.
     #[test]
     fn news_of_a_step_report_its_failure_exactly_once(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {

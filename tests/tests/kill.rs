@@ -1,5 +1,5 @@
-//! Processes that write to a directory, or recover one, are killed at any moment: the last pair or the one before is
-//! found, and the next process continues.
+//! A process that writes to a credential directory, or recovers one, is killed at any moment. The next process finds
+//! the last pair that was written or whose write had begun, and continues from it.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,19 +13,19 @@ use perennial_pki::Credential;
 use perennial_rotation::Directory;
 use perennial_tests::disk::{NODE, NOW, PREFIX, pair};
 
-/// Environment variables of the child process: one makes the process write pairs, the next makes it damage and recover
-/// a directory. The value is the directory to work in.
+/// An environment variable that makes this program a child process that writes pairs for ever. [`RECOVER_IN`] makes it
+/// one that damages and recovers a directory again and again. The value of either is the directory to work in.
 const WRITE_TO: &str = "PERENNIAL_TEST_WRITE_TO";
 const RECOVER_IN: &str = "PERENNIAL_TEST_RECOVER_IN";
 const CURRENT: &str = "kubelet-client-current.pem";
 /// The file of the pair that the child process never damages.
 const GOOD: &str = "kubelet-client-2020-01-01-00-00-00-000.pem";
 const TORN: &str = "torn";
-/// Runs the tests of this file one at a time: between fork and exec a child holds its parent's open files, including a
-/// lock that another test has just released.
+/// Makes the tests of this file run one at a time. Between fork and exec, a child process has all open files of its
+/// parent, so that it would still hold a lock that another test has just released.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PAIRS: [&str; 2] = ["even.pem", "odd.pem"];
-/// The duration of one recovery is the mean over this number of recoveries.
+/// The test measures this number of recoveries, and takes the mean as the duration of one.
 const CYCLES: usize = 50;
 const KILLS: u32 = if cfg!(debug_assertions) { 60 } else { 1000 };
 

@@ -7,11 +7,11 @@ use perennial_tests::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Random scripts have up to this many steps, each of up to 32 events.
+/// The greatest number of steps of a random script. A step has up to 32 events.
 const STEPS: usize = 40;
 
-/// Checks a law on random scripts: six times the usual number (`PROPTEST_CASES`, 256 if not set), since scripts are
-/// short. Runs in which the monotonic clock jumps are checked only if `even_if_wild`.
+/// Checks a law on random scripts. Their number is six times `PROPTEST_CASES`, or six times 256 if that is not set,
+/// since scripts are short. A run in which the monotonic clock jumps is checked only if `even_if_wild`.
 fn holds(law: &Law<RotationMachine>, even_if_wild: bool) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -84,7 +84,8 @@ laws! {
     a_healthy_signer_keeps_rotation_in_the_window,
 }
 
-/// Law 1: any bytes decode to a script, which runs to its end without a panic and repeatably, whatever the clocks do.
+/// Law 1: any bytes decode to a script. The script runs to its end without a panic, whatever the clocks do, and a
+/// second run has the same trace.
 #[test]
 fn machine_never_panics_whatever_the_events_and_clocks() {
     let config = Config { failure_persistence: None, ..Config::default() };

@@ -1,4 +1,4 @@
-//! Malicious certificates: rejected, while the current certificate stays in use and on disk.
+//! A node rejects malicious certificates. Its current certificate stays in use and on disk.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ fn answer(server: &LoopbackServer, csr: &str, row: &Malicious, ca: &KeyPair) {
     call(Request::put(path + "/status", object.to_string().into_bytes()));
 }
 
-/// Starts a node that requests from a signer that the cluster does not serve, so that the test answers its requests.
+/// Starts a node whose requests name a signer that the cluster does not have, so that the test can answer the requests.
 fn start(runtime: Runtime, server: &LoopbackServer, path: &std::path::Path) -> Handle {
     let mut node = node(runtime, &server.cluster).stored_in(path);
     let signer = node.signer.as_mut().unwrap();

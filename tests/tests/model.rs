@@ -9,8 +9,8 @@ use perennial_tests::simulation::world::Answer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Compares the machine with the model on random scripts that `change` has changed: as many scripts as each law is
-/// checked on.
+/// Lets `change` change each of many random scripts, and checks that machine and model agree in every step. There are
+/// as many scripts as for a law.
 fn agree(change: fn(&mut Script)) {
     let usual = Config::default();
     let config = Config { cases: 6 * usual.cases, max_shrink_iters: 4096, failure_persistence: None, ..usual };
@@ -32,7 +32,8 @@ fn machine_agrees_with_model_on_random_scripts() {
     agree(|_| ());
 }
 
-/// Without jitter the model allows each action at a single millisecond, not in an interval.
+/// Without jitter, the model allows each action at one millisecond only. With jitter, it allows the action in an
+/// interval.
 #[test]
 fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     agree(|script| {
@@ -51,8 +52,9 @@ fn machine_agrees_with_model_to_the_millisecond_without_jitter() {
     });
 }
 
-/// The wall clock steps ahead, the process restarts, and then the spacing changes. The restarted machine dates its last
-/// submission to before the zero of the monotonic clock. In half of the cases the budget is two requests, and is spent.
+/// The wall clock steps ahead, the process restarts, and then the spacing changes. By the wall clock, the last
+/// submission may lie before the zero of the monotonic clock, and the restarted machine must still compute with its
+/// time. In half of the cases the budget is two requests, and is spent.
 #[test]
 fn machine_agrees_with_model_when_spacing_changes_after_restart() {
     let spans = [1, 2_000, 7_999, 9_000, 60_000];

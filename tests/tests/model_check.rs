@@ -1,9 +1,9 @@
-//! Model checking: the laws check every state of the shipped machine in small worlds.
+//! Model checking: explores the states of the shipped machine in small worlds, and checks the laws in each state.
 //!
 //! `cargo test --profile proof -p perennial-tests --test model_check -- --nocapture` prints a table of worlds and a
-//! summary. All worlds but the last are explored completely: no run of the machine in them, however long, breaks a law.
-//! A debug build explores only the nearest states of each world. With `PERENNIAL_CHECK=full` certificates live twice as
-//! long, and the last world is explored one step deeper, for which 16 GB of memory are needed.
+//! summary. All worlds but the last are explored completely, which shows that no run in those worlds, however long,
+//! breaks a law. A debug build explores only the nearest states of each world. With `PERENNIAL_CHECK=full` certificates
+//! live twice as long, and the last world is explored one step deeper, for which 16 GB of memory are needed.
 
 use std::time::Instant;
 

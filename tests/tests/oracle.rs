@@ -89,9 +89,9 @@ fn client_go_start_keeps_valid_and_replaces_expired_certificate() {
     assert_eq!(client_go(&expired, 1).submissions, [ZERO]);
 }
 
-/// The first change of the template cancels the request in flight, and the next request waits for the backoff.
-/// client-go's watcher of the template then blocks on its channel. The second change is noticed only when the request
-/// for the first has waited out its 15 minutes.
+/// At the first change of the template, client-go cancels the request in flight and, after a backoff, submits a request
+/// for the new template. Its watcher of the template then blocks on a channel. client-go therefore notices the second
+/// change only after the request for the first change has timed out, 15 minutes later.
 #[test]
 fn client_go_notices_second_template_change_only_after_request_timeout() {
     let changes = [5, 6].map(|minute| (minute * MINUTE, Happening::Wants(Some(named(&[&format!("at-{minute}")])))));

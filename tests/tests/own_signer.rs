@@ -127,7 +127,7 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
     });
 }
 
-/// Sets the flag when the future that owns this value is dropped.
+/// Sets the flag when it is dropped, which happens when the future that owns it is dropped.
 struct Flag(Arc<AtomicBool>);
 impl Drop for Flag {
     fn drop(&mut self) {
@@ -147,7 +147,7 @@ fn rotator_of_future(begun: mpsc::Sender<()>, flag: Arc<AtomicBool>) -> Rotator 
     })
 }
 
-/// A handle as an identity source that counts the calls of `identity`.
+/// An identity source that returns the identity of a handle, and counts the calls of `identity`.
 struct Counted(Handle, Arc<AtomicU32>);
 
 impl IdentitySource for Counted {
@@ -231,7 +231,7 @@ impl Buggy {
     }
 }
 
-/// Takes one panic off those that are left. Returns false if none is left.
+/// True if the method must panic now. Each call counts `left` down, until it is zero and no further panic is wanted.
 fn has_bug(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
@@ -303,8 +303,8 @@ fn signer_panic_does_not_end_rotation() {
     });
 }
 
-/// A signer whose first exchange is `first`, which panics and was made without the constructors of `Exchange`. All
-/// later requests go to `works`.
+/// A signer that begins its first request with the exchange `first`, and each later request as `works` does. A test
+/// makes `first` without the constructors of `Exchange`; the exchange panics.
 #[derive(Debug)]
 struct HandMade {
     first: Mutex<Option<Exchange>>,
@@ -362,7 +362,8 @@ fn issued_after_panic(handle: &Handle, bug: Bug) {
     }
 }
 
-/// Steps a task for an hour of virtual time; returns the number of steps and of panics.
+/// Steps a task for an hour of virtual time. Returns the number of steps, and the number of panics that notices
+/// reported.
 fn an_hour(handle: &Handle, task: &mut Task, now: &mut Now) -> (usize, usize) {
     let (mut notices, end, mut steps) = (handle.notices(10_000), now.instant.after(Duration::from_secs(3600)), 0);
     while now.instant < end {

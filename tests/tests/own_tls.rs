@@ -43,8 +43,8 @@ fn client_config(roots: Option<Arc<RootCertStore>>) -> ClientConfig {
     }
 }
 
-/// Configurations for connections to a server with [`knows_clients`]. They accept the server's certificate, although no
-/// CA has issued it.
+/// Client configurations for a server that has the configuration [`knows_clients`]. They accept any server certificate,
+/// since no CA has issued the server's.
 fn configs(handle: &Handle) -> ClientConfigs {
     let configs = ClientConfigs::new(handle, || Err(NotYet::new("the verifier needs no CA")));
     configs.edit(|config| config.dangerous().set_certificate_verifier(Arc::new(Anybody)))
@@ -198,7 +198,7 @@ fn client_sees_rotated_server_certificate_only_after_full_handshake() {
     });
 }
 
-/// A problem of other programs: handshakes before the first serving certificate.
+/// A problem of other programs: a client connects before the server has its first serving certificate.
 /// <https://github.com/kubernetes/kubeadm/issues/591>, <https://github.com/kubernetes/kubeadm/issues/1635>,
 /// <https://github.com/syself/cluster-api-provider-hetzner/issues/920>
 #[test]
@@ -236,7 +236,7 @@ fn rotations_report_old_and_new_credential() {
     });
 }
 
-/// A verifier that accepts any server certificate: tests compare the certificate instead.
+/// A verifier that accepts any server certificate. The tests themselves compare the certificate with the expected one.
 #[derive(Debug)]
 struct Anybody;
 

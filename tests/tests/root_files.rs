@@ -1,4 +1,4 @@
-//! `RootFiles`, CAs in files that another program replaces: which CAs are trusted, and when.
+//! `RootFiles`: another program replaces CAs in files. Tests which CAs are trusted at which time.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};

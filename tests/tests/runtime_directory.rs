@@ -87,7 +87,8 @@ fn unusable_prefix_creates_no_directory() {
     assert!(!path.exists());
 }
 
-/// A directory in memory: `None` is a regular file with a whole pair, `Some` a link and its target.
+/// A directory in memory: its entries by name. `None` is a regular file that contains a whole pair, `Some` is a link to
+/// the given target.
 #[derive(Clone, Debug, Default)]
 struct Names(BTreeMap<String, Option<String>>);
 

@@ -1,4 +1,4 @@
-//! The end of a rotation: nothing happens after the end was reported.
+//! The end of a rotation. Once the end is reported, the rotation does nothing more.
 
 use std::path::Path;
 use std::sync::Arc;

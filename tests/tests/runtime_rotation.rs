@@ -1,4 +1,5 @@
-//! Errors that a rotation reports, and its choice of identity after a server refused its certificate.
+//! The errors that a rotation reports, and the identity that a rotation chooses after a server has refused its
+//! certificate.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,8 @@ fn timed_out_request_is_reported_as_error() {
     });
 }
 
-/// A node whose issued certificate cannot be written, and its broken directory.
+/// Starts a node and breaks its credential directory before its first certificate is issued, so that the certificate
+/// cannot be written. Returns the node's handle, and the directory.
 fn cannot_write(runtime: Runtime, server: &LoopbackServer, path: &Path) -> (Handle, PathBuf) {
     let pki = path.join("pki");
     let handle = node(runtime, &server.cluster).stored_in(&pki).start();
@@ -90,8 +92,9 @@ fn successful_write_does_not_clear_a_request_error() {
     });
 }
 
-/// Checks a rotation under an outage: the API server refuses the certificate, and the bootstrap identity is the result
-/// of `expired`. Then the server accepts the certificate again, and the rotation uses it.
+/// Checks a rotation through an outage. During the outage, the API server refuses the node's certificate, and the
+/// bootstrap identity is the result of `expired`. After the outage, the server accepts the certificate again, and the
+/// rotation must use the certificate.
 fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sync + Clone + 'static) {
     on_both(|runtime| {
         let (ours, other) = (new_authority(), new_authority());

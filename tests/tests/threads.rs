@@ -1,5 +1,5 @@
 //! Checks that each test named in `threads.md` (threads from the field) or `weaknesses.md` (weaknesses of the reference
-//! implementation) exists. Contains those of the named tests that fit no other file.
+//! implementation) exists. Contains the named tests that fit into no other file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,8 +85,8 @@ fn each_thread_cited_by_load_scenarios_is_in_threads_md() {
     }
 }
 
-/// A watcher such as Envoy reacts only to a file that is renamed to the watched name:
-/// <https://github.com/envoyproxy/envoy/issues/10979>
+/// A program that watches the name `PREFIX-current.pem`, such as Envoy, notices a new pair only if a file is renamed to
+/// that name: <https://github.com/envoyproxy/envoy/issues/10979>
 #[test]
 fn update_moves_a_file_to_the_watched_name() {
     let layout = Layout::new("kubelet-client").unwrap();

@@ -1,4 +1,5 @@
-//! TLS configurations that are set once: both sides' certificates rotate, and so do the CAs that verify them.
+//! TLS configurations that are made once. Meanwhile the certificates of both sides are replaced, and so are the CAs
+//! that verify the certificates.
 
 use std::fs;
 use std::io;
@@ -33,7 +34,7 @@ fn for_client(authority: &Authority) -> Arc<Credential> {
     Arc::new(authority.client_credential("client", &[], &mut random, clock::now().unix, DAY).unwrap())
 }
 
-/// A credential that a test replaces, and a source of it.
+/// Returns a variable whose credential a test replaces, and a source that reads the credential from the variable.
 fn replaceable(first: Arc<Credential>) -> (Arc<Mutex<Arc<Credential>>>, Source) {
     let current = Arc::new(Mutex::new(first));
     let shared = current.clone();

@@ -1,4 +1,5 @@
-//! Mutual TLS whose CAs come from the signer's own chains: `SignerRoots` on both sides, through a change of the CA.
+//! Mutual TLS in which each side trusts the CAs in the chains that its own signer issued (`SignerRoots`). The CA
+//! changes while both sides run.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use perennial_tests::loopback::{BOUND, Runtime, issued, on_both, policy, start};
 use perennial_tests::tls::{answer, connect, fingerprint, hex, server, try_answer};
 use rustls::ClientConfig;
 
-/// A CA of the program, and the PEM that it appends to each leaf.
+/// A CA of the program, and the certificates that the CA appends to each leaf, as PEM text.
 #[derive(Clone)]
 struct Mesh(Arc<Mutex<(Issuer, String)>>);
 
@@ -24,7 +25,7 @@ impl Mesh {
         Self(Arc::new(Mutex::new((ca, appended))))
     }
 
-    /// Signs with `ca` from now on, and appends its own certificate only.
+    /// Replaces the CA by `ca`. From now on, only the certificate of `ca` is appended to a leaf.
     fn replace(&self, ca: Issuer) {
         let appended = own(&ca);
         *self.0.lock().unwrap() = (ca, appended);
@@ -53,7 +54,7 @@ fn own(ca: &Issuer) -> String {
     ca.credential().chain().pem().to_owned()
 }
 
-/// A certificate for the name and the key of `old` that `new` has issued.
+/// A CA certificate with the name and the key of `old`, signed by `new`.
 fn cross_certificate(old: &Issuer, new: &Issuer) -> String {
     let of = |ca: &Issuer| {
         let mut params = rcgen::CertificateParams::default();

@@ -169,8 +169,8 @@ fn signer_that_omits_names_leads_to_growing_backoff() {
     scene!(world);
 }
 
-/// client-go's backoff: 2, 4, 8, 16 s (up to 10 % more), then attempts at a beat of 32 s, however long an attempt
-/// takes.
+/// The backoff of client-go is 2, 4, 8 and 16 s (each up to 10 % longer). Then attempts begin at ticks of 32 s, however
+/// long an attempt takes.
 #[test]
 fn kubelet_policy_retries_as_client_go_while_api_is_down() {
     let policy = Arc::new(Policy::kubelet());

@@ -1,4 +1,4 @@
-//! Twin drivers: a scenario against a server leads to the same transcript on each runtime.
+//! Runs the same scenario against a server on each runtime. The transcripts must be equal.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -14,12 +14,13 @@ use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_a
 const RUNTIMES: [Runtime; 3] =
     [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
 
-/// Runs the scenario `life` on each runtime, all in parallel, since a scenario mostly waits.
+/// Runs the scenario `life` on each runtime. The runtimes run in parallel, since a scenario waits most of the time.
 fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 3] {
     RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
 }
 
-/// Events and actions of a machine, one line each, without times and with certificates by number.
+/// The events and actions of a machine, one per line. The lines contain no times, and a number instead of each
+/// fingerprint.
 #[derive(Default)]
 struct Transcript {
     lines: Vec<String>,
@@ -60,8 +61,8 @@ impl Transcript {
     }
 }
 
-/// A scenario: an approval, a denial, another template, no template, a restart. Every wait is for a state that lasts,
-/// so that no runtime can miss it.
+/// Runs a scenario and returns its transcript: an approval, a denial, another template, no template, a restart. Each
+/// wait is for a state that lasts, so that no runtime can miss the state.
 fn life(runtime: Runtime) -> Vec<String> {
     let mut transcript = Transcript::default();
     let directory = tempfile::tempdir().unwrap();
@@ -106,7 +107,8 @@ fn runtimes_produce_the_same_transcript() {
     assert_eq!(threads, tokio);
 }
 
-/// Faults in order, each as often as its `times`. The request that meets the last fault recovers from that fault.
+/// The faults in the order in which they apply, each to as many HTTP requests as `times`. A submission fails under each
+/// fault but the last; the submission that meets the last fault still gets its certificate.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 429, retryAfter: 1 } } }

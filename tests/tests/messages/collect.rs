@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, Group, Literal, TokenStream, TokenTree};
 use syn::Lit;
 
-/// The place of a text in the source, which decides how people meet it.
+/// The place of a text in the source. The place decides where people read the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A macro of `tracing`, with the name of its level.
@@ -45,7 +45,7 @@ impl fmt::Display for Message {
     }
 }
 
-/// The messages of a source, without those of its unit tests.
+/// Collects the messages in the text of a source file, except for those in unit tests.
 pub(crate) fn messages(source: &str) -> Vec<Message> {
     let mut messages = Vec::new();
     walk(TokenStream::from_str(source).expect("Rust"), Kind::Text, &mut messages);
@@ -105,8 +105,8 @@ fn walk(tokens: TokenStream, kind: Kind, found: &mut Vec<Message>) {
     }
 }
 
-/// Splits the attributes off the beginning of `rest`, which follows the first `#`. Returns the contents of the
-/// attributes, and the tokens after them.
+/// Reads the attributes at the beginning of `rest`, which are without the `#` of the first attribute. Returns the
+/// contents of each attribute, and the tokens that follow the attributes.
 fn attributes(mut rest: &[TokenTree]) -> (Vec<TokenStream>, &[TokenTree]) {
     let mut attributes = Vec::new();
     loop {
@@ -140,8 +140,8 @@ fn derives_clap(attribute: &TokenStream) -> bool {
     text.starts_with("derive ") && ["Parser", "Args", "Subcommand", "ValueEnum"].iter().any(|name| text.contains(name))
 }
 
-/// Adds the texts in an item's attributes to `found`. Doc comments count if `body` is [`Kind::Help`]: they are the help
-/// of an item that derives a trait of `clap`.
+/// Adds the texts in an item's attributes to `found`. Adds doc comments only if `body` is [`Kind::Help`], since they
+/// are then the help of an item that derives a trait of `clap`.
 fn of_attributes(attributes: &[TokenStream], body: Kind, found: &mut Vec<Message>) {
     let mut help = String::new();
     for attribute in attributes {
@@ -209,8 +209,8 @@ fn text(literal: &Literal) -> Option<String> {
     if let Lit::Str(text) = Lit::new(literal.clone()) { Some(text.value()) } else { None }
 }
 
-/// Makes a message of a text with two words or more, or with the Debug text of a value. `None` for other texts, and for
-/// those of HTTP and PEM, which are for programs.
+/// Returns a message if the text has at least two words, or formats a value with `Debug`. Returns `None` for any other
+/// text, and for a text of HTTP or PEM, which programs read.
 fn prose(kind: Kind, text: String) -> Option<Message> {
     let is_word = |word: &str| word.chars().filter(|c| c.is_alphabetic()).count() >= 2;
     let is_wire = text.contains("\r\n") || text.contains("-----");

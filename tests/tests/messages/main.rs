@@ -28,8 +28,8 @@ fn messages(name: &str) -> Vec<(String, Message)> {
     files.iter().flat_map(of_file).collect()
 }
 
-/// The snapshot of a crate's messages: by file, sorted and without line numbers, so that code that moves within its
-/// file changes nothing.
+/// The text of a crate's snapshot: the messages of each file. The messages are sorted and have no line numbers, so that
+/// the snapshot does not change if code moves within its file.
 fn page(name: &str) -> String {
     let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, message) in messages(name) {
@@ -38,8 +38,8 @@ fn page(name: &str) -> String {
     files.into_iter().map(|(file, lines)| format!("{file}\n{}\n", lines.into_iter().collect::<String>())).collect()
 }
 
-/// A changed text changes the snapshot of its crate, for its reviewer to read. CONTRIBUTING.md has the command that
-/// accepts the change.
+/// A changed message must also be changed in the snapshot of its crate, where a reviewer reads it. CONTRIBUTING.md has
+/// the command that updates the snapshots.
 #[test]
 fn every_message_is_in_the_snapshot_of_its_crate() {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {

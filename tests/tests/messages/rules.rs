@@ -42,8 +42,8 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
 ];
 
 const VAGUE: [&str; 5] = ["anybody", "nobody", "somebody", "someone", "whoever"];
-/// Verbs that no message may use. The glossary's verbs in their place: request, submit, log, report, return, check,
-/// observe, replace, rotate.
+/// Verbs that no message may use. Messages use the glossary's verbs instead: request, submit, log, report, return,
+/// check, observe, replace, rotate.
 const VERBS: [&str; 18] = [
     "ask", "asked", "asking", "asks", "look", "looked", "looking", "looks", "renew", "renewed", "renews", "said",
     "say", "saying", "says", "tell", "tells", "told",
