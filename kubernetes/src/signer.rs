@@ -1,8 +1,10 @@
 //! The signer that submits CertificateSigningRequest objects.
 
+mod rules;
+
 use std::sync::Arc;
 
-use perennial::{Now, Template};
+use perennial::{Failure, Now, Template};
 use perennial_pki::{KeyAlgorithm, Usage};
 use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, SignError, SignRequest, Signer};
 
@@ -89,7 +91,10 @@ impl Signer for CsrSigner {
         csr_name(public_key_der, template.common_name(), template.organizations(), &self.usages())
     }
 
+    /// Refuses names that Kubernetes' own rules for the signer exclude ([`Failure::Rejected`]), before a request object
+    /// is created: an object with such names would wait for an approver, and then fail.
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
+        rules::check(&self.signer_name, &request.template).map_err(|why| SignError::new(Failure::Rejected, why))?;
         let limits = Limits { needed_by: request.needed_by, ..self.limits }.lasting(request.timeout);
         let desired_csr = DesiredCsr {
             name: request.name,

@@ -1,0 +1,68 @@
+//! The names that Kubernetes' signers for kubelets admit (`ValidateKubeletClientCSR` and `ValidateKubeletServingCSR` in
+//! `pkg/apis/certificates/helpers.go`).
+
+use perennial::Template;
+
+use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+
+/// Checks the names of `template` by the rules of the signer. Signers without rules here admit all names: their
+/// controllers decide.
+///
+/// # Errors
+/// The reason for which the signer would refuse the request, as a sentence.
+pub(super) fn check(signer_name: &str, template: &Template) -> Result<(), String> {
+    let is_serving = match signer_name {
+        KUBELET_CLIENT_SIGNER => false,
+        KUBELET_SERVING_SIGNER => true,
+        _ => return Ok(()),
+    };
+    let has_hosts = !template.dns_names().is_empty() || !template.ip_addresses().is_empty();
+    let rules = [
+        (template.organizations() == ["system:nodes"], "needs the organization system:nodes, and no other one"),
+        (template.common_name().starts_with("system:node:"), "needs a common name that begins with system:node:"),
+        (template.rare_names().uris().is_empty(), "admits no URIs"),
+        (is_serving || !has_hosts, "admits no DNS names or IP addresses"),
+        (!is_serving || has_hosts, "needs a DNS name or an IP address"),
+    ];
+    match rules.into_iter().find(|(is_kept, _)| !is_kept) {
+        Some((_, rule)) => Err(format!(
+            "the signer {signer_name} {rule}, and would refuse a request for {template}; change the names, or use a \
+             signer for other certificates"
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::CLIENT_SIGNER;
+
+    #[test]
+    fn signers_for_kubelets_refuse_names_that_kubernetes_refuses() {
+        let (node, ip) = (|| Template::node("a"), [[192, 0, 2, 1].into()]);
+        let serving = || node().with_ip_addresses(ip);
+        let uri = ["spiffe://a.example/b"];
+        for (signer, template, why) in [
+            (KUBELET_CLIENT_SIGNER, node(), None),
+            (KUBELET_CLIENT_SIGNER, node().with_serial_number("7").with_organizational_units(["u"]), None),
+            (KUBELET_CLIENT_SIGNER, node().with_organizations(["more"]), Some("organization system:nodes")),
+            (KUBELET_CLIENT_SIGNER, Template::new("system:node:a"), Some("organization system:nodes")),
+            (KUBELET_CLIENT_SIGNER, Template::new("a").with_organizations(["system:nodes"]), Some("common name")),
+            (KUBELET_CLIENT_SIGNER, node().with_uris(uri), Some("no URIs")),
+            (KUBELET_CLIENT_SIGNER, serving(), Some("no DNS names or IP addresses")),
+            (KUBELET_CLIENT_SIGNER, node().with_dns_names(["a"]), Some("no DNS names or IP addresses")),
+            (KUBELET_SERVING_SIGNER, serving(), None),
+            (KUBELET_SERVING_SIGNER, node().with_dns_names(["a"]), None),
+            (KUBELET_SERVING_SIGNER, node(), Some("needs a DNS name or an IP address")),
+            (KUBELET_SERVING_SIGNER, serving().with_uris(uri), Some("no URIs")),
+            (CLIENT_SIGNER, Template::new("a").with_uris(uri).with_dns_names(["a"]), None),
+            ("example.com/mesh", Template::default().with_uris(uri), None),
+        ] {
+            let checked = check(signer, &template);
+            let refused = checked.as_ref().err();
+            assert_eq!(refused.is_some(), why.is_some(), "{signer} {template}: {refused:?}");
+            assert!(refused.is_none_or(|text| text.contains(why.unwrap())), "{signer} {template}: {refused:?}");
+        }
+    }
+}
