@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{Process, Signer, get, perennial, put_in_use, run_arguments, start, until};
-use perennial_dev::{Authority, Decision, Random};
+use perennial::{Template, Validity};
+use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
-use perennial_pki::Credential;
+use perennial_pki::{
+    Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, read_request, self_signed,
+};
 use perennial_rotation::clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,11 +21,30 @@ const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
+/// A pair with a certificate that no CSR of ours would request: its subject has the hostile name twice.
 fn hostile_pair() -> Credential {
-    let (mut random, hour) = (Random::from_os().unwrap(), Duration::from_secs(3600));
-    let now = clock::now().unix;
-    let authority = Authority::generate(&mut random, now, hour * 24).unwrap();
-    authority.client_credential(HOSTILE, &[HOSTILE], &mut random, now, hour).unwrap()
+    let (now, hour) = (clock::now().unix, Duration::from_secs(3600));
+    let validity = Validity::new(now.before(hour), now.after(hour)).unwrap();
+    let key = || Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
+    let (ca_key, key) = (key(), key());
+    let ca = self_signed("a hostile CA", &ca_key, &[1], validity).unwrap();
+    let issuer = Issuer::new(Credential::new(ca, ca_key).unwrap()).unwrap();
+    // As long as the hostile name, and with an underscore a UTF8String, too.
+    let harmless = "_".repeat(HOSTILE.len());
+    let template = Template::new(&*harmless).with_organizations([&*harmless]);
+    let mut request = read_request(certificate_request(&template, &key).unwrap().pem.as_bytes()).unwrap();
+    let places: Vec<usize> = (0..request.subject_der.len())
+        .filter(|at| request.subject_der[*at..].starts_with(harmless.as_bytes()))
+        .collect();
+    assert_eq!(places.len(), 2);
+    places.iter().for_each(|at| request.subject_der[*at..][..HOSTILE.len()].copy_from_slice(HOSTILE.as_bytes()));
+    let terms = Terms {
+        serial: &[2],
+        validity,
+        key_usages: &[KeyUsage::DigitalSignature],
+        extended_key_usages: &[Usage::ClientAuth],
+    };
+    Credential::new(issuer.issue(&request, &terms).unwrap(), key).unwrap()
 }
 
 /// Checks that `text`, the output of `of`, has no control character that a terminal obeys, and no forged log line.
