@@ -248,6 +248,8 @@ fn pending_record_contains_names_and_signer_given_by_flags() {
         "proxies",
         "--dns",
         "proxy.example",
+        "--uri",
+        "spiffe://a.example/proxy",
         "--usage",
         "digital signature",
         "--usage",
@@ -269,6 +271,7 @@ fn pending_record_contains_names_and_signer_given_by_flags() {
     let record: Value = serde_json::from_str(&record).unwrap();
     assert_eq!((&record["csrName"], &record["commonName"]), (&csr.into(), &"proxy-1".into()));
     assert_eq!((&record["organizations"][0], &record["dnsNames"][0]), (&"proxies".into(), &"proxy.example".into()));
+    assert_eq!(record["rareNames"]["uris"][0], "spiffe://a.example/proxy");
     assert_eq!(record["signerName"], "kubernetes.io/kube-apiserver-client");
     drop(signer);
 }
@@ -366,6 +369,8 @@ fn invalid_request_flags_are_refused_with_reason() {
     let _signer = Signer::start(directory, &[]);
     for (more, why) in [
         (["--dns", "a.example"].as_slice(), "signs no DNS names"),
+        (&["--uri", "spiffe://a.example/b"], "signs no URIs: leave out --uri"),
+        (&["--uri", "a.example/b"], "cannot request the URI `a.example/b`: it has no scheme"),
         (&["--dns", "10.0.0.256"], "no DNS name either, since none ends in a number"),
         (&["--dns", "10.0.0.7"], "this is an IP address"),
         (&["--organization", "proxies"], "for the organization system:nodes alone"),

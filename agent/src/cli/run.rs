@@ -166,6 +166,9 @@ pub(crate) struct Wanted {
     /// An IP address to request; may be repeated
     #[arg(long, value_name = "IP")]
     pub(crate) ip: Vec<IpAddr>,
+    /// A URI to request, for example the SPIFFE ID spiffe://example.com/payments; may be repeated
+    #[arg(long, value_name = "URI")]
+    pub(crate) uri: Vec<String>,
     /// A key usage to request, for example 'server auth'; may be repeated [default: as the signer requires]. perennial
     /// rejects issued certificates that lack a requested 'client auth' or 'server auth'
     #[arg(long, value_name = "USAGE")]

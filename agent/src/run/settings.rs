@@ -92,7 +92,8 @@ impl ClientSettings {
         let template = template
             .with_organizations(wanted.organization.iter().cloned())
             .with_dns_names(wanted.dns.iter().cloned())
-            .with_ip_addresses(wanted.ip.iter().copied());
+            .with_ip_addresses(wanted.ip.iter().copied())
+            .with_uris(wanted.uri.iter().cloned());
         template.check().map_err(|error| Failure::Usage(error.to_string()))?;
         // Kubernetes' ValidateKubeletClientCSR: no names beside the common name, and system:nodes as the organization.
         let has_names = !wanted.dns.is_empty() || !wanted.ip.is_empty();
@@ -100,6 +101,12 @@ impl ClientSettings {
             return Err(Failure::Usage(format!(
                 "{KUBELET_CLIENT_SIGNER} signs no DNS names or IP addresses: leave out --dns and --ip, \
                  or give another --signer-name; the serving certificate's addresses are --node-ip"
+            )));
+        }
+        if [KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER].contains(&&*wanted.signer_name) && !wanted.uri.is_empty() {
+            let signer = &wanted.signer_name;
+            return Err(Failure::Usage(format!(
+                "{signer} signs no URIs: leave out --uri, or give another --signer-name"
             )));
         }
         let only_nodes = template.organizations().iter().all(|organization| organization == "system:nodes");
