@@ -30,6 +30,7 @@ pub fn kubeconfig_with_token(endpoint: &Endpoint, user: &str, token: &str) -> Ze
 }
 
 /// Writes a kubeconfig whose user, called `user`, has an inline certificate and key. The text is wiped on drop.
+/// In place of a key that stays elsewhere, the kubeconfig has the key's reference, which no client reads.
 pub fn kubeconfig_with_certificate(endpoint: &Endpoint, user: &str, credential: &Credential) -> Zeroizing<String> {
     let certificate = STANDARD.encode(credential.chain().pem());
     let key = Zeroizing::new(STANDARD.encode(credential.key().to_pem().as_bytes()));
