@@ -1,24 +1,25 @@
 //! gRPC with mutual TLS: both certificates rotate while calls are in flight, and the channel is never rebuilt. Run
 //! `cargo run -p perennial-examples --example tonic`.
 //!
-//! A connection keeps the certificates of its handshake, and a channel keeps its connection. So the server limits the
-//! age of connections, here to half a second: it announces the end of a connection (GOAWAY), calls in flight end on
-//! it, and the channel connects again, with the current certificates. A tenth of the certificates' lifetime suffices.
+//! A connection keeps its certificates. So the server limits the age of connections, here to half a second: after GOAWAY,
+//! calls in flight end on the old connection, and the client connects again. As a channel, a client of hyper sends calls
+//! again that the old connection has not sent; the `Channel` of tonic reports them as `Cancelled`.
 //!
-//! To copy: the lines from `Server:` and from `Client:` to the next empty line, `serve_with_incoming` and
-//! `connect_with_connector_lazy`. The rest issues the certificates, and checks that each side sees the other rotate.
+//! To copy: the lines from `Server:` and from `Client:` to the next empty line, `serve_with_incoming` and `channel`. The
+//! rest issues the certificates, and checks that each side sees the other rotate.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::join_all};
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use perennial_dev::TestCluster;
 use perennial_examples::witness::{Seen, Witness};
 use perennial_std::tls::{client_config, mutual_server_config};
 use perennial_std::{Roots, Rotator, Template, Usage};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_rustls::TlsAcceptor;
-use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::{pb::HealthCheckRequest, pb::health_client::HealthClient, server::health_reporter};
 use tower::ServiceExt as _;
 
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     client.ready().await?;
     let mut witness = Witness::of([("server", &server), ("client", &client)]);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("https://localhost:{}", listener.local_addr()?.port());
+    let url: http::Uri = format!("https://localhost:{}", listener.local_addr()?.port()).parse()?;
     let [by_client, by_server] = [Seen::default(), Seen::default()];
     let [to_client, to_server] = [by_client.clone(), by_server.clone()];
 
@@ -55,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     tokio::spawn(serving.serve_with_incoming(incoming));
 
-    // Client: the channel connects by itself, with the certificate of the moment.
+    // Client: connects by itself, with the certificate of the moment.
     let tls = client_config(&client, roots);
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
 
@@ -65,12 +66,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         stream
     });
-    let channel = Endpoint::from_shared(url)?.connect_with_connector_lazy(https);
+    let channel = Client::builder(TokioExecutor::new()).http2_only(true).build(https);
 
     while witness.goes_on() {
-        let mut clients: [_; 8] = std::array::from_fn(|_| HealthClient::new(channel.clone()));
-        let calls = clients.iter_mut().map(|client| client.check(HealthCheckRequest::default()));
-        for answer in join_all(calls).await {
+        let mut clients: [_; 8] = std::array::from_fn(|_| HealthClient::with_origin(channel.clone(), url.clone()));
+        for answer in join_all(clients.iter_mut().map(|client| client.check(HealthCheckRequest::default()))).await {
             witness.record(answer.map(|_| [by_client.get(), by_server.get()]));
         }
     }
