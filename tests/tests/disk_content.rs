@@ -76,7 +76,7 @@ fn link_targets_outside_directory_stay_unchanged() {
 }
 
 #[test]
-fn prefixes_that_begin_alike_leave_each_others_files_alone() {
+fn prefixes_that_begin_alike_never_touch_each_others_files() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path();
     let prefixes = ["kubelet", "kubelet-client", "kubelet-client-2025-01-01-00-00-00"];

@@ -22,7 +22,7 @@ const REFUSED_IN: &str = "PERENNIAL_TEST_REFUSED_IN";
 const NOBODY: u32 = 65_534;
 
 #[test]
-fn disk_failing_from_any_call_on_loses_no_pair() {
+fn disk_that_fails_from_any_operation_on_loses_no_pair() {
     let (old, new) = (pair(NODE, 1), pair(NODE, 2));
     let link = Disk::default().with(OLD, Start::File(old.to_pem().as_bytes())).with(CURRENT, Start::Link(OLD));
     let file = Disk::default().with(CURRENT, Start::File(old.to_pem().as_bytes()));

@@ -295,7 +295,7 @@ fn current_link_to_path_below_a_file_counts_as_dangling() {
 }
 
 #[test]
-fn update_renames_updated_link_to_current() {
+fn update_renames_updated_pem_to_current_pem() {
     let layout = Layout::new("kubelet-client").unwrap();
     let update = layout.update(&Listing::default(), NOW);
     let (from, to) = ("kubelet-client-updated.pem".into(), "kubelet-client-current.pem".into());

@@ -191,7 +191,7 @@ fn request_fails_with_message_and_certificate_stays_if_key_source_fails() {
 }
 
 #[test]
-fn key_that_could_not_sign_is_used_by_the_retry() {
+fn key_that_failed_to_sign_is_used_again_by_the_retry() {
     let (cluster, device) = (TestCluster::start().unwrap(), Device::default());
     device.set(Fault::CannotSign);
     let handle = start(Runtime::Std, mesh(&cluster, "client", Usage::ClientAuth).keys(device.clone()));
@@ -303,7 +303,7 @@ fn credential_directory_refuses_external_keys_and_stays_unchanged() {
 }
 
 #[test]
-fn certificate_with_key_in_memory_is_followed_by_one_with_external_key() {
+fn next_rotation_replaces_key_in_memory_by_external_key() {
     let (cluster, device, store) = (TestCluster::start().unwrap(), Device::default(), Memory::default());
     let rotator = || mesh(&cluster, "client", Usage::ClientAuth).store(store.clone());
     let handle = start(Runtime::Std, rotator());
@@ -342,7 +342,7 @@ impl Store for FullAfterFirst {
 }
 
 #[test]
-fn key_of_stored_certificate_is_in_use_until_newer_one_is_durable() {
+fn key_of_stored_certificate_is_in_use_while_later_writes_fail() {
     let (cluster, device) = (TestCluster::start().unwrap(), Device::default());
     let rotator = mesh(&cluster, "client", Usage::ClientAuth).keys(device.clone());
     let handle = start(Runtime::Std, rotator.store(FullAfterFirst::default()));
@@ -388,7 +388,7 @@ impl KeySource for Single {
 }
 
 #[test]
-fn key_is_reused_only_if_its_source_says_so() {
+fn key_in_use_is_accepted_again_only_if_key_source_reuses_keys() {
     for reuses in [false, true] {
         // Not a Kubernetes signer, which would find the first request by its key.
         let (ca, serial) = (ca(), AtomicU8::new(2));

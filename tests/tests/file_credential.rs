@@ -224,7 +224,7 @@ fn volume_that_is_switched_during_reads_never_yields_mixed_pair() {
 }
 
 #[test]
-fn watch_ends_with_its_receiver_and_receiver_with_its_watch() {
+fn watch_ends_if_receiver_is_dropped_and_vice_versa() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = [pair(), pair()];
     Way::InPlace.replace(directory.path(), &Layout::KeyChainBundle.files(&first));
@@ -248,7 +248,7 @@ fn watch_ends_with_its_receiver_and_receiver_with_its_watch() {
 }
 
 #[test]
-fn credential_reads_files_only_without_watch() {
+fn credential_reads_changed_files_itself_only_if_no_watch_exists() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = [pair(), pair()];
     Way::Renames.replace(directory.path(), &Layout::KeyChainBundle.files(&first));

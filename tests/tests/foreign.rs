@@ -105,7 +105,7 @@ fn foreign_pair_at_start_is_not_used() {
 /// The template's common name changes while the rotation runs. The old certificate is served until its successor is
 /// issued, but the bootstrap identity authenticates the request for the successor.
 #[test]
-fn pair_of_old_name_is_served_and_reported() {
+fn pair_of_old_common_name_is_served_and_reported_as_error() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let mut holder = node(runtime, &server.cluster);

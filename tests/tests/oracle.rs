@@ -45,7 +45,7 @@ fn client_go_makes_five_quick_attempts_then_one_every_32_s() {
 }
 
 #[test]
-fn client_go_leaves_a_pending_object_per_attempt() {
+fn client_go_leaves_an_undecided_object_per_attempt() {
     for n in SEEDS {
         let tally = client_go(&ignored(), n);
         assert_eq!(tally.objects, tally.submissions.len());
@@ -59,7 +59,7 @@ fn client_go_leaves_a_pending_object_per_attempt() {
 }
 
 #[test]
-fn client_go_requests_every_second_if_a_name_is_dropped() {
+fn client_go_submits_every_second_if_signer_omits_a_name() {
     let trims = Conduct::Signs { after: ZERO, trims: true };
     let scenario = Scenario::new("trims").with_template(Some(named(&["a", "b"]))).at(ZERO, Happening::Requests(trims));
     let tally = client_go(&scenario, 1);
@@ -112,7 +112,7 @@ fn client_go_notices_first_template_within_a_second() {
 }
 
 #[test]
-fn client_go_requests_new_name_within_two_seconds() {
+fn client_go_requests_changed_template_within_two_seconds() {
     let scenario = Scenario::new("name").with_certificate_of_age(HOUR).with_span(HOUR);
     let at = client_go(&scenario.at(10 * MINUTE, Happening::Wants(Some(named(&["a"])))), 1).submissions;
     assert!(at.len() == 1 && at[0] <= 10 * MINUTE + 2 * SECOND, "{at:?}");

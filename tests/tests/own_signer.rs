@@ -60,7 +60,7 @@ fn rotator() -> Rotator {
 }
 
 #[test]
-fn closure_signs_after_denial_and_panic() {
+fn rotation_continues_after_closure_denied_and_panicked() {
     on_both(|runtime| {
         for is_async in [false, true] {
             let (ca, directory) = (Ca::new(), tempfile::tempdir().unwrap());

@@ -57,7 +57,7 @@ fn interrupted_record_update_leaves_a_complete_record() {
 }
 
 #[test]
-fn record_is_recalled_as_it_was_written_last() {
+fn recall_returns_the_record_written_last() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path().join("pki"), "kubelet-client").unwrap();
     assert!(store.recall().unwrap().is_none());
@@ -85,7 +85,7 @@ fn directory_in_place_of_pending_record_is_quarantined() {
 }
 
 #[test]
-fn failed_record_write_names_file_and_leaves_no_litter() {
+fn failed_record_write_names_file_and_leaves_no_leftover() {
     let parent = tempfile::tempdir().unwrap();
     let store = Directory::open(parent.path(), "kubelet-client").unwrap();
     // A directory with the name of the temporary file: a plan cannot remove it as a file.

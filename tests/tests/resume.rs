@@ -214,7 +214,7 @@ fn certificate_issued_and_expired_during_downtime_leads_to_new_request() {
 }
 
 #[test]
-fn request_object_of_our_name_for_another_signer_leads_to_new_key() {
+fn request_object_of_same_name_for_another_signer_leads_to_new_key() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let directory = tempfile::tempdir().unwrap();

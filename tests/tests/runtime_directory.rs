@@ -149,7 +149,7 @@ fn second_interrupted_update_loses_no_pair() {
 }
 
 #[test]
-fn failed_update_leaves_old_pair_and_no_litter() {
+fn failed_update_leaves_old_pair_and_no_leftover() {
     let layout = Layout::new("kubelet-client").unwrap();
     let now = clock::now().unix;
     let first = layout.update(&Listing::default(), now).steps;

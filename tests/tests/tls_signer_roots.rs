@@ -129,7 +129,7 @@ fn mutual_tls_survives_change_of_ca_with_cross_certificate() {
 }
 
 #[test]
-fn peer_of_new_ca_is_refused_until_own_certificate_is_of_it() {
+fn peer_of_new_ca_is_refused_until_own_certificate_is_from_new_ca() {
     let mesh = Mesh::new(new_ca("old"));
     let template = Template::new("server").with_dns_names(["localhost"]);
     let serving = mesh.rotate(Runtime::Std, template, Usage::ServerAuth);
@@ -151,7 +151,7 @@ fn peer_of_new_ca_is_refused_until_own_certificate_is_of_it() {
 }
 
 #[test]
-fn cas_of_chains_without_handshakes_are_trusted() {
+fn ca_of_each_chain_is_trusted_even_without_handshake() {
     on_both(|runtime| {
         let mesh = Mesh::new(new_ca("old"));
         let handle = mesh.rotate(runtime, Template::new("peer"), Usage::ClientAuth);

@@ -69,7 +69,7 @@ fn first_certificate_is_requested_at_start() {
 }
 
 #[test]
-fn certificate_is_rotated_for_two_days() {
+fn certificates_are_rotated_over_two_days() {
     let mut world = holder();
     world.run_for(2 * DAY, 10_000);
     scene!(world);

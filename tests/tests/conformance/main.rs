@@ -79,7 +79,7 @@ fn each_row_of_the_conformance_tables_holds() {
 }
 
 #[test]
-fn broken_row_is_listed_by_name() {
+fn row_whose_check_fails_is_reported_by_name() {
     const WRONG: &Row = &same("x_test.go", "TestX/wrong", "something else", || assert!(rows().next().is_none()));
     assert_eq!(broken([WRONG].into_iter().chain(rows().take(1))), "x_test.go TestX/wrong: something else\n");
 }

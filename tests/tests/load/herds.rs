@@ -23,7 +23,7 @@ fn peak(scenario: &Scenario, from: Duration, node: fn(&Scenario, u64) -> Tally) 
 /// retries every 32 s without jitter. perennial's nodes return spread, although all of them started at the same time
 /// and have spent their budgets.
 #[test]
-fn nodes_started_together_return_spread_after_outage() {
+fn nodes_started_together_submit_spread_after_outage() {
     let down = Scenario::new("down").with_span(8 * HOUR).at(ZERO, Happening::Api(Api::Down));
     let scenario = down.at(6 * HOUR, Happening::Api(Api::Up));
     let (ours, theirs) = (peak(&scenario, 6 * HOUR, default), peak(&scenario, 6 * HOUR, client_go));
@@ -36,7 +36,7 @@ fn nodes_started_together_return_spread_after_outage() {
 /// During the outage, the certificates of the nodes become due one after another. After the outage, the submissions are
 /// spread, too.
 #[test]
-fn nodes_started_apart_return_spread_after_outage() {
+fn nodes_that_became_due_apart_submit_spread_after_outage() {
     let down = Scenario::new("down")
         .with_certificate_of_age(14 * HOUR)
         .with_span(9 * HOUR)

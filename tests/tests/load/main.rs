@@ -195,7 +195,7 @@ fn default_policy_stays_within_its_submission_budget() {
 /// Under the default policy, the time without a certificate exceeds client-go's by no more than the scenario concedes.
 /// A scenario that needs no concession must not make one.
 #[test]
-fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
+fn time_without_certificate_exceeds_client_gos_at_most_as_conceded() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let (most, why) = scenario.concedes;
         for Tallies { default: Tally { without: ours, .. }, client_go: Tally { without: theirs, .. }, .. } in tallies {
@@ -210,7 +210,7 @@ fn time_without_certificate_exceeds_client_gos_only_as_scenario_allows() {
 /// token and a `Retry-After`; the wait after a refusal is a backoff. No scenario ends with a worse certificate than
 /// with client-go.
 #[test]
-fn extra_time_without_certificate_that_scenario_allows_is_at_most_one_wait() {
+fn no_scenario_concedes_more_than_one_wait_without_certificate() {
     let retry_after = MINUTE;
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let one_wait = if scenario.concedes.1 == SPREAD { outage() + retry_after } else { refusal() };
@@ -229,7 +229,7 @@ fn extra_time_without_certificate_that_scenario_allows_is_at_most_one_wait() {
 
 /// The default policy makes no more submissions and objects than client-go, except in [`SUBMITS_MORE`].
 #[test]
-fn default_policy_submits_no_more_than_client_go_except_listed() {
+fn default_policy_submits_no_more_than_client_go_except_where_listed() {
     for ScenarioResults { scenario, tallies } in ALL.iter() {
         let sum = |cost: fn(&Tallies) -> usize| tallies.iter().map(cost).sum::<usize>();
         let asked = (sum(|all| all.default.submissions.len()), sum(|all| all.client_go.submissions.len()));

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_lists_texts_for_people_only() {
+    fn only_texts_for_people_are_collected_as_messages() {
         let table: [(&str, &[&str]); 13] = [
             (
                 r#"warn!(serial, until = %end, why = ?error, "{of}late: {}", if a { "by a day" } else { "x" });"#,

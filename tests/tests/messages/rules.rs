@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_reports_each_broken_rule() {
+    fn each_broken_rule_of_a_message_is_reported() {
         let log = Kind::Log("WARN");
         for (kind, text, expected) in [
             (log, "cannot read {path:?}", "shows Debug text"),

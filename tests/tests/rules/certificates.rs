@@ -19,7 +19,7 @@ fn with_serial(serial: u64, life: Duration) -> Certificate {
 }
 
 #[test]
-fn issued_certificate_without_a_wanted_name_backs_off() {
+fn issued_certificate_without_a_wanted_name_leads_to_backoff() {
     let holder = answered(None, &fresh(DAY));
     let State::BackingOff { reason, last, .. } = holder.machine.state() else { panic!("{}", holder.machine) };
     assert_eq!((reason, last), (Reason::TemplateNotSatisfied, Failure::Unsatisfying));
@@ -191,7 +191,7 @@ fn takeover_of_due_certificate_keeps_refusal_backoff() {
 }
 
 #[test]
-fn bootstrap_credential_is_not_written_back() {
+fn bootstrap_credential_is_not_written_to_empty_store() {
     let mut holder = Holder::with(Some(mint::provisional(fresh(DAY))));
     holder.tick();
     assert!(written(&holder.handle(Event::CertReplaced(None))).is_none());

@@ -32,7 +32,7 @@ fn no_sleep_is_longer_than_max_sleep() {
 }
 
 #[test]
-fn clock_set_back_postpones_the_rotation() {
+fn clock_set_back_before_rotation_point_postpones_rotation() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.requests_within(12 * HOUR);
     holder.now.unix = holder.now.unix.before(6 * HOUR);
@@ -41,7 +41,7 @@ fn clock_set_back_postpones_the_rotation() {
 }
 
 #[test]
-fn clock_at_1970_keeps_certificate_and_requests_nothing() {
+fn clock_at_1970_drops_no_certificate_and_submits_no_request() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     holder.now.unix = UnixTime::from_secs(0);
     assert!(holder.requests_within(HOUR).is_empty());
@@ -156,7 +156,7 @@ fn facts_of_certificate_with_one_dns_name_take_400_bytes() {
 }
 
 #[test]
-fn clock_set_back_keeps_rotation_in_flight() {
+fn clock_set_back_does_not_cancel_request_in_flight() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let request = holder.next_request();
     holder.now.unix = holder.now.unix.before(SECOND);

@@ -262,7 +262,7 @@ fn missing_signer_is_reported_as_not_enabled() {
 }
 
 #[test]
-fn missing_identity_holds_requests_back_without_failure() {
+fn missing_identity_delays_requests_and_is_no_failure() {
     let mut holder = Holder::new(Setup { signer: SignerStatus::NotReady, ..setup(None) });
     let reason = Reason::NoCertificate;
     assert!(submitted(&holder.tick()).is_none());

@@ -71,7 +71,7 @@ fn superseded_or_withdrawn_request_is_no_failure() {
 }
 
 #[test]
-fn takeover_and_rewrite_of_certificate_are_reported_as_outcomes() {
+fn takeover_and_repeated_write_are_reported_as_outcomes() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let better = Arc::new(issued(&node(), 2, Duration::ZERO, DAY * 2));
     let (slot, replaced) = (Slot::Served, Some(Arc::new(fresh(DAY))));

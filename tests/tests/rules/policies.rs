@@ -126,7 +126,7 @@ fn window_returns_its_bounds() {
 }
 
 #[test]
-fn window_past_the_lifetime_rotates_at_expiry() {
+fn window_past_the_lifetime_puts_rotation_at_expiry() {
     let policy = Policy { window: Window::new(1100, 1200).unwrap(), ..Policy::default() };
     let mut holder = under(policy, Some(fresh(DAY)));
     assert_eq!(holder.next_request().at, Instant::from_millis(0).after(DAY));

@@ -58,7 +58,7 @@ fn clock_step_to_not_before_serves_early_certificate() {
 }
 
 #[test]
-fn finding_waiting_certificate_in_store_keeps_rotate_now_due() {
+fn rotate_now_stays_due_if_waiting_certificate_is_found_in_store() {
     let (mut holder, next, first) = waiting();
     holder.handle(Event::CertWritten { id: first });
     holder.handle(Event::RotateNow);
