@@ -3,11 +3,11 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Clocks`], [`Agenda`], [`Member`] | shared parts: clocks, a queue of timed entries, and the loops of the driver |
+//! | [`Clocks`], [`Agenda`], [`Member`] | shared parts: clocks, a queue of timed entries, the loops of virtual time |
 //! | [`world`] | one machine with a scripted signer and disk |
 //! | [`fleet`] | many worlds that share the time |
 //! | [`field`] | a machine, or client-go, in a simulated cluster: faults, and their costs |
-//! | `simulation/server.rs` | the embedded API server, byte for byte |
+//! | `simulation/server.rs` | the embedded API server, whose clients exchange bytes with it |
 //! | `simulation/node.rs` | a rotation, its connection and its disk, in a process that may crash |
 //! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange with a connection, or a closure |
 //! | `simulation/own_ca.rs` | a CA that is a closure in the node's own process |

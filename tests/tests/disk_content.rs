@@ -1,4 +1,4 @@
-//! Credential directories with many entries, or with entries of other programs. Perennial leaves the entries of others
+//! Credential directories with many entries, or with entries of other programs. perennial leaves the entries of others
 //! unchanged, and the time of a write stays bounded.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Files that another user could have written. Perennial ignores, reports and keeps them.
+//! Files that another user could have written. perennial ignores and reports such files, and leaves them in place.
 //!
 //! Only root can change the owner of a file. Without root, these tests make files writable by others instead.
 

@@ -88,7 +88,7 @@ impl Layout {
     }
 }
 
-/// The time of this host, moved on by `span`.
+/// The time `span` after `now`, on both clocks.
 fn later(now: Now, span: Duration) -> Now {
     Now { instant: now.instant.after(span), unix: now.unix.after(span) }
 }

@@ -1,5 +1,6 @@
 //! Certificates that are issued with another common name, or with rights that were not requested, and stored pairs with
-//! another common name. The node rejects them as a rule; the tests name the exceptions.
+//! another common name. The node neither serves nor writes such certificates. There are three exceptions: the node is
+//! configured to accept such rights, the template's common name changes while the rotation runs, or there is no signer.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use perennial_tests::script::scripts;
 use perennial_tests::trace::{Record, Run};
 use proptest::prelude::*;
 
-/// A record of a run as a `Transition`, the form in which observers get a step.
+/// Converts a record of a run to a `Transition`, the form in which observers get a step.
 fn seen(before: &RotationMachine, record: &Record) -> Transition {
     let Record { now, event, actions, after } = record.clone();
     Transition { now, event, actions, before: Arc::new(before.clone()), after: Arc::new(after) }

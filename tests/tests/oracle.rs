@@ -135,7 +135,7 @@ fn client_go_restart_forgets_key_and_submits_again() {
     assert_eq!(tally.objects, tally.submissions.len());
 }
 
-/// client-go's REST client repeats a request after a `Retry-After`, ten times.
+/// client-go's REST client repeats a request up to ten times, each time after the `Retry-After` of the answer.
 #[test]
 fn client_go_repeats_request_ten_times_after_retry_after() {
     let scenario = Scenario::new("throttled").with_span(HOUR).at(ZERO, Happening::Api(Api::Throttles(MINUTE)));

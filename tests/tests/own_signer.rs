@@ -127,7 +127,7 @@ fn shutdown_cancels_blocking_closure_and_drops_future() {
     });
 }
 
-/// Sets the flag when it is dropped, which happens when the future that owns it is dropped.
+/// Is owned by a future, and sets the flag when the future is dropped.
 struct Flag(Arc<AtomicBool>);
 impl Drop for Flag {
     fn drop(&mut self) {
@@ -201,7 +201,7 @@ enum Bug {
     Begin,
     Identity,
     Conversation,
-    /// A method that is called at each step, not only for requests.
+    /// `Signer::profile`, which a rotation calls in each step, not only for a request.
     Profile,
 }
 

@@ -1,4 +1,5 @@
-//! Nodes that restart while their request is in flight: they continue with that request. Real sockets, real files.
+//! A node restarts while its request is in flight, and continues with this request after the restart. The tests use
+//! real sockets and real files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +16,7 @@ use perennial_tests::loopback::{
     waits_for_approval,
 };
 
-/// A rotation that can be ended as by a crash, without any clean-up.
+/// A rotation that a test can end without any clean-up, as a crash does.
 struct Run {
     handle: Handle,
     task: Option<smol::Task<()>>,

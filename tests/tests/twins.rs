@@ -119,8 +119,8 @@ rules:
 - { match: { method: GET }, times: 1, fault: { cut: inBody } }
 ";
 
-/// A scenario with all of [`FAULTS`], until the second certificate. Waits only for certificates, which no runtime can
-/// miss.
+/// Runs a scenario under [`FAULTS`] until the second certificate is issued, and returns its transcript. Waits only for
+/// certificates, which no runtime can miss.
 fn life_with_faults(runtime: Runtime) -> Vec<String> {
     let server = serve(Approval::Auto);
     server.handle.with_api(|api, now| api.set_faults(Plan::parse(FAULTS).unwrap(), now));

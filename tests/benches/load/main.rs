@@ -28,8 +28,8 @@ fn main() {
     }
 }
 
-/// Measures how many nodes per second submit a request and, after its approval, receive a certificate. First a thousand
-/// nodes submit their requests; then an administrator approves the requests one by one.
+/// Measures two rates with a thousand nodes. First, all nodes submit their requests at once: submissions per second.
+/// Then an administrator approves the requests one by one: certificates received per second.
 fn nodes() {
     println!("{CLIENTS} clients, each with a pending request and an open watch");
     let mut server = Server::start("empty");

@@ -1,4 +1,4 @@
-//! The clocks of a computer, in virtual time: monotonic, wall clock, and the time in suspend.
+//! The clocks of a computer, in virtual time: the monotonic clock, the wall clock, and the time spent in suspend.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Clocks {
         self.pass(span);
     }
 
-    /// Steps the wall clock by this many milliseconds, forward or back.
+    /// Steps the wall clock by this many milliseconds: forward, or back if the number is negative.
     pub fn step_wall_clock(&mut self, millis: i64) {
         let span = Duration::from_millis(millis.unsigned_abs());
         self.now.unix = if millis < 0 { self.now.unix.before(span) } else { self.now.unix.after(span) };

@@ -57,13 +57,13 @@ pub enum Happening {
     Requests(Conduct),
     /// Changes how the API answers.
     Api(Api),
-    /// Another CA signs certificates from now on. The CA is valid for this time.
+    /// Another CA signs certificates from now on. It expires after this time.
     Authority(Duration),
     /// The holder's template changes to this one; `None`: the holder has no template from now on.
     Wants(Option<Template>),
     /// The holder's wall clock is set this many seconds ahead of the true time (negative: behind).
     ClockAhead(i64),
-    /// The computer is suspended.
+    /// The computer is suspended for this time.
     Suspend(Duration),
     /// The process restarts.
     Restart {

@@ -25,7 +25,7 @@ impl Fleet {
         Self::of((0..count).map(setup).map(|setup| World::new(setup, life)).collect())
     }
 
-    /// A fleet of these worlds, all of which begin now.
+    /// A fleet of these worlds. No time may have passed in any of them.
     pub fn of(worlds: Vec<World>) -> Self {
         let count = worlds.len();
         let (clocks, agenda) = (Clocks::default(), Agenda::default());

@@ -172,7 +172,7 @@ impl Node {
         self.request_times.clear();
     }
 
-    /// Approves or denies every request object without a condition.
+    /// Approves or denies every request object that has no condition yet.
     pub fn decide(&mut self, decision: Decision) {
         let now = self.server.now().unix;
         let open = self.server.api.requests().filter(|csr| csr.status.conditions.is_empty());
@@ -294,8 +294,8 @@ impl Member for Node {
         self.server.now()
     }
 
-    /// The earliest time at which the rotation, the request in flight or a controller of the server is due. Never now,
-    /// but a millisecond later, since `act` has already done all that is due now.
+    /// The earliest time at which the rotation, the request in flight or a controller of the server is due. At least a
+    /// millisecond from now, since `act` has already done all that is due now.
     fn next_at(&self) -> Option<Instant> {
         let now = self.now();
         let controllers = now.instant.after(self.server.api.deadline().since(now.unix));

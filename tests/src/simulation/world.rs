@@ -125,8 +125,8 @@ pub struct World {
     /// The trace so far.
     pub trace: Trace,
 
-    /// The setup from which a restart makes the machine. Certificates and pending record are not taken from here but
-    /// from the disk.
+    /// The setup from which a restart makes the machine. The certificates and the pending record come from the disk
+    /// instead.
     pub setup: Setup,
     /// The pending record on disk, if there is one.
     saved: Option<Saved>,

@@ -1,4 +1,4 @@
-//! Random mixtures of faults: the certificate stays, and the node recovers.
+//! Random mixtures of faults. Under each, the node keeps a valid certificate. Once the faults end, it gets a new one.
 
 use perennial::Policy;
 use perennial_dev::faults::{Fault, Match, Plan, Rule};

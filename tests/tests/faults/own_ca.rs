@@ -103,7 +103,7 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
 }
 
 /// Runs one rotation under this fault, then one without the fault, and checks the laws. Returns an error if the outcome
-/// is not `outcome`, or if the node does not recover.
+/// is not `outcome`, if there are too many submissions, or if the node does not recover.
 fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
     set_rule(&ca);

@@ -1,4 +1,5 @@
-//! The faults of `table.md` over real sockets, on each runtime: outcomes and requests are those of virtual time.
+//! Runs the faults of `table.md` over real sockets, on each runtime. Outcomes and requests must be those of virtual
+//! time, except for the cases in [`outcome`] and [`requests`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The table of faults, `table.md`, parsed.
+//! Parses `table.md`, the table of faults.
 
 use perennial::Failure;
 use perennial_dev::faults::Plan;
@@ -24,7 +24,7 @@ pub(crate) struct Kind {
 pub(crate) enum Outcome {
     /// The certificate is issued despite the fault.
     Issued,
-    /// A failure of this class; a submission after the fault succeeds.
+    /// The submission ends with this failure. A later submission, without the fault, succeeds.
     Failed(Failure),
 }
 

@@ -1,6 +1,6 @@
-//! Faults from the field, the load they put on the control plane, and the time a node is without a valid certificate:
-//! under the default policy, under [`Policy::kubelet`], and for client-go. Each scenario names the issue threads that
-//! it comes from.
+//! Scenarios with faults from the field. Each runs under the default policy, under [`Policy::kubelet`], and with
+//! client-go. The results are the load on the control plane, and the time in which the node has no valid certificate. A
+//! scenario names the issue threads that it comes from.
 //!
 //! `cargo test --profile proof -p perennial-tests --test load -- --nocapture` prints the table of results. To accept a
 //! new table after a change of behaviour: `INSTA_UPDATE=always`, then read the difference.
@@ -258,8 +258,8 @@ fn kubelet_policy_submits_as_often_as_client_go() {
     }
 }
 
-/// perennial replaces the bootstrap credential, since it never takes one for the node's own certificate. client-go does
-/// so in these scenarios, and keeps the bootstrap credential.
+/// In these scenarios, client-go takes the bootstrap credential for the node's own certificate, and keeps it. perennial
+/// never does so, and replaces the bootstrap credential.
 #[test]
 fn bootstrap_credential_is_replaced_unlike_in_client_go() {
     for name in ["bootstrap credential, restarted meanwhile", "bootstrap credential, template 1 min later"] {

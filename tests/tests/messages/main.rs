@@ -16,7 +16,7 @@ use rules::Exception;
 const CRATES: [&str; 8] =
     ["core", "pki", "rotation", "kubernetes", "runtime-std", "runtime-smol", "agent", "devserver"];
 
-/// The messages of a crate, with their files.
+/// The messages of a crate, each with the path of its file.
 fn messages(name: &str) -> Vec<(String, Message)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let files = rust_files(&root.join(name).join("src"));

@@ -68,7 +68,7 @@ impl Tally {
     }
 }
 
-/// An act that was carried out, with every state of the disk on the way.
+/// An act that was carried out, with every state that the disk had during the act.
 pub(crate) struct Run {
     act: Act,
     seen: Vec<Disk>,
@@ -80,7 +80,7 @@ pub(crate) struct Run {
     calls: usize,
 }
 
-/// The contents that a reader may find before an act begins, be it that the power fails at that time or not.
+/// The contents that a reader may find before an act begins, whether or not the power fails at that time.
 struct Promise {
     found: BTreeSet<Option<usize>>,
     /// True if `PREFIX-current.pem` leads to a pair in every possible state.
@@ -136,8 +136,8 @@ impl Explorer {
         }
     }
 
-    /// Explores single acts. In each act, one disk operation reports an error, whether it was carried out or not; then
-    /// the power fails at any step.
+    /// Explores single acts. During each act, one disk operation reports an error, whether or not it was carried out,
+    /// and the power fails at any step.
     pub(crate) fn explore_faults(&mut self, start: &Found, acts: Acts) {
         for &act in acts(0) {
             for nth in 0.. {

@@ -1,4 +1,4 @@
-//! Clocks that are wrong, and replies that race with timeouts.
+//! Clocks that are wrong, and replies that arrive at about the time of a timeout.
 
 use perennial::{Actions, Event, Failure, Policy, RareNames, Reason, State, UnixTime};
 use perennial_tests::mint;

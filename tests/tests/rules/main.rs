@@ -28,7 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A machine and its clocks, which advance only if the test lets time pass.
+/// A machine and its clocks, which only the test changes.
 struct Holder {
     machine: RotationMachine,
     now: Now,

@@ -1,4 +1,4 @@
-//! Changes of the policy while running (`Event::PolicyChanged`).
+//! Changes of the policy while a machine runs (`Event::PolicyChanged`).
 
 use perennial::{Backoff, Budget, Failure, Outcome, Policy, Reason, State, Window};
 

@@ -64,7 +64,7 @@ pub enum Api {
     Up,
     /// Refuses connections.
     Down,
-    /// Status 429, with this `Retry-After`.
+    /// Answers each request with status 429 and this `Retry-After`.
     Throttles(Duration),
 }
 
@@ -75,7 +75,7 @@ pub enum Submitted {
     Accepted(Object),
     /// The API refused the connection.
     Unreachable,
-    /// Status 429, with this `Retry-After`.
+    /// The API answered with status 429 and this `Retry-After`.
     Throttled(Duration),
 }
 
