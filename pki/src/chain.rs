@@ -173,7 +173,7 @@ impl Chain {
     ///
     /// A pair on disk whose leaf has such an error is used, with a warning, since some peers may read the leaf. An
     /// issued certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
-    pub fn why_not_served(&self) -> Option<String> {
+    pub fn encoding_error(&self) -> Option<String> {
         strict::leaf(self.0.der.first()?).err()
     }
 

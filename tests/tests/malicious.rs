@@ -58,11 +58,11 @@ fn malicious_certificates_are_rejected_with_reason() {
         match found {
             Err(error) => assert!(!row.go, "{}: {error}", row.name),
             Ok(found) => assert_eq!(
-                found.chain().why_not_served().is_none(),
+                found.chain().encoding_error().is_none(),
                 ["good", "CA", "broken signature"].contains(&row.name),
                 "{}: {:?}",
                 row.name,
-                found.chain().why_not_served()
+                found.chain().encoding_error()
             ),
         }
     }

@@ -176,7 +176,7 @@ impl<'a> Inspection<'a> {
         };
         damaged(&certificate, credential.chain().skipped());
         key.iter().for_each(|key| damaged(key, credential.key().skipped()));
-        let unserved = credential.chain().why_not_served();
+        let unserved = credential.chain().encoding_error();
         let is_served = unserved.is_none();
         self.problems.extend(unserved.map(|why| DirectoryError::Unserved { path: certificate, why }));
         is_served
