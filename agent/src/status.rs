@@ -146,7 +146,8 @@ impl CertStatus {
         let problems = loaded.problems.iter().map(|problem| (problem.to_string(), remedy(problem, another))).collect();
         let in_order = loaded.in_use && loaded.problems.iter().all(is_harmless);
         let found = find(&loaded);
-        let aside: Vec<String> = directory.aside().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
+        let aside: Vec<String> =
+            directory.quarantined().map_err(Failure::usage)?.iter().map(|path| shown(path)).collect();
         let previous = directory.previous().map_err(Failure::usage)?;
         let previous = previous.into_iter().map(|(credential, path)| (shown(&path), credential.chain().clone()));
         let record = pending::read(directory);

@@ -213,7 +213,7 @@ impl Directory {
     ///
     /// # Errors
     /// The directory does not exist or cannot be read.
-    pub fn aside(&self) -> Result<Vec<PathBuf>, DirectoryError> {
+    pub fn quarantined(&self) -> Result<Vec<PathBuf>, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
         let in_use = self.layout.in_use(&listing);

@@ -203,7 +203,7 @@ fn file_in_place_of_link_gets_dated_name() {
     let previous = pki.directory().previous().unwrap();
     assert_eq!(previous.len(), 1, "the copy is the pair before");
     assert_eq!(previous[0].0.chain(), copy.chain());
-    let quarantined = pki.directory().aside().unwrap();
+    let quarantined = pki.directory().quarantined().unwrap();
     assert_eq!(quarantined.len(), 1, "{quarantined:?}");
     assert_eq!(fs::read_to_string(&quarantined[0]).unwrap(), unreadable);
 }

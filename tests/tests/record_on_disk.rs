@@ -81,7 +81,7 @@ fn directory_in_place_of_pending_record_is_quarantined() {
     assert_eq!(store.recall().unwrap().unwrap().as_slice(), b"one");
     let quarantined = parent.path().join("kubelet-client-pending.json.bad");
     assert!(quarantined.join("kept").exists());
-    assert_eq!(store.aside().unwrap(), [quarantined]);
+    assert_eq!(store.quarantined().unwrap(), [quarantined]);
 }
 
 #[test]

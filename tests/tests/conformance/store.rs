@@ -27,7 +27,7 @@ pub(crate) const ROWS: &[Row] = &[
             fs::write(pki.path(CURRENT), "somebody's").unwrap();
             pki.directory().write(&pki.credential, START).unwrap();
             pki.loads_the_credential();
-            let aside = pki.directory().aside().unwrap();
+            let aside = pki.directory().quarantined().unwrap();
             assert!(matches!(&aside[..], [file] if fs::read_to_string(file).unwrap() == "somebody's"), "{aside:?}");
         },
     ),
