@@ -56,3 +56,72 @@ fn published_packages_include_only_their_own_files() {
     }
     assert!(seen > 3, "only {seen} found");
 }
+
+/// The crates of other projects that the library in `folder` depends on.
+fn foreign_crates(folder: &Path) -> BTreeSet<String> {
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let sections =
+        manifest.split("\n[").filter(|section| section.contains("dependencies]") && !section.starts_with("dev-"));
+    let names = sections.flat_map(str::lines).skip(1).filter_map(|line| line.split(['.', ' ']).next());
+    names
+        .filter(|name| name.starts_with(char::is_lowercase) && !name.starts_with("perennial"))
+        .map(|name| name.replace('-', "_"))
+        .collect()
+}
+
+/// The crates whose types, imported in `source` or named by a path, are in the line of a public item.
+fn in_public_items(source: &str, crates: &BTreeSet<String>) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]\nmod ").next().unwrap();
+    let imports = code.split(";\n").filter_map(|item| item.rsplit_once("\nuse ")?.1.split_once("::"));
+    let imports: Vec<(&str, &str)> = imports.filter(|(name, _)| crates.contains(*name)).collect();
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect()
+    };
+    let items =
+        code.lines().map(str::trim_start).filter(|line| line.starts_with("pub ") && !line.starts_with("pub use"));
+    let mut found = BTreeSet::new();
+    for item in items {
+        let used = words(item);
+        found.extend(crates.iter().filter(|name| item.contains(&format!("{name}::"))).cloned());
+        for (name, imported) in &imports {
+            let types = words(imported).into_iter().filter(|word| word.starts_with(char::is_uppercase));
+            if types.into_iter().any(|word| used.contains(&word)) {
+                found.insert((*name).to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Each library whose public items name a type of another crate has a row for that crate in docs/api.md.
+#[test]
+fn api_page_lists_the_foreign_crates_of_public_items() {
+    let page = include_str!("../../docs/api.md");
+    let table = page.split("## Foreign types").nth(1).unwrap().split("## Features").next().unwrap();
+    let mut seen = BTreeSet::new();
+    for (name, crate_name) in [
+        ("core", "perennial"),
+        ("pki", "perennial-pki"),
+        ("rotation", "perennial-rotation"),
+        ("kubernetes", "perennial-kubernetes"),
+        ("runtime-std", "perennial-std"),
+        ("runtime-smol", "perennial-smol"),
+        ("devserver", "perennial-dev"),
+    ] {
+        let folder = Path::new(HERE).join("..").join(name);
+        let crates = foreign_crates(&folder);
+        for path in rust_files(&folder.join("src")).iter().filter(|path| !path.to_string_lossy().contains("/bin/")) {
+            for foreign in in_public_items(&fs::read_to_string(path).unwrap(), &crates) {
+                let is_listed = |row: &str| {
+                    row.starts_with(&format!("| `{crate_name}` |")) && row.contains(&format!("`{foreign}`"))
+                };
+                assert!(table.lines().any(is_listed), "{} names {foreign}: docs/api.md has no row", path.display());
+                seen.insert((name, foreign));
+            }
+        }
+    }
+    assert!(
+        seen.contains(&("pki", "rustls".to_owned())) && seen.contains(&("rotation", "zeroize".to_owned())),
+        "{seen:?}"
+    );
+}
