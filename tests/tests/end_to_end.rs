@@ -35,7 +35,7 @@ fn new_connections_present_the_rotated_certificate() {
 }
 
 #[test]
-fn request_reports_that_it_waits_for_approval() {
+fn request_waiting_for_approval_is_reported() {
     on_both(|runtime| {
         let server = serve(Approval::Manual);
         let handle = node(runtime, &server.cluster).start();

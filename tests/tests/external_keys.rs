@@ -225,7 +225,7 @@ fn cluster_credential(cluster: &TestCluster) -> Source {
 }
 
 #[test]
-fn restart_continues_request_with_key_of_reference() {
+fn restart_continues_request_with_key_found_by_reference() {
     on_both(|runtime: Runtime| {
         let options = Options { approval: Approval::Manual, ..Options::default() };
         let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();

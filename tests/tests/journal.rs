@@ -138,7 +138,7 @@ proptest! {
     /// The test derives the expected failure of a step from the event and the request in flight. It does not use the
     /// machine's outcomes, from which the news are made.
     #[test]
-    fn news_of_a_step_report_its_failure_exactly_once(script in scripts(24)) {
+    fn failed_step_has_exactly_one_failure_in_its_news(script in scripts(24)) {
         for (before, record) in script.run().runs.iter().flat_map(Run::steps) {
             let step = seen(before, record);
             let failed: Vec<Failure> = step.news().iter().filter_map(|news| match news {

@@ -1,5 +1,5 @@
-//! All kinds of names, from the template to the issued certificate, as openssl reads them: URIs (SPIFFE IDs),
-//! organizational units and the serial number of a device.
+//! Names of all kinds, such as URIs (SPIFFE IDs), organizational units and the serial number of a device. The names of
+//! a template must be in the CSR and in the issued certificate, as openssl reads them.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ fn csr_and_issued_certificate_carry_all_names_for_openssl() {
     handle.shutdown().wait();
 }
 
-/// RFC 5280 §4.2.1.6 demands a critical extension for a certificate whose subject is empty, such as that of a service
-/// that has a SPIFFE ID only.
+/// A service has a SPIFFE ID and no other name, so that the subject of its certificate is empty. In this case, RFC 5280
+/// §4.2.1.6 demands that the extension with the SPIFFE ID is critical.
 #[test]
 fn spiffe_id_alone_is_issued_in_a_critical_extension() {
     let cluster = TestCluster::start().unwrap();

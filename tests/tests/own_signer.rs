@@ -88,7 +88,7 @@ fn rotation_continues_after_closure_denied_and_panicked() {
 }
 
 #[test]
-fn panic_of_closure_is_reported_and_retried() {
+fn request_is_retried_after_panic_of_closure_is_reported() {
     on_both(|runtime| {
         let rotator = rotator().sign_with(NAME, |_, _| panic!("no token in slot 0"));
         let handle = start(runtime, rotator);

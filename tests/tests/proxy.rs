@@ -109,7 +109,7 @@ fn error_of_proxy_refusal_names_the_proxy() {
 }
 
 #[test]
-fn missing_proxy_is_retried_until_it_starts() {
+fn connection_is_retried_until_proxy_starts() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();

@@ -51,7 +51,7 @@ fn last_good_cas_are_used_while_ca_file_is_damaged_or_missing() {
 }
 
 #[test]
-fn cas_of_all_files_are_trusted_once_each() {
+fn ca_that_is_in_two_files_is_trusted_once() {
     let directory = tempfile::tempdir().unwrap();
     let paths = ["one.crt", "two.crt"].map(|name| directory.path().join(name));
     let [first, second, third] = [ca("CA"), ca("CA"), ca("CA")];

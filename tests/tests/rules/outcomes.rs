@@ -12,7 +12,7 @@ impl Holder {
 }
 
 #[test]
-fn outcome_of_accepted_certificate_has_the_replaced_one() {
+fn outcome_of_accepted_certificate_contains_replaced_certificate() {
     let (mut holder, request) = Holder::requesting();
     let first = Arc::new(fresh(DAY));
     let accepted = |id, replaced| Outcome::Accepted { id, slot: Slot::Served, replaced, shortfall: None };

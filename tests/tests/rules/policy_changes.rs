@@ -82,7 +82,7 @@ fn resized_budget_keeps_tokens_up_to_its_size() {
 }
 
 #[test]
-fn storm_of_policy_changes_neither_grants_nor_loses_tokens() {
+fn many_policy_changes_neither_grant_nor_lose_tokens() {
     let mut holder = under(budget(10, HOUR), None);
     assert_eq!(spend(&mut holder, SECOND * 5), 5);
     for i in 0..1000 {

@@ -48,7 +48,7 @@ fn normal_requests_leave_the_last_token_of_the_budget_to_urgent_ones() {
 }
 
 #[test]
-fn urgent_request_needs_one_token_normal_request_two() {
+fn urgent_request_needs_one_token_and_normal_request_needs_two() {
     let mut holder = Holder::with(None);
     for _ in 0..Policy::default().budget.size() {
         let (id, ..) = submitted(&holder.handle(Event::RotateNow)).expect("within the budget");

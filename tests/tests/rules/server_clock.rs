@@ -76,7 +76,7 @@ fn clocks_within_ten_seconds_count_as_equal() {
 }
 
 #[test]
-fn slow_local_clock_rotates_on_time_by_the_servers_clock() {
+fn node_with_slow_clock_rotates_on_time_by_the_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     let right = Holder::with(Some(fresh(DAY))).next_request().at;
     clock_off(&mut holder, false, 6 * HOUR);
@@ -90,7 +90,7 @@ fn slow_local_clock_rotates_on_time_by_the_servers_clock() {
 }
 
 #[test]
-fn fast_local_clock_rotates_as_early_as_without_servers_clock() {
+fn node_with_fast_clock_rotates_as_early_as_without_servers_clock() {
     let mut holder = Holder::with(Some(fresh(DAY)));
     clock_off(&mut holder, true, 6 * HOUR);
     let mut alone = Holder { machine: holder.machine.clone(), now: holder.now };
