@@ -29,7 +29,7 @@ pub enum AddressType {
     /// A DNS name by which the node is reached from outside the cluster.
     #[serde(rename = "ExternalDNS")]
     ExternalDns,
-    /// An unknown type: Kubernetes may add types.
+    /// A type that this version of perennial does not know: Kubernetes may add types.
     #[serde(other)]
     Other,
 }
@@ -90,8 +90,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Divides node addresses into DNS names and IP addresses. Any known type may hold an IP address, even a DNS type.
-    /// Skips empty addresses; [`unusable`](Self::unusable) lists all other addresses that are left out.
+    /// Divides node addresses into DNS names and IP addresses. An IP address counts as one under any known type, even
+    /// under a DNS type. Skips empty addresses silently. [`unusable`](Self::unusable) lists the other addresses that
+    /// are left out.
     ///
     /// Source: kubelet's `addressesToHostnamesAndIPs`, with two differences: kubelet drops unusable addresses silently,
     /// and takes an IP address under a DNS type for a DNS name.
@@ -161,14 +162,14 @@ impl Addresses {
         self
     }
 
-    /// The addresses that are left out of the certificate, each as a sentence with the reason. An address is left out
-    /// if its type is unknown, its form is not that of its type, or other hosts cannot reach it.
+    /// The addresses that are left out of the certificate, each with its type and the reason: the type is unknown, the
+    /// text is not an address of this type, or other hosts cannot reach the node at the IP address.
     pub fn unusable(&self) -> &[String] {
         &self.unusable
     }
 
     /// The template of a serving certificate for `node` with these DNS names and IP addresses. `None` if there is no IP
-    /// address, as in kubelet: signers and peers of a node expect one.
+    /// address, as in kubelet: signers and peers expect the certificate of a node to have an IP address.
     pub fn template(&self, node: &str) -> Option<Template> {
         let template = Template::node(node).with_dns_names(self.dns_names.iter().cloned());
         (!self.ip_addresses.is_empty()).then(|| template.with_ip_addresses(self.ip_addresses.iter().copied()))
@@ -186,14 +187,15 @@ pub fn check_dns_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Refuses an IP address at which no other host reaches the node.
+/// Refuses an IP address at which no other host can reach the node.
 ///
-/// Source: kubelet's `validateNodeIP`, which also checks that an interface of the host has the address. That check is
-/// left out here: no interface has a translated or floating address.
+/// Source: kubelet's `validateNodeIP`. kubelet also requires that an interface of the host has the address. perennial
+/// does not, since other hosts may reach the node at a translated or floating address, which no interface has.
 ///
 /// # Errors
-/// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8. A
-/// caller that allows `0.0.0.0` and `::`, which choose a family in kubelet's `--node-ip`, must handle them before.
+/// The reason, as a sentence: the address is unspecified, loopback, link-local, multicast, broadcast or in 0.0.0.0/8.
+/// In kubelet's `--node-ip`, the unspecified addresses `0.0.0.0` and `::` choose a family: a caller that allows these
+/// two must handle them before the call.
 pub const fn check_node_ip(ip: IpAddr) -> Result<(), &'static str> {
     // The rules for the IPv4 address hold for an IPv6 address that maps it (RFC 4291 §2.5.5.2), too.
     let ip = ip.to_canonical();
