@@ -1,5 +1,5 @@
-//! Pauses between HTTP requests. A seed, in the place of a random number generator, makes them differ from node to
-//! node: equal seeds give equal pauses.
+//! Pauses between HTTP requests. Their random part is computed from a seed, without a random number generator: equal
+//! seeds give equal pauses, and nodes with different seeds retry at different times.
 
 use std::time::Duration;
 
@@ -14,15 +14,17 @@ impl Jitter {
         Self(seed)
     }
 
-    /// The pause after a failure, drawn between 800 ms and a ceiling. `failures` is the number of failures in a row
-    /// before this failure; the ceiling doubles with each, from 1.6 s to 30 s.
+    /// The pause after a failure: a random time between 800 ms and a ceiling. The ceiling is 1.6 s after the first
+    /// failure in a row, and doubles with each further failure, up to 30 s. `failures` is the number of failures in the
+    /// row before this failure.
     pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
         let ceiling = doubled(SHORTEST, failures.saturating_add(1));
         Duration::from_millis(self.between(millis(SHORTEST), millis(ceiling)))
     }
 
-    /// The pause after a poll of the request object, where the server forbids watches. `polls` is the number of earlier
-    /// polls; the pause doubles with each, from 5 s to 30 s, and is then shortened by up to a fifth at random.
+    /// The pause before a poll of the request object, where watches do not work. The pause is 5 s for the first poll,
+    /// and doubles with each further poll, up to 30 s; then up to a fifth is taken off at random. `polls` is the number
+    /// of earlier pauses before polls.
     pub(crate) fn poll(&mut self, polls: u32) -> Duration {
         let pause = millis(doubled(FIRST_POLL, polls));
         Duration::from_millis(self.between(pause - pause / 5, pause))

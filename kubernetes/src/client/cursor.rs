@@ -6,7 +6,7 @@ pub(crate) struct Cursor {
     version: String,
     /// The version of the object as last seen.
     object: String,
-    /// True after a 410, until a watch has lasted long enough for [`good`](Self::good).
+    /// True if the server has answered 410, and no later watch has lasted for a minute (see [`good`](Self::good)).
     expired: bool,
 }
 
@@ -16,9 +16,9 @@ impl Cursor {
         &self.version
     }
 
-    /// Moves the cursor to `version`, the object's version in an event or a read. Keeps the cursor if the object is
-    /// unchanged: a bookmark or list may have moved the cursor further, to a version that the server's watch cache
-    /// remembers longer.
+    /// Moves the cursor to `version`, the version of the object in an event or a read, if the object has changed. If
+    /// the object is unchanged, a bookmark or a list may have moved the cursor past the object's version. The cursor
+    /// then stays there, since the server's watch cache remembers a later version for longer.
     pub(crate) fn saw(&mut self, version: &str) {
         if self.object != version || self.version.is_empty() {
             version.clone_into(&mut self.version);
@@ -38,13 +38,14 @@ impl Cursor {
         }
     }
 
-    /// Notes that a watch has lasted at least a minute: the next 410 counts as the first one again.
+    /// Notes that a watch has lasted at least a minute. The next 410 then counts as a first 410 again.
     pub(crate) const fn good(&mut self) {
         self.expired = false;
     }
 
-    /// Handles 410: the server's watch cache no longer reaches back to the cursor's version. Returns false for a second
-    /// 410 without a call of [`good`](Self::good) in between: this server refuses the version of a list, too.
+    /// Handles a 410: the server's watch cache no longer reaches back to the cursor's version. Returns true if the next
+    /// watch may begin at the version of a list. Returns false for a second 410 without a call of [`good`](Self::good)
+    /// in between, since the server then refuses the version of a list, too.
     pub(crate) fn expire(&mut self) -> bool {
         self.version.clear();
         !std::mem::replace(&mut self.expired, true)

@@ -23,8 +23,9 @@ pub struct DesiredCsr {
     pub usages: Vec<String>,
     /// The requested lifetime in seconds, `spec.expirationSeconds`. The API refuses less than 600.
     pub expiration_seconds: Option<i32>,
-    /// How far this host's clock may be ahead. An object that existed before this submission may hold an expired
-    /// certificate; the certificate counts as expired once this time has passed after its notAfter.
+    /// How far this host's clock may be ahead of the true time. If the object existed before this submission, its
+    /// certificate may have expired in the meantime. The certificate counts as expired only once `skew` has passed
+    /// since its notAfter.
     pub skew: Duration,
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //!  Create ──201──▶ Watch ──approved and issued──▶ certificate
 //!    │ 409          │ ▲ ended, broken
-//!    └────▶ Read ◀──┘ │          410: List instead, whose version
-//!             └───────┘          a watch can begin after
+//!    └────▶ Read ◀──┘ │          after a 410, List instead of Read:
+//!             └───────┘          the next watch begins at the list's version
 //!               undecided
 //! ```
 
@@ -29,13 +29,14 @@ use perennial_rotation::{
     Conversation, Health, Identity, IoEvent, IoRequest, Issued, Progress, SignError, SignerConversation,
 };
 
-/// The most attempts to create the object while no answer arrives.
+/// The greatest number of attempts to create the object, if the server answers none of them.
 const CREATE_ATTEMPTS: u32 = 3;
 /// A watch that lasted at least this long counts as a success, even if it broke: the number of failures returns to 0.
 const GOOD_WATCH: Duration = Duration::from_secs(60);
-/// How much longer than its requested duration a watch may last before it is given up.
+/// The time that a watch may last beyond its requested duration. Then the client closes the watch and reads the object.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// The longest pause for a `Retry-After`: a longer one is shortened to this time, the default request timeout.
+/// The longest pause for a `Retry-After`, equal to the default request timeout. A longer `Retry-After` is shortened to
+/// this pause.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
@@ -76,8 +77,8 @@ enum Purpose {
     Create,
     /// Read the object by its name.
     Read,
-    /// Read the object in a list. A watch can begin at the list's version, which is the server's current one; the
-    /// version of the object may be too old for a watch.
+    /// Read the object in a list. The next watch begins at the version of the list, which is the server's current
+    /// version. The version of the object itself may be too old for a watch.
     List,
     Watch,
     /// Read the API group, which lists its served versions.
@@ -141,7 +142,8 @@ impl Issuance {
         }
     }
 
-    /// Begins an HTTP request. Fails the submission if [`Limits::requests`] are used up.
+    /// Begins an HTTP request. Fails the submission instead if it has already made as many HTTP requests as
+    /// [`Limits::requests`] allows.
     fn begin(&mut self, purpose: Purpose, now: Now) {
         if self.session.exhausted() {
             let requests = self.session.requests();
@@ -232,7 +234,8 @@ impl Issuance {
         });
     }
 
-    /// Reads the object after a watch that cannot go on: at once if this is the first failure, otherwise after a pause.
+    /// Reads the object after a watch has ended or failed: at once if this is the first failure in a row, otherwise
+    /// after a pause.
     fn read_again(&mut self, why: String, now: Now) {
         self.end_watch(now);
         if self.failures == 0 {
@@ -258,7 +261,9 @@ impl Issuance {
         self.retry(purpose, format!("the server answered {}", answer.text), retry_after, now);
     }
 
-    /// Makes an HTTP request after a pause: one that grows with each failure, or `retry_after` if that is longer.
+    /// Makes the HTTP request for `purpose` after a pause. The pause grows with each failure in a row, and lasts for
+    /// `retry_after` if that is longer. At most [`LONGEST_RETRY_AFTER`] counts, and [`Limits::needed_by`] may shorten
+    /// the pause.
     fn retry(&mut self, purpose: Purpose, why: String, retry_after: Option<Duration>, now: Now) {
         let retry_after = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         // A short Retry-After does not shorten the backoff.
@@ -270,7 +275,7 @@ impl Issuance {
         self.stage = Stage::Pausing { purpose, until };
     }
 
-    /// Fails the submission: the request object was deleted, or replaced by another of the same name.
+    /// Fails the submission, since the request object was deleted or replaced by another object of the same name.
     fn vanished(&mut self, what: &'static str) {
         self.fail(self.error_context().judged(Failure::Deleted, what));
     }

@@ -45,7 +45,7 @@ pub(crate) enum WatchEvent {
     Deleted(Box<CertificateSigningRequest>),
     /// An empty line, or an event of an unknown type.
     Nothing,
-    /// All events up to this version have been delivered.
+    /// A bookmark: the server has delivered all events up to this version.
     Bookmark(String),
     /// The server does not remember the version to watch from (410).
     Expired,
@@ -82,7 +82,8 @@ fn read(line: &[u8]) -> serde_json::Result<WatchEvent> {
     })
 }
 
-/// `metav1.WatchEvent`. Its `object` is a request object, a [`Status`] or bare metadata, as its type determines.
+/// `metav1.WatchEvent`. The type of the event determines whether `object` is a request object, a [`Status`] or an
+/// object that has only metadata.
 #[derive(Deserialize)]
 struct RawEvent<'a> {
     #[serde(rename = "type", borrow)]

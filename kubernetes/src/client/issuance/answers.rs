@@ -106,7 +106,8 @@ impl Issuance {
         }
     }
 
-    /// Handles an HTTP request without a usable answer: repeats the request, makes another one, or fails.
+    /// Handles an HTTP request without a usable answer: repeats the request, makes another one, or fails the
+    /// submission.
     pub(super) fn lost(&mut self, purpose: Purpose, error: ExchangeError, now: Now) {
         match (&error, purpose) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
@@ -159,7 +160,7 @@ impl Issuance {
         }
     }
 
-    /// Judges the current state of the request object: finishes, or waits for the next change.
+    /// Judges the current state of the request object. Ends the submission, or waits for the next change of the object.
     fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
         if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
             // Another UID: the object was deleted and created again since this submission first read the object.
