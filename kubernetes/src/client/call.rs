@@ -21,7 +21,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Makes `request` to `cluster`, authenticated as `identity`. [`Limits::connect`] and [`Limits::answer`] apply.
+    /// Makes `request` to `cluster`, authenticated as `identity`. Of `limits`, only [`Limits::connect`] and
+    /// [`Limits::answer`] apply.
     pub const fn new(request: Request, cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
         Self { session: Session::new(cluster, identity, limits), request: Some(request), outcome: None }
     }

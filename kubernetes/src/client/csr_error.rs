@@ -47,9 +47,9 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for a server that answered 404 to the creation of a request, as if it did not serve
-    /// `certificates.k8s.io/v1`. `response` is that 404, `group` the answer to a GET of the API group.
-    /// [`Failure::Unreachable`] if `group` lists v1 nevertheless.
+    /// The error for a 404 to the creation of the request object, the answer of a server that does not serve
+    /// `certificates.k8s.io/v1`. `response` is the 404, and `group` the answer to a GET of the API group. If `group`
+    /// lists v1 nevertheless, the failure is [`Failure::Unreachable`], since a retry may succeed.
     pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
         let advice = match served_versions(group) {
             Some(versions) if versions.iter().any(|version| version == "v1") => {
@@ -139,8 +139,8 @@ impl ErrorContext<'_> {
         self.judged(Failure::Unreachable, what)
     }
 
-    /// Advice for a server whose certificate is issued by none of the configured CAs: the origin of these CAs, and
-    /// their names unless they are those of the system.
+    /// Advice if the server's certificate is issued by none of the configured CAs. The advice names the origin of these
+    /// CAs and, unless they are the CAs of the system, their subjects.
     fn trust_advice(self) -> String {
         let Some(source) = self.cluster.roots() else { return String::new() };
         let Ok(roots) = source.roots() else { return String::new() };
@@ -194,7 +194,7 @@ fn served_versions(response: &Response) -> Option<Vec<String>> {
         .then(|| group.versions.into_iter().map(|version| version.version).collect())
 }
 
-/// The subjects of the first three CAs, and the number of further ones.
+/// The subjects of the first three CAs, and the number of the other CAs.
 fn subjects(roots: &Roots) -> Vec<String> {
     const SHOWN: usize = 3;
     let mut subjects: Vec<_> = roots.subjects().map(|subject| printable(&subject)).collect();

@@ -16,7 +16,7 @@ use perennial_rotation::Identity;
 
 /// A connection to an API server.
 pub(crate) struct Exchange {
-    /// The tunnel through a proxy; `None` without a proxy, and once the tunnel is open.
+    /// The CONNECT request to a proxy, until the proxy has opened the tunnel. `None` afterwards, and without a proxy.
     tunnel: Option<Tunnel>,
     tls: ClientConnection,
     presented: Presented,
@@ -124,7 +124,8 @@ impl Exchange {
         self.ended = true;
     }
 
-    /// Marks the connection as unusable because of `error`. Of several errors the first one stays.
+    /// Marks the connection as unusable because of `error`. If the connection has failed before, the first error is
+    /// kept.
     pub(crate) fn fail(&mut self, error: ExchangeError) {
         self.failure.get_or_insert(error);
     }

@@ -19,13 +19,14 @@ pub enum ExchangeError {
     /// The proxy did not open a tunnel to the server, or cannot be reached.
     #[error("{0}")]
     Proxy(String),
-    /// The handshake, the answer or the rest of an answer did not arrive in time. Contains the missing part.
+    /// The TLS handshake, the proxy's answer or the server's answer was not complete in time. Contains the missing
+    /// part.
     #[error("timed out waiting for {0}")]
     TimedOut(&'static str),
     /// The server closed the connection without an answer.
     #[error("the server closed the connection without an answer")]
     Closed,
-    /// The connection broke: an I/O error, or its end in the middle of an answer.
+    /// The connection broke: an I/O error occurred, or the connection ended in the middle of an answer.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// The server's certificate is signed by none of the configured CAs.

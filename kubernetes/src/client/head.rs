@@ -1,4 +1,4 @@
-//! Parsing the head of a response: leniently, except for the headers that frame the body.
+//! Parses the head of a response. Accepts malformed headers, except those that determine where the body ends.
 
 use std::str;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,13 +12,15 @@ use super::response::Response;
 
 /// The longest response head, in bytes, including the 1xx responses before it.
 pub(super) const LONGEST: usize = 64 << 10;
-/// The numbers of header lines to allocate room for: first 64, then 512. A head with more than 512 lines is refused.
+/// The numbers of header lines to allocate room for. A head with more than 64 lines is parsed again with room for 512.
+/// A head with more than 512 lines is refused.
 const LINES: [usize; 2] = [64, 512];
 
 /// The head of a response: status and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The response, still without its body and its `date`: the session decides whether [`date`](Self::date) counts.
+    /// The response, still without its body and its `date`. The session takes [`date`](Self::date) into the response
+    /// only if the server's certificate was verified.
     pub(crate) response: Response,
     /// The codings in `Content-Encoding` other than `identity`; empty if the body is not encoded. The client accepts no
     /// coding.
@@ -58,7 +60,7 @@ pub(super) enum Awaited {
     /// This number of bytes of the body, then the end of the response.
     Sized(u64),
     ChunkSize,
-    /// This number of bytes, then the line end behind the chunk.
+    /// This number of bytes of a chunk, then the line end behind the chunk.
     Chunk(u64),
     /// The trailer, up to an empty line.
     Trailer,
@@ -72,9 +74,9 @@ pub(super) enum Awaited {
 /// Accepts space before a colon, folded lines (RFC 9112 §5.2) and lines that are no header, as Go's client and browsers
 /// do.
 ///
-/// Refuses a head that does not determine the body's length: two different lengths, a length beside a transfer coding,
-/// or a coding other than `chunked`. Another program on the path might read other answers from the same bytes (RFC 9112
-/// §11.2).
+/// Refuses a head that is ambiguous about the length of the body: with two different lengths, with a length beside a
+/// transfer coding, or with a coding other than `chunked`. A proxy in between might divide the same bytes into other
+/// answers (RFC 9112 §11.2).
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Parsed>, ExchangeError> {
     // Few heads have more than 64 lines: only for those the larger room is allocated, and the head parsed again.
     for most in LINES {
@@ -147,8 +149,8 @@ fn reusable(version: u8, status: u16, lines: &HeaderLines<'_>) -> bool {
     !has("close") && (version == 1 || has("keep-alive")) && status != 101
 }
 
-/// Reads `Retry-After`: a number of seconds, or a time, which counts from the server's own `Date`. `None` for a time
-/// without a `Date`, and for a malformed value.
+/// Reads `Retry-After`, a number of seconds or a time. A time counts from `date`, the `Date` of the same answer. `None`
+/// for a time without a `Date`, and for a malformed value.
 fn retry_after(wish: &str, date: Option<UnixTime>) -> Option<Duration> {
     match wish.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),

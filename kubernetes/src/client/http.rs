@@ -167,7 +167,8 @@ impl ResponseReader {
     }
 }
 
-/// Takes up to `left` bytes off the front of `plain`. Returns them, and the number of bytes that are still to come.
+/// Takes up to `left` bytes off the front of `plain`. Returns the bytes, and how many of the `left` bytes are still to
+/// come.
 fn piece(plain: &mut Vec<u8>, left: u64) -> (Vec<u8>, u64) {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(plain.len());
     (plain.drain(..length).collect(), left - length as u64)
@@ -199,8 +200,8 @@ fn unframed() -> ExchangeError {
 mod tests {
     use super::*;
 
-    /// Reads a response that arrives in portions. Returns its status, its body, and `Some(true)` if the connection is
-    /// reusable. `None` in the third place: the response is incomplete.
+    /// Reads a response that arrives in portions. Returns its status, its body, and whether the connection can be used
+    /// again: `None` if the response is incomplete.
     fn read(portions: &[&[u8]], ended: bool) -> (u16, Vec<u8>, Result<Option<bool>, ExchangeError>) {
         let (mut reader, mut plain) = (ResponseReader::default(), Vec::new());
         let (mut status, mut body) = (0, Vec::new());

@@ -14,8 +14,8 @@ use crate::objects::Status;
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,
-    /// `Retry-After`, as the time to wait; `None` if there was none, or a malformed one. A date in this header counts
-    /// from the answer's own `Date`.
+    /// `Retry-After`, as the time to wait. If the header is a date, the time counts from the answer's own `Date`.
+    /// `None` if the header is absent or malformed, or is a date in an answer without a `Date`.
     pub retry_after: Option<Duration>,
     /// `Content-Type`, empty if there was none.
     pub content_type: String,
@@ -27,10 +27,11 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// An event of the current HTTP request.
+/// News of the current HTTP request, as `Session::event` returns it: the answer, a part of a stream, or the failure of
+/// the request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The complete answer. If a stream was requested, the answer that refuses it.
+    /// The complete answer. If a stream was requested, this is the answer by which the server refuses the stream.
     Answer(Response),
     /// The stream was accepted; pieces follow.
     Opened,
@@ -45,7 +46,7 @@ pub(crate) enum Event {
 pub(crate) struct ErrorAnswer {
     pub(crate) text: String,
     pub(crate) retry_after: Option<Duration>,
-    /// True for a `Status`, which comes from the API itself and not from a proxy or another server.
+    /// True if the answer is a `Status` object: it then comes from the API itself, not from a proxy or another server.
     pub(crate) by_the_api: bool,
 }
 
@@ -70,7 +71,7 @@ impl ErrorAnswer {
     }
 }
 
-/// The text of an answer that comes from a proxy or another server and not from the API, shortened.
+/// The shortened text of an answer that comes not from the API, but from a proxy or another server.
 fn foreign(response: &Response) -> String {
     const EXCERPT: usize = 400;
     let start = &response.body[..response.body.len().min(EXCERPT)];

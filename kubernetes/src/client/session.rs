@@ -22,9 +22,9 @@ const LONGEST_BODY: usize = 4 << 20;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The duration of a submission beyond which [`Limits::lasting`] raises [`Limits::requests`].
 const PLAIN_WAIT: Duration = Duration::from_secs(15 * 60);
-/// The time in which waiting for a decision takes at most one HTTP request. After the first few, polls are at least 24
-/// s apart, and each takes at most two requests: the server may have closed the connection, and the request is
-/// repeated. A watch that ends once a minute takes fewer requests.
+/// The span of time for which waiting for a decision takes at most one HTTP request. Polls, except the first few, are
+/// at least 24 s apart. A poll takes two requests at most: if the server has closed the connection, the request is
+/// repeated on a new connection. Watches that each last for a minute take fewer requests.
 const QUIET: Duration = Duration::from_secs(12);
 
 /// The longest pause once the certificate to be replaced has expired.
@@ -58,8 +58,8 @@ impl Default for Limits {
 
 impl Limits {
     /// Raises the number of HTTP requests for a submission that may last `timeout`: by one for each 12 s beyond 15
-    /// minutes. Waiting takes no more requests than that if nothing fails, so that the original number stays available
-    /// for failures.
+    /// minutes. If nothing fails, the wait beyond 15 minutes takes only these added requests, so that the original
+    /// number stays available for failures.
     #[must_use]
     pub fn lasting(self, timeout: Duration) -> Self {
         let beyond = timeout.saturating_sub(PLAIN_WAIT).as_secs() / QUIET.as_secs();
@@ -86,7 +86,7 @@ pub(crate) struct Session {
 /// The current HTTP request, kept to be repeated if its connection turns out to be dead.
 struct CurrentRequest {
     request: Request,
-    /// How long a stream may last; `None` if the answer is not a stream.
+    /// How long a stream may last; `None` if the request is for no stream.
     stream: Option<Duration>,
     answer: Option<Response>,
 }
@@ -114,8 +114,8 @@ enum Operation {
     Connecting,
     Writing,
     Reading,
-    /// Read what the server may have sent before it closed the connection, after a failed write. Contains the error of
-    /// the write.
+    /// After a failed write, read the alert or answer that the server may have sent before it closed the connection.
+    /// Contains the error of the write.
     Listening(String),
 }
 
@@ -137,7 +137,7 @@ impl Session {
         self.requests
     }
 
-    /// The health of the server by its last answer or failure; `None` before the first.
+    /// The health of the server, by the last event that shows it; `None` before the first such event.
     pub(crate) const fn health(&self) -> Option<Health> {
         self.health
     }
@@ -179,7 +179,8 @@ impl Session {
         self.hang_up();
     }
 
-    /// Drops the current request and closes its connection. An idle connection stays open.
+    /// Drops the current request, if there is one, and closes the connection. Without a current request, the idle
+    /// connection stays open.
     pub(crate) fn stop(&mut self) {
         if self.current.is_some() {
             self.close();
@@ -377,8 +378,9 @@ impl Open {
         }
     }
 
-    /// Chooses the error to report. After a failed write, this is the error of the write if reading then meets the end
-    /// of the connection, a break or a timeout. Any other error, such as a TLS alert, stays as it is.
+    /// Chooses the error to report after a failed write and the read that follows it. If the read meets the end of the
+    /// connection, a break or a timeout, this is the error of the write. Otherwise it is the error of the read, such as
+    /// a TLS alert.
     fn reason(&self, error: ExchangeError) -> ExchangeError {
         match (&self.operation, error) {
             (

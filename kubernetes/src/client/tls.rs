@@ -1,5 +1,5 @@
-//! TLS settings for one connection. They are made anew for each, so that no resumed session bypasses a rotated
-//! certificate, and so that the server is verified by the caller's clock.
+//! TLS settings, made anew for each connection. No TLS session is resumed, since a resumed session would bypass a
+//! rotated certificate. The time at which the server's certificate is verified comes from the caller's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,8 @@ pub(super) fn connection(
     Ok((connection, presented))
 }
 
-/// The wall-clock time at which the connection was made. A handshake lasts seconds, so that the time need not advance.
+/// The wall-clock time at which the connection was made. This time does not advance, since a handshake lasts only
+/// seconds.
 #[derive(Debug)]
 struct FixedTime(Option<TlsTime>);
 

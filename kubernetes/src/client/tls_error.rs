@@ -7,7 +7,8 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use super::exchange_error::ExchangeError;
 
 impl ExchangeError {
-    /// Converts an error of rustls. `presented` is the chain of the server; empty if the handshake did not get so far.
+    /// Converts an error of rustls. `presented` is the chain that the server presented; empty if TLS failed before
+    /// that.
     #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; pki has sentences for the rest")]
     pub(crate) fn from_tls(error: &Error, presented: &[CertificateDer<'_>]) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! Verifies a server's certificate: by a chain to one of the CAs, or as a certificate that the CA bundle holds itself.
+//! Verifies a server's certificate, which must have a chain to one of the CAs, or be in the CA bundle itself.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,15 +15,17 @@ use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use super::exchange_error::ExchangeError;
 use crate::cluster::Cluster;
 
-/// Accepts a chain to one of the CAs, and any server certificate that the CA bundle holds byte for byte. webpki alone
-/// refuses a self-signed certificate with CA:TRUE, and a leaf without its issuer.
+/// Accepts a server certificate that has a chain to one of the CAs, or is itself in the CA bundle, byte for byte.
+/// webpki alone refuses a certificate in the bundle that is self-signed with CA:TRUE, or is a leaf whose issuer is not
+/// in the bundle.
 ///
-/// Source: Go's `x509.Certificate.Verify`, for which a certificate among the roots is a chain of its own. Name,
-/// validity, extended key usage and the signature of the handshake are verified for such a certificate, too.
+/// Source: Go's `x509.Certificate.Verify`, which takes a certificate among the roots for a complete chain. Such a
+/// certificate must pass all other checks, too: name, validity, extended key usage and the signature of the handshake.
 #[derive(derive_more::Debug)]
 #[debug("Verifier(..)")]
 pub(super) struct Verifier {
-    /// `None`: any certificate is accepted (kubeconfig `insecure-skip-tls-verify`).
+    /// The verifier of chains, and the CA bundle. `None` if any certificate is accepted (kubeconfig
+    /// `insecure-skip-tls-verify`).
     trusted: Option<(Arc<WebPkiServerVerifier>, Roots)>,
     presented: Presented,
     algorithms: WebPkiSupportedAlgorithms,

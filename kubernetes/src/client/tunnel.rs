@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Proxy, printable};
 /// The longest response head of a proxy, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// A CONNECT request to a proxy, until its answer is complete.
+/// A CONNECT request to a proxy, and the head of the proxy's answer as far as it has arrived.
 pub(crate) struct Tunnel {
     request: Zeroizing<Vec<u8>>,
     head: Vec<u8>,
