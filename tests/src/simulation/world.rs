@@ -110,11 +110,12 @@ pub struct World {
     pub machine: RotationMachine,
     /// The clocks.
     pub clocks: Clocks,
-    /// The signer's answer to each request from now on.
+    /// The signer's answer to each request for which `next_answers` has no answer.
     pub habit: Answer,
-    /// The signer's answers to the next requests. Once they are used up, `habit` applies.
+    /// The signer's answers to the next requests, one for each request. Once the queue is empty, the signer answers as
+    /// `habit`.
     pub next_answers: VecDeque<Answer>,
-    /// The outcome of each write from now on, and the time it takes.
+    /// The outcome of each write from now on, and the time that a write takes.
     pub disk: (DiskHabit, Duration),
     /// True if the pending record can be saved.
     pub records: bool,

@@ -1,4 +1,4 @@
-//! Approval that takes its time, or never comes.
+//! Requests that are approved late or never.
 
 use perennial_tests::simulation::field::{Conduct, Happening, Scenario};
 
@@ -8,15 +8,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![all_goes_well(), never_approved(), slow_signer(), approved_after_an_hour(), approved_during_a_restart()]
 }
 
-/// The baseline for all other scenarios: all goes well. Shows the time until a first certificate is issued, which is
-/// the subject of <https://github.com/kubernetes/kubernetes/issues/112170>
+/// The cluster is healthy. Other scenarios are compared with this one, which shows how long a node waits for its first
+/// certificate, the subject of <https://github.com/kubernetes/kubernetes/issues/112170>
 fn all_goes_well() -> Scenario {
     Scenario::new("all goes well").with_span(72 * HOUR)
 }
 
 /// No request is approved. Problems of other programs: requests pile up, or the caller waits for ever
-/// (<https://github.com/kubernetes/kubernetes/issues/51966>, <https://github.com/cert-manager/csi-lib/issues/45>);
-/// there are half a million request objects, one per node every 15 minutes
+/// (<https://github.com/kubernetes/kubernetes/issues/51966>, <https://github.com/cert-manager/csi-lib/issues/45>); half
+/// a million request objects exist, since each node creates one every 15 minutes
 /// (<https://github.com/kubernetes/kubernetes/issues/132947>); serving certificates are not approved by default
 /// (<https://github.com/kubernetes/kubeadm/issues/591>).
 fn never_approved() -> Scenario {

@@ -22,8 +22,8 @@ fn denied() -> Scenario {
     Scenario::new("denied").at(ZERO, Happening::Requests(Conduct::Denies))
 }
 
-/// The approver denies requests for three hours, then allows them. A problem of cert-manager: a backoff that has grown
-/// long delays the certificate. <https://github.com/jetstack/cert-manager/issues/4539>
+/// The approver denies requests for three hours, then allows them. A problem of cert-manager: after many denials the
+/// backoff is so long that it delays the certificate. <https://github.com/jetstack/cert-manager/issues/4539>
 fn denied_then_allowed() -> Scenario {
     Scenario::new("denied for 3 h, then allowed")
         .at(ZERO, Happening::Requests(Conduct::Denies))

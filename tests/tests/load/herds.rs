@@ -1,4 +1,4 @@
-//! Many nodes with a common outage, or certificates issued in the same second.
+//! Many nodes that have an outage at the same time, or whose certificates were issued in the same second.
 
 use std::time::Duration;
 

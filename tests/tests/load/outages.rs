@@ -17,8 +17,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The API is down for six hours. A problem of cert-manager: a backoff that has grown too long delays the certificate.
-/// <https://github.com/jetstack/cert-manager/issues/4539>
+/// The API is down for six hours. A problem of cert-manager: after many failures the backoff is so long that it delays
+/// the certificate. <https://github.com/jetstack/cert-manager/issues/4539>
 fn down_for_six_hours() -> Scenario {
     Scenario::new("API down for 6 h")
         .at(ZERO, Happening::Api(Api::Down))
@@ -26,8 +26,8 @@ fn down_for_six_hours() -> Scenario {
         .conceding(outage(), SPREAD)
 }
 
-/// The control plane starts after its nodes. A problem of Kubernetes: attempts 128 s apart were too rare.
-/// <https://github.com/kubernetes/kubernetes/pull/55356>
+/// The control plane starts after its nodes. A problem of Kubernetes: nodes waited for long, since their attempts were
+/// 128 s apart. <https://github.com/kubernetes/kubernetes/pull/55356>
 fn up_after_five_minutes() -> Scenario {
     Scenario::new("API up after 5 min")
         .at(ZERO, Happening::Api(Api::Down))
