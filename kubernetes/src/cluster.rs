@@ -66,8 +66,8 @@ impl Cluster {
         })
     }
 
-    /// Verifies the server of each connection with the CAs that `roots` returns for that connection. Without this, and
-    /// without [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify), every connection fails.
+    /// Verifies the server of each connection with the CAs that `roots` returns for that connection. Without CAs every
+    /// connection fails, unless [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify) is called.
     pub fn with_roots(mut self, roots: impl RootsSource + 'static) -> Self {
         self.roots = Some(Arc::new(roots));
         self
@@ -145,8 +145,8 @@ impl Cluster {
         format!("{}:{}", bracketed(without_zone(&self.host)), self.port)
     }
 
-    /// `host` or `host:port` for the `Host` header. Without the zone of an IPv6 address, which has a meaning on this
-    /// host only (RFC 6874 §1).
+    /// `host` or `host:port` for the `Host` header. The zone of an IPv6 address is left out, since it has a meaning on
+    /// this host only (RFC 6874 §1).
     pub(crate) fn authority(&self) -> String {
         with_port(&bracketed(without_zone(&self.host)), self.port)
     }

@@ -121,7 +121,8 @@ impl Kubeconfig {
         Ok(Self { path: path.to_owned(), root, contexts, warnings })
     }
 
-    /// Warnings about the file, such as a repeated key or one that looks misspelt. Each is one line without secrets.
+    /// Warnings about the file, such as a repeated key, or an unknown key that resembles a known key. Each is one line
+    /// without secrets.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -212,7 +213,7 @@ fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), Kubeconfig
     }
 }
 
-/// Warns about each key in the file that looks like a misspelt known one.
+/// Warns about each unknown key in the file that resembles a known key.
 fn misspellings(document: &Field<'_>) -> Result<Vec<String>, KubeconfigError> {
     let mut warnings = document.misspellings(KEYS);
     for (kind, keys) in [("cluster", CLUSTER_KEYS), ("user", USER_KEYS), ("context", CONTEXT_KEYS)] {
@@ -257,7 +258,7 @@ const USER_KEYS: &[&str] = &[
 ];
 const CONTEXT_KEYS: &[&str] = &["cluster", "user", "namespace", "extensions"];
 
-/// The entries of a list such as `clusters`, with their names, which must be unique.
+/// The entries of `list`, such as `clusters`, each with its name. A second entry of the same name is an error.
 fn entries<'a>(document: &Field<'a>, list: &str) -> Result<Vec<(&'a str, Field<'a>)>, KubeconfigError> {
     let mut entries: Vec<(&str, Field<'a>)> = Vec::new();
     for item in document.items(list)? {

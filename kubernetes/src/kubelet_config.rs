@@ -19,8 +19,8 @@ pub struct KubeletConfig {
     pub tls_cert_file: Option<PathBuf>,
     /// `tlsPrivateKeyFile`: the file of the key of `tls_cert_file`.
     pub tls_private_key_file: Option<PathBuf>,
-    /// Warnings about a file that kubelet accepts: a repeated key, or a key spelled almost like that of a setting for
-    /// certificates. Each is one line with file, line and column.
+    /// Warnings about keys that kubelet accepts: a repeated key, or an unknown key that resembles the key of a setting
+    /// for certificates. Each is one line with file, line and column.
     pub warnings: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl KubeletConfig {
     }
 }
 
-/// Finds the document of the kind `KubeletConfiguration`.
+/// Finds the document of the kind `KubeletConfiguration`. A second document of this kind is an error.
 fn of_kubelet<'a>(path: &'a Path, documents: &'a [Node]) -> Result<Field<'a>, KubeconfigError> {
     let mut found = None;
     let mut other = (Place::new(path, 1, 1, ""), "", "");

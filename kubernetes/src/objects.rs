@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// `certificates.k8s.io/v1`, the only version served since Kubernetes 1.22.
+/// The API group of certificate signing requests, with its version: `certificates.k8s.io/v1`. Since 1.22, Kubernetes
+/// serves these requests in no other version.
 pub const API_VERSION: &str = "certificates.k8s.io/v1";
 /// The API path of all certificate signing requests.
 pub const CSR_PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// The API path of the group, which lists its served versions.
+/// The API path of the group `certificates.k8s.io`. The answer to a GET lists the served versions of the group.
 pub(crate) const GROUP_PATH: &str = "/apis/certificates.k8s.io";
 
 /// The signer of client certificates for any user (`signerName`).
@@ -32,7 +33,7 @@ pub struct ObjectMeta {
     /// The unique ID, which differs from that of an earlier object of the same name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// The opaque version of the object. A watch can begin after it.
+    /// The version of the object, an opaque text. A watch can begin with the changes after this version.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     /// The time of creation (RFC 3339).
@@ -139,7 +140,7 @@ pub struct Status {
     pub api_version: String,
     /// `Status`.
     pub kind: String,
-    /// The metadata of a list; empty in an error.
+    /// The metadata, which has the same fields as that of a list; empty in an error.
     pub metadata: ListMeta,
     /// `Failure` or `Success`.
     pub status: String,
@@ -167,7 +168,7 @@ pub struct StatusDetails {
     /// The API group of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub group: String,
-    /// The resource of the object, such as `certificatesigningrequests`.
+    /// The kind of the object, by the name of its resource: `certificatesigningrequests`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// The UID of the object.
@@ -200,7 +201,7 @@ pub struct StatusCause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMeta {
-    /// The server's resource version when it made the list. A watch can begin after it.
+    /// The server's resource version at the time of the list. A watch can begin with the changes after this version.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     /// The token that requests the next page; empty on the last page.

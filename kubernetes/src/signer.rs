@@ -24,15 +24,15 @@ pub struct CsrSigner {
     /// The usages to request, `spec.usages`. `None`: `digital signature`, the usages of the profile, and
     /// `key encipherment` for an RSA key.
     pub usages: Option<Vec<String>>,
-    /// The requirements for each certificate. The lifetime becomes `spec.expirationSeconds`.
+    /// The requirements for each certificate. The lifetime in the profile is requested as `spec.expirationSeconds`.
     pub profile: Profile,
-    /// The timeouts and the number of HTTP requests of one submission.
+    /// The timeouts and the greatest number of HTTP requests of one submission.
     pub limits: Limits,
 }
 
 impl CsrSigner {
-    /// The signer of kubelet client certificates. Requests authenticate with the current certificate; with `bootstrap`
-    /// before there is a certificate.
+    /// The signer of kubelet client certificates. Requests authenticate with the current certificate while it is valid
+    /// and no server has rejected it, otherwise with the identity of `bootstrap`.
     pub fn kubelet_client(cluster: Arc<Cluster>, bootstrap: Option<Arc<dyn IdentitySource>>) -> Self {
         Self {
             cluster,

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 /// The result is wiped on drop, since tokens and kubeconfigs are secrets.
 ///
 /// # Errors
-/// [`TextError`] if the bytes are neither UTF-8 nor marked UTF-16.
+/// [`TextError`] if the bytes are neither UTF-8, nor UTF-16 with a byte order mark.
 pub fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes.as_chunks::<2>();
@@ -44,7 +44,7 @@ fn utf8(bytes: &[u8]) -> Result<Zeroizing<String>, TextError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// The bytes are neither UTF-8 nor marked as UTF-16.
+    /// The bytes are neither UTF-8, nor UTF-16 with a byte order mark.
     #[error("line {line} is not UTF-8; save the file as UTF-8")]
     NotUtf8 {
         /// The line of the first byte that is not UTF-8, counted from 1.
@@ -53,7 +53,7 @@ pub enum TextError {
     /// There are NUL bytes among the first 64 bytes, as in UTF-16 without a byte order mark.
     #[error("the file contains NUL bytes: it is UTF-16 without a byte order mark, or not text; save the file as UTF-8")]
     Zeros,
-    /// The bytes have the byte order mark of UTF-16 and are not valid UTF-16.
+    /// The bytes begin with the byte order mark of UTF-16, but the rest is not valid UTF-16.
     #[error("the file begins as UTF-16 and is not valid UTF-16; save the file as UTF-8")]
     BrokenUtf16,
 }

@@ -68,8 +68,8 @@ impl Proxy {
     }
 }
 
-/// Decodes percent-encoding. `None` if a `%` is not followed by two hexadecimal digits: `percent_encoding` alone would
-/// keep such a `%` as it is.
+/// Decodes percent-encoding. `None` if a `%` is not followed by two hexadecimal digits, since `percent_encoding` alone
+/// would keep such a `%` as it is.
 fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let begins_with_digits =
         |rest: &str| rest.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));

@@ -15,19 +15,20 @@ use super::error::{KubeconfigError, Place};
 
 /// The deepest nesting of lists and mappings. Bounds the recursion that composes, compares and writes nodes.
 const DEEPEST: usize = 24;
-/// The most nodes copied for aliases in one text. A long scalar counts once more for each KiB.
+/// The greatest number of nodes that the aliases in one text may copy. A long text counts as one more node for each
+/// KiB.
 const MOST_COPIES: usize = 10_000;
 const KIB: usize = 1024;
 
-/// The standard tags of YAML (`tag:yaml.org,2002:…`), without the prefix. A sequence or mapping with the tag of another
-/// kind of node is refused.
+/// The standard tags of YAML (`tag:yaml.org,2002:…`), without the prefix. A sequence is refused if it has one of these
+/// tags other than `seq`, and a mapping if it has one other than `map`.
 const OWN: [&str; 11] = ["null", "bool", "int", "float", "str", "binary", "timestamp", "merge", "value", "seq", "map"];
 
 const TOO_LARGE: &str = "the document is too large or too deeply nested";
 const UNFIT: &str = "this YAML tag or value is not allowed here";
 
-/// Composes the documents of a text, except empty ones, up to the first error. Returns the documents before the error
-/// with the error.
+/// Composes the documents of a text up to the first error, and skips empty documents. Returns the documents, and the
+/// error after them if there is one.
 pub(crate) fn documents(file: &Path, text: &str) -> (Vec<Node>, Option<KubeconfigError>) {
     let (mut composer, mut documents) = (Composer::new(text), Vec::new());
     loop {
@@ -182,8 +183,8 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// Copies a node to the place of an alias. `None` if the copies exceed [`MOST_COPIES`] or [`DEEPEST`]: nested aliases
-/// grow exponentially.
+/// Copies a node to the place of an alias. `None` if the text has more than [`MOST_COPIES`] copied nodes, or the copy
+/// would be nested deeper than [`DEEPEST`]. Without these limits, nested aliases would grow exponentially.
 fn copy(node: &Node, at: Marker, depth: usize, copies: &mut usize) -> Option<Node> {
     let long = if let Value::Text(text) = &node.value { text.len() / KIB } else { 0 };
     *copies += 1 + long;
@@ -271,8 +272,8 @@ fn boolean(text: &str) -> Option<bool> {
 
 /// True if Kubernetes' YAML library takes `text` for a number.
 ///
-/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Unlike `resolve`, takes numbers that are too large for Go for
-/// numbers, too.
+/// Source: `resolve` in `sigs.k8s.io/yaml/goyaml.v2`. Unlike `resolve`, this function returns true also for a number
+/// that is too large for Go.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {

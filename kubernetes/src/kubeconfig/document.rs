@@ -71,8 +71,8 @@ impl Node {
         }
     }
 
-    /// Adds the values of repeated keys, in this node and below, to `found`. Of a key that one mapping has twice, only
-    /// the second value is added.
+    /// Adds the values of repeated keys to `found`, from this node and all nodes below it. If one mapping has a key
+    /// several times, the first of the values is not added.
     fn repeated<'a>(&'a self, found: &mut Vec<&'a Self>) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
@@ -135,8 +135,8 @@ impl<'a> Field<'a> {
     /// The field `key` of a mapping. A null or empty value counts as absent, as in Kubernetes.
     ///
     /// # Errors
-    /// [`KubeconfigError::Invalid`] if the node is not a mapping, or `key` is given twice with different values: Go
-    /// would take the last one, although the first may be the one that was meant.
+    /// [`KubeconfigError::Invalid`] if the node is not a mapping, or has `key` twice with different values: Go would
+    /// take the last value, although the author may have meant the first.
     pub(crate) fn get(&self, key: &str) -> Result<Option<Self>, KubeconfigError> {
         let Value::Map(entries) = &self.node.value else {
             return if self.node.is_empty() { Ok(None) } else { Err(self.expected("a mapping", "")) };

@@ -70,7 +70,8 @@ pub enum KubeconfigError {
     /// There is no context, cluster or user of this name.
     #[error("{at}: there is no {kind} \"{name}\"; there are: {known}")]
     NotFound {
-        /// The field that holds the name; the list of contexts if the caller chose the context.
+        /// The field that has the missing name as its value. If the caller chose a context by name, the list of
+        /// contexts.
         at: Box<Place>,
         /// `context`, `cluster` or `user`.
         kind: &'static str,
@@ -87,7 +88,7 @@ pub enum KubeconfigError {
         /// The error of reading the file.
         error: io::Error,
     },
-    /// The client certificate or its key cannot be read.
+    /// The text of the client certificate or of its key is malformed or not supported.
     #[error("{at}: {error}")]
     Credential {
         /// The field of the certificate or of the key.

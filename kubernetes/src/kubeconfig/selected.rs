@@ -201,8 +201,8 @@ fn proxy(field: &Field<'_>) -> Result<Proxy, KubeconfigError> {
     Proxy::from_url(field.text()?).map_err(|error| field.invalid(error.to_string()))
 }
 
-/// Reads a bearer token of at most 512 KiB, since API servers accept 1 MiB of headers. `None` for a longer or malformed
-/// one.
+/// Reads a bearer token. `None` for a malformed token, and for one of more than 512 KiB: API servers accept 1 MiB for
+/// all headers of a request together.
 fn bearer_token(text: &str) -> Option<Token> {
     const LONGEST: usize = 512 << 10;
     Token::new(text).ok().filter(|token| token.reveal().len() <= LONGEST)

@@ -1,6 +1,7 @@
 //! Finds the known key that an unknown key probably misspells.
 
-/// The key in `known` that `key` probably is a misspelling of; `None` if `key` is known, or resembles none.
+/// The key in `known` that the author of `key` probably meant. `None` if `known` contains `key` itself, or no key that
+/// resembles `key`.
 pub(crate) fn meant<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     if known.contains(&key) {
         return None;

@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 use super::Endpoint;
 use crate::cluster::Proxy;
 
-/// Writes the kubeconfig that kubelet writes after its bootstrap: `credential_path` is the file of both certificate and
-/// key, such as `/var/lib/kubelet/pki/kubelet-client-current.pem`. Every field of the cluster is kept.
+/// Writes the kubeconfig that kubelet writes after its bootstrap. `credential_path` is the file that contains both
+/// certificate and key, such as `/var/lib/kubelet/pki/kubelet-client-current.pem`. The kubeconfig has all settings of
+/// `endpoint`.
 ///
-/// The text has no secrets except a proxy's password and data that other programs store in `extensions`. Bytes of the
-/// path that are not UTF-8 are replaced by U+FFFD: a kubeconfig cannot hold them.
+/// The text has no secrets, except the password of a proxy and the data of other programs in `extensions`. Bytes of the
+/// path that are not UTF-8 are replaced by U+FFFD, since a kubeconfig cannot contain them.
 pub fn node_kubeconfig(endpoint: &Endpoint, credential_path: &Path) -> String {
     let path = credential_path.to_string_lossy();
     let user = [("client-certificate", &*path), ("client-key", &*path)];
