@@ -13,7 +13,7 @@ use perennial_rotation::{Identity, SignerConversation as _, Token};
 
 const SECRET: &str = "abcdef.0123456789abcdef";
 
-/// A reply with these header lines and this body.
+/// A reply with the header lines `lines` and this body.
 fn with_lines(status: u16, lines: &str, body: &[u8]) -> Reply {
     let head = format!("HTTP/1.1 {status} X\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
     Reply::raw([head.as_bytes(), body].concat())
@@ -178,7 +178,8 @@ fn error_names_expired_server_certificate() {
     assert!(error.contains("expired at ") && !error.contains("certificate-authority"), "{error}");
 }
 
-/// The issued certificate has only `client auth` and `digital signature`.
+/// The issued certificate has only `client auth` and `digital signature`. The submission must fail if it requested
+/// another extended key usage, and succeed if only a key usage differs.
 #[test]
 fn certificate_without_requested_extended_usage_is_refused() {
     for (usages, lacking) in [

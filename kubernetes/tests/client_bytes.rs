@@ -1,4 +1,4 @@
-//! Submissions to a server whose bytes arrive in any portions, cut short, without end, damaged, or random.
+//! Submissions to a server whose bytes arrive in portions of any size, incomplete, without end, damaged or random.
 
 mod client_support;
 
@@ -11,14 +11,14 @@ use perennial_rotation::{Identity, Issued, SignError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Facts of a submission for comparison: the outcome (the number of HTTP requests or the error), the request lines, and
-/// the duration.
+/// The facts by which two submissions are compared: the outcome (the number of HTTP requests, or the error), the lines
+/// of the HTTP requests, and the duration.
 fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
     (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
 }
 
-/// A server with every peculiarity of HTTP: interim heads, chunk extensions, an answer that ends with its connection,
-/// an expired watch, two events in one chunk, one event in many chunks, trailers.
+/// A server whose answers are unusual, though legal: interim heads, chunk extensions, an answer that ends with its
+/// connection, a watch that ends with 410, two events in one chunk, one event in many chunks, trailers.
 fn troubled(scene: &Scene) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
     let mut watches = 0;
     move |request| match (request.is_post(), request.is_watch()) {

@@ -242,8 +242,8 @@ fn unknown_issuer_error_names_configured_ca() {
     mentions(&error, &["not trusted", "certificate-authority", "CN=the test CA", "https://api.example:6443"]);
 }
 
-/// The key and the certificate of a server. The CA bundle of the client may hold this certificate in the place of its
-/// CA.
+/// The key of a server, and the parameters of its certificate. The client's CA bundle may contain this certificate
+/// itself in the place of a CA.
 struct OwnCertificate {
     params: rcgen::CertificateParams,
     key: rcgen::KeyPair,
@@ -258,8 +258,9 @@ impl OwnCertificate {
         Self { params, key: rcgen::KeyPair::generate().unwrap() }
     }
 
-    /// The outcome of an HTTP request over TLS 1.3 and of one over TLS 1.2. The server's certificate is self-signed, or
-    /// signed by `issuer`. The CA bundle is `trusted`; `None`: the server's certificate.
+    /// Makes an HTTP request over TLS 1.3, then one over TLS 1.2. The server's certificate is signed by `issuer`, or
+    /// self-signed if `issuer` is `None`. The client's CA bundle is `trusted`, or the server's certificate if `trusted`
+    /// is `None`. Returns the first error.
     fn outcome(&self, scene: &Scene, issuer: Option<&Self>, trusted: Option<&str>) -> Result<(), String> {
         let pem = match issuer {
             Some(issuer) => {

@@ -13,8 +13,8 @@ use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Sta
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server with an undecided request. Answers the n-th watch, counted from 0, with `nth(n)`; if that is `None`, with
-/// the issued certificate.
+/// A server with an undecided request. Answers the n-th watch, counted from 0, with `nth(n)`, or with the issued
+/// certificate if `nth(n)` is `None`.
 fn watches<'a>(
     scene: &'a Scene,
     mut nth: impl FnMut(usize) -> Option<Reply> + 'a,
@@ -92,8 +92,8 @@ fn retry_after_delays_next_request() {
     }
 }
 
-/// A load balancer may send a `Retry-After` of an hour. If the certificate expires earlier, the client retries before
-/// the expiry; if the certificate has expired, within about two minutes.
+/// A load balancer may send a `Retry-After` of an hour. If the certificate to be replaced expires earlier, the client
+/// retries before that. If the certificate has expired already, the client retries within about two minutes.
 #[test]
 fn retry_after_is_shortened_if_certificate_expires_earlier() {
     let scene = Scene::new();

@@ -25,15 +25,15 @@ fn requests(world: &World<'_>) -> Vec<String> {
     world.requests.iter().map(short).collect()
 }
 
-/// The two forms of 410 for a version that the server's watch cache no longer reaches: as an event of a watch, and as
-/// HTTP status.
+/// The two ways in which a server reports that its watch cache no longer reaches back to the requested version: an
+/// event of a watch with the code 410, and the HTTP status 410.
 fn expired() -> [Reply; 2] {
     let status = serde_json::json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old" });
     [Reply::stream().event("ERROR", &status), Reply::status(410, "Expired", "too old resource version")]
 }
 
 /// A server at resource version 120, with an undecided request of version 100. Answers the n-th watch, counted from 0,
-/// with `nth(n)`; if that is `None`, with the issued certificate.
+/// with `nth(n)`, or with the issued certificate if `nth(n)` is `None`.
 fn server<'a>(
     scene: &'a Scene,
     nth: impl Fn(usize) -> Option<Reply> + 'a,
@@ -95,7 +95,8 @@ fn watch_after_410_begins_at_version_of_list() {
     }
 }
 
-/// Each watch ends with 410 after a minute, as in a cluster so busy that a quiet stream falls behind.
+/// Each watch ends with 410 after a minute. In a very busy cluster, the version of a watch without events becomes too
+/// old for the watch cache in this time.
 #[test]
 fn new_watch_begins_without_pause_if_410_ends_long_watch() {
     let scene = Scene::new();

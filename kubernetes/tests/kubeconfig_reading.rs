@@ -155,7 +155,7 @@ current-context",
     );
 }
 
-/// From the field, kubeconfigs of several YAML documents, and of empty ones:
+/// From the field, kubeconfigs with several YAML documents, and with empty ones:
 /// <https://github.com/kube-rs/kube/issues/440>, <https://github.com/controlplaneio/kubesec/issues/120>
 #[test]
 fn first_of_several_yaml_documents_counts() {

@@ -20,8 +20,8 @@ impl Node {
         Self(client_support::Node::asking(Template::node("a"), now, |_| {}))
     }
 
-    /// An answer of the API server arrives after a second, with the true time as its `Date`; then five more seconds
-    /// pass. Returns the health that follows from the answer.
+    /// A second passes; then an answer of the API server arrives, with the true time as its `Date`; then five more
+    /// seconds pass. Returns the health that the answer shows.
     fn dated(&mut self) -> Health {
         let at = Now { instant: self.0.now.instant.after(SECOND), unix: self.0.now.unix.after(SECOND) };
         let date = Some(ServerDate { unix: at.unix.before(2 * DAY), at: at.instant });

@@ -11,8 +11,8 @@ use perennial_pki::{KeyAlgorithm, KeyPair};
 use perennial_rotation::Rotation;
 
 /// Requests a certificate for `template` at the time `EPOCH` plus `after`. The CA issues a certificate with the DNS
-/// names `names` only, from a minute before `EPOCH` for an hour. Returns the failure and the message; `None` and empty
-/// if the certificate is accepted.
+/// names `names`, valid for an hour from a minute before `EPOCH`. Returns the failure and the error message: `None` and
+/// an empty text if the certificate is accepted.
 fn issued(template: Template, names: &[&str], after: Duration) -> (Option<Failure>, String) {
     let (rotation, now) = rotation(template, names, after, 3600);
     let message = rotation.snapshot(now).last_error.map(|message| message.to_string());
@@ -27,7 +27,8 @@ fn rotation(template: Template, names: &[&str], after: Duration, seconds: i64) -
     answered(template, after, adjust, |key| Ca::new("the test CA").sign(key, names, true, seconds))
 }
 
-/// A rotation whose request was answered with the certificate that `sign` makes for its public key.
+/// A rotation whose request was answered with a certificate: `sign` makes the certificate for the public key of the
+/// request. `adjust` changes the signer before the request.
 fn answered(
     template: Template,
     after: Duration,

@@ -30,7 +30,9 @@ impl Ca {
         Roots::from_pem(self.pem.as_bytes()).unwrap()
     }
 
-    /// Signs a certificate for this public key, valid from a minute before `EPOCH` for `lifetime` seconds.
+    /// Signs a certificate for this public key with the DNS names `names`. The certificate is valid for `lifetime`
+    /// seconds, from a minute before `EPOCH`. Its extended key usage is client auth if `client` is true, otherwise
+    /// server auth.
     pub(crate) fn sign(&self, public_key_der: &[u8], names: &[&str], client: bool, lifetime: i64) -> String {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -55,7 +57,7 @@ impl Ca {
     }
 }
 
-/// A P-256 public key in SubjectPublicKeyInfo DER, the last 65 bytes of which are the point.
+/// A P-256 public key in SubjectPublicKeyInfo DER. The last 65 bytes are the point.
 struct P256<'a>(&'a [u8]);
 
 impl rcgen::PublicKeyData for P256<'_> {
@@ -68,14 +70,14 @@ impl rcgen::PublicKeyData for P256<'_> {
     }
 }
 
-/// The TLS configuration of a server with a certificate for `name` from `ca`. Requires client certificates from
-/// `clients`, if given.
+/// The TLS configuration of a server with a certificate for `name` from `ca`. If `clients` is given, the server
+/// requires a client certificate from this CA.
 pub(crate) fn server_config(ca: &Ca, clients: Option<&Ca>, name: &str) -> Arc<ServerConfig> {
     server_config_for(rustls::ALL_VERSIONS, ca, clients, name)
 }
 
-/// The TLS configuration of a server of these TLS versions, with a certificate for `name` from `ca`. Requires client
-/// certificates from `clients`, if given.
+/// The TLS configuration of a server that supports these TLS versions, with a certificate for `name` from `ca`. If
+/// `clients` is given, the server requires a client certificate from this CA.
 pub(crate) fn server_config_for(
     versions: &[&'static SupportedProtocolVersion],
     ca: &Ca,
@@ -87,8 +89,8 @@ pub(crate) fn server_config_for(
     server_config_with(versions, clients, &pem, &key)
 }
 
-/// The TLS configuration of a server that presents the certificate `pem`. Requires client certificates from `clients`,
-/// if given.
+/// The TLS configuration of a server that presents the certificate `pem`. If `clients` is given, the server requires a
+/// client certificate from this CA.
 pub(crate) fn server_config_with(
     versions: &[&'static SupportedProtocolVersion],
     clients: Option<&Ca>,

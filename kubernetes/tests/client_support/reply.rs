@@ -31,7 +31,8 @@ impl ReceivedRequest {
     }
 }
 
-/// A reply of the server: pieces of plaintext, each sent after a pause, and what becomes of the connection afterwards.
+/// A reply of the server. Each piece of plaintext is sent after a pause; `end` is what the server does with the
+/// connection after the last piece.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) pieces: Vec<(Duration, Vec<u8>)>,
@@ -77,7 +78,7 @@ impl Reply {
         Self::json(code, body)
     }
 
-    /// A chunked stream without events yet, which stays open.
+    /// The head of a chunked stream, which stays open. The methods below add events and the end.
     pub(crate) fn stream() -> Self {
         Self::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     }

@@ -23,15 +23,15 @@ pub(crate) struct World<'a> {
     pub(crate) now: Now,
     /// Chooses the number of bytes that a read returns, given the number available.
     pub(crate) portion: Box<dyn FnMut(usize) -> usize + 'a>,
-    /// True if the n-th connection (from 1) can be made.
+    /// Returns whether the n-th connection, counted from 1, can be made.
     pub(crate) reachable: Box<dyn FnMut(usize) -> bool + 'a>,
     /// The bytes that the server sends instead of TLS; `None` for TLS.
     pub(crate) not_tls: Option<Vec<u8>>,
-    /// The number of the transmission, counted from 1, that is reported as failed although its bytes arrive; 0 for
-    /// none.
+    /// The transmission of the client that is reported as failed although its bytes arrive: its number, counted from 1,
+    /// or 0 for none.
     pub(crate) broken_transmit: usize,
-    /// The index of the byte that is altered on its way to the client, counted from 0 over all connections; `None` once
-    /// it has been altered, or for none.
+    /// The number of further bytes that reach the client unaltered before one byte is altered. `None` after the altered
+    /// byte, or if no byte is to be altered.
     pub(crate) damaged_byte: Option<usize>,
     transmits: usize,
     connections: usize,
@@ -191,8 +191,8 @@ impl<'a> World<'a> {
         link.catch_up(self.now.instant);
     }
 
-    /// The bytes that arrive next. `None` if none have arrived yet: time advances then, at most to `until`. Empty at
-    /// the end of the connection.
+    /// The bytes that the client reads next; empty at the end of the connection. If no bytes have arrived yet, returns
+    /// `None`, and time advances to the arrival of the next bytes, or to `until` if that is earlier.
     fn receive(&mut self, until: Instant) -> Option<Vec<u8>> {
         let link = self.link.as_mut().expect("receive without a connection");
         link.catch_up(self.now.instant);

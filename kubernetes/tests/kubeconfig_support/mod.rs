@@ -41,7 +41,7 @@ pub(crate) fn identity(text: &str, files: &Files) -> Result<Identity, Kubeconfig
     parse(text)?.select(None)?.identity(&mut |path| files.read(path))
 }
 
-/// A kubeconfig with the fields of its cluster in line 5 and those of its user in line 8.
+/// A kubeconfig with the fields `cluster` of its cluster in line 5, and the fields `user` of its user in line 8.
 pub(crate) fn config(cluster: &str, user: &str) -> String {
     format!(
         "\
