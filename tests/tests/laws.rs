@@ -1,8 +1,11 @@
 //! Checks every law on random hostile scripts.
 
-use perennial::RotationMachine;
+use std::time::Duration;
+
+use perennial::{Backoff, Budget, Policy, RotationMachine, SignerStatus, Template, Window};
 use perennial_tests::laws::{Law, Verdict};
-use perennial_tests::script::scripts;
+use perennial_tests::script::{Life, LifeStep, Script, scripts};
+use perennial_tests::simulation::world::{Flaw, Issue};
 use perennial_tests::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -90,7 +93,7 @@ laws! {
 fn machine_never_panics_whatever_the_events_and_clocks() {
     let config = Config { failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(any::<u8>(), 0..600), |bytes| {
-        let mut script = perennial_tests::script::Script::decode(&bytes);
+        let mut script = Script::decode(&bytes);
         script.life.wild = true;
         prop_assert_eq!(script.run(), script.run());
         Ok(())
@@ -114,4 +117,45 @@ fn actions_debug_lists_every_action() {
         Ok(())
     }
     holds(&Law::Trace(shown), true);
+}
+
+/// A waiting certificate that expires while the loop sleeps leaves a served one that is not due: nothing has to be
+/// requested.
+#[test]
+fn lost_replies_need_no_request_after_waiting_certificate_has_expired() {
+    let millis = Duration::from_millis;
+    let backoff = Backoff::new(millis(4), millis(4), Window::new(0, 1000).unwrap()).unwrap();
+    // Waits so short that the law expects a request long before the served certificate is due.
+    let policy = Policy {
+        window: Window::new(700, 800).unwrap(),
+        request_timeout: millis(64),
+        spacing: millis(4),
+        budget: Budget::new(7, millis(32)).unwrap(),
+        transient: backoff,
+        refused: backoff,
+        max_sleep: millis(16),
+        ..Policy::default()
+    };
+    let life = Life {
+        policy,
+        seed: 0,
+        lifetime: Duration::from_secs(16),
+        certificate: Some(Flaw::None),
+        template: Some(Template::node("worker-1")),
+        drift: 0,
+        wild: false,
+    };
+    let early = Issue { life: Duration::from_secs(4), backdate: Duration::from_secs(2), flaw: Flaw::Early };
+    let steps = vec![
+        LifeStep::Run(1),
+        LifeStep::Replaced(early),
+        LifeStep::Pass(Duration::from_millis(8_100)),
+        LifeStep::Signer(SignerStatus::Ready),
+    ];
+    let trace = Script { life, steps }.run();
+    let mut machines = trace.steps().map(|(_, step)| &step.after);
+    assert!(machines.any(|machine| machine.waiting().is_some()), "{trace}");
+    for (name, law) in Law::MONOTONIC {
+        law.check(&trace).unwrap_or_else(|broken| panic!("{name}: {broken}\n{trace}"));
+    }
 }
