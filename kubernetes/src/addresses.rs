@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_file_has_one_address_per_line() {
+    fn address_file_with_types_and_comments_is_parsed() {
         let text = "# of worker-1\nInternalIP 10.0.0.7 # eth0\n\n2001:db8::7\r\nworker-1.example\nHostname worker-1\n\
                     ::ffff:10.0.0.7\n";
         let template = Addresses::parse(text).unwrap().template("worker-1").unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn of_family_drops_ips_of_other_family_only() {
+    fn of_family_drops_only_ips_of_other_family() {
         let addresses = || Addresses::parse("10.0.0.7\nfd00::7\nworker.example").unwrap();
         for (family, ip) in [(Family::V4, "10.0.0.7"), (Family::V6, "fd00::7")] {
             let template = addresses().of_family(family).template("worker-1").unwrap();

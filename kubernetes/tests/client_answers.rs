@@ -20,7 +20,7 @@ fn with_lines(status: u16, lines: &str, body: &[u8]) -> Reply {
 }
 
 #[test]
-fn requests_accept_no_compressed_answer() {
+fn every_request_forbids_compressed_answer() {
     let scene = Scene::new();
     let mut world = scene.world(scene.well());
     world.run(&mut scene.issuance()).unwrap();
@@ -141,7 +141,7 @@ fn error_of_refused_create_begins_with_cannot_create() {
 }
 
 #[test]
-fn date_header_is_reported_over_verified_tls_only() {
+fn date_header_is_reported_only_if_server_is_verified() {
     let scene = Scene::new();
     let issued = serde_json::to_vec(&scene.issued()).unwrap();
     let line = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn random_watch_events_issue_no_certificate(lines in vec("[ -~\n]{0,80}", 0..12)) {
+    fn random_watch_events_fail_submission(lines in vec("[ -~\n]{0,80}", 0..12)) {
         let scene = Scene::new();
         let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {
             (true, _) => Reply::object(201, &scene.object(&[])),

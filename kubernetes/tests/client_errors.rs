@@ -20,7 +20,7 @@ fn mentions(error: &SignError, parts: &[&str]) {
 }
 
 #[test]
-fn api_status_determines_failure_and_health() {
+fn status_code_determines_failure_and_health() {
     let scene = Scene::new();
     for (code, reason, failure, healthy) in [
         (400, "BadRequest", Failure::Rejected, false),

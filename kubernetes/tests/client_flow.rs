@@ -45,7 +45,7 @@ fn create_sends_name_csr_signer_lifetime_and_usages() {
 }
 
 #[test]
-fn existing_own_request_is_resumed() {
+fn request_object_of_earlier_submission_is_resumed() {
     let scene = Scene::new();
     let (outcome, lines) = scene.run(|request| match (request.is_post(), request.is_watch()) {
         (true, _) => Reply::status(409, "AlreadyExists", "it is there"),
@@ -69,7 +69,7 @@ fn existing_issued_request_is_not_watched() {
 }
 
 #[test]
-fn expired_certificate_fails_as_outdated_in_existing_request_only() {
+fn expired_certificate_is_outdated_only_if_request_existed_before() {
     let mut expired = Scene::new();
     expired.desired_csr.skew = Duration::ZERO;
     expired.certificate = expired.ca.sign(&expired.public_key_der, &[], true, 30);
@@ -158,7 +158,7 @@ fn watching(scene: &Scene, stream: &Reply) -> SignError {
 }
 
 #[test]
-fn watched_denial_ends_submission_and_is_quoted() {
+fn denial_during_watch_ends_submission_and_is_quoted() {
     let scene = Scene::new();
     let denied = watching(&scene, &Reply::stream().event("MODIFIED", scene.object(&["Denied"])));
     assert_eq!((denied.failure, denied.health.map(client_go_healthy)), (Failure::Denied, Some(true)));

@@ -61,7 +61,7 @@ fn silent_watch_is_abandoned_after_its_timeout() {
 }
 
 #[test]
-fn forbidden_watch_falls_back_to_polling() {
+fn client_polls_if_watch_is_forbidden() {
     let scene = Scene::new();
     let mut reads = 0;
     let mut world = scene.world(|request| match (request.is_post(), request.is_watch()) {

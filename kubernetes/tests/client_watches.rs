@@ -109,7 +109,7 @@ fn new_watch_begins_without_pause_if_410_ends_long_watch() {
 }
 
 #[test]
-fn second_410_to_watch_leads_to_polling() {
+fn client_polls_after_second_410_to_watch() {
     let scene = Scene::new();
     for answer in expired() {
         let mut reads = 0;
@@ -132,7 +132,7 @@ fn second_410_to_watch_leads_to_polling() {
 }
 
 #[test]
-fn object_is_read_after_unusable_list() {
+fn object_is_read_by_name_if_list_is_unusable() {
     let scene = Scene::new();
     let [_, expired] = expired();
     let lists = [

@@ -158,7 +158,7 @@ current-context",
 /// From the field, kubeconfigs with several YAML documents, and with empty ones:
 /// <https://github.com/kube-rs/kube/issues/440>, <https://github.com/controlplaneio/kubesec/issues/120>
 #[test]
-fn first_of_several_yaml_documents_counts() {
+fn kubeconfig_is_read_from_first_nonempty_yaml_document() {
     let one = with_user("token: t");
     let second = one.lines().count() + 2;
     for (text, warns) in [

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn date_header_in_other_than_http_form_is_ignored() {
+    fn malformed_date_header_is_ignored() {
         let date = |text: &str| parsed(&format!("Date: {text}\r\n")).unwrap().head.date;
         assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UnixTime::from_secs(784_111_777)));
         for text in ["", "784111777", "Sun, 06 Nov 1994 25:49:37 GMT", "1994-11-06T08:49:37Z"] {

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn request_is_encoded_with_one_head_and_token_in_last_header() {
+    fn encoded_request_has_token_in_last_header_line() {
         let cluster = Cluster::from_url("https://[::1]:6443/proxy/").unwrap();
         let token = Token::new("secret").unwrap();
         let wire = Request::post("/x?y=z", b"{}".to_vec()).encode(&cluster, Some(&token)).unwrap();
