@@ -1,4 +1,4 @@
-//! Steps of a node's wall clock while the cluster's clock runs on, with real processes.
+//! The wall clock of a node is set forward or back, while the clock of the cluster runs on. With real processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A kind of damage to the current pair: its name, the function that does it, and the end of the name of the file that
-/// has the damaged contents afterwards; `None` if there is no such file.
+/// A kind of damage to the current pair: the name of the damage, the function that causes it, and the end of a file
+/// name. After `run`, a file whose name ends so must have the damaged contents. `None`: no contents have to remain.
 type Damage = (&'static str, fn(&Path), Option<&'static str>);
 
 const DAMAGES: &[Damage] = &[
@@ -53,7 +53,7 @@ fn pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }
 
-/// Kind and contents of the file at this path, links followed.
+/// The type of the file that this path leads to, also through links, and the contents of a regular file.
 fn found(path: &Path) -> (FileType, Vec<u8>) {
     let kind = fs::metadata(path).unwrap().file_type();
     (kind, if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() })
@@ -87,7 +87,7 @@ fn damaged_pair_is_replaced_and_its_files_stay() {
     }
 }
 
-/// From the field, a program with a damaged pair that crashes at each start:
+/// From the field, a program that crashes at each start, since its pair is damaged:
 /// <https://github.com/kubernetes/kubernetes/pull/97868>
 #[test]
 fn previous_pair_authenticates_request_to_replace_damaged_one() {
@@ -149,7 +149,8 @@ fn second_run_on_same_directory_is_refused_while_status_works() {
     assert_eq!(perennial(path, &run_arguments(&["--once"])).code, Some(0));
 }
 
-/// `run` leaves the mode of a key file, since programs of the file's group may need to read the key.
+/// `run` reports that other users can read the key file, but does not change its mode: programs of the file's group may
+/// need to read the key.
 #[test]
 fn key_readable_by_group_is_reported_and_its_mode_stays() {
     let directory = TempDir::new().unwrap();

@@ -1,5 +1,5 @@
-//! Certificate directories that another program may use too, with good and unusable pairs: no command of perennial
-//! makes them worse.
+//! Certificate directories with good and unusable pairs, which another program may use, too. No command of perennial
+//! makes such a directory worse.
 //!
 //! Every pair is tried with `run`, which may replace an unusable pair by a newer one of the same node, and with
 //! commands that must change nothing: `run` without rotation, `run` with a bad kubeconfig, `status`, `verify`. Files
@@ -187,8 +187,8 @@ fn entries(pki: &Path) -> Entries {
     paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), entry(&path))).collect()
 }
 
-/// True if the current pair is for this node and from the development signer, which makes it newer than any
-/// prepared pair.
+/// True if the current pair is for this node, and the development signer issued it. Such a pair is newer than every
+/// pair that the test has prepared.
 fn holds_a_newer_pair(pki: &Path) -> bool {
     let Ok(Ok(pair)) = fs::read(pki.join(CURRENT)).map(|pem| Credential::from_pem(&pem)) else { return false };
     pair.chain().certificate().common_name == "system:node:worker" && !pair.chain().issuer().contains("system:node")

@@ -7,8 +7,8 @@ use crate::support::{Ca, Signer, files, get, perennial, put_in_use, run_argument
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// The certificate for another node reaches neither hook, disk nor probes. The next certificate, for the requested
-/// name, is used.
+/// The signer issues a certificate for another node. `run` rejects it: no hook runs, no pair is written, and the probe
+/// `/readyz` fails. The next certificate, for the requested name, is used.
 #[test]
 fn issued_foreign_certificate_is_rejected_and_next_one_used() {
     for runtime in ["std", "smol"] {
@@ -38,8 +38,8 @@ fn issued_foreign_certificate_is_rejected_and_next_one_used() {
     }
 }
 
-/// With a mistyped node name, `run` leaves the pair of the other node, logs both names, and requests a certificate with
-/// the bootstrap credential.
+/// With a mistyped node name, `run` does not change the other node's pair, logs both names, and requests a certificate
+/// with the bootstrap credential.
 #[test]
 fn foreign_pair_in_directory_is_logged_and_stays() {
     let directory = TempDir::new().unwrap();
@@ -59,7 +59,7 @@ fn foreign_pair_in_directory_is_logged_and_stays() {
 }
 
 /// With a mistyped node name and no bootstrap kubeconfig, `run` does not start: the kubeconfig points at the current
-/// pair, as kubelet's does, and the pair is another node's.
+/// pair, as kubelet's does, and that pair belongs to another node.
 #[test]
 fn foreign_pair_in_kubeconfig_does_not_authenticate() {
     let directory = TempDir::new().unwrap();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const CURRENT: &str = "kubelet-client-current.pem";
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The names of all files in the directory, locks included, and the time when one was last added or removed.
+/// The names of all files in the directory, locks included, and the time when a file was last added or removed.
 fn names(pki: &Path) -> (Vec<String>, SystemTime) {
     let mut names: Vec<String> =
         fs::read_dir(pki).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -157,7 +157,8 @@ fn reload_that_switches_rotation_on_needs_directory_lock() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// A reload that switches rotation on finds a waiting certificate on disk, as a start does, and requests no other.
+/// A reload switches rotation on. Like a start, the reload finds a waiting certificate on disk, so `run` submits no
+/// request.
 #[test]
 fn reload_that_switches_rotation_on_finds_waiting_certificate() {
     let directory = TempDir::new().unwrap();

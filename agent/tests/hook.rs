@@ -1,5 +1,5 @@
-//! The command of `--on-rotated` runs at least once for the newest certificate, within its time limit. A run is owed
-//! until one succeeds.
+//! The command of `--on-rotated`: `run` repeats the command for the newest certificate until one run of the command
+//! succeeds within its time limit.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

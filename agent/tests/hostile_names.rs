@@ -21,7 +21,8 @@ const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-/// A pair with a certificate that no CSR of ours would request: its subject has the hostile name twice.
+/// A pair whose certificate has the hostile name twice in its subject. perennial makes no CSR with such a name, so the
+/// test writes the name into a harmless CSR.
 fn hostile_pair() -> Credential {
     let (now, hour) = (clock::now().unix, Duration::from_secs(3600));
     let validity = Validity::new(now.before(hour), now.after(hour)).unwrap();
@@ -47,7 +48,8 @@ fn hostile_pair() -> Credential {
     Credential::new(issuer.issue(&request, &terms).unwrap(), key).unwrap()
 }
 
-/// Checks that `text`, the output of `of`, has no control character that a terminal obeys, and no forged log line.
+/// Checks the output `text`: no character controls a terminal, and no line is the forged log line. If a check fails,
+/// the panic names `of`, the source of the output.
 fn check(of: &str, text: &str) {
     let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
     assert!(!text.contains(obeyed), "{of}: {text:?}");

@@ -219,7 +219,8 @@ fn unwritable_journal_does_not_prevent_start() {
     stop(run);
 }
 
-/// Server faults that lead credentials through error paths of `run`.
+/// Faults of the server. Each makes `run` report an error about a request that has a credential, which must not appear
+/// in the report.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }

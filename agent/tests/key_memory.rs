@@ -20,8 +20,8 @@ const ORDER: [u8; 32] = [
 /// Offset of the scalar in a P-256 key in PKCS#8, in bytes.
 const SCALAR_AT: usize = 36;
 
-/// Parts of one private key, as byte patterns to search memory for. Each form in which libraries hold or write a key
-/// has one or two patterns, with the name of the form.
+/// Byte patterns of one private key, to search memory for. Libraries hold or write a key in several forms. Each form
+/// has one or two patterns here, each with the name of the form.
 struct Key(Vec<(&'static str, Vec<u8>)>);
 
 impl Key {

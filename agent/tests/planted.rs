@@ -1,4 +1,5 @@
-//! Files that another user put into a certificate directory, and mount points: reported, and never used or replaced.
+//! Files that another user put into a certificate directory, and mount points in it. perennial reports them, and never
+//! uses or replaces them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};

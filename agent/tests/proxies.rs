@@ -1,4 +1,4 @@
-//! The proxy that the environment names, with `run` as a process and a proxy of the test.
+//! `run`, as a process, connects through the proxy that its environment names. The test runs the proxy.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Starts `perennial` with pipes for its output: a limit on file sizes does not affect pipes.
+/// Starts `perennial` with pipes for its output. [`let_write`] limits the sizes of files, which does not affect pipes.
 fn start(directory: &Path, arguments: &[&str]) -> Process {
     start_program(directory, env!("CARGO_BIN_EXE_perennial"), arguments)
 }
@@ -25,7 +25,8 @@ fn start_program(directory: &Path, program: &str, arguments: &[&str]) -> Process
     Process::spawn(directory, command)
 }
 
-/// Limits the size in bytes of files that the process can write, as on a full disk; `None`: no limit.
+/// Limits the files that the process writes to a size of `most` bytes: writes fail as on a full disk. `None` removes
+/// the limit.
 fn let_write(process: &Process, most: Option<u64>) {
     let process = Pid::from_raw(process.id().try_into().unwrap());
     prlimit(process, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
@@ -37,7 +38,7 @@ fn on_disk(directory: &Path) -> String {
 }
 
 /// Starts a run, waits for a certificate, fills the disk, and waits for a second certificate, which is in memory only.
-/// Returns the serial of the first.
+/// Returns the process, and the serial number of the first certificate.
 fn start_and_fill_the_disk(directory: &Path, more: &[&str]) -> (Process, String) {
     let mut run = start(directory, &run_arguments(&[&["--json"], more].concat()));
     run.event("kubeconfig", 1);
@@ -245,8 +246,8 @@ fn pair_of_removed_directory_is_written_again_without_signal() {
     assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
 }
 
-/// Sends a thousand SIGHUPs while the first client certificate is requested, and a thousand while the next one is.
-/// `run` may answer several with one reload.
+/// Sends a thousand SIGHUPs while the first client certificate is requested, and a thousand more while the next one is
+/// requested. `run` may answer several SIGHUPs with one reload.
 #[test]
 fn thousand_sighups_add_and_lose_no_request() {
     for runtime in ["std", "smol"] {

@@ -42,7 +42,8 @@ fn files_replacing_world_readable_files_get_mode_0600() {
     }
 }
 
-/// Server faults that lead credentials through error paths of client and server.
+/// Faults of the server. Each makes client or server report an error about a request that has a credential, which must
+/// not appear in the report.
 const FAULTS: &str = "
 rules:
 - { match: { method: POST }, times: 1, fault: { answer: { status: 401 } } }
@@ -141,7 +142,8 @@ fn output_contains_no_secret_despite_faults() {
     }
 }
 
-/// If `key_lines` did not find the key in a pending record, searching the output for secrets would prove nothing.
+/// `key_lines` must find the key in a pending record. Otherwise, the search for secrets in the output would prove
+/// nothing.
 #[test]
 fn key_lines_finds_keys_in_pending_record() {
     let directory = TempDir::new().unwrap();

@@ -20,7 +20,7 @@ fn addresses(directory: &Path, text: &str) {
     fs::write(directory.join("addresses"), text).unwrap();
 }
 
-/// systemd's notification socket, and the text received after the last match of [`Systemd::hear`].
+/// A notification socket in the place of systemd's, and the received text that [`Systemd::hear`] has not consumed yet.
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
@@ -40,7 +40,7 @@ impl Systemd {
         start_with(directory, arguments, &environment)
     }
 
-    /// Waits until the received text contains `what`, and drops the text up to there.
+    /// Waits until the received text contains `what`. Drops the text up to the end of `what`.
     fn hear(&mut self, what: &str) {
         let end = Instant::now() + support::BOUND;
         while !self.received.contains(what) {
@@ -73,7 +73,7 @@ fn systemd_is_notified_of_readiness_reload_and_watchdog() {
     assert_eq!(run.end().code, Some(0));
 }
 
-/// The kernel queues ten messages for a systemd that does not read its socket. Sending an eleventh would block.
+/// systemd does not read its socket. The kernel queues ten messages; sending an eleventh would block.
 #[test]
 fn unread_notification_socket_does_not_delay_rotation() {
     let directory = TempDir::new().unwrap();

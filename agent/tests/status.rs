@@ -16,14 +16,15 @@ use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs `status` on a directory with this current pair; `None`: with no pair. Returns JSON and exit code.
+/// Runs `status` on a directory with this current pair, or without a pair if `contents` is `None`. Returns JSON and
+/// exit code.
 fn status(contents: Option<&str>) -> (Value, i32) {
     let (value, _, code) = status_with(contents, None);
     (value, code)
 }
 
-/// Runs `status` on a directory with this current pair and this pending record; `None`: without. Returns JSON, text and
-/// exit code.
+/// Runs `status` on a directory with this current pair and this pending record. `None` leaves the pair or the record
+/// out. Returns JSON, text and exit code.
 fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String, i32) {
     let directory = TempDir::new().unwrap();
     let pki = directory.path().join("pki");
@@ -46,8 +47,8 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
     (value, sentences.stdout, json.code.unwrap())
 }
 
-/// The pending record of a request that was submitted ten minutes ago. If `refused`, the request was denied, and the
-/// next one may be submitted in an hour.
+/// The pending record of a request that was submitted ten minutes ago. If `refused`, an approver denied the request,
+/// and the next request may be submitted in an hour.
 fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
     let now = clock::now().unix;
     let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(HOUR) };
@@ -190,7 +191,7 @@ fn status_rotation_point_is_stable_and_within_window() {
     assert!(window.contains(&first), "{first} not in {window:?}");
 }
 
-/// Writes a pair as `name`, and the current link to the pair if `in_use`.
+/// Writes a pair to the file `NAME.pem`. If `in_use`, also makes the current link, which leads to that file.
 fn put(pki: &Path, name: &str, credential: &Credential, in_use: bool) {
     let file = format!("{name}.pem");
     std::fs::write(pki.join(&file), credential.to_pem().as_bytes()).unwrap();
@@ -242,7 +243,7 @@ fn status_lists_previous_pairs() {
     assert!(serials[1..].iter().all(|serial| sentences.contains(serial)), "{sentences}");
 }
 
-/// A pair that is not valid yet comes from a signer whose clock is ahead of the node's.
+/// The directory has a pair that is not valid yet: the clock of its signer is ahead of the node's.
 #[test]
 fn status_shows_waiting_pair_as_next() {
     let prepare = |pki: &Path, ca: &mut Ca| {

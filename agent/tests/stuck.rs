@@ -20,7 +20,7 @@ const END: Duration = Duration::from_secs(10);
 /// Time beyond [`END`] that a busy machine may take.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// A `perennial` process whose stdout and stderr are files, or what the test sets; killed on drop.
+/// A `perennial` process, killed on drop. Its stdout and stderr are files unless the test sets other ones.
 struct Run(Child);
 
 impl Run {
@@ -37,7 +37,8 @@ impl Run {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Sends the signal, and waits for the end. Returns the exit code and the time that the end took.
+    /// Sends the signal, and waits until the process ends. Returns the exit code, and the time from the signal to the
+    /// end.
     fn end_by(mut self, signal: Signal) -> (Option<i32>, Duration) {
         let begun = Instant::now();
         self.signal(signal);

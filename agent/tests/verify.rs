@@ -33,8 +33,8 @@ fn verify(prepare: impl FnOnce(&Path, &mut Ca)) -> (Output, Value) {
     (sentences, value)
 }
 
-/// Prepares a directory and verifies its client certificate. Returns whether kubelet could start, whether perennial
-/// could, and all output.
+/// Prepares a directory and runs `verify` on it. Returns whether kubelet could start with the client certificate,
+/// whether perennial could, and all output.
 fn client(prepare: impl FnOnce(&Path, &mut Ca)) -> (bool, bool, String) {
     let (sentences, value) = verify(prepare);
     let good = |who: &str| value["certificates"]["kubelet-client"][who]["good"].as_bool().unwrap();
@@ -90,8 +90,8 @@ fn verify_reports_missing_certificate() {
     }
 }
 
-/// Go reads some pairs that perennial rejects, and rejects some that perennial reads. `verify` leaves open whether
-/// kubelet could start if perennial does not support the key or the file size.
+/// Go accepts some pairs that perennial rejects, and rejects some pairs that perennial accepts. If perennial does not
+/// support the key or the size of the file, `verify` does not decide whether kubelet could start.
 #[test]
 fn verify_decides_by_rules_of_go_whether_kubelet_could_start() {
     let subject = "req -new -x509 -key /dev/stdin -subj /O=system:nodes/CN=system:node:worker -days 2";

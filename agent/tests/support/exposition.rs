@@ -1,4 +1,5 @@
-//! A strict parser of Prometheus' text format, version 0.0.4, with checks of histograms beyond the grammar.
+//! A strict parser of Prometheus' text format, version 0.0.4. Also checks the buckets of histograms, which the grammar
+//! does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,8 +69,8 @@ impl Page {
         }
     }
 
-    /// The value of the only sample that has this name and at least these labels; `None` without one. Panics if there
-    /// are several.
+    /// The value of the sample that has this name and at least these labels; `None` if no sample has them. Panics if
+    /// several samples do.
     pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let all = self.0.values().flat_map(|family| &family.samples);
         let fits = |of: &BTreeMap<String, String>| {
@@ -116,7 +117,8 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     (name.to_owned(), labels, number(value))
 }
 
-/// Returns a label's value up to its closing quotation mark, unescaped, and the text after the mark.
+/// Reads the value of a label up to the closing quotation mark. Returns the value without escapes, and the text after
+/// the mark.
 fn unescape(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut letters = text.char_indices();

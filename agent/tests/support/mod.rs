@@ -48,8 +48,8 @@ pub(crate) fn perennial<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> O
     start(directory, arguments).end()
 }
 
-/// Runs `perennial` as an unprivileged user, who owns all files in this directory: the current user, or user 65534 in
-/// the place of root.
+/// Runs `perennial` as an unprivileged user who owns all files in this directory: the current user or, if the test runs
+/// as root, user 65534.
 pub(crate) fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
     // Copied by another process: a child of another test could inherit our descriptor, open for writing, and running
@@ -80,8 +80,8 @@ impl Signer {
         Self::start_at(directory, "127.0.0.1:0", arguments)
     }
 
-    /// Starts a signer at `address`, with the CA and the token of an earlier signer in this directory, if there was
-    /// one. `arguments` are like those of `perennial-dev signer`.
+    /// Starts a signer at `address`. If an earlier signer ran in this directory, the new signer uses the same CA and
+    /// token. `arguments` are like those of `perennial-dev signer`.
     pub(crate) fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
         let signer = directory.join("signer");
         let authority = Some(authority(&signer));
