@@ -37,8 +37,9 @@ pub enum Action {
         id: RequestId,
         /// The certificate to write.
         certificate: Arc<Certificate>,
-        /// True: serve the certificate from now on, in place of the one served until now. False: the certificate is not
-        /// valid yet. Keep its key, since another `WriteCert` follows when the certificate takes its turn.
+        /// True: serve the certificate from now on, in place of the certificate that was served before. False: the
+        /// certificate is not valid yet. Keep its key: when the certificate takes its turn, another `WriteCert` orders
+        /// to serve it.
         serve: bool,
     },
     /// Submit a request to the signer, and report one `CsrIssued` or `CsrFailed` unless
@@ -64,13 +65,13 @@ pub struct Actions {
     cancel: Option<RequestId>,
     pub(crate) write: Option<(RequestId, Arc<Certificate>, bool)>,
     pub(crate) submit: Option<(RequestId, Arc<Template>, Key)>,
-    /// `None`: the timer stays. `Some(None)`: the timer is cancelled.
+    /// `None`: the driver's timer stays as it is. `Some(None)`: the driver cancels the timer.
     pub(crate) timer: Option<Option<Instant>>,
     pub(crate) outcomes: Outcomes,
 }
 
 impl Actions {
-    /// Makes a list without actions, with `event` as the outcome of the event itself.
+    /// Makes a list without actions. `event` is the outcome of the event that the machine has just absorbed.
     pub(crate) const fn after(event: Outcome) -> Self {
         let outcomes = Outcomes { event, ended: None, turn: None, due: None };
         Self { cancel: None, write: None, submit: None, timer: None, outcomes }

@@ -41,7 +41,8 @@ impl Validity {
         self.not_after
     }
 
-    /// The time from `not_before` to `not_after`. Includes the time by which the signer backdated `not_before`.
+    /// The time from `not_before` to `not_after`. If the signer has backdated `not_before`, this is longer than the
+    /// time from issue to `not_after`.
     pub const fn lifetime(&self) -> Duration {
         self.not_after.since(self.not_before)
     }
@@ -52,7 +53,7 @@ impl Validity {
     }
 }
 
-/// An empty validity period.
+/// Error of [`Validity::new`]: the period is empty, since `not_before` is not before `not_after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidityError {
     not_before: UnixTime,

@@ -14,8 +14,9 @@ use crate::time::Instant;
 
 /// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
 /// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) rebuilds the machine. For replay,
-/// not for restarts: instants are of the monotonic clock of this boot. A restart uses [`Pending`](crate::Pending). The
-/// default is the state of a machine with a signer and nothing else; no deadline is set yet.
+/// not for restarts: a checkpoint has instants of a monotonic clock, which begins anew at each boot. A restart uses
+/// [`Pending`](crate::Pending). The default is the state of a machine that has a signer, but no template, no
+/// certificate and no deadline yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The policy in use: times, limits and submission budget.
@@ -45,7 +46,7 @@ pub struct Checkpoint {
     pub in_flight: Option<(RequestId, Instant)>,
     /// The template for which the pending key was last used, and whether a retry may use the key again.
     pub pending_key: PendingKey,
-    /// Failures, spacing and budget: the earlier requests of this identity, as far as they delay the next one.
+    /// How the earlier requests of this identity delay the next one: by backoff, spacing and submission budget.
     pub pacing: RequestPacing,
     /// The API server's clock, as estimated from its responses.
     pub server_clock: ServerClock,

@@ -52,8 +52,9 @@ pub enum Event {
     Tick,
     /// Another template is wanted from now on. `None`: there is nothing to request (yet).
     TemplateChanged(Option<Arc<Template>>),
-    /// A signer was configured or removed, or the identity to authenticate with came or went. A change to or from
-    /// [`SignerStatus::Absent`] forgets failures, since another signer caused them, but restores no budget.
+    /// A signer was configured or removed, or the identity that authenticates requests became available or unavailable.
+    /// After a change to or from [`SignerStatus::Absent`] the machine forgets its failures, since another signer caused
+    /// them. Spent budget stays spent.
     SignerChanged(SignerStatus),
     /// The policy changed. The new policy applies at once, without a restart:
     ///
@@ -61,8 +62,8 @@ pub enum Event {
     /// - The budget keeps its tokens, at most the new size, and is refilled at the new rate. Frequent changes
     ///   of the policy yield no additional tokens.
     /// - The spacing counts from the last submission, the timeout from when the request in flight was submitted.
-    /// - Failures in a row still count. A backoff under way keeps its end, but ends no later than the longest backoff
-    ///   of the new policy would if it began now.
+    /// - Failures in a row still count. A backoff under way keeps its end, unless the longest backoff of the new policy
+    ///   would end earlier if it began now: then the backoff ends at that time.
     PolicyChanged(Arc<Policy>),
     /// The signer issued a certificate. The driver has checked the certificate: it is well-formed, made for the key of
     /// the request, and not expired.
@@ -92,9 +93,9 @@ pub enum Event {
         /// The id of the [`WriteCert`](crate::Action::WriteCert) that failed.
         id: RequestId,
     },
-    /// Another program changed the store, which holds this certificate now (`None`: no certificate). The machine takes
-    /// over a certificate that is no worse than the served one; otherwise it writes the served one again. Without a
-    /// signer it writes nothing, since another program owns the store then.
+    /// Another program changed the store: the store now holds this certificate, or none (`None`). The machine takes the
+    /// certificate over if it is no worse than the served one. Otherwise, the machine writes the served certificate
+    /// again, unless no signer is configured: then another program owns the store.
     CertReplaced(Option<Arc<Certificate>>),
     /// A server refused the certificate that was presented to it (HTTP 401, TLS alert).
     CertRefused {
@@ -106,8 +107,8 @@ pub enum Event {
     /// a backoff; spacing and budget still apply.
     RotateNow,
     /// The API server reported its time (the `Date` of an HTTP response) over a connection whose certificate was
-    /// verified. The machine uses the server's time from the third reading in a row that agrees within ten seconds,
-    /// until a reading disagrees.
+    /// verified. The machine uses the server's time once three readings in a row agree within ten seconds, until a
+    /// later reading disagrees.
     ServerDated {
         /// The server's time now: the `Date` plus the time since the response arrived.
         unix: UnixTime,
@@ -121,9 +122,9 @@ pub enum SignerStatus {
     /// that another program changes, and withdraws a request in flight.
     Absent,
     /// A signer is configured, but the identity to authenticate with does not exist yet. The machine submits no
-    /// request; that is no failure and starts no backoff. A request in flight goes on, since it has its identity. As
-    /// with [`Ready`](Self::Ready), the machine owns the store: it writes its certificate again if another program puts
-    /// a worse one in place.
+    /// request; that is no failure and starts no backoff. A request in flight goes on, since it was submitted with an
+    /// identity. As with [`Ready`](Self::Ready), the machine owns the store: it writes its certificate again if another
+    /// program puts a worse one in place.
     NotReady,
     /// A signer is configured and requests can be submitted.
     #[default]
@@ -170,7 +171,8 @@ pub enum Failure {
     BadCertificate,
     /// The issued certificate lacks names that the template requests.
     Unsatisfying,
-    /// The issued certificate is already past its rotation point, or is a bootstrap credential.
+    /// The issued certificate is due already: its rotation point has passed, or the signer has returned a bootstrap
+    /// credential.
     AlreadyDue,
     /// The server did not accept the credential of the request (HTTP 401, TLS alert).
     Unauthorized,
@@ -187,7 +189,7 @@ pub enum Failure {
     /// The API server already has a request object of this name, from an earlier run, and the certificate in that
     /// object has expired.
     Outdated,
-    /// A problem on this machine: no key, no credential to authenticate with.
+    /// A problem on the side of the driver, not of a server: no key, or no credential to authenticate with.
     Local,
 }
 
@@ -230,8 +232,8 @@ impl Failure {
         )
     }
 
-    /// True if the next request after this failure needs a new key: a request with the old key would find the old
-    /// request object, which is decided already.
+    /// True if the next request after this failure needs a new key. With the old key, the next request would have the
+    /// name of the old request object, whose outcome is decided already.
     pub(crate) const fn spends_key(self) -> bool {
         self.is_refusal() || matches!(self, Self::Outdated)
     }

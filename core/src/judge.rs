@@ -23,8 +23,8 @@ pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> 
     validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
 }
 
-/// True if the certificate's common name differs from the template's. Always false for a provisional certificate, and
-/// without a template.
+/// True if the certificate's common name differs from the template's. False for every provisional certificate, and if
+/// there is no template.
 pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>) -> bool {
     !certificate.provisional && template.is_some_and(|template| !template.is_named_by(certificate))
 }
@@ -32,20 +32,21 @@ pub(crate) fn is_foreign(certificate: &Certificate, template: Option<&Template>)
 /// Grades certificates at one moment, by template and policy, and compares them with the served one.
 pub(crate) struct Judge<'a> {
     pub(crate) facts: &'a Checkpoint,
-    /// The earlier of the local clock and the API server's: a certificate has expired only if it has expired by both
-    /// clocks.
+    /// The time by the local clock or by the API server's clock, whichever is earlier. Decides expiry: a certificate
+    /// has expired only if it has expired by both clocks.
     pub(crate) earliest: UnixTime,
-    /// The later of the two clocks: notBefore and rotation point have passed if they have passed by either clock.
+    /// The later one of these two times. Decides notBefore and rotation point: each has passed if it has passed by one
+    /// of the clocks.
     pub(crate) latest: UnixTime,
 }
 
-/// How long before its notBefore a certificate may be served if no valid certificate is served. The local clock may be
-/// wrong by that much.
+/// If no valid certificate is served, a certificate may be served this long before its notBefore, since the local clock
+/// may be wrong by so much.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The quality of a certificate, worst first. Independent of how urgent a successor is
-/// ([`Priority`](crate::pacing::Priority)): a certificate that lacks a name is bad and can wait. A certificate that a
-/// server refused may be flawless and is urgent.
+/// The quality of a certificate, the worst first. How urgent its successor is ([`Priority`](crate::pacing::Priority))
+/// is another matter: a certificate that lacks a name has a low grade, but its successor can wait. The successor of a
+/// certificate that a server refused is urgent, even if that certificate is flawless.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Expired,
@@ -76,9 +77,9 @@ impl Judge<'_> {
         reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
     }
 
-    /// The fault of an issued certificate; `None` if it has no fault. Judged by `requested`, the template of the
-    /// request: if the template has changed since, the signer is not to blame. `valid` is the served certificate,
-    /// `None` if that has expired.
+    /// The fault of an issued certificate; `None` if it has no fault. `requested` is the template of the request, which
+    /// decides the fault: the signer is not to blame for a later change of the template. `valid` is the served
+    /// certificate, or `None` if no valid certificate is served.
     pub(crate) fn fault(
         &self,
         issued: &Certificate,

@@ -34,8 +34,8 @@ pub struct RotationMachine {
 const _: () = assert!(size_of::<RotationMachine>() <= 192);
 
 impl RotationMachine {
-    /// A machine whose first deadline is `now`. With a signer, it drops a certificate whose common name differs from
-    /// the template's, unless the certificate is provisional.
+    /// Makes a machine whose first deadline is `now`. If a signer is configured, drops a certificate of `setup` whose
+    /// common name differs from the template's, unless the certificate is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
         let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
         // Another party's certificate, after a typing error in a name perhaps, is neither served nor used to
@@ -106,7 +106,8 @@ impl RotationMachine {
         self.reconsider_refusal();
     }
 
-    /// Forgets a refusal if the template has changed since the last request: the signer may issue for the new template.
+    /// Forgets a refusal if the template has changed since the refused request, since the signer may issue a
+    /// certificate for the new template.
     fn reconsider_refusal(&mut self) {
         if self.facts.template.is_some() && self.is_superseded() {
             self.facts.pacing.forget_refusal();

@@ -11,10 +11,11 @@ use crate::setup::{Pending, Refusal};
 use crate::state::Reason;
 use crate::time::{Instant, Now, UnixTime, millis};
 
-/// The earlier requests of this identity, as far as they delay the next one: backoff, spacing and submission budget.
+/// How the earlier requests of this identity delay the next one: by backoff, spacing and submission budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestPacing {
-    /// The number of failures in a row of the kind of `last_failure`: refusals, or other failures.
+    /// The number of failures in a row that are of one kind: refusals if `last_failure` is a refusal, otherwise
+    /// failures that are no refusals.
     pub failures: u32,
     /// The last failure. `None` after a success, and after a change that makes the failure irrelevant, such as another
     /// signer.
@@ -23,13 +24,13 @@ pub struct RequestPacing {
     pub retry_at: Instant,
     /// Spacing: no request is submitted before this instant. Zero: no request was submitted yet.
     pub spaced_at: Instant,
-    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission moves this instant by
-    /// one refill time.
+    /// Budget: when the bucket is full again (GCRA's theoretical arrival time). Each submission moves this instant one
+    /// refill time later.
     pub budget_whole_at: Instant,
 }
 
-/// How urgent a submission is. Differs from the quality of the certificate, which [`Judge`](crate::judge::Judge)
-/// grades: a certificate that a server refused may be flawless, and is replaced urgently.
+/// How urgent a submission is. The quality of the served certificate, which [`Judge`](crate::judge::Judge) grades, is
+/// another matter: a flawless certificate that a server refused is replaced urgently.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
     /// The certificate is missing, expired, provisional, refused by a server or past its rotation point: the submission
@@ -88,8 +89,8 @@ impl RequestPacing {
         self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
     }
 
-    /// Backs off after a failed attempt. While no valid certificate is served, a server's Retry-After counts up to the
-    /// cap of the transient backoff only: a server that sends an hour may be back in a minute.
+    /// Backs off after a failed request. While no valid certificate is served, a server's Retry-After counts only up to
+    /// the cap of the transient backoff, since a server that sends an hour may be available again in a minute.
     pub(crate) fn failed(&mut self, policy: &Policy, failed: Failed, draw: u64, now: Instant) {
         let Failed { failure, retry_after, took, is_valid } = failed;
         let is_same_kind = self.last_failure.is_some_and(|last| last.is_refusal() == failure.is_refusal());
@@ -104,10 +105,12 @@ impl RequestPacing {
         self.retry_at = self.wait_ends_at(policy, wait, now);
     }
 
-    /// Lets a backoff end halfway to expiry at the latest, so that there is time for one more request. `left` is the
-    /// time until the served certificate expires. Without a valid certificate (`None`), limits the backoff to the
-    /// longest that [`failed`](Self::failed) sets in that case; a backoff after a refusal stays. A step of the wall
-    /// clock may lead to that case in the middle of a backoff.
+    /// Shortens a backoff. `left` is the time until the served certificate expires: the backoff ends after half of
+    /// `left` at the latest, so that there is time for one more request.
+    ///
+    /// `None`: no valid certificate is served, perhaps since the wall clock stepped during the backoff. Then the
+    /// backoff lasts no longer than the longest that [`failed`](Self::failed) sets while no valid certificate is
+    /// served. A backoff after a refusal stays.
     pub(crate) fn shorten(&mut self, policy: &Policy, left: Option<Duration>, now: Instant) {
         let latest = match left {
             Some(left) => now.after(left / 2),
@@ -136,8 +139,9 @@ impl RequestPacing {
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
 
-    /// When a backoff of length `wait` that begins `now` is over. `wait` counts from when the budget allows a request:
-    /// the budget has no jitter and would re-synchronise a fleet.
+    /// The end of a backoff of length `wait` that begins `now`. If the budget does not allow a request yet, `wait`
+    /// counts from when it does: the budget has no jitter, so a fleet that waits for the budget alone would submit its
+    /// requests all at once.
     fn wait_ends_at(&self, policy: &Policy, wait: Duration, now: Instant) -> Instant {
         self.affordable_at(policy, Priority::Urgent).max(now).after(wait)
     }
@@ -158,7 +162,7 @@ impl RequestPacing {
         }
     }
 
-    /// Ends a backoff; spacing and budget still hold. Failures in a row still count.
+    /// Ends a backoff. Spacing, budget and the count of failures in a row stay as they are.
     pub(crate) fn end_backoff(&mut self) {
         self.retry_at = Instant::default();
     }
@@ -178,8 +182,8 @@ impl RequestPacing {
         })
     }
 
-    /// The pacing after a restart, from a record by [`remember`](Self::remember). The wall clock may have been wrong
-    /// when the record was made, or may be wrong now: each wait is limited to the longest that the policy allows.
+    /// The pacing after a restart, from a record by [`remember`](Self::remember). Limits each wait to the longest that
+    /// the policy allows, since the wall clock may have been wrong when the record was made, or may be wrong now.
     pub(crate) fn resume(policy: &Policy, pending: &Pending, now: Now) -> Self {
         let later = |at: UnixTime, most: Duration| now.instant.after(at.since(now.unix).min(most));
         let mut pacing = Self {

@@ -13,12 +13,13 @@ pub enum PendingKey {
     None,
     /// The last request has no final answer: a retry for this template uses the same key.
     Usable(Arc<Template>),
-    /// The last request, for this template, was answered, or the policy requires a new key for each attempt.
+    /// The next request needs a new key. The last request, for this template, was answered, or the policy requires a
+    /// new key for each attempt.
     Spent(Arc<Template>),
 }
 
 impl PendingKey {
-    /// A key that was used to request this template, and is usable again if `is_kept`.
+    /// The state after a request for `template`. If `is_kept`, a retry may use the key again.
     pub(crate) const fn used_for(template: Arc<Template>, is_kept: bool) -> Self {
         if is_kept { Self::Usable(template) } else { Self::Spent(template) }
     }
@@ -36,8 +37,8 @@ impl PendingKey {
         if matches!(self, Self::Usable(_)) { Key::Pending } else { Key::New }
     }
 
-    /// The key for a request for the template `wanted`. A new key if the last request was for another template: the new
-    /// request then has an object of its own.
+    /// The key for a request for the template `wanted`. A new key if the last request was for another template, so that
+    /// the new request has an object of its own.
     pub(crate) fn key_for(&self, wanted: &Arc<Template>) -> Key {
         if self.template() == Some(wanted) { self.key() } else { Key::New }
     }

@@ -70,7 +70,8 @@ impl Backoff {
     }
 
     /// Makes the backoff keep a steady beat once it has reached its cap, as client-go does with `PollInfinite` every 32
-    /// s. Attempts then begin a multiple of `cap` after each other however long they take, without jitter.
+    /// s. From then on, each attempt begins a multiple of `cap` after the attempt before it, however long that one
+    /// took, and without jitter.
     #[must_use]
     pub const fn with_beat(mut self) -> Self {
         self.beat = true;
@@ -104,8 +105,8 @@ impl Backoff {
         self.beat
     }
 
-    /// The wait after the `failures`th failure in a row (from 1). `took` is how long the last attempt took, which a
-    /// steady beat subtracts. `draw` chooses the fraction from [`spread`](Self::spread).
+    /// The wait after the `failures`th failure in a row (from 1). `took` is the duration of the last attempt; a steady
+    /// beat subtracts it from the wait. `draw` chooses the fraction from [`spread`](Self::spread).
     pub fn wait(&self, failures: u32, took: Duration, draw: u64) -> Duration {
         let base = self.unjittered(failures);
         if !self.beat || base < self.cap {
@@ -171,8 +172,9 @@ impl Budget {
         self.refill_of(self.size)
     }
 
-    /// Converts tokens between budgets. Returns the time in which this budget regains as many tokens as `other` regains
-    /// in `time`; at most the time in which an empty bucket becomes full.
+    /// Converts a number of tokens between budgets, where tokens are expressed as the time in which they are regained.
+    /// Returns the time in which this budget regains as many tokens as `other` regains in `time`, at most the time in
+    /// which an empty bucket becomes full.
     pub(crate) fn carried_over(&self, time: Duration, other: &Self) -> Duration {
         // In 128 bits: the product of two spans can overflow 64.
         let scaled = u128::from(millis(time)) * u128::from(millis(self.refill)) / u128::from(millis(other.refill));
@@ -201,7 +203,8 @@ pub struct Policy {
     pub transient: Backoff,
     /// Backoff after a refusal ([`Failure::is_refusal`](crate::Failure::is_refusal)).
     pub refused: Backoff,
-    /// Backoff between attempts to make a certificate durable. A write without a reply is repeated after the cap.
+    /// Backoff between attempts to make a certificate durable. If the driver does not reply to a write, the machine
+    /// repeats the write after the cap.
     pub write: Backoff,
     /// The longest sleep: the machine notices suspend and steps of the wall clock within this time.
     pub max_sleep: Duration,
@@ -237,9 +240,10 @@ impl Policy {
     }
 
     /// A policy for certificates of this lifetime, counted from issue. For lifetimes of five hours or more, this is the
-    /// default policy. The default's waits for approval and in outages would outlast a shorter-lived certificate, so
-    /// each wait is a fraction of the lifetime. The last tenth of the lifetime, after the window, has time for two
-    /// requests: the second follows if the first is never answered. The budget has a token for each.
+    /// default policy. For shorter lifetimes, each wait is a fraction of the lifetime: the default policy's waits for
+    /// approval and in outages would outlast the certificate. The last tenth of the lifetime, after the window, has
+    /// time for two requests, so that a second one follows if the first is never answered. The budget has a token for
+    /// each of them.
     ///
     /// The policy's [`shortest_lifetime`](Self::shortest_lifetime) is at most `lifetime`, if that is 2 ms or more. The
     /// backoff of writes is that of the default policy: disks are no faster for short-lived certificates.
@@ -293,17 +297,17 @@ impl Policy {
     }
 
     /// The shortest lifetime, counted from issue, for which every rotation with a healthy signer happens inside the
-    /// window: the budget has regained a token before the next request. If the signer backdates notBefore, which brings
-    /// the rotation point nearer to the issue, add that time. [`for_lifetime`](Self::for_lifetime) has policies for
-    /// shorter lifetimes.
+    /// window, since the budget has regained a token by then. A signer that backdates notBefore brings the rotation
+    /// point nearer to the issue: add the time by which it backdates. [`for_lifetime`](Self::for_lifetime) has policies
+    /// for shorter lifetimes.
     pub fn shortest_lifetime(&self) -> Duration {
         let slowest = millis(self.budget.refill.max(self.spacing()));
         Duration::from_millis(slowest.saturating_mul(1000).div_ceil(self.window.from.max(1).into()))
     }
 }
 
-/// The default policy allows at most 50 submissions in any hour. Retries after refusals begin after minutes and end up
-/// an hour apart; every wait is jittered.
+/// The default policy allows at most 50 submissions in any hour. The first retry after a refusal comes after minutes.
+/// If refusals go on, retries come up to an hour apart. Every wait has jitter.
 impl Default for Policy {
     fn default() -> Self {
         Self::DEFAULT

@@ -39,7 +39,7 @@ impl RareNames {
         self
     }
 
-    /// Sets the serial number in the subject; an empty one is none.
+    /// Sets the serial number in the subject. An empty text removes the serial number.
     pub fn with_serial_number(mut self, number: impl Into<String>) -> Self {
         self.change(|names| names.serial_number = number.into());
         self

@@ -13,10 +13,10 @@ const ENOUGH: u8 = 3;
 /// The API server's clock, as an offset to the monotonic clock: a step of the local wall clock does not move it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerClock {
-    /// The server's time at the origin of the monotonic clock, by the first of the agreeing readings. Meaningless while
-    /// `agreeing` is zero.
+    /// The time of the server's clock when the monotonic clock was at its origin, computed from the first of the
+    /// agreeing readings. Meaningless while `agreeing` is zero.
     pub origin: UnixTime,
-    /// The number of readings in a row that agree, three at most. From three on the clock is used.
+    /// The number of readings in a row that agree. Stops at three: from then on, the machine uses the clock.
     pub agreeing: u8,
 }
 
@@ -39,8 +39,8 @@ impl ServerClock {
         self.estimate(now).filter(|_| self.agreeing >= ENOUGH)
     }
 
-    /// The times of the local wall clock and of the server's, the earlier first. Both are the local time if the
-    /// server's is not known, or differs by no more than [`AGREEMENT`].
+    /// The time by the local wall clock and the time by the server's clock, the earlier first. Both are the local time
+    /// if the server's time is not known, or differs from the local time by [`AGREEMENT`] at most.
     pub(crate) fn earlier_and_later(&self, now: Now) -> (UnixTime, UnixTime) {
         let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))

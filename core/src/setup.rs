@@ -44,7 +44,8 @@ pub struct Pending {
     pub submitted: UnixTime,
     /// When the submission budget is full again.
     pub budget_whole: UnixTime,
-    /// The refusal of the last request, if it was refused: a restart does not shorten the backoff.
+    /// The refusal of the last request; `None` if that request was not refused. A restart continues the backoff after
+    /// the refusal.
     pub refusal: Option<Refusal>,
 }
 

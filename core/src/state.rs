@@ -94,7 +94,8 @@ pub enum State {
         reason: Reason,
         /// When the next request is submitted.
         until: Instant,
-        /// The number of failures in a row of the kind of `last`: refusals, or other failures.
+        /// The number of failures in a row that are of one kind: refusals if `last` is a refusal, otherwise failures
+        /// that are no refusals.
         failures: u32,
         /// The last failure.
         last: Failure,

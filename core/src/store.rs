@@ -1,9 +1,9 @@
 //! The credential directory as pure plans: which pair to load, and which file operations, in which
 //! order, put a new pair in place. A driver lists the directory, gets a plan and carries it out.
 //!
-//! The layout is kubelet's (client-go `certificate_store.go`): `PREFIX-current.pem` is a link to the
-//! newest `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike kubelet's, a plan never reuses a
-//! name and syncs the directory, so that `PREFIX-current.pem` names a whole pair at every step.
+//! The layout is kubelet's (client-go `certificate_store.go`): `PREFIX-current.pem` is a link to the newest
+//! `PREFIX-<UTC time>.pem`, which holds chain and key. Unlike an update by kubelet, a plan never reuses a name, and
+//! syncs the directory. So `PREFIX-current.pem` leads to a whole pair after every step.
 //!
 //! Another program may be reading any file here, and may accept files that perennial does not. So one law holds for
 //! every plan: no step removes a file that Go's `tls.LoadX509KeyPair` loads from its name, unless a durable pair,
@@ -28,14 +28,14 @@ use crate::time::UnixTime;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing(pub Vec<Entry>);
 
-/// One directory entry, links not followed.
+/// One directory entry. For a link, this is the link itself, not its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The name in the directory.
     pub name: String,
     /// The type of the entry.
     pub kind: Kind,
-    /// For a link to a name in this directory: that name. Otherwise `None`.
+    /// If the entry is a link to a name in this directory, that name. Otherwise `None`.
     pub target: Option<String>,
 }
 
@@ -67,7 +67,8 @@ impl Listing {
         (file.kind == Kind::File).then_some(file.name.as_str())
     }
 
-    /// This name if no entry has it; otherwise this name with the first free number from 2 on.
+    /// Returns `name` if no entry has that name. Otherwise, appends the first number from 2 on that gives an unused
+    /// name.
     fn unused(&self, name: &str) -> String {
         let mut unused = String::from(name);
         let mut count = 1_u32;
@@ -146,8 +147,9 @@ pub struct Plan {
 
 impl Plan {
     /// The clean-up if only the first `done` steps succeeded; empty once readers may find the new pair. The driver
-    /// stops at the first clean-up step that fails. A rename may report an error although it was carried out. The link
-    /// then has its final name, so that the removal of its temporary name fails, and the file behind the link stays.
+    /// stops at the first clean-up step that fails. This protects the file of a link whose rename reported an error
+    /// although it was carried out: the link has its final name, so the removal of its temporary name fails, and the
+    /// driver does not remove the file.
     pub fn undo(&self, done: usize) -> Vec<FileOp> {
         let done = self.steps.get(..done).unwrap_or(&self.steps);
         let mut undo = Vec::new();
@@ -169,7 +171,8 @@ impl Plan {
         undo
     }
 
-    /// True if this plan makes a link that leads to `name`: the file with that name is in use only once the link is.
+    /// True if this plan makes a link that leads to `name`. Then the file `name` is not in use before the link is in
+    /// place.
     fn links_to(&self, name: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, FileOp::Symlink { target, .. } if target == name))
     }
@@ -183,7 +186,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout for this prefix: `kubelet-client` and `kubelet-server` are a kubelet's.
+    /// The layout for this prefix. kubelet uses the prefixes `kubelet-client` and `kubelet-server`.
     ///
     /// # Errors
     /// [`BadPrefix`] if the prefix is empty, starts with a dot or contains a slash, backslash or NUL.
@@ -272,14 +275,14 @@ impl Layout {
     }
 
     /// The name of the link that an update renames to `PREFIX-current.pem`: `PREFIX-updated.pem`. An entry has this
-    /// name for a moment during an update, and after an interrupted one.
+    /// name for a moment during an update. If the update is interrupted, the entry keeps the name.
     pub fn updated(&self) -> String {
         format!("{}-updated.pem", self.prefix)
     }
 
-    /// A dated name that no entry has, either alone or with `.new`, `.link` or `.bad` after it. The time is UTC in
-    /// milliseconds, so that names sort whatever the time zone. Moves `now` past the time of the name, so that the next
-    /// name differs and sorts after this one.
+    /// An unused dated name: no entry has this name, or this name followed by `.new`, `.link` or `.bad`. The time is
+    /// UTC in milliseconds, so that names sort by time in any time zone. Moves `now` past the time of the name, so that
+    /// the next name differs and sorts after this one.
     fn unused_name(&self, listing: &Listing, now: &mut UnixTime) -> String {
         loop {
             let (year, month, day, hour, minute, second, milli) = now.civil();
@@ -300,9 +303,9 @@ impl Layout {
         format!("{}-pending.json", self.prefix)
     }
 
-    /// Replaces the pending record: a crash leaves the old record or the new one. An old record is replaced even if it
-    /// cannot be read, since its key has no certificate yet. A directory, pipe or device in the place of the record is
-    /// renamed (`.bad`) before the new record takes the name.
+    /// Replaces the pending record. After a crash, the directory has the old record or the new one. An old record that
+    /// cannot be read is replaced, too, since no certificate was issued for its key yet. A directory, pipe or device in
+    /// the place of the record is renamed (`.bad`) before the new record takes the name.
     pub fn remember(&self, listing: &Listing) -> Plan {
         let (pending, new) = (self.pending(), format!("{}{NEW}", self.pending()));
         let left_over = listing.kind(&new).map(|_| FileOp::Remove { name: new.clone() });
@@ -327,15 +330,16 @@ fn create(name: &str) -> [FileOp; 3] {
 const NEW: &str = ".new";
 /// Suffix of a new link before it is renamed to `PREFIX-updated.pem` or `PREFIX-current.pem`.
 const LINK: &str = ".link";
-/// Suffix of a quarantined entry, which made room for a link or a record; a number follows if that name is taken.
+/// Suffix of a quarantined entry, which was in the way of a link or a record. A number follows the suffix if the name
+/// is taken.
 const BAD: &str = ".bad";
 
-/// Renames an entry that is in the way to its name with [`BAD`] and, if that is taken, a number.
+/// Quarantines an entry that is in the way: appends [`BAD`] to its name and, if that name is taken, a number.
 fn quarantine(listing: &Listing, name: &str) -> FileOp {
     FileOp::Rename { from: name.into(), to: listing.unused(&format!("{name}{BAD}")) }
 }
 
-/// The prefix cannot begin a file name: it is empty, starts with a dot, or would leave the directory.
+/// Error of [`Layout::new`]: the prefix is empty, starts with a dot, or contains a slash, backslash or NUL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadPrefix(String);
 

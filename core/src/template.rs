@@ -71,8 +71,8 @@ impl Template {
         self
     }
 
-    /// Sets the serial number in the subject, such as that of a device (IEEE 802.1AR §8.6); an empty one is none. The
-    /// serial number of a certificate is another number, which the signer chooses.
+    /// Sets the serial number in the subject, such as that of a device (IEEE 802.1AR §8.6). An empty text removes it.
+    /// The serial number of a certificate is another number, which the signer chooses.
     pub fn with_serial_number(mut self, number: impl Into<String>) -> Self {
         self.rare_names = self.rare_names.with_serial_number(number);
         self
@@ -113,8 +113,8 @@ impl Template {
         self.common_name == certificate.common_name
     }
 
-    /// Whether `certificate` carries at least what this template requests: the same common name and
-    /// every organisation, DNS name, address and [rare name](RareNames). Extras are fine (client-go
+    /// Whether `certificate` carries at least what this template requests: the same common name and every organisation,
+    /// DNS name, address and [rare name](RareNames). The certificate may carry more names (as in client-go's
     /// `certSatisfiesTemplate`). DNS names compare by [`same_dns_name`], addresses by value, all others byte for byte.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
         self.is_named_by(certificate)

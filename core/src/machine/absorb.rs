@@ -76,9 +76,9 @@ impl RotationMachine {
         Outcome::Noted
     }
 
-    /// Judges an issued certificate, and takes it if it is no worse than the served one. The order matters. The machine
-    /// compares the two certificates before the new one takes a slot. It counts a failure afterwards, since the backoff
-    /// depends on whether a valid certificate is served by then.
+    /// Judges an issued certificate, and takes it if it is no worse than the served one. The order matters. First, the
+    /// machine compares the two certificates. Then the new one takes its slot. Last, the machine counts a failure,
+    /// since the backoff depends on whether a valid certificate is served now.
     fn issued(&mut self, id: RequestId, certificate: Arc<Certificate>, now: Now) -> Outcome {
         let Some(since) = self.answered(id) else { return Outcome::Ignored };
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
@@ -122,8 +122,8 @@ impl RotationMachine {
     }
 
     /// The store now holds the certificate `found` (`None`: no certificate). The machine takes over a certificate that
-    /// is no worse than the served one. A good one that is not valid yet becomes the waiting certificate. Unless
-    /// `found` is served from now on, a machine with a signer writes the served certificate again.
+    /// is no worse than the served one. If `found` is good but not valid yet, it becomes the waiting certificate.
+    /// Unless `found` is served from now on, a machine with a signer writes the served certificate again.
     fn replaced(&mut self, found: Option<Arc<Certificate>>, now: Now) -> Outcome {
         if found.as_ref().is_some_and(|found| self.serves(found.fingerprint)) {
             // The store holds the served certificate: a write of it that was owed is done.

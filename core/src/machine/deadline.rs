@@ -42,9 +42,10 @@ impl RotationMachine {
 
     /// The next regular check of the clocks, which notices suspend and steps of the wall clock.
     ///
-    /// Checks lie on a grid of [`max_sleep`](crate::Policy::max_sleep) that the seed shifts, not `max_sleep` after the
-    /// last event: how often a loop ticks must not change what the machine does. With a grid of 60 s and a seed of 7 s,
-    /// checks are at 7 s, 67 s, 127 s …: at 100 s the next one is at 127 s, and at 127 s it is at 187 s.
+    /// Checks lie on a grid: they are [`max_sleep`](crate::Policy::max_sleep) apart, and the seed shifts them. They do
+    /// not count from the last event, since the number of Ticks that a loop sends must not change what the machine
+    /// does. With a grid of 60 s and a seed of 7 s, checks are at 7 s, 67 s, 127 s …: at 100 s the next one is at 127
+    /// s, and at 127 s it is at 187 s.
     pub(super) fn clock_check(&self, now: Now) -> Instant {
         let grid = millis(self.facts.policy.max_sleep).max(1);
         let (phase, at) = (self.facts.seed % grid, now.instant.as_millis() % grid);

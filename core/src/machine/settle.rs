@@ -48,8 +48,9 @@ impl RotationMachine {
         }
     }
 
-    /// `RotationPoint` while a request is in flight for that reason, otherwise `None`. Keeps the request in flight if
-    /// the rotation point lies in the future again: the wall clock was set back, or the policy changed.
+    /// `RotationPoint` if a request is in flight for that reason, otherwise `None`. With this reason the machine keeps
+    /// the request, even if the rotation point lies in the future again after a step of the wall clock or a change of
+    /// the policy.
     fn still_rotating(&self) -> Option<Reason> {
         self.facts.due.filter(|due| *due == Reason::RotationPoint && self.facts.in_flight.is_some())
     }
@@ -65,7 +66,7 @@ impl RotationMachine {
 
     /// Serves the waiting certificate from its notBefore on, or earlier if the served one has expired or was refused:
     /// the local clock may be wrong. Drops a waiting certificate that has become worse than the served one, as after a
-    /// change of the template. `None`: neither happened.
+    /// change of the template. `None`: no certificate waits, or it continues to wait.
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         let waiting = self.facts.waiting.as_ref()?;
@@ -86,9 +87,9 @@ impl RotationMachine {
         }
     }
 
-    /// Lets a backoff end halfway to the served certificate's expiry at the latest, even if the backoff began under
-    /// another certificate or another wall-clock time. Without a valid certificate, limits a backoff to the longest that
-    /// a failure sets in that case; a backoff after a refusal stays.
+    /// Lets a backoff end halfway to the served certificate's expiry at the latest, even if another certificate was
+    /// served or the wall clock was another one when the backoff began. If no valid certificate is served, limits a
+    /// backoff to the longest that a failure sets while none is served, unless the backoff follows a refusal.
     fn shorten_wait(&mut self, now: Now) {
         let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);

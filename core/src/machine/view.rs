@@ -54,9 +54,9 @@ impl RotationMachine {
         self.facts.server_clock.time(now.instant)
     }
 
-    /// The two wall-clock times by which the machine judges certificates, the earlier first: that of the local clock
-    /// and that of the API server's. Both are the local time while the server's is not known, or differs by no more
-    /// than ten seconds.
+    /// The two wall-clock times by which the machine judges certificates, the earlier first: one by the local clock,
+    /// one by the API server's clock. Both are the local time if the server's time is not known, or differs from the
+    /// local time by ten seconds at most.
     pub fn both_clocks(&self, now: Now) -> (UnixTime, UnixTime) {
         self.facts.server_clock.earlier_and_later(now)
     }

@@ -12,7 +12,8 @@ use crate::outcome::{Outcome, Slot};
 use crate::time::Now;
 
 impl RotationMachine {
-    /// Owes a write of the certificate in this slot, to be ordered at once. Replaces the write that was owed before.
+    /// Notes that the certificate in this slot has to be written, and that the write may be ordered at once. Replaces
+    /// the write that was owed before.
     pub(super) fn owe_write(&mut self, id: RequestId, slot: Slot, now: Now) {
         self.facts.unwritten = Some(Unwritten { id, slot, again_at: now.instant, failures: 0, in_flight: false });
     }

@@ -17,10 +17,10 @@ pub struct Dated {
 }
 
 impl Layout {
-    /// Removes all but `keep` of `pairs`. Retains the pair in use first, then the file `before`, then the newest.
-    /// `before` is the file that was in use until the last update: a reader may be about to open it. Also retains every
-    /// pair issued later than the pair in use, since another program may have just written it. Carry the plan out only
-    /// once the pair in use is durable.
+    /// Removes all but `keep` of `pairs`. The pair in use is retained first, the file `before` next, and then the
+    /// newest pairs. `before` is the file that was in use until the last update: a reader may be about to open it. Also
+    /// retains every pair issued later than the pair in use, since another program may have just written it. Carry the
+    /// plan out only once the pair in use is durable.
     pub fn prune(&self, listing: &Listing, pairs: &[Dated], keep: usize, before: Option<&str>) -> Plan {
         let in_use = self.in_use(listing);
         let is_in_use = |pair: &&Dated| in_use.contains(&pair.name.as_str());

@@ -40,7 +40,8 @@ impl Layout {
         record || !self.sources(listing).is_empty() || !self.others(listing).is_empty()
     }
 
-    /// Entries that an update quarantined (`.bad`; `.kept` by perennial 0.1.0), for a person to inspect and remove.
+    /// Entries that an update has quarantined, for a person to inspect and remove. Their names end in `.bad`, or in
+    /// `.kept` if perennial 0.1.0 wrote them.
     pub fn quarantined<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a str> {
         let is_quarantined = |name: &&str| {
             let ours = name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with('-'));
@@ -90,10 +91,10 @@ impl Layout {
         fitting.max_by_key(|index| rank(&found[*index]))
     }
 
-    /// The repairs of a start that uses the pair at `taken`. Makes that pair durable, which a killed update may not
-    /// have done, and links `PREFIX-current.pem` to the pair if `vacant`, that is, if `PREFIX-current.pem` resolves to
-    /// nothing. Every other entry stays as it is, since another program may be reading it. Empty for a pair in two
-    /// files, and without a pair.
+    /// The repairs of a start that has chosen the pair at `taken`. Makes that pair durable, since a killed update may
+    /// not have done so. If `vacant`, that is, if `PREFIX-current.pem` resolves to nothing, links that name to the
+    /// pair. Every other entry stays as it is, since another program may be reading it. The plan is empty if the pair
+    /// is in two files, or if there is no pair.
     pub fn recover(&self, listing: &Listing, vacant: bool, taken: Option<&Source>, mut now: UnixTime) -> Plan {
         let Some(Source::Bundle(file)) = taken else { return Plan::default() };
         let (current, updated) = (self.current(), self.updated());

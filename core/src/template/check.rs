@@ -20,8 +20,8 @@ impl Template {
     ///
     /// - There is at least one name.
     /// - The common name, each organization, each organizational unit and the serial number have 1 to 64 characters,
-    ///   none of them a control character (RFC 5280 appendix A.1). A common name `system:node:NAME` is longer if `NAME`
-    ///   is: Kubernetes issues certificates to nodes with names of up to 253 characters.
+    ///   none of them a control character (RFC 5280 appendix A.1). A common name `system:node:NAME` may be longer,
+    ///   since Kubernetes issues certificates to nodes whose `NAME` has up to 253 characters.
     /// - The serial number is an ASN.1 PrintableString: letters, digits, space and `'()+,-./:=?` (X.520 §6.2.9).
     /// - DNS names are those of [`is_dns_name`].
     /// - URIs have a scheme, and only the characters of RFC 3986; their host has no empty label.
@@ -138,8 +138,8 @@ fn is_spiffe(uri: &str) -> bool {
     uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SPIFFE))
 }
 
-/// Checks a URI by RFC 5280 §4.2.1.6 and RFC 3986, and its host as Go's `crypto/x509` does, which reads CSRs for
-/// Kubernetes.
+/// Checks a URI by RFC 5280 §4.2.1.6 and RFC 3986. Checks its host by the rules of Go's `crypto/x509`, with which
+/// Kubernetes reads CSRs.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
     let Some((scheme, rest)) = uri.split_once(':') else {
         return Err("it has no scheme; expected a URI such as spiffe://example.com/payments");
