@@ -54,8 +54,8 @@ fn pool() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// Answers of the server to the plaintext `bytes`, and whether the server closed the connection. The client ends a TLS
-/// record at each of `cuts`, and `piece` is the largest number of bytes moved at once.
+/// Sends the plaintext `bytes` to the server. Returns the answers, and whether the server closed the connection. The
+/// client ends a TLS record at each of `cuts`. At most `piece` bytes move at once.
 fn answers(bytes: &[u8], cuts: &[usize], piece: usize) -> (String, bool) {
     let mut wire = Wire::new(manual(), piece);
     wire.exchange(b"");

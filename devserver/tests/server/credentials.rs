@@ -17,8 +17,8 @@ fn status(wire: &mut Wire, headers: &str) -> String {
     text.split(' ').nth(1).unwrap_or("none").to_owned()
 }
 
-/// HTTP status of a request with a valid token and this client certificate. An error if the server closes the
-/// connection: the client's TLS error, or `None` if the client noticed none.
+/// Sends a request with a valid token and this client certificate. Returns the HTTP status. If the server closes the
+/// connection, returns the client's TLS error, or `None` if the client noticed no error.
 fn shown(credential: impl FnOnce(&Authority, &mut Random) -> Credential) -> Result<String, Option<Error>> {
     let mut wire =
         Wire::with_client(Options::default(), usize::MAX, |authority, random| Some(credential(authority, random)));

@@ -11,7 +11,7 @@ fn plan(rules: &str) -> Plan {
     Plan::parse(&format!("rules: [{rules}]")).unwrap()
 }
 
-/// A client and a server with a plan of these rules.
+/// A server whose fault plan has these rules, and a client.
 fn wire(rules: &str) -> Wire {
     let mut wire = Wire::new(Options::default(), usize::MAX);
     wire.api.set_faults(plan(rules), after(0));

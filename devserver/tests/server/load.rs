@@ -19,7 +19,7 @@ fn large(name: &str, filler: usize) -> Value {
     object
 }
 
-/// Has the API handle a request of another client, an administrator, while the connection of `wire` is open.
+/// Hands the API a request by an administrator, another client, while the connection of `wire` is open.
 fn aside(wire: &mut Wire, method: Method, target: &str, object: &Value) {
     let mut request = with_body(method, target, object);
     request.peer = Some(Arc::new(User::new("x", ["system:masters"])));

@@ -8,7 +8,7 @@ const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const OPERATIONS: &str = "application/json-patch+json";
 
-/// A server with the pending request `a`, and that request.
+/// A server that stores the pending request `a`, and the object of that request.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));

@@ -1,4 +1,5 @@
-//! Limits of authenticated users: other users' names, missing rights, and oddly encoded paths.
+//! Limits of authenticated users: they get no certificate for another user, need rights for each operation, and cannot
+//! evade the check of rights by an oddly encoded path.
 
 use crate::support::*;
 use base64::Engine as _;
@@ -89,8 +90,8 @@ fn node_cannot_change_or_delete_request_of_another_node() {
     assert_eq!(server.object("node-csr-one"), before);
 }
 
-/// The chain issued after the approval of a request with these organizations. As an error: status and body of the
-/// refusal, or 200 and the request object if it has no certificate.
+/// Creates and approves a request with these organizations. Returns the issued chain. Returns an error if the server
+/// refuses the request (status and body of the answer), or issues no certificate (200 and the request object).
 fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
     let mut server = manual();
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());

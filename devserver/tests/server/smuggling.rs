@@ -8,8 +8,8 @@ fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")
 }
 
-/// The smuggled request. A proxy that reads the framing of the first request differently takes the smuggled bytes for
-/// part of the first request's body.
+/// The smuggled request, which follows a first one. A proxy that reads the first request's framing differently takes
+/// the smuggled request for a part of the first request's body.
 fn second() -> String {
     head("GET", "/version", "")
 }

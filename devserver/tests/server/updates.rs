@@ -5,7 +5,7 @@ use perennial::Template;
 use perennial_dev::{ApiRequest, Approval, Method, Options, User};
 use serde_json::{Value, json};
 
-/// A server with the pending request `a`, and that request.
+/// A server that stores the pending request `a`, and the object of that request.
 fn pending() -> (Server, Value) {
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
@@ -13,7 +13,8 @@ fn pending() -> (Server, Value) {
     (server, created)
 }
 
-/// A server with the pending request `b` for a signer name that the server does not sign for, and that request.
+/// A server that stores the pending request `b`, and the object of that request. The server does not sign for the
+/// signer name in `b`.
 fn pending_elsewhere() -> (Server, Value) {
     let (mut server, _) = pending();
     let pem = request(&Template::new("x"), &key());

@@ -193,7 +193,8 @@ fn client_beyond_connection_limit_gets_429_until_others_leave() {
     }
 }
 
-/// Opens `count` silent TCP connections, and `count` TLS connections that show no credential.
+/// Opens `count` TCP connections on which the client sends nothing, and `count` TLS connections on which it presents no
+/// credential.
 fn strangers(count: usize, server: &ApiServer, roots: &Roots) -> (Vec<TcpStream>, Vec<Stream>) {
     let silent = (0..count).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     let mut anonymous: Vec<Stream> = (0..count).map(|_| connect(server, roots)).collect();

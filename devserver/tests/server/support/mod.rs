@@ -33,7 +33,7 @@ pub(crate) fn after(seconds: u64) -> UnixTime {
     NOW.after(Duration::from_secs(seconds))
 }
 
-/// The user as whom a test sends a request.
+/// The user whose credential a test sends with a request.
 #[derive(Clone)]
 pub(crate) enum Role {
     Admin,
