@@ -13,7 +13,7 @@ use crate::witness::leaf;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// Bound of every wait for the other side.
+/// The longest wait for bytes of the other side.
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// Starts a server on threads, which answers each connection with the fingerprint of the client's certificate: empty if
@@ -25,7 +25,8 @@ pub fn serve(config: ServerConfig) -> io::Result<SocketAddr> {
     serve_if(config, |_| Ok(()))
 }
 
-/// Starts a server like [`serve`], which closes the connections that `accepts` refuses after the handshake.
+/// Starts a server like [`serve`] that calls `accepts` after each handshake, and closes the connection if `accepts`
+/// returns an error.
 ///
 /// # Errors
 /// There is no free port.

@@ -2,7 +2,7 @@
 //! `cargo run -p perennial-examples --features openssl --example openssl`, with libssl-dev and pkg-config installed.
 //!
 //! To copy: `context`, which serves clients, too, and the lines from `Server:` to the next empty line. No session is
-//! resumed: it would go on with the certificates of an earlier connection.
+//! resumed, since a resumed session would use the certificates of an earlier connection.
 
 use std::net::{TcpListener, TcpStream};
 use std::{error::Error, io::Write as _, sync::Arc, thread, time::Duration};
@@ -15,7 +15,7 @@ use perennial_std::{Credential, Roots, Rotator, Template, Usage, tls::client_con
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// A context that presents this credential, and accepts only the other sides that these CAs vouch for.
+/// A context that presents this credential, and accepts only peers whose certificates verify by these CAs.
 fn context(credential: &Credential, roots: &Roots) -> Result<SslContext, AnyError> {
     let (mut context, mut store) = (SslContext::builder(SslMethod::tls())?, X509StoreBuilder::new()?);
     let pem = credential.to_pem();

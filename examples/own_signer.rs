@@ -18,7 +18,8 @@ use perennial_std::{Chain, Failure, KeyAlgorithm, Roots, Rotator, SignError, Sig
 const HOUR: Duration = Duration::from_secs(3600);
 const SERVICE: &str = "orders.mesh.example";
 
-/// Validity from a minute ago, since the clocks of machines differ, for `lifetime`.
+/// A validity period that ends `lifetime` from now. It began a minute ago, since the clock of another host may be
+/// behind.
 fn validity(lifetime: Duration) -> Result<Validity, Box<dyn Error>> {
     let now = clock::now().unix;
     Ok(Validity::new(now.before(Duration::from_secs(60)), now.after(lifetime))?)

@@ -15,7 +15,7 @@ use perennial_smol::{Handle, Roots, Rotator, StartError, Template, Usage};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::{TcpListener, TcpStream};
 
-/// Rotation: a task of smol's global executor.
+/// Rotation: runs as a task of smol's global executor.
 fn start(rotator: Rotator) -> Result<Handle, StartError> {
     let (handle, rotation) = perennial_smol::start(rotator)?;
     smol::spawn(rotation).detach();

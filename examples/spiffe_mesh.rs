@@ -1,8 +1,8 @@
 //! Two services of a mesh, each a server and a client with one certificate, which know each other by SPIFFE IDs. Both
 //! certificates rotate while they call each other. Run `cargo run -p perennial-examples --example spiffe_mesh`.
 //!
-//! To copy: `authorize`, and the lines from `Service:` to the next empty line. The CAs say that the other side belongs to
-//! the mesh; `authorize` says which service it is.
+//! To copy: `authorize`, and the lines from `Service:` to the next empty line. Verification by the CAs shows that the
+//! other side belongs to the mesh; `authorize` checks which service it is.
 
 use std::error::Error;
 use std::io::Read as _;
@@ -24,7 +24,7 @@ fn id(name: &str) -> String {
     format!("spiffe://mesh.example/ns/default/sa/{name}")
 }
 
-/// Accepts only the service `name` at the other side.
+/// Checks that the other side is the service `name`, by the SPIFFE ID in its certificate.
 fn authorize(tls: &CommonState, name: &str) -> Result<(), AnyError> {
     let chain = Chain::from_der(tls.peer_certificates().ok_or("no certificate")?.to_vec())?;
     if chain.uris() != [id(name)] {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Rotation: a task of tokio.
+/// Rotation: runs as a task of tokio.
 fn start(rotator: Rotator) -> Result<Handle, StartError> {
     let (handle, task) = rotator.prepare()?;
     tokio::spawn(tokio_loop::run(task));

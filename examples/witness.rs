@@ -49,7 +49,7 @@ struct Watched {
 }
 
 impl<const N: usize> Witness<N> {
-    /// Begins with the current certificates of these handles, each with a name for the output.
+    /// Begins to count, from the current certificates of these handles on. Each has a name for the output.
     pub fn of(certificates: [(&'static str, &Handle); N]) -> Self {
         let certificates = certificates.map(|(name, handle)| Watched {
             name,
@@ -149,12 +149,13 @@ impl Error for Unproven {}
 pub struct Seen(Arc<Mutex<String>>);
 
 impl Seen {
-    /// Keeps the fingerprint of the first certificate of this chain. `None` and an empty chain empty it.
+    /// Sets the fingerprint to that of the first certificate of this chain, or to the empty text if there is no
+    /// certificate.
     pub fn set(&self, chain: Option<&[CertificateDer<'_>]>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leaf(chain);
     }
 
-    /// The fingerprint now.
+    /// The fingerprint that was set last.
     pub fn get(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -14,7 +14,7 @@ use perennial_rotation::clock;
 /// The answer of the signer, from the interrupt to the loop.
 static MAILBOX: Mutex<Option<(RequestId, Vec<u8>)>> = Mutex::new(None);
 
-/// Sends a CSR through the modem. Its interrupt fills the mailbox and wakes the loop.
+/// Sends a CSR through the modem. When the answer arrives, the modem's interrupt fills the mailbox and wakes the loop.
 fn transmit(ca: Arc<Ca>, id: RequestId, csr: String) {
     let main = thread::current();
     thread::spawn(move || {

@@ -10,8 +10,8 @@ use cryptoki::session::{Session, UserType};
 const LIBRARY: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const CONFIG: &str = "SOFTHSM2_CONF";
 
-/// Logs in to the token. SoftHSM finds it by an environment variable, with which this function starts the program again
-/// and waits for its end.
+/// Logs in to the token. SoftHSM finds the token by an environment variable. If the variable is not set, this function
+/// creates a token, runs the program again with the variable set, and exits when that run has ended.
 pub(crate) fn open() -> Result<Session, Box<dyn Error>> {
     if env::var_os(CONFIG).is_none() {
         let directory = tempfile::tempdir()?;

@@ -42,7 +42,7 @@ pub(crate) fn request(id: RequestId, template: &Template, key: Key) {
     unsafe { board_request(id.get(), name.as_ptr().cast(), name.len(), key == Key::New) };
 }
 
-/// Takes the next answer of the signer, to a request for `template`.
+/// Takes the next answer of the signer from the board. The answer belongs to a request for `template`.
 pub(crate) fn answer(template: &Template) -> Option<Event> {
     let mut answer = MaybeUninit::uninit();
     // SAFETY: the firmware fills the answer if it returns true.

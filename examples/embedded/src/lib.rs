@@ -2,8 +2,8 @@
 //! superloop; `board` is its boundary to the firmware. `.ci/embedded` builds the library for Cortex-M4F, Cortex-M0 and
 //! RISC-V, and runs it on the host with the board of `board.c`.
 //!
-//! After a restart, firmware that kept its certificate and its last request hands them to the machine in
-//! [`Setup::certificate`] and [`Setup::pending`]. This example requests a new certificate at each start.
+//! This example requests a new certificate at each start. Firmware that stores its certificate and its last request
+//! hands both to the machine after a restart, in [`Setup::certificate`] and [`Setup::pending`].
 #![no_std]
 
 mod board;
