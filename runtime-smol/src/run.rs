@@ -81,9 +81,9 @@ async fn due(deadline: Option<Instant>) {
     }
 }
 
-/// Returns a receiver of the replacements of a pair in files, and the future to spawn, which watches the files. Reads
-/// them on a thread of smol's pool, since a disk may block. Dropping the receiver ends the future, and dropping the
-/// future ends the receiver.
+/// Returns a receiver of the replacements of a pair in files, and the future to spawn, which watches the files. The
+/// future reads the files on a thread of smol's pool, since a disk may block. Dropping the receiver ends the future,
+/// and dropping the future ends the receiver.
 pub fn watch(files: &FileCredential) -> (Rotations, impl Future<Output = ()> + Send + use<>) {
     let (rotations, mut watch) = files.watch();
     let watching = async move {

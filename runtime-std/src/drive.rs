@@ -13,8 +13,8 @@ use perennial_rotation::{Cancel, Conversation, IoEvent, IoRequest, clock};
 /// Drives a conversation to its end, and returns its outcome; `None` if it was cancelled. Calls `notice` after every
 /// poll, before carrying out the operation that the conversation has returned.
 ///
-/// Cancellation ends reads, writes and sleeps at once. Opening a connection ends by its time limit only; the name
-/// lookup before it has no limit but the resolver's.
+/// Cancellation ends reads, writes and sleeps at once. It does not end a connection attempt, which goes on up to its
+/// time limit, nor the name lookup before that, which goes on up to the resolver's limit.
 pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: impl FnMut(&C)) -> Option<C::Outcome> {
     let mut stream: Option<TcpStream> = None;
     let mut buffer = [0; 16 << 10];
@@ -114,8 +114,8 @@ fn connect(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// True if a read ended at its time limit or by a signal, which is no error of the connection: the conversation decides
-/// what follows.
+/// True if a read ended at its time limit or by a signal. The connection has no error then, and the conversation
+/// decides what follows.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

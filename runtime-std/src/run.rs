@@ -25,7 +25,7 @@ pub fn start(rotator: Rotator) -> Result<Handle, StartError> {
 /// Runs a task on a thread of its own.
 ///
 /// # Errors
-/// The operating system cannot start a thread. The rotation has ended.
+/// The operating system cannot start a thread. The task is dropped, which ends the rotation.
 pub fn spawn(task: Task) -> io::Result<()> {
     thread::Builder::new().name("perennial".into()).spawn(|| run(task)).map(drop)
 }
