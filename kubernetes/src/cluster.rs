@@ -85,8 +85,8 @@ impl Cluster {
         Ok(self)
     }
 
-    /// Accepts any certificate of the server (kubeconfig `insecure-skip-tls-verify`). For development only: a
-    /// host in between can read a bearer token.
+    /// Accepts any certificate of the server (kubeconfig `insecure-skip-tls-verify`). For development only, since any
+    /// host in between can pose as the server and read a bearer token.
     pub fn with_insecure_skip_tls_verify(mut self) -> Self {
         self.insecure_skip_tls_verify = true;
         self
@@ -179,7 +179,7 @@ impl fmt::Display for Cluster {
 /// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or `[v6%25zone]:port` (RFC 6874) into host and port.
 ///
 /// # Errors
-/// The reason why `authority` is none of these, as a clause.
+/// The reason why `authority` has none of these forms, as a clause.
 pub(crate) fn split_port(authority: &str) -> Result<(String, Option<u16>), &'static str> {
     const BRACKETS: &str = "an IPv6 address needs brackets, as in https://[fd00::1]:6443";
     let (host, port) = match authority.strip_prefix('[') {

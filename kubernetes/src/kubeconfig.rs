@@ -1,7 +1,7 @@
 //! Kubeconfig files: the API server to use, and the identity to use with it.
 //!
 //! No I/O: [`Kubeconfig::parse`] takes text. [`Selected`] reads the files that the kubeconfig names, through a function
-//! of the caller. It reads them at each call, and so sees a rotated token or certificate.
+//! of the caller. Each call reads the files again, so that the caller gets a rotated token or certificate.
 //!
 //! kubectl's rules hold: file names are relative to the kubeconfig, inline data takes precedence over files, unknown
 //! fields are ignored. Features that this crate lacks (exec plugins, auth providers, impersonation …) are an error
@@ -60,13 +60,13 @@ pub struct Kubeconfig {
     warnings: Vec<String>,
 }
 
-/// The cluster of a kubeconfig: the address of an API server, and how to verify it.
+/// The cluster of a kubeconfig: the address of an API server, and how to verify the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The URL of the API server: `https://host[:port][/path]`.
     pub server: String,
-    /// The CA certificates that verify the server, as PEM. `None` if the kubeconfig names none: the server is then
-    /// verified by the system's CAs, as by kubectl, unless `insecure_skip_tls_verify` is set.
+    /// The CA certificates that verify the server, as PEM. `None` if the kubeconfig has no CA. The server is then
+    /// verified with the system's CAs, as by kubectl, unless `insecure_skip_tls_verify` is set.
     pub ca_pem: Option<Vec<u8>>,
     /// The file that `ca_pem` was read from; `None` if there is no CA or the kubeconfig holds the CA inline.
     pub ca_file: Option<PathBuf>,
@@ -76,16 +76,17 @@ pub struct Endpoint {
     pub insecure_skip_tls_verify: bool,
     /// The proxy in front of the server, if there is one.
     pub proxy: Option<Proxy>,
-    /// `disable-compression`. Without effect here, since this crate never requests compressed answers; kept for
-    /// kubeconfigs that are written for this endpoint.
+    /// `disable-compression`. Has no effect in this crate, which never requests compressed answers. Kept for writing it
+    /// into kubeconfigs for this endpoint.
     pub disable_compression: bool,
     /// The cluster's `extensions`: data of other programs.
     pub extensions: Option<Extensions>,
 }
 
 impl Kubeconfig {
-    /// Parses the text of the kubeconfig at `path`. The path is not opened: messages show it, and the file names
-    /// in the text are relative to its directory. Of several YAML documents the first one counts, as for kubectl.
+    /// Parses the text of the kubeconfig at `path`. Does not open `path`: messages show it, and the file names in the
+    /// text are relative to its directory. Of several YAML documents the first counts, as for kubectl; empty documents
+    /// are skipped.
     ///
     /// # Errors
     /// [`KubeconfigError::Syntax`] if the text is not YAML; [`KubeconfigError::Invalid`] if it does not have the form
@@ -203,7 +204,7 @@ fn refuse(entry: &Field<'_>, name: &str, unsupported: &[(&str, &'static str)]) -
     Ok(())
 }
 
-/// Checks `apiVersion` or `kind`: the field may be left out, but must not have another value.
+/// Checks that the field `key`, `apiVersion` or `kind`, is absent or has the value `value`.
 fn expect(document: &Field<'_>, key: &str, value: &str) -> Result<(), KubeconfigError> {
     match document.get(key)? {
         Some(field) if field.text()? != value => Err(field.invalid(format!(
@@ -226,7 +227,8 @@ fn misspellings(document: &Field<'_>) -> Result<Vec<String>, KubeconfigError> {
     Ok(warnings)
 }
 
-/// The keys that a kubeconfig may have. Source: the types in `k8s.io/client-go/tools/clientcmd/api/v1`.
+/// The keys that a kubeconfig may have at its top level. Source: the types in
+/// `k8s.io/client-go/tools/clientcmd/api/v1`.
 const KEYS: &[&str] =
     &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"];
 const CLUSTER_KEYS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! Composing nodes from the parser's events (YAML 1.2.2 §3.1.2): aliases and merge keys become copies of the nodes that
+//! Composes nodes from the parser's events (YAML 1.2.2 §3.1.2). Aliases and merge keys become copies of the nodes that
 //! they refer to, and scalars get their types.
 
 use std::borrow::Cow;
@@ -58,7 +58,7 @@ struct Composer<'a> {
     copies: usize,
 }
 
-/// An error in a YAML text. The reason quotes nothing of the text, which may be a key or a token.
+/// An error in a YAML text. The reason quotes no part of the text, since any part may be a key or a token.
 struct Fault {
     at: Marker,
     reason: Cow<'static, str>,

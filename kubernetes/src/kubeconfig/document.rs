@@ -153,8 +153,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Warns about each key that is repeated in a mapping of this node or below it. The warnings name no key: where a
-    /// colon is missing, a "key" may be half a token.
+    /// Warns about each key that is repeated in a mapping of this node or below it. The warnings do not show the key:
+    /// in a text with a missing colon, half a token may be taken for a key.
     pub(crate) fn repetitions(&self) -> Vec<String> {
         let mut repeated = Vec::new();
         self.node.repeated(&mut repeated);

@@ -108,8 +108,8 @@ pub enum KubeconfigError {
     },
 }
 
-/// Shortens a name or path for messages: up to the first space or control character. After an unclosed quote, a "name"
-/// may be half the file, keys and tokens included.
+/// Cuts a name or path at its first space or control character, for messages. In a file with an unclosed quote, a name
+/// may reach over half the file, keys and tokens included.
 pub(crate) fn shown(name: &str) -> String {
     match name.find(|c: char| c.is_whitespace() || c.is_control()) {
         Some(end) => format!("{}…", &name[..end]),
