@@ -72,7 +72,7 @@ impl Family {
     }
 }
 
-/// The DNS names and IP addresses for a node's serving certificate, each once and sorted.
+/// The DNS names and IP addresses for a node's serving certificate, sorted and without duplicates.
 ///
 /// ```
 /// use perennial_kubernetes::addresses::Addresses;

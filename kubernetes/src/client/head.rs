@@ -19,8 +19,8 @@ const LINES: [usize; 2] = [64, 512];
 /// The head of a response: status and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The response, still without its body and its `date`. The session takes [`date`](Self::date) into the response
-    /// only if the server's certificate was verified.
+    /// The response, still without its body and its `date`. The session sets the response's `date` to
+    /// [`date`](Self::date) if the server's certificate was verified.
     pub(crate) response: Response,
     /// The codings in `Content-Encoding` other than `identity`; empty if the body is not encoded. The client accepts no
     /// coding.

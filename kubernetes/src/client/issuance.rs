@@ -67,7 +67,7 @@ pub struct Issuance {
     /// The number of reads of the object since watching was given up; `None` while watching works.
     polls: Option<u32>,
     /// The 404 to the creation of the object, and the server's health at that time. Set while the submission reads the
-    /// API group: the versions that the group lists explain the 404.
+    /// API group, since the versions listed there explain the 404.
     absent: Option<(Response, Option<Health>)>,
 }
 
@@ -221,9 +221,9 @@ impl Issuance {
         };
     }
 
-    /// Handles 410: the server's watch cache does not reach back to the version to watch from, as after a restart of
-    /// the API server. This is no failure: the next watch begins at the version of a list. If the server refuses that
-    /// version too, polls replace watches.
+    /// Handles 410: the server's watch cache no longer reaches back to the cursor's version, as after a restart of the
+    /// API server. A 410 does not count as a failure. After a first 410, the next watch begins at the version of a
+    /// list. If the server refuses the list's version too, the client polls the object from then on.
     fn expired(&mut self, now: Now) {
         self.end_watch(now);
         self.stage = Stage::Next(if self.cursor.expire() {
@@ -262,8 +262,8 @@ impl Issuance {
     }
 
     /// Makes the HTTP request for `purpose` after a pause. The pause grows with each failure in a row, and lasts for
-    /// `retry_after` if that is longer. At most [`LONGEST_RETRY_AFTER`] counts, and [`Limits::needed_by`] may shorten
-    /// the pause.
+    /// `retry_after` if that is longer. `retry_after` counts up to [`LONGEST_RETRY_AFTER`], and [`Limits::needed_by`]
+    /// may shorten the pause.
     fn retry(&mut self, purpose: Purpose, why: String, retry_after: Option<Duration>, now: Now) {
         let retry_after = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         // A short Retry-After does not shorten the backoff.

@@ -7,8 +7,8 @@ use ring::digest::{Context, SHA512_256};
 /// The name that kubelet gives a request object (`digestedName`): `node-csr-` and a SHA-512/256 digest over
 /// the public key (SubjectPublicKeyInfo DER), common name, organizations and usages, in the order given.
 ///
-/// Equal arguments give equal names, so that a request can be submitted again after a crash or a lost answer: the API
-/// server refuses a second object of the same name (409).
+/// Equal arguments give equal names, so that a request can be submitted again after a crash or a lost answer. The API
+/// server refuses a second object of the same name with 409, and the submission continues with the first.
 ///
 /// ```
 /// use perennial_kubernetes::client::csr_name;

@@ -34,8 +34,8 @@ const URGENT: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The most HTTP requests in one submission, repeated ones included. A rotation raises the number for a request
-    /// that may take longer than 15 minutes, by [`lasting`](Self::lasting).
+    /// The greatest number of HTTP requests in one submission, repetitions included. For a request that may take longer
+    /// than 15 minutes, a rotation raises the number by [`lasting`](Self::lasting).
     pub requests: u32,
     /// The time to resolve the server's name and open a TCP connection.
     pub connect: Duration,
@@ -103,7 +103,7 @@ enum Link {
 struct Open {
     exchange: Exchange,
     operation: Operation,
-    /// The time by which the awaited part must have arrived.
+    /// The time by which the connection must be open, or the awaited part of the answer must have arrived.
     until: Instant,
     /// True if an earlier request was answered over this connection.
     reused: bool,
@@ -142,7 +142,7 @@ impl Session {
         self.health
     }
 
-    /// True once all requests of [`Limits::requests`] are made.
+    /// True once the session has made as many requests as [`Limits::requests`] allows.
     pub(crate) const fn exhausted(&self) -> bool {
         self.requests >= self.limits.requests
     }
@@ -392,8 +392,8 @@ impl Open {
     }
 }
 
-/// Refuses a successful answer whose body is compressed, as an error that is not retried: a repeated request would get
-/// the same answer. Error answers pass, since they are only quoted.
+/// Returns an error for a successful answer whose body is compressed. The request is not repeated, since the server
+/// would give the same answer again. An error answer may be compressed, since it is only quoted.
 fn usable(head: &Head) -> Result<(), ExchangeError> {
     if head.coding.is_empty() || !(200..300).contains(&head.response.status) {
         return Ok(());

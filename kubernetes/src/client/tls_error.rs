@@ -42,8 +42,8 @@ const fn invalid(message: &InvalidMessage) -> &'static str {
     }
 }
 
-/// The name of an alert (RFC 8446 §6). The boolean is true if a server uses the alert to refuse a client's certificate,
-/// or the lack of one (§6.2).
+/// The name of an alert (RFC 8446 §6). The boolean is true for an alert by which a server refuses a client's
+/// certificate, or a client without a certificate (§6.2).
 #[allow(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list")]
 fn alert_name(alert: AlertDescription) -> (String, bool) {
     let (name, about_certificate) = match alert {

@@ -62,7 +62,9 @@ impl DesiredCsr {
         Ok(Verdict::Undecided { approved })
     }
 
-    /// Reads the issued chain. The rotation checks it against key, template and policy.
+    /// Reads the issued chain, and checks that it grants the requested extended key usages. If the object existed
+    /// before this submission, also checks that the certificate has not expired. The rotation checks the chain against
+    /// key, template and policy.
     fn accept(&self, pem: &[u8], found: bool, now: UnixTime) -> Result<Chain, Refusal> {
         let chain = Chain::from_issued(pem).map_err(|error| (Failure::BadCertificate, error.to_string()))?;
         let validity = chain.certificate().validity;

@@ -47,7 +47,7 @@ pub(crate) enum End {
     Close,
     /// The server closes the connection without a close_notify.
     Cut,
-    /// The connection is reset: reading fails.
+    /// The connection is reset: the client's next read fails.
     Reset,
 }
 
