@@ -42,7 +42,7 @@ fn certificate_refused_by_server_for_a_minute_is_replaced() {
 }
 
 #[test]
-fn certificate_check_failing_without_401_keeps_certificate() {
+fn certificate_check_that_fails_other_than_by_401_keeps_certificate() {
     for fault in
         ["fault: { answer: { status: 403 } }", "fault: { answer: { status: 404 } }", "fault: { reset: beforeHead }"]
     {

@@ -171,7 +171,7 @@ fn kubeconfig_written_by_powershell_is_read() {
 }
 
 #[test]
-fn sighup_does_not_extend_exit_without_certificate_deadline() {
+fn sighup_does_not_extend_time_limit_for_first_certificate() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--approve", "manual"]);

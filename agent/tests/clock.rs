@@ -72,7 +72,7 @@ fn clock_step_past_rotation_point_leads_to_rotation() {
 }
 
 #[test]
-fn readyz_fails_after_clock_step_past_expiry_until_undone() {
+fn readyz_fails_until_clock_step_past_expiry_is_undone() {
     on_both(|runtime| {
         step(180, runtime, |run, directory, address| {
             // An expired certificate is not ready, even before the loop has read the clock.
@@ -103,7 +103,7 @@ fn clock_step_back_keeps_certificate_and_is_logged() {
 
 /// `run` reads the server's clock from the Date header of each answer.
 #[test]
-fn clock_step_and_its_end_are_logged() {
+fn wrong_local_clock_and_its_correction_are_logged() {
     on_both(|runtime| {
         step(30, runtime, |run, directory, address| {
             run.signal(Signal::USR1);

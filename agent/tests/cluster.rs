@@ -20,7 +20,7 @@ fn status(directory: &Path) -> (Value, Option<i32>) {
 }
 
 #[test]
-fn second_run_with_once_reuses_certificate_of_first() {
+fn second_run_reuses_certificate_of_first() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
     let first = perennial(directory.path(), &run_arguments(&["--once", "--json"]));

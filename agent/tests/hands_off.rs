@@ -133,7 +133,7 @@ fn rotation_switched_off_by_reload_stops_all_writes() {
 /// A reload that switches rotation on locks the directory. If another process holds the lock, the reload fails and
 /// `run` continues without rotation.
 #[test]
-fn reload_that_switches_rotation_on_needs_directory_lock() {
+fn reload_that_enables_rotation_needs_directory_lock() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
@@ -160,7 +160,7 @@ fn reload_that_switches_rotation_on_needs_directory_lock() {
 /// A reload switches rotation on. Like a start, the reload finds a waiting certificate on disk, so `run` submits no
 /// request.
 #[test]
-fn reload_that_switches_rotation_on_finds_waiting_certificate() {
+fn reload_that_enables_rotation_finds_waiting_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let signer = Signer::start(path, &[]);

@@ -50,7 +50,7 @@ fn failed_hook_is_owed_until_it_succeeds() {
 
 /// From the field, a hook that is lost when the process is killed: <https://github.com/certbot/certbot/issues/5034>
 #[test]
-fn hook_interrupted_by_kill_runs_at_next_start() {
+fn hook_of_killed_run_runs_at_next_start() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
@@ -91,7 +91,7 @@ fn hook_runs_again_if_its_record_is_damaged_or_untrusted() {
 }
 
 #[test]
-fn no_hook_run_is_owed_for_pair_from_before_the_flag() {
+fn hook_does_not_run_for_pair_older_than_its_flag() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);

@@ -229,7 +229,7 @@ rules:
 ";
 
 #[test]
-fn journal_and_replay_and_metrics_contain_no_secrets() {
+fn secrets_are_in_neither_journal_nor_replay_nor_metrics() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("faults.yaml"), FAULTS).unwrap();

@@ -249,7 +249,7 @@ fn pair_of_removed_directory_is_written_again_without_signal() {
 /// Sends a thousand SIGHUPs while the first client certificate is requested, and a thousand more while the next one is
 /// requested. `run` may answer several SIGHUPs with one reload.
 #[test]
-fn thousand_sighups_add_and_lose_no_request() {
+fn thousand_sighups_neither_add_nor_lose_a_request() {
     for runtime in ["std", "smol"] {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -204,7 +204,7 @@ fn ends(hang: Hang, signal: Signal, runtime: &str) {
 }
 
 #[test]
-fn run_suspended_past_expiry_rotates_when_continued() {
+fn process_suspended_beyond_expiry_rotates_when_continued() {
     on_both(|runtime| {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();

@@ -223,7 +223,7 @@ fn verify_flags_regular_file_instead_of_link() {
 }
 
 #[test]
-fn verify_accepts_interrupted_update() {
+fn verify_accepts_directory_of_interrupted_update() {
     let (kubelet, own, output) = client(|pki, ca| {
         good(pki, ca);
         fs::rename(pki.join(CURRENT), pki.join("kubelet-client-updated.pem")).unwrap();

@@ -6,7 +6,7 @@ use crate::support::*;
 use perennial_dev::{Approval, Decision, Options};
 
 #[test]
-fn ended_requests_are_removed_after_an_hour_and_pending_after_a_day() {
+fn ended_requests_are_removed_after_an_hour_and_pending_ones_after_a_day() {
     let hour = 3600;
     let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
     for name in ["issued", "denied", "pending", "short"] {

@@ -79,7 +79,7 @@ fn first_matching_rule_applies_until_an_empty_plan_is_set() {
 }
 
 #[test]
-fn errors_of_a_plan_name_line_column_and_field() {
+fn error_in_a_fault_plan_is_reported_with_line_column_and_field() {
     let wrong = [
         ("rules:\n- fault: silense\n", 2, "fault: unknown variant `silense`"),
         ("rules:\n- match: { methd: GET }\n  fault: silence\n", 2, "methd"),

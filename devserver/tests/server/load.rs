@@ -280,7 +280,7 @@ fn deadline_of_an_idle_watch_is_its_next_bookmark() {
 }
 
 #[test]
-fn session_deadline_after_drive_is_in_the_future() {
+fn session_deadline_is_in_the_future_after_each_drive() {
     let plan = r#"{"rules":[{"fault":{"trickle":"1s"}}]}"#;
     for plan in [None, Some(plan)] {
         let mut wire = Wire::new(manual(), usize::MAX);

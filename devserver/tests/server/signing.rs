@@ -63,7 +63,7 @@ fn p384_key_with_sha256_signature_gets_certificate() {
 }
 
 #[test]
-fn certificate_takes_only_subject_names_and_key_from_csr() {
+fn certificate_takes_nothing_from_csr_but_names_and_key() {
     let mut server = Server::new(Options::default());
     let pem = include_str!("support/asks-to-be-an-authority.csr.pem");
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, pem));
@@ -274,7 +274,7 @@ fn serving_approval_any_approves_requests_of_nodes_only() {
 }
 
 #[test]
-fn serving_approval_own_covers_node_and_configured_names_only() {
+fn serving_approval_own_approves_only_names_of_node_and_configured_names() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let own = |more: &[&str]| ServingApproval::Own(more.iter().map(|name| (*name).to_owned()).collect());
     let address = |kind, address: &str| NodeAddress { kind, address: address.into() };

@@ -129,7 +129,7 @@ fn bookmark_version_includes_writes_of_other_resources() {
 }
 
 #[test]
-fn watcher_behind_the_history_gets_410_and_ends() {
+fn watch_that_falls_behind_the_history_gets_410_and_ends() {
     let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
     let mut watcher = server.watch("");
     for name in ["a", "b", "c", "d", "e"] {

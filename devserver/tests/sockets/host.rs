@@ -265,7 +265,7 @@ fn flood(stream: &mut Stream, enough: &AtomicBool) {
 }
 
 #[test]
-fn set_tls_changes_accepted_authorities_of_new_connections() {
+fn new_connections_use_authorities_given_to_set_tls() {
     let (now, hour) = (perennial_rotation::clock::now().unix, Duration::from_secs(3600));
     let mut random = Random::from_os().unwrap();
     let first = Authority::generate(&mut random, now, hour).unwrap();
