@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_or_misspelt_yaml_key_only_warns_unless_values_contradict() {
+    fn repeated_or_misspelt_yaml_key_only_causes_warning_unless_values_differ() {
         for (text, warning) in [
             ("clusterDomain: a\nclusterDomain: b", Some("config.yaml:4:16: the key of this value is repeated")),
             ("evictionHard: {a: 1, a: 2}", Some("config.yaml:3:25: the key of this value is repeated")),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_errors_show_no_library_wording() {
+    fn yaml_error_hides_wording_of_parser_library() {
         for (text, message) in [
             ("rotateCertificates: [", "not valid YAML"),
             ("rotateCertificates: 7", "rotateCertificates: expected true or false, found a number"),

@@ -91,8 +91,8 @@ impl Signer for CsrSigner {
         csr_name(public_key_der, template.common_name(), template.organizations(), &self.usages())
     }
 
-    /// Refuses names that Kubernetes' own rules for the signer exclude ([`Failure::Rejected`]), before a request object
-    /// is created: an object with such names would wait for an approver, and then fail.
+    /// Fails with [`Failure::Rejected`], before a request object is created, if Kubernetes' rules for the signer
+    /// exclude a name of the template. An object with such names would wait for an approver, and then fail.
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         rules::check(&self.signer_name, &request.template).map_err(|why| SignError::new(Failure::Rejected, why))?;
         let limits = Limits { needed_by: request.needed_by, ..self.limits }.lasting(request.timeout);

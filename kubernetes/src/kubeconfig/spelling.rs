@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelling_resolves_to_known_key() {
+    fn misspelt_key_is_matched_to_known_key() {
         const KNOWN: [&str; 5] = ["serverTLSBootstrap", "certificate-authority", "tokenFile", "token", "as"];
         for (key, expected) in [
             ("ServerTLSBootstrap", Some("serverTLSBootstrap")),

@@ -5,11 +5,11 @@ use perennial::Template;
 
 use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 
-/// Checks the names of `template` by the rules of the signer. Signers without rules here admit all names: their
-/// controllers decide.
+/// Checks the names of `template` by Kubernetes' rules for the signer. Accepts all names for a signer other than those
+/// for kubelets, since its controller decides.
 ///
 /// # Errors
-/// The reason for which the signer would refuse the request, as a sentence.
+/// The rule by which the signer would refuse the request, as a sentence.
 pub(super) fn check(signer_name: &str, template: &Template) -> Result<(), String> {
     let is_serving = match signer_name {
         KUBELET_CLIENT_SIGNER => false,
