@@ -58,7 +58,7 @@ fn request_object_of_earlier_submission_is_resumed() {
 }
 
 #[test]
-fn existing_issued_request_is_not_watched() {
+fn existing_request_with_certificate_is_not_watched() {
     let scene = Scene::new();
     let (outcome, lines) = scene.run(|request| match request.is_post() {
         true => Reply::status(409, "AlreadyExists", "it is there"),

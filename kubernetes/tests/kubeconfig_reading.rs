@@ -87,7 +87,7 @@ fn token_file_takes_precedence_and_is_reread() {
 /// From the field, a user with a certificate and a token: <https://github.com/hjacobs/pykube/pull/44>,
 /// <https://github.com/Azure/AKS/issues/3294>
 #[test]
-fn identity_has_both_certificate_and_token() {
+fn identity_of_user_has_both_certificate_and_token() {
     let files = Files::default().with("/etc/x/n.pem", format!("{NODE}{NODE_KEY}")).with("/etc/x/token", "from-file");
     let pair = "client-certificate: n.pem, client-key: n.pem";
     for (user, expected) in [("token: inline", "inline"), ("token: inline, tokenFile: token", "from-file")] {

@@ -72,7 +72,7 @@ fn clock_offset_is_remembered_while_answers_disagree() {
 }
 
 #[test]
-fn date_header_of_answer_counts_for_certificate_in_same_answer() {
+fn date_header_counts_for_certificate_in_same_answer() {
     for (answers, accepted) in [(1, false), (2, true)] {
         let mut node = Node::two_days_ahead();
         for _ in 0..answers {
