@@ -2,7 +2,7 @@
 //! `cargo run -p perennial-examples --example hyper_client`.
 //!
 //! To copy: the lines from `Client:` to the next empty line. The rest issues a node's certificate and asks the API
-//! server which one it sees.
+//! server which certificate the server sees.
 
 use std::error::Error;
 

@@ -1,7 +1,7 @@
 //! A client of kube-rs whose identity rotates. Run `cargo run -p perennial-examples --example kube_client`.
 //!
 //! To copy: the lines from `Client:` to the next empty line. The rest issues a node's certificate and asks the API
-//! server which one it sees.
+//! server which certificate the server sees.
 
 use std::error::Error;
 

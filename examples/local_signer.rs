@@ -42,7 +42,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Keys and an empty directory, which is removed on drop.
+    /// Makes a pending key, and an empty directory that is removed on drop.
     ///
     /// # Errors
     /// No key can be generated, or no directory can be created.

@@ -1,8 +1,8 @@
 //! A signer of the program's own: a closure that turns a request into a chain, here with a CA in memory. A TLS server
 //! presents its certificates. Run `cargo run -p perennial-examples --example own_signer`.
 //!
-//! To copy: the lines from `Signer:` to the next empty line, with a function of your own for `sign`. It may block; with
-//! `SignWith::future`, it is async.
+//! To copy: the lines from `Signer:` to the next empty line, with a function of your own for `sign`. The function may
+//! block; with `SignWith::future`, it is async.
 
 use std::error::Error;
 use std::sync::Arc;

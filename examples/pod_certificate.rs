@@ -2,7 +2,8 @@
 //! Here the example plays kubelet, with rotations of its own. Run
 //! `cargo run -p perennial-examples --example pod_certificate`.
 //!
-//! To copy: the lines from `Pod:` to the next empty line. The program requests nothing, and follows the file.
+//! To copy: the lines from `Pod:` to the next empty line. The program requests no certificate: it uses the pair that
+//! kubelet has written last.
 
 use std::error::Error;
 use std::os::unix::fs::symlink;

@@ -1,8 +1,8 @@
 //! A client of reqwest that keeps connections, with a pool for each certificate. Run
 //! `cargo run -p perennial-examples --example reqwest`.
 //!
-//! To copy: the lines from `Client:` to the next empty line. `axum.rs` has a client without idle connections, which needs
-//! no new pool. The rest issues a node's certificate and asks the API server which one it sees.
+//! To copy: the lines from `Client:` to the next empty line. `axum.rs` has a client without idle connections, which
+//! needs no new pool. The rest issues a node's certificate and asks the API server which certificate the server sees.
 
 use std::error::Error;
 

@@ -11,7 +11,8 @@ use rustls::pki_types::CertificateDer;
 
 /// Rotations of each certificate that an example waits for.
 const ROTATIONS: usize = 2;
-/// Time for all rotations of an example. A rotation takes a second or two: the policy leaves a second between requests.
+/// Time limit for all rotations of an example. A rotation takes a second or two, since the policy leaves a second
+/// between requests.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// Rotates each certificate of an example as soon as the other side has seen the current one. Counts the rotations, the
@@ -144,7 +145,8 @@ impl Display for Unproven {
 
 impl Error for Unproven {}
 
-/// The [`fingerprint`] of the certificate that one side of the connections saw last. Empty at first. Clones share it.
+/// The [`fingerprint`] of the certificate that one side of the connections saw last. Empty at first. Clones share the
+/// fingerprint.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! Bad input: a message that names the fault, exit code 2, and no file changed.
+//! Bad input: `perennial` names the fault, exits with code 2, and changes no file.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -101,7 +101,7 @@ fn clock_step_back_keeps_certificate_and_is_logged() {
     });
 }
 
-/// `run` reads the server's clock from the Date header of each answer.
+/// `run` compares the local clock with the server's, which `run` reads from the Date header of each answer.
 #[test]
 fn wrong_local_clock_and_its_correction_are_logged() {
     on_both(|runtime| {

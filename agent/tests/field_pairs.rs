@@ -208,8 +208,8 @@ fn is_no_worse(pki: &Path, before: &Entries, usable: bool) -> Result<(), String>
     }
 }
 
-/// Checks that every regular file and directory still exists, under any name: `run` renames an entry that is in the
-/// way of a link.
+/// Checks that every regular file and directory still exists, perhaps under another name, since `run` renames an entry
+/// that is in the way of a link.
 fn keeps_contents(pki: &Path, before: &Entries) -> Result<(), String> {
     let now = entries(pki);
     let is_link = |entry: &Entry| entry.mode & 0o170_000 == 0o120_000;

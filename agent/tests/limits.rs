@@ -1,4 +1,4 @@
-//! Few descriptors and threads: `run` works, or ends with an error that names the operation and the limit.
+//! Few descriptors and threads are allowed: `run` works, or ends with an error that names the operation and the limit.
 
 use std::fs;
 use std::net::TcpStream;

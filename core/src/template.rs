@@ -18,7 +18,7 @@ const NODE: &str = "system:node:";
 ///
 /// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
 /// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity. A template may have
-/// names that no certificate can carry: [`check`](Self::check) refuses these.
+/// names that no certificate can carry: [`check`](Self::check) refuses such a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     common_name: String,
@@ -131,8 +131,8 @@ pub fn same_dns_name(a: &str, b: &str) -> bool {
     relative(a).eq_ignore_ascii_case(relative(b))
 }
 
-/// A DNS name without its trailing dot. Leaves "." and names that end in two dots alone: they are no valid names, and
-/// must not become valid.
+/// A DNS name without its trailing dot. Returns "." and a name that ends in two dots unchanged: neither is a valid
+/// name, and the removal of a dot must not turn it into one.
 fn relative(name: &str) -> &str {
     name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(name)
 }

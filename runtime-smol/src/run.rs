@@ -12,8 +12,8 @@ use smol::future::{self, Boxed, FutureExt as _};
 use crate::drive::{drive, sleep_until};
 
 /// Reads the store, and returns the handle and the future to spawn. The rotation runs only while the future is polled.
-/// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. Blocks
-/// while it reads the store, for as long as [`Rotator::prepare`] does.
+/// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. This call
+/// blocks while it reads the store, for as long as [`Rotator::prepare`] does.
 ///
 /// # Errors
 /// [`StartError::Store`]: the store cannot be read.
@@ -81,9 +81,9 @@ async fn due(deadline: Option<Instant>) {
     }
 }
 
-/// Returns a receiver of the replacements of a pair in files, and the future to spawn, which watches the files. The
-/// future reads the files on a thread of smol's pool, since a disk may block. Dropping the receiver ends the future,
-/// and dropping the future ends the receiver.
+/// Returns a receiver, and the future to spawn. The future watches the files of a pair, and the receiver gets each
+/// replacement of the pair. The future reads the files on a thread of smol's pool, since a disk may block. Dropping the
+/// receiver ends the future, and dropping the future ends the receiver.
 pub fn watch(files: &FileCredential) -> (Rotations, impl Future<Output = ()> + Send + use<>) {
     let (rotations, mut watch) = files.watch();
     let watching = async move {

@@ -10,8 +10,8 @@ use perennial_rotation::{
 
 use crate::drive::{block_on, drive};
 
-/// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. Blocks while
-/// it reads the store, for as long as [`Rotator::prepare`] does.
+/// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. This call
+/// blocks while it reads the store, for as long as [`Rotator::prepare`] does.
 ///
 /// # Errors
 /// [`StartError`]: the store cannot be read, or the operating system cannot start a thread. No certificate was
@@ -81,8 +81,8 @@ fn drive_on_thread(exchange: Exchange, mut reporter: Reporter) -> Option<CancelO
     }
 }
 
-/// Watches the files of a pair on a thread of its own, and returns a receiver of their replacements. Dropping the
-/// receiver ends the thread.
+/// Watches the files of a pair on a thread of its own. Returns a receiver, which gets each replacement of the pair.
+/// Dropping the receiver ends the thread.
 ///
 /// # Errors
 /// The operating system cannot start a thread.

@@ -45,7 +45,8 @@ impl Page {
         page
     }
 
-    /// Checks that the buckets of a histogram are ordered and cumulative, and end at infinity with the count.
+    /// Checks the buckets of a histogram: values do not decrease from bound to bound, and the last bucket has the bound
+    /// infinity and the value of `_count`.
     fn check(&self, name: &str, family: &Family) {
         assert!(!family.samples.is_empty(), "{name} has no samples");
         if family.kind != "histogram" {

@@ -11,9 +11,9 @@ impl RotationMachine {
     /// the [waiting](Self::waiting) certificate. Times are hashed relative to `now`. A wait that is over is hashed as
     /// zero. Ids are not hashed.
     ///
-    /// Two machines behave alike, each by its own clocks, if they have the same policy and seed, like certificates and
-    /// equal hashes. Only the jitter of the two may differ, since jitter is computed from ids and fingerprints. A model
-    /// checker thus meets no new state while time passes, until a wait ends.
+    /// Two machines behave alike, each by its own clocks, if they have the same policy and seed, certificates that both
+    /// machines judge alike, and equal hashes. Only the jitter of the two may differ, since jitter is computed from ids
+    /// and fingerprints. A model checker thus meets no new state while time passes, until a wait ends.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         // Every field by name: a new field breaks this build and is not forgotten.
         let Checkpoint {

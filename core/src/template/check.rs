@@ -93,9 +93,9 @@ impl fmt::Display for TemplateError {
 
 impl Error for TemplateError {}
 
-/// True for a DNS name that a certificate can carry: at most 253 bytes, labels of 1 to 63 letters, digits, `-` and `_`,
-/// none with `-` at an end, dots between the labels (RFC 1123 §2.1). The first of several labels may be `*`
-/// (RFC 6125 §6.4.3). Underscores are no letters of host names, but Kubernetes and public CAs accept them.
+/// True for a DNS name that a certificate can carry (RFC 1123 §2.1): at most 253 bytes, with dots between the labels. A
+/// label has 1 to 63 letters, digits, `-` and `_`, and does not begin or end with `-`. The first of several labels may
+/// be `*` (RFC 6125 §6.4.3). Host names have no underscores, but Kubernetes and public CAs accept them.
 pub fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
