@@ -15,7 +15,7 @@ impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
             c if !must_be_escaped(c) => f.write_char(c),
-            // None of these lies beyond the basic plane: one escape is enough.
+            // All these characters are in the basic plane, so that one escape of four digits is enough.
             c if f.alternate() => write!(f, "\\u{:04x}", u32::from(c)),
             c => c.escape_default().try_for_each(|c| f.write_char(c)),
         })

@@ -127,8 +127,8 @@ impl Judge<'_> {
             // A server with another party's certificate speaks in that party's name, which is worse than none.
             Grade::Expired | Grade::Foreign => false,
             Grade::Good => true,
-            // A certificate of our own, however imperfect, is better than none, a bootstrap credential or another
-            // party's.
+            // A certificate for this template, however imperfect, is better than no certificate, a bootstrap
+            // credential, or another party's certificate.
             Grade::Unsatisfying | Grade::Due if served_grade() <= Grade::Foreign => true,
             // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer
             // again.

@@ -54,7 +54,7 @@ impl RotationMachine {
             deadline: Some(now.instant),
             ..Checkpoint::default()
         });
-        // Known from the start: a certificate that is due then is no change for the first event to report.
+        // Computed at the start: if a certificate is due already, the first event must not report that as a change.
         machine.facts.due = machine.due(now);
         if let Some(pending) = pending {
             machine.resume(pending, now);

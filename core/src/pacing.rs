@@ -123,7 +123,7 @@ impl RequestPacing {
     /// Adapts backoff, spacing and budget to another policy, as
     /// [`Event::PolicyChanged`](crate::Event::PolicyChanged) promises.
     pub(crate) fn change_policy(&mut self, old: &Policy, new: &Policy, now: Instant) {
-        // Zero: no request was submitted yet from which the spacing could count.
+        // Zero means that no request was submitted yet, so that there is no spacing to adapt.
         if self.spaced_at > Instant::default() {
             // Add before subtracting: the submission may lie before instant zero, if it was made before a boot.
             let ends = self.spaced_at.after(new.spacing()).as_millis().saturating_sub(millis(old.spacing()));
@@ -134,7 +134,8 @@ impl RequestPacing {
         let tokens = old.budget.time_to_fill().saturating_sub(self.budget_whole_at.since(now));
         let left = new.budget.carried_over(tokens, &old.budget);
         self.budget_whole_at = now.after(new.budget.time_to_fill().saturating_sub(left));
-        // As in `failed`: the backoff, and a `Retry-After` up to its cap.
+        // The longest wait that `failed` sets under the new policy: the backoff, and a `Retry-After` of up to the cap
+        // of refusals.
         let longest = new.backoff(self.is_refused()).longest().saturating_add(new.refused.cap());
         self.retry_at = self.retry_at.min(self.wait_ends_at(new, longest, now));
     }
@@ -170,7 +171,7 @@ impl RequestPacing {
     /// The record of the last request, from which a restart continues; `None` before the first request. Times are by
     /// the wall clock.
     pub(crate) fn remember(&self, policy: &Policy, key: &PendingKey, now: Now) -> Option<Pending> {
-        // One of the two spans is zero: `at` lies ahead or behind.
+        // One of the two spans is zero, since `at` lies either after `now` or before.
         let unix = |at: Instant| now.unix.after(at.since(now.instant)).before(now.instant.since(at));
         let refusal = self.last_failure.filter(|last| last.is_refusal());
         Some(Pending {

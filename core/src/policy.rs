@@ -116,7 +116,8 @@ impl Backoff {
         if self.unjittered(failures.saturating_sub(1)) < self.cap {
             return self.cap;
         }
-        // The attempt belongs to its beat: the next one begins a multiple of the cap after this one began.
+        // The duration of the attempt is a part of the beat: the next attempt begins a multiple of the cap after this
+        // one began.
         let (beat, took) = (millis(self.cap), millis(took));
         Duration::from_millis(beat - took % beat)
     }

@@ -90,8 +90,8 @@ impl RotationMachine {
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
                 let replaced = self.take(certificate, slot);
-                // One write at a time: an owed write of the served certificate comes first, that of the waiting one
-                // follows.
+                // Only one write is owed at a time. A write of the served certificate comes first, and the write of the
+                // waiting certificate follows it.
                 if slot == Slot::Served || self.served_unwritten().is_none() {
                     self.owe_write(id, slot, now);
                 }
@@ -140,7 +140,8 @@ impl RotationMachine {
             if slot == Slot::Served {
                 // The store holds the certificate already: no write is owed.
                 self.facts.unwritten = None;
-                // A certificate that is due itself needs a successor, which the signer may refuse as before.
+                // If the found certificate is due, too, the next request is for a successor, which the signer may
+                // refuse as before.
                 if self.due(now).is_none() {
                     self.facts.pacing.forget_failures();
                 }

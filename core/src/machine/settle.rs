@@ -75,7 +75,8 @@ impl RotationMachine {
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
             Some(Outcome::Dropped)
         } else if is_needed || self.judge(now).has_begun(waiting) {
-            // A rotation requested while this certificate waited is for its successor, so the request is remembered.
+            // A rotation that was requested while this certificate waited is for its successor: `take` must not clear
+            // the demand.
             let rotate_now = self.facts.rotate_now;
             let replaced = self.take(waiting.clone(), Slot::Served);
             self.facts.rotate_now = rotate_now;
