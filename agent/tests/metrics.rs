@@ -242,7 +242,7 @@ fn metrics_port_in_use_is_retried_while_rotation_continues() {
 }
 
 #[test]
-fn probes_stay_200_and_name_unwritten_certificate() {
+fn probes_answer_200_and_name_unwritten_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);

@@ -329,7 +329,7 @@ fn status_reports_pair_without_read_permission() {
 }
 
 #[test]
-fn status_applies_rotation_window_flag() {
+fn status_computes_rotation_point_by_rotation_window_flag() {
     let prepare = |pki: &Path, ca: &mut Ca| put(pki, &dated(CLIENT[0]), &ca.node(Duration::ZERO, HOUR), true);
     let (value, _, _) = status_of(prepare, &["--rotation-window", "10%-20%"]);
     let from = value["not_before"].as_str().unwrap();

@@ -55,7 +55,7 @@ fn name_that_is_no_path_segment_is_refused() {
 }
 
 #[test]
-fn second_request_of_the_same_name_conflicts() {
+fn create_with_the_name_of_an_existing_request_gets_409() {
     let mut server = Server::new(Options::default());
     let object = node_csr("a", "one");
     assert_eq!(server.create(&Role::Bootstrap, &object).0, 201);

@@ -316,7 +316,7 @@ fn last_words(wire: &mut Wire) -> String {
 }
 
 #[test]
-fn half_closed_client_gets_all_its_answers() {
+fn client_that_closes_its_sending_side_gets_all_answers() {
     let mut wire = Wire::new(manual(), usize::MAX);
     for index in 0..30 {
         aside(&mut wire, Method::POST, COLLECTION, &large(&format!("n{index:02}"), 20_000));

@@ -72,7 +72,7 @@ fn accepts(wire: &mut Wire, serving: &Credential, credential: &Credential) -> bo
 }
 
 #[test]
-fn old_client_certificates_work_until_authority_is_forgotten() {
+fn client_certificates_work_until_their_authority_is_forgotten() {
     let mut old = None;
     let mut wire = Wire::with_client(Options::default(), usize::MAX, |authority, random| {
         old = authority.client_credential("joe", &["dev"], random, NOW, DAY).ok();
