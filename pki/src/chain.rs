@@ -13,7 +13,7 @@ use crate::names::{self, AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{PemError, Roots, Usage, sha256, strict, x509};
 
-/// The most certificates that a chain may have, more than any real chain has.
+/// The largest number of certificates that a chain may have. No real chain has so many.
 const MAX_CERTIFICATES: usize = 16;
 
 /// A certificate chain, the leaf (the end entity certificate) first. Cheap to clone.
@@ -42,14 +42,14 @@ pub(crate) struct Constraints {
 }
 
 impl Chain {
-    /// Reads the `CERTIFICATE` blocks of a file on disk: of a chain alone, or of kubelet's file with chain and key.
-    /// Skips text, headers, blocks of other kinds, and damage outside of the leaf, as Go does; [`Chain::skipped`] lists
-    /// the damage.
+    /// Reads a chain from the `CERTIFICATE` blocks of a file on disk. The file may contain the chain alone, or chain
+    /// and key, as kubelet's does. Like Go, skips text, headers, blocks of other kinds, and damage outside of the leaf;
+    /// [`Chain::skipped`] lists the damage.
     ///
     /// # Errors
     /// [`ChainError`]: no certificate, more than 16 certificates or 1 MiB, a PEM boundary that shares its line with
     /// other text, or a leaf that cannot be read. A leaf with a malformed alternative name, such as an IP address of
-    /// five bytes, counts as unreadable: no peer reads it either.
+    /// five bytes, counts as unreadable, since peers cannot read such a leaf, either.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ChainError> {
         let text = pem::read(pem, pem::MAX_PAIR).and_then(Text::unglued)?;
         let mut der = Vec::new();
@@ -122,8 +122,8 @@ impl Chain {
         &self.0.skipped
     }
 
-    /// The facts of the leaf by which the machine judges it, with the whole chain as PEM. The field `provisional` is
-    /// false.
+    /// The certificate in the form that the machine uses: the facts of the leaf, and the whole chain as PEM. The field
+    /// `provisional` is false.
     pub fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
     }
@@ -138,10 +138,11 @@ impl Chain {
         &self.0.der
     }
 
-    /// The CA certificates behind the leaf, as roots: a peer with a certificate of one of these CAs is trusted.
+    /// The CA certificates that follow the leaf in the chain, as roots to verify peers with. A peer is then trusted if
+    /// one of these CAs has issued its certificate.
     ///
     /// # Errors
-    /// [`ChainError::Empty`]: the signer appended no CA certificate.
+    /// [`ChainError::Empty`]: no usable CA certificate follows the leaf.
     pub fn issuers(&self) -> Result<Roots, ChainError> {
         let is_ca = |der: &&CertificateDer<'_>| {
             x509::parse(der).ok().and_then(|issuer| constraints(&issuer).ok()).is_some_and(|found| found.is_ca)
@@ -177,7 +178,8 @@ impl Chain {
         strict::leaf(self.0.der.first()?).err()
     }
 
-    /// True if the leaf's extended key usage names `usage`, allows any, or is absent.
+    /// True if the leaf may be used for `usage`: its extended key usage lists `usage` or `anyExtendedKeyUsage`, or is
+    /// absent.
     pub fn is_for(&self, usage: Usage) -> bool {
         match usage {
             Usage::ClientAuth => self.0.constraints.client_auth,

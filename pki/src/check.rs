@@ -10,8 +10,8 @@ use x509_parser::error::X509Error;
 
 use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 
-/// The requirements that [`check`](Self::check) compares an issued chain with. Names and lifetime are not among them:
-/// the machine judges these. A chain that is not valid yet passes, since it can be used later.
+/// The requirements that [`check`](Self::check) compares an issued chain with. Names and lifetime are not among these
+/// requirements: the machine judges both. A chain that is not valid yet passes, since it can be used later.
 ///
 /// ```
 /// use perennial::{Template, UnixTime, Validity};
@@ -138,8 +138,8 @@ fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Checks that each certificate after the leaf is the issuer of one that precedes it in the chain. Cross-signed issuers
-/// pass.
+/// Checks that each certificate after the leaf has issued one of the certificates that precede it in the chain. Chains
+/// with cross-signed issuers pass.
 fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     if chain.der().len() == 1 {
         return Ok(());
@@ -162,7 +162,8 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
     Ok(())
 }
 
-/// Error of an issued chain that does not meet a requirement of [`Expected`]. The current certificate stays in use.
+/// Error of an issued chain that does not meet a requirement of [`Expected`]. The caller should keep its current
+/// certificate in use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadCertificate {
@@ -197,7 +198,7 @@ pub enum BadCertificate {
         /// The leaf's notAfter.
         not_after: UnixTime,
     },
-    /// A certificate after the leaf is not the issuer of any that precedes it in the chain.
+    /// A certificate after the leaf has issued none of the certificates that precede it in the chain.
     #[error("certificate {position} of the chain issued no certificate before it; the signer's chain is out of order")]
     ForeignIssuer {
         /// The position of the certificate in the chain, counted from 1, the leaf.

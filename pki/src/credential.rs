@@ -17,7 +17,7 @@ pub struct Credential {
     certified: OnceLock<Arc<CertifiedKey>>,
 }
 
-/// Two credentials are equal if their chains are: equal leaves have equal keys.
+/// Two credentials are equal if their chains are equal, since equal leaves have equal keys.
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
         self.chain == other.chain
@@ -27,12 +27,12 @@ impl PartialEq for Credential {
 impl Eq for Credential {}
 
 impl Credential {
-    /// Joins a chain with its key. Checks by a test signature that the key belongs to the leaf.
+    /// Joins a chain with the key of its leaf. Checks by a test signature that the key belongs to the leaf.
     ///
     /// # Errors
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if
-    /// the leaf has its key in a form that TLS does not use; [`KeyError::Malformed`] or [`KeyError::External`] if the
-    /// key does not sign.
+    /// the public key in the leaf is a compressed point, which TLS does not use; [`KeyError::Malformed`] or
+    /// [`KeyError::External`] if the key does not sign.
     pub fn new(chain: Chain, key: Arc<KeyPair>) -> Result<Self, CredentialError> {
         if chain.public_key_der() != key.public_key_der() {
             return Err(mismatch(&chain));
@@ -44,8 +44,8 @@ impl Credential {
         Ok(Self { chain, key, certified: OnceLock::new() })
     }
 
-    /// Reads the chain and its key from one file, in any order, such as kubelet's `kubelet-client-current.pem`.
-    /// [`Chain::skipped`] lists the damage that was skipped.
+    /// Reads a chain and its key from the content of one file, such as kubelet's `kubelet-client-current.pem`. Chain
+    /// and key may come in any order. [`Chain::skipped`] lists the damage that was skipped.
     ///
     /// # Errors
     /// [`CredentialError`]: an unreadable chain, an unreadable key, or a key that does not belong to the chain.
@@ -53,12 +53,12 @@ impl Credential {
         Self::from_pair(bundle, bundle)
     }
 
-    /// Reads a bundle as [`from_pem`](Self::from_pem) does, and finds a key that stays elsewhere with `find`, by its
-    /// reference.
+    /// Reads a bundle as [`from_pem`](Self::from_pem) does. If the bundle contains the reference of a key that stays
+    /// elsewhere, `find` gets the reference and returns the key.
     ///
     /// # Errors
     /// [`CredentialError`]: the errors of [`from_pem`](Self::from_pem); [`KeyError::External`] if `find` fails, or if
-    /// the key that it finds does not sign.
+    /// the key that it returns does not sign.
     pub fn from_pem_with(
         bundle: &[u8],
         find: impl FnOnce(&str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>,
@@ -86,8 +86,8 @@ impl Credential {
         }
     }
 
-    /// Chain and key as PEM, in this order, as kubelet writes its files. Of a key that stays elsewhere, the text has the
-    /// reference ([`KeyPair::to_pem`]). The text is wiped on drop.
+    /// Chain and key as PEM, in this order, as kubelet writes its files. If the key stays elsewhere, the text contains
+    /// its reference in place of the key ([`KeyPair::to_pem`]). The text is wiped on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
         // Room for all of it at once: a string that grows leaves copies of itself behind.

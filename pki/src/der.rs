@@ -10,7 +10,7 @@ pub(crate) const SEQUENCE: u8 = 0x30;
 
 /// The bit in a tag that marks a constructed value: its content is a series of values.
 const CONSTRUCTED: u8 = 0x20;
-/// The deepest nesting of values that [`check`] accepts, deeper than in any certificate.
+/// The deepest nesting of values that [`check`] accepts. The values in certificates are nested less deeply.
 const DEEPEST: usize = 32;
 
 /// Returns the content of the first value in `der`, and the bytes after the value; `None` unless the value has this
@@ -20,8 +20,8 @@ pub(crate) fn take(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     (found == tag).then_some((content, rest))
 }
 
-/// Returns the content of the first value in `der`, only its beginning if `der` is cut short; `None` unless the value
-/// has this tag.
+/// Returns the content of the first value in `der`. If `der` is cut short, returns the part of the content that `der`
+/// has. `None` unless the value has this tag.
 pub(crate) fn enter(tag: u8, der: &[u8]) -> Option<&[u8]> {
     let (found, length, rest) = header(der)?;
     (found == tag).then(|| &rest[..length.min(rest.len())])

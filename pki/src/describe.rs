@@ -1,4 +1,5 @@
-//! Describes errors of rustls and webpki for people: the libraries' own texts are names of Rust enums.
+//! Describes errors of rustls and webpki for people, since these libraries describe their errors by the names of Rust
+//! enums.
 
 use perennial::{Escaped, UnixTime};
 use rustls::pki_types::{self, CertificateDer};
@@ -147,8 +148,8 @@ pub(crate) fn webpki(error: &webpki::Error, presented: &[CertificateDer<'_>]) ->
 }
 
 /// Describes an unsupported signature algorithm: names the certificate, the algorithm, and the supported algorithms.
-/// `key` is the algorithm of the issuer's key, given if only its combination with the signature algorithm is
-/// unsupported.
+/// `key` is the algorithm of the issuer's key. It is given if the signature algorithm is supported, but not with such a
+/// key.
 fn unsupported(signature: &[u8], key: Option<&[u8]>, presented: &[CertificateDer<'_>]) -> String {
     let signed_with = |der: &&CertificateDer<'_>| {
         x509::parse(der).is_ok_and(|it| oid(signature) == Some(it.signature_algorithm.algorithm))
@@ -165,7 +166,8 @@ fn oid(identifier: &[u8]) -> Option<Oid<'_>> {
     Oid::from_der(identifier).ok().map(|(_, oid)| oid)
 }
 
-/// The name of an algorithm, from the content of its `AlgorithmIdentifier`; with the curve for an ECDSA key.
+/// The name of an algorithm, from the content of its `AlgorithmIdentifier`. The name for an ECDSA key includes the
+/// curve.
 fn algorithm(identifier: &[u8]) -> String {
     let Ok((parameters, kind)) = Oid::from_der(identifier) else { return "an unreadable algorithm".to_owned() };
     let kind = kind.to_id_string();
@@ -233,8 +235,8 @@ fn purpose(purpose: &ExtendedKeyPurpose) -> String {
     }
 }
 
-/// Finds the certificate that is to blame for an error about the time `bound`: the first in `presented` whose notBefore
-/// (if `start`) or notAfter (otherwise) is `bound`; `None` if there is no such certificate.
+/// Finds the certificate that caused an error about a validity: the first in `presented` whose notBefore (if `start`)
+/// or notAfter (otherwise) is the time `bound`.
 fn bounded_by<'a, 'b>(
     presented: &'a [CertificateDer<'b>],
     bound: pki_types::UnixTime,
@@ -254,8 +256,8 @@ fn moment(time: pki_types::UnixTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Displays a certificate by its subject, for use in a sentence; as "a certificate" if there is none, or if it has no
-/// subject.
+/// Displays a certificate for use in a sentence: by its subject, or as "a certificate" if the certificate is unknown or
+/// has no subject.
 struct Named<'a>(Option<&'a CertificateDer<'a>>);
 
 impl std::fmt::Display for Named<'_> {

@@ -13,8 +13,8 @@ use crate::names::{AlternativeNames, Subject};
 use crate::pem::{self, Text};
 use crate::{KeyAlgorithm, RequestError, x509};
 
-/// The names and the public key in a CSR whose self-signature has been verified, so that the requester has the private
-/// key.
+/// The names and the public key in a CSR. The self-signature of the CSR has been verified, which proves that the
+/// requester has the private key.
 ///
 /// Of the extensions in the CSR, only the subject alternative names are read. The usages that a CSR may propose are
 /// ignored: a signer decides about usages by itself.
@@ -45,8 +45,8 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// True if both CSRs are for the same key and the same names, in any order. DNS names compare without regard to
-    /// case and a trailing dot ([`perennial::same_dns_name`]).
+    /// True if both CSRs are for the same key and the same names. The order of the names does not matter, nor does
+    /// upper or lower case or a trailing dot in a DNS name ([`perennial::same_dns_name`]).
     ///
     /// The DER of two such CSRs may differ, because ECDSA signatures are random.
     pub fn same_identity(&self, other: &Self) -> bool {
@@ -117,7 +117,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
 
 /// The kind of a public key; `None` if the key is malformed, unsupported or too weak.
 ///
-/// Reads the `SubjectPublicKeyInfo` only: the signature algorithm of the CSR may imply another kind of key.
+/// Reads the `SubjectPublicKeyInfo` only, since the CSR may name a signature algorithm of another kind of key.
 pub(crate) fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorithm> {
     if key.algorithm.algorithm == OID_SIG_ED25519 {
         return (key.subject_public_key.data.len() == 32).then_some(KeyAlgorithm::Ed25519);

@@ -15,8 +15,8 @@ const LIFETIME: Duration = Duration::from_secs(86_400);
 /// How long before the expiry of an interim certificate a new one replaces it.
 const MARGIN: Duration = Duration::from_secs(6 * 3600);
 
-/// Source of [`interim`] certificates for as long as a server needs one: makes a new certificate before the last one
-/// expires.
+/// Provides a server with [`interim`] certificates until its first serving certificate arrives: makes a new interim
+/// certificate before the previous one expires.
 #[derive(Debug)]
 pub struct Interim {
     template: Template,
@@ -33,9 +33,9 @@ impl Interim {
         Ok(Self { template, current })
     }
 
-    /// The interim credential to serve at `now`. Makes a new one if the last one expires within 6 hours, or is not
-    /// valid yet because a clock was set back. If no new one can be made, returns the last one: verifying clients
-    /// reject every interim certificate anyway.
+    /// The interim credential to serve at `now`. Makes a new credential if the previous one expires within 6 hours, or
+    /// is not valid yet since a clock was set back. If no new one can be made, returns the previous one, since
+    /// verifying clients reject every interim certificate anyway.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let validity = current.chain().certificate().validity;
@@ -49,8 +49,9 @@ impl Interim {
 
 /// Makes an interim serving credential for the names of `template`, valid for 24 hours from 5 minutes before `now`.
 ///
-/// With it, clients that do not verify the server, such as liveness probes, can connect before the first certificate is
-/// issued. Verifying clients reject it: no client trusts its CA, which is made for this one signature.
+/// With this credential, clients that do not verify the server, such as liveness probes, can connect before the first
+/// certificate is issued. Clients that verify the server reject the certificate: it is signed by a CA that is made for
+/// this one signature, and that no client trusts.
 ///
 /// # Errors
 /// [`IssueError::Interim`] if no key can be generated, or a CSR cannot carry the names; also the errors of
@@ -77,7 +78,7 @@ pub fn interim(template: &Template, now: UnixTime) -> Result<Credential, IssueEr
 }
 
 /// A serial number made of 16 octets of the key's digest, positive and without a leading zero (RFC 5280 §4.1.2.2).
-/// Unique if the issuer or the key has no other certificate.
+/// Unique as long as the issuer issues one certificate per key.
 fn serial(key: &KeyPair) -> [u8; 16] {
     let digest = sha256(key.public_key_der());
     let mut serial = [0; 16];

@@ -60,10 +60,10 @@ impl KeyAlgorithm {
     }
 }
 
-/// A private key and its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
+/// A private key with its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
-/// Not `Clone`: share a pair behind an `Arc`. The encoding of the key is wiped on drop; the crypto provider's own
-/// copy inside [`KeyPair::signing_key`] is not.
+/// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copy of the
+/// crypto provider in [`KeyPair::signing_key`] is not wiped.
 #[derive(derive_more::Debug)]
 #[debug("KeyPair {{ algorithm: {algorithm:?}, .. }}")]
 pub struct KeyPair {
@@ -141,8 +141,8 @@ impl KeyPair {
         stack::wiped(|| Self::of_typed(form::typed(der.to_vec())?, None))
     }
 
-    /// Reads a key as [`KeyPair::from_pem`] does. `public_key_der` is the public key in the leaf of the same pair, if
-    /// known: it completes an EC key that lacks its public key.
+    /// Reads a key as [`KeyPair::from_pem`] does. An EC key that lacks its public key gets `public_key_der`, the public
+    /// key in the leaf of the same pair (`None` if there is no leaf).
     ///
     /// # Errors
     /// The errors of [`KeyPair::from_pem`]; [`KeyError::NoPublicKey`] also if `public_key_der` belongs to another key.
@@ -204,9 +204,9 @@ impl KeyPair {
         &self.skipped
     }
 
-    /// The key as one PEM block: in the encoding it was read in, PKCS#8 if it was generated, SEC 1 if its public key
-    /// was added. Of a key that stays elsewhere, a block `KEY REFERENCE`, which other programs skip: they find no key.
-    /// Wiped on drop.
+    /// The key as one PEM block, wiped on drop. A generated key is in PKCS#8. A key that was read keeps its encoding,
+    /// unless it is an EC key that had to be completed, such as by its public key: then it is in SEC 1. For a key that
+    /// stays elsewhere, the block is a `KEY REFERENCE`: other programs skip this block, and find no key.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let der = match &self.held {
             Held::Here(der) => der,
@@ -242,12 +242,13 @@ impl KeyPair {
         self.algorithm.signature().1
     }
 
-    /// Checks by a test signature that the private key belongs to the public key. Skips the check for a key elsewhere
-    /// that has signed something already, since its signatures may be slow.
+    /// Checks by a test signature that the private key belongs to the public key. False if the public key does not
+    /// verify the signature of a private key in memory. A key elsewhere makes no test signature if one of its
+    /// signatures has been verified before, since such a key may be slow.
     ///
     /// # Errors
-    /// [`KeyError::External`] if a key elsewhere does not sign; [`KeyError::Malformed`] if a key in memory does not.
-    /// `Ok(false)`: the public key does not verify the signature.
+    /// [`KeyError::External`] if a key elsewhere does not sign, or makes a wrong signature; [`KeyError::Malformed`] if
+    /// a key in memory does not sign.
     pub(crate) fn is_whole(&self) -> Result<bool, KeyError> {
         const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
         match &self.held {
@@ -273,8 +274,8 @@ impl KeyPair {
         provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }
 
-    /// Signs `message` with the algorithm of [`KeyPair::signature_algorithm`]. Verifies a signature that was made
-    /// elsewhere.
+    /// Signs `message` with the algorithm of [`KeyPair::signature_algorithm`]. Fails if a key that stays elsewhere
+    /// makes a signature that its public key does not verify.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
         let signer = self.signing_key.choose_scheme(&[scheme]);
@@ -291,8 +292,8 @@ impl KeyPair {
     }
 }
 
-/// Converts an Ed25519 key to PKCS#8 version 1, without its public key (RFC 8410 §7): openssl does not read the
-/// version 2 that *ring* writes. `None` if `v2` is not laid out as *ring* does it.
+/// Converts an Ed25519 key from PKCS#8 version 2, which *ring* writes and openssl does not read, to version 1, which
+/// has no public key (RFC 8410 §7). `None` if `v2` does not have the layout that *ring* writes.
 fn ed25519_v1(v2: &[u8]) -> Option<Vec<u8>> {
     const HEADER: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let private_key = v2.get(12..)?.strip_prefix(&HEADER[12..])?.get(..32)?;
@@ -368,7 +369,8 @@ pub enum KeyError {
         /// The problem with the key, as a clause.
         why: String,
     },
-    /// The input contains the reference of a key that stays elsewhere, and nothing was given to find the key.
+    /// The input has a reference to a key that stays elsewhere, and the caller gave no source of such keys (see
+    /// [`KeyPair::from_pem_with`]).
     #[error(
         "the private key stays elsewhere, as {}; only a program with a source of such keys can use it",
         printable(reference)

@@ -21,10 +21,10 @@
 //! key, for TLS and for the disk. The machine in the core decides whether the certificate has the names of its
 //! template, and when to replace the certificate.
 //!
-//! A private key may also stay elsewhere, in an HSM for example: an [`ExternalKey`] signs, and
-//! [`KeyPair::external`] makes a key pair of it.
+//! A private key may also stay elsewhere, for example in an HSM: the program implements [`ExternalKey`], which signs,
+//! and [`KeyPair::external`] makes a key pair of it.
 //!
-//! An [`Issuer`] is the signer's side: it issues a chain for the request that [`read_request`] has verified.
+//! [`Issuer`] is for signers: it issues a chain for a request that [`read_request`] has verified.
 //!
 //! # Secrets
 //! `Debug`, `Display` and errors never contain a private key. The encodings of a key are wiped on drop, and so are the
@@ -40,9 +40,9 @@
 //! - the kernel's pages of every file that was read or written;
 //! - memory that was swapped out, hibernated, or written with a core dump: no key is locked into memory.
 //!
-//! To protect these too, turn swap and core dumps off for the process (systemd: `MemorySwapMax=0`, `LimitCORE=0`), and
-//! keep directory and swap on an encrypted disk. A stolen key is of use until its certificate expires: short lifetimes
-//! protect best.
+//! To protect these copies, too, turn swap and core dumps off for the process (systemd: `MemorySwapMax=0`,
+//! `LimitCORE=0`), and keep the files and the swap space on an encrypted disk. Short lifetimes protect best, since a
+//! stolen key is of no use once its certificate has expired.
 #![forbid(unsafe_code)]
 
 /// Compiles the example of the README.
@@ -72,7 +72,7 @@ mod x509;
 
 /// The version of rustls in the interfaces of this crate.
 pub use rustls;
-/// Wipes the texts of keys that this crate returns.
+/// The type of the texts with keys that this crate returns: wipes a text on drop.
 pub use zeroize::Zeroizing;
 
 pub use chain::{Chain, ChainError};

@@ -44,7 +44,7 @@ impl Subject {
 }
 
 /// Short names of attribute types: those of RFC 4514 §3, and serial number and e-mail address as openssl shows them.
-/// Not x509-parser's own table, which is a map of every OID that x509-parser knows.
+/// Used in place of x509-parser's table, which is a map of every OID that x509-parser knows.
 const ABBREVIATIONS: [(Oid<'static>, &str); 9] = [
     (OID_X509_COMMON_NAME, "CN"),
     (OID_X509_ORGANIZATION_NAME, "O"),

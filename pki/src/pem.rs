@@ -18,7 +18,8 @@ pub(crate) const MAX_BUNDLE: usize = 8 << 20;
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const CERTIFICATE_REQUEST: &str = "CERTIFICATE REQUEST";
-/// The label of the reference of a key that stays elsewhere: UTF-8 text. Not `… PRIVATE KEY`, which Go would decode.
+/// The label of a block with the reference of a key that stays elsewhere, as UTF-8 text. The label does not end in
+/// `PRIVATE KEY`, since Go would decode such a block as a key.
 pub(crate) const KEY_REFERENCE: &str = "KEY REFERENCE";
 
 /// Encodes DER as one PEM block, in lines of 64 characters. The text is wiped on drop, since it may be a key.

@@ -43,7 +43,8 @@ pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     Some(key.ok()?.as_ref().to_vec())
 }
 
-/// Makes a signing key from a borrowed encoding: [`rustls::crypto::KeyProvider`] would take a copy and drop it unwiped.
+/// Makes a signing key from a borrowed encoding. [`rustls::crypto::KeyProvider`] is not used, since it would take a
+/// copy of the encoding and drop the copy unwiped.
 pub(crate) fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     chosen::sign::any_supported_type(der)
 }

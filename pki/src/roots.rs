@@ -29,9 +29,9 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// Reads the `CERTIFICATE` blocks of a CA bundle. Text and blocks of other kinds are skipped. Like Go, skips
-    /// damaged blocks, blocks with headers, and certificates with which no chain can be verified; [`Roots::skipped`]
-    /// lists these three.
+    /// Reads the `CERTIFICATE` blocks of a CA bundle. Skips text and blocks of other kinds. Like Go, also skips damaged
+    /// blocks, blocks with headers, and certificates that cannot be trust anchors; [`Roots::skipped`] lists the blocks
+    /// that were skipped for one of these three reasons.
     ///
     /// # Errors
     /// [`ChainError`]: not PEM, more than 8 MiB, or not one usable certificate.
@@ -54,8 +54,8 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into(), skipped: skipped.into() })
     }
 
-    /// Takes CA certificates in DER, such as those of the system, and leaves out those with which no chain can be
-    /// verified.
+    /// Takes CA certificates in DER, such as those of the system, and leaves out certificates that cannot be trust
+    /// anchors.
     ///
     /// # Errors
     /// [`ChainError::Empty`]: not one certificate can be used.
@@ -69,8 +69,8 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&usable).into(), skipped: [].into() })
     }
 
-    /// Joins several CA bundles: the usable certificates of all, each once. Nothing was skipped: see the
-    /// [`skipped`](Self::skipped) of each.
+    /// Joins several CA bundles: takes the usable certificates of all bundles, each certificate once.
+    /// [`skipped`](Self::skipped) of the result is empty; that of each bundle lists the bundle's damage.
     ///
     /// # Errors
     /// [`ChainError::Empty`]: `all` is empty.

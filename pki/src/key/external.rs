@@ -19,7 +19,7 @@ use crate::pem::Block;
 /// The most bytes that a reference may have: room for the wrapped blob of a TPM key in base64.
 const LONGEST: usize = 8 << 10;
 
-/// Error of an [`ExternalKey`] or of the program's code that finds one, shown to people: its text should name the
+/// Error of an [`ExternalKey`], or of the code with which a program finds one. People read its text: it should name the
 /// device and the remedy, and contain no secret such as a PIN.
 pub type ExternalKeyError = Box<dyn Error + Send + Sync>;
 
@@ -45,8 +45,8 @@ pub trait ExternalKey: Debug + Send + Sync {
     fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, ExternalKeyError>;
 }
 
-/// Encodes an ECDSA signature for X.509 and TLS, as a DER `Ecdsa-Sig-Value` (RFC 3279 §2.2.3). `r_and_s` are the two
-/// numbers in big-endian order and of equal length, as PKCS#11 returns them.
+/// Encodes an ECDSA signature for X.509 and TLS, as a DER `Ecdsa-Sig-Value` (RFC 3279 §2.2.3). `r_and_s` is the
+/// signature as PKCS#11 returns it: the number r, then the number s, both big-endian and of the same length.
 pub fn ecdsa_signature(r_and_s: &[u8]) -> Vec<u8> {
     let (r, s) = r_and_s.split_at(r_and_s.len() / 2);
     construct_der(|writer| {
@@ -58,7 +58,7 @@ pub fn ecdsa_signature(r_and_s: &[u8]) -> Vec<u8> {
 }
 
 impl KeyPair {
-    /// Makes a key pair of a private key that stays elsewhere. Its [`to_pem`](Self::to_pem) is the reference of the
+    /// Makes a key pair of a private key that stays elsewhere. [`to_pem`](Self::to_pem) writes the reference of the
     /// key.
     ///
     /// # Errors
@@ -87,8 +87,8 @@ impl KeyPair {
         })
     }
 
-    /// Reads a key as [`from_pem`](Self::from_pem) does, and finds a key that stays elsewhere with `find`, by its
-    /// reference.
+    /// Reads a key as [`from_pem`](Self::from_pem) does. If `pem` contains the reference of a key that stays elsewhere,
+    /// `find` gets the reference and returns the key.
     ///
     /// # Errors
     /// The errors of [`from_pem`](Self::from_pem) and of [`external`](Self::external). [`KeyError::External`] also if
@@ -103,7 +103,7 @@ impl KeyPair {
         }
     }
 
-    /// Finds the key with this reference.
+    /// Makes a key pair of the key that `find` returns for this reference.
     pub(crate) fn found(
         reference: String,
         find: impl FnOnce(&str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>,
@@ -123,7 +123,7 @@ impl KeyPair {
     }
 }
 
-/// Makes the error for a signature of a key elsewhere that the key's public key does not verify.
+/// Makes the error for a key elsewhere whose signature its public key does not verify.
 pub(super) fn unverified(reference: &str) -> rustls::Error {
     rustls::Error::General(format!(
         "the public key of {} does not verify its signature; is the message hashed once, and is an ECDSA signature in \
@@ -132,7 +132,7 @@ pub(super) fn unverified(reference: &str) -> rustls::Error {
     ))
 }
 
-/// Makes the error for the block of a reference that is read without means to find the key.
+/// Makes the error for a `KEY REFERENCE` block whose reader has no means to find the key.
 pub(super) fn elsewhere(block: &Block<'_>) -> KeyError {
     let reference = match block.der() {
         Ok(text) => str::from_utf8(&text).ok().filter(|text| is_reference(text)).map(ToOwned::to_owned),

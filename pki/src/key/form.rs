@@ -184,8 +184,8 @@ fn kind(identifier: &[u8]) -> String {
     name.to_owned()
 }
 
-/// An EC key that must be encoded anew for the crypto provider: its public key is missing or compressed, or its leading
-/// zeros are omitted, as by old versions of openssl.
+/// An EC key that must be encoded anew, since the crypto provider does not read its encoding: the public key is missing
+/// or compressed, or the leading zeros of the private key are omitted, as by old versions of openssl.
 pub(super) struct Incomplete<'a> {
     pub(super) curve: Curve,
     scalar: &'a [u8],

@@ -1,5 +1,5 @@
-//! Wipes the stack after calls of a crypto library, which leaves copies of private keys there: scalars, encodings,
-//! intermediate values.
+//! Wipes the stack after calls of a crypto library, since the library leaves copies of private keys there: scalars,
+//! encodings, intermediate values.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Runs `work` in a stack frame that begins where the frame of [`wipe`] begins later, so that `wipe` covers it.
+/// Runs `work` in a stack frame of its own. The frame of [`wipe`], which is called next, begins at the same place, and
+/// so overwrites everything that `work` has left there.
 #[inline(never)]
 fn below<T>(work: impl FnOnce() -> T) -> T {
     work()

@@ -34,7 +34,7 @@ pub enum PemError {
         label: String,
     },
     /// A boundary (`-----BEGIN …` or `-----END …`) shares its line with other text, as if files without a last newline
-    /// were joined. No reader finds the blocks that end or begin in this line.
+    /// were joined. Readers miss the blocks that end or begin in this line.
     #[error(
         "line {line} holds a PEM boundary and something else; give each `-----BEGIN …-----` and `-----END …-----` \
          a line of its own (files joined with `cat` have to end with a newline)"

@@ -46,7 +46,8 @@ impl Block<'_> {
     /// Decodes the content of the block.
     ///
     /// # Errors
-    /// [`PemError::NotBase64`]: rustls' decoder refuses the content, for example for bits after the last byte.
+    /// [`PemError::NotBase64`]: rustls' decoder refuses the content, for example since it has bits after the last whole
+    /// byte.
     pub(crate) fn der(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
         // rustls' decoder wants a label that it knows, and no headers.
         const BOUNDARIES: [&[u8]; 2] = [b"-----BEGIN PRIVATE KEY-----\n", b"\n-----END PRIVATE KEY-----\n"];
@@ -92,8 +93,8 @@ impl Block<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// Returns an error if a boundary shares its line with other text: the block of that boundary is lost, and may be
-    /// the one that the caller needs.
+    /// Returns the text, or an error if a boundary shares its line with other text: the blocks that begin or end in
+    /// that line are lost, and the caller may need one of them.
     pub(crate) fn unglued(self) -> Result<Self, PemError> {
         match self.damage.iter().find(|damage| matches!(damage, PemError::Glued { .. })) {
             Some(glued) => Err(glued.clone()),
@@ -134,13 +135,13 @@ enum State<'a> {
         /// The offset in the input at which the content of the block begins.
         from: usize,
     },
-    /// After a [glued](Line::Glued) line, which is listed as damage. A block that begins in the line is lost, and its
-    /// end is not listed as well.
+    /// After a [glued](Line::Glued) line, which is listed as damage. If a block begins in that line, the block is lost,
+    /// and the line that ends the block is not listed as further damage.
     Lost,
 }
 
-/// Finds all blocks of `input` and passes over other text, as Go's encoding/pem does. Unlike Go, skips a byte order
-/// mark before a boundary.
+/// Finds all blocks of `input` and passes over other text, as Go's encoding/pem does. Unlike Go, also finds a block
+/// directly after a byte order mark.
 ///
 /// # Errors
 /// [`PemError::TooLarge`] if `input` is longer than `most` bytes. Every other problem is listed in [`Text::damage`].
@@ -196,7 +197,8 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// The damage to list if a block is open: the block is cut short. `None` if no block is open.
+    /// The damage to list if a boundary or the end of the text comes while a block is open: the block is cut short.
+    /// `None` if no block is open.
     fn unclosed(&self) -> Option<PemError> {
         let Self::Inside { number, line, label, .. } = *self else { return None };
         Some(PemError::Unclosed { block: number, line, label: label.to_owned() })
@@ -232,8 +234,8 @@ fn classify(line: &[u8]) -> Line<'_> {
 }
 
 /// The label of a boundary: `CERTIFICATE` of `-----BEGIN CERTIFICATE-----`. `None` if the line is no boundary, or if
-/// the label is not made of words (RFC 7468 §3): messages show labels, and in a text without line ends a whole key
-/// could pass for a label.
+/// the label is not made of words (RFC 7468 §3). Messages show labels; without the rule about words, a key in a text
+/// without line ends could pass for a label, and messages would show the key.
 fn label<'a>(line: &'a [u8], boundary: &[u8]) -> Option<&'a str> {
     let label = str::from_utf8(line.strip_prefix(boundary)?).ok()?.trim_end().strip_suffix("-----")?;
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
