@@ -1,4 +1,5 @@
-//! `Chain`, `Roots` and `Credential` read good PEM, and refuse input that is unreadable or does not belong together.
+//! `Chain`, `Roots` and `Credential` read good PEM and refuse unreadable input. `Credential` also refuses a chain with
+//! the key of another certificate.
 
 mod authority;
 
@@ -68,7 +69,7 @@ fn subject_in_teletexstring_or_bmpstring_is_read() {
 }
 
 #[test]
-fn subject_takes_last_common_name_and_all_organizations() {
+fn certificate_facts_have_last_common_name_and_all_organizations() {
     let facts = chain(include_str!("data/multi.crt.pem")).certificate().clone();
     assert_eq!(facts.common_name, "second");
     assert_eq!(facts.organizations, ["a", "b"]);

@@ -53,7 +53,7 @@ fn issue(ca: &Issuer, key: &KeyPair) -> Chain {
     ca.issue(&request, &Terms { serial: &[2], validity: validity(), key_usages, extended_key_usages }).unwrap()
 }
 
-/// The result of a handshake in memory: the certificate of each side, as the other side sees it.
+/// Runs a handshake in memory. Returns the certificate of each side, as the other side sees it.
 fn handshake(
     ca: &Issuer,
     server: &Credential,
@@ -144,7 +144,7 @@ fn request_fails_with_cause_if_external_key_does_not_sign_correctly() {
 }
 
 #[test]
-fn credential_of_external_key_is_refused_unless_key_has_signed() {
+fn credential_is_refused_if_external_key_cannot_sign_and_never_has() {
     let ca = ca();
     let ours = software(KeyAlgorithm::EcdsaP256);
     let chain = issue(&ca, &ours);
@@ -193,7 +193,7 @@ fn pem_of_external_key_is_its_reference_and_no_key() {
 }
 
 #[test]
-fn pair_is_read_again_by_reference_of_external_key() {
+fn pair_with_reference_is_read_if_its_external_key_is_found() {
     let (ca, (elsewhere, key)) = (ca(), external(KeyAlgorithm::EcdsaP256));
     let written = Credential::new(issue(&ca, &key), Arc::new(key)).unwrap().to_pem();
     let read = |found: Result<Arc<Elsewhere>, &'static str>| {
@@ -220,7 +220,7 @@ fn pair_is_read_again_by_reference_of_external_key() {
 }
 
 #[test]
-fn key_in_memory_is_read_without_search_elsewhere() {
+fn reading_key_in_memory_does_not_call_find() {
     let key = software(KeyAlgorithm::EcdsaP256);
     let never = |_: &str| unreachable!("the key is at hand");
     let again = KeyPair::from_pem_with(&*key.to_pem(), never).unwrap();

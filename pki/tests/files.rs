@@ -191,7 +191,7 @@ fn good_pair_is_read_despite_damage_elsewhere_in_the_file() {
 /// From the field, PEM files that were joined without a newline between them:
 /// <https://github.com/zenhack/simp_le/issues/149>, <https://github.com/debops/debops/issues/1424>
 #[test]
-fn error_for_glued_pem_boundaries_names_the_line() {
+fn error_names_line_that_pem_boundary_shares_with_other_text() {
     let (certificate, key) = pair(P256);
     let (bare_certificate, bare_key) = (certificate.trim_end(), key.trim_end());
     let end = "-----END CERTIFICATE-----";

@@ -65,7 +65,7 @@ fn request_with_empty_subject_is_read() {
 }
 
 #[test]
-fn request_for_refused_template_is_not_made() {
+fn request_for_invalid_template_is_not_made() {
     for name in ["bücher.example", "", "a b", "a\0b"] {
         let template = Template::new("x").with_dns_names([name]);
         let error = certificate_request(&template, &key()).unwrap_err();

@@ -14,8 +14,8 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerMisbehaved, RootCertStore};
 
-/// The text of `describe` for the error of a client that trusts only `root`, when `n1.example` presents `chain` at
-/// `now`.
+/// The text of `describe` for the error of a client that trusts only `root`: a server presents `chain` for the name
+/// `n1.example` at `now`.
 fn description(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, now: i64) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();

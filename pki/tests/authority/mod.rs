@@ -36,7 +36,8 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Issues a client certificate for `key`, valid for one hour, after `adjust` has changed its parameters.
+    /// Issues a client certificate for `key`, valid for one hour. `adjust` may change the parameters of the certificate
+    /// first.
     pub fn issue(&self, key: &KeyPair, adjust: impl FnOnce(&mut CertificateParams)) -> String {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();

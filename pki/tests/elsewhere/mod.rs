@@ -1,17 +1,17 @@
-//! A key in memory behind the interface of a key that stays elsewhere, with bugs to switch on.
+//! [`Elsewhere`]: a key in memory that acts as a key that stays elsewhere, and misbehaves on request.
 
 use std::sync::{Mutex, PoisonError};
 
 use perennial_pki::{ExternalKey, ExternalKeyError, KeyPair};
 use rustls::SignatureScheme;
 
-/// The behaviour of an [`Elsewhere`].
+/// The misbehaviour of an [`Elsewhere`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bug {
     None,
     /// The device is absent.
     Absent,
-    /// Signatures are r and s, as PKCS#11 returns them.
+    /// Signatures are the numbers r and s as PKCS#11 returns them, not encoded in DER.
     Raw,
     /// Signatures are of another message.
     OtherMessage,
