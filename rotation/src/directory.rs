@@ -33,8 +33,8 @@ pub struct Directory {
     volume: Box<dyn Volume>,
     path: PathBuf,
     layout: Layout,
-    /// Stamps of unreadable files for which [`load_settled`](Self::load_settled) has waited: no program is writing
-    /// them.
+    /// Stamps of unreadable files for which [`load_settled`](Self::load_settled) has waited in vain. While a file keeps
+    /// its stamp, no program is writing the file, and `load_settled` does not wait for it again.
     settled: Mutex<Vec<Stamp>>,
 }
 
@@ -52,7 +52,8 @@ pub struct Loaded {
     /// notBefore on.
     pub waiting: Option<Arc<Credential>>,
     /// True if programs that read `PREFIX-current.pem` get the pair in `credential`, or if that name does not exist.
-    /// False if the name leads to another file, or if peers would reject the certificate: request a new one then.
+    /// False if the name leads to another file, or if TLS peers would reject the certificate; a new certificate should
+    /// then be requested.
     pub in_use: bool,
     /// Problems of the directory and of the files in it that were read.
     pub problems: Vec<DirectoryError>,
@@ -115,8 +116,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Releases the lock, for a program that writes no more: another process can [`claim`](Self::claim) the files. A
-    /// later write takes the lock again, or fails if another process holds it by then.
+    /// Releases the lock of the prefix, so that another process can [`claim`](Self::claim) the files. A later write
+    /// takes the lock again, or fails if another process holds the lock by then.
     pub fn release(&self) {
         self.volume.release();
     }
@@ -147,8 +148,8 @@ impl Directory {
     }
 
     /// Reads the pair that `PREFIX-current.pem` leads to or, if that pair cannot be used or has expired, the best other
-    /// pair. Uses only pairs with the common name `common_name`. `None` stands for the common name of the current pair
-    /// or, if that cannot be read, for any name. Changes nothing on disk.
+    /// pair. Uses only pairs with the common name `common_name`. If `common_name` is `None`, the common name of the
+    /// current pair is the wanted one; if that name cannot be read, any common name will do. Changes nothing on disk.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
@@ -320,8 +321,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens the directory by its path, on every call: if the directory was replaced or mounted over, perennial must
-    /// use the new one, as other programs do.
+    /// Opens the directory by its path, on every call. If the directory was replaced or mounted over, perennial must
+    /// use the new directory, since other programs use that one, too.
     fn folder(&self) -> Result<Box<dyn Folder + '_>, DirectoryError> {
         self.volume.open().map_err(|source| DirectoryError::io("open", &self.path, source))
     }
@@ -355,8 +356,8 @@ impl Directory {
     }
 }
 
-/// Returns the error of a disk that is read-only or full as `Ok(Some(error))`, since pairs can still be read. Success
-/// is `Ok(None)`; other errors stay errors.
+/// Turns the error of a read-only or full disk into `Ok(Some(error))`, since pairs can still be read from such a disk.
+/// Success becomes `Ok(None)`. Any other error stays an error.
 fn unless_disk_is_full(result: Result<(), DirectoryError>) -> Result<Option<DirectoryError>, DirectoryError> {
     match result {
         Err(error) if error.is_of_the_disk() => Ok(Some(error)),

@@ -23,7 +23,7 @@ pub enum DirectoryError {
     /// File names cannot begin with the prefix: it is empty, starts with a dot, or contains a slash.
     #[error(transparent)]
     Prefix(#[from] BadPrefix),
-    /// Another process holds the lock of the prefix, and so owns the files.
+    /// Another process holds the lock of the prefix, and so owns the files with this prefix.
     #[error("{path}: {owner} holds this lock: two processes cannot rotate the same certificate; stop one of them")]
     Owned {
         /// The lock file.
@@ -42,7 +42,8 @@ pub enum DirectoryError {
         #[source]
         error: CredentialError,
     },
-    /// A file is damaged, but not in the parts that perennial needs: its pair, certificate or key is used.
+    /// A file is damaged, but the parts that perennial needs are intact. The pair, the certificate or the key in the
+    /// file is used.
     #[error("{path}: damaged, but using the rest of the file: {damage}")]
     Damaged {
         /// The file.
@@ -51,8 +52,8 @@ pub enum DirectoryError {
         #[source]
         damage: PemError,
     },
-    /// TLS peers would reject the certificate in use because of its encoding. The certificate is used until it is
-    /// replaced.
+    /// TLS peers would reject the certificate of the pair in use because of its encoding. The pair stays in use until a
+    /// new pair replaces it.
     #[error("{path}: TLS peers may reject this certificate: {why}; using it until it is replaced")]
     Unserved {
         /// The file.
@@ -60,7 +61,8 @@ pub enum DirectoryError {
         /// The encoding error of the certificate, as a clause.
         why: String,
     },
-    /// The pair in use has expired; another pair from this directory is used.
+    /// The pair that was in use (`PREFIX-current.pem` leads to it, for example) has expired. Another pair of this
+    /// directory is used in its place.
     #[error("{path}: certificate expired; using another certificate from this directory")]
     Expired {
         /// The file with the expired certificate.
@@ -98,7 +100,8 @@ pub enum DirectoryError {
         /// The directory.
         path: PathBuf,
     },
-    /// The private key stays elsewhere. Kubelet and kubectl, which read the files of the directory, would find no key.
+    /// The key of the credential to write stays elsewhere. The credential was not written: kubelet and kubectl read the
+    /// files of the directory, and would find no key in the new file.
     #[error(
         "{path}: a credential directory contains keys, as kubelet's does, and none that stays elsewhere; use another \
          store, such as a KeyValue, or no key source"
@@ -150,7 +153,7 @@ impl DirectoryError {
         )
     }
 
-    /// True if reading failed because of the kind of the file, such as a socket or a dangling link, so that a retry
+    /// True if a file could not be read because of its kind: it is a socket or a dangling link, for example. A retry
     /// would fail as well.
     pub fn is_for_good(&self) -> bool {
         let Self::Io { what: "read", source, .. } = self else { return false };

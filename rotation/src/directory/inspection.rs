@@ -20,10 +20,12 @@ pub(super) struct Inspection<'a> {
     /// The wanted common name, if it is known.
     wanted: Option<&'a str>,
     problems: Vec<DirectoryError>,
-    /// Each file with a problem in `problems`, so that no problem is added twice through a link. The flag is true for
-    /// [`DirectoryError::Exposed`], which a file can have beside one other problem.
+    /// The files with a problem in `problems`. A file that is read twice, by its name and through a link, adds its
+    /// problem once. The flag is true if the problem is [`DirectoryError::Exposed`]: a file can have this problem and
+    /// one other.
     known: BTreeSet<(&'a str, bool)>,
-    /// The first pair found at a name in use, such as `PREFIX-current.pem`, whose common name is not the wanted one.
+    /// The first foreign pair at a name in use, such as `PREFIX-current.pem`: the pair's certificate has another common
+    /// name than the wanted one.
     foreign: Option<Arc<Credential>>,
     /// The common names of all certificates read so far, including those whose key cannot be read.
     names: Vec<String>,
@@ -139,7 +141,7 @@ impl<'a> Inspection<'a> {
         })
     }
 
-    /// Adds a problem if mode or owner of the pending record, which may contain a key, are wrong.
+    /// Adds a problem if the mode or the owner of the pending record is wrong, since the record may contain a key.
     fn at_record(&mut self) {
         let name = self.directory.layout.pending();
         match self.folder.read(&name) {

@@ -15,19 +15,20 @@ use super::error::{DirectoryError, Distrust};
 /// How often to retry if the lock file was unlinked between open and flock.
 const ATTEMPTS: u32 = 3;
 
-/// The lock of a prefix: `flock` on `.PREFIX.lock`. Held until it is dropped; the kernel releases it when the process
-/// ends. The file is never removed: another process could have locked it in the meantime.
+/// The lock of a prefix: `flock` on `.PREFIX.lock`. This process holds the lock until the `Lock` is dropped; the kernel
+/// releases the lock when the process ends. The file is never removed, since another process could have locked the file
+/// in the meantime.
 ///
-/// In a directory that other users can write to, another user may have created a file of this name. Such a file is not
-/// written to and does not prevent a start: there is no lock then, as on a file system without locks.
+/// In a directory that other users can write to, another user may have created a file of this name. perennial then does
+/// not write to the file, and starts without a lock, as on a file system without locks.
 #[derive(Debug)]
 pub(super) struct Lock {
     name: String,
     held: Mutex<Option<Held>>,
 }
 
-/// A lock that this process holds. If `_file` is `None`, another user could have created the lock file: it is ignored,
-/// and nothing is locked.
+/// The result of taking the lock. `_file` is the locked file. `_file` is `None` if another user could have created the
+/// lock file: this process then ignores the file, and continues without a lock.
 #[derive(Debug)]
 struct Held {
     _file: Option<File>,
@@ -82,7 +83,8 @@ impl Lock {
         }
     }
 
-    /// The file that has the name of the lock file now, and that other processes would lock; `None` if there is none.
+    /// The file that another process would lock now, since it has the name of the lock file at present; `None` if no
+    /// file has that name.
     fn current_file(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Stat>> {
         match statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),

@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 impl Directory {
     /// Reads the directory as [`load`](Self::load) does, for callers that would replace an unreadable pair. Returns at
     /// once if each file that was read contains a pair. Otherwise another program may be writing the files: reads them
-    /// again until each contains a pair, until they have not changed for five seconds, or until thirty seconds have
-    /// passed. Does not wait again for files that have not changed since an earlier call.
+    /// again until each contains a pair, until the unreadable files have not changed for five seconds, or until thirty
+    /// seconds have passed. Does not wait again for unreadable files that have not changed since an earlier call.
     ///
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].

@@ -9,8 +9,9 @@ use zeroize::Zeroizing;
 use super::{Directory, DirectoryError};
 use crate::store::{LoadRequest, Store, StoreError, Stored};
 
-/// With a signer, `load` waits until an unreadable pair no longer changes, since another program may be writing the
-/// file, and makes the repairs of [`Directory::recover`]. Without a signer, `load` changes nothing in the directory.
+/// With a signer, `load` waits while an unreadable pair still changes, since another program may be writing the file.
+/// After that, `load` makes the repairs of [`Directory::recover`]. Without a signer, `load` changes nothing in the
+/// directory.
 impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let LoadRequest { common_name, has_signer, now, keys } = *request;

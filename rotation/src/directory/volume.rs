@@ -20,8 +20,8 @@ use super::error::Distrust;
 
 /// The place of one credential directory: a path on disk, or a simulation. [`open`](Self::open) returns its files.
 pub trait Volume: Debug + Send + Sync {
-    /// Opens the folder. Operations on an open folder act on the directory that was opened, even if another directory
-    /// takes its path meanwhile.
+    /// Opens the folder. Operations on the returned folder act on the directory that was opened, even after another
+    /// directory has taken its path.
     ///
     /// # Errors
     /// The folder does not exist or cannot be read.
