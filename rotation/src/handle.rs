@@ -69,23 +69,23 @@ impl Handle {
         })
     }
 
-    /// Waits until the snapshot differs from the one at the time of this call, and returns the new one; `None` if the
-    /// rotation ends, or the wait takes too long, before that.
+    /// Waits until the snapshot differs from the snapshot at the time of this call, and returns the new snapshot.
+    /// `None` if the rotation ends or the wait times out before that.
     pub fn changed(&self) -> Wait<'static, Option<Arc<Snapshot>>> {
         let seen = self.snapshot();
         let check = move |link: &Link| Some(link.snapshot()).filter(|now| !Arc::ptr_eq(now, &seen));
         self.wait_on(until_ended(check), |_| None)
     }
 
-    /// Waits for a snapshot that satisfies `wanted`; `None` if the rotation ends, or the wait takes too long, before
-    /// that. Only the latest snapshot is checked: a state that passes between two checks is missed.
+    /// Waits for a snapshot that satisfies `wanted`, and returns the snapshot. `None` if the rotation ends or the wait
+    /// times out before that. Only the latest snapshot is checked: a state that passes between two checks is missed.
     pub fn wait_for<'a>(&self, wanted: impl Fn(&Snapshot) -> bool + Send + 'a) -> Wait<'a, Option<Arc<Snapshot>>> {
         let check = move |link: &Link| Some(link.snapshot()).filter(|snapshot| wanted(snapshot));
         self.wait_on(until_ended(check), |_| None)
     }
 
     /// Returns a receiver of the rotations from now on, each with the old and the new credential: for example, to close
-    /// connections that were opened with the old one.
+    /// connections that were opened with the old credential.
     pub fn rotations(&self) -> Rotations {
         Rotations::new(self.link.clone())
     }
@@ -118,13 +118,14 @@ impl Handle {
         self.link.send(Message::Input(Input::PolicyChanged(Arc::new(policy))));
     }
 
-    /// Sets the signer to request certificates from. `None`: rotation is not enabled, as if started without a signer,
-    /// and the only work left is to write a certificate that was accepted already.
+    /// Sets the signer to request certificates from. `None` disables the rotation, as if it had been started without a
+    /// signer: all that it still does is to write a certificate that it has accepted before.
     ///
     /// A signer with the name and the endpoint of the last request continues that request. For any other signer, the
     /// request in flight is dropped, failures are forgotten, and the next request has a new key; the submission budget
-    /// still holds. The rotation point stays: it is drawn from the name of the signer at the start (or
-    /// [`Rotator::signer_name`](crate::Rotator::signer_name)), so that a restart may draw another.
+    /// still holds. The rotation point stays, since it is computed from the name that the signer had at the start (or
+    /// from [`Rotator::signer_name`](crate::Rotator::signer_name)). After a restart with another signer, the point may
+    /// be another one.
     pub fn set_signer(&self, signer: Option<Arc<dyn Signer>>) {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
     }
@@ -194,8 +195,8 @@ impl IdentitySource for Handle {
     }
 }
 
-/// Wraps `check` for a wait that also ends with the rotation: the result is `Some(None)` if the rotation has ended and
-/// `check` is not satisfied.
+/// Wraps the `check` of a wait, so that the wait ends when the rotation ends. The wrapped check returns `Some(None)` if
+/// the rotation has ended and `check` still returns `None`.
 fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
         // Before the check: the rotation may publish its last snapshot and end in between.

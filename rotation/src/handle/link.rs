@@ -56,7 +56,8 @@ struct Shown {
     machine: Arc<RotationMachine>,
     /// The queues of all observers. Dropping a [`Notices`](super::Notices) drops its queue.
     queues: Vec<Weak<Queue>>,
-    /// Wakers of other rotations, whose requests authenticate with the certificate of this rotation and wait for it.
+    /// Wakers of other rotations. The requests of those rotations authenticate with the certificate of this rotation,
+    /// and wait until there is one.
     dependents: Vec<Waker>,
     ended: bool,
 }
@@ -148,7 +149,7 @@ impl Link {
         dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
     }
 
-    /// Registers a waker, which is woken once: at the next change of the snapshot, or at the end of the rotation.
+    /// Registers `waker`. It is woken once: when the snapshot changes, or when the rotation ends.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
         let mut shown = self.shown();
         if !shown.dependents.iter().any(|known| known.will_wake(waker)) {
@@ -200,7 +201,8 @@ impl Link {
     }
 }
 
-/// Calls foreign code, and ignores its panic, which the panic hook has reported.
+/// Calls code of another party, such as a waker or a log subscriber. Ignores a panic of that code, since the panic hook
+/// has reported the panic already.
 fn contain(call: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(call));
 }
@@ -217,8 +219,8 @@ impl Shown {
     }
 }
 
-/// Waker that sends [`Input::IdentityChanged`]. Its reference is weak, so that two rotations which wait for each
-/// other's identity do not keep each other alive.
+/// Waker that sends [`Input::IdentityChanged`]. Its reference to the link is weak: if two rotations wait for each
+/// other's identity, neither must keep the other alive.
 struct IdentityWaker(Weak<Link>);
 
 impl Wake for IdentityWaker {

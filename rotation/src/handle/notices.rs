@@ -34,7 +34,7 @@ impl Notices {
         Some(notice)
     }
 
-    /// Waits for the next notice; `None` after [`News::Ended`], or if the wait takes too long.
+    /// Waits for the next notice; `None` after [`News::Ended`], or if the wait times out.
     pub fn recv(&mut self) -> Wait<'_, Option<Notice>> {
         let notified = self.link.notified.clone();
         let check = || match self.is_over {

@@ -9,15 +9,16 @@ use perennial_pki::Credential;
 use super::link::Link;
 use super::wait::Wait;
 
-/// A credential that is replaced again and again, until an end.
+/// A source of [`Rotations`], such as the link of a rotation: its credential is replaced again and again, until the
+/// source ends.
 pub(crate) trait Published: fmt::Debug + Send + Sync {
     /// The latest credential, if there is one.
     fn latest(&self) -> Option<Arc<Credential>>;
 
-    /// True once the credential will not be replaced any more.
+    /// True once the source has ended: its credential will not be replaced any more.
     fn has_ended(&self) -> bool;
 
-    /// Notified after each replacement, and at the end.
+    /// Notified after each replacement of the credential, and when the source ends.
     fn changed(&self) -> &Arc<Event>;
 }
 
@@ -35,8 +36,8 @@ impl Published for Link {
     }
 }
 
-/// Receiver of rotations, in order. A slow receiver gets only the latest of several rotations: [`Rotated::old`] is then
-/// the credential that this receiver got last.
+/// Receiver of rotations, in order. If several rotations happen between two calls, the receiver gets them as one: from
+/// the credential that it got last ([`Rotated::old`]) to the latest credential.
 #[derive(Debug)]
 pub struct Rotations {
     source: Arc<dyn Published>,
@@ -69,12 +70,13 @@ impl Rotations {
         Some(Rotated { old: self.seen.replace(new.clone()), new })
     }
 
-    /// Waits for the next rotation; `None` if there will be no more, since the rotation or the watch of the files has
-    /// ended, or if the wait takes too long.
+    /// Waits for the next rotation; `None` if the rotation or the watch of the files has ended, so that no rotation
+    /// will follow, or if the wait times out.
     pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
         let changed = self.source.changed().clone();
         let check = || {
-            // Before the credential is read: the last one may be published, and the end follow, in between.
+            // Read `has_ended` before the credential. In the other order, the last credential could be published and
+            // the rotation end between the two reads, and that credential would be missed.
             let ended = self.source.has_ended();
             self.try_recv().map(Some).or(ended.then_some(None))
         };
