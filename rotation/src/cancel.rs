@@ -8,9 +8,9 @@ use event_listener::{Event, Listener as _};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Cancellation of the blocking code of an exchange, once the rotation does not want the result any more. The code
-/// checks [`is_cancelled`](Self::is_cancelled), sleeps with [`sleep`](Self::sleep), and interrupts its own blocking
-/// calls with a hook ([`on_cancel`](Self::on_cancel)).
+/// Cancels the blocking code of an exchange when the rotation does not want the result any more. The blocking code
+/// checks [`is_cancelled`](Self::is_cancelled), sleeps with [`sleep`](Self::sleep), and sets a hook
+/// ([`on_cancel`](Self::on_cancel)) that interrupts its other blocking calls.
 #[derive(derive_more::Debug, Default)]
 pub struct Cancel {
     cancelled: AtomicBool,
@@ -21,7 +21,8 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Cancels the code: ends its [sleep](Self::sleep), and runs the hook, if one is set, on the calling thread.
+    /// Cancels the blocking code: ends its [`sleep`](Self::sleep), and runs its hook, if there is one, on the thread
+    /// that calls `cancel`.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.event.notify(usize::MAX);

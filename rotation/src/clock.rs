@@ -11,8 +11,8 @@ const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
-/// Reads the monotonic and the wall clock. All rotations of a process can compare their instants, which count from one
-/// point: the boot of the host, on Linux.
+/// Reads the monotonic and the wall clock. The instants of all rotations of a process count from the same moment (on
+/// Linux, the boot of the host), and can be compared.
 pub fn now() -> Now {
     let (monotonic, real) = (clock_gettime(MONOTONIC), clock_gettime(ClockId::Realtime));
     let millis =

@@ -110,7 +110,8 @@ pub enum IoRequest<T> {
         host: String,
         /// The TCP port.
         port: u16,
-        /// When to give up connecting: report [`IoEvent::Failed`], or poll without a report.
+        /// When to give up connecting. The driver then reports [`IoEvent::Failed`], or polls the conversation without a
+        /// report.
         until: Instant,
     },
     /// Write all these bytes to the connection; report only a failure.
@@ -118,7 +119,7 @@ pub enum IoRequest<T> {
     Transmit {
         /// The bytes to write.
         bytes: Vec<u8>,
-        /// When to give up writing, and report [`IoEvent::Failed`].
+        /// When to give up writing. The driver then reports [`IoEvent::Failed`].
         until: Instant,
     },
     /// Read from the connection and report [`IoEvent::Received`], [`IoEvent::Ended`] or [`IoEvent::Failed`]; at

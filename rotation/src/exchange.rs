@@ -20,7 +20,7 @@ pub trait SignerConversation: Conversation<Outcome = Result<Issued, SignError>> 
     /// Progress of the request so far.
     fn progress(&self) -> Progress;
 
-    /// Health of the signer's server by its last answer; `None` before the first answer.
+    /// Health of the signer's server, which its last answer showed; `None` before the first answer.
     fn health(&self) -> Option<Health> {
         None
     }

@@ -2,7 +2,8 @@
 
 use perennial::{Instant, Now, UnixTime};
 
-/// Health of the server behind a signer: the kind of its last answer, or that no answer arrived, with the time.
+/// Health of the server behind a signer: the kind and the time of its last answer, or the time at which no answer could
+/// be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// The kind of the last answer; [`Answer::Unreachable`] if no answer arrived.

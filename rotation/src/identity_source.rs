@@ -17,14 +17,14 @@ pub trait IdentitySource: Send + Sync {
     /// Returns the identity to authenticate with now.
     ///
     /// # Errors
-    /// [`NotYet`]: there is no identity so far. The request fails, and is retried with backoff; if the identity is
-    /// [coming](NotYet::coming), the request waits for it instead. The reason is shown to people.
+    /// [`NotYet`]: there is no identity so far. If the identity is [coming](NotYet::coming), the request waits for the
+    /// identity. Otherwise the request fails, and is retried with backoff. The reason is shown to people.
     fn identity(&self) -> Result<Identity, NotYet>;
 
     /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. The rotation
     /// calls this before each read of an identity for which it may have to wait. The default implementation does
-    /// nothing: while the rotation waits, it polls such a source after one second, then at intervals that double up to
-    /// ten seconds.
+    /// nothing. A rotation that waits does not depend on the waker: it also polls the source, after one second and then
+    /// at intervals that double up to ten seconds.
     fn wake_on_change(&self, waker: &Waker) {
         let _ = waker;
     }

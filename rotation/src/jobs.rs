@@ -12,8 +12,9 @@ use perennial_pki::Credential;
 use crate::handle::link::{Ending, Message};
 use crate::{Input, KeyCall, Record, Store, StoreError};
 
-/// A call to the store or to the key source, which may block: run it on a thread of its own. A runtime that may fail to start a thread keeps
-/// a clone; [`run`](Self::run) exactly one of the clones.
+/// A call to the store or to the key source, which may block: run it on a thread of its own. Starting a thread can
+/// fail, and lose the job given to the thread: a runtime keeps a clone for that case. Exactly one of the clones must be
+/// [`run`](Self::run).
 #[derive(Clone, Debug)]
 pub struct Job {
     call: Call,
@@ -40,7 +41,7 @@ impl Job {
         ending.link().send(Message::Input(input));
     }
 
-    /// True if the call returns at once.
+    /// True if the call returns at once, so that the loop of the rotation may make it.
     pub(crate) fn is_instant(&self) -> bool {
         !matches!(self.call, Call::Key { .. }) && self.store.is_instant()
     }
@@ -72,12 +73,13 @@ fn contain(call: impl FnOnce() -> Result<(), StoreError>) -> Result<(), String> 
     made.map_err(|error| error.to_string())
 }
 
-/// The calls to the store and to the key source that have not ended.
+/// The calls that have not ended: one lane for the store, one for the key source.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
     of_store: Lane,
-    /// Beside the calls to the store: a disk that does not answer keeps no request from its key.
+    /// The calls to the key source. They do not wait for calls to the store, so that a request gets its key even while
+    /// the disk hangs.
     of_keys: Lane,
 }
 
@@ -110,12 +112,14 @@ impl Jobs {
         self.of_store.push(Call::Save { record: Arc::new(record) });
     }
 
-    /// Queues a call of the key source. Replaces a queued call, which is of an earlier request.
+    /// Queues a call of the key source. If another call is still queued, that call is for an earlier request, and the
+    /// new call replaces it.
     pub(crate) fn key(&mut self, id: RequestId, call: KeyCall) {
         self.of_keys.push(Call::Key { id, call: Arc::new(call) });
     }
 
-    /// Returns a call for the runtime to make; `None` if none is queued, or as long as the call before it is running.
+    /// Returns the next call for the runtime to make; `None` if no call is queued, or if each queued call must wait for
+    /// the running call of its lane.
     pub(crate) fn next(&mut self, at: UnixTime, ending: &Ending) -> Option<Job> {
         let call = self.of_store.next().or_else(|| self.of_keys.next())?;
         Some(Job { call, at, store: self.store.clone(), ending: ending.clone() })
