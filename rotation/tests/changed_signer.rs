@@ -46,8 +46,8 @@ impl Signer for Silent {
     }
 }
 
-/// A rotation in virtual time, with the requests that it submitted, its last pending record, and counts of its
-/// commands.
+/// A rotation in virtual time, with all requests that it has submitted, its last pending record, and the number of its
+/// commands of each kind.
 struct Scene {
     rotation: Rotation,
     now: Now,
@@ -282,7 +282,8 @@ fn reports_of_a_dropped_exchange_are_ignored() {
     assert!(!is_requesting(&handle), "{:?}", handle.state());
 }
 
-/// The submission budget allows a request, so that the request is submitted in the step that changes the template.
+/// No request was submitted before, so that the submission budget allows one: the step that changes the template
+/// submits the request.
 #[test]
 fn changed_name_is_requested_with_bootstrap_identity() {
     let requests = Arc::default();
@@ -321,8 +322,8 @@ fn changed_name_is_requested_with_bootstrap_identity_that_was_awaited() {
     assert_eq!(identities, ["a bearer token"]);
 }
 
-/// The served certificate expires while no Tick comes, as during a suspend. Then another program writes a pair, which
-/// is due at once.
+/// The served certificate expires while no Tick comes, as during a suspend. Then another program writes a pair that is
+/// already due: the request for its successor authenticates with this pair, not with the bootstrap identity.
 #[test]
 fn pair_taken_over_authenticates_the_request_for_its_successor() {
     let requests = Arc::default();

@@ -1,4 +1,5 @@
-//! Identity sources of each kind: with an identity, without one, and after a change.
+//! Identity sources of each kind: with an identity, without an identity, and after a change of the token, the file or
+//! the certificate behind the source.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -58,8 +59,8 @@ impl Wake for Flag {
     }
 }
 
-/// Name of the case, source, expected identity, a change, expected identity after the change, and whether the change
-/// wakes the waker registered at the source.
+/// Name of the case, source, expected identity before the change, the change, expected identity after the change, and
+/// true if the change wakes the waker that was registered at the source.
 type Case<'a> = (&'a str, Box<dyn IdentitySource>, &'a str, &'a dyn Fn(), &'a str, bool);
 
 #[test]

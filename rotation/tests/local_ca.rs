@@ -1,5 +1,5 @@
-//! A CA in the program's own process ([`SignWith`]): the rotation paces its requests, checks its chains and provides
-//! identities as for an API server.
+//! A CA in the program's own process ([`SignWith`]): the rotation paces the requests to this CA, checks the chains from
+//! it, and provides identities for the requests, as it does with an API server.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn time(at: UnixTime) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap()
 }
 
-/// A P-256 public key for rcgen, as SubjectPublicKeyInfo DER. The last 65 bytes of the DER are the point.
+/// A P-256 public key (DER of the SubjectPublicKeyInfo), from which rcgen reads the point: the last 65 bytes.
 struct P256<'a>(&'a [u8]);
 
 impl rcgen::PublicKeyData for P256<'_> {
@@ -280,10 +280,11 @@ fn has_arrival(task: &Task) -> bool {
     pin!(task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Runs twice: requests authenticate with the handle of the other rotation, first by [`Authentication::Other`], then as
-/// the bootstrap identity of a rotation that has no certificate of its own.
+/// The requests of the second rotation authenticate with the handle of the first. In the first run, the handle is given
+/// as [`Authentication::Other`]; in the second run, as the bootstrap identity, since the second rotation has no
+/// certificate of its own yet.
 #[test]
-fn request_waits_for_certificate_of_another_rotation_until_woken() {
+fn request_waits_for_another_rotations_certificate_and_begins_when_it_arrives() {
     let ca = Arc::new(Ca::new());
     for of in [|first: Handle| Authentication::other(first), |first| Authentication::own(first)] {
         let sign = |ca: &Arc<Ca>| {

@@ -1,4 +1,4 @@
-//! Notices of a rotation: a fast observer gets all in order, and a slow observer never delays the rotation.
+//! Notices of a rotation: a fast observer gets all notices in order, and a slow observer never delays the rotation.
 
 use std::sync::Arc;
 use std::thread;
@@ -71,7 +71,7 @@ fn all(notices: &mut perennial_rotation::Notices) -> Vec<Notice> {
 }
 
 #[test]
-fn slow_observer_gets_missed_notice_with_latest_state() {
+fn slow_observer_gets_count_of_dropped_notices_and_latest_state() {
     let mut life = Life::new();
     let (mut slow, mut quick) = (life.handle.notices(16), life.handle.notices(16));
     let mut seen = Vec::new();

@@ -1,4 +1,5 @@
-//! Pending records: encoding and decoding is lossless, damage is an error, and no error shows the record's contents.
+//! Pending records: encoding and decoding lose nothing, damage that makes a record unreadable is an error, and no error
+//! shows the key.
 
 use std::sync::Arc;
 
@@ -104,8 +105,9 @@ fn decode_accepts_a_record_without_server() {
     assert!(same(&Record::decode(without.as_bytes()).unwrap(), &Record { server: None, ..record }));
 }
 
-/// A record as a version wrote it that knew no URIs, organizational units and serial numbers. That version refuses
-/// unknown fields, so a record of today has no new field if it has none of these names.
+/// `older` is a record of a version that did not know URIs, organizational units and serial numbers. That version
+/// refuses a record with unknown fields. A record of today that has none of these names must therefore have no new
+/// field.
 #[test]
 fn record_without_rare_names_has_the_fields_of_older_versions() {
     let older = r#"{
@@ -136,7 +138,7 @@ fn record_without_rare_names_has_the_fields_of_older_versions() {
     assert!(same(&Record::decode(older.as_bytes()).unwrap(), &record));
 }
 
-/// True if `text` contains any eight consecutive characters of the base64 of `key`.
+/// True if `text` shows a part of `key`: any eight consecutive characters of the base64 of its PEM text.
 fn shows(key: &KeyPair, text: &str) -> bool {
     let pem = key.to_pem();
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();

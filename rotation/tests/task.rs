@@ -16,7 +16,7 @@ use perennial_rotation::{
 use silence::Silence;
 use zeroize::Zeroizing;
 
-/// A signer whose exchanges never end if `is_up`, and cannot begin otherwise.
+/// A signer that never answers. If `is_up`, its exchanges begin and never end; otherwise, they cannot begin.
 #[derive(Debug)]
 struct Fake {
     is_up: bool,
@@ -49,7 +49,8 @@ impl Signer for Fake {
     }
 }
 
-/// A store whose writes of a credential fail or panic as `faults` lists, call by call, and succeed after that.
+/// A store with faults: each write of a credential takes the next of `faults`, and fails or panics. Writes succeed once
+/// no fault is left.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Contents>>);
 
@@ -129,7 +130,7 @@ fn job(work: Vec<Work>) -> Job {
     job
 }
 
-/// A task whose store was reported to have lost the credential, and the job that writes the credential again.
+/// A task, and the job by which it writes its credential again, after a report that the store has lost the credential.
 fn writing(disk: &Disk) -> (Handle, Task, Now, Job) {
     let (handle, mut task) = rotator().signer(Fake::new(true)).store(disk.clone()).prepare().unwrap();
     let now = clock::now();
@@ -175,7 +176,7 @@ fn write_that_panics_is_reported_and_retried() {
 }
 
 #[test]
-fn certificate_is_reported_in_place_once_despite_second_write() {
+fn certificate_written_twice_is_reported_in_place_once() {
     let (old, new) = (pair(Duration::from_secs(3600)), Arc::new(pair(Duration::ZERO)));
     let replaced = Some(old.chain().certificate().clone());
     let (handle, mut task, now, first) = writing(&Disk::holding(old, &[]));
@@ -225,7 +226,8 @@ fn shutdown_writes_an_unwritten_certificate_once_more() {
     }
 }
 
-/// The backoff after a failed request ends while the last write runs, so that a request would be submitted.
+/// The backoff after a failed request ends while the last write runs. Without the shutdown, the next request would be
+/// submitted then.
 #[test]
 fn no_request_begins_during_last_write_after_shutdown() {
     let disk = Disk::holding(pair(Duration::from_secs(80_000)), &[Fault::Fails]);

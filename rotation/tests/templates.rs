@@ -1,4 +1,5 @@
-//! Templates that no certificate can carry are refused at once, and a running rotation continues with the names it has.
+//! Templates that no certificate can carry are refused at once. A running rotation that refuses such a template
+//! continues with the names that it has.
 
 use std::future;
 use std::sync::Arc;
