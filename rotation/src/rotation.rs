@@ -1,8 +1,8 @@
 //! [`Rotation`]: a [`RotationMachine`] with its keys, requests and signer. Still sans-IO.
 //!
-//! A runtime reports what happened ([`Input`]) and carries out four kinds of [`Command`]: drive an exchange, drop an
-//! exchange, write a credential, save a record. This module chooses the key and the identity of each request and judges
-//! issued certificates, for every runtime alike.
+//! A runtime reports what happened ([`Input`]) and carries out five kinds of [`Command`]: drive an exchange, drop an
+//! exchange, call the key source, write a credential, save a record. This module chooses the key and the identity of
+//! each request and judges issued certificates, for every runtime alike.
 
 mod addressee;
 mod awaited;
@@ -68,8 +68,8 @@ pub struct Rotation {
     in_flight: Option<InFlight>,
     /// The signer of the last request, unless another signer has replaced it since.
     addressee: Option<Addressee>,
-    /// Fingerprint of the own certificate that a server rejected: requests then prefer the bootstrap identity. Cleared
-    /// if a server rejects the bootstrap identity in turn.
+    /// Fingerprint of the own certificate if a server rejected it: requests then prefer the bootstrap identity. `None`
+    /// again once a server rejects the bootstrap identity, too.
     refused: Option<Fingerprint>,
     /// Error of the last request, for people; `None` once the machine has no last failure.
     request_error: Option<Arc<str>>,
@@ -84,7 +84,8 @@ pub struct Rotation {
     short_lived: Option<Arc<str>>,
     /// The wanted common name, if it is known before the template.
     common_name: Option<String>,
-    /// The error for a stored credential that is foreign (of another common name), and so not used.
+    /// The error about the stored credential, if that credential is foreign (of another common name) and so is not
+    /// used.
     foreign: Option<Arc<str>>,
     /// True if the last request authenticated with the bootstrap identity.
     bootstrapping: bool,
@@ -100,8 +101,8 @@ pub struct Rotation {
     identity_waker: Option<Waker>,
     /// Set once the task is ending: no request is begun any more.
     is_ending: bool,
-    /// The identity that the current step has read for its request. The fingerprint is that of the own certificate, if
-    /// the identity is the own certificate.
+    /// The identity that was read in the current step, for the request of this step. If the identity is the own
+    /// certificate, its fingerprint is added.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
@@ -110,9 +111,9 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Sets the waker that an identity source wakes when the identity that a request waits for may be available. The
-    /// runtime then passes [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a waker, the rotation only
-    /// polls the identity source.
+    /// Sets the waker for requests that wait for an identity. The identity source wakes this waker when the identity
+    /// may be available; the runtime then passes [`Input::IdentityChanged`] to [`handle`](Self::handle). Without a
+    /// waker, the rotation only polls the identity source.
     pub fn wake_on_identity(&mut self, waker: Waker) {
         self.identity_waker = Some(waker);
     }
@@ -134,8 +135,8 @@ impl Rotation {
         &self.machine
     }
 
-    /// The credential that is not durable yet, and true if that credential is served. Before the process ends, try once
-    /// more to write the credential: its key exists nowhere else.
+    /// The credential that is not durable yet, and whether it is served. Before the process ends, try once more to
+    /// write this credential, since its key exists nowhere else.
     pub fn unwritten(&self) -> Option<(&Arc<Credential>, bool)> {
         let (_, serve) = self.machine.writes()?;
         let credential = if serve { &self.served } else { &self.waiting };
@@ -173,8 +174,9 @@ impl Rotation {
         known.or_else(|| self.awaited_reason()).or(self.saving.error.as_ref())
     }
 
-    /// Resets the rotation to the machine and the snapshot published last, since a panic may have left it half changed.
-    /// The exchange in flight is lost: its request fails at the next input, and a Tick is due at once.
+    /// Resets the rotation to the machine and the snapshot that were published last, since a panic may have left the
+    /// rotation half changed. The exchange in flight is lost: its request fails at the next input, and a Tick is due at
+    /// once.
     pub(crate) fn restart(&mut self, machine: Arc<RotationMachine>, published: &Snapshot, error: &Arc<str>, now: Now) {
         self.machine = machine;
         (self.served, self.waiting) = (published.credential.clone(), published.waiting.clone());
@@ -194,8 +196,8 @@ impl Rotation {
         }
     }
 
-    /// Events that the machine has missed by a panic: the failure of the request in flight, and a change of the signer
-    /// in the step that panicked.
+    /// Events that a panic has kept from the machine: the failure of the request in flight and, if the signer changed
+    /// in the step that panicked, this change.
     fn missed_events(&self) -> impl Iterator<Item = Event> + Clone + use<> {
         let Checkpoint { in_flight, signer: known, .. } = self.machine.checkpoint();
         let failed = in_flight.map(|(id, _)| Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
@@ -221,8 +223,8 @@ impl Rotation {
         while let Some(mut event) = events.pop_front() {
             if self.has_awaited(&event, now) {
                 let ready = Event::SignerChanged(SignerStatus::Ready);
-                // After the result of an exchange: a ready signer may lead to a request that supersedes the one that
-                // has just brought a certificate.
+                // `ready` comes after the result of an exchange: handled first, it may lead to a request that
+                // supersedes the one that has just brought a certificate.
                 if is_result(&event) || events.iter().any(is_result) {
                     events.push_back(ready);
                 } else {
@@ -321,8 +323,8 @@ impl Rotation {
         self.machine.last_failure().filter(|last| matches!(last, Failure::Unauthorized | Failure::Forbidden))
     }
 
-    /// True if the certificate issued for the pending key is not durable yet. After a crash now, a restart finds the
-    /// certificate at the signer by the saved record.
+    /// True if the certificate issued for the pending key is not durable yet. If the process crashed now, its next
+    /// start would find the certificate at the signer, by the saved record.
     fn is_issued_unwritten(&self) -> bool {
         let unwritten = self.unwritten().map(|(credential, _)| credential.key());
         unwritten.zip(self.pending.as_ref()).is_some_and(|(key, pending)| Arc::ptr_eq(key, pending))

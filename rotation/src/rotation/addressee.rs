@@ -13,7 +13,8 @@ use crate::signer::Signer;
 #[derive(Clone, Debug)]
 pub(super) struct Addressee {
     pub(super) name: String,
-    /// `None`: the signer has no endpoint, or a record of an old version does not name it.
+    /// The signer's endpoint. `None` if the signer has no endpoint, or if an old version wrote the record, without the
+    /// endpoint.
     pub(super) endpoint: Option<String>,
 }
 

@@ -28,8 +28,8 @@ impl Awaited {
 }
 
 impl Rotation {
-    /// Polls the source of the awaited identity, if the poll is due or `event` is no Tick. Returns true if this ends
-    /// the wait, with an identity or an error.
+    /// Polls the source of the awaited identity, if the poll is due or `event` is no Tick. Returns true if the wait is
+    /// over: the source has an identity, or an error that is not [coming](NotYet::is_coming).
     pub(super) fn has_awaited(&mut self, event: &Event, now: Now) -> bool {
         let Some(awaited) = &self.awaited else { return false };
         // A Tick for another reason does not poll the source before its time.
@@ -42,8 +42,8 @@ impl Rotation {
         self.awaited.is_none()
     }
 
-    /// True if this step submits a request that must not begin, since its identity has to be awaited, or since the task
-    /// is ending.
+    /// True if `step` submits a request that must not begin yet, since its identity is coming, or must not begin at
+    /// all, since the task is ending.
     pub(super) fn must_await(&mut self, step: &Transition, now: Now) -> bool {
         let submits = step.actions.clone().any(|action| matches!(action, Action::SubmitCsr { .. }));
         if submits && !self.is_ending && self.found_identity.is_none() && self.identity_source().is_some() {
@@ -52,8 +52,8 @@ impl Rotation {
         submits && (self.is_ending || self.awaited.is_some())
     }
 
-    /// Reads the identity, and returns why it has to be awaited; `None` if it need not be. Retains the result for the
-    /// next request.
+    /// Reads the identity, and retains the result for the next request (`found_identity`). Returns the reason to wait
+    /// if the identity is coming; `None` if the request need not wait.
     fn coming(&mut self, now: Now) -> Option<NotYet> {
         let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
         let read = || {

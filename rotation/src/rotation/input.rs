@@ -20,8 +20,8 @@ pub enum Input {
     TemplateChanged(Option<Arc<Template>>),
     /// The timing from now on. See [`Event::PolicyChanged`].
     PolicyChanged(Arc<Policy>),
-    /// The signer to request certificates from, from now on; `None`: rotation is not enabled, and only a certificate
-    /// that was accepted already is still written. The current certificate and its rotation point stay.
+    /// The signer to request certificates from, from now on; `None` disables the rotation: it submits nothing, and only
+    /// still writes a certificate that was accepted before. The current certificate and its rotation point stay.
     ///
     /// A signer with the name and the endpoint of the last request continues that request, with its key. For
     /// any other signer, the request in flight is dropped, failures are forgotten, and the next request has a new key.
@@ -36,7 +36,8 @@ pub enum Input {
         /// The fingerprint of the rejected certificate.
         fingerprint: Fingerprint,
     },
-    /// The signer's server answered another HTTP request of the program, outside of an exchange, with a `Date`.
+    /// The program sent an HTTP request of its own, outside of an exchange, to the signer's server, and the answer had
+    /// a `Date`.
     ServerDated(ServerDate),
     /// A call of the key source ([`Command::Key`]) ended.
     Keyed {
@@ -189,8 +190,8 @@ impl Rotation {
         Some(Event::ServerDated { unix: unix.after(now.instant.since(at)) })
     }
 
-    /// Records an error if the stored credential `found` is foreign. Returns `found`, except a foreign credential while
-    /// there is no template: with a template, the machine rejects a foreign credential itself.
+    /// Records an error if the stored credential `found` is foreign. Returns `None` for a foreign credential if there
+    /// is no template. Otherwise returns `found`: with a template, the machine itself rejects a foreign certificate.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
         let template = self.machine.template().map(|template| template.common_name());
         let wanted = template.or(self.common_name.as_deref());

@@ -11,7 +11,8 @@ use crate::key_source::Unkeyed;
 use crate::{KeyCall, KeySource, Keyed, SignError};
 
 impl Rotation {
-    /// Makes the call of the key source for a request: with the pending key, if there is one.
+    /// Returns the call of the key source for a request. With a pending key, the call signs the CSR with this key;
+    /// without one, it makes a key first.
     ///
     /// # Errors
     /// There is no signer.
@@ -62,7 +63,8 @@ impl Rotation {
         }
     }
 
-    /// Notes that the store may contain this pair, so that its key is in use until a newer pair has replaced it.
+    /// Notes that the store may contain this pair. Its key then counts as in use until a newer pair has replaced the
+    /// pair in the store.
     pub(super) fn note_stored(&mut self, pair: &Credential) {
         if self.keys.is_some() && !self.stored_keys.iter().any(|key| Arc::ptr_eq(key, pair.key())) {
             self.stored_keys.push(pair.key().clone());

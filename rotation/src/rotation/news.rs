@@ -1,4 +1,4 @@
-//! The news of a rotation: derived from the machine's outcomes, and from facts that the machine does not know.
+//! The news of a rotation, made from the machine's outcomes and from facts that the machine does not know.
 
 use std::sync::Arc;
 
@@ -102,8 +102,8 @@ impl Rotation {
         }
     }
 
-    /// Adds [`News::Requesting`] if `step` began a request. `bootstrapped`: the request before it authenticated with
-    /// the bootstrap identity.
+    /// Adds [`News::Requesting`] if `step` began a request. `bootstrapped` is true if the previous request
+    /// authenticated with the bootstrap identity.
     pub(super) fn note_request(&mut self, step: &Transition, bootstrapped: bool) {
         let State::Requesting { reason, .. } = step.after.state() else { return };
         let is_retry = matches!(
@@ -115,8 +115,8 @@ impl Rotation {
         self.news.push(News::Requesting { reason, bootstrap, is_retry: is_retry && (bootstrapped || !bootstrap) });
     }
 
-    /// Replaces the error about a foreign certificate in the store; `None`: the store holds none. Adds
-    /// [`News::Foreign`] for a new error.
+    /// Replaces the error about a foreign certificate in the store; `foreign` is `None` if the store has no such
+    /// certificate. Adds [`News::Foreign`] if the error is a new one.
     pub(super) fn note_foreign(&mut self, foreign: Option<Arc<str>>) {
         let before = std::mem::replace(&mut self.foreign, foreign);
         let error = self.foreign.as_ref().filter(|error| before.as_ref() != Some(error));

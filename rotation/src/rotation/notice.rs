@@ -31,7 +31,7 @@ impl Notice {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum News {
-    /// The machine handled an event. The news of the machine's decisions follows.
+    /// The machine handled an event. The news of the decisions that the machine made in this step follows.
     Stepped(Arc<Transition>),
     /// The rotation began a request.
     Requesting {
@@ -39,8 +39,8 @@ pub enum News {
         reason: Reason,
         /// True if the request authenticates with the bootstrap identity.
         bootstrap: bool,
-        /// True if the previous request had the same reason, and failed or was superseded. False for the first of
-        /// several requests in a row that authenticate with the bootstrap identity.
+        /// True if the previous request had the same reason, and failed or was superseded. Always false for the first
+        /// request that authenticates with the bootstrap identity after requests that did not.
         is_retry: bool,
     },
     /// The request made progress.
@@ -60,7 +60,8 @@ pub enum News {
     },
     /// A certificate that another program put into the store was accepted.
     TakenOver {
-        /// [`Slot::Served`]: the certificate is served at once. [`Slot::Waiting`]: from its notBefore on.
+        /// [`Slot::Served`]: the certificate is served at once. [`Slot::Waiting`]: the certificate is served from its
+        /// notBefore on.
         slot: Slot,
         /// The certificate served until now, valid or expired; `None` for [`Slot::Waiting`].
         replaced: Option<Arc<Certificate>>,
@@ -127,8 +128,8 @@ pub enum News {
     Panicked {
         /// The error, for people.
         error: Arc<str>,
-        /// Pause before the next request, unless a message leads to an earlier request. The pause is 1 s, and doubles
-        /// up to 300 s with each further panic that follows within 300 s of the last pause.
+        /// Pause before the next request, unless a message leads to an earlier request. The first pause is 1 s. A
+        /// further panic within 300 s of the end of a pause doubles the pause, up to 300 s.
         pause: Duration,
     },
     /// The observer was too slow: `count` notices in a row were dropped here. The snapshot of this notice is the one

@@ -15,9 +15,10 @@ use crate::{KeySource, disk_name};
 /// The pending record, which a rotation leaves to its next start. Contains a private key: store it as safely as the
 /// key.
 ///
-/// Contains the names and the key of the request, not the signed CSR. A CSR that is signed again continues the request:
-/// the name of a request object is derived from key, names and usages, and an object of that name is compared by key,
-/// subject and names. Its signature is not compared, since ECDSA signatures differ each time.
+/// Contains the names and the key of the request, but not the signed CSR. A restart signs a CSR again, and continues
+/// the request with this CSR: the name of a request object is derived from key, names and usages, so that the restart
+/// finds the object. perennial then compares key, subject and names of the object with the CSR, and not the signature,
+/// since each ECDSA signature is another.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Endpoint of the signer as configured, for example the URL of an API server. `None` if the signer has no
@@ -29,8 +30,8 @@ pub struct Record {
     pub request_name: String,
     /// The machine's part: the request, the submission budget and the refusal.
     pub pending: Pending,
-    /// [`Failure::Unauthorized`] or [`Failure::Forbidden`], if the last request failed for that reason. For people
-    /// only: a restart does not wait for that reason.
+    /// The failure of the last request, if it is [`Failure::Unauthorized`] or [`Failure::Forbidden`]. For people only:
+    /// a restart does not back off for these failures.
     pub turned_down: Option<Failure>,
     /// The key, if the next request may use it again ([`Key::Pending`]).
     pub key: Option<Arc<KeyPair>>,
@@ -73,7 +74,8 @@ impl Record {
         encoded
     }
 
-    /// Decodes a record written by [`encode`](Self::encode), whose key is in the record.
+    /// Decodes a record written by [`encode`](Self::encode). If the record has a key, the record itself must contain
+    /// the key.
     ///
     /// # Errors
     /// [`RecordError`]: the record is damaged, or of another format version, or its key stays elsewhere.
@@ -153,8 +155,9 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
-    /// The lines of the key's PEM text, which for a key that stays elsewhere is its reference. No line contains a character that JSON escapes, so that reading makes no copies
-    /// of the key.
+    /// The lines of the PEM text of the key or, if the key stays elsewhere, of its reference. No line contains a
+    /// character that JSON escapes, so that serde borrows the lines when it reads a record, and makes no copy of the
+    /// key.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Vec<&'a str>>,
 }
@@ -187,7 +190,7 @@ pub enum RecordError {
         /// The format version of the record.
         version: u64,
     },
-    /// The reason of the record's refusal is unknown to this version of perennial.
+    /// The record contains a refusal for a reason that this version of perennial does not know.
     #[error("its refusal has an unknown reason")]
     Reason,
     /// The record's key cannot be read.

@@ -1,4 +1,4 @@
-//! One request: its key, its identity, its exchange, and the events that its result becomes.
+//! One request: its key, its identity, its exchange, and the events for the machine that follow from its result.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -87,7 +87,8 @@ impl Rotation {
         Credential::new(chain, in_flight.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 
-    /// Prefixes an error with the name of the request or of the signer, and with the signer's endpoint if it has one.
+    /// Prefixes an error with the name of the request (the name of the signer if the request has no name), and with the
+    /// signer's endpoint if it has one.
     fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
         match (self.request_name.as_str(), signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
@@ -155,7 +156,7 @@ impl Rotation {
         Event::CsrFailed { id, failure, retry_after }
     }
 
-    /// The signer, which from now on is the addressee of the last request.
+    /// Returns the signer, and notes it as the addressee of the request that begins now.
     ///
     /// # Errors
     /// There is no signer.
@@ -176,7 +177,8 @@ impl Rotation {
         Ok((key, csr))
     }
 
-    /// [`begin`](Self::begin), with panics as errors: the signer and its identity source are foreign code.
+    /// Calls [`begin`](Self::begin), and turns a panic into an error: the signer and its identity source may be code of
+    /// another party.
     pub(super) fn begin_contained(
         &mut self,
         id: RequestId,
@@ -231,9 +233,9 @@ impl Rotation {
         profile.skew.saturating_add(self.local_lead(now))
     }
 
-    /// How far the local clock is ahead of the server's: the lead by the last answer or by the answers that agreed,
-    /// whichever is greater. Too large a lead does no harm: the machine checks the certificate again, and uses the
-    /// server's clock once three answers agree.
+    /// How far the local clock is ahead of the server's clock: the greater one of two leads, by the last answer alone
+    /// and by the answers that agreed. Too large a lead does no harm: the machine checks the certificate again, and
+    /// uses the server's clock once three answers agree.
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
         let last = date.map(|ServerDate { unix, at }| unix.after(now.instant.since(at)));
@@ -287,7 +289,7 @@ impl Rotation {
     }
 }
 
-/// Makes the error of a request that fails locally, before the signer gets it.
+/// Makes the error of a request that fails in this process, before the request reaches the signer.
 pub(super) fn local(why: impl ToString) -> SignError {
     SignError::new(Failure::Local, why.to_string())
 }

@@ -1,4 +1,5 @@
-//! [`Saving`]: decides when to save the pending record. After each change, and after a backoff if a save failed.
+//! [`Saving`]: decides when the pending record is saved: after each change of the record, and after a backoff if a save
+//! failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) struct Saving {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     submission: Option<RequestId>,
-    /// A change of the budget changes the meaning of the record's `budget_whole`.
+    /// The submission budget, since a change of the budget changes the meaning of `budget_whole` in the record.
     budget: Budget,
     key: bool,
     refusal: Option<(Failure, u32)>,
@@ -42,7 +43,8 @@ impl Mark {
 }
 
 impl Saving {
-    /// Makes the state of a rotation that starts from the record `kept`, which is not saved again before it changes.
+    /// Makes the state for a rotation that starts from the record `kept`. The record is not saved again until it
+    /// changes.
     pub(super) fn new(policy: &Policy, kept: Option<&Record>) -> Self {
         let mark = |record: &Record| Mark::of(&record.pending, policy, record.turned_down, record.key.is_some());
         Self { given: kept.map(mark), ..Self::default() }
@@ -74,7 +76,7 @@ impl Saving {
         self.error = Some(why.into());
     }
 
-    /// Stops repeating a failed save. After that, the next record is saved in any case.
+    /// If the last save failed, stops repeating it. The next record is then saved even if it equals the last one.
     pub(super) fn give_up(&mut self) {
         if self.again_at.take().is_some() {
             (self.given, self.failures, self.error) = (None, 0, None);

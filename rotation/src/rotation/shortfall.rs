@@ -5,7 +5,8 @@ use perennial_pki::{Chain, Usage};
 
 use perennial::printable;
 
-/// The most missing names that an error lists; of further names, it shows the number only.
+/// The greatest number of missing names that an error lists. If more names are missing, the error only shows how many
+/// more.
 const MOST: usize = 5;
 
 /// The error text for an issued `certificate` that the machine judged as `failure` at `now`.
@@ -41,9 +42,10 @@ pub(super) fn shortfall(
     }
 }
 
-/// The error text for an issued chain that grants rights beyond the request; `None` if the chain grants none.
-/// Organizations in a client certificate are groups in Kubernetes, and so rights, and a URI is a second name (SPIFFE).
-/// DNS names, addresses, organizational units and a serial number in the subject grant nothing, nor does a usage alone: an API server identifies a client by common name and
+/// The error text for an issued chain that grants rights beyond the request; `None` if the chain grants none. Two kinds
+/// of names can grant rights: organizations in a client certificate, which are groups in Kubernetes, and URIs, each a
+/// second name of the holder (SPIFFE). DNS names, addresses, organizational units and a serial number in the subject
+/// grant nothing. A usage alone grants nothing either, since an API server identifies a client by common name and
 /// organizations.
 pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
     let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
@@ -68,9 +70,9 @@ fn quoted(name: &str) -> String {
     format!("`{}`", printable(name))
 }
 
-/// The text of the warning about a lifetime too short for `policy`: the rotation window of such a certificate may open
-/// before spacing and submission budget allow the next request. `None` for a sufficient lifetime. The lifetime counts
-/// from `now`, the time of issuance, since signers backdate certificates.
+/// The text of the warning about a lifetime that is too short for `policy`: the rotation window may open before spacing
+/// and submission budget allow the next request. `None` for a sufficient lifetime. The lifetime counts from `now`, the
+/// time of issuance, since signers backdate certificates.
 pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> Option<String> {
     let (left, shortest) = (validity.not_after().since(now), policy.shortest_lifetime());
     (left < shortest).then(|| {
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn excess_flags_extra_organizations_except_in_serving_certificates() {
+    fn unrequested_organization_is_excess_except_in_serving_certificate() {
         for (usages, is_refused) in [
             (&[Usage::ServerAuth][..], false),
             (&[Usage::ClientAuth], true),
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn excess_flags_unrequested_uri_only() {
+    fn unrequested_uri_is_excess_but_unit_and_serial_number_are_not() {
         let requested = Template::node("a").with_uris(["spiffe://x.example/a"]);
         let all = requested.clone().with_organizational_units(["unit"]).with_serial_number("7");
         assert_eq!(excess(&issued(&all, &[Usage::ClientAuth]), &requested), None);

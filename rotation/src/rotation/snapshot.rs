@@ -29,8 +29,9 @@ pub struct Snapshot {
     pub progress: Option<Progress>,
     /// Health of the server behind the signer, by its last answer to an exchange.
     pub health: Option<Health>,
-    /// The gravest standing error, for people: of the last request, of a foreign certificate in the store, of the last
-    /// write, of an identity that is not available, or of the pending record. `None` once all have succeeded.
+    /// The gravest standing error, for people. The gravest is the error of the last request; then come a foreign
+    /// certificate in the store, a failed write, an identity that is not available yet, and a pending record that was
+    /// not saved. `None` if there is none of these errors.
     pub last_error: Option<Arc<str>>,
     /// Number of certificates that were issued and accepted since the start.
     pub issued: u64,
@@ -39,7 +40,7 @@ pub struct Snapshot {
     /// The warning, for people, if the issued lifetime is too short for the policy to replace the certificate in time;
     /// `None` once a certificate that lives longer is issued.
     pub short_lived: Option<Arc<str>>,
-    /// True if the last request showed the bootstrap credential, not the current certificate.
+    /// True if the last request authenticated with the bootstrap credential, not with the current certificate.
     pub bootstrapping: bool,
     /// How far the signer's clock is ahead of the local one, by the last three answers in a row that agreed.
     pub clock_offset: Option<ClockOffset>,
@@ -61,8 +62,8 @@ impl Snapshot {
     }
 
     /// The lifetime of the current certificate, if that differs from the requested lifetime by more than a tenth;
-    /// `None` if it does not. Ten minutes more are allowed, since signers backdate certificates. Signers may ignore the
-    /// requested lifetime, as API servers before Kubernetes 1.22 do, or cap it.
+    /// `None` if it does not. Beyond the tenth, a lifetime may be ten minutes longer, since signers backdate
+    /// certificates. Signers may ignore the requested lifetime, as API servers before Kubernetes 1.22 do, or cap it.
     pub fn differing_lifetime(&self) -> Option<Duration> {
         let lifetime = self.credential.as_ref()?.chain().certificate().validity.lifetime();
         let requested = self.requested_lifetime?;

@@ -26,11 +26,11 @@ pub struct Start {
     pub common_name: Option<String>,
     /// The name of the signer, if it is known before the signer: rotation points are computed from this name, too.
     pub signer_name: Option<String>,
-    /// The contents of the store: the credential and its successor. A credential that is not at its usual place in the
-    /// store is due at once.
+    /// The contents of the store: the credential and its successor. If the credential is not at its usual place in the
+    /// store ([`Stored::is_misplaced`]), the credential is due at once.
     pub stored: Stored,
-    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if its server, signer,
-    /// common name or key algorithm is not the one wanted now.
+    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if the record is of
+    /// another server, signer, common name or key algorithm than wanted now.
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
