@@ -6,7 +6,8 @@ use perennial::{Slot, State};
 
 use crate::{News, Notice, Progress};
 
-/// A wait for the submission budget or the spacing is logged at the level debug if the wait is shorter than this.
+/// The shortest wait for the submission budget or the spacing that is logged at info. A shorter wait is logged at
+/// debug.
 const LONG: Duration = Duration::from_secs(5);
 
 /// Logs a notice. `name` is the name of the certificate in a process that rotates several; empty otherwise.

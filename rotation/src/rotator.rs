@@ -98,9 +98,9 @@ impl Rotator {
         self.signer(SignWith::future(name, sign))
     }
 
-    /// Sets the source of keys that stay elsewhere, such as in an HSM. By default, keys are generated in memory. A
-    /// stored certificate whose key is not elsewhere is used until its rotation point, and its successor has a key of
-    /// this source.
+    /// Sets the source of keys that stay elsewhere, such as in an HSM. By default, keys are generated in memory. If the
+    /// store has a certificate whose key is in memory, this certificate is used until its rotation point; its successor
+    /// has a key of this source.
     #[must_use]
     pub fn keys(mut self, keys: impl KeySource + 'static) -> Self {
         self.start.keys = Some(Arc::new(keys));

@@ -25,8 +25,8 @@ pub struct SignError {
 }
 
 impl SignError {
-    /// Makes an error that neither rejects the identity nor reports the health of a server. `message` is one line for
-    /// people, without secrets.
+    /// Makes an error of this kind that rejects no identity, demands no wait, and reports no health of a server.
+    /// `message` is one line for people, without secrets.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
         Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
     }

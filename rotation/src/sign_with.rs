@@ -83,7 +83,8 @@ impl SignWith {
         Self { profile, ..self }
     }
 
-    /// Sets the source of [`SignRequest::identity`], with which requests authenticate; no identity by default.
+    /// Sets how requests authenticate: where [`SignRequest::identity`] comes from. By default, requests have no
+    /// identity.
     #[must_use]
     pub fn authentication(self, authentication: Authentication) -> Self {
         Self { authentication, ..self }

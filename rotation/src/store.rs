@@ -31,8 +31,9 @@ pub trait Store: Debug + Send + Sync {
     /// The store cannot be read. The rotation does not start.
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError>;
 
-    /// Stores a credential durably. If `serve`, the credential replaces the current one. If not, the credential is not
-    /// valid yet, and is stored beside the current one, until a later call writes it with `serve`.
+    /// Stores a credential durably. If `serve` is true, the credential replaces the current credential. If `serve` is
+    /// false, the credential is not valid yet: it is stored beside the current credential, until a later call writes it
+    /// with `serve`.
     ///
     /// # Errors
     /// The new credential is not durable; the credential stored before still is. The rotation serves the new credential
@@ -99,9 +100,10 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Chooses from all credentials of a store, as the credential directory does: of the valid credentials, the one
-    /// that expires last; without a valid one, the one with the latest notAfter. If the chosen credential is valid, the
-    /// latest credential that is not valid yet becomes [`waiting`](Self::waiting).
+    /// Chooses from all credentials of a store, as the credential directory does. Credentials with the wanted common
+    /// name come first. Among them, the choice is the valid credential that expires last; if none is valid, the
+    /// credential with the latest notAfter. If the chosen credential is valid, its successor becomes
+    /// [`waiting`](Self::waiting): of the credentials that are not valid yet, the one with the latest notBefore.
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
         let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
         // If all are for other names, the rotation reports one of them.
@@ -116,8 +118,8 @@ impl Stored {
     }
 }
 
-/// Returns the credential in `others` that begins last, among those not valid yet and of the common name of `held`.
-/// `None` unless `held` is valid.
+/// Returns the successor of `held` in `others`: a credential with the same common name that is not valid yet. Of
+/// several, returns the one with the latest notBefore. `None` if there is no successor, or if `held` is not valid.
 pub(crate) fn waiting_beside(
     held: &Credential,
     others: impl IntoIterator<Item = Arc<Credential>>,
@@ -187,7 +189,7 @@ impl<T: KeyValue> Store for T {
     }
 }
 
-/// Words the error for a pair of a [`KeyValue`] that cannot be used.
+/// Returns the error text for a pair of a [`KeyValue`] that cannot be used.
 fn unusable(key: &str, error: &CredentialError) -> String {
     let remedy = match error {
         // The pair is whole: removing it would lose the certificate of a key whose device is absent.

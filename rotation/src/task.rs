@@ -38,7 +38,8 @@ pub struct Task {
     /// The request whose exchange the runtime drives now, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
-    /// Number of panics in a row that came within [`LONGEST_PAUSE`] of the end of the previous panic's pause.
+    /// Number of panics in a row, not counting the first, each within [`LONGEST_PAUSE`] of the end of the pause before
+    /// it.
     panics: u32,
     /// End of the pause after the last panic. The task handles no Tick until then.
     paused_until: Option<Instant>,
@@ -49,7 +50,7 @@ pub struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// The task got [`Message::Stop`], and waits for the calls to the store that have not ended.
+    /// The task got [`Message::Stop`], and waits until all calls to the store have ended.
     Stopping,
     /// The task writes a credential that is not durable yet, for the last time, and waits for the result.
     LastWrite,
@@ -224,8 +225,8 @@ impl Task {
         }
     }
 
-    /// True once there is nothing left to do. Drop the task then: handles that wait for the end of the rotation wait
-    /// until the task is dropped.
+    /// True once there is nothing left to do. Drop the task then: only the drop ends the waits of handles for the end
+    /// of the rotation.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }

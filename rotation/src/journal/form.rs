@@ -18,7 +18,8 @@ pub(super) trait Form: Sized {
     fn read(form: Self::Form) -> Result<Self, Box<dyn Error>>;
 }
 
-/// Implements [`Form`] for a type by two closures: one returns the form of a value, the other the value of a form.
+/// Implements [`Form`] for a type by two closures: the first turns a value into its form, the second turns a form back
+/// into a value.
 macro_rules! form {
     ($value:ty as $form:ty, $write:expr, $read:expr) => {
         impl Form for $value {

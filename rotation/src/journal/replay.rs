@@ -34,14 +34,14 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// The step, as observers saw it in the original run. `None` for a first line, which contains a machine's whole
-    /// state.
+    /// The replayed step, with the event and the actions that observers saw in the original run. `None` for a first
+    /// line, which contains a machine's whole state.
     pub const fn step(&self) -> Option<&Transition> {
         self.step.as_ref()
     }
 
-    /// True for a first line whose state is exactly the one that the replay has reached, with no steps missing: the
-    /// journal continues from another file.
+    /// True for a first line that continues the journal of an earlier file: no steps are missing, and the state in the
+    /// line is exactly the state that the replay has reached.
     pub const fn continues(&self) -> bool {
         self.continues
     }
