@@ -5,7 +5,8 @@ use std::time::Duration;
 use perennial::{Instant, Now, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The monotonic clock. On Linux, this clock also counts the time in suspend, in which certificates grow older, too.
+/// The monotonic clock. On Linux, this clock also counts time during a suspend, since certificates grow older then,
+/// too.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MONOTONIC: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -99,8 +99,8 @@ impl Directory {
     /// [released](Self::release), or this process ends. Does nothing if the lock is held already.
     ///
     /// If the directory exists on a disk that is read-only or full, the call succeeds with a warning in the log: pairs
-    /// can be read, and writes fail until the disk has space or is writable again. If there is no lock file yet, the
-    /// first write takes the lock.
+    /// can be read, and writes fail until the disk has space or is writable again. If such a disk has no lock file yet,
+    /// the first write that succeeds takes the lock.
     ///
     /// # Errors
     /// The directory cannot be created or written to, another process holds the lock ([`DirectoryError::Owned`]), or a

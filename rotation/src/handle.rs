@@ -50,12 +50,13 @@ impl Handle {
     /// Waits for a valid credential. Ends at once if there is one.
     ///
     /// # Errors
-    /// [`NotReady`]: the timeout has passed, the rotation has ended, or there is neither a signer nor a valid credential.
-    /// A wait that fails does not end the rotation.
+    /// [`NotReady`]: the timeout has passed, the rotation has ended, or there is neither a signer nor a valid
+    /// credential. A wait that fails does not end the rotation.
     pub fn ready(&self) -> Wait<'static, Result<Arc<Credential>, NotReady>> {
         let handle = self.clone();
         let check = move |link: &Link| {
-            // Before the credential is read: the rotation may publish its last snapshot and end in between.
+            // Read `has_ended` before the credential: otherwise, the rotation could publish its last snapshot and end
+            // between the two reads.
             let ended = link.has_ended();
             match handle.credential() {
                 Some(credential) => Some(Ok(credential)),
@@ -101,8 +102,8 @@ impl Handle {
         self.link.has_ended()
     }
 
-    /// Sets the names to request from now on; `None`: the rotation requests nothing. The current credential stays in use
-    /// until a certificate with the new names is issued.
+    /// Sets the names to request from now on. With `None`, the rotation requests nothing. The current credential stays
+    /// in use until a certificate with the new names is issued.
     ///
     /// # Errors
     /// [`TemplateError`]: no certificate can carry the names. The rotation continues with the names it has.
@@ -155,8 +156,8 @@ impl Handle {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// Ends the rotation. The call alone suffices; the returned [`Wait`] ends once the rotation writes nothing any
-    /// more. A request in flight is dropped; its object stays at the signer. Credentials that were returned remain
+    /// Ends the rotation, even if the caller does not wait. The returned [`Wait`] ends once the rotation writes nothing
+    /// any more. A request in flight is dropped; its object stays at the signer. Credentials that were returned remain
     /// usable.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.link.send(Message::Stop);
@@ -199,7 +200,8 @@ impl IdentitySource for Handle {
 /// the rotation has ended and `check` still returns `None`.
 fn until_ended<T>(mut check: impl FnMut(&Link) -> Option<T>) -> impl FnMut(&Link) -> Option<Option<T>> {
     move |link| {
-        // Before the check: the rotation may publish its last snapshot and end in between.
+        // Read `has_ended` before the check: otherwise, the rotation could publish its last snapshot and end in
+        // between.
         let ended = link.has_ended();
         check(link).map(Some).or(ended.then_some(None))
     }

@@ -36,7 +36,8 @@ impl Job {
     pub fn run(self) {
         let Self { call, at, store, ending } = self;
         let input = call.make(&*store, at);
-        // Before the result arrives: a caller that waits for the end of the rotation may open the store then.
+        // Drop the store before the result arrives: a caller that waits for the end of the rotation may open the store
+        // then.
         drop(store);
         ending.link().send(Message::Input(input));
     }

@@ -233,13 +233,15 @@ impl Rotation {
             }
             let mut step = Transition::of(&mut self.machine, event, now);
             let pairs = (self.served.clone(), self.waiting.clone(), candidate.clone());
-            // Before the identity is read, which may be the pair that the machine has just accepted.
+            // Called before `must_await` reads the identity: the identity may be the pair that the machine has just
+            // accepted.
             self.hold_decided(&mut candidate);
             if self.must_await(&step, now) {
-                // As if the event had not happened yet, so that the request takes nothing from the budget.
+                // Undo the step, as if the event had not happened yet: the request must take nothing from the budget.
                 self.machine = step.before;
                 (self.served, self.waiting, candidate) = pairs;
-                // Unless the event sets the status of the signer, too: it would override `NotReady`.
+                // Handle the event again after `NotReady`, unless it sets the status of the signer: it would override
+                // `NotReady`.
                 if !matches!(step.event, Event::SignerChanged(_)) {
                     events.push_front(step.event);
                 }

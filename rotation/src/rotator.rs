@@ -46,7 +46,7 @@ impl Rotator {
         self
     }
 
-    /// Sets the names to request, which [`prepare`](Self::prepare) checks. [`Handle::set_template`] sets or changes them
+    /// Sets the names to request; [`prepare`](Self::prepare) checks them. [`Handle::set_template`] sets or changes them
     /// later.
     #[must_use]
     pub fn template(mut self, template: Template) -> Self {

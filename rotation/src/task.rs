@@ -121,7 +121,8 @@ impl Task {
             let is_due = || !is_ticked && self.deadline().is_some_and(|deadline| deadline <= now.instant);
             let message = match self.link().pop() {
                 Some(message) => message,
-                // After the messages, which may have moved the deadline. Once per step, even if the deadline stays due.
+                // A Tick comes after the messages, which may have moved the deadline, and only once per step, even if
+                // the deadline stays due.
                 None if is_due() => Message::Input(Input::Tick),
                 None => break,
             };
@@ -179,7 +180,8 @@ impl Task {
     fn handle(&mut self, input: Input, now: Now, work: &mut Vec<Work>) {
         self.jobs.note(&input);
         let commands = self.rotation.handle(input, now);
-        // Before the commands: an accepted certificate is served at once, and written after that.
+        // Publish before the commands are carried out: an accepted certificate is served at once, and written after
+        // that.
         self.publish(now);
         for command in commands {
             match command {
@@ -210,7 +212,7 @@ impl Task {
                     "cannot write a certificate before the rotation ends: {error}; it is lost when the process ends"
                 );
             }
-            // Only for the state: the commands are dropped, since the task is ending.
+            // Handled for the rotation's state only: the commands are dropped, since the task is ending.
             self.rotation.handle(input, now);
         }
         self.publish(now);

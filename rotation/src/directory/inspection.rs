@@ -72,7 +72,7 @@ impl<'a> Inspection<'a> {
         let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
         let taken = best.map(|best| found.remove(best));
         let source = taken.as_ref().map(|(source, ..)| source);
-        // Before the problems below are added: they are no reason against a link.
+        // Evaluated before the problems below are added: those problems do not prevent a link.
         let vacant = self.is_vacant();
         let plan = layout.recover(listing, vacant, source, now);
         // `Layout::best` prefers pairs in use: one that it does not choose has expired.
@@ -165,7 +165,8 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Adds the problems of a pair that is used nevertheless. Returns false if TLS peers would reject its certificate.
+    /// Adds the problems of the chosen pair that do not prevent its use. Returns false if TLS peers would reject the
+    /// pair's certificate.
     fn add_flaws(&mut self, source: &Source, credential: &Credential) -> bool {
         let path = |name| self.directory.path.join(name);
         let (certificate, key) = match source {

@@ -97,7 +97,7 @@ pub trait Folder {
     }
 }
 
-/// Identifies one state of a file: a write by another program changes it.
+/// A stamp of one state of a file. When another program writes to the file, its stamp changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Device and inode.

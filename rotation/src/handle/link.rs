@@ -84,7 +84,7 @@ impl Link {
             return;
         }
         let mut inbox = self.inbox();
-        // Under the lock of the messages: `Handle::ready` waits for a signer that was set just before.
+        // Set under the lock of the messages, so that `Handle::ready` waits if a signer was set just before.
         if let Message::Input(Input::SignerChanged(signer)) = &message {
             inbox.has_signer = signer.is_some();
         }

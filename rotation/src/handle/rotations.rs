@@ -48,7 +48,8 @@ pub struct Rotations {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Rotated {
-    /// The previous credential, if there was one. It may still be valid, and its connections stay open.
+    /// The previous credential, if there was one. It may still be valid; connections that were opened with it stay
+    /// open.
     pub old: Option<Arc<Credential>>,
     /// The credential for new connections.
     pub new: Arc<Credential>,

@@ -67,7 +67,8 @@ impl Rotation {
         coming
     }
 
-    /// The source of the identity, or of the bootstrap identity; `None` if requests need neither.
+    /// The source from which requests get their identity or their bootstrap identity; `None` if there is no such
+    /// source.
     pub(super) fn identity_source(&self) -> Option<&Arc<dyn IdentitySource>> {
         match self.signer.as_ref()?.authentication() {
             Authentication::None => None,

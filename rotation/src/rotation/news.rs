@@ -35,7 +35,7 @@ impl Rotation {
             }
             let is_in_use = matches!(news, News::Issued { slot: Slot::Served, .. } | News::TookTurn { .. });
             self.news.push(news);
-            // Only once: the signer will issue the same lifetime next time.
+            // Reported once only: the signer will issue the same lifetime next time.
             if is_in_use && self.issued == 1 {
                 self.note_lifetime(step.now);
             }
@@ -145,7 +145,7 @@ impl Rotation {
     pub(super) fn remind(&mut self, now: Now) {
         let reminders = self.snapshot(now).expiry_reminders();
         if reminders > self.reminders {
-            // First: other news of this input is of attempts to replace the expired certificate.
+            // Before the other news of this input, which is about attempts to replace the expired certificate.
             self.news.insert(0, News::Expired);
         }
         self.reminders = reminders;

@@ -159,7 +159,7 @@ impl Transition {
     }
 }
 
-/// The news of an outcome; `None` for an outcome that is only a failure.
+/// The news of an outcome; `None` for an outcome that reports a failure and nothing else.
 fn news(outcome: &Outcome) -> Option<News> {
     Some(match outcome {
         Outcome::Accepted { slot, replaced, .. } => News::Issued { slot: *slot, replaced: replaced.clone() },

@@ -77,7 +77,7 @@ impl Rotation {
         let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
         let profile = signer.profile();
         let (public_key_der, roots) = (in_flight.key.public_key_der(), profile.issuers.as_ref());
-        // Also by the clock that the signer's answer showed: see `local_lead`.
+        // This skew includes the lead of the local clock over the signer's clock: see `local_lead`.
         let skew = self.skew(profile, now);
         let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
         profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
@@ -98,8 +98,8 @@ impl Rotation {
         }
     }
 
-    /// Begins a request: adds the commands to save the record and to drive the exchange. If the signer cannot begin the
-    /// request, returns the event of its failure instead.
+    /// Begins a request: adds the commands to save the record and to drive the exchange or, if keys stay elsewhere, the
+    /// command to call the key source first. If the request cannot begin, returns the event of its failure instead.
     pub(super) fn submit(
         &mut self,
         id: RequestId,
@@ -110,7 +110,7 @@ impl Rotation {
     ) -> Option<Event> {
         self.saving.submission = Some(id);
         if key == Key::New {
-            // First: the old key is spent, even if making the new one fails.
+            // Dropped before a new key is made: the old key is spent, even if making the new key fails.
             self.pending = None;
         }
         if let Some(source) = self.keys.clone() {

@@ -42,7 +42,7 @@ impl Rotation {
         let Start { policy, signer, template, common_name, signer_name, stored, pending, keys } = start;
         let Stored { credential, waiting, is_misplaced } = stored;
         let named_later = common_name.clone();
-        // Also of a foreign certificate, which is not used, and is not to be lost either.
+        // Includes the key of a foreign certificate: the certificate is not used, but must not be lost either.
         let stored_keys = [&credential, &waiting].into_iter().flatten().map(|pair| pair.key().clone()).collect();
         // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
@@ -51,7 +51,7 @@ impl Rotation {
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
-        // From the signer, if there is one: a record of an old version does not name its endpoint.
+        // Made from the signer if there is one, since a record of an old version does not name the signer's endpoint.
         let of_record = |record| signer.as_deref().map_or_else(|| Addressee::of_record(record), Addressee::of);
         let addressee = record.as_ref().map(of_record);
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
