@@ -20,10 +20,10 @@ pub use watch::Watch;
 /// A certificate and its key in files that another program replaces: two files, or one bundle. Cheap to clone; all
 /// clones are the same pair.
 ///
-/// The files are read again every five seconds ([`every`](Self::every)), by [`watch`](Self::watch) or, without a watch,
-/// by calls of [`credential`](Self::credential). A new pair is used if it is complete and none of its files was
-/// modified in the last second. Until then the last good pair stays, also if files are missing or do not make a pair.
-/// Files that have not made a pair for ten seconds are logged as a warning. The paths may be symbolic links that are
+/// The files are read again every five seconds ([`every`](Self::every)): by a [`watch`](Self::watch) or, if there is
+/// none, by calls of [`credential`](Self::credential). A new pair is used if it is complete and at rest: no file was
+/// modified for a second. Until then, and while files are missing or do not make a pair, the last good pair stays in
+/// use. After ten seconds without a pair in the files, a warning is logged. The paths may be symbolic links that are
 /// switched, as in a volume of a Secret.
 ///
 /// The functions of [`tls`](crate::tls) take a `&FileCredential` in place of a handle:
@@ -48,12 +48,12 @@ struct Shared {
     certificate: PathBuf,
     /// Locked while files are read.
     files: Mutex<Files>,
-    /// The results of the last check. Has a lock of its own: `files` stays locked while files are read, and no handshake
-    /// must wait for a disk.
+    /// The pair and the error after the last check. Has a lock of its own: while one thread reads the files, `files` is
+    /// locked, and handshakes on other threads must not wait for the disk.
     latest: Mutex<Latest>,
-    /// Notified when the pair is replaced, a watch ends, or the receiver of a watch is dropped.
+    /// Notified when a pair is replaced, when a watch ends, and when the receiver of a watch is dropped.
     changed: Arc<Event>,
-    /// The number of watches, which read the files in place of `credential`.
+    /// The number of watches. While there is one, `credential` does not read the files.
     watches: AtomicUsize,
 }
 
@@ -70,8 +70,8 @@ struct Latest {
 }
 
 impl FileCredential {
-    /// Reads the pair from a certificate file and a key file for the first time. With equal paths, as
-    /// [`open_bundle`](Self::open_bundle).
+    /// Reads the pair from a certificate file and a key file for the first time. If both paths are equal, the file is a
+    /// bundle: see [`open_bundle`](Self::open_bundle).
     ///
     /// # Errors
     /// [`FileError`]: a file cannot be read, or the files do not make a pair, possibly only because another program is
@@ -81,8 +81,9 @@ impl FileCredential {
         if certificate == key { Self::open_all([certificate]) } else { Self::open_all([certificate, key]) }
     }
 
-    /// Reads the pair from one file for the first time: key and chain in any order, such as the credential bundle of
-    /// a `podCertificate` projection. The file is read in one go, so that a switch of the file never mixes two pairs.
+    /// Reads the pair from one file for the first time: key and chain in any order, such as the credential bundle of a
+    /// `podCertificate` projection. Since one read returns key and chain, they belong to the same pair even if a link
+    /// to the file is switched.
     ///
     /// # Errors
     /// [`FileError`]: the file cannot be read, or does not contain a pair, possibly only because another program is
@@ -107,16 +108,16 @@ impl FileCredential {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Sets the interval at which the files are read again: five seconds by default. While the files are being
-    /// replaced, they are read every second, if the interval is not shorter.
+    /// Sets the interval at which the files are read again: five seconds by default. While another program is replacing
+    /// the files, they are read every second, or at this interval if it is shorter.
     #[must_use]
     pub fn every(self, every: Duration) -> Self {
         self.files().every = every;
         self
     }
 
-    /// The latest pair, which may have expired. Without a [`watch`](Self::watch), reads the files first if the interval
-    /// ([`every`](Self::every)) has passed.
+    /// The latest pair, which may have expired. If there is no [`watch`](Self::watch), this call first reads the files,
+    /// if the interval ([`every`](Self::every)) has passed since the last read.
     pub fn credential(&self) -> Arc<Credential> {
         if self.shared.watches.load(Ordering::Relaxed) == 0 {
             // While another thread reads the files, the pair that was read before is good enough.
@@ -130,7 +131,8 @@ impl FileCredential {
         self.latest().credential.clone()
     }
 
-    /// Error of files that have made no pair for ten seconds or more: the error that was logged last. `None` otherwise.
+    /// The error that was logged last about the files, if they have made no pair for ten seconds or more; otherwise
+    /// `None`.
     pub fn last_error(&self) -> Option<String> {
         self.latest().last_error.clone()
     }
@@ -176,7 +178,8 @@ impl FileCredential {
     }
 }
 
-/// Requests authenticate with the pair in the files, read as by [`FileCredential::credential`].
+/// Requests authenticate with the pair that [`FileCredential::credential`] returns. While that pair is expired, there
+/// is no identity.
 impl IdentitySource for FileCredential {
     fn identity(&self) -> Result<Identity, NotYet> {
         let credential = self.credential();

@@ -35,7 +35,8 @@ impl IdentitySource for TokenFile {
 pub(crate) struct FileContent {
     #[debug(skip)]
     pub(crate) bytes: Zeroizing<Vec<u8>>,
-    /// The time of the last modification before the end of reading; `None` if the file system does not know.
+    /// The time of the file's last modification, taken after its content was read; `None` if the file system does not
+    /// know the time.
     pub(crate) modified_at: Option<UnixTime>,
 }
 
@@ -68,20 +69,20 @@ fn unix_time(time: SystemTime) -> Option<UnixTime> {
     Some(UnixTime::from_millis(i64::try_from(since.as_millis()).ok()?))
 }
 
-/// Longest file with a chain; keys and tokens are shorter.
+/// Size limit in bytes for a file with a chain, a key or a token.
 pub(crate) const MAX_PAIR: u64 = 1 << 20;
-/// Longest file with a CA bundle.
+/// Size limit in bytes for a file with a CA bundle.
 pub(crate) const MAX_BUNDLE: u64 = 8 << 20;
 
-/// Error of files that do not make a pair, possibly for a moment only: another program that replaces both files writes
-/// one of them first.
+/// Error of files that cannot be read, or do not make a pair. The error may be transient: a program that replaces two
+/// files writes one of them first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// A file cannot be read.
     #[error("{0}: cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
-    /// A link on the path of a file was switched while the file was read, several times in a row.
+    /// Several times in a row, a link on the path of a file was switched while the file was read.
     #[error("{0}: a link on its path is switched again and again")]
     Unsettled(PathBuf),
     /// A file is longer than any file of its kind.

@@ -5,18 +5,18 @@
 //! Other programs replace files in three ways, and a reader may come at any moment between two of their steps:
 //!
 //! - A link is switched, as `..data` in volumes of Kubernetes. All files change at once.
-//! - Each file is renamed into place, so that the files disagree for a moment.
-//! - A file is truncated and written again, so that a file is incomplete for a moment. Content that was cut between two
-//!   PEM blocks seems complete.
+//! - Each file is renamed into place, one after the other. For a moment, the files do not belong together.
+//! - A file is truncated and written again. For a moment, the file is incomplete. If it ends between two PEM blocks, it
+//!   even seems complete.
 //!
-//! So content must be good as a whole, and at rest: no file was modified in the last second, or a check a second later
-//! finds the same bytes. Until then, and for as long as files are missing or unusable, the last good content stays. Files that are
-//! unusable for ten seconds are worth a warning.
+//! For this reason, new content is used only if all files together are good, and at rest: no file was modified in the
+//! last second, or a check a second later finds the same bytes. Until then, and for as long as files are missing or
+//! unusable, the last good content stays in use. Files that are unusable for ten seconds are reported.
 //!
 //! # Why files are read at intervals
 //!
-//! inotify would not do: it reports nothing for network file systems, a switched link needs a watch on every directory
-//! on the path, and events can be lost, so that files would have to be read at intervals all the same.
+//! inotify would not suffice. It reports nothing for network file systems. To notice a switched link, every directory
+//! on the path needs a watch. Events can be lost, so that files would have to be read at intervals all the same.
 
 use std::fmt;
 use std::fs;
@@ -30,13 +30,14 @@ use crate::files::{FileContent, FileError, read};
 
 /// Interval at which files are read by default.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
-/// Time from the last modification of a file until its content counts as complete.
+/// Time for which a file must not have been modified before its content counts as complete.
 const REST: Duration = Duration::from_secs(1);
-/// Interval at which files are read while they are being replaced, unless the usual interval is shorter.
+/// Interval at which files are read while another program is replacing them. If the usual interval is shorter, it applies.
 const SOON: Duration = REST;
-/// How often files are read in a row while links on their paths are switched.
+/// How many times [`read_all`] reads the files before it gives up, since a link on one of their paths is switched each
+/// time.
 const ATTEMPTS: usize = 3;
-/// Time for which files may be unusable before this is reported.
+/// Time for which files may be unusable before [`Followed::check`] reports them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The last good content of one or more files that belong together.
@@ -48,13 +49,14 @@ pub(crate) struct Followed<T, E> {
     content: T,
     /// The digest of the files that `content` was read from.
     used: Digest,
-    /// The digest of the files at the last check, and the first check in a row that found it; `None` if a file could not
-    /// be read.
+    /// The digest of the files at the last check, and the time since which every check has found this digest; `None` if
+    /// a file could not be read.
     seen: Option<(Digest, Instant)>,
     /// The time of the last check that found `content` in the files.
     good_at: UnixTime,
     checked_at: Instant,
-    /// True while files are being replaced, as far as the last check shows.
+    /// True if the next check should follow soon: the last check found files that are being written, or files that have
+    /// been unusable for less than [`PATIENCE`].
     is_changing: bool,
     trouble: Option<Trouble>,
 }
@@ -64,28 +66,28 @@ type Digest = [u8; 32];
 pub(crate) type Found = Result<FileContent, FileError>;
 type Parse<T, E> = fn(&[PathBuf], &[FileContent]) -> Result<T, E>;
 
-/// Files without good content.
+/// The state of files that have no good content now.
 #[derive(Debug)]
 struct Trouble {
-    /// The first check in a row that found no good content.
+    /// The time of the first check that found no good content. No later check has found any.
     since: Instant,
     /// The error that was reported last; `None` before the first report.
     reported: Option<String>,
 }
 
-/// A result of [`Followed::check`].
+/// The result of [`Followed::check`], for the caller to report.
 #[derive(Debug)]
 pub(crate) enum Change<T> {
     /// There is nothing to report.
     Nothing,
-    /// The files have new content. This is the old one.
+    /// New content is in use; contains the old content.
     Replaced(T),
-    /// There has been no good content for some time, for this reason.
+    /// The files have had no good content for [`PATIENCE`] or longer; contains the reason.
     Trouble(String),
 }
 
 impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
-    /// Takes the first content of the files at these paths.
+    /// Begins with the content of the files at these paths, as read in `found`.
     ///
     /// # Errors
     /// A file could not be read, or the files have no good content.
@@ -116,7 +118,7 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         self.paths.iter().map(PathBuf::as_path)
     }
 
-    /// The path of the first file, which names them all in messages.
+    /// The path of the first file, by which messages name all the files.
     pub(crate) fn path(&self) -> &Path {
         &self.paths[0]
     }
@@ -126,7 +128,7 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         &self.content
     }
 
-    /// The time of the last check that found the content in the files.
+    /// The time of the last check that found [`content`](Self::content) in the files.
     pub(crate) fn good_at(&self) -> UnixTime {
         self.good_at
     }
@@ -136,17 +138,18 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         self.trouble.is_some()
     }
 
-    /// The reason why there is no good content, once that was worth a report.
+    /// The error that [`check`](Self::check) reported last, if the files still have no good content; otherwise `None`.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.trouble.as_ref()?.reported.as_deref()
     }
 
-    /// The time of the next check, if checks are to follow each other at this interval.
+    /// The time of the next check: `every` after the last one, or sooner while files are being replaced.
     pub(crate) fn next_check(&self, every: Duration) -> Instant {
         self.checked_at.after(if self.is_changing { every.min(SOON) } else { every })
     }
 
-    /// Takes what a check found in the files.
+    /// Checks the files as they were read in `found`: uses new content if it is good and at rest, and returns the
+    /// change to report.
     pub(crate) fn check(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Change<T> {
         self.checked_at = now.instant;
         match self.new_content(found, now) {
@@ -161,7 +164,7 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         }
     }
 
-    /// Returns new content; `None` if there is none, or the files are still being written.
+    /// Returns the content in the files if it is new and at rest; otherwise `None`.
     fn new_content(&mut self, found: impl IntoIterator<Item = Found>, now: Now) -> Result<Option<(T, Digest)>, E> {
         let before = self.seen.take();
         let files = found.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -196,8 +199,8 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
     }
 }
 
-/// Reads all files as of one time, as far as links on their paths are concerned: if one was switched in between, the
-/// files are read again.
+/// Reads all files as of one time, as far as links are concerned: if a link on one of their paths was switched in the
+/// meantime, reads all files again.
 pub(crate) fn read_all<'a>(paths: impl IntoIterator<Item = &'a Path>, longest: u64) -> Vec<Found> {
     let paths: Vec<&Path> = paths.into_iter().collect();
     let resolve = || paths.iter().map(|path| fs::canonicalize(path).ok()).collect::<Vec<_>>();
@@ -214,14 +217,14 @@ pub(crate) fn read_all<'a>(paths: impl IntoIterator<Item = &'a Path>, longest: u
     paths.iter().map(|path| Err(FileError::Unsettled(path.to_path_buf()))).collect()
 }
 
-/// The digest of all files. Kept instead of their bytes, which may contain a key.
+/// The digest of all files. Remembered in place of their bytes, which may contain a key.
 fn digest(files: &[FileContent]) -> Digest {
     let each: Vec<Digest> = files.iter().map(|file| sha256(&file.bytes)).collect();
     sha256(each.as_flattened())
 }
 
-/// True if the file was modified a moment ago. A time of modification far in the future, by the clock of a file server,
-/// says nothing.
+/// True if the file was modified less than [`REST`] ago. Also true if the clock of a file server has set the time of
+/// modification less than [`REST`] into the future. A time further in the future shows nothing.
 fn is_fresh(file: &FileContent, now: UnixTime) -> bool {
     file.modified_at.is_some_and(|at| now.since(at).max(at.since(now)) < REST)
 }

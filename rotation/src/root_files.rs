@@ -15,16 +15,17 @@ use crate::{NotYet, RootsSource, clock};
 /// projected ClusterTrustBundle. The CAs of all files are trusted.
 ///
 /// [`roots`](RootsSource::roots) reads the files again if the interval has passed. New content of a file is used if it
-/// has a usable CA and was not modified in the last second. Until then the CAs of the last good read are trusted, also
-/// if the file is missing or damaged; after ten seconds of that a warning is logged. The paths may be symbolic links
-/// that are switched, as in a volume of a Secret.
+/// has a usable CA, and is at rest: not modified for a second. Until then, and while the file is missing or damaged,
+/// the file's last good CAs are trusted. After ten seconds without usable content, a warning is logged. The paths may
+/// be symbolic links that are switched, as in a volume of a Secret.
 #[derive(Debug)]
 pub struct RootFiles {
     every: Duration,
     /// Locked while files are read.
     files: Mutex<Vec<Followed<Roots, RootsError>>>,
-    /// The results of the last check. Has a lock of its own: `files` stays locked while files are read, and no handshake
-    /// and no message must wait for a disk.
+    /// The CAs and their origin after the last check. Has a lock of its own: while one thread reads the files, `files`
+    /// is locked, and neither handshakes on other threads (which need the CAs) nor error texts (which name the origin)
+    /// must wait for the disk.
     latest: Mutex<Latest>,
 }
 
@@ -39,7 +40,7 @@ impl RootFiles {
     /// Reads the files at these paths for the first time.
     ///
     /// # Errors
-    /// [`RootsError`]: there is no path, a file cannot be read, or it holds no usable CA.
+    /// [`RootsError`]: there is no path, a file cannot be read, or a file holds no usable CA.
     pub fn open(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self, RootsError> {
         let now = clock::now();
         let paths: Vec<PathBuf> = paths.into_iter().map(Into::into).collect();
@@ -52,8 +53,8 @@ impl RootFiles {
         Ok(Self { every: EVERY, files: Mutex::new(files), latest })
     }
 
-    /// Sets the interval at which the files are read again: five seconds by default. While a file is being replaced, it
-    /// is read every second, if the interval is not shorter.
+    /// Sets the interval at which the files are read again: five seconds by default. While another program is replacing
+    /// a file, all files are read every second, or at this interval if it is shorter.
     #[must_use]
     pub fn every(self, every: Duration) -> Self {
         Self { every, ..self }
@@ -138,7 +139,7 @@ fn origin(files: &[Followed<Roots, RootsError>]) -> String {
     files.iter().map(of_file).collect::<Vec<_>>().join(", and ")
 }
 
-/// Error of files that hold no CAs.
+/// Error of CA files that cannot be used as a source of CAs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootsError {
@@ -176,7 +177,7 @@ mod tests {
         Now { instant: now.instant.after(span), unix: now.unix.after(span) }
     }
 
-    /// Appends to a file at this time.
+    /// Appends `text` to a file, and sets the file's time of modification to `now`.
     fn append(path: &Path, text: &str, now: Now) {
         let mut file = File::options().append(true).create(true).open(path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
@@ -184,7 +185,7 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + since).unwrap();
     }
 
-    /// The trusted CAs after a check at this time.
+    /// The trusted CAs after a check at `now`.
     fn trusted(roots: &RootFiles, now: Now) -> Vec<String> {
         roots.check(&mut roots.files.lock().unwrap(), now);
         roots.latest().joined.subjects().collect()
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn bundle_that_is_modified_again_and_again_without_change_is_used() {
+    fn new_bundle_is_used_although_its_modification_time_keeps_changing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
         let now = clock::now();

@@ -18,8 +18,8 @@ pub trait RootsSource: Send + Sync {
     /// Returns the CAs to trust now.
     ///
     /// # Errors
-    /// [`NotYet`]: there are no CAs so far. The handshake fails, unless the verifier has received CAs before: then it
-    /// trusts those. The reason is shown to people.
+    /// [`NotYet`]: the source has no CAs now. The verifier then trusts the CAs that the source returned last. If the
+    /// source never returned any, the handshake fails. People read the reason in the error.
     fn roots(&self) -> Result<Roots, NotYet>;
 
     /// The origin of the CAs for messages, such as `/etc/kubernetes/pki/ca.crt, read at 2026-11-23T00:00:00Z`. Empty by
@@ -28,8 +28,8 @@ pub trait RootsSource: Send + Sync {
         String::new()
     }
 
-    /// True if the CAs are those of the operating system, since the program was given no others. For advice in
-    /// messages. False by default.
+    /// True if the program was given no CAs, so that these are the CAs of the operating system. Error texts then advise
+    /// to configure the CA of the server. False by default.
     fn of_system(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! [`Watch`]: reads the files of a pair again and again, for a receiver of their replacements.
+//! [`Watch`]: reads the files of a pair again and again, and reports each replacement of the pair to a receiver.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,8 +11,9 @@ use super::FileCredential;
 use crate::handle::rotations::Published;
 use crate::{Rotations, Wait};
 
-/// Watch of the files of a [`FileCredential`], for a runtime to run. The loop of any runtime is: [`step`](Self::step),
-/// end if it returns `None`, and wait for [`ended`](Self::ended) until the time that it returned.
+/// Reads the files of a [`FileCredential`] again and again, in a loop of a runtime. The loop calls
+/// [`step`](Self::step), and ends if `step` returns `None`. Otherwise the loop waits for [`ended`](Self::ended), at
+/// most until the time that `step` returned, and begins again.
 ///
 /// Dropping a watch ends its receiver: [`Rotations::recv`] returns `None`.
 #[derive(Debug)]
@@ -30,8 +31,9 @@ struct Receiver {
 }
 
 impl FileCredential {
-    /// Returns a receiver of the replacements of the pair from now on, and the watch that reads the files, for a runtime
-    /// to run. A program calls the function `watch` of its runtime instead. Dropping the receiver ends the watch.
+    /// Begins a watch of the files. Returns the receiver, which gets each later replacement of the pair, and the
+    /// [`Watch`], which reads the files and needs a runtime to run it. Programs call the function `watch` of their
+    /// runtime instead. Dropping the receiver ends the watch.
     ///
     /// While there is a watch, [`credential`](Self::credential) does not read the files.
     pub fn watch(&self) -> (Rotations, Watch) {
@@ -44,7 +46,7 @@ impl FileCredential {
 }
 
 impl Watch {
-    /// Reads the files if that is due, and returns the time of the next call; `None` once the receiver is dropped. May
+    /// Reads the files if a check is due. Returns the time of the next check, or `None` once the receiver is dropped. May
     /// wait for a disk.
     pub fn step(&mut self, now: Now) -> Option<Instant> {
         if self.receiver.strong_count() == 0 {
