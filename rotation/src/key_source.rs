@@ -1,4 +1,4 @@
-//! [`KeySource`]: makes and finds the keys of a rotation that stay elsewhere, such as in an HSM.
+//! [`KeySource`]: makes and finds the keys of a rotation, which stay elsewhere, such as in an HSM.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -10,39 +10,41 @@ use perennial_pki::{CertificateRequest, ExternalKey, ExternalKeyError, KeyAlgori
 
 use crate::exchange::text_of;
 
-/// Makes and finds the keys of a rotation, for keys that stay elsewhere: in an HSM (PKCS#11), a TPM or a key management
-/// service. [`Rotator::keys`](crate::Rotator::keys) sets it; without a source, keys are generated in memory.
+/// Makes and finds the keys of a rotation, which stay elsewhere: in an HSM (PKCS#11), a TPM or a key management service.
+/// [`Rotator::keys`](crate::Rotator::keys) sets the key source; without one, the rotation generates keys in memory.
 ///
 /// [`make`](Self::make) and the signatures of CSRs may block: a runtime waits for them on a thread of its own. TLS
 /// handshakes sign on the thread of their connection.
 ///
-/// The store keeps [references](ExternalKey::reference) in place of keys. Every store can hold them but
-/// [`Directory`](crate::Directory), whose files kubelet and kubectl read.
+/// The store keeps [references](ExternalKey::reference) in place of keys. Of the stores of this crate, only
+/// [`Directory`](crate::Directory) refuses references, since kubelet and kubectl read its files.
 #[auto_impl::auto_impl(Arc)]
 pub trait KeySource: Debug + Send + Sync {
-    /// Makes a key of this kind, for a new request. A retry of the same request uses the same key without this call.
+    /// Makes a key of this kind, for a new request. A retry of a request uses the key of that request, and does not
+    /// call this method.
     ///
     /// `in_use` are the references of the keys of all certificates that are stored, served or waiting. A source may
-    /// destroy every other key that it has made for the same rotation: keys of refused requests and of replaced
-    /// certificates are found by nothing else.
+    /// destroy every other key that it has made for the same rotation. No other call names keys that are out of use,
+    /// such as those of refused requests and of replaced certificates.
     ///
     /// # Errors
     /// The key cannot be made. The request fails with this error, and is retried with a backoff.
     fn make(&self, algorithm: KeyAlgorithm, in_use: &[String]) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>;
 
-    /// Finds the key with this reference, of an earlier [`make`](Self::make). Called at the start of a rotation, for
-    /// the stored certificate and for the pending record.
+    /// Finds the key with this reference, which an earlier [`make`](Self::make) has returned. Called at the start of a
+    /// rotation, for the stored certificate and for the pending record.
     ///
     /// # Errors
     /// There is no such key, or its device is absent. If the key is that of the stored certificate, the rotation does
-    /// not start; if it is that of the pending record, the next request is a new one.
+    /// not start. If the key is that of the pending record, the next request is a new one.
     fn find(&self, reference: &str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>;
 
     /// True if [`make`](Self::make) may return a key that is in use, for devices with a fixed number of keys. False by
-    /// default: the request then fails, since each certificate is to have a new key.
+    /// default: a request with such a key then fails, since each certificate should have a new key.
     ///
-    /// A Kubernetes signer finds requests by their keys: with a reused key, a request within an hour of the last one
-    /// finds the object of the last one, and fails until the API server has removed that object.
+    /// With a Kubernetes signer, a reused key delays rotations. The name of a request object is made from key and
+    /// template, so that a request with the key of the last one finds the object of the last one. It fails until
+    /// that object is removed, about an hour after its approval.
     fn reuses_keys(&self) -> bool {
         false
     }
@@ -63,7 +65,7 @@ pub struct KeyCall {
 #[derive(Debug)]
 pub struct Keyed(pub(crate) Result<(Arc<KeyPair>, CertificateRequest), Unkeyed>);
 
-/// The error of a [`KeyCall`], for people, with the key if there is one: a retry uses it.
+/// The error of a [`KeyCall`], for people. If the call has a key in spite of the error, a retry uses that key.
 #[derive(Debug)]
 pub(crate) struct Unkeyed {
     pub(crate) key: Option<Arc<KeyPair>>,
@@ -71,7 +73,7 @@ pub(crate) struct Unkeyed {
 }
 
 impl KeyCall {
-    /// Makes the call, which may block. A panic of the source is an error.
+    /// Makes the call, which may block. If the source panics, returns the panic as an error.
     pub fn run(&self) -> Keyed {
         let key = match &self.pending {
             Some(pending) => Ok(pending.clone()),
@@ -106,7 +108,7 @@ impl KeyCall {
     }
 }
 
-/// Calls code of the key source, which may panic.
+/// Calls code of the key source. If the code panics, returns the panic as an error.
 fn contain<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let panicked = |panic: Box<dyn Any + Send>| format!("the key source panicked{}", text_of(&*panic));
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(panic)))

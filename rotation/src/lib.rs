@@ -1,8 +1,8 @@
 //! Rotates one certificate: keys, requests, checks and the store, for any signer and any runtime. This crate starts no
 //! thread, opens no socket and needs no executor.
 //!
-//! A TLS server and a TLS client whose certificates rotate. Both configurations are set once; each new connection begins
-//! with the current certificate and the current CAs:
+//! This example makes a TLS server and a TLS client whose certificates rotate. Each configuration is set once; each new
+//! connection begins with the current certificate and the current CAs:
 //!
 //! ```no_run
 //! # use perennial_rotation::{Handle, RootFiles, RootsError, Rotator, Signer, Template, tls};
@@ -40,13 +40,14 @@
 //!
 //! # Waiting for the first certificate
 //!
-//! [`Handle::ready`] waits, in a thread (`.wait()`, `.within(timeout)`) or as a future, and names the last failure if it
-//! gives up. Until then, handshakes of a server fail, and a client presents no certificate.
+//! [`Handle::ready`] waits for a valid certificate, in a thread (`.wait()`, `.within(timeout)`) or as a future. If the
+//! wait ends without a certificate, its error names the last failure. Before the first certificate, handshakes of a
+//! server fail, and a client presents no certificate.
 //!
 //! # Closing old connections
 //!
-//! A connection keeps the certificate that it began with. [`Handle::rotations`] returns each new credential with the one
-//! before, so that a program can close its long-lived connections while the old certificate is still valid:
+//! A connection keeps the certificate that it began with. [`Handle::rotations`] returns each new credential with the
+//! previous one, so that a program can close its long-lived connections while the old certificate is still valid:
 //!
 //! ```no_run
 //! # fn example(handle: perennial_rotation::Handle) {
@@ -60,8 +61,8 @@
 //! # Observers
 //!
 //! [`Handle::notices`] returns a queue of all news in order: issued certificates, failures with their cause, each step
-//! of the machine. Logs, metrics and journals are built from it. The queue is bounded, and no rotation waits for an
-//! observer:
+//! of the machine. A program makes its logs, metrics and journals from these notices. The queue is bounded, and no
+//! rotation waits for an observer:
 //!
 //! ```
 //! use perennial_rotation::{News, Rotator};
@@ -175,7 +176,7 @@ pub use perennial_pki::{
 };
 /// The version of rustls in the interfaces of [`tls`].
 pub use rustls;
-/// Wipes texts and bytes that contain keys or tokens; in the interfaces of [`KeyValue`] and [`Record`].
+/// The type of texts and bytes that contain keys or tokens: wipes them on drop. Used by [`KeyValue`] and [`Record`].
 pub use zeroize::Zeroizing;
 
 pub use cancel::{Cancel, CancelOnDrop};

@@ -35,9 +35,9 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// The source of the identity that requests to this signer authenticate with.
     fn authentication(&self) -> &Authentication;
 
-    /// The name under which people find a request for this template and key at the signer; empty if requests have no
-    /// names. `public_key_der` is a SubjectPublicKeyInfo. A request that is repeated with the same template and key
-    /// must have the same name.
+    /// The name of the request for this template and key, by which people find the request at the signer; empty if
+    /// requests have no names. `public_key_der` is a SubjectPublicKeyInfo. If a request is repeated with the same
+    /// template and key, its name must be the same.
     fn request_name(&self, template: &Template, public_key_der: &[u8]) -> String {
         let _ = (template, public_key_der);
         String::new()
@@ -66,9 +66,9 @@ pub struct Profile {
     pub skew: Duration,
     /// The CA certificates that the chain of an issued certificate must lead to; `None`: any issuer is accepted.
     pub issuers: Option<Roots>,
-    /// True: accepts a certificate with URIs or, if its usages include [`Usage::ClientAuth`], organizations that were
-    /// not requested. False by default: in Kubernetes an organization is a group, and a group has rights. Set this for
-    /// signers that add names of their own.
+    /// Whether an issued certificate may have certain names that were not requested: URIs and, if the profile's usages
+    /// include [`Usage::ClientAuth`], organizations. False by default: in Kubernetes an organization is a group, and a
+    /// group has rights. Set this for signers that add names of their own.
     pub accepts_extra_rights: bool,
 }
 

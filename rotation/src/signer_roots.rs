@@ -13,15 +13,19 @@ use crate::{IdentitySource as _, NotYet, RootsSource, clock};
 /// the same signer is then trusted. The signer has to append its CA certificates to the leaf, which Kubernetes signers
 /// seldom do.
 ///
-/// The CAs of a chain are trusted until its leaf expires, also after a rotation: peers do not all rotate at the same
-/// time. To change the CA without refused connections, the old CA still signs at first, and appends a certificate for
-/// itself that the new CA has issued, then the new CA's own; the new CA signs once all peers have rotated.
+/// The CAs of a chain are trusted until its leaf expires, also after a rotation, since peers do not all rotate at the
+/// same time.
+///
+/// To change the CA without refused connections, the signer goes through two phases. First the old CA still signs, and
+/// the signer appends two certificates to each leaf: one that the new CA has issued for the old CA, and the new CA's
+/// own. Once all peers have rotated, they trust both CAs, and the new CA signs.
 #[derive(Debug)]
 pub struct SignerRoots {
     follower: Arc<Follower>,
 }
 
-/// The chains of a rotation, recorded as they are issued: handshakes may come too seldom to see all of them.
+/// Records the CAs of each chain of a rotation when the chain is issued, since handshakes may come too seldom to see
+/// every chain.
 #[derive(Debug)]
 struct Follower {
     handle: Handle,
@@ -33,11 +37,12 @@ struct OnChange(Weak<Follower>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The latest chain.
+    /// The leaf of the latest chain; `None` before the first chain.
     leaf: Option<Fingerprint>,
-    /// The different CAs of the chains so far, each until the last expiry of a leaf.
+    /// The different sets of CAs in the chains so far. Each is trusted until the time beside it, when the last leaf
+    /// with these CAs expires.
     issuers: Vec<(Roots, UnixTime)>,
-    /// All of `issuers`; `None` if they have changed.
+    /// The CAs of all sets in `issuers`; `None` if they must be joined again, since `issuers` has changed.
     joined: Option<Roots>,
 }
 
@@ -61,7 +66,7 @@ impl RootsSource for SignerRoots {
 }
 
 impl Follower {
-    /// Records the current chain, and follows the next change.
+    /// Records the CAs of the current chain, and asks the rotation to wake this follower at the next change.
     fn follow(self: &Arc<Self>) {
         // Before the chain is read: a later chain then wakes this waker.
         self.handle.wake_on_change(&Waker::from(Arc::new(OnChange(Arc::downgrade(self)))));
@@ -145,7 +150,8 @@ mod tests {
         Issuer::new(Credential::new(chain, key).unwrap()).unwrap()
     }
 
-    /// A chain with a leaf that expires at this hour, and these CAs behind it.
+    /// A chain that `ca` has issued: a leaf that expires at the hour `expiry`, and the certificates of `appended` after
+    /// it.
     fn chain(ca: &Issuer, expiry: i64, appended: &[&Issuer]) -> Chain {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let request = certificate_request(&Template::new("peer"), &key).unwrap();
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn old_ca_is_trusted_until_last_leaf_with_it_expires() {
+    fn old_ca_is_trusted_until_its_last_leaf_expires() {
         let (old, new) = (new_ca("old"), new_ca("new"));
         let mut seen = Seen::default();
         assert_eq!(trusted(&mut seen, at(0)).unwrap_err(), "no certificate has been issued yet");
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn chain_without_ca_adds_none_and_removes_none() {
+    fn chain_without_ca_leaves_trusted_cas_unchanged() {
         let (ca, next) = (new_ca("one"), new_ca("two"));
         let mut seen = Seen::default();
         seen.add(&chain(&ca, 10, &[]));

@@ -1,19 +1,22 @@
 //! TLS with certificates and CAs that rotate, for rustls: [`server_config`], [`mutual_server_config`] and
 //! [`client_config`].
 //!
-//! Each is set once and never rebuilt: every handshake presents the current credential, and trusts the current CAs.
-//! Existing connections keep the credential of their handshake; close them after
-//! [`Handle::rotations`](crate::Handle::rotations) reports a new one, if they are long-lived.
+//! A program sets such a configuration once and never rebuilds it: every handshake presents the current credential, and
+//! trusts the current CAs. Existing connections keep the credential of their handshake. Close long-lived connections
+//! when [`Handle::rotations`](crate::Handle::rotations) reports a new credential.
 //!
 //! # Session resumption
 //!
 //! A resumed session keeps the identities of its first handshake: after a rotation, a server identifies a client that
-//! resumes a session by the client's *old* certificate, and neither side verifies a certificate again. rustls knows
-//! only that the configuration is the same, and a ticket does not show with which certificate its connection began. So
-//! [`client_config`] resumes no session, and [`mutual_server_config`] offers none; each connection costs a full
-//! handshake. [`ClientConfigs`] resumes the sessions of the current credential, for clients that can choose a
-//! configuration for each connection. In [`server_config`], where clients have no certificates, resumption is harmless
-//! and stays on: a client that resumes has verified the certificate of the first handshake.
+//! resumes a session by the client's *old* certificate, and neither side verifies a certificate again. rustls does not
+//! prevent this: the configuration is still the same, and a session ticket does not show with which certificate its
+//! first connection began.
+//!
+//! For this reason, [`client_config`] resumes no session, and [`mutual_server_config`] offers no resumption; each
+//! connection costs a full handshake. For clients that can choose a configuration for each connection,
+//! [`ClientConfigs`] resumes the sessions of the current credential. In [`server_config`], resumption stays on. It is
+//! harmless there: the clients have no certificates, and a client that resumes has verified the certificate of the
+//! first handshake.
 //!
 //! With OpenSSL or another version of rustls, make a new client configuration for each credential, or turn resumption
 //! off.

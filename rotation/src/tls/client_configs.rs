@@ -9,9 +9,9 @@ use rustls::client::{ClientConfig, Resumption};
 use super::{ClientCert, Source, client_config};
 use crate::RootsSource;
 
-/// Client configurations of rustls that resume sessions: one configuration for each credential and each set of CAs, so
-/// that no session outlives the certificates that it was verified with. For programs that choose a configuration for
-/// each connection; one that has to set a configuration once uses [`client_config`].
+/// Client configurations of rustls that resume sessions, for programs that choose a configuration for each connection.
+/// There is one configuration for each credential and each set of CAs, so that no session outlives the certificates
+/// that it was verified with. A program that has to set one configuration for all connections uses [`client_config`].
 #[derive(derive_more::Debug)]
 pub struct ClientConfigs {
     source: Source,
@@ -43,7 +43,7 @@ impl ClientConfigs {
     }
 
     /// Changes further fields of all configurations, such as `alpn_protocols`. A change of `client_auth_cert_resolver`
-    /// or of `resumption` has no effect: each configuration gets its own.
+    /// or of `resumption` has no effect, since each configuration gets a resolver and a session cache of its own.
     #[must_use]
     pub fn edit(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
         change(&mut self.like);
@@ -72,8 +72,8 @@ impl ClientConfigs {
         }
     }
 
-    /// A configuration that presents this credential for ever: with a resolver that follows rotations, rustls would
-    /// resume sessions of the old credential.
+    /// Makes a configuration that presents this credential for ever. If its resolver followed rotations, rustls would
+    /// resume sessions of the old credential after a rotation.
     fn bound_to(&self, credential: Option<Arc<Credential>>) -> ClientConfig {
         let mut config = self.like.clone();
         config.client_auth_cert_resolver = Arc::new(ClientCert::new(Source::new(move || credential.clone())));

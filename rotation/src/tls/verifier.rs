@@ -13,8 +13,8 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::RootsSource;
 
-/// Verifies the certificates of TLS servers with the current CAs of a source, and their names as webpki does. If the
-/// source has no CAs at the moment, those of the handshake before are trusted.
+/// Verifies the certificates of TLS servers with the current CAs of a source. Checks the names of servers as webpki
+/// does. While the source has no CAs, trusts the CAs of the previous handshake.
 #[derive(Clone, Debug)]
 pub struct ServerVerifier(Arc<Following<dyn ServerCertVerifier>>);
 
@@ -28,11 +28,10 @@ impl ServerVerifier {
 }
 
 /// Verifies the certificates of TLS clients with the current CAs of a source. Refuses clients without a certificate,
-/// unless [`optional`](Self::optional). If the source has no CAs at the moment, those of the handshake before are
-/// trusted.
+/// unless [`optional`](Self::optional). While the source has no CAs, trusts the CAs of the previous handshake.
 ///
-/// Sends no names of CAs to clients: rustls wants a list that never changes. A client that has several certificates
-/// has to know by itself which of them to present.
+/// Sends no names of CAs to clients, since rustls requires a list of names that never changes. A client that has
+/// several certificates has to know by itself which of them to present.
 #[derive(Clone, Debug)]
 pub struct ClientVerifier {
     following: Arc<Following<dyn ClientCertVerifier>>,
@@ -55,7 +54,7 @@ impl ClientVerifier {
     }
 }
 
-/// A verifier for the current CAs, made again when they change.
+/// Makes a verifier for the current CAs of a source, and a new verifier when the CAs have changed.
 #[derive(derive_more::Debug)]
 struct Following<V: ?Sized> {
     #[debug("{}", roots.origin())]
@@ -68,11 +67,11 @@ struct Following<V: ?Sized> {
 
 type VerifierError = rustls::client::VerifierBuilderError;
 
-/// The verifier of the handshake before, and its CAs.
+/// The verifier of the previous handshake, and the CAs that it trusts.
 struct Latest<V: ?Sized> {
     roots: Roots,
     verifier: Arc<V>,
-    /// True if the source had no CAs in the handshake before.
+    /// True if the source had no CAs in the previous handshake: the verifier was an older one.
     outdated: bool,
 }
 
@@ -81,7 +80,7 @@ impl<V: ?Sized> Following<V> {
         Arc::new(Self { roots: Arc::new(roots), make, latest: Mutex::default() })
     }
 
-    /// The verifier for this handshake.
+    /// The verifier for a new handshake. While the source has no CAs, this is the verifier of the previous handshake.
     fn verifier(&self) -> Result<Arc<V>, Error> {
         let found = self.roots.roots();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
