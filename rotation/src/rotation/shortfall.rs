@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn shortfall_lists_missing_names_only() {
+    fn shortfall_lists_only_missing_names() {
         let ip = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
         let requested = Template::node("a").with_dns_names(["a", "b"]).with_ip_addresses([ip]);
         assert_eq!(
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn shortfall_shows_the_validity_that_is_wrong() {
+    fn shortfall_shows_validity_that_makes_certificate_unusable() {
         let text = |failure| shortfall(failure, &certificate(), None, NOW);
         assert_eq!(
             shortfall(Failure::BadCertificate, &certificate(), None, UnixTime::from_secs(0)),
