@@ -91,8 +91,9 @@ impl Handle {
         Rotations::new(self.link.clone())
     }
 
-    /// Returns a queue, for at most `most` notices, of the news of the rotation from now on. To get the news of the
-    /// start, too, subscribe between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the task.
+    /// Returns a queue of the news of the rotation from now on. The queue has room for `most` notices. To get the news
+    /// of the start, too, subscribe between [`Rotator::prepare`](crate::Rotator::prepare) and the first step of the
+    /// task.
     pub fn notices(&self, most: usize) -> Notices {
         Notices::new(self.link.clone(), self.link.subscribe(most))
     }
@@ -120,7 +121,7 @@ impl Handle {
     }
 
     /// Sets the signer to request certificates from. `None` disables the rotation, as if it had been started without a
-    /// signer: all that it still does is to write a certificate that it has accepted before.
+    /// signer: it only writes a certificate that it has accepted but not made durable yet.
     ///
     /// A signer with the name and the endpoint of the last request continues that request. For any other signer, the
     /// request in flight is dropped, failures are forgotten, and the next request has a new key; the submission budget

@@ -2,8 +2,8 @@
 
 use perennial::{Instant, Now, UnixTime};
 
-/// Health of the server behind a signer: the kind and the time of its last answer, or the time at which no answer could
-/// be had.
+/// Health of the server behind a signer: the kind and the time of its last answer, or the time at which the last
+/// attempt to get an answer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// The kind of the last answer; [`Answer::Unreachable`] if no answer arrived.

@@ -8,8 +8,8 @@ use perennial::{Failure, RequestId};
 use crate::handle::link::{Link, Message};
 use crate::{Health, Input, Issued, Progress, SignError, SignerConversation};
 
-/// Shortest interval between reports in which only the time of the last answer is new: a streaming server may send many
-/// messages a second, and each report wakes the loop.
+/// The shortest interval between two reports that differ only in the time of the last answer. A streaming server may
+/// send many messages a second, and each report wakes the loop.
 const STILL: Duration = Duration::from_secs(10);
 
 /// Reports progress and result of an exchange to the rotation, for the runtime that drives the exchange. Part of

@@ -101,8 +101,8 @@ pub struct Rotation {
     identity_waker: Option<Waker>,
     /// Set once the task is ending: no request is begun any more.
     is_ending: bool,
-    /// The identity that was read in the current step, for the request of this step. If the identity is the own
-    /// certificate, its fingerprint is added.
+    /// The identity that was read in the current step, for the request of this step. The fingerprint is `Some` if the
+    /// identity is the own certificate.
     found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,

@@ -139,8 +139,9 @@ fn facts(credential: &Credential) -> &Certificate {
     credential.chain().certificate()
 }
 
-/// Storage of values under keys, such as a table of a database. Every `KeyValue` is a [`Store`], with little code. The
-/// keys are `current` and `waiting`, each for a pair in PEM, and `record`, for the pending record.
+/// Storage of values under keys, such as a table of a database. Every `KeyValue` is also a [`Store`], so that a program
+/// needs little code for a store of its own. The keys are `current` and `waiting`, each for a pair in PEM, and
+/// `record`, for the pending record.
 pub trait KeyValue: Debug + Send + Sync {
     /// Reads the value that was last given to [`put`](Self::put); `None` if there is none.
     ///

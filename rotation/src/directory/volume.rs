@@ -49,8 +49,8 @@ pub trait Folder {
         Ok(())
     }
 
-    /// Locks the folder against every other writer. Called before anything is changed; the default implementation does
-    /// nothing.
+    /// Locks the folder against every other writer. perennial calls this before it changes anything in the folder. The
+    /// default implementation does nothing.
     ///
     /// # Errors
     /// [`DirectoryError::Owned`] if another process holds the lock; otherwise why the lock cannot be taken.

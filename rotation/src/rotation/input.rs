@@ -20,8 +20,9 @@ pub enum Input {
     TemplateChanged(Option<Arc<Template>>),
     /// The timing from now on. See [`Event::PolicyChanged`].
     PolicyChanged(Arc<Policy>),
-    /// The signer to request certificates from, from now on; `None` disables the rotation: it submits nothing, and only
-    /// still writes a certificate that was accepted before. The current certificate and its rotation point stay.
+    /// Another signer to request certificates from. `None` disables the rotation: it submits no request any more, and
+    /// only writes a certificate that it has accepted but not made durable yet. The current certificate and its
+    /// rotation point stay.
     ///
     /// A signer with the name and the endpoint of the last request continues that request, with its key. For
     /// any other signer, the request in flight is dropped, failures are forgotten, and the next request has a new key.

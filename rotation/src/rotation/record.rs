@@ -17,8 +17,8 @@ use crate::{KeySource, disk_name};
 ///
 /// Contains the names and the key of the request, but not the signed CSR. A restart signs a CSR again, and continues
 /// the request with this CSR: the name of a request object is derived from key, names and usages, so that the restart
-/// finds the object. perennial then compares key, subject and names of the object with the CSR, and not the signature,
-/// since each ECDSA signature is another.
+/// finds the object. perennial then compares key, subject and names of the object with the CSR, but not the signature,
+/// since no two ECDSA signatures are equal.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Endpoint of the signer as configured, for example the URL of an API server. `None` if the signer has no
