@@ -29,8 +29,8 @@ impl Handle {
         Self { link }
     }
 
-    /// The credential to use now: a chain and its key. `None` before the first credential, and while the current one
-    /// has expired. Call this for each connection: a call costs a lock and a reading of the clock (50 ns).
+    /// The credential to use now: a chain and its key. `None` before the first credential, and while the current
+    /// credential has expired. Call this for each connection: a call costs a lock and a reading of the clock (50 ns).
     pub fn credential(&self) -> Option<Arc<Credential>> {
         let credential = self.link.snapshot().credential.clone()?;
         let expired = credential.chain().certificate().validity.expired(clock::now().unix);
@@ -145,14 +145,14 @@ impl Handle {
     }
 
     /// Reports the `Date` of an answer that the program received from the signer's server. Once three readings in a row
-    /// agree, a certificate counts as valid if it is valid by the local clock or by the server's.
+    /// agree, a certificate counts as valid if it is valid by the local clock or by the server's clock.
     pub fn report_server_date(&self, date: ServerDate) {
         self.link.send(Message::Input(Input::ServerDated(date)));
     }
 
     /// Reports that another program has changed the store. `found` is the credential in the store now; `None` if there
-    /// is none. The rotation uses `found` if it is better than the current credential; otherwise, with a signer, it
-    /// writes the current credential again.
+    /// is none. If `found` is better than the current credential, the rotation uses `found`. If not, a rotation with a
+    /// signer writes the current credential again.
     pub fn report_replaced(&self, found: Option<Arc<Credential>>) {
         self.link.send(Message::Input(Input::Replaced(found)));
     }

@@ -53,7 +53,7 @@ pub trait Store: Debug + Send + Sync {
     /// The new record is not durable. The rotation submits its request nevertheless, and repeats the call later.
     fn remember(&self, record: &[u8]) -> Result<(), StoreError>;
 
-    /// True if all calls return at once, so that a runtime may make them on its loop. False by default.
+    /// True if all calls to this store return at once, so that a runtime may make them on its loop. False by default.
     fn is_instant(&self) -> bool {
         false
     }

@@ -160,7 +160,7 @@ impl DirectoryError {
         matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
     }
 
-    /// Makes the error for a file operation (`step`) that failed in `directory`.
+    /// Makes the error for the file operation `step`, which failed in `directory` with the error `source`.
     pub(super) fn step(directory: &Path, step: &FileOp, source: io::Error) -> Self {
         let (what, name) = match step {
             FileOp::CreateNew { name } => ("write", name.as_str()),

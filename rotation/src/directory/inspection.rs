@@ -90,8 +90,8 @@ impl<'a> Inspection<'a> {
         (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }
 
-    /// Reads the pair of `source`; `None` if there is no usable pair, or if its common name is not the wanted one. A
-    /// pair that is `in_use` with another common name is added to the problems ([`DirectoryError::Foreign`]).
+    /// Reads the pair of `source`; `None` if there is no usable pair, or if the pair has another common name than the
+    /// wanted one. In the second case, adds the problem [`DirectoryError::Foreign`] if the pair is `in_use`.
     fn wanted_at(&mut self, source: Source, in_use: bool) -> Option<Candidate> {
         let credential = self.at(&source)?;
         let common_name = &credential.chain().certificate().common_name;

@@ -1,5 +1,5 @@
-//! The JSON of a machine's values in a journal. Each type of the core has one list of fields here, from which serde
-//! derives reader and writer. Times are in milliseconds, the resolution of the machine.
+//! The JSON of a machine's values in a journal. This module lists the fields of each type of the core once; serde
+//! derives the reader and the writer from this list. Times are in milliseconds, the resolution of the machine.
 
 use std::error::Error;
 use std::net::IpAddr;

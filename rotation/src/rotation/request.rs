@@ -233,8 +233,8 @@ impl Rotation {
         profile.skew.saturating_add(self.local_lead(now))
     }
 
-    /// How far the local clock is ahead of the server's clock: the greater one of two leads, by the last answer alone
-    /// and by the answers that agreed. Too large a lead does no harm: the machine checks the certificate again, and
+    /// How far the local clock is ahead of the server's clock: the lead by the last answer, or the lead by the answers
+    /// that agreed, whichever is greater. Too large a lead does no harm: the machine checks the certificate again, and
     /// uses the server's clock once three answers agree.
     fn local_lead(&self, now: Now) -> Duration {
         let date = self.health.and_then(|health| health.date);
@@ -249,8 +249,8 @@ impl Rotation {
     }
 
     /// Chooses the identity of a request; also returns the own certificate's fingerprint if the own certificate is
-    /// chosen. In order of preference: the own certificate if it is valid and no server rejected it, the bootstrap
-    /// identity, the own certificate even if a server rejected it.
+    /// chosen. The first choice is the own certificate, if it is valid and no server rejected it; the second, the
+    /// bootstrap identity; the third, a valid own certificate that a server rejected.
     ///
     /// # Errors
     /// [`NotYet`]: there is no identity.
