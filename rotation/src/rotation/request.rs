@@ -249,8 +249,8 @@ impl Rotation {
     }
 
     /// Chooses the identity of a request; also returns the own certificate's fingerprint if the own certificate is
-    /// chosen. The first choice is the own certificate, if it is valid and no server rejected it; the second, the
-    /// bootstrap identity; the third, a valid own certificate that a server rejected.
+    /// chosen. The first choice is the own certificate, if it is valid, has the wanted common name, and no server
+    /// rejected it. The second choice is the bootstrap identity; the third, any valid own certificate.
     ///
     /// # Errors
     /// [`NotYet`]: there is no identity.
