@@ -116,8 +116,8 @@ impl Chain {
         Ok(Self(Arc::new(parsed)))
     }
 
-    /// The damage in the file that [`from_pem`](Self::from_pem) skipped. For warnings: damage does not count when
-    /// chains are compared.
+    /// The damage in the file that [`from_pem`](Self::from_pem) skipped, for warnings. Chains are compared without
+    /// regard to damage.
     pub fn skipped(&self) -> &[PemError] {
         &self.0.skipped
     }

@@ -129,7 +129,7 @@ impl Expected<'_> {
 }
 
 /// Checks that Go, openssl and webpki can read the leaf, and that Go and openssl can read its issuers. Issuers may have
-/// extensions that webpki does not know: webpki ignores them in trust anchors.
+/// extensions that webpki does not know, since webpki ignores the extensions of trust anchors.
 fn check_encoding(chain: &Chain) -> Result<(), BadCertificate> {
     for (index, der) in chain.der().iter().enumerate() {
         let read = if index == 0 { strict::leaf(der) } else { strict::any(der) };

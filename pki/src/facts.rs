@@ -23,14 +23,14 @@ use crate::{KeyAlgorithm, RequestError, x509};
 pub struct RequestFacts {
     /// The subject in DER, byte for byte as in the CSR.
     pub subject_der: Vec<u8>,
-    /// The subject's common name; empty if the subject has none. Of several common names, the last one, as in Go.
+    /// The subject's common name; empty if the subject has none. If there are several, the last one, as in Go.
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
     /// The subject's organizational units.
     pub organizational_units: Vec<String>,
-    /// The serial number in the subject, such as that of a device; empty if there is none. Of several, the last one, as
-    /// in Go.
+    /// The serial number in the subject, such as that of a device; empty if there is none. If there are several, the
+    /// last one, as in Go.
     pub serial_number: String,
     /// The subject's other attributes, as `OID=value`.
     pub other_attributes: Vec<String>,
@@ -95,7 +95,7 @@ fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
         return Err(malformed(format!("{} bytes follow it", rest.len())));
     }
     let info = &request.certification_request_info;
-    // Before the signature, which does not verify with an unsupported key either.
+    // Checked before the signature: with an unsupported key, no signature verifies, and the error would hide the cause.
     let key_algorithm = key_algorithm(&info.subject_pki).ok_or(RequestError::PublicKey)?;
     request.verify_signature().map_err(|_| RequestError::Signature)?;
 
@@ -143,7 +143,7 @@ fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<Alternati
         ParsedCriAttribute::ExtensionRequest(request) => Some(request),
         ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
     });
-    // Of two, it is undefined which one counts.
+    // If there were two, it would be undefined which one counts.
     let Some(requested) = at_most_one(requests, "extensionRequest")? else { return Ok(AlternativeNames::default()) };
     let names = requested.extensions.iter().filter(|extension| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
     let Some(names) = at_most_one(names, "subjectAltName")? else { return Ok(AlternativeNames::default()) };

@@ -65,11 +65,11 @@ impl Issuer {
         &self.credential
     }
 
-    /// Issues a certificate for the subject, the alternative names and the key of `request`, and returns it without the
-    /// CA's own chain.
+    /// Issues a certificate for the subject, the alternative names and the key of `request`. The returned chain
+    /// consists of this certificate alone, without the chain of the CA.
     ///
-    /// Other extensions of the request are ignored: the usages are those of `terms`, and the certificate is never a
-    /// CA's.
+    /// Ignores the other extensions of the request: the usages are those of `terms`, and the certificate is never a CA
+    /// certificate.
     ///
     /// # Errors
     /// [`IssueError::Signing`] if the key does not sign; [`IssueError::Certificate`] if the result cannot be read back,

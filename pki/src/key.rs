@@ -131,8 +131,8 @@ impl KeyPair {
         Self::from_pem_of(pem.as_ref(), None)
     }
 
-    /// Reads a private key in DER: PKCS#8, SEC 1 or PKCS#1, recognized by their contents. Copies `der`, which the caller
-    /// should wipe.
+    /// Reads a private key in DER: PKCS#8, SEC 1 or PKCS#1, recognized by their contents. Copies `der`, which the
+    /// caller should wipe.
     ///
     /// # Errors
     /// [`KeyError`]: not one DER private key, an encrypted key, an RSA key of an unsupported size, an unsupported kind,
@@ -189,7 +189,7 @@ impl KeyPair {
             },
         };
         let unsupported = || KeyError::Unsupported { kind: "unknown".to_owned() };
-        // rustls names the kind of a key, not its curve: the scheme that the key accepts decides.
+        // By the scheme that the key accepts, since rustls names the kind of a key, but not its curve.
         let algorithm = KeyAlgorithm::ALL
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
@@ -282,7 +282,7 @@ impl KeyPair {
         let unable = || rustls::Error::General(format!("the {} key cannot sign", self.algorithm));
         let signature = signer.ok_or_else(unable)?.sign(message)?;
         if let Held::Elsewhere { reference, proven } = &self.held {
-            // Else a peer would find the error, and could not name its cause.
+            // Without this check, a peer would find the wrong signature, and could not name the cause.
             if !self.verify(message, &signature) {
                 return Err(external::unverified(reference));
             }

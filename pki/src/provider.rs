@@ -26,8 +26,8 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// Generates a key for `scheme`, in PKCS#8 (version 2 for Ed25519). Leaves copies of the key on the stack. `None` for
-/// RSA, and if the operating system returns no random bytes.
+/// Generates a key for `scheme`, in PKCS#8 (version 2 for Ed25519). `None` for RSA, and if the operating system returns
+/// no random bytes. Copies of the key stay on the stack; the caller should wipe them.
 pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
     let key = match scheme {

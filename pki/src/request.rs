@@ -17,13 +17,13 @@ pub struct CertificateRequest {
 
 /// Makes a CSR for the names of `template`, signed with `key`.
 ///
-/// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets: the
-/// organizations before the common name and in one RDN, DNS names before IP addresses and URIs, no extension
-/// request if there are no alternative names. Empty parts of the template are left out.
+/// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets. The organizations precede the
+/// common name and are in one RDN. DNS names precede IP addresses and URIs. If there are no alternative names, there is
+/// no extension request. Empty parts of the template are left out.
 ///
 /// # Errors
-/// [`RequestError::Template`] for a name that no certificate can carry, or no names at all; [`RequestError::Signing`] if
-/// the key does not sign.
+/// [`RequestError::Template`] for a template without names, or with a name that no certificate can carry;
+/// [`RequestError::Signing`] if the key does not sign.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
     template.check()?;
     let subject = write::subject(template);

@@ -23,7 +23,7 @@ use crate::{describe, x509};
 /// The problem with the certificate, as a clause.
 pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
     any(certificate)?;
-    // Beyond Go: version 3, no unknown critical extension, no unique identifiers.
+    // webpki requires more than Go: version 3, no unknown critical extension, no unique identifiers.
     EndEntityCert::try_from(certificate)
         .map(drop)
         .map_err(|error| describe::webpki(&error, slice::from_ref(certificate)))
@@ -35,7 +35,7 @@ pub(crate) fn leaf(certificate: &CertificateDer<'_>) -> Result<(), String> {
 /// The problem with the certificate, as a clause.
 pub(crate) fn any(certificate: &[u8]) -> Result<(), String> {
     go(certificate)?;
-    // Stricter than Go, which accepts dates without seconds and an empty list of usages.
+    // Checked beyond the rules of Go, which accepts dates without seconds and an empty list of usages.
     dates(certificate, true)?;
     let parsed = x509::parse(certificate)?;
     let is_empty = |value: &[u8]| value == [SEQUENCE, 0];
@@ -104,8 +104,8 @@ fn is_printable(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(&byte)
 }
 
-/// Checks that notBefore and notAfter have the form of RFC 5280 §4.1.2.5. Unless `strict`, a `UTCTime` may lack the
-/// seconds, as Go allows.
+/// Checks that notBefore and notAfter have the form of RFC 5280 §4.1.2.5. If `strict` is false, a `UTCTime` without
+/// seconds passes, too, as in Go.
 fn dates(certificate: &[u8], strict: bool) -> Result<(), &'static str> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;

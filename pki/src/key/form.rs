@@ -72,7 +72,7 @@ fn curve_and_point(public_key_der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((curve, take(BIT_STRING, key)?.0.strip_prefix(&[0])?))
 }
 
-/// Recognizes PKCS#1, SEC 1 or PKCS#8 by the DER of a private key, whatever the PEM label.
+/// Recognizes PKCS#1, SEC 1 or PKCS#8 by the DER of a private key. The PEM label does not matter.
 ///
 /// # Errors
 /// [`KeyError::Encrypted`] for an encrypted PKCS#8 key; [`KeyError::Malformed`] for anything else.
@@ -92,8 +92,8 @@ pub(super) fn typed(der: Vec<u8>) -> Result<PrivateKeyDer<'static>, KeyError> {
     }
 }
 
-/// The error for a key that the crypto provider refused: an unsupported kind, curve or size if the DER shows one, else
-/// [`KeyError::Malformed`].
+/// The error for a key that the crypto provider refused. Names the kind, curve or size if the DER shows that perennial
+/// does not support it; otherwise [`KeyError::Malformed`].
 pub(super) fn refusal(der: &PrivateKeyDer<'_>) -> KeyError {
     let reason = match der {
         PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),
@@ -207,7 +207,7 @@ impl<'a> Incomplete<'a> {
         let (identifier, _) = take(OBJECT_IDENTIFIER, parameters?)?;
         let curve = Curve::ALL.into_iter().find(|curve| curve.oid() == identifier)?;
         let zeros = scalar.len().saturating_sub(curve.size());
-        // Beyond the size of the curve, a scalar may have padding only.
+        // If a scalar is longer than the curve's size, the bytes before must be zeros, as padding.
         let (zeros, scalar) = scalar.split_at(zeros);
         let fits = zeros.iter().all(|byte| *byte == 0);
         fits.then_some(Self { curve, scalar, point: point.filter(|point| curve.is_whole(point)) })

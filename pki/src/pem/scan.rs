@@ -167,8 +167,8 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                 State::Outside
             }
             (what, before) => {
-                // A block that ends by another label, or within which another one begins, was cut short. Of a glued
-                // line, only the line itself is reported.
+                // A block was cut short if the boundary at its end has another label, or if another block begins in it.
+                // If a glued line follows, only that line is reported.
                 text.damage.extend(before.unclosed().filter(|_| !matches!(what, Line::Glued)));
                 match what {
                     Line::Begin(label) => {
@@ -183,7 +183,7 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
                     }
                     Line::Glued => {
                         text.damage.push(PemError::Glued { line: number });
-                        // Blocks are numbered by their beginnings, the lost ones included.
+                        // Lost blocks count, too: the number of a block is the number of `BEGIN` boundaries so far.
                         seen += occurrences(line, BEGIN);
                         State::Lost
                     }
