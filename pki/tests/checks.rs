@@ -149,7 +149,7 @@ fn check_with_roots_requires_trusted_issuer() {
 }
 
 #[test]
-fn check_refuses_issuer_with_name_but_not_key_of_root() {
+fn check_refuses_issuer_that_shares_only_the_name_of_root() {
     let (root, impostor) = (Authority::root("root"), Authority::root("root"));
     let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
     let pem = impostor.issue(&key(), |_| {});

@@ -1,4 +1,5 @@
-//! Keys that stay elsewhere sign CSRs, certificates and TLS handshakes, and fail with a message.
+//! Keys that stay elsewhere sign CSRs, certificates and TLS handshakes. If a key cannot sign, the error names the
+//! cause.
 
 mod elsewhere;
 
@@ -213,7 +214,7 @@ fn pair_with_reference_is_read_if_its_external_key_is_found() {
     let error = read(Ok(elsewhere)).unwrap_err().to_string();
     assert!(error.contains("cannot sign: no token in slot 0"), "{error}");
 
-    // Without means to find the key, the pair is not mistaken for a damaged one.
+    // A reader that has no means to find the key does not mistake the pair for a damaged one.
     let error = Credential::from_pem(written.as_bytes()).unwrap_err();
     assert_eq!(error, CredentialError::Key(KeyError::Elsewhere { reference: REFERENCE.into() }));
     assert!(error.is_unsupported());
@@ -228,7 +229,7 @@ fn reading_key_in_memory_does_not_call_find() {
 }
 
 #[test]
-fn damaged_reference_is_refused() {
+fn damaged_key_reference_is_refused() {
     let block = |content: &str| format!("-----BEGIN KEY REFERENCE-----\n{content}\n-----END KEY REFERENCE-----\n");
     for (content, expected) in [("", KeyError::Malformed), ("/w==", KeyError::Malformed), ("Cg==", KeyError::Malformed)]
     {

@@ -9,8 +9,8 @@ use perennial_tests::openssl::{openssl, openssl_binary};
 const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
-/// A self-signed certificate and its PKCS#8 key, made by openssl. `kind` is the options for `openssl genpkey`, such as
-/// [`P256`].
+/// Makes a self-signed certificate and its PKCS#8 key with openssl. `kind` contains the options for `openssl genpkey`,
+/// such as [`P256`].
 fn pair(kind: &str) -> (String, String) {
     let key = openssl(&format!("genpkey {kind}"), "");
     let certificate = openssl("req -new -x509 -key /dev/stdin -subj /CN=of-openssl -days 2", key.as_bytes());
@@ -26,8 +26,7 @@ fn relabel(pem: &str, from: &str, to: &str) -> String {
         .replace(&format!("END {from}-"), &format!("END {to}-"))
 }
 
-/// The PEM block with two headers inside, as some programs write them. `blank` follows the headers: a blank line or
-/// nothing.
+/// Adds two headers to the PEM block, as some programs do. `blank` is put after the headers: a blank line or nothing.
 fn with_header(block: &str, blank: &str) -> String {
     block.replacen("-----\n", &format!("-----\nfriendlyName: my: key\nlocalKeyID: 01\n{blank}"), 1)
 }
@@ -98,7 +97,7 @@ fn key_is_read_under_any_private_key_label() {
     }
 }
 
-/// Old versions of openssl omit the leading zeros of an EC private key, which one key in 256 has.
+/// One EC private key in 256 begins with a zero byte, and old versions of openssl omit such zeros.
 #[test]
 fn ec_key_without_leading_zeros_is_padded() {
     let scalar: Vec<u8> = (1..32).collect();
@@ -182,7 +181,7 @@ fn good_pair_is_read_despite_damage_elsewhere_in_the_file() {
         assert_eq!(read.chain().der().len(), 1, "{what}");
         assert_eq!(read.chain().skipped(), skipped, "{what}");
     }
-    // Of two files, the chain lists the damage in its file and the key that in the other.
+    // If there are two files, the chain lists the damage in its file, and the key the damage in the key file.
     let (certificate, key) = (format!("{certificate}{}", half(&other)), format!("{key}{}", half(&key)));
     let read = Credential::from_pair(certificate.as_bytes(), key.as_bytes()).unwrap();
     assert_eq!((read.chain().skipped().len(), read.key().skipped().len()), (1, 1));

@@ -1,4 +1,4 @@
-//! `Interim` replaces the interim certificate in time, and again after a step back of the clock.
+//! `Interim` replaces the interim certificate before it expires, and after a step back of the clock.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! `KeyPair` generates keys, reads keys of other programs, and refuses unusable keys with the cause.
+//! `KeyPair` generates keys, reads keys of other programs, and refuses an unusable key with an error that names the
+//! cause.
 
 use perennial::Template;
 use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, PemError, certificate_request, read_request};

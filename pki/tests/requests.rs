@@ -75,7 +75,7 @@ fn request_for_invalid_template_is_not_made() {
 }
 
 #[test]
-fn openssl_request_is_read_in_full() {
+fn request_made_by_openssl_is_read_in_full() {
     let facts = read_request(include_bytes!("data/p384-sha256.csr.pem")).unwrap();
     assert_eq!(facts.common_name, "second", "the last one, as in Go");
     assert_eq!(facts.organizations, ["b", "a"]);
