@@ -202,7 +202,7 @@ fn read_pair(paths: &[PathBuf], files: &[FileContent]) -> Result<Arc<Credential>
 
 /// Logs the damage in each file of a pair that is used in spite of the damage.
 fn warn_of_skipped<'a>(credential: &Credential, paths: impl Iterator<Item = &'a Path>) {
-    // Chain and key skip the same damage in one file.
+    // If chain and key come from one file, both list the same damage: `zip` ends after the only path.
     for (path, skipped) in paths.zip([credential.chain().skipped(), credential.key().skipped()]) {
         for damage in skipped {
             tracing::warn!("{} is damaged: {damage}; using the rest of the file", path.display());

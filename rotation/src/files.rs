@@ -85,12 +85,12 @@ pub enum FileError {
     /// Several times in a row, a link on the path of a file was switched while the file was read.
     #[error("{0}: a link on its path is switched again and again")]
     Unsettled(PathBuf),
-    /// A file is longer than any file of its kind.
+    /// A file is longer than the size limit for its kind of content.
     #[error("{path}: longer than {} MiB", longest >> 20)]
     TooLong {
         /// The path of the file.
         path: PathBuf,
-        /// The bound, in bytes.
+        /// The size limit in bytes.
         longest: u64,
     },
     /// A file contains no certificate or no key, or the key does not belong to the certificate.

@@ -32,7 +32,8 @@ use crate::files::{FileContent, FileError, read};
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
 /// Time for which a file must not have been modified before its content counts as complete.
 const REST: Duration = Duration::from_secs(1);
-/// Interval at which files are read while another program is replacing them. If the usual interval is shorter, it applies.
+/// Interval at which files are read while another program is replacing them. If the usual interval is shorter, it
+/// applies.
 const SOON: Duration = REST;
 /// How many times [`read_all`] reads the files before it gives up, since a link on one of their paths is switched each
 /// time.

@@ -10,8 +10,9 @@ use perennial_pki::{CertificateRequest, ExternalKey, ExternalKeyError, KeyAlgori
 
 use crate::exchange::text_of;
 
-/// Makes and finds the keys of a rotation, which stay elsewhere: in an HSM (PKCS#11), a TPM or a key management service.
-/// [`Rotator::keys`](crate::Rotator::keys) sets the key source; without one, the rotation generates keys in memory.
+/// Makes and finds the keys of a rotation, which stay elsewhere: in an HSM (PKCS#11), a TPM or a key management
+/// service. [`Rotator::keys`](crate::Rotator::keys) sets the key source; without one, the rotation generates keys in
+/// memory.
 ///
 /// [`make`](Self::make) and the signatures of CSRs may block: a runtime waits for them on a thread of its own. TLS
 /// handshakes sign on the thread of their connection.

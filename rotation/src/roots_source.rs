@@ -1,4 +1,4 @@
-//! [`RootsSource`]: provides the CAs that verify a peer, which may change while the program runs.
+//! [`RootsSource`]: provides the CAs with which peers are verified. The CAs may change while the program runs.
 
 use perennial_pki::Roots;
 

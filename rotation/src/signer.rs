@@ -66,9 +66,9 @@ pub struct Profile {
     pub skew: Duration,
     /// The CA certificates that the chain of an issued certificate must lead to; `None`: any issuer is accepted.
     pub issuers: Option<Roots>,
-    /// Whether an issued certificate may have certain names that were not requested: URIs and, if the profile's usages
-    /// include [`Usage::ClientAuth`], organizations. False by default: in Kubernetes an organization is a group, and a
-    /// group has rights. Set this for signers that add names of their own.
+    /// If false, as by default, the rotation rejects a certificate with URIs that were not requested, and a client
+    /// certificate with organizations that were not requested: in Kubernetes an organization is a group, and a group
+    /// has rights. If true, such certificates are accepted. Set this for signers that add names of their own.
     pub accepts_extra_rights: bool,
 }
 
@@ -105,8 +105,8 @@ pub enum Authentication {
 }
 
 impl Authentication {
-    /// Makes [`Authentication::Own`]: the certificate being rotated, and for the first request the identity of
-    /// `bootstrap`.
+    /// Makes [`Authentication::Own`]: requests authenticate with the certificate being rotated, and the first one with
+    /// the identity of `bootstrap`.
     pub fn own(bootstrap: impl IdentitySource + 'static) -> Self {
         Self::Own { bootstrap: Some(Arc::new(bootstrap)) }
     }
@@ -138,9 +138,9 @@ pub struct SignRequest {
     /// How long after its notAfter an issued certificate is still accepted: [`Profile::skew`] plus the known lead of
     /// the local clock over the signer's clock.
     pub skew: Duration,
-    /// When the certificate to replace expires; the time of this request if there is no certificate.
+    /// The time at which the certificate to replace expires. If there is no certificate, the time of this request.
     pub needed_by: Instant,
-    /// Time after which the rotation gives the request up.
+    /// The time limit for this request, after which the rotation gives the request up.
     pub timeout: Duration,
     /// A seed from which an exchange derives the jitter of its pauses, in place of random numbers. Differs between the
     /// requests of a rotation and between the members of a fleet.

@@ -68,7 +68,7 @@ impl RootsSource for SignerRoots {
 impl Follower {
     /// Records the CAs of the current chain, and asks the rotation to wake this follower at the next change.
     fn follow(self: &Arc<Self>) {
-        // Before the chain is read: a later chain then wakes this waker.
+        // Registered before the chain is read, so that a later chain wakes this waker.
         self.handle.wake_on_change(&Waker::from(Arc::new(OnChange(Arc::downgrade(self)))));
         if let Some(credential) = &self.handle.snapshot().credential {
             self.seen().add(credential.chain());

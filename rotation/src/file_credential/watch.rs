@@ -46,8 +46,8 @@ impl FileCredential {
 }
 
 impl Watch {
-    /// Reads the files if a check is due. Returns the time of the next check, or `None` once the receiver is dropped. May
-    /// wait for a disk.
+    /// Reads the files if a check is due. Returns the time of the next check, or `None` once the receiver is dropped.
+    /// May wait for a disk.
     pub fn step(&mut self, now: Now) -> Option<Instant> {
         if self.receiver.strong_count() == 0 {
             return None;

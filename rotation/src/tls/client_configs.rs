@@ -56,7 +56,7 @@ impl ClientConfigs {
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
         let fingerprint = credential.as_ref().map(|held| held.chain().certificate().fingerprint);
-        // Without CAs now, the verifier goes on with those it has seen, and so do its sessions.
+        // While the source has no CAs, the verifier trusts those of the previous handshake: its sessions stay good.
         let found = self.roots.roots().ok();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
