@@ -172,8 +172,8 @@ impl Chain {
 
     /// The encoding error for which TLS peers may refuse the leaf, as a clause; `None` if the leaf has no such error.
     ///
-    /// A pair on disk whose leaf has such an error is used, with a warning, since some peers may read the leaf. An
-    /// issued certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
+    /// A pair on disk is used in spite of such an error, with a warning, since some peers may read the leaf. An issued
+    /// certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
     pub fn encoding_error(&self) -> Option<String> {
         strict::leaf(self.0.der.first()?).err()
     }
@@ -303,7 +303,7 @@ pub enum ChainError {
     NoUsableRoot {
         /// The number of unusable certificates.
         certificates: usize,
-        /// The problem with the first certificate.
+        /// The problem with the first unusable certificate.
         #[source]
         first: PemError,
     },

@@ -11,11 +11,11 @@ use crate::{names, x509};
 /// The name of the crypto library in messages.
 const LIBRARY: &str = "perennial's crypto library (ring)";
 
-/// Describes an error of rustls as a clause, to follow "the server's certificate is not trusted: " or the like.
+/// Describes an error of rustls as a clause, for use in a message such as "the server's certificate is not trusted: …".
+/// The clause never contains a Rust identifier, `Debug` output or a control character.
 ///
-/// `presented` is the chain that was verified, the leaf first, so that the message can name the certificate at fault;
-/// empty if the caller does not have one. The clause never contains a Rust identifier, `Debug` output or a control
-/// character.
+/// `presented` is the chain that was verified, the leaf first. From this chain, the clause names the certificate at
+/// fault. A caller that does not have the chain passes an empty slice.
 pub fn describe(error: &Error, presented: &[CertificateDer<'_>]) -> String {
     let fixed = match error {
         Error::InvalidCertificate(error) => return certificate(error, presented),

@@ -34,8 +34,8 @@ impl Interim {
     }
 
     /// The interim credential to serve at `now`. Makes a new credential if the previous one expires within 6 hours, or
-    /// is not valid yet since a clock was set back. If no new one can be made, returns the previous one, since
-    /// verifying clients reject every interim certificate anyway.
+    /// if the clock was set back to a time before its notBefore. If no new one can be made, returns the previous one,
+    /// since verifying clients reject every interim certificate anyway.
     pub fn credential(&self, now: UnixTime) -> Arc<Credential> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let validity = current.chain().certificate().validity;

@@ -109,7 +109,8 @@ impl Issuer {
     }
 }
 
-/// Issues the certificate of a new CA, signed by its own `key`. `serial` is as in [`Terms::serial`].
+/// Issues the certificate of a new CA: `key` is the key of the CA, and signs the certificate. `serial` is as in
+/// [`Terms::serial`].
 ///
 /// # Errors
 /// [`IssueError::Signing`] if the key does not sign; [`IssueError::Certificate`] if the result cannot be read back,

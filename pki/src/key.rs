@@ -242,9 +242,9 @@ impl KeyPair {
         self.algorithm.signature().1
     }
 
-    /// Checks by a test signature that the private key belongs to the public key. False if the public key does not
-    /// verify the signature of a private key in memory. A key elsewhere makes no test signature if one of its
-    /// signatures has been verified before, since such a key may be slow.
+    /// Checks by a test signature that the private key belongs to the public key. Returns false if the private key is
+    /// in memory and its signature does not verify. If a signature of a key elsewhere has been verified before, makes
+    /// no test signature, since such a key may be slow.
     ///
     /// # Errors
     /// [`KeyError::External`] if a key elsewhere does not sign, or makes a wrong signature; [`KeyError::Malformed`] if

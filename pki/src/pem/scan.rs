@@ -197,8 +197,8 @@ pub(crate) fn read(input: &[u8], most: usize) -> Result<Text<'_>, PemError> {
 }
 
 impl State<'_> {
-    /// The damage to list if a boundary or the end of the text comes while a block is open: the block is cut short.
-    /// `None` if no block is open.
+    /// The damage of a block that is cut short, if a block is still open at a boundary that does not end it, or at the
+    /// end of the text; otherwise `None`.
     fn unclosed(&self) -> Option<PemError> {
         let Self::Inside { number, line, label, .. } = *self else { return None };
         Some(PemError::Unclosed { block: number, line, label: label.to_owned() })
