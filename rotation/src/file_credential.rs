@@ -116,8 +116,8 @@ impl FileCredential {
         self
     }
 
-    /// The latest pair, which may have expired. If there is no [`watch`](Self::watch), this call first reads the files,
-    /// if the interval ([`every`](Self::every)) has passed since the last read.
+    /// The latest pair, which may have expired. Without a [`watch`](Self::watch), first reads the files if the interval
+    /// ([`every`](Self::every)) has passed since the last read.
     pub fn credential(&self) -> Arc<Credential> {
         if self.shared.watches.load(Ordering::Relaxed) == 0 {
             // While another thread reads the files, the pair that was read before is good enough.

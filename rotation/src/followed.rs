@@ -88,7 +88,8 @@ pub(crate) enum Change<T> {
 }
 
 impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
-    /// Begins with the content of the files at these paths, as read in `found`.
+    /// Makes a [`Followed`] of the files at these paths. `found` is the result of reading the files; their content is
+    /// the first good content.
     ///
     /// # Errors
     /// A file could not be read, or the files have no good content.

@@ -44,8 +44,8 @@ pub trait KeySource: Debug + Send + Sync {
     /// default: a request with such a key then fails, since each certificate should have a new key.
     ///
     /// With a Kubernetes signer, a reused key delays rotations. The name of a request object is made from key and
-    /// template, so that a request with the key of the last one finds the object of the last one. It fails until
-    /// that object is removed, about an hour after its approval.
+    /// template, so that a request with the key of the last one finds the object of the last one. The new request fails
+    /// until that object is removed, about an hour after its approval.
     fn reuses_keys(&self) -> bool {
         false
     }

@@ -112,8 +112,8 @@
 //! # An event loop of your own
 //!
 //! A runtime is a loop around [`Task::step`]: carry out the [`Work`], then wait for [`Task::arrival`] until
-//! [`Task::deadline`]. The examples have such a loop on tokio (`tokio_loop`). A program that makes keys and CSRs by other
-//! means, such as on a microcontroller, uses the crate `perennial` alone; the examples `mio`, `epoll_timerfd`,
+//! [`Task::deadline`]. The examples have such a loop on tokio (`tokio_loop`). A program that makes keys and CSRs by
+//! other means, such as on a microcontroller, uses the crate `perennial` alone; the examples `mio`, `epoll_timerfd`,
 //! `calloop`, `io_uring`, `tokio_select` and `superloop` are loops around this crate.
 //!
 //! # Tests
