@@ -130,7 +130,7 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         &self.content
     }
 
-    /// The time of the last check that found [`content`](Self::content) in the files.
+    /// The time of the last check that found `content` in the files.
     pub(crate) fn good_at(&self) -> UnixTime {
         self.good_at
     }
