@@ -21,8 +21,8 @@ use crate::exchange::text_of;
 /// [`Directory`](crate::Directory) refuses references, since kubelet and kubectl read its files.
 #[auto_impl::auto_impl(Arc)]
 pub trait KeySource: Debug + Send + Sync {
-    /// Makes a key of this kind, for a new request. A retry of a request uses the key of that request, and does not
-    /// call this method.
+    /// Makes a key of this kind, for a new request. A retry of a request uses the key of that request, and calls this
+    /// method only if that key cannot sign and [`find`](Self::find) does not find it.
     ///
     /// `in_use` are the references of the keys of all certificates that are stored, served or waiting. A source may
     /// destroy every other key that it has made for the same rotation. No other call names keys that are out of use,
@@ -33,11 +33,13 @@ pub trait KeySource: Debug + Send + Sync {
     fn make(&self, algorithm: KeyAlgorithm, in_use: &[String]) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>;
 
     /// Finds the key with this reference, which an earlier [`make`](Self::make) has returned. Called at the start of a
-    /// rotation, for the stored certificate and for the pending record.
+    /// rotation, for the stored certificate and for the pending record, and later if the key of a retried request
+    /// cannot sign.
     ///
     /// # Errors
     /// There is no such key, or its device is absent. If the key is that of the stored certificate, the rotation does
-    /// not start. If the key is that of the pending record, the next request is a new one.
+    /// not start. If the key is that of the pending record, the next request is a new one. If the key is that of a
+    /// retried request, [`make`](Self::make) is called for a new one.
     fn find(&self, reference: &str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError>;
 
     /// True if [`make`](Self::make) may return a key that is in use, for devices with a fixed number of keys. False by
@@ -76,22 +78,33 @@ pub(crate) struct Unkeyed {
 impl KeyCall {
     /// Makes the call, which may block. If the source panics, returns the panic as an error.
     pub fn run(&self) -> Keyed {
-        let key = match &self.pending {
-            Some(pending) => Ok(pending.clone()),
-            None => contain(|| self.make()).map(Arc::new),
+        let made = || contain(|| self.make());
+        let Some(pending) = &self.pending else {
+            return Keyed(made().map_err(|error| Unkeyed { key: None, error }).and_then(|key| self.sign(key)));
         };
-        let key = match key {
-            Ok(key) => key,
-            Err(error) => return Keyed(Err(Unkeyed { key: None, error })),
-        };
-        let csr = contain(|| certificate_request(&self.template, &key).map_err(|error| error.to_string()));
-        Keyed(match csr {
-            Ok(csr) => Ok((key, csr)),
-            Err(error) => Err(Unkeyed { key: Some(key), error }),
-        })
+        let signed = self.sign(pending.clone());
+        if signed.is_ok() {
+            return Keyed(signed);
+        }
+        // The key may need a new session with its device. If the device has lost the key, no retry with it can succeed.
+        // If the device is absent, neither call succeeds, and the key stays pending.
+        let again = contain(|| self.find(pending)).or_else(|_| made());
+        Keyed(again.map_or(signed, |key| self.sign(key)))
     }
 
-    fn make(&self) -> Result<KeyPair, String> {
+    fn sign(&self, key: Arc<KeyPair>) -> Result<(Arc<KeyPair>, CertificateRequest), Unkeyed> {
+        match contain(|| certificate_request(&self.template, &key).map_err(|error| error.to_string())) {
+            Ok(csr) => Ok((key, csr)),
+            Err(error) => Err(Unkeyed { key: Some(key), error }),
+        }
+    }
+
+    fn find(&self, key: &KeyPair) -> Result<Arc<KeyPair>, String> {
+        let found = KeyPair::from_pem_with(&*key.to_pem(), |reference| self.source.find(reference));
+        found.map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    fn make(&self) -> Result<Arc<KeyPair>, String> {
         let references: Vec<String> = self.in_use.iter().filter_map(|key| key.reference()).map(str::to_owned).collect();
         let made = self.source.make(self.algorithm, &references);
         let made = made.map_err(|error| format!("cannot make a key: {}", printable(&error.to_string())))?;
@@ -105,7 +118,7 @@ impl KeyCall {
         if self.in_use.iter().any(is_used) && !self.source.reuses_keys() {
             return Err(format!("the key source returned {reference}, which is in use: a certificate needs a new key"));
         }
-        Ok(key)
+        Ok(Arc::new(key))
     }
 }
 

@@ -202,6 +202,20 @@ fn key_that_failed_to_sign_is_used_again_by_the_retry() {
 }
 
 #[test]
+fn retry_replaces_pending_key_that_device_has_lost() {
+    let cluster = TestCluster::start().unwrap();
+    let device = Device::default();
+    device.set(Fault::CannotSign);
+    let handle = start(Runtime::Std, mesh(&cluster, "client", Usage::ClientAuth).keys(device.clone()));
+    failed(&handle, Failure::Local);
+    assert_eq!(device.references(), ["device:key-1"]);
+    device.0.lock().unwrap().keys.clear();
+    device.set(None);
+    assert_eq!(reference(&issued(&handle, 1)), "device:key-2");
+    handle.shutdown().wait();
+}
+
+#[test]
 fn handshake_fails_with_message_if_device_is_absent() {
     let (cluster, device) = (TestCluster::start().unwrap(), Device::default());
     let roots = Roots::from_pem(cluster.ca_pem()).unwrap();
