@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use perennial::{Failure, State, Template, Validity};
@@ -14,8 +15,8 @@ use perennial_pki::{
 };
 use perennial_rotation::tls::{Source, client_config, mutual_server_config};
 use perennial_rotation::{
-    Credential, Directory, Handle, KeySource, KeyValue, LoadRequest, Memory, Rotator, Snapshot, Store, StoreError,
-    Stored, UnixTime, clock,
+    Command, Credential, Directory, Handle, Input, KeySource, KeyValue, LoadRequest, Memory, News, Rotation, Rotator,
+    SignError, SignWith, Snapshot, Start, Store, StoreError, Stored, UnixTime, Work, clock,
 };
 use perennial_tests::loopback::{BOUND, Runtime, issued, on_both, policy, start, waits_for_approval};
 use perennial_tests::tls::{answer, connect, fingerprint, server, try_answer};
@@ -444,6 +445,50 @@ impl KeySource for Slow {
     fn find(&self, reference: &str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError> {
         self.0.find(reference)
     }
+}
+
+#[test]
+fn timed_out_request_without_key_names_the_key_source() {
+    let signer = SignWith::blocking("example.com/mesh", |_, _| Err(SignError::new(Failure::Local, "never called")));
+    let mut rotation = Rotation::new(
+        Start {
+            signer: Some(Arc::new(signer)),
+            template: Some(Arc::new(Template::new("client"))),
+            keys: Some(Arc::new(Device::default())),
+            ..Start::default()
+        },
+        clock::now(),
+    );
+    let mut now = clock::now();
+    assert!(rotation.handle(Input::Tick, now).iter().any(|command| matches!(command, Command::Key { .. })));
+    let timeout = rotation.machine().policy().request_timeout;
+    (now.instant, now.unix) = (now.instant.after(timeout), now.unix.after(timeout));
+    drop(rotation.handle(Input::Tick, now));
+    let error = rotation.snapshot(now).last_error.unwrap();
+    assert!(error.ends_with("; the key source has not returned"), "{error}");
+}
+
+#[test]
+fn rotation_ends_after_running_call_of_key_source() {
+    let ((go, gone), (begun, has_begun)) = (mpsc::channel(), mpsc::channel());
+    let slow = Slow(Device::default(), Mutex::new(gone), Mutex::new(begun));
+    let rotator = Rotator::new().template(Template::new("client")).keys(slow);
+    let rotator = rotator.sign_with("example.com/mesh", |_, _| Err(SignError::new(Failure::Local, "never called")));
+    let (handle, mut task) = rotator.prepare().unwrap();
+    let Ok([Work::Store(job)]) = <[Work; 1]>::try_from(task.step(clock::now())) else {
+        panic!("no call of the source")
+    };
+    let call = thread::spawn(move || job.run());
+    has_begun.recv().unwrap();
+    let end = handle.shutdown();
+    assert!(task.step(clock::now()).is_empty() && task.is_over());
+    drop(task);
+    let has_ended = || handle.notices(1).try_recv().is_some_and(|notice| matches!(notice.news, News::Ended));
+    assert!(!has_ended());
+    go.send(()).unwrap();
+    call.join().unwrap();
+    assert!(has_ended());
+    end.within(BOUND);
 }
 
 #[test]

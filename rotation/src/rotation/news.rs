@@ -67,16 +67,20 @@ impl Rotation {
         }
     }
 
-    /// Sets the error text of a failure that the machine itself found: what is wrong with an issued certificate, or the
-    /// last progress of a request that timed out. The text of any other failure comes from the signer or the driver.
+    /// Sets the error text of a failure that the machine itself found: what is wrong with an issued certificate, or how
+    /// far a request came that timed out. The text of any other failure comes from the signer or the driver.
     fn explain(&mut self, outcome: &Outcome, step: &Transition) {
         let Some(failure) = outcome.failure() else { return };
         self.request_error = Some(match (outcome, &step.event) {
             (Outcome::TimedOut { id }, _) => {
                 let in_flight = self.in_flight.as_ref().filter(|in_flight| in_flight.id == *id);
                 let progress = in_flight.and_then(|in_flight| in_flight.progress.as_ref());
-                let progress = progress.map_or_else(String::new, |progress| format!("; last progress: {progress}"));
-                format!("{}{progress}", failure.describe()).into()
+                let stuck = match progress {
+                    Some(progress) => format!("; last progress: {progress}"),
+                    None if self.keying.is_some() => "; the key source has not returned".to_owned(),
+                    None => String::new(),
+                };
+                format!("{}{stuck}", failure.describe()).into()
             }
             (_, Event::CsrIssued { certificate, .. }) => {
                 let requested = self.machine.pending(step.now).map(|pending| pending.template);
