@@ -157,9 +157,9 @@ impl Handle {
         self.link.send(Message::Input(Input::Replaced(found)));
     }
 
-    /// Ends the rotation, even if the caller does not wait. The returned [`Wait`] ends once the rotation writes nothing
-    /// any more. A request in flight is dropped; its object stays at the signer. Credentials that were returned remain
-    /// usable.
+    /// Ends the rotation, even if the caller does not wait. The returned [`Wait`] ends once no call of the store or of
+    /// the [key source](crate::KeySource) is running any more. A request in flight is dropped; its object stays at the
+    /// signer. Credentials that were returned remain usable.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.link.send(Message::Stop);
         self.wait_on(|link| link.has_ended().then_some(()), |_| ())

@@ -15,7 +15,8 @@ use crate::exchange::text_of;
 /// memory.
 ///
 /// [`make`](Self::make) and the signatures of CSRs may block: a runtime waits for them on a thread of its own. TLS
-/// handshakes sign on the thread of their connection.
+/// handshakes sign on the thread of their connection. A call that never returns would keep all later requests from
+/// their keys, and [`Handle::shutdown`](crate::Handle::shutdown) from its end: give the device a time limit.
 ///
 /// The store keeps [references](ExternalKey::reference) in place of keys. Of the stores of this crate, only
 /// [`Directory`](crate::Directory) refuses references, since kubelet and kubectl read its files.
