@@ -1,12 +1,14 @@
 //! Reads files that other programs write: [`TokenFile`], and the errors of all such files.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use perennial::UnixTime;
 use perennial_pki::CredentialError;
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use crate::{Identity, IdentitySource, InvalidToken, NotYet, Token};
@@ -44,15 +46,20 @@ pub(crate) struct FileContent {
 /// for ever.
 pub(crate) fn read(path: &Path, longest: u64) -> Result<FileContent, FileError> {
     let unreadable = |error| FileError::Unreadable(path.to_owned(), error);
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
+    let require_file = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(metadata),
+        false => Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))),
+    };
+    // Before opening: the opening alone of some devices has effects.
+    require_file(fs::metadata(path).map_err(unreadable)?)?;
+    // The path may be that of a pipe by now, which would block the opening until a writer comes.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let metadata = require_file(file.metadata().map_err(unreadable)?)?;
     let too_long = || FileError::TooLong { path: path.to_owned(), longest };
     if metadata.len() > longest {
         return Err(too_long());
     }
-    let mut file = File::open(path).map_err(unreadable)?;
     // Room for all of it at once: a buffer that grows leaves copies of a key behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).map_err(|_| too_long())? + 1));
     (&mut file).take(longest + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -96,4 +103,36 @@ pub enum FileError {
     /// A file contains no certificate or no key, or the key does not belong to the certificate.
     #[error("{0}: {1}")]
     Unusable(PathBuf, #[source] CredentialError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn file_that_turns_into_pipe_during_reads_never_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, pipe, beside, path] = ["file", "pipe", "beside", "path"].map(|name| directory.path().join(name));
+        fs::write(&file, "content").unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        fs::hard_link(&file, &path).unwrap();
+        let reader = {
+            let path = path.clone();
+            thread::spawn(move || (0..2_000).filter(|_| read(&path, 100).is_ok()).count())
+        };
+        let bound = Instant::now() + Duration::from_secs(60);
+        while !reader.is_finished() {
+            assert!(Instant::now() < bound, "a read blocks");
+            for next in [&pipe, &file] {
+                fs::hard_link(next, &beside).unwrap();
+                fs::rename(&beside, &path).unwrap();
+            }
+        }
+        assert!(reader.join().unwrap() > 0);
+    }
 }
