@@ -40,10 +40,11 @@ struct Seen {
     /// The leaf of the latest chain; `None` before the first chain.
     leaf: Option<Fingerprint>,
     /// The different sets of CAs in the chains so far. Each is trusted until the time beside it, when the last leaf
-    /// with these CAs expires.
+    /// with these CAs expires. Expired ones stay until the next chain: the clock may have been wrong for a moment.
     issuers: Vec<(Roots, UnixTime)>,
-    /// The CAs of all sets in `issuers`; `None` if they must be joined again, since `issuers` has changed.
-    joined: Option<Roots>,
+    /// The number of trusted sets in `issuers`, and the CAs of all of them; `None` if they must be joined again, since
+    /// `issuers` has changed.
+    joined: Option<(usize, Roots)>,
 }
 
 impl SignerRoots {
@@ -88,21 +89,24 @@ impl Wake for OnChange {
 
 impl Seen {
     fn roots(&mut self, now: UnixTime) -> Result<Roots, NotYet> {
-        self.forget_expired(now);
-        self.joined().ok_or_else(|| {
+        let trusted: Vec<&Roots> =
+            self.issuers.iter().filter(|(_, until)| now <= *until).map(|(roots, _)| roots).collect();
+        match &self.joined {
+            // As many as before are the same as before: they are those that expire last.
+            Some((count, joined)) if *count == trusted.len() => return Ok(joined.clone()),
+            _ => {}
+        }
+        let joined = Roots::joined(trusted.iter().copied()).map_err(|_| {
             NotYet::new(match self.leaf {
                 None => "no certificate has been issued yet",
-                Some(_) => "the signer issues chains without a CA certificate; read the CA from a file instead",
+                Some(_) if self.issuers.is_empty() => {
+                    "the signer issues chains without a CA certificate; read the CA from a file instead"
+                }
+                Some(_) => "all certificates that the signer issued with a CA certificate have expired",
             })
-        })
-    }
-
-    fn forget_expired(&mut self, now: UnixTime) {
-        let before = self.issuers.len();
-        self.issuers.retain(|(_, until)| now <= *until);
-        if self.issuers.len() < before {
-            self.joined = None;
-        }
+        })?;
+        self.joined = Some((trusted.len(), joined.clone()));
+        Ok(joined)
     }
 
     fn add(&mut self, chain: &Chain) {
@@ -112,20 +116,13 @@ impl Seen {
         }
         let Ok(roots) = chain.issuers() else { return };
         let until = leaf.validity.not_after();
+        // Expired by the clock of the signer, which does not jump.
+        self.issuers.retain(|(_, until)| leaf.validity.not_before() <= *until);
+        self.joined = None;
         match self.issuers.iter_mut().find(|(known, _)| *known == roots) {
             Some((_, last)) => *last = until.max(*last),
-            None => {
-                self.issuers.push((roots, until));
-                self.joined = None;
-            }
+            None => self.issuers.push((roots, until)),
         }
-    }
-
-    fn joined(&mut self) -> Option<Roots> {
-        if self.joined.is_none() {
-            self.joined = Roots::joined(self.issuers.iter().map(|(roots, _)| roots)).ok();
-        }
-        self.joined.clone()
     }
 }
 
@@ -194,6 +191,24 @@ mod tests {
             assert_eq!(trusted(&mut seen, now).unwrap(), *expected, "at {now}");
         }
         assert!(seen.roots(at(41)).is_err());
+    }
+
+    #[test]
+    fn clock_that_jumps_ahead_and_back_loses_no_ca() {
+        let (old, new) = (new_ca("old"), new_ca("new"));
+        let mut seen = Seen::default();
+        seen.add(&chain(&old, 20, &[&old]));
+        let far = at(24 * 365);
+        for now in [at(0), far, at(0)] {
+            let expired = "all certificates that the signer issued with a CA certificate have expired";
+            let expected = if now == far { Err(expired.to_owned()) } else { Ok(vec!["CN=old".to_owned()]) };
+            assert_eq!(trusted(&mut seen, now), expected, "at {now}");
+        }
+        // Nor does a chain that is issued in the meantime.
+        trusted(&mut seen, far).unwrap_err();
+        seen.add(&chain(&new, 40, &[&new]));
+        trusted(&mut seen, far).unwrap_err();
+        assert_eq!(trusted(&mut seen, at(1)).unwrap(), ["CN=old", "CN=new"]);
     }
 
     #[test]
