@@ -1,6 +1,6 @@
-//! The certificate of a pod, which kubelet writes as one file with the key and the chain: the projection `podCertificate`.
-//! Here the example plays kubelet, with rotations of its own. Run
-//! `cargo run -p perennial-examples --example pod_certificate`.
+//! The certificate of a pod, which kubelet writes as one file with the key and the chain: the projection
+//! `podCertificate`. Here the example plays kubelet, with rotations of its own.
+//! Run `cargo run -p perennial-examples --example pod_certificate`.
 //!
 //! To copy: the lines from `Pod:` to the next empty line. The program requests no certificate: it uses the pair that
 //! kubelet has written last.

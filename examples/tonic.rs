@@ -1,12 +1,12 @@
 //! gRPC with mutual TLS: both certificates rotate while calls are in flight, and the channel is never rebuilt. Run
 //! `cargo run -p perennial-examples --example tonic`.
 //!
-//! A connection keeps its certificates. So the server limits the age of connections, here to half a second: after GOAWAY,
-//! calls in flight end on the old connection, and the client connects again. As a channel, a client of hyper sends calls
-//! again that the old connection has not sent; the `Channel` of tonic reports them as `Cancelled`.
+//! A connection keeps its certificates. So the server limits the age of connections, here to half a second: after
+//! GOAWAY, calls in flight end on the old connection, and the client connects again. As a channel, a client of hyper
+//! sends calls again that the old connection has not sent; the `Channel` of tonic reports them as `Cancelled`.
 //!
-//! To copy: the lines from `Server:` and from `Client:` to the next empty line, `serve_with_incoming` and `channel`. The
-//! rest issues the certificates, and checks that each side sees the other rotate.
+//! To copy: the lines from `Server:` and from `Client:` to the next empty line, `serve_with_incoming` and `channel`.
+//! The rest issues the certificates, and checks that each side sees the other rotate.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 

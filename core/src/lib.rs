@@ -50,8 +50,8 @@
 //! assert!(now.unix > UnixTime::from_secs(1_767_225_600 + 2 * 60_480), "two lifetimes to 70 % or more");
 //! ```
 //!
-//! The folder `examples/loops` of the repository has loops around mio, epoll, calloop, io_uring and tokio, and a superloop
-//! for microcontrollers.
+//! The folder `examples/loops` of the repository has loops around mio, epoll, calloop, io_uring and tokio, and a
+//! superloop for microcontrollers.
 //!
 //! # Promises
 //!
@@ -85,9 +85,9 @@
 //! # Without `std`
 //!
 //! The crate is `no_std` and needs an allocator and an [`Arc`], by default `alloc::sync::Arc`. Processors without
-//! compare-and-swap, such as Cortex-M0 or RISC-V without the extension A, have no `alloc::sync::Arc`. For them, enable the
-//! feature `portable-atomic`: [`Arc`] is then that of the crate `portable-atomic-util`. Enable in the program one of the
-//! features by which the crate `portable-atomic` emulates compare-and-swap: `unsafe-assume-single-core` or
+//! compare-and-swap, such as Cortex-M0 or RISC-V without the extension A, have no `alloc::sync::Arc`. For them, enable
+//! the feature `portable-atomic`: [`Arc`] is then that of the crate `portable-atomic-util`. Enable in the program one
+//! of the features by which the crate `portable-atomic` emulates compare-and-swap: `unsafe-assume-single-core` or
 //! `critical-section`. On other processors, `portable-atomic` changes nothing.
 //!
 //! The folder `examples/embedded` of the repository has a loop for boards.

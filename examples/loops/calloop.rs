@@ -1,6 +1,7 @@
 //! The machine in a calloop event loop. Copy [`Program::handle`] and the two sources in `main`: a timer that expires at
-//! `machine.deadline()`, and a channel for the answers of the signer. Replace [`Ca`] by your signer, and [`Keys`] by your
-//! keys and your disk. Run `cargo run -p perennial-examples --example calloop`.
+//! `machine.deadline()`, and a channel for the answers of the signer. Replace [`Ca`] by your signer, and [`Keys`] by
+//! your keys and your disk.
+//! Run `cargo run -p perennial-examples --example calloop`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The machine in a loop around io_uring. Copy the loop in `main`: each round submits what is to be read, waits for a
 //! completion until `machine.deadline()`, and hands the machine what has arrived and a [`Event::Tick`]. Replace
-//! [`Connection`] by the sockets of your signer, and [`Keys`] by your keys and your disk. Prints `refused: io_uring:` and
-//! the reason where the kernel forbids io_uring. Needs Linux 5.11. Run `cargo run -p perennial-examples --example io_uring`.
+//! [`Connection`] by the sockets of your signer, and [`Keys`] by your keys and your disk. Prints `refused: io_uring:`
+//! and the reason where the kernel forbids io_uring. Needs Linux 5.11.
+//! Run `cargo run -p perennial-examples --example io_uring`.
 #![expect(unsafe_code, reason = "the caller of io_uring must keep alive what an entry refers to")]
 
 use std::collections::VecDeque;

@@ -1,6 +1,7 @@
 //! The machine in a mio loop. Copy the loop in `main`: each wakeup hands the machine what has arrived and a
-//! [`Event::Tick`], carries out the actions, and waits until `machine.deadline()`. Replace [`Connection`] by the sockets
-//! of your signer, and [`Keys`] by your keys and your disk. Run `cargo run -p perennial-examples --example mio`.
+//! [`Event::Tick`], carries out the actions, and waits until `machine.deadline()`. Replace [`Connection`] by the
+//! sockets of your signer, and [`Keys`] by your keys and your disk.
+//! Run `cargo run -p perennial-examples --example mio`.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

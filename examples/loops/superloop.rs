@@ -1,7 +1,8 @@
 //! The machine in a superloop, as on a microcontroller: one endless loop, a counter of milliseconds, a mailbox that an
-//! interrupt fills, and sleep until the next interrupt. Copy the loop in `main`; `examples/embedded` has such a loop for
-//! boards, without `std`. Here a thread plays the modem and its interrupt, and `park_timeout` plays `wfi` with an alarm
-//! set. Run `cargo run -p perennial-examples --example superloop`.
+//! interrupt fills, and sleep until the next interrupt. Copy the loop in `main`; `examples/embedded` has such a loop
+//! for boards, without `std`. Here a thread plays the modem and its interrupt, and `park_timeout` plays `wfi` with an
+//! alarm set.
+//! Run `cargo run -p perennial-examples --example superloop`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;

@@ -1,7 +1,7 @@
-//! The machine in a `tokio::select!` over a channel and a deadline. Copy the loop in `main`: answers of the signer arrive
-//! by the channel, and everything else happens in the actions. Replace [`Ca`] by your signer, and [`Keys`] by your keys
-//! and your disk. For a whole rotation on tokio, with a Kubernetes signer, see `tokio`. Run
-//! `cargo run -p perennial-examples --example tokio_select`.
+//! The machine in a `tokio::select!` over a channel and a deadline. Copy the loop in `main`: answers of the signer
+//! arrive by the channel, and everything else happens in the actions. Replace [`Ca`] by your signer, and [`Keys`] by
+//! your keys and your disk. For a whole rotation on tokio, with a Kubernetes signer, see `tokio`.
+//! Run `cargo run -p perennial-examples --example tokio_select`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

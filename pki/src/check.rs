@@ -184,10 +184,15 @@ pub enum BadCertificate {
     #[error("the certificate is a CA certificate (basicConstraints CA:TRUE); no peer accepts it in TLS")]
     CertificateAuthority,
     /// The leaf's key usage lacks digitalSignature, which TLS needs.
-    #[error("the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages")]
+    #[error(
+        "the certificate's key usage lacks digitalSignature, which TLS needs; check which key usages the signer grants"
+    )]
     NoDigitalSignature,
     /// The leaf's extended key usage excludes the usage of the request.
-    #[error("the certificate's extended key usage lacks `{wanted}`; check the signer's usages")]
+    #[error(
+        "the certificate's extended key usage lacks `{wanted}`, which was requested; check which usages the signer \
+         grants"
+    )]
     WrongUsage {
         /// The usage that the leaf lacks.
         wanted: Usage,

@@ -168,15 +168,17 @@ fn check_errors_name_the_requirement_that_failed() {
         ),
         (
             BadCertificate::NoDigitalSignature,
-            "the certificate's key usage lacks digitalSignature, which TLS needs; check the signer's usages",
+            "the certificate's key usage lacks digitalSignature, which TLS needs; check which key usages the signer grants",
         ),
         (
             BadCertificate::WrongUsage { wanted: Usage::ClientAuth },
-            "the certificate's extended key usage lacks `client auth`; check the signer's usages",
+            "the certificate's extended key usage lacks `client auth`, which was requested; check which usages the signer \
+             grants",
         ),
         (
             BadCertificate::WrongUsage { wanted: Usage::ServerAuth },
-            "the certificate's extended key usage lacks `server auth`; check the signer's usages",
+            "the certificate's extended key usage lacks `server auth`, which was requested; check which usages the signer \
+             grants",
         ),
         (
             BadCertificate::Expired { not_after: hour },

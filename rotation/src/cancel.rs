@@ -38,7 +38,7 @@ impl Cancel {
     /// from. Replaces the previous hook. If the code is cancelled already, runs the hook at once.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) {
         *self.lock() = Some(Box::new(hook));
-        // After setting the hook: a cancellation before found none to run.
+        // Checked after the hook is set: a cancellation that came before had no hook to run.
         if self.is_cancelled() {
             self.run_hook();
         }

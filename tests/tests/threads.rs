@@ -88,7 +88,7 @@ fn each_thread_cited_by_load_scenarios_is_in_threads_md() {
 /// A program that watches the name `PREFIX-current.pem`, such as Envoy, notices a new pair only if a file is renamed to
 /// that name: <https://github.com/envoyproxy/envoy/issues/10979>
 #[test]
-fn update_moves_a_file_to_the_watched_name() {
+fn new_pair_is_renamed_to_the_name_that_other_programs_watch() {
     let layout = Layout::new("kubelet-client").unwrap();
     let link = |target: &str| Entry { name: layout.current(), kind: Kind::Link, target: Some(target.into()) };
     let file = |name: &str| Entry { name: name.into(), kind: Kind::File, target: None };

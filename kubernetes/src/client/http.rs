@@ -80,7 +80,7 @@ pub(crate) enum Part {
 #[derive(Default)]
 pub(crate) struct ResponseReader {
     awaited: Awaited,
-    /// The number of bytes in interim (1xx) heads so far. They count towards the longest response head.
+    /// The number of bytes in interim (1xx) heads so far, which are part of the limit on the response head.
     head_bytes: usize,
     /// The number of bytes at the front of the buffer that have been searched for the end of the head.
     scanned: usize,

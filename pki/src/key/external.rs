@@ -38,8 +38,8 @@ pub trait ExternalKey: Debug + Send + Sync {
 
     /// Signs `message`, which is not hashed yet. `scheme` is the scheme of the key's kind: `ECDSA_NISTP256_SHA256`,
     /// `ECDSA_NISTP384_SHA384` or `ED25519`; for an RSA key `RSA_PKCS1_SHA256` in CSRs and `RSA_PSS_SHA256` in TLS. An
-    /// ECDSA signature must be a DER `Ecdsa-Sig-Value`; [`ecdsa_signature`] makes one of the numbers r and s, which
-    /// PKCS#11 returns.
+    /// ECDSA signature must be a DER `Ecdsa-Sig-Value`; [`ecdsa_signature`] converts the numbers r and s, which PKCS#11
+    /// returns, to that form.
     ///
     /// # Errors
     /// The key cannot sign, for example since its device is absent. The CSR or the handshake then fails.

@@ -114,7 +114,8 @@ impl Rotation {
             }
             Input::RotateNow => Event::RotateNow,
             Input::Refused { fingerprint } => {
-                // As if the signer had rejected the certificate: the next request shows the bootstrap identity.
+                // Treated like a rejection by the API server that requests go to: the next request authenticates with
+                // the bootstrap credential, if there is one.
                 let held = self.served.as_ref().map(|own| own.chain().certificate().fingerprint);
                 self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
                 Event::CertRefused { fingerprint }

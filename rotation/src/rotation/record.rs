@@ -191,7 +191,7 @@ pub enum RecordError {
         version: u64,
     },
     /// The record contains a refusal for a reason that this version of perennial does not know.
-    #[error("its refusal has an unknown reason")]
+    #[error("it names a reason of refusal that this version of perennial does not know")]
     Reason,
     /// The record's key cannot be read.
     #[error("its private key cannot be used: {0}")]

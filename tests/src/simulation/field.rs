@@ -198,7 +198,7 @@ pub enum End {
     Good,
     /// A valid certificate that does not satisfy the template.
     Unsatisfying,
-    /// The bootstrap credential, still valid.
+    /// Only the bootstrap credential, still valid: no issued certificate has replaced it.
     Bootstrap,
     /// No valid certificate.
     None,

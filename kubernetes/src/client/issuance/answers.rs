@@ -19,7 +19,8 @@ impl Issuance {
             // compares.
             409 => (self.found, self.stage) = (true, Stage::Next(Purpose::Read)),
             200..=299 => self.settle_or_lose(Purpose::Create, response, now),
-            // An old API server, or another server written in Go: the versions of the group decide.
+            // Go's own 404: the API server does not serve certificates.k8s.io/v1, or this is another server written in
+            // Go. The versions of the group show which.
             404 if ErrorAnswer::is_no_path(response) && !self.session.exhausted() => {
                 self.absent = Some((response.clone(), self.session.health()));
                 self.stage = Stage::Next(Purpose::Group);
