@@ -24,7 +24,8 @@ impl Template {
     ///   since Kubernetes issues certificates to nodes whose `NAME` has up to 253 characters.
     /// - The serial number is an ASN.1 PrintableString: letters, digits, space and `'()+,-./:=?` (X.520 §6.2.9).
     /// - DNS names are those of [`is_dns_name`].
-    /// - URIs have a scheme, and only the characters of RFC 3986; their host has no empty label.
+    /// - URIs have a scheme, and only the characters of RFC 3986; their host has no empty label and no escape, and their
+    ///   port is a number.
     /// - A SPIFFE ID (scheme `spiffe`) is that of a workload, in the characters of the SPIFFE-ID standard (§2), and the
     ///   only URI (X509-SVID §2, §3.1).
     ///
@@ -138,8 +139,8 @@ fn is_spiffe(uri: &str) -> bool {
     uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SPIFFE))
 }
 
-/// Checks a URI by RFC 5280 §4.2.1.6 and RFC 3986. Checks its host by the rules of Go's `crypto/x509`, with which
-/// Kubernetes reads CSRs.
+/// Checks a URI by RFC 5280 §4.2.1.6 and RFC 3986. Checks its host by the rules of Go's `net/url` and `crypto/x509`,
+/// with which Kubernetes reads CSRs.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
     let Some((scheme, rest)) = uri.split_once(':') else {
         return Err("it has no scheme; expected a URI such as spiffe://example.com/payments");
@@ -162,8 +163,25 @@ fn check_uri(uri: &str) -> Result<(), &'static str> {
         return check_spiffe_id(uri);
     }
     let authority = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?', '#']).next());
-    let host = authority.and_then(|authority| authority.rsplit('@').next()).unwrap_or_default();
-    let is_good = host.is_empty() || host.starts_with('[') || host.split('.').all(|label| !label.is_empty());
+    check_host(authority.and_then(|authority| authority.rsplit('@').next()).unwrap_or_default())
+}
+
+/// Checks the host of a URI with its port, as in `example.com:443`.
+fn check_host(host: &str) -> Result<(), &'static str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(address) => match address.split_once(']') {
+            Some((_, port)) => ("", port),
+            None => return Err("its host begins with `[` and has no `]`"),
+        },
+        None => host.split_at(host.rfind(':').unwrap_or(host.len())),
+    };
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err("its port is not a number");
+    }
+    if name.contains('%') {
+        return Err("its host has an escape with `%`; write the `xn--` form of an international name");
+    }
+    let is_good = name.is_empty() || host.split('.').all(|label| !label.is_empty());
     if is_good { Ok(()) } else { Err("its host has an empty label: two dots in a row, or a dot at an end") }
 }
 

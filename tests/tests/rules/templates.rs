@@ -104,7 +104,7 @@ fn uri_needs_scheme_and_allowed_characters() {
     for good in ["https://a.example:8443/b?c=d#e", "urn:uuid:f81d4fae-7dec-11d0", "a+b-c.1:x", "https://u@a/%7Eb"] {
         assert_eq!(uri(good), "", "{good}");
     }
-    for good in ["https://[2001:db8::1]:443/", "file:///etc/x", "tag:a@b.example,2026:x..y"] {
+    for good in ["https://[2001:db8::1]:443/", "https://a:/", "file:///etc/x", "tag:a@b.example,2026:x..y"] {
         assert_eq!(uri(good), "", "{good}");
     }
     for (bad, part) in [
@@ -122,6 +122,10 @@ fn uri_needs_scheme_and_allowed_characters() {
         ("a:%zz", "characters that a URI must not have"),
         ("https://a..b/", "empty label"),
         ("https://a./", "empty label"),
+        ("https://a:https/", "its port is not a number"),
+        ("https://[2001:db8::1]443/", "its port is not a number"),
+        ("https://[2001:db8::1/", "no `]`"),
+        ("https://u@a%20b/", "escape"),
     ] {
         assert!(uri(bad).contains(part), "{bad:?}: {}", uri(bad));
     }
