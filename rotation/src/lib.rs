@@ -99,7 +99,7 @@
 //! # fn example() -> Rotator {
 //! Rotator::new().template(Template::new("mesh-1")).sign_with("example.com/mesh", |request, _cancel| {
 //!     let pem = my_ca(&request.csr.pem).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
-//!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+//!     Chain::from_issued(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 //! })
 //! # }
 //! ```

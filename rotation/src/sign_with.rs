@@ -23,7 +23,7 @@ use crate::signer::{Authentication, Profile, SignRequest, Signer};
 /// # fn my_ca(_csr_der: &[u8]) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
 /// let signer = SignWith::blocking("example.com/mesh", |request, _cancel| {
 ///     let pem = my_ca(&request.csr.der).map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
-///     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+///     Chain::from_issued(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 /// })
 /// .usages([Usage::ServerAuth]);
 /// ```

@@ -70,7 +70,7 @@
 //! let rotator = rotator.sign_with_async("example.com/mesh", |request| async move {
 //!     let answer = my_ca(&request.csr.pem).await;
 //!     let pem = answer.map_err(|error| SignError::new(Failure::Unreachable, error.to_string()))?;
-//!     Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
+//!     Chain::from_issued(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
 //! });
 //! let (handle, rotation) = perennial_smol::start(rotator)?;
 //! # handle.shutdown();
