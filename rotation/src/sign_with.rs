@@ -16,9 +16,7 @@ use crate::signer::{Authentication, Profile, SignRequest, Signer};
 /// the request.
 ///
 /// ```
-/// use perennial::Failure;
-/// use perennial_pki::{Chain, Usage};
-/// use perennial_rotation::{SignError, SignWith};
+/// use perennial_rotation::{Chain, Failure, SignError, SignWith, Usage};
 ///
 /// # fn my_ca(_csr_der: &[u8]) -> std::io::Result<String> { std::fs::read_to_string("issued.pem") }
 /// let signer = SignWith::blocking("example.com/mesh", |request, _cancel| {
