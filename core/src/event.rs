@@ -157,6 +157,10 @@ impl SignerStatus {
 
 /// Why a request ended without a usable certificate. Holds only the kind of failure; the driver logs the signer's
 /// message.
+///
+/// `Denied` to `AlreadyDue` are refusals: the machine backs off by [`Policy::refused`](crate::Policy::refused), which is
+/// minutes by default. After every other failure it backs off by [`Policy::transient`](crate::Policy::transient), at
+/// first about a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Failure {

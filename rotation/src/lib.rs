@@ -90,7 +90,8 @@
 //!
 //! [`Rotator::sign_with`] takes a closure that turns a [`SignRequest`] into a [`Chain`], and may block;
 //! [`Rotator::sign_with_async`] takes one that returns a future. An error names the kind of failure, which decides when
-//! the rotation tries again:
+//! the rotation tries again: [`Failure::Unreachable`] for a CA that is out of order, [`Failure::Denied`] for a CA that
+//! refuses the request:
 //!
 //! ```
 //! use perennial_rotation::{Chain, Failure, Rotator, SignError, Template};

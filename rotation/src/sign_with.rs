@@ -15,6 +15,10 @@ use crate::signer::{Authentication, Profile, SignRequest, Signer};
 /// another CA. The rotation provides keys, pacing, checks and store, as for every signer. A panic in the closure fails
 /// the request.
 ///
+/// The [`Failure`](perennial::Failure) of an error decides when the rotation requests again: by default after seconds
+/// if the CA is out of order or busy (`Unreachable`, `Throttled`), and after minutes if the CA refuses the request
+/// (`Denied`, `SignerFailed`).
+///
 /// ```
 /// use perennial_rotation::{Chain, Failure, SignError, SignWith, Usage};
 ///
