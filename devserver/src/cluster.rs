@@ -28,8 +28,8 @@ const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Configuration of a [`TestCluster`]. The default takes a free port of the loopback interface, generates a CA and a
-/// bootstrap token, approves client and serving certificates of nodes, and also signs for signer names other than
-/// those of Kubernetes.
+/// bootstrap token, approves client and serving certificates of nodes, and also approves and signs requests for signer
+/// names other than those of Kubernetes.
 #[derive(Debug)]
 pub struct ClusterSetup {
     /// The socket to serve on; `None` takes a free port of 127.0.0.1.
@@ -121,7 +121,8 @@ impl TestCluster {
         &self.endpoint.server
     }
 
-    /// The CA certificates in PEM with which clients verify the server.
+    /// The CA certificates in PEM with which clients verify the server. Peers verify the issued certificates with them,
+    /// too, unless [`ClusterSetup::server_authority`] is another CA.
     pub fn ca_pem(&self) -> &[u8] {
         self.endpoint.ca_pem.as_deref().unwrap_or_default()
     }
@@ -147,7 +148,8 @@ impl TestCluster {
         CsrSigner::kubelet_client(self.cluster.clone(), Some(Arc::new(self.token.clone())))
     }
 
-    /// A signer with the signer name `name`, such as `example.com/mesh`. All requests authenticate with the bootstrap
+    /// A signer with the signer name `name`, such as `example.com/mesh`, for certificates with any names. The server
+    /// approves and signs them at once, unless the [`Options`] differ. All requests authenticate with the bootstrap
     /// token.
     pub fn signer(&self, name: &str, usage: Usage) -> CsrSigner {
         CsrSigner {
