@@ -49,6 +49,10 @@ impl Handle {
 
     /// Waits for a valid credential. Ends at once if there is one.
     ///
+    /// Failed requests do not end the wait, since the rotation tries again, and neither does a missing template, since
+    /// [`set_template`](Self::set_template) may follow. As a future, the wait has no timeout: limit it with that of the
+    /// executor, and read the last failure from [`Snapshot::last_error`].
+    ///
     /// # Errors
     /// [`NotReady`]: the timeout has passed, the rotation has ended, or there is neither a signer nor a valid
     /// credential. A wait that fails does not end the rotation.
@@ -132,7 +136,8 @@ impl Handle {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
     }
 
-    /// Requests a new certificate, whether or not one is due. The submission budget still holds.
+    /// Requests a new certificate, whether or not one is due. Returns at once; [`rotations`](Self::rotations) reports
+    /// the new credential. The submission budget ([`Policy::budget`]) still holds.
     pub fn rotate_now(&self) {
         self.link.send(Message::Input(Input::RotateNow));
     }

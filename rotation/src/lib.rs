@@ -41,8 +41,8 @@
 //! # Waiting for the first certificate
 //!
 //! [`Handle::ready`] waits for a valid certificate, in a thread (`.wait()`, `.within(timeout)`) or as a future. If the
-//! wait ends without a certificate, its error names the last failure. Before the first certificate, handshakes of a
-//! server fail, and a client presents no certificate.
+//! wait ends without a certificate, its error names the last failure. Failed requests end no wait, and a future has no
+//! timeout. Before the first certificate, handshakes of a server fail, and a client presents no certificate.
 //!
 //! # Closing old connections
 //!
@@ -61,7 +61,8 @@
 //! # Observers
 //!
 //! [`Handle::notices`] returns a queue of all news in order: issued certificates, failures with their cause, each step
-//! of the machine. A program makes its logs, metrics and journals from these notices. The queue is bounded, and no
+//! of the machine. A program makes its metrics and journals from these notices. For logs, a subscriber of the crate
+//! `tracing` suffices: the rotation reports each request, rotation and failure to it. The queue is bounded, and no
 //! rotation waits for an observer:
 //!
 //! ```
