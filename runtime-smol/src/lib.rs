@@ -1,5 +1,7 @@
 //! perennial on smol: one future for each rotated certificate. The store works on a thread of its own.
 //!
+//! The future runs on any executor: sockets and timers are those of async-io, which has a thread of its own.
+//!
 //! A kubelet client certificate from a Kubernetes API server:
 //!
 //! ```no_run
