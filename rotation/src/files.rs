@@ -125,7 +125,7 @@ mod tests {
             let path = path.clone();
             thread::spawn(move || {
                 let mut reads = [0; 2];
-                while reads.contains(&0) || reads.iter().sum::<u32>() < 2_000 {
+                while reads.contains(&0) || reads.iter().sum::<u32>() < 20_000 {
                     reads[usize::from(read(&path, 100).is_ok())] += 1;
                 }
             })
