@@ -13,11 +13,12 @@ use perennial_pki::{
     Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, interim,
     read_request, self_signed,
 };
-use perennial_rotation::tls::{Source, client_config, server_config};
-use perennial_rotation::{FileCredential, clock};
+use perennial_rotation::tls::{ClientConfigs, Source, client_config, server_config};
+use perennial_rotation::{FileCredential, NotYet, clock};
 use perennial_tests::loopback::{BOUND, Runtime, new_authority, on_both};
 use perennial_tests::replacement::{Files, Way, write_at_rest};
 use perennial_tests::tls::{Stream, answer, connect, fingerprint, hex, server};
+use rustls::SignatureScheme;
 
 fn pair() -> Credential {
     interim(&Template::new("server").with_dns_names(["localhost"]), clock::now().unix).unwrap()
@@ -258,6 +259,30 @@ fn credential_reads_changed_files_itself_only_if_no_watch_exists() {
     assert_eq!(*files.credential(), first);
     drop(watched);
     assert_eq!(*files.clone().credential(), second);
+}
+
+/// A leaf without its CA, which its users may be unable to verify, and the mended chain.
+#[test]
+fn chain_mended_for_same_leaf_reaches_receivers_and_configurations() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = with_ca(new_key());
+    let cut = Credential::new(Chain::from_pem(leaf_pem(whole.chain()).as_bytes()).unwrap(), whole.key().clone());
+    let cut = cut.unwrap();
+    Way::Renames.replace(directory.path(), &Layout::CertificateKey.files(&cut));
+    let files = Layout::CertificateKey.open(directory.path());
+    let configs = ClientConfigs::new(&files, || Err(NotYet::new("no server is verified")));
+    let presented = || {
+        let key = configs.current().client_auth_cert_resolver.resolve(&[], &[SignatureScheme::ECDSA_NISTP256_SHA256]);
+        key.unwrap().cert.len()
+    };
+    assert_eq!(presented(), 1);
+    let (mut rotations, mut watch) = files.watch();
+    write_at_rest(&directory.path().join("tls.crt"), whole.chain().pem());
+    watch.step(later(clock::now(), Duration::from_secs(1))).unwrap();
+    assert_eq!(presented(), 2);
+    let rotated = rotations.try_recv().unwrap();
+    assert_eq!((&*rotated.old.unwrap(), &*rotated.new), (&cut, &whole));
+    assert!(rotations.try_recv().is_none());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use perennial::Fingerprint;
 use perennial_pki::{Credential, Roots};
 use rustls::client::{ClientConfig, Resumption};
 
@@ -24,10 +23,10 @@ pub struct ClientConfigs {
     latest: Mutex<Option<Made>>,
 }
 
-/// A configuration, with the certificate and the CAs that it was made for.
+/// A configuration, with the credential and the CAs that it was made for.
 struct Made {
-    /// The certificate that the configuration presents; `None` if it presents none.
-    fingerprint: Option<Fingerprint>,
+    /// The credential that the configuration presents; `None` if it presents none.
+    credential: Option<Arc<Credential>>,
     /// The CAs that the configuration was made for; `None` if the source had none yet.
     roots: Option<Roots>,
     config: Arc<ClientConfig>,
@@ -55,18 +54,17 @@ impl ClientConfigs {
     /// change.
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
-        let fingerprint = credential.as_ref().map(|held| held.chain().certificate().fingerprint);
         // While the source has no CAs, the verifier trusts those of the previous handshake: its sessions stay good.
         let found = self.roots.roots().ok();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
-            Some(made) if made.fingerprint == fingerprint && (found.is_none() || made.roots == found) => {
+            Some(made) if made.credential == credential && (found.is_none() || made.roots == found) => {
                 made.config.clone()
             }
             _ => {
-                let config = Arc::new(self.bound_to(credential));
+                let config = Arc::new(self.bound_to(credential.clone()));
                 let roots = found.or_else(|| latest.take().and_then(|made| made.roots));
-                *latest = Some(Made { fingerprint, roots, config: config.clone() });
+                *latest = Some(Made { credential, roots, config: config.clone() });
                 config
             }
         }
