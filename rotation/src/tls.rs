@@ -65,9 +65,13 @@ pub fn mutual_server_config(source: impl Into<Source>, roots: impl RootsSource +
 ///
 /// The other fields of the configuration, such as `alpn_protocols`, have the defaults of rustls and may be set.
 pub fn client_config(source: impl Into<Source>, roots: impl RootsSource + 'static) -> ClientConfig {
+    client(source, ServerVerifier::new(roots))
+}
+
+fn client(source: impl Into<Source>, servers: ServerVerifier) -> ClientConfig {
     let mut config = of_default_versions(ClientConfig::builder_with_provider(provider()))
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(roots)))
+        .with_custom_certificate_verifier(Arc::new(servers))
         .with_client_cert_resolver(Arc::new(ClientCert::new(source)));
     config.resumption = Resumption::disabled();
     config

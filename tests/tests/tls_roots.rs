@@ -170,6 +170,24 @@ fn no_session_is_resumed_after_its_ca_was_removed() {
     assert!(refused.contains("UnknownIssuer"), "{refused}");
 }
 
+/// The source of CAs fails just after a new connection was about to be verified with the new CAs.
+#[test]
+fn cas_once_seen_by_configurations_replace_older_ones_while_source_fails() {
+    let (old, new) = (new_authority(), new_authority());
+    let (_, source) = replaceable(for_server(&old));
+    let address = server(server_config(source));
+    let answers = Arc::new(Mutex::new(old.roots().map_err(|_| NotYet::new(""))));
+    let roots = answers.clone();
+    let configs = ClientConfigs::new(Source::new(|| None), move || roots.lock().unwrap().clone());
+    answer(&mut connect(address, configs.current()));
+    *answers.lock().unwrap() = Ok(new.roots().unwrap());
+    let config = configs.current();
+    *answers.lock().unwrap() = Err(NotYet::new("the bundle is being written"));
+    let refused = try_answer(&mut connect(address, config)).unwrap_err().to_string();
+    assert!(refused.contains("UnknownIssuer"), "{refused}");
+    try_answer(&mut connect(address, configs.current())).unwrap_err();
+}
+
 #[test]
 fn failing_source_of_cas_fails_handshakes_only_before_its_first_success() {
     let authority = new_authority();

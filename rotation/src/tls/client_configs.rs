@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use perennial_pki::{Credential, Roots};
 use rustls::client::{ClientConfig, Resumption};
 
-use super::{ClientCert, Source, client_config};
+use super::{ClientCert, ServerVerifier, Source, client};
 use crate::RootsSource;
 
 /// Client configurations of rustls that resume sessions, for programs that choose a configuration for each connection.
 /// There is one configuration for each credential and each set of CAs, so that no session outlives the certificates
-/// that it was verified with. A program that has to set one configuration for all connections uses [`client_config`].
+/// that it was verified with. A program that has to set one configuration for all connections uses
+/// [`client_config`](super::client_config).
 #[derive(derive_more::Debug)]
 pub struct ClientConfigs {
     source: Source,
-    #[debug(skip)]
-    roots: Arc<dyn RootsSource>,
+    verifier: ServerVerifier,
     #[debug(skip)]
     like: ClientConfig,
     /// The latest configuration; `None` before the first one.
@@ -36,9 +36,9 @@ impl ClientConfigs {
     /// Makes configurations that present the credential of `source`, and accept servers with a certificate of one of
     /// the CAs of `roots`.
     pub fn new(source: impl Into<Source>, roots: impl RootsSource + 'static) -> Self {
-        let (source, roots): (_, Arc<dyn RootsSource>) = (source.into(), Arc::new(roots));
-        let like = client_config(source.clone(), roots.clone());
-        Self { source, roots, like, latest: Mutex::default() }
+        let (source, verifier) = (source.into(), ServerVerifier::new(roots));
+        let like = client(source.clone(), verifier.clone());
+        Self { source, verifier, like, latest: Mutex::default() }
     }
 
     /// Changes further fields of all configurations, such as `alpn_protocols`. A change of `client_auth_cert_resolver`
@@ -54,16 +54,13 @@ impl ClientConfigs {
     /// change.
     pub fn current(&self) -> Arc<ClientConfig> {
         let credential = self.source.credential();
-        // While the source has no CAs, the verifier trusts those of the previous handshake: its sessions stay good.
-        let found = self.roots.roots().ok();
+        // The verifier of all configurations remembers these CAs, in case the source fails during a handshake.
+        let roots = self.verifier.roots().ok();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
-            Some(made) if made.credential == credential && (found.is_none() || made.roots == found) => {
-                made.config.clone()
-            }
+            Some(made) if made.credential == credential && made.roots == roots => made.config.clone(),
             _ => {
                 let config = Arc::new(self.bound_to(credential.clone()));
-                let roots = found.or_else(|| latest.take().and_then(|made| made.roots));
                 *latest = Some(Made { credential, roots, config: config.clone() });
                 config
             }

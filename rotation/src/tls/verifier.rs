@@ -25,6 +25,11 @@ impl ServerVerifier {
             Ok(WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build()?)
         }))
     }
+
+    /// The CAs that a handshake would trust now.
+    pub(super) fn roots(&self) -> Result<Roots, Error> {
+        self.0.latest().map(|(roots, _)| roots)
+    }
 }
 
 /// Verifies the certificates of TLS clients with the current CAs of a source. Refuses clients without a certificate,
@@ -67,11 +72,11 @@ struct Following<V: ?Sized> {
 
 type VerifierError = rustls::client::VerifierBuilderError;
 
-/// The verifier of the previous handshake, and the CAs that it trusts.
+/// The latest verifier, and the CAs that it trusts.
 struct Latest<V: ?Sized> {
     roots: Roots,
     verifier: Arc<V>,
-    /// True if the source had no CAs in the previous handshake: the verifier was an older one.
+    /// True if the source had no CAs at the previous call.
     outdated: bool,
 }
 
@@ -80,29 +85,36 @@ impl<V: ?Sized> Following<V> {
         Arc::new(Self { roots: Arc::new(roots), make, latest: Mutex::default() })
     }
 
-    /// The verifier for a new handshake. While the source has no CAs, this is the verifier of the previous handshake.
+    /// The verifier for a new handshake.
     fn verifier(&self) -> Result<Arc<V>, Error> {
+        self.latest().map(|(_, verifier)| verifier)
+    }
+
+    /// The CAs for a new handshake, and their verifier. While the source has no CAs, these are those of the previous
+    /// call.
+    fn latest(&self) -> Result<(Roots, Arc<V>), Error> {
         let found = self.roots.roots();
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        match (found, &mut *latest) {
-            (Ok(roots), Some(latest)) if latest.roots == roots => {
-                latest.outdated = false;
-                Ok(latest.verifier.clone())
+        let mut held = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = match (&found, &mut *held) {
+            (Ok(roots), Some(latest)) if latest.roots == *roots => latest,
+            (Ok(roots), latest) => {
+                let verifier = (self.make)(roots).map_err(|error| Error::General(error.to_string()))?;
+                latest.insert(Latest { roots: roots.clone(), verifier, outdated: false })
             }
-            (Ok(roots), _) => {
-                let verifier = (self.make)(&roots).map_err(|error| Error::General(error.to_string()))?;
-                *latest = Some(Latest { roots, verifier: verifier.clone(), outdated: false });
-                Ok(verifier)
-            }
-            (Err(error), Some(latest)) => {
-                // Logged once, not in every handshake.
-                if !std::mem::replace(&mut latest.outdated, true) {
-                    tracing::warn!("no CAs to verify peers with: {error}; verifying with the CAs known before");
-                }
-                Ok(latest.verifier.clone())
-            }
-            (Err(error), None) => Err(Error::General(format!("no CAs to verify the peer with: {error}"))),
+            (Err(_), Some(latest)) => latest,
+            (Err(error), None) => return Err(Error::General(format!("no CAs to verify the peer with: {error}"))),
+        };
+        let was_outdated = std::mem::replace(&mut latest.outdated, found.is_err());
+        let (roots, verifier) = (latest.roots.clone(), latest.verifier.clone());
+        // Released first: subscribers of `tracing` are foreign code, and may begin a handshake themselves.
+        drop(held);
+        if let Err(error) = found
+            && !was_outdated
+        {
+            // Logged once, not in every handshake.
+            tracing::warn!("no CAs to verify peers with: {error}; verifying with the CAs known before");
         }
+        Ok((roots, verifier))
     }
 }
 
@@ -195,5 +207,58 @@ impl ClientCertVerifier for ClientVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use perennial::Template;
+    use perennial_pki::interim;
+    use tracing::span::{Attributes, Id, Record};
+
+    use super::*;
+    use crate::{NotYet, clock};
+
+    /// A `tracing` subscriber that begins a handshake at each log line, as if it sent the line over TLS.
+    struct LogSender(ServerVerifier, mpsc::Sender<bool>);
+
+    impl tracing::Subscriber for LogSender {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.1.send(self.0.roots().is_ok()).unwrap();
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn log_subscriber_may_begin_handshake_while_source_fails() {
+        let own = interim(&Template::new("server"), clock::now().unix).unwrap();
+        let found = Arc::new(Mutex::new(Ok(Roots::from_pem(own.chain().pem().as_bytes()).unwrap())));
+        let shared = found.clone();
+        let verifier = ServerVerifier::new(move || shared.lock().unwrap().clone());
+        verifier.roots().unwrap();
+        *found.lock().unwrap() = Err(NotYet::new("the disk fails"));
+        let (sent, received) = mpsc::channel();
+        let sender = LogSender(verifier.clone(), sent);
+        thread::spawn(move || tracing::subscriber::with_default(sender, || verifier.roots().map(drop)));
+        assert_eq!(received.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }
