@@ -170,9 +170,8 @@ mod store;
 mod task;
 pub mod tls;
 
-/// Types of the crate `perennial` in the interfaces of this crate, so that a program need not depend on `perennial`.
+// Not `///`: rustdoc puts a comment of a re-export before the documentation of each of the types.
 pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
-/// Types of the crate `perennial-pki` in the interfaces of this crate.
 pub use perennial_pki::{
     CertificateRequest, Chain, Credential, ExternalKey, ExternalKeyError, KeyAlgorithm, Roots, Usage,
 };
