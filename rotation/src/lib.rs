@@ -122,6 +122,11 @@
 //!
 //! `TestCluster` of the crate `perennial-dev` is a Kubernetes API server inside of a test, and misbehaves on request.
 //!
+//! # Types of other crates
+//!
+//! This crate and the runtimes re-export the types of `perennial` and `perennial-pki` that most programs name. A program
+//! that names others, such as `Window` and `Budget` of a [`Policy`], or `KeyPair`, depends on these crates, too.
+//!
 //! # Keys
 //!
 //! A [`Directory`] keeps keys in files that only their owner can read (mode 0600), not encrypted, and reports a file
