@@ -247,3 +247,14 @@ fn ecdsa_signature_is_written_in_der() {
     assert_eq!(ecdsa_signature(&r_and_s)[..5], [0x30, 0x26, 2, 1, 7], "no superfluous zeros");
     assert_eq!(ecdsa_signature(&zero), [0x30, 6, 2, 1, 0, 2, 1, 0]);
 }
+
+#[test]
+fn debug_shows_nothing_of_the_programs_own_key_type() {
+    let (elsewhere, key) = external(KeyAlgorithm::EcdsaP256);
+    let credential = Credential::new(self_signed("node", &key, &[1], validity()).unwrap(), Arc::new(key)).unwrap();
+    let certified = credential.certified_key();
+    let signer = certified.key.choose_scheme(&[rustls::SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
+    let shown = format!("{credential:?} {certified:?} {signer:?}");
+    assert!(shown.contains(REFERENCE), "{shown}");
+    assert!(!shown.contains(&format!("{elsewhere:?}")), "{shown}");
+}

@@ -148,8 +148,10 @@ fn is_reference(text: &str) -> bool {
 }
 
 /// A key elsewhere in the form in which rustls signs handshakes.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 struct Remote {
+    // The program's own type, which may hold a PIN: credentials end up in logs.
+    #[debug(skip)]
     key: Arc<dyn ExternalKey>,
     reference: String,
     algorithm: KeyAlgorithm,
@@ -181,8 +183,9 @@ impl SigningKey for Remote {
     }
 }
 
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 struct RemoteSigner {
+    #[debug(skip)]
     key: Arc<dyn ExternalKey>,
     reference: String,
     scheme: SignatureScheme,
