@@ -109,7 +109,8 @@ impl FileCredential {
     }
 
     /// Sets the interval at which the files are read again: five seconds by default. While another program is replacing
-    /// the files, they are read every second, or at this interval if it is shorter.
+    /// the files, they are read every second, or at this interval if it is shorter. A [`watch`](Self::watch) waits for at
+    /// least ten milliseconds between two reads.
     #[must_use]
     pub fn every(self, every: Duration) -> Self {
         self.files().every = every;

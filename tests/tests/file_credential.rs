@@ -261,6 +261,16 @@ fn credential_reads_changed_files_itself_only_if_no_watch_exists() {
     assert_eq!(*files.clone().credential(), second);
 }
 
+#[test]
+fn watch_with_interval_of_zero_waits_between_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    Way::Renames.replace(directory.path(), &Layout::KeyChainBundle.files(&pair()));
+    let files = Layout::KeyChainBundle.open(directory.path());
+    let (_rotations, mut watch) = files.watch();
+    let now = clock::now();
+    assert_eq!(watch.step(now), Some(now.instant.after(Duration::from_millis(10))));
+}
+
 /// A leaf without its CA, which its users may be unable to verify, and the mended chain.
 #[test]
 fn chain_mended_for_same_leaf_reaches_receivers_and_configurations() {

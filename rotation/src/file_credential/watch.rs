@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use event_listener::Event;
 use perennial::{Instant, Now};
@@ -10,6 +11,9 @@ use perennial_pki::Credential;
 use super::FileCredential;
 use crate::handle::rotations::Published;
 use crate::{Rotations, Wait};
+
+/// Shortest interval of a watch, which would take a whole CPU with an interval of zero.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Reads the files of a [`FileCredential`] again and again, in a loop of a runtime. The loop calls
 /// [`step`](Self::step), and ends if `step` returns `None`. Otherwise the loop waits for [`ended`](Self::ended), at
@@ -54,7 +58,7 @@ impl Watch {
         }
         self.files.check_if_due(self.files.files(), now);
         let files = self.files.files();
-        Some(files.followed.next_check(files.every))
+        Some(files.followed.next_check(files.every.max(SHORTEST)))
     }
 
     /// Waits until the receiver is dropped.
