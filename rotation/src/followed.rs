@@ -225,8 +225,8 @@ fn digest(files: &[FileContent]) -> Digest {
     sha256(each.as_flattened())
 }
 
-/// True if the file was modified less than [`REST`] ago. Also true if the clock of a file server has set the time of
-/// modification less than [`REST`] into the future. A time further in the future shows nothing.
+/// True if the file may have been modified less than [`REST`] ago: also if the time of modification is unknown, or in the
+/// future, by the clock of a file server or by that of this host before it was set back.
 fn is_fresh(file: &FileContent, now: UnixTime) -> bool {
-    file.modified_at.is_some_and(|at| now.since(at).max(at.since(now)) < REST)
+    file.modified_at.is_none_or(|at| now.since(at) < REST)
 }

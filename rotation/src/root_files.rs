@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn bundle_modified_in_the_future_is_used_once_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let now = clock::now();
+        let ahead = later(now, 3_600_000);
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        File::create(&path).unwrap();
+        append(&path, &ca("two"), ahead);
+        assert_eq!(trusted(&roots, now), ["CN=one"]);
+        append(&path, &ca("three"), later(ahead, 500));
+        assert_eq!(trusted(&roots, later(now, 500)), ["CN=one"]);
+        assert_eq!(trusted(&roots, later(now, 1_499)), ["CN=one"]);
+        assert_eq!(trusted(&roots, later(now, 1_500)), ["CN=two", "CN=three"]);
+    }
+
+    #[test]
     fn new_bundle_is_used_although_its_modification_time_keeps_changing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
