@@ -1,9 +1,9 @@
 //! `run` and `status`: the CAs that verify the API server, the proxy to the API server, and warnings about kubeconfigs
 //! that kubelet cannot use.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::support::{Ca, RUN, Signer, bootstrap, files, get, perennial, put_in_use, start, start_with, until};
 use base64::Engine as _;
@@ -37,6 +37,9 @@ fn replaced_ca_file_is_used_without_sighup() {
         run.signal(Signal::HUP);
         run.event("reloaded", 1);
         fs::write(path.join("ca.crt"), "damaged").unwrap();
+        // At rest: a file that has just been modified may still be incomplete, and is read again later.
+        let earlier = SystemTime::now() - Duration::from_secs(60);
+        File::options().write(true).open(path.join("ca.crt")).unwrap().set_modified(earlier).unwrap();
         run.signal(Signal::USR1);
         until("word of the damage", || get(&address, "/state").contains("it cannot be read now").then_some(()));
     }
