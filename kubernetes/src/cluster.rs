@@ -66,8 +66,9 @@ impl Cluster {
         })
     }
 
-    /// Verifies the server of each connection with the CAs that `roots` returns for that connection. Without CAs every
-    /// connection fails, unless [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify) is called.
+    /// Verifies the server of each connection with the CAs that `roots` returns for that connection. A connection for
+    /// which `roots` returns an error fails. Without this call every connection fails, unless
+    /// [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify) is called.
     pub fn with_roots(mut self, roots: impl RootsSource + 'static) -> Self {
         self.roots = Some(Arc::new(roots));
         self

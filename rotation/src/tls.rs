@@ -51,7 +51,7 @@ pub fn server_config(source: impl Into<Source>) -> ServerConfig {
 /// session resumption: see the [module](self).
 ///
 /// To accept clients without a certificate, too, build a configuration with [`ClientVerifier::optional`] and
-/// [`ServerCert`].
+/// [`ServerCert`], and turn resumption off: see [`ClientVerifier`].
 pub fn mutual_server_config(source: impl Into<Source>, roots: impl RootsSource + 'static) -> ServerConfig {
     let mut config = server(source, Arc::new(ClientVerifier::new(roots)));
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -15,6 +15,8 @@ use crate::RootsSource;
 
 /// Verifies the certificates of TLS servers with the current CAs of a source. Checks the names of servers as webpki
 /// does. While the source has no CAs, trusts the CAs of the previous handshake.
+///
+/// Only for configurations without session resumption: a server whose session is resumed is not verified again.
 #[derive(Clone, Debug)]
 pub struct ServerVerifier(Arc<Following<dyn ServerCertVerifier>>);
 
@@ -34,6 +36,10 @@ impl ServerVerifier {
 
 /// Verifies the certificates of TLS clients with the current CAs of a source. Refuses clients without a certificate,
 /// unless [`optional`](Self::optional). While the source has no CAs, trusts the CAs of the previous handshake.
+///
+/// Only for configurations without session resumption: a client that resumes a session is not verified again, even if
+/// its CA is no longer trusted. Set `session_storage` to [`NoServerSessionStorage`](rustls::server::NoServerSessionStorage)
+/// and `send_tls13_tickets` to zero, as [`mutual_server_config`](super::mutual_server_config) does.
 ///
 /// Sends no names of CAs to clients, since rustls requires a list of names that never changes. A client that has
 /// several certificates has to know by itself which of them to present.
