@@ -48,6 +48,10 @@ impl Rotator {
 
     /// Sets the names to request; [`prepare`](Self::prepare) checks them. [`Handle::set_template`] sets or changes them
     /// later.
+    ///
+    /// A certificate in the store is served from the start if its common name is that of the template, and replaced at
+    /// once if other names are missing. Without a common name, this is every certificate that has none: a service that
+    /// is known by its SPIFFE ID alone should have a common name, too, if it could be given the store of another one.
     #[must_use]
     pub fn template(mut self, template: Template) -> Self {
         self.start.template = Some(Arc::new(template));
