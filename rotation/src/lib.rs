@@ -124,8 +124,9 @@
 //!
 //! # Types of other crates
 //!
-//! This crate and the runtimes re-export the types of `perennial` and `perennial-pki` that most programs name. A program
-//! that names others, such as `Window` and `Budget` of a [`Policy`], or `KeyPair`, depends on these crates, too.
+//! This crate and the runtimes re-export the types of `perennial` and `perennial-pki` that most programs name, all of a
+//! [`Policy`] included. A program that names others, such as those of a CA in memory (`Issuer`), depends on these
+//! crates, too.
 //!
 //! # Keys
 //!
@@ -176,9 +177,13 @@ mod task;
 pub mod tls;
 
 // Not `///`: rustdoc puts a comment of a re-export before the documentation of each of the types.
-pub use perennial::{Failure, Instant, Now, Policy, State, Template, UnixTime};
+pub use perennial::{
+    Backoff, Budget, Failure, Instant, Now, Policy, PolicyError, State, Template, TemplateError, UnixTime, Validity,
+    Window,
+};
 pub use perennial_pki::{
-    CertificateRequest, Chain, Credential, ExternalKey, ExternalKeyError, KeyAlgorithm, Roots, Usage,
+    CertificateRequest, Chain, ChainError, Credential, CredentialError, ExternalKey, ExternalKeyError, KeyAlgorithm,
+    KeyPair, Roots, Usage,
 };
 /// The version of rustls in the interfaces of [`tls`].
 pub use rustls;
