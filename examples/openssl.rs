@@ -1,8 +1,9 @@
 //! A server of OpenSSL, with a context for each credential; its clients use rustls. Run
 //! `cargo run -p perennial-examples --features openssl --example openssl`, with libssl-dev and pkg-config installed.
 //!
-//! To copy: `context`, which serves clients, too, and the lines from `Server:` to the next empty line. No session is
-//! resumed, since a resumed session would use the certificates of an earlier connection.
+//! To copy: `context`, and the lines from `Server:` to the next empty line. No session is resumed, since a resumed
+//! session would use the certificates of an earlier connection. A client can use `context`, too, but must also set the
+//! name that the server's certificate must have (`ssl.param_mut().set_host(name)`): OpenSSL checks no name by itself.
 
 use std::net::{TcpListener, TcpStream};
 use std::{error::Error, io::Write as _, sync::Arc, thread, time::Duration};
