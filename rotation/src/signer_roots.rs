@@ -29,6 +29,8 @@ pub struct SignerRoots {
 #[derive(Debug)]
 struct Follower {
     handle: Handle,
+    /// Wakes this follower.
+    waker: Waker,
     seen: Mutex<Seen>,
 }
 
@@ -50,7 +52,10 @@ struct Seen {
 impl SignerRoots {
     /// Makes a source of the CAs of this rotation's signer.
     pub fn new(handle: &Handle) -> Self {
-        let follower = Arc::new(Follower { handle: handle.clone(), seen: Mutex::default() });
+        let follower = Arc::new_cyclic(|follower: &Weak<Follower>| {
+            let waker = Waker::from(Arc::new(OnChange(follower.clone())));
+            Follower { handle: handle.clone(), waker, seen: Mutex::default() }
+        });
         follower.follow();
         Self { follower }
     }
@@ -68,9 +73,9 @@ impl RootsSource for SignerRoots {
 
 impl Follower {
     /// Records the CAs of the current chain, and asks the rotation to wake this follower at the next change.
-    fn follow(self: &Arc<Self>) {
+    fn follow(&self) {
         // Registered before the chain is read, so that a later chain wakes this waker.
-        self.handle.wake_on_change(&Waker::from(Arc::new(OnChange(Arc::downgrade(self)))));
+        self.handle.wake_on_change(&self.waker);
         if let Some(credential) = &self.handle.snapshot().credential {
             self.seen().add(credential.chain());
         }
@@ -83,7 +88,16 @@ impl Follower {
 
 impl Wake for OnChange {
     fn wake(self: Arc<Self>) {
-        self.0.upgrade().iter().for_each(Follower::follow);
+        if let Some(follower) = self.0.upgrade() {
+            follower.follow();
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // Else a program that makes a source for each connection would collect wakers until the next rotation.
+        self.handle.link.forget(&self.waker);
     }
 }
 
@@ -136,6 +150,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::Rotator;
 
     fn at(hour: i64) -> UnixTime {
         UnixTime::from_secs(1_767_225_600 + hour * 3600)
@@ -191,6 +206,16 @@ mod tests {
             assert_eq!(trusted(&mut seen, now).unwrap(), *expected, "at {now}");
         }
         assert!(seen.roots(at(41)).is_err());
+    }
+
+    #[test]
+    fn dropped_source_leaves_no_waker_behind() {
+        let (handle, _task) = Rotator::new().prepare().unwrap();
+        let kept = SignerRoots::new(&handle);
+        (0..100).for_each(|_| drop(SignerRoots::new(&handle)));
+        assert_eq!(handle.link.waiting(), 1);
+        drop(kept);
+        assert_eq!(handle.link.waiting(), 0);
     }
 
     #[test]

@@ -157,6 +157,17 @@ impl Link {
         }
     }
 
+    /// Removes a waker that [`wake_on_change`](Self::wake_on_change) has registered.
+    pub(crate) fn forget(&self, waker: &Waker) {
+        self.shown().dependents.retain(|known| !known.will_wake(waker));
+    }
+
+    /// The number of wakers that wait for the next change.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.shown().dependents.len()
+    }
+
     /// A waker that sends [`Input::IdentityChanged`] to the loop, if the link still exists.
     pub(crate) fn identity_waker(self: &Arc<Self>) -> Waker {
         Arc::new(IdentityWaker(Arc::downgrade(self))).into()
