@@ -122,6 +122,8 @@ impl Link {
     pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
         let queue = Queue::new(most);
+        // Observers that are gone leave nothing behind, even if no notice follows for days.
+        shown.queues.retain(|queue| queue.strong_count() > 0);
         shown.queues.push(Arc::downgrade(&queue));
         if shown.ended {
             queue.push(&shown.end(), &shown.machine);
@@ -264,5 +266,19 @@ impl Ending {
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Rotator;
+
+    #[test]
+    fn dropped_observers_leave_no_queue_behind() {
+        let (handle, _task) = Rotator::new().prepare().unwrap();
+        let _kept = handle.notices(10);
+        (0..100).for_each(|_| drop(handle.notices(10)));
+        let _last = handle.notices(10);
+        assert_eq!(handle.link.shown().queues.len(), 2);
     }
 }
