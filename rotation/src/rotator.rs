@@ -1,6 +1,7 @@
 //! [`Rotator`]: the builder of a rotation.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use perennial::{Policy, Template, TemplateError};
@@ -135,7 +136,7 @@ impl Rotator {
         let common_name = start.template.as_deref().map(Template::common_name).or(later);
         let keys = start.keys.as_deref();
         let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys };
-        start.stored = store.load(&request).map_err(StartError::Store)?;
+        start.stored = contain(|| store.load(&request)).map_err(StartError::Store)?;
         start.pending = recall(&*store, keys);
         // Read again: loading may have taken seconds.
         let now = clock::now();
@@ -148,18 +149,22 @@ impl Rotator {
 /// Reads the pending record of an earlier run; `None` if the store has none, or if the record cannot be read. An
 /// unreadable record stays in the store until the next record replaces it.
 fn recall(store: &dyn Store, keys: Option<&dyn KeySource>) -> Option<Record> {
-    let why = match store.recall() {
-        Ok(None) => return None,
-        Ok(Some(contents)) => match Record::decode_with(&contents, keys) {
-            Ok(record) => return Some(record),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => error.to_string(),
+    let read = || {
+        let Some(contents) = store.recall()? else { return Ok(None) };
+        Ok(Some(Record::decode_with(&contents, keys)?))
     };
-    tracing::warn!(
-        "ignoring the pending record: {why}; the next request is a new one, and its record replaces this one"
-    );
-    None
+    contain(read).unwrap_or_else(|why| {
+        tracing::warn!(
+            "ignoring the pending record: {why}; the next request is a new one, and its record replaces this one"
+        );
+        None
+    })
+}
+
+/// Calls the store and, through it, the key source. Turns a panic of either into an error, without the panic's message,
+/// which may quote the contents of the store.
+fn contain<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the store or the key source panicked".into()))
 }
 
 /// Error of a rotation that could not start. No request was submitted.

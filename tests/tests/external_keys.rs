@@ -85,10 +85,12 @@ impl KeySource for Device {
     }
 
     fn find(&self, reference: &str) -> Result<Arc<dyn ExternalKey>, ExternalKeyError> {
-        if self.0.lock().unwrap().fault == Some(Fault::Absent) {
-            return Err("no token\nin slot 0".into());
+        let fault = self.0.lock().unwrap().fault;
+        match fault {
+            Some(Fault::Absent) => Err("no token\nin slot 0".into()),
+            Some(Fault::Panics) => panic!("this driver has a bug"),
+            _ => self.key(reference),
         }
-        self.key(reference)
     }
 }
 
@@ -285,6 +287,40 @@ fn rotation_does_not_start_without_the_key_of_its_certificate() {
     device.set(None);
     let (handle, _task) = rotator().keys(device).prepare().unwrap();
     assert_eq!(handle.credential().unwrap().chain(), first.chain());
+}
+
+#[test]
+fn panic_of_key_source_at_start_is_an_error() {
+    let (cluster, device, store) = (TestCluster::start().unwrap(), Device::default(), Memory::default());
+    let rotator = || mesh(&cluster, "client", Usage::ClientAuth).keys(device.clone()).store(store.clone());
+    let handle = start(Runtime::Std, rotator());
+    issued(&handle, 1);
+    handle.shutdown().wait();
+
+    device.set(Fault::Panics);
+    let error = rotator().prepare().unwrap_err().to_string();
+    assert_eq!(error, "the store or the key source panicked");
+}
+
+#[test]
+fn panic_of_key_source_at_pending_record_starts_without_the_record() {
+    let options = Options { approval: Approval::Manual, ..Options::default() };
+    let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();
+    let (device, store) = (Device::default(), Memory::default());
+    let rotator = || {
+        let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
+        rotator.keys(device.clone()).store(store.clone())
+    };
+    let handle = start(Runtime::Std, rotator());
+    let first = waits_for_approval(&handle);
+    handle.shutdown().wait();
+
+    device.set(Fault::Panics);
+    let (handle, task) = rotator().prepare().unwrap();
+    device.set(None);
+    perennial_std::spawn(task).unwrap();
+    assert_ne!(waits_for_approval(&handle), first);
+    handle.shutdown().wait();
 }
 
 #[test]
