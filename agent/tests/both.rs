@@ -205,6 +205,9 @@ fn replaced_external_serving_certificate_is_reported() {
     assert_eq!(event_of(&mut run, "tls.crt", "kept", 1)["serial"], first.chain().serial());
     write(&second);
     assert_eq!(event_of(&mut run, "tls.crt", "rotated", 1)["serial"], second.chain().serial());
+    // The chain of the same certificate becomes longer.
+    fs::write(directory.join("tls.crt"), [second.chain().pem(), first.chain().pem()].concat()).unwrap();
+    assert_eq!(event_of(&mut run, "tls.crt", "rotated", 2)["serial"], second.chain().serial());
     drop(run);
     fs::write(directory.join("tls.key"), "no key").unwrap();
     let refused = perennial(directory, &run_arguments(&more));

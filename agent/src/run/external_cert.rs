@@ -1,8 +1,10 @@
 //! An externally managed serving certificate: polled and reported, never written.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use perennial::{Fingerprint, UnixTime};
+use perennial::UnixTime;
+use perennial_pki::Credential;
 use perennial_rotation::FileCredential;
 use perennial_rotation::clock;
 use serde_json::json;
@@ -19,8 +21,8 @@ pub(super) struct ExternalCert {
     files: FileCredential,
     /// The path of the certificate file, which names the certificate in events and metrics.
     name: String,
-    /// The certificate that was reported last.
-    reported: Option<Fingerprint>,
+    /// The pair that was reported last. Not the certificate alone: another program may mend the chain behind it.
+    reported: Option<Arc<Credential>>,
     /// True if the expiry of the reported certificate was logged.
     expired: bool,
 }
@@ -52,9 +54,8 @@ impl ExternalCert {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);
         let end = chain.certificate().validity.not_after();
-        let fingerprint = chain.certificate().fingerprint;
-        let before = self.reported.replace(fingerprint);
-        if before != Some(fingerprint) {
+        let before = self.reported.replace(credential.clone());
+        if before.as_ref() != Some(&credential) {
             let fields = report::with(json!({ "of": of }), report::certificate(chain));
             let name = if before.is_some() { "rotated" } else { "kept" };
             report.event(name, fields, &format!("{of}: externally managed, valid until {end}{}", left(end, now)));
