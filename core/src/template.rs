@@ -11,9 +11,6 @@ use crate::certificate::Certificate;
 use crate::rare_names::RareNames;
 pub use check::{TemplateError, is_dns_name};
 
-/// The common names of Kubernetes nodes begin with this text.
-const NODE: &str = "system:node:";
-
 /// The identity that a certificate must have: subject and subject alternative names.
 ///
 /// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
@@ -36,7 +33,7 @@ impl Template {
 
     /// The template of a kubelet's client certificate: `CN=system:node:<node>, O=system:nodes`.
     pub fn node(node: &str) -> Self {
-        Self::new(format!("{NODE}{node}")).with_organizations(["system:nodes"])
+        Self::new(format!("system:node:{node}")).with_organizations(["system:nodes"])
     }
 
     /// Adds organisations (`O`) to the subject.

@@ -5,14 +5,19 @@ use alloc::string::String;
 use core::error::Error;
 use core::fmt;
 
-use super::{NODE, Template};
+use super::Template;
 use crate::escaped::printable;
 
 /// The most characters that an attribute of the subject may have (RFC 5280 appendix A.1: ub-common-name,
 /// ub-organization-name, ub-organizational-unit-name, ub-serial-number).
 const MOST: usize = 64;
-/// The longest DNS name (RFC 1035 §2.3.4, without the root label), and the longest name of a Kubernetes node.
+/// The longest DNS name (RFC 1035 §2.3.4, without the root label).
 const LONGEST_DNS_NAME: usize = 253;
+/// Prefix of the names that Kubernetes gives to its own users and groups.
+const SYSTEM: &str = "system:";
+/// The longest name of a user or group of Kubernetes: `system:serviceaccount:`, a namespace of 63 characters, a colon,
+/// and the name of a service account of 253.
+const LONGEST_SYSTEM_NAME: usize = 22 + 63 + 1 + 253;
 const SPIFFE: &str = "spiffe";
 
 impl Template {
@@ -20,8 +25,9 @@ impl Template {
     ///
     /// - There is at least one name.
     /// - The common name, each organization, each organizational unit and the serial number have 1 to 64 characters,
-    ///   none of them a control character (RFC 5280 appendix A.1). A common name `system:node:NAME` may be longer,
-    ///   since Kubernetes issues certificates to nodes whose `NAME` has up to 253 characters.
+    ///   none of them a control character (RFC 5280 appendix A.1). A common name or organization that begins with
+    ///   `system:` may have up to 339, since Kubernetes issues certificates to nodes and service accounts with names of
+    ///   253.
     /// - The serial number is an ASN.1 PrintableString: letters, digits, space and `'()+,-./:=?` (X.520 §6.2.9).
     /// - DNS names are those of [`is_dns_name`].
     /// - URIs have a scheme, and only the characters of RFC 3986; their host has no empty label and no escape, and their
@@ -48,8 +54,8 @@ impl Template {
             let why = if name.is_empty() { Ok(()) } else { check(name) };
             why.map_err(|why| TemplateError::Name { kind, name: name.to_owned(), why })
         };
-        one("common name", common_name, check_common_name)?;
-        each("organization", organizations, check_text)?;
+        one("common name", common_name, check_user_or_group)?;
+        each("organization", organizations, check_user_or_group)?;
         each("organizational unit", rare.organizational_units(), check_text)?;
         one("serial number in the subject", rare.serial_number(), check_serial_number)?;
         each("DNS name", dns_names, check_dns_name)?;
@@ -111,9 +117,9 @@ fn check_dns_name(name: &str) -> Result<(), &'static str> {
     if is_dns_name(name) { Ok(()) } else { Err(rule) }
 }
 
-fn check_common_name(name: &str) -> Result<(), &'static str> {
-    match name.strip_prefix(NODE).filter(|node| node.len() <= LONGEST_DNS_NAME) {
-        Some(_) if !name.contains(char::is_control) => Ok(()),
+fn check_user_or_group(name: &str) -> Result<(), &'static str> {
+    match name.starts_with(SYSTEM) && name.chars().count() <= LONGEST_SYSTEM_NAME {
+        true if !name.contains(char::is_control) => Ok(()),
         _ => check_text(name),
     }
 }

@@ -56,13 +56,17 @@ fn subject_text_of_64_characters_is_the_longest() {
     }
 }
 
-/// Kubernetes issues certificates to nodes with long names: kubelet works with `system:node:` and up to 253 characters.
+/// Kubernetes issues certificates to nodes and service accounts with names of up to 253 characters.
 #[test]
-fn common_name_of_node_may_be_as_long_as_node_name() {
-    let node = |length| Template::node(&"a".repeat(length));
-    assert_eq!(node(253).check(), Ok(()));
-    assert!(why(&node(254)).contains("64 characters"));
-    assert!(why(&Template::new("a".repeat(65))).contains("64 characters"));
+fn names_of_kubernetes_users_and_groups_may_exceed_64_characters() {
+    let long = |length| "a".repeat(length);
+    assert_eq!(Template::node(&long(253)).check(), Ok(()));
+    let account = |length| format!("system:serviceaccount:{}:{}", long(63), long(length));
+    let group = format!("system:serviceaccounts:{}", long(63));
+    assert_eq!(Template::new(account(253)).with_organizations([group]).check(), Ok(()));
+    assert!(why(&Template::new(account(254))).contains("64 characters"));
+    assert!(why(&Template::new(long(65))).contains("64 characters"));
+    assert!(why(&Template::new("a").with_organizations([long(65)])).contains("64 characters"));
     assert!(why(&Template::node("a\u{1b}b")).contains("control character"));
 }
 
