@@ -32,6 +32,8 @@ use crate::files::{FileContent, FileError, read};
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
 /// Time for which a file must not have been modified before its content counts as complete.
 const REST: Duration = Duration::from_secs(1);
+/// Longest unit in which a file system stores times of modification: that of FAT.
+const COARSEST: Duration = Duration::from_secs(2);
 /// Interval at which files are read while another program is replacing them. If the usual interval is shorter, it
 /// applies.
 const SOON: Duration = REST;
@@ -228,5 +230,9 @@ fn digest(files: &[FileContent]) -> Digest {
 /// True if the file may have been modified less than [`REST`] ago: also if the time of modification is unknown, or in the
 /// future, by the clock of a file server or by that of this host before it was set back.
 fn is_fresh(file: &FileContent, now: UnixTime) -> bool {
-    file.modified_at.is_none_or(|at| now.since(at) < REST)
+    file.modified_at.is_none_or(|at| {
+        // Whole seconds are probably rounded down, by a file system that does not store more.
+        let latest = if at.as_millis() % 1_000 == 0 { at.after(COARSEST) } else { at };
+        now.since(latest) < REST
+    })
 }

@@ -160,7 +160,7 @@ mod tests {
     use std::io::Write as _;
     use std::time::SystemTime;
 
-    use perennial::Validity;
+    use perennial::{UnixTime, Validity};
     use perennial_pki::{KeyAlgorithm, KeyPair, self_signed};
 
     use super::*;
@@ -170,6 +170,12 @@ mod tests {
         let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
         self_signed(name, &key, &[1], validity).unwrap().pem().to_owned()
+    }
+
+    /// The time now, moved so that no multiple of 100 ms later is a whole second.
+    fn begin() -> Now {
+        let now = clock::now();
+        Now { unix: UnixTime::from_millis(now.unix.as_millis() / 100 * 100 + 50), ..now }
     }
 
     fn later(now: Now, millis: u64) -> Now {
@@ -195,7 +201,7 @@ mod tests {
     fn bundle_that_is_written_in_place_is_used_once_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        let now = clock::now();
+        let now = begin();
         append(&path, &ca("one"), now);
         let roots = RootFiles::open([&path]).unwrap();
         File::create(&path).unwrap();
@@ -212,7 +218,7 @@ mod tests {
     fn bundle_modified_in_the_future_is_used_once_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        let now = clock::now();
+        let now = begin();
         let ahead = later(now, 3_600_000);
         append(&path, &ca("one"), now);
         let roots = RootFiles::open([&path]).unwrap();
@@ -226,10 +232,26 @@ mod tests {
     }
 
     #[test]
+    fn bundle_with_modification_time_in_whole_seconds_is_used_once_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let second = UnixTime::from_secs(clock::now().unix.as_secs());
+        let now = Now { unix: second.after(Duration::from_millis(1_990)), ..clock::now() };
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        File::create(&path).unwrap();
+        append(&path, &ca("two"), Now { unix: second, ..now });
+        assert_eq!(trusted(&roots, now), ["CN=one"]);
+        append(&path, &ca("three"), Now { unix: second, ..now });
+        assert_eq!(trusted(&roots, later(now, 500)), ["CN=one"]);
+        assert_eq!(trusted(&roots, later(now, 1_010)), ["CN=two", "CN=three"]);
+    }
+
+    #[test]
     fn new_bundle_is_used_although_its_modification_time_keeps_changing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        let now = clock::now();
+        let now = begin();
         append(&path, &ca("one"), now);
         let roots = RootFiles::open([&path]).unwrap();
         fs::remove_file(&path).unwrap();
@@ -244,7 +266,7 @@ mod tests {
     fn missing_bundle_is_reported_after_ten_seconds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        let now = clock::now();
+        let now = begin();
         append(&path, &ca("one"), now);
         let roots = RootFiles::open([&path]).unwrap();
         fs::remove_file(&path).unwrap();

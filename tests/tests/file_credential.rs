@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use perennial::{Now, Template, Validity};
+use perennial::{Now, Template, UnixTime, Validity};
 use perennial_dev::Random;
 use perennial_pki::{
     Chain, Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Terms, Usage, certificate_request, interim,
@@ -102,7 +102,9 @@ fn replaced_without_mixture(layout: Layout, way: Way, pause: Duration, [old, new
     way.replace(directory.path(), &layout.files(old));
     let files = layout.open(directory.path());
     let (mut rotations, mut watch) = files.watch();
+    // No modification at a whole second, which could be a time rounded down.
     let mut now = clock::now();
+    now.unix = UnixTime::from_millis(now.unix.as_millis() / 100 * 100 + 50);
     let mut seen = 0;
     let mut check = |now: Now| {
         watch.step(now).unwrap();
