@@ -119,15 +119,12 @@ fn actions_debug_lists_every_action() {
     holds(&Law::Trace(shown), true);
 }
 
-/// A waiting certificate that expires while the loop sleeps leaves a served one that is not due: nothing has to be
-/// requested.
-#[test]
-fn lost_replies_need_no_request_after_waiting_certificate_has_expired() {
+/// A life with short waits and a served certificate of 16 seconds, which is due within this window.
+fn short_life(window: Window) -> Life {
     let millis = Duration::from_millis;
     let backoff = Backoff::new(millis(4), millis(4), Window::new(0, 1000).unwrap()).unwrap();
-    // Waits so short that the law expects a request long before the served certificate is due.
     let policy = Policy {
-        window: Window::new(700, 800).unwrap(),
+        window,
         request_timeout: millis(64),
         spacing: millis(4),
         budget: Budget::new(7, millis(32)).unwrap(),
@@ -136,7 +133,7 @@ fn lost_replies_need_no_request_after_waiting_certificate_has_expired() {
         max_sleep: millis(16),
         ..Policy::default()
     };
-    let life = Life {
+    Life {
         policy,
         seed: 0,
         lifetime: Duration::from_secs(16),
@@ -144,18 +141,35 @@ fn lost_replies_need_no_request_after_waiting_certificate_has_expired() {
         template: Some(Template::node("worker-1")),
         drift: 0,
         wild: false,
-    };
-    let early = Issue { life: Duration::from_secs(4), backdate: Duration::from_secs(2), flaw: Flaw::Early };
-    let steps = vec![
-        LifeStep::Run(1),
-        LifeStep::Replaced(early),
-        LifeStep::Pass(Duration::from_millis(8_100)),
-        LifeStep::Signer(SignerStatus::Ready),
-    ];
-    let trace = Script { life, steps }.run();
+    }
+}
+
+/// Checks every law on these steps of a [`short_life`], which lead to a waiting certificate.
+fn every_law_holds(window: Window, steps: Vec<LifeStep>) {
+    let trace = Script { life: short_life(window), steps }.run();
     let mut machines = trace.steps().map(|(_, step)| &step.after);
     assert!(machines.any(|machine| machine.waiting().is_some()), "{trace}");
-    for (name, law) in Law::MONOTONIC {
+    for (name, law) in Law::ALWAYS.iter().chain(Law::MONOTONIC) {
         law.check(&trace).unwrap_or_else(|broken| panic!("{name}: {broken}\n{trace}"));
     }
+}
+
+/// A waiting certificate that expires while the loop sleeps leaves a served one that is not due: nothing has to be
+/// requested.
+#[test]
+fn lost_replies_need_no_request_after_waiting_certificate_has_expired() {
+    let early = Issue { life: Duration::from_secs(4), backdate: Duration::from_secs(2), flaw: Flaw::Early };
+    let steps = [LifeStep::Replaced(early), LifeStep::Pass(Duration::from_millis(8_100))];
+    let late = Window::new(700, 800).unwrap();
+    every_law_holds(late, [&[LifeStep::Run(1)], &steps[..], &[LifeStep::Signer(SignerStatus::Ready)]].concat());
+}
+
+/// A waiting certificate whose rotation point comes with its notBefore is then due like the served one, which lives
+/// longer: the served one stays.
+#[test]
+fn waiting_certificate_that_is_due_at_its_start_need_not_be_served() {
+    let early = Issue { life: Duration::from_millis(3), backdate: Duration::ZERO, flaw: Flaw::Early };
+    // A fifth of three milliseconds is no whole millisecond.
+    let soon = Window::new(100, 200).unwrap();
+    every_law_holds(soon, vec![LifeStep::Run(1), LifeStep::Pass(Duration::from_secs(4)), LifeStep::Replaced(early)]);
 }

@@ -88,8 +88,13 @@ pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment
     // A certificate may wait for years of virtual time.
     for _ in 0..2_000 {
         if now.unix >= begins || machine.waiting().is_none() {
+            let quality =
+                |certificate: &Certificate| Quality::of(moment.policy, moment.seed, certificate, &machine, now);
+            // A waiting certificate that is due from its start on does not displace one that lives longer.
+            let is_worse = |served: &Arc<Certificate>| !quality(waiting).is_no_worse_than(&quality(served));
+            let is_wanted = machine.template().is_none_or(|template| template.satisfied_by(waiting))
+                && !machine.certificate().is_some_and(is_worse);
             let _ = machine.handle(Event::Tick, now);
-            let is_wanted = machine.template().is_none_or(|template| template.satisfied_by(waiting));
             let served = machine.certificate() == Some(waiting) && machine.waiting().is_none();
             ensure!(!is_wanted || served, "at {now}, its notBefore, {waiting} is not served: {machine}");
             return Ok(());
