@@ -91,7 +91,7 @@ impl Values {
     fn parse(text: &str) -> Result<Self, String> {
         let placed = |why: &str, at: Marker| format!("{why} at line {}, column {}", at.line(), at.col() + 1);
         let (mut values, mut is_begun, mut key) = (Self::default(), false, None);
-        for event in Parser::new_from_str(text) {
+        for event in Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false }) {
             let (event, span) = event.map_err(|error| placed(&error.info(), *error.marker()))?;
             match (event, key.take()) {
                 (Event::MappingStart(..), None) if !is_begun => is_begun = true,

@@ -78,7 +78,7 @@ fn life(runtime: Runtime) -> Vec<String> {
     handle.wait_for(|now| matches!(now.state, State::BackingOff { .. })).within(BOUND).unwrap();
 
     // The denial was of another template, so the new template is requested at once.
-    handle.set_template(Some(Template::node("worker-1").with_dns_names(["worker-1"]))).unwrap();
+    handle.set_template(Some(Template::node("worker-2"))).unwrap();
     waits_for_approval(&handle);
     handle.set_template(None).unwrap();
     handle.wait_for(|now| now.state == State::NoTemplate).within(BOUND).unwrap();

@@ -85,7 +85,10 @@ impl<'a> Composer<'a> {
     fn new(text: &'a str) -> Self {
         // The parser would take a byte order mark for text and count it as a column.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { events: Parser::new_from_str(text), anchors: HashMap::new(), copies: 0 }
+        // Another crate of the program may enable the feature that makes the parser report comments.
+        let options = granit_parser::options! { emit_comments: false };
+        let events = Parser::new_from_str_with_options(text, options);
+        Self { events, anchors: HashMap::new(), copies: 0 }
     }
 
     /// Composes the next document. `None` at the end of the text.
