@@ -53,8 +53,7 @@ impl Rotation {
                     return Some(self.failed(id, local("the signer wants a key of another kind than the one made")));
                 }
                 self.pending = Some(key.clone());
-                let began = self.begin_contained(id, &template, key, csr, now);
-                self.began(id, began, commands, now)
+                self.drive(id, &template, Ok((key, csr)), commands, now)
             }
             Err(Unkeyed { key, error }) => {
                 self.pending = key;

@@ -123,19 +123,22 @@ impl Rotation {
             };
         }
         let prepared = self.prepare(template);
-        let began = prepared.and_then(|(key, csr)| self.begin_contained(id, template, key, csr, now));
-        self.began(id, began, commands, now)
+        self.drive(id, template, prepared, commands, now)
     }
 
-    /// Adds the commands for the exchange of a request that has begun, or returns the event of its failure.
-    pub(super) fn began(
+    /// Begins the exchange of a request that has this key and this CSR: adds the commands to save the record and to
+    /// drive the exchange. If the request cannot begin, returns the event of its failure instead.
+    pub(super) fn drive(
         &mut self,
         id: RequestId,
-        began: Result<Exchange, SignError>,
+        template: &Arc<Template>,
+        prepared: Result<(Arc<KeyPair>, CertificateRequest), SignError>,
         commands: &mut Vec<Command>,
         now: Now,
     ) -> Option<Event> {
-        match began {
+        // The signer and its identity source may be code of another party, which may panic.
+        let begin = |(key, csr)| contain(|| self.begin(id, template, key, csr, now)).flatten();
+        match prepared.and_then(begin) {
             Ok(exchange) => {
                 // Save first: a restart can continue a request only if its key was durable before the CSR was
                 // submitted.
@@ -175,19 +178,6 @@ impl Rotation {
         };
         let csr = certificate_request(template, &key).map_err(local)?;
         Ok((key, csr))
-    }
-
-    /// Calls [`begin`](Self::begin), and turns a panic into an error: the signer and its identity source may be code of
-    /// another party.
-    pub(super) fn begin_contained(
-        &mut self,
-        id: RequestId,
-        template: &Arc<Template>,
-        key: Arc<KeyPair>,
-        csr: CertificateRequest,
-        now: Now,
-    ) -> Result<Exchange, SignError> {
-        contain(|| self.begin(id, template, key, csr, now)).flatten()
     }
 
     /// Reads the identity, and has the signer begin the exchange.
