@@ -5,7 +5,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event;
@@ -13,7 +13,7 @@ use perennial::Now;
 use perennial_pki::{Credential, CredentialError};
 
 use crate::files::{FileContent, FileError, MAX_PAIR};
-use crate::followed::{Change, EVERY, Followed, read_all};
+use crate::followed::{Change, EVERY, Followed, if_free, read_all};
 use crate::{Identity, IdentitySource, NotYet, clock};
 pub use watch::Watch;
 
@@ -122,12 +122,9 @@ impl FileCredential {
     pub fn credential(&self) -> Arc<Credential> {
         if self.shared.watches.load(Ordering::Relaxed) == 0 {
             // While another thread reads the files, the pair that was read before is good enough.
-            let files = match self.shared.files.try_lock() {
-                Ok(files) => Some(files),
-                Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-            files.into_iter().for_each(|files| self.check_if_due(files, clock::now()));
+            if let Some(files) = if_free(&self.shared.files) {
+                self.check_if_due(files, clock::now());
+            }
         }
         self.latest().credential.clone()
     }

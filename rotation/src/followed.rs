@@ -21,6 +21,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use perennial::{Instant, Now, UnixTime};
@@ -200,6 +201,16 @@ impl<T: Clone + PartialEq, E: From<FileError> + fmt::Display> Followed<T, E> {
         }
         trouble.reported = Some(error.clone());
         Change::Trouble(error)
+    }
+}
+
+/// Locks the state of files that are followed; `None` while another thread holds the lock, since that thread is reading
+/// the files.
+pub(crate) fn if_free<T>(files: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match files.try_lock() {
+        Ok(files) => Some(files),
+        Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

@@ -1,14 +1,14 @@
 //! [`RootFiles`]: the CAs in files that another program replaces.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use perennial::Now;
 use perennial_pki::{ChainError, Roots};
 
 use crate::files::{FileContent, FileError, MAX_BUNDLE};
-use crate::followed::{Change, EVERY, Followed, read_all};
+use crate::followed::{Change, EVERY, Followed, if_free, read_all};
 use crate::{NotYet, RootsSource, clock};
 
 /// Source of CAs: one or more files of PEM certificates, such as kubelet's `clientCAFile`, `ca.crt` of a Secret, or a
@@ -82,12 +82,7 @@ impl RootFiles {
 impl RootsSource for RootFiles {
     fn roots(&self) -> Result<Roots, NotYet> {
         // While another thread reads the files, the CAs that were read before are good enough.
-        let files = match self.files.try_lock() {
-            Ok(files) => Some(files),
-            Err(TryLockError::Poisoned(files)) => Some(files.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if let Some(mut files) = files {
+        if let Some(mut files) = if_free(&self.files) {
             let now = clock::now();
             if files.iter().any(|file| file.next_check(self.every) <= now.instant) {
                 self.check(&mut files, now);
