@@ -186,6 +186,15 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + since).unwrap();
     }
 
+    /// A directory, the path of a bundle in it with the CA `one`, modified at `now`, and the CAs of that bundle.
+    fn opened(now: Now) -> (tempfile::TempDir, PathBuf, RootFiles) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        append(&path, &ca("one"), now);
+        let roots = RootFiles::open([&path]).unwrap();
+        (directory, path, roots)
+    }
+
     /// The trusted CAs after a check at `now`.
     fn trusted(roots: &RootFiles, now: Now) -> Vec<String> {
         roots.check(&mut roots.files.lock().unwrap(), now);
@@ -194,11 +203,8 @@ mod tests {
 
     #[test]
     fn bundle_that_is_written_in_place_is_used_once_complete() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.crt");
         let now = begin();
-        append(&path, &ca("one"), now);
-        let roots = RootFiles::open([&path]).unwrap();
+        let (_directory, path, roots) = opened(now);
         File::create(&path).unwrap();
         append(&path, "", now);
         assert_eq!(trusted(&roots, now), ["CN=one"]);
@@ -211,12 +217,9 @@ mod tests {
 
     #[test]
     fn bundle_modified_in_the_future_is_used_once_complete() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.crt");
         let now = begin();
         let ahead = later(now, 3_600_000);
-        append(&path, &ca("one"), now);
-        let roots = RootFiles::open([&path]).unwrap();
+        let (_directory, path, roots) = opened(now);
         File::create(&path).unwrap();
         append(&path, &ca("two"), ahead);
         assert_eq!(trusted(&roots, now), ["CN=one"]);
@@ -228,12 +231,9 @@ mod tests {
 
     #[test]
     fn bundle_with_modification_time_in_whole_seconds_is_used_once_complete() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.crt");
         let second = UnixTime::from_secs(clock::now().unix.as_secs());
         let now = Now { unix: second.after(Duration::from_millis(1_990)), ..clock::now() };
-        append(&path, &ca("one"), now);
-        let roots = RootFiles::open([&path]).unwrap();
+        let (_directory, path, roots) = opened(now);
         File::create(&path).unwrap();
         append(&path, &ca("two"), Now { unix: second, ..now });
         assert_eq!(trusted(&roots, now), ["CN=one"]);
@@ -244,11 +244,8 @@ mod tests {
 
     #[test]
     fn new_bundle_is_used_although_its_modification_time_keeps_changing() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.crt");
         let now = begin();
-        append(&path, &ca("one"), now);
-        let roots = RootFiles::open([&path]).unwrap();
+        let (_directory, path, roots) = opened(now);
         fs::remove_file(&path).unwrap();
         append(&path, &ca("two"), now);
         for (millis, expected) in [(0, "CN=one"), (500, "CN=one"), (999, "CN=one"), (1_000, "CN=two")] {
@@ -259,11 +256,8 @@ mod tests {
 
     #[test]
     fn missing_bundle_is_reported_after_ten_seconds() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ca.crt");
         let now = begin();
-        append(&path, &ca("one"), now);
-        let roots = RootFiles::open([&path]).unwrap();
+        let (_directory, path, roots) = opened(now);
         fs::remove_file(&path).unwrap();
         for (millis, is_reported) in [(0, false), (9_999, false), (10_000, true), (60_000, true)] {
             assert_eq!(trusted(&roots, later(now, millis)), ["CN=one"]);
