@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// ```no_run
 /// # use perennial_examples::witness::Witness;
 /// # use std::error::Error;
-/// # fn call() -> Result<[String; 1], std::io::Error> { unimplemented!() }
+/// # fn call() -> Result<[String; 1], std::io::Error> { Ok([String::new()]) }
 /// # fn example(handle: perennial_rotation::Handle) -> Result<(), Box<dyn Error>> {
 /// let mut witness = Witness::of([("client", &handle)]);
 /// while witness.goes_on() {
