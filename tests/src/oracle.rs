@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use perennial::{Certificate, Template, UnixTime};
 
-use crate::simulation::field::{Holder, HolderStart, Object, Seen, SharedScene, Submitted};
+use crate::surroundings::{Object, Seen, Submitted, Surroundings};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The time that client-go waits for a certificate: `certificateWaitTimeout`.
@@ -31,13 +31,13 @@ type Goroutine = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A running certificate manager of client-go. Its template may change during the run, as for kubelet's serving
 /// certificate.
-pub struct Oracle {
-    manager: Rc<Manager>,
+pub struct Oracle<S> {
+    manager: Rc<Manager<S>>,
     goroutines: [Goroutine; 2],
 }
 
-struct Manager {
-    world: SharedScene,
+struct Manager<S> {
+    world: Rc<RefCell<S>>,
     dice: Cell<u64>,
     store: RefCell<Option<Arc<Certificate>>>,
     current: RefCell<Option<Arc<Certificate>>>,
@@ -56,22 +56,23 @@ struct Manager {
     moved: Cell<bool>,
 }
 
-impl Oracle {
-    /// Starts a manager, as `NewManager` and then `Start` do. A bootstrap pair goes into the store, too, as if a signer
-    /// had issued it to this manager.
-    pub fn begin(world: SharedScene, start: HolderStart) -> Self {
-        let bootstrap = start.certificate.clone().filter(|certificate| certificate.provisional);
-        Self::start(world, start, bootstrap)
+impl<S: Surroundings + 'static> Oracle<S> {
+    /// Starts a manager with this seed for its jitter and this certificate in its store, as `NewManager` and then
+    /// `Start` do. A bootstrap pair goes into the store, too, as if a signer had issued it to this manager.
+    pub fn begin(world: Rc<RefCell<S>>, seed: u64, certificate: Option<Arc<Certificate>>) -> Self {
+        let bootstrap = certificate.clone().filter(|certificate| certificate.provisional);
+        Self::start(world, seed, certificate, bootstrap)
     }
 
     /// Chooses the first certificate as `getCurrentCertificateOrBootstrap` does, with `bootstrap` as the bootstrap
     /// pair. Then starts the two goroutines.
     fn start(
-        world: SharedScene,
-        HolderStart { seed, certificate }: HolderStart,
+        world: Rc<RefCell<S>>,
+        seed: u64,
+        certificate: Option<Arc<Certificate>>,
         bootstrap: Option<Arc<Certificate>>,
     ) -> Self {
-        let valid = |stored: &Arc<Certificate>| world.borrow().clocks.now.unix < stored.validity.not_after();
+        let valid = |stored: &Arc<Certificate>| world.borrow().now().unix < stored.validity.not_after();
         let current = bootstrap.clone().or_else(|| certificate.clone().filter(valid));
         let manager = Rc::new(Manager {
             force_rotation: Cell::new(bootstrap.is_some() || current.is_none()),
@@ -100,10 +101,9 @@ impl Oracle {
         };
         Self { manager, goroutines: [Box::pin(rotate), Box::pin(watch)] }
     }
-}
 
-impl Holder for Oracle {
-    fn run(&mut self) {
+    /// Carries out everything that is due now.
+    pub fn run(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         loop {
             self.manager.wakes.set(None);
@@ -117,22 +117,25 @@ impl Holder for Oracle {
         }
     }
 
-    fn sleeps_until(&self) -> Option<Duration> {
+    /// The time by [`Surroundings::awake`] at which the manager wakes up if nothing happens; `None`: never.
+    pub fn sleeps_until(&self) -> Option<Duration> {
         self.manager.wakes.get()
     }
 
-    fn certificate(&self) -> Option<Arc<Certificate>> {
+    /// The certificate that the manager presents, expired or not.
+    pub fn certificate(&self) -> Option<Arc<Certificate>> {
         self.manager.current.borrow().clone()
     }
 
-    fn restart(&mut self, _remembers: bool) {
+    /// Restarts the process. Only the certificate survives.
+    pub fn restart(&mut self) {
         let Manager { world, dice, store, .. } = &*self.manager;
-        let start = HolderStart { seed: dice.get(), certificate: store.borrow().clone() };
-        *self = Self::start(world.clone(), start, None);
+        let certificate = store.borrow().clone();
+        *self = Self::start(world.clone(), dice.get(), certificate, None);
     }
 }
 
-impl Manager {
+impl<S: Surroundings> Manager<S> {
     /// Loop A, client-go's first goroutine: waits for the rotation deadline or a change of the template, and rotates.
     async fn rotate(&self) {
         let deadline = self.next_rotation_deadline();
@@ -228,7 +231,7 @@ impl Manager {
 
     async fn post(&self, template: &Arc<Template>) -> Option<Object> {
         for _ in 0..=RETRIES {
-            let answer = self.world.borrow_mut().cluster.submit(None, template);
+            let answer = self.world.borrow_mut().submit(template);
             match answer {
                 Submitted::Accepted(object) => return Some(object),
                 Submitted::Unreachable => return None,
@@ -285,19 +288,19 @@ impl Manager {
     }
 
     fn awake(&self) -> Duration {
-        self.world.borrow().clocks.awake()
+        self.world.borrow().awake()
     }
 
     fn now(&self) -> UnixTime {
-        self.world.borrow().clocks.now.unix
+        self.world.borrow().now().unix
     }
 
     fn template(&self) -> Option<Arc<Template>> {
-        self.world.borrow().template.clone()
+        self.world.borrow().template()
     }
 
     fn watch_object(&self, object: Object) -> Seen {
-        self.world.borrow().cluster.watch(object)
+        self.world.borrow().watch(object)
     }
 
     /// A random number, uniform in 0..1: SplitMix64 (Steele, Lea and Flood, 2014).
@@ -310,7 +313,7 @@ impl Manager {
     }
 }
 
-impl fmt::Debug for Oracle {
+impl<S> fmt::Debug for Oracle<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Oracle").field("current", &self.manager.current).finish_non_exhaustive()
     }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use perennial::Template;
-use perennial_tests::oracle::Oracle;
-use perennial_tests::simulation::field::{Api, Conduct, End, Happening, Scenario, Tally, run_scenario};
+use perennial_tests::simulation::field::{self, Api, Conduct, End, Happening, Scenario, Tally, run_scenario};
 
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,7 +13,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
 
 fn client_go(scenario: &Scenario, seed: u64) -> Tally {
-    run_scenario(scenario, seed, Oracle::begin)
+    run_scenario(scenario, seed, field::client_go)
 }
 
 fn named(names: &[&str]) -> Template {

@@ -7,6 +7,7 @@
 //! time, a watch sees a decision as soon as the API can be reached, and there always is a credential to authenticate
 //! with.
 
+mod client_go;
 mod cluster;
 mod holder;
 
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use perennial::{Certificate, Instant, Now, Template, UnixTime};
 
-pub use cluster::{Api, Cluster, Conduct, Object, Seen, Submitted};
+pub use client_go::client_go;
+pub use cluster::{Api, Cluster, Conduct};
 pub use holder::Perennial;
 
 use super::{Clocks, Member};

@@ -18,8 +18,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use perennial::{Policy, Template};
-use perennial_tests::oracle::Oracle;
-use perennial_tests::simulation::field::{End, Happening, Perennial, Scenario, Tally, run_scenario};
+use perennial_tests::simulation::field::{self, End, Happening, Perennial, Scenario, Tally, run_scenario};
 
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,7 +82,7 @@ fn kubelet(scenario: &Scenario, n: u64) -> Tally {
 }
 
 fn client_go(scenario: &Scenario, n: u64) -> Tally {
-    run_scenario(scenario, seed(n), Oracle::begin)
+    run_scenario(scenario, seed(n), field::client_go)
 }
 
 fn named(names: &[&str]) -> Template {

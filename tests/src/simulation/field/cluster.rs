@@ -8,6 +8,7 @@ use perennial::{Certificate, Template};
 
 use super::{Elapsed, utc};
 use crate::mint;
+use crate::surroundings::{Object, Seen, Submitted};
 
 /// The time by which the signer backdates notBefore.
 pub(super) const BACKDATE: Duration = Duration::from_secs(300);
@@ -66,36 +67,6 @@ pub enum Api {
     Down,
     /// Answers each request with status 429 and this `Retry-After`.
     Throttles(Duration),
-}
-
-/// The API's answer to a submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// The request object exists, created now or before.
-    Accepted(Object),
-    /// The API refused the connection.
-    Unreachable,
-    /// The API answered with status 429 and this `Retry-After`.
-    Throttled(Duration),
-}
-
-/// Identifies one request object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object(u64);
-
-/// The state of one request object, as a watch shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// No news: the object is undecided, or the API cannot be reached.
-    Nothing,
-    /// The signer has issued this certificate.
-    Issued(Arc<Certificate>),
-    /// The request object has the condition `Denied`.
-    Denied,
-    /// The request object has the condition `Failed`.
-    Failed,
-    /// The object was deleted.
-    Deleted,
 }
 
 #[derive(Clone, Debug)]

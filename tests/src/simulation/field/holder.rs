@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use perennial::{Certificate, Event, Failure, Key, Policy, RequestId, Setup};
 
-use super::{Api, Holder, HolderStart, Object, Seen, SharedScene, Submitted, utc};
+use super::{Api, Holder, HolderStart, SharedScene, utc};
 use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
+use crate::surroundings::{Object, Seen, Submitted};
 
 /// The time between two checks of `perennial run` that the API server accepts the client certificate. The response to a
 /// check has a `Date`, which the machine gets as an event.
