@@ -10,7 +10,6 @@
 //! | [`script`] | a hostile life of a machine, decoded from bytes: property tests and fuzzing share it |
 //! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
 //! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
-//! | [`oracle`], [`surroundings`] | a port of client-go's certificate manager, and what it sees of its surroundings |
 //! | [`check`] | a model checker: visits every state of a machine in small worlds, and checks the laws in each |
 //! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
 //! | [`disk`] | a virtual directory, and every state in which a loss of power may leave the directory |
@@ -45,7 +44,6 @@ pub mod malicious;
 pub mod mint;
 pub mod model;
 pub mod openssl;
-pub mod oracle;
 #[cfg(feature = "edge")]
 pub mod recording;
 #[cfg(feature = "edge")]
@@ -54,7 +52,6 @@ pub mod script;
 pub mod simulation;
 pub mod sources;
 pub mod subject;
-pub mod surroundings;
 #[cfg(feature = "edge")]
 pub mod tls;
 pub mod trace;

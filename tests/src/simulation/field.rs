@@ -1,5 +1,5 @@
 //! A program that rotates its certificate (a [`Holder`]) in a simulated cluster. A [`Scenario`] describes the faults
-//! around the holder. [`run_scenario`] runs perennial under any policy and the [oracle](crate::oracle) of client-go
+//! around the holder. [`run_scenario`] runs perennial under any policy and the [oracle](perennial_simulation::Oracle) of client-go
 //! alike; a [`Tally`] reports the load on the control plane, and for how long the holder was without a valid
 //! certificate.
 //!

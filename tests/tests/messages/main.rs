@@ -13,8 +13,8 @@ use perennial_tests::sources::rust_files;
 use collect::Message;
 use rules::Exception;
 
-const CRATES: [&str; 8] =
-    ["core", "pki", "rotation", "kubernetes", "runtime-std", "runtime-smol", "agent", "devserver"];
+const CRATES: [&str; 9] =
+    ["core", "pki", "rotation", "kubernetes", "runtime-std", "runtime-smol", "agent", "simulation", "devserver"];
 
 /// The messages of a crate, each with the path of its file.
 fn messages(name: &str) -> Vec<(String, Message)> {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Certificate, Now, Template};
+use perennial_simulation::{Object, Oracle, Seen, Submitted, Surroundings};
 
 use super::{Holder, HolderStart, Scene, SharedScene};
-use crate::oracle::Oracle;
-use crate::surroundings::{Object, Seen, Submitted, Surroundings};
 
 impl Surroundings for Scene {
     fn now(&self) -> Now {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Certificate, Template};
+use perennial_simulation::{Object, Seen, Submitted};
 
 use super::{Elapsed, utc};
 use crate::mint;
-use crate::surroundings::{Object, Seen, Submitted};
 
 /// The time by which the signer backdates notBefore.
 pub(super) const BACKDATE: Duration = Duration::from_secs(300);

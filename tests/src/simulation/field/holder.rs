@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Certificate, Event, Failure, Key, Policy, RequestId, Setup};
+use perennial_simulation::{Object, Seen, Submitted};
 
 use super::{Api, Holder, HolderStart, SharedScene, utc};
 use crate::laws::{Verdict, check};
 use crate::simulation::world::{Answer, World};
-use crate::surroundings::{Object, Seen, Submitted};
 
 /// The time between two checks of `perennial run` that the API server accepts the client certificate. The response to a
 /// check has a `Date`, which the machine gets as an event.
