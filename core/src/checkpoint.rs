@@ -38,6 +38,10 @@ pub struct Checkpoint {
     pub rotate_now: bool,
     /// Why a certificate is due, as of the last event that was not ignored. `None`: no certificate is due.
     pub due: Option<Reason>,
+    /// True if a request may be submitted as soon as the turn of this machine comes
+    /// ([`Event::TurnGranted`](crate::Event::TurnGranted)). Always false unless the signer is
+    /// [`Shared`](SignerStatus::Shared).
+    pub queued: bool,
     /// The write of a certificate that is not known to be durable. `None`: the driver has confirmed every write.
     pub unwritten: Option<Unwritten>,
     /// The id of the next request or write.

@@ -103,6 +103,10 @@ pub enum Event {
         /// certificate.
         fingerprint: Fingerprint,
     },
+    /// The turn of this machine has come to submit a request: with [`SignerStatus::Shared`], the step that handles this
+    /// event may submit one. With any other status, and if no request is due, the event is no more than a
+    /// [`Tick`](Self::Tick).
+    TurnGranted,
     /// A person or program demanded a rotation. The machine remembers the demand until it takes a certificate, and ends
     /// a backoff; spacing and budget still apply.
     RotateNow,
@@ -129,11 +133,16 @@ pub enum SignerStatus {
     /// A signer is configured and requests can be submitted.
     #[default]
     Ready,
+    /// The signer is ready, and shared with other machines: a request is submitted only in a step that handles
+    /// [`Event::TurnGranted`]. A request that is due waits for that event in [`State::Queued`](crate::State::Queued).
+    /// The owner of the machines observes the clocks for all of them, so [`deadline`](crate::RotationMachine::deadline)
+    /// contains no regular check of the clocks.
+    Shared,
 }
 
 impl SignerStatus {
     /// Every status of a signer.
-    pub const ALL: [Self; 3] = [Self::Absent, Self::NotReady, Self::Ready];
+    pub const ALL: [Self; 4] = [Self::Absent, Self::NotReady, Self::Ready, Self::Shared];
 
     /// The stable name in `snake_case`, for programs. Never changed once released.
     pub const fn name(self) -> &'static str {
@@ -141,17 +150,23 @@ impl SignerStatus {
             Self::Absent => "absent",
             Self::NotReady => "not_ready",
             Self::Ready => "ready",
+            Self::Shared => "shared",
         }
     }
 
     /// Whether a signer is configured, ready or not.
     pub const fn is_configured(self) -> bool {
-        matches!(self, Self::NotReady | Self::Ready)
+        matches!(self, Self::NotReady | Self::Ready | Self::Shared)
     }
 
-    /// Whether requests can be submitted: a signer is configured, and its identity exists.
+    /// Whether requests can be submitted, at once or in turn: a signer is configured, and its identity exists.
     pub const fn is_ready(self) -> bool {
-        matches!(self, Self::Ready)
+        matches!(self, Self::Ready | Self::Shared)
+    }
+
+    /// Whether the machine waits for [`Event::TurnGranted`] before it submits a request.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Shared)
     }
 }
 

@@ -77,10 +77,11 @@ impl RotationMachine {
     /// longer in flight changes nothing.
     pub fn handle(&mut self, event: Event, now: Now) -> Actions {
         let due = self.facts.due;
+        let has_turn = matches!(event, Event::TurnGranted);
         let mut actions = Actions::after(self.absorb(event, now));
         // A late reply must change nothing, not even by making the machine read the clocks.
         if !actions.outcomes.is_ignored() {
-            self.settle(due, now, &mut actions);
+            self.settle(due, has_turn, now, &mut actions);
         }
         actions
     }

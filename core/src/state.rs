@@ -107,12 +107,18 @@ pub enum State {
         /// When the next request is submitted.
         until: Instant,
     },
+    /// A certificate is due and a request may be submitted, and the machine waits for its turn at the shared signer
+    /// ([`SignerStatus::Shared`](crate::SignerStatus::Shared)).
+    Queued {
+        /// Why a certificate is due.
+        reason: Reason,
+    },
 }
 
 impl State {
     /// The [`name`](Self::name) of every state, for metrics with one sample per state.
-    pub const NAMES: [&'static str; 7] =
-        ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting", "no_identity"];
+    pub const NAMES: [&'static str; 8] =
+        ["not_enabled", "no_template", "resting", "requesting", "backing_off", "waiting", "no_identity", "queued"];
 
     /// The stable name in `snake_case`, for programs: labels of metrics, JSON. Never changed once released.
     pub const fn name(&self) -> &'static str {
@@ -124,6 +130,7 @@ impl State {
             Self::BackingOff { .. } => 4,
             Self::Waiting { .. } => 5,
             Self::NoIdentity { .. } => 6,
+            Self::Queued { .. } => 7,
         }]
     }
 }

@@ -75,6 +75,7 @@ impl Display for Event {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tick => f.write_str("Tick"),
+            Self::TurnGranted => f.write_str("TurnGranted"),
             Self::TemplateChanged(Some(template)) => write!(f, "TemplateChanged {template}"),
             Self::TemplateChanged(None) => f.write_str("TemplateChanged none"),
             Self::SignerChanged(status) => write!(f, "SignerChanged {}", status.name()),
@@ -152,6 +153,7 @@ impl Display for State {
                 write!(f, "backing off ({reason}) after failure {failures} ({}), until {until}", last.name())
             }
             Self::Waiting { reason, until } => write!(f, "waiting ({reason}), until {until}"),
+            Self::Queued { reason } => write!(f, "queued ({reason})"),
         }
     }
 }

@@ -55,9 +55,11 @@ fn happened(step: &Transition) -> String {
             Some(id) => format!("request {id} timed out"),
             None => "clock check".into(),
         },
+        Event::TurnGranted => "turn to submit a request".into(),
         Event::TemplateChanged(Some(template)) => format!("names to request: {template}"),
         Event::TemplateChanged(None) => "no names to request any more".into(),
         Event::SignerChanged(SignerStatus::Ready) => "signer ready".into(),
+        Event::SignerChanged(SignerStatus::Shared) => "signer ready, shared with other certificates".into(),
         Event::SignerChanged(SignerStatus::NotReady) => {
             "signer configured; no identity to authenticate with yet".into()
         }
@@ -134,6 +136,7 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
             format!("next attempt {}, failures in a row: {failures}", left(until))
         }
         State::Waiting { until, .. } => format!("next attempt {}", left(until)),
+        State::Queued { .. } => "a certificate is due; waiting for its turn at the shared signer".into(),
     };
     state + if machine.is_unwritten() { "; the certificate is not on disk yet" } else { "" }
 }

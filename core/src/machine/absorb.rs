@@ -16,7 +16,7 @@ impl RotationMachine {
     /// Updates the facts by one event and returns the event's own outcome.
     pub(super) fn absorb(&mut self, event: Event, now: Now) -> Outcome {
         match event {
-            Event::Tick => Outcome::Noted,
+            Event::Tick | Event::TurnGranted => Outcome::Noted,
             Event::TemplateChanged(template) => self.template_changed(template),
             Event::SignerChanged(status) => self.signer_changed(status),
             Event::PolicyChanged(policy) => self.policy_changed(policy, now),

@@ -36,8 +36,11 @@ impl RotationMachine {
             until(at, now.unix).or_else(|| until(at, earliest))
         };
         let expires = self.facts.certificate.as_deref().and_then(expires);
-        let moments = [write, times_out, self.next_submission(), rotates, begins, expires];
-        moments.into_iter().flatten().fold(self.clock_check(now), Instant::min).into()
+        // A queued submission waits for its turn, not for a time.
+        let submits = self.next_submission().filter(|_| !self.facts.queued);
+        // The owner of a fleet checks the clocks for all its machines.
+        let check = (!self.facts.signer.is_shared()).then(|| self.clock_check(now));
+        [write, times_out, submits, rotates, begins, expires, check].into_iter().flatten().min()
     }
 
     /// The next regular check of the clocks, which notices suspend and steps of the wall clock.

@@ -15,24 +15,30 @@ use crate::time::{Instant, Now};
 
 impl RotationMachine {
     /// Adds the actions that follow from the facts, and sets the next deadline. `was_due` is the reason why a
-    /// certificate was due before the event.
+    /// certificate was due before the event. `has_turn`: with a shared signer, this step may submit a request.
     ///
     /// The order matters. A request that has timed out ends before the next one can be submitted. The waiting
     /// certificate takes its turn before the served certificate is judged. Waits are shortened before a request is
     /// considered.
-    pub(super) fn settle(&mut self, was_due: Option<Reason>, now: Now, actions: &mut Actions) {
+    pub(super) fn settle(&mut self, was_due: Option<Reason>, has_turn: bool, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
         actions.outcomes.turn = self.take_turn(now);
         self.shorten_wait(now);
         self.write(now, actions);
         let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
         self.facts.due = due;
+        self.facts.queued = false;
         if due.is_none() {
             // No certificate is due any more, or template or signer is gone.
             if let Some((id, _)) = self.facts.in_flight.take() {
                 actions.cancel(id, Outcome::Withdrawn { id });
             }
-        } else if self.next_submission().is_some_and(|at| at <= now.instant) {
+        } else if self.next_submission().is_none_or(|at| at > now.instant) {
+            // No request is wanted, or pacing does not allow it yet.
+        } else if self.facts.signer.is_shared() && !has_turn {
+            // A request in flight for another template goes on until the turn comes, as it does without budget.
+            self.facts.queued = true;
+        } else {
             if let Some((id, _)) = self.facts.in_flight {
                 actions.cancel(id, Outcome::Superseded { id });
             }

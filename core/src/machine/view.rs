@@ -28,6 +28,9 @@ impl RotationMachine {
                 if !self.facts.signer.is_ready() {
                     return State::NoIdentity { reason };
                 }
+                if self.facts.queued {
+                    return State::Queued { reason };
+                }
                 let until = self.facts.pacing.next_at(&self.facts.policy, Priority::of(reason));
                 match self.facts.pacing.last_failure {
                     Some(last) => State::BackingOff { reason, until, failures: self.facts.pacing.failures, last },

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::ops::Not;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +138,7 @@ struct PolicyFields {
 #[non_exhaustive]
 pub(super) enum EventFields {
     Tick,
+    TurnGranted,
     TemplateChanged(#[serde(with = "form")] Option<Arc<Template>>),
     SignerChanged(#[serde(with = "form")] SignerStatus),
     PolicyChanged(#[serde(with = "form")] Arc<Policy>),
@@ -191,6 +193,9 @@ pub(super) struct CheckpointFields {
     rotate_now: bool,
     #[serde(with = "form")]
     due: Option<Reason>,
+    // Absent unless true, as in the journals of versions without shared signers.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    queued: bool,
     #[serde(with = "form")]
     unwritten: Option<Unwritten>,
     #[serde(with = "form")]

@@ -57,6 +57,7 @@ impl Snapshot {
             | State::NoTemplate
             | State::NoIdentity { .. }
             | State::Scheduled { .. }
+            | State::Queued { .. }
             | State::Requesting { .. } => None,
         }
     }

@@ -12,6 +12,7 @@ mod requests;
 mod restarts;
 mod server_clock;
 mod templates;
+mod turns;
 mod waiting;
 mod words;
 mod writes;

@@ -33,7 +33,7 @@ fn released_names_of_failures_reasons_and_states_never_change() {
     );
 
     let (reason, last, until) = (Reason::Expired, Failure::Denied, Instant::from_millis(0));
-    assert_eq!(SignerStatus::ALL.map(SignerStatus::name), ["absent", "not_ready", "ready"]);
+    assert_eq!(SignerStatus::ALL.map(SignerStatus::name), ["absent", "not_ready", "ready", "shared"]);
     let id = RequestId::new(std::num::NonZeroU64::MIN);
     let states = [
         (State::NotEnabled, "not_enabled"),
@@ -43,6 +43,7 @@ fn released_names_of_failures_reasons_and_states_never_change() {
         (State::BackingOff { reason, until, failures: 1, last }, "backing_off"),
         (State::Waiting { reason, until }, "waiting"),
         (State::NoIdentity { reason }, "no_identity"),
+        (State::Queued { reason }, "queued"),
     ];
     assert_eq!(states.map(|(state, _)| state.name()), states.map(|(_, name)| name));
     assert_eq!(states.map(|(_, name)| name), State::NAMES);
