@@ -55,6 +55,15 @@ impl CsrSigner {
         }
     }
 
+    /// Checks the names of a template by Kubernetes' rules for the signer `signer_name`, as each request does. Accepts
+    /// all names for a signer other than those for kubelets, since its controller decides.
+    ///
+    /// # Errors
+    /// The rule by which the signer would refuse the request, as a sentence.
+    pub fn check_names(signer_name: &str, template: &Template) -> Result<(), String> {
+        rules::check(signer_name, template)
+    }
+
     fn usages(&self) -> Vec<String> {
         if let Some(usages) = &self.usages {
             return usages.clone();
