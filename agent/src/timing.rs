@@ -26,7 +26,7 @@ pub(crate) struct Timing {
 
 /// Values of a policy; `None`: not given. Flags and the keys of a policy file have the same names and the same syntax.
 #[derive(Clone, Debug, Default, Args)]
-struct Values {
+pub(crate) struct Values {
     /// Timing preset; each value below overrides its part [default: default]
     #[arg(long, value_enum)]
     policy: Option<Preset>,
@@ -62,22 +62,40 @@ impl Timing {
     /// [`Failure::Usage`] with the file and, for a wrong key or value, line and column.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
         let file = self.policy_file.as_deref().map(Values::read).transpose()?.unwrap_or_default();
-        let flags = &self.flags;
-        let like = match flags.policy.or(file.policy) {
-            None | Some(Preset::Default) => Policy::default(),
-            Some(Preset::Kubelet) => Policy::kubelet(),
-        };
-        Ok(Policy {
-            window: flags.rotation_window.or(file.rotation_window).unwrap_or(like.window),
-            request_timeout: flags.request_timeout.or(file.request_timeout).unwrap_or(like.request_timeout),
-            transient: flags.retry.or(file.retry).unwrap_or(like.transient),
-            refused: flags.retry_refused.or(file.retry_refused).unwrap_or(like.refused),
-            ..like
-        })
+        Ok(self.flags.clone().or(file).policy())
     }
 }
 
 impl Values {
+    /// The keys of a policy file.
+    pub(crate) const KEYS: [&str; 5] = ["policy", "rotationWindow", "requestTimeout", "retry", "retryRefused"];
+
+    /// These values, and those of `other` where these are not given.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            policy: self.policy.or(other.policy),
+            rotation_window: self.rotation_window.or(other.rotation_window),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            retry: self.retry.or(other.retry),
+            retry_refused: self.retry_refused.or(other.retry_refused),
+        }
+    }
+
+    /// The policy with these values, and those of the preset where none is given.
+    pub(crate) fn policy(self) -> Policy {
+        let like = match self.policy {
+            None | Some(Preset::Default) => Policy::default(),
+            Some(Preset::Kubelet) => Policy::kubelet(),
+        };
+        Policy {
+            window: self.rotation_window.unwrap_or(like.window),
+            request_timeout: self.request_timeout.unwrap_or(like.request_timeout),
+            transient: self.retry.unwrap_or(like.transient),
+            refused: self.retry_refused.unwrap_or(like.refused),
+            ..like
+        }
+    }
+
     fn read(path: &Path) -> Result<Self, Failure> {
         let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
         let text = files::read_text_once(path).map_err(|error| unusable(&error))?;
@@ -110,7 +128,11 @@ impl Values {
         Ok(values)
     }
 
-    fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+    /// Sets the value of a key of [`KEYS`](Self::KEYS) from its text.
+    ///
+    /// # Errors
+    /// An unknown or repeated key, or a wrong value, as a clause.
+    pub(crate) fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
         let preset = || Preset::from_str(text, false).map_err(|_| "expected default or kubelet");
         let is_repeated = match key {
             "policy" => self.policy.replace(preset()?).is_some(),
