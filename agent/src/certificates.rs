@@ -1,7 +1,18 @@
 //! Certificate lists: the YAML file of `perennial run --certificates` and `perennial check`.
 
+mod accounts;
+mod conflicts;
 mod member;
+mod parse;
+mod read;
+mod reader;
+mod variables;
+mod yaml;
 
 pub(crate) use member::{
     Access, Asker, CommandLine, Encoding, List, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
 };
+pub(crate) use variables::of_process;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::timing::Timing;
 pub(crate) use observe::{Observe, Replay};
-pub(crate) use run::{Proxy, Run, Which};
+pub(crate) use run::{KeyType, Proxy, Run, Which, prefix, requested_lifetime};
 
 const EXIT_CODES: &str = "\
 Exit codes:

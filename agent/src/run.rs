@@ -9,7 +9,7 @@ mod context;
 mod external_cert;
 mod hook;
 mod node;
-mod node_name;
+pub(crate) mod node_name;
 mod node_object;
 mod prepared;
 mod running;

@@ -238,7 +238,8 @@ impl KeyType {
     }
 }
 
-pub(super) fn prefix(text: &str) -> Result<String, String> {
+/// Parses the prefix of a certificate's file names.
+pub(crate) fn prefix(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.bytes().all(fits) {
         return Err(
@@ -279,7 +280,7 @@ fn span_or_never(text: &str) -> Result<Duration, String> {
 
 /// Parses `--requested-lifetime`: from 600 s, the least `spec.expirationSeconds` that the API accepts, to 2³¹ − 1 s,
 /// the most that this int32 field can hold.
-fn requested_lifetime(text: &str) -> Result<Duration, String> {
+pub(crate) fn requested_lifetime(text: &str) -> Result<Duration, String> {
     let span = spans::parse(text)?;
     match span.as_secs() {
         0..600 => Err("the API accepts ten minutes at least, for example 10m or 24h".into()),

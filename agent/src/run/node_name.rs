@@ -10,7 +10,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// [`Failure::Usage`] if the name is no RFC 1123 subdomain.
-pub(super) fn resolve(given: Option<&str>) -> Result<String, Failure> {
+pub(crate) fn resolve(given: Option<&str>) -> Result<String, Failure> {
     let (text, from) = match given.filter(|given| !given.is_empty()) {
         Some(name) => (name.to_owned(), "--node-name"),
         None => (uname().nodename().to_string_lossy().into_owned(), "the host name"),

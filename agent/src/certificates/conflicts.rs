@@ -1,0 +1,177 @@
+//! The rules between members: no dependency cycles, and no file that two members write.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::member::{Asker, Member, StoreKind};
+use super::read::Placed;
+
+/// Reports dependency cycles: no member of a cycle could ever make its first request.
+pub(super) fn check_cycles(placed: &[Placed<'_>]) {
+    let index: HashMap<&str, usize> =
+        placed.iter().enumerate().map(|(index, placed)| (placed.member.name.as_str(), index)).collect();
+    // 0: not visited, 1: on the path from `start`, 2: leads to no cycle that was not reported.
+    let mut state = vec![0_u8; placed.len()];
+    for start in 0..placed.len() {
+        let mut path = vec![(start, 0)];
+        while let Some((at, next)) = path.last_mut() {
+            state[*at] = state[*at].max(1);
+            let after = &placed[*at].member.after;
+            let Some(name) = after.get(*next) else {
+                state[*at] = 2;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match index.get(name.as_str()) {
+                Some(other) if state[*other] == 0 => path.push((*other, 0)),
+                Some(other) if state[*other] == 1 => {
+                    let from = path.iter().position(|(at, _)| at == other).unwrap_or(0);
+                    report_cycle(placed, &path[from..].iter().map(|(at, _)| *at).collect::<Vec<_>>());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn report_cycle(placed: &[Placed<'_>], cycle: &[usize]) {
+    // A member that waits for itself has its own error.
+    let [first, _, ..] = cycle else { return };
+    let names: Vec<&str> = cycle.iter().chain([first]).map(|at| placed[*at].member.name.as_str()).collect();
+    let Placed { section, .. } = &placed[*first];
+    let key = if section.has("after") { "after" } else { "identity" };
+    let why =
+        format!("certificates wait for each other: {}; none of them could be requested first", names.join(" -> "));
+    section.fault(key, why);
+}
+
+/// The use of a path by a member.
+struct Claim<'a> {
+    by: &'a Placed<'a>,
+    /// The field that names the path.
+    key: &'static str,
+    path: PathBuf,
+}
+
+/// Reports paths that two members write, that one member writes and another reads, and paths of which one is a file
+/// and the other a directory.
+pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
+    let mut written: HashMap<PathBuf, Claim<'_>> = HashMap::new();
+    let mut directories: HashMap<PathBuf, Claim<'_>> = HashMap::new();
+    for by in placed {
+        for path in written_by(&by.member) {
+            let claim = Claim { by, key: "store", path };
+            match written.get(&claim.path) {
+                Some(first) if std::ptr::eq(first.by, by) => {
+                    fault(
+                        &claim,
+                        &format!("{} is named twice; give each file a path of its own", claim.path.display()),
+                    );
+                }
+                Some(first) => {
+                    let (path, first) = (claim.path.display(), &first.by.member.name);
+                    fault(&claim, &format!("{path} is a file of certificate {first}, too; give each its own"));
+                }
+                None => drop(written.insert(claim.path.clone(), claim)),
+            }
+        }
+        for directory in directories_of(&by.member) {
+            directories.entry(directory.clone()).or_insert(Claim { by, key: "store", path: directory });
+        }
+    }
+    for claim in written.values() {
+        check_place(claim, &written, &directories, placed);
+    }
+    for by in placed {
+        for (key, path) in read_by(&by.member) {
+            if let Some(writer) = written.get(&path) {
+                let (path, writer) = (path.display(), &writer.by.member.name);
+                fault(
+                    &Claim { by, key, path: PathBuf::new() },
+                    &format!("certificate {writer} writes {path}; name another file"),
+                );
+            }
+        }
+    }
+    if let Some(claim) = written.get(list) {
+        fault(claim, &format!("{} is this certificate list", list.display()));
+    }
+}
+
+/// Reports a file whose path is a directory of another use, or that lies among the files of another member's store.
+fn check_place(
+    claim: &Claim<'_>,
+    written: &HashMap<PathBuf, Claim<'_>>,
+    directories: &HashMap<PathBuf, Claim<'_>>,
+    placed: &[Placed<'_>],
+) {
+    let path = claim.path.display();
+    if let Some(other) = directories.get(&claim.path) {
+        let other = &other.by.member.name;
+        fault(claim, &format!("{path} is a directory of certificate {other}; a file cannot have the same path"));
+    }
+    if let Some(file) = claim.path.ancestors().skip(1).find_map(|above| written.get(above)) {
+        let (file, other) = (file.path.display(), &file.by.member.name);
+        fault(claim, &format!("{path} lies below {file}, which is a file of certificate {other}"));
+    }
+    let (Some(parent), Some(name)) = (claim.path.parent(), claim.path.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    for other in placed.iter().filter(|other| !std::ptr::eq(*other, claim.by)) {
+        let StoreKind::Directory { path: directory, prefix } = &other.member.location.kind else { continue };
+        let is_like = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with(['-', '.']));
+        let is_directory = matches!(claim.by.member.location.kind, StoreKind::Directory { .. });
+        if directory == parent && is_like && !is_directory {
+            let other = &other.member.name;
+            fault(claim, &format!("{path} has a name like the files of certificate {other} in this directory"));
+        }
+    }
+}
+
+fn fault(claim: &Claim<'_>, why: &str) {
+    claim.by.section.fault(claim.key, why);
+}
+
+/// The files that a member writes by names of the list. Stores have further files of their own, whose names follow
+/// from these.
+fn written_by(member: &Member) -> Vec<PathBuf> {
+    match &member.location.kind {
+        StoreKind::Directory { path, prefix } => {
+            ["current.pem", "pending.json"].map(|end| path.join(format!("{prefix}-{end}"))).into()
+        }
+        StoreKind::Linked { path, names } => {
+            let names = [Some("..data"), Some(&*names.certificate), Some(&*names.key), names.ca.as_deref()];
+            names.into_iter().flatten().map(|name| path.join(name)).collect()
+        }
+        StoreKind::Plain { certificate, key, ca } => {
+            [Some(certificate), Some(key), ca.as_ref()].into_iter().flatten().cloned().collect()
+        }
+        StoreKind::Bundle { file, ca } => [Some(file), ca.as_ref()].into_iter().flatten().cloned().collect(),
+    }
+}
+
+/// The directories that the files of a member are in.
+fn directories_of(member: &Member) -> Vec<PathBuf> {
+    let files = written_by(member);
+    files.iter().filter_map(|file| file.parent()).flat_map(Path::ancestors).map(Path::to_owned).collect()
+}
+
+/// The files that a member reads, each with the field that names the file.
+fn read_by(member: &Member) -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let asker = match &member.asker {
+        Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) | Asker::TokenFile(path) => Some(path),
+        Asker::Member(_) => None,
+    };
+    let pid = member.reaction.signal.as_ref().map(|signal| &signal.path);
+    [
+        asker.map(|path| ("identity", path)),
+        Some(("clusterKubeconfig", &member.cluster_kubeconfig)),
+        member.issuer_ca_file.as_ref().map(|path| ("issuerCAFile", path)),
+        pid.map(|path| ("onRotated", path)),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(key, path)| (key, path.clone()))
+}

@@ -1,0 +1,418 @@
+//! Parses one member of a certificate list.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+use perennial::{Policy, Template};
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use perennial_pki::{KeyAlgorithm, Usage};
+
+use super::accounts;
+use super::member::{
+    Access, Asker, CommandLine, Encoding, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
+};
+use super::reader::{Section, nearest};
+use crate::cli::{self, KeyType};
+use crate::spans;
+use crate::timing;
+
+/// The keys of a member that `defaults` may have, too.
+pub(super) const SHARED: [&str; 12] = [
+    "signer",
+    "organizations",
+    "usages",
+    "keyType",
+    "keyEncoding",
+    "lifetime",
+    "issuerCAFile",
+    "acceptExtraRights",
+    "timing",
+    "identity",
+    "clusterKubeconfig",
+    "access",
+];
+/// The keys that only a member may have.
+const OWN: [&str; 9] =
+    ["name", "commonName", "dnsNames", "ipAddresses", "uris", "store", "replaceForeign", "after", "onRotated"];
+/// The usages of a CSR in `certificates.k8s.io/v1`.
+const USAGES: [&str; 23] = [
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
+];
+/// The time limit of a command without `timeout`: that of `run --on-rotated`.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+
+/// Parses a member. `None` if a value that every member needs is missing or wrong; all errors are reported.
+pub(super) fn member(section: &Section<'_>) -> Option<Member> {
+    let known: Vec<&str> = OWN.into_iter().chain(SHARED).collect();
+    section.allow(&known);
+    section.require("name", "kube-proxy");
+    section.require("signer", CLIENT_SIGNER);
+    section.require("store", "{bundle: {file: /etc/kube-proxy/proxy.pem}}");
+    section.require("identity", "{certificate: node}");
+    let name = section.parse("name", label);
+    let signer = section.parse("signer", signer);
+    let template = template(section, signer.as_deref());
+    let usages = section.parse_all("usages", usage);
+    let required_usages = required_usages(section, usages.as_deref(), signer.as_deref());
+    let key_type = key_type(section);
+    let location = location(section, key_type);
+    let policy = policy(section);
+    let asker = section.section("identity").as_ref().and_then(asker);
+    if matches!(asker, Some(Asker::Own { .. }))
+        && let Some(signer) = &signer
+        && !is_identity(signer, &required_usages)
+    {
+        let why = format!(
+            "API servers accept no certificate of {signer} with these usages as an identity; name another member's \
+             with `identity: {{certificate: NAME}}`"
+        );
+        section.fault("identity", why);
+    }
+    let cluster = section.parse("clusterKubeconfig", absolute);
+    let cluster = cluster.or_else(|| match &asker {
+        Some(Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path)) => Some(path.clone()),
+        Some(Asker::Member(_)) => Some(PathBuf::new()),
+        Some(Asker::TokenFile(_)) if section.field("clusterKubeconfig").is_none() => {
+            let why = "a token names no API server; add `clusterKubeconfig`, a kubeconfig with its URL and CA";
+            section.fault("identity", why);
+            None
+        }
+        Some(Asker::TokenFile(_)) | None => None,
+    });
+    Some(Member {
+        lifetime: section.parse("lifetime", cli::requested_lifetime),
+        issuer_ca_file: section.parse("issuerCAFile", absolute),
+        accepts_extra_rights: section.parse("acceptExtraRights", flag).unwrap_or_default(),
+        after: section.parse_all("after", label).unwrap_or_default(),
+        reaction: section.section("onRotated").map(|section| reaction(&section)).unwrap_or_default(),
+        name: name?,
+        signer: signer?,
+        template: template?,
+        usages,
+        required_usages,
+        key_type: key_type?,
+        policy: policy?,
+        asker: asker?,
+        cluster_kubeconfig: cluster?,
+        location: location?,
+    })
+}
+
+/// True if API servers accept a certificate of this signer as an identity.
+pub(super) fn is_identity(signer: &str, usages: &[Usage]) -> bool {
+    [KUBELET_CLIENT_SIGNER, CLIENT_SIGNER].contains(&signer) && usages.contains(&Usage::ClientAuth)
+}
+
+/// Checks an RFC 1123 label.
+fn label(text: &str) -> Result<String, &'static str> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = text.starts_with('-') || text.ends_with('-');
+    match !text.is_empty() && text.len() <= 63 && text.bytes().all(fits) && !ends {
+        true => Ok(text.to_owned()),
+        false => Err("expected a DNS label: at most 63 lower-case letters, digits and '-', for example kube-proxy"),
+    }
+}
+
+/// Checks a signer name: a domain, `/` and a path.
+fn signer(text: &str) -> Result<String, &'static str> {
+    let fits = text.split_once('/').is_some_and(|(domain, path)| {
+        domain.contains('.') && !path.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    });
+    match fits {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("expected a domain and a path, for example kubernetes.io/kube-apiserver-client or example.com/mesh")
+        }
+    }
+}
+
+fn usage(text: &str) -> Result<String, String> {
+    if USAGES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let meant = nearest(text, &USAGES).unwrap_or("client auth");
+    Err(format!("unknown usage {text:?} of a CSR; did you mean {meant:?}?"))
+}
+
+/// Parses an absolute path without `..`: the process of a service has another working directory than its author.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !is_plain || text.contains('\0') || path.file_name().is_none() {
+        return Err(format!("expected an absolute path without `..`, for example /etc/kubernetes/pki, found {text:?}"));
+    }
+    // Without double and final slashes, so that equal paths are equal texts.
+    Ok(path.components().collect())
+}
+
+/// Parses the name of a file in the directory of a `linked` store.
+fn file_name(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() || text.starts_with('.') || text.contains(['/', '\0']) {
+        true => Err("expected a file name without '/', not beginning with '.', for example tls.crt"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn flag(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("expected true or false"),
+    }
+}
+
+fn template(section: &Section<'_>, signer: Option<&str>) -> Option<Template> {
+    let check = |template: Template| template.check();
+    let errors = section.errors();
+    let common_name = section.parse("commonName", |text| check(Template::new(text)).map(|()| text.to_owned()));
+    let organizations = section.parse_all("organizations", |text| {
+        check(Template::default().with_organizations([text])).map(|()| text.to_owned())
+    });
+    let dns_names = section
+        .parse_all("dnsNames", |text| check(Template::default().with_dns_names([text])).map(|()| text.to_owned()));
+    let uris = section.parse_all("uris", |text| check(Template::default().with_uris([text])).map(|()| text.to_owned()));
+    let ip_addresses = section.parse_all("ipAddresses", |text| {
+        text.parse::<std::net::IpAddr>()
+            .map_err(|_| format!("{text:?} is no IP address; write one like 10.0.0.7 or fd00::7"))
+    });
+    let template = Template::new(common_name.unwrap_or_default())
+        .with_organizations(organizations.unwrap_or_default())
+        .with_dns_names(dns_names.unwrap_or_default())
+        .with_uris(uris.unwrap_or_default())
+        .with_ip_addresses(ip_addresses.unwrap_or_default());
+    if ["commonName", "organizations", "dnsNames", "uris", "ipAddresses"].iter().all(|key| section.field(key).is_none())
+    {
+        section.fault_here("no names: add `commonName`, `dnsNames`, `ipAddresses` or `uris`");
+        return None;
+    }
+    // The rules for all names together would repeat an error of one name.
+    if section.errors() != errors {
+        return None;
+    }
+    let checked = template.check().map_err(|error| error.to_string());
+    let checked = checked.and_then(|()| CsrSigner::check_names(signer.unwrap_or_default(), &template));
+    checked.map_err(|why| section.fault_here(why)).ok()?;
+    Some(template)
+}
+
+fn required_usages(section: &Section<'_>, usages: Option<&[String]>, signer: Option<&str>) -> Vec<Usage> {
+    let Some(usages) = usages else {
+        return vec![if signer == Some(KUBELET_SERVING_SIGNER) { Usage::ServerAuth } else { Usage::ClientAuth }];
+    };
+    let is_given = |usage: &Usage| usages.contains(&usage.to_string());
+    let given: Vec<_> = [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_given).collect();
+    if given.is_empty() {
+        let why = "one usage must be 'client auth' or 'server auth': these are the usages that perennial verifies in \
+                   an issued certificate";
+        section.fault("usages", why);
+    }
+    given
+}
+
+fn key_type(section: &Section<'_>) -> Option<KeyAlgorithm> {
+    const WHAT: &str = "expected p256, p384, ed25519 or rsa";
+    if section.field("keyType").is_none() {
+        return Some(KeyAlgorithm::default());
+    }
+    let parse = |text: &str| KeyType::from_str(text, false).map_err(|_| WHAT);
+    let algorithm = section.parse("keyType", parse)?.algorithm();
+    if !algorithm.can_be_generated() {
+        section.fault("keyType", "this build cannot generate RSA keys: it lacks the feature aws-lc-rs; use p256");
+        return None;
+    }
+    Some(algorithm)
+}
+
+fn policy(section: &Section<'_>) -> Option<Policy> {
+    if section.field("timing").is_none() {
+        return Some(Policy::default());
+    }
+    let timing = section.section("timing")?;
+    timing.allow(&timing::Values::KEYS);
+    let (mut values, mut is_good) = (timing::Values::default(), true);
+    for key in timing::Values::KEYS {
+        let Some(text) = timing.text(key) else { continue };
+        if let Err(why) = values.set(key, &text) {
+            timing.fault(key, why);
+            is_good = false;
+        }
+    }
+    is_good.then(|| values.policy())
+}
+
+fn asker(section: &Section<'_>) -> Option<Asker> {
+    Some(match section.choice(&["bootstrapKubeconfig", "certificate", "kubeconfig", "tokenFile"], &[])? {
+        "bootstrapKubeconfig" => Asker::Own { bootstrap_kubeconfig: section.parse("bootstrapKubeconfig", absolute)? },
+        "certificate" => Asker::Member(section.parse("certificate", label)?),
+        "kubeconfig" => Asker::Kubeconfig(section.parse("kubeconfig", absolute)?),
+        _ => Asker::TokenFile(section.parse("tokenFile", absolute)?),
+    })
+}
+
+fn location(section: &Section<'_>, key_type: Option<KeyAlgorithm>) -> Option<Location> {
+    let replaces_foreign = section.parse("replaceForeign", flag).unwrap_or_default();
+    let encoding = section.parse("keyEncoding", |text| match text {
+        "pkcs8" => Ok(Encoding::Pkcs8),
+        "pkcs1" => Ok(Encoding::Pkcs1),
+        "sec1" => Ok(Encoding::Sec1),
+        _ => Err("expected pkcs8, pkcs1 (RSA keys) or sec1 (ECDSA keys)"),
+    });
+    let encoding = encoding.unwrap_or_default();
+    let access = section.section("access").map_or_else(Access::default, |section| access(&section));
+    let store = section.section("store")?;
+    let kind = match store.choice(&["directory", "linked", "files", "bundle"], &[])? {
+        "directory" => {
+            for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
+                let why = "does not apply to `store.directory`, whose files are kubelet's: PKCS#8, mode 0600; use \
+                           another store, or remove this";
+                section.fault(key, why);
+            }
+            // `defaults` are for the other stores.
+            let kind = directory(&store.section("directory")?)?;
+            return Some(Location { kind, access: Access::default(), encoding: Encoding::Pkcs8, replaces_foreign });
+        }
+        "linked" => {
+            let files = store.section("linked")?;
+            requires_issuers(section, &files);
+            linked(&files)?
+        }
+        "files" => {
+            let files = store.section("files")?;
+            files.allow(&["certificate", "key", "ca"]);
+            files.require("certificate", "/etc/etcd/pki/peer.crt");
+            files.require("key", "/etc/etcd/pki/peer.key");
+            let [certificate, key, ca] = ["certificate", "key", "ca"].map(|key| files.parse(key, absolute));
+            requires_issuers(section, &files);
+            StoreKind::Plain { certificate: certificate?, key: key?, ca }
+        }
+        _ => {
+            let bundle = store.section("bundle")?;
+            bundle.allow(&["file", "ca"]);
+            bundle.require("file", "/etc/haproxy/certs/site.pem");
+            let [file, ca] = ["file", "ca"].map(|key| bundle.parse(key, absolute));
+            requires_issuers(section, &bundle);
+            StoreKind::Bundle { file: file?, ca }
+        }
+    };
+    let fits = match (encoding, key_type) {
+        (Encoding::Pkcs8, _) | (_, None) => true,
+        (Encoding::Pkcs1, Some(algorithm)) => algorithm == KeyAlgorithm::Rsa,
+        (Encoding::Sec1, Some(algorithm)) => matches!(algorithm, KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384),
+    };
+    if !fits {
+        section.fault("keyEncoding", "pkcs1 is for RSA keys and sec1 for p256 and p384; use pkcs8, or another keyType");
+    }
+    Some(Location { kind, access, encoding, replaces_foreign })
+}
+
+/// Reports a `ca` without `issuerCAFile`, the file of which `ca` is a copy.
+fn requires_issuers(member: &Section<'_>, store: &Section<'_>) {
+    if store.has("ca") && member.field("issuerCAFile").is_none() {
+        let why = "this file is a copy of `issuerCAFile`, which the member lacks; add `issuerCAFile: FILE`";
+        store.fault("ca", why);
+    }
+}
+
+fn directory(section: &Section<'_>) -> Option<StoreKind> {
+    section.allow(&["path", "prefix"]);
+    section.require("path", "/var/lib/kubelet/pki");
+    section.require("prefix", "kubelet-client");
+    let (path, prefix) = (section.parse("path", absolute), section.parse("prefix", cli::prefix));
+    Some(StoreKind::Directory { path: path?, prefix: prefix? })
+}
+
+fn linked(section: &Section<'_>) -> Option<StoreKind> {
+    section.allow(&["path", "certificate", "key", "ca"]);
+    section.require("path", "/etc/kube-proxy/pki");
+    let name = |key, default: &str| match section.field(key) {
+        Some(_) => section.parse(key, file_name),
+        None => Some(default.to_owned()),
+    };
+    let (path, certificate, key) =
+        (section.parse("path", absolute), name("certificate", "tls.crt"), name("key", "tls.key"));
+    let ca = section.parse("ca", file_name);
+    Some(StoreKind::Linked { path: path?, names: Names { certificate: certificate?, key: key?, ca } })
+}
+
+fn access(section: &Section<'_>) -> Access {
+    section.allow(&["owner", "group", "mode", "certificateMode"]);
+    let default = Access::default();
+    Access {
+        owner: section.parse("owner", accounts::user),
+        group: section.parse("group", accounts::group),
+        mode: section.parse("mode", |text| mode(text, 0o640)).unwrap_or(default.mode),
+        certificate_mode: section
+            .parse("certificateMode", |text| mode(text, 0o644))
+            .unwrap_or(default.certificate_mode),
+    }
+}
+
+/// Parses the mode of a file: octal digits, no more permissions than `most`, and readable for the owner.
+fn mode(text: &str, most: u32) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() >= 3);
+    let fits = |mode: &u32| mode & !most == 0 && mode & 0o400 != 0;
+    mode.filter(fits).ok_or_else(|| {
+        format!(
+            "expected a mode of at most {most:04o} that lets the owner read, for example 0600 or {most:04o}: others \
+             must not change the files or read a private key"
+        )
+    })
+}
+
+fn reaction(section: &Section<'_>) -> Reaction {
+    section.allow(&["run", "timeout", "pidFile", "signal"]);
+    let argument = |text: &str| match text.contains('\0') {
+        true => Err("expected text without NUL"),
+        false => Ok(text.to_owned()),
+    };
+    let arguments = section.parse_all("run", argument);
+    if arguments.as_ref().is_some_and(|arguments| arguments.first().is_none_or(String::is_empty)) {
+        section.fault("run", "expected a command and its arguments, for example [systemctl, reload, nginx]");
+    }
+    let timeout = section.parse("timeout", spans::parse);
+    let path = section.parse("pidFile", absolute);
+    let signal = section.parse("signal", |text| match text.strip_prefix("SIG").unwrap_or(text) {
+        "HUP" => Ok(Signal::Hup),
+        "USR1" => Ok(Signal::Usr1),
+        "USR2" => Ok(Signal::Usr2),
+        _ => Err("expected HUP, USR1 or USR2"),
+    });
+    for (key, other) in [("timeout", "run"), ("signal", "pidFile")] {
+        if section.has(key) && !section.has(other) {
+            section.fault(key, format!("needs `{other}` beside it"));
+        }
+    }
+    if !section.has("run") && !section.has("pidFile") {
+        section.fault_here("add `run`, a command, or `pidFile`, the file with the ID of a process to signal");
+    }
+    let arguments = arguments.filter(|arguments| !arguments.is_empty());
+    Reaction {
+        command: arguments.map(|arguments| CommandLine { arguments, timeout: timeout.unwrap_or(COMMAND_LIMIT) }),
+        signal: path.map(|path| PidFile { path, signal: signal.unwrap_or(Signal::Hup) }),
+    }
+}

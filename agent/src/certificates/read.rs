@@ -1,0 +1,184 @@
+//! Reads a certificate list: all members, and the rules between them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::conflicts;
+use super::member::{Asker, List, Member};
+use super::parse;
+use super::reader::{Context, Fault, Section};
+use super::variables::Variables;
+use super::yaml::{self, Place, Value};
+use crate::failure::Failure;
+use crate::files;
+
+/// The one version of the format.
+const VERSION: &str = "perennial/v1";
+/// The longest list. A node keeps tens of certificates; the limit bounds the time of a reload.
+const MOST: usize = 10_000;
+
+/// A member, and its mapping in the file for the errors of later checks.
+pub(super) struct Placed<'a> {
+    pub(super) section: Section<'a>,
+    pub(super) member: Member,
+}
+
+impl List {
+    /// Reads the list in a file. `variables` are the values of `${NAME}`. Changes nothing, and reads no other file but
+    /// those of users and groups.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with all errors of the file, one per line, each with the file, line and column.
+    pub(crate) fn read(path: &Path, variables: &Variables<'_>) -> Result<Self, Failure> {
+        let file = path.display();
+        let text =
+            files::read_text(path).map_err(|error| Failure::Usage(format!("{file}: cannot be read: {error}")))?;
+        Self::parse(path, &text, variables).map_err(|faults| {
+            let lines: Vec<String> = faults.iter().map(|fault| format!("{file}:{fault}")).collect();
+            let count = match lines.len() {
+                1 => "one error".to_owned(),
+                many => format!("{many} errors"),
+            };
+            Failure::Usage(format!("the certificate list has {count}; nothing was changed\n{}", lines.join("\n")))
+        })
+    }
+
+    /// Parses a list.
+    ///
+    /// # Errors
+    /// All errors of the text, in the order of the text; at least one.
+    pub(super) fn parse(path: &Path, text: &str, variables: &Variables<'_>) -> Result<Self, Vec<Fault>> {
+        let context = Context::new(variables);
+        let document = yaml::parse(text)
+            .map_err(|(at, why)| vec![Fault { at, member: String::new(), field: String::new(), why }])?;
+        let placed = members(&context, &document);
+        let members = finish(&context, path, placed);
+        let mut faults = context.faults.into_inner();
+        faults.sort();
+        faults.dedup();
+        if faults.is_empty() { Ok(Self { path: path.to_owned(), members }) } else { Err(faults) }
+    }
+}
+
+/// Parses the members of the document. Leaves out members that lack a necessary value, whose errors are in `context`.
+fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed<'a>> {
+    let Some(root) = Section::new(context, document, "", String::new()) else { return Vec::new() };
+    root.allow(&["apiVersion", "defaults", "certificates"]);
+    root.require("apiVersion", VERSION);
+    root.parse("apiVersion", |text| match text {
+        VERSION => Ok(()),
+        _ => Err(format!("this perennial reads {VERSION}; write `apiVersion: {VERSION}`")),
+    });
+    let defaults = root.section("defaults");
+    if let Some(defaults) = &defaults {
+        defaults.allow(&parse::SHARED);
+    }
+    let Some(field) = root.field("certificates") else {
+        root.require("certificates", "[{name: kube-proxy, …}]");
+        return Vec::new();
+    };
+    let Value::List(items) = &field.node.value else {
+        root.fault("certificates", format!("expected a list of certificates, found {}", field.node.value.kind()));
+        return Vec::new();
+    };
+    match items.len() {
+        0 => root.fault("certificates", "the list is empty; add a certificate"),
+        1..=MOST => {}
+        _ => {
+            root.fault("certificates", format!("more than {MOST} certificates; divide the list between processes"));
+            return Vec::new();
+        }
+    }
+    let (mut placed, mut names) = (Vec::new(), HashMap::<String, Place>::new());
+    for (index, node) in items.iter().enumerate() {
+        let number = format!("certificate {}", index + 1);
+        let Some(section) = Section::new(context, node, &number, String::new()) else { continue };
+        // Read without its errors, which `member` reports.
+        let name = section.field("name").and_then(|field| match &field.node.value {
+            Value::Text(name) => Some(name.clone()),
+            Value::Empty | Value::List(_) | Value::Map(_) => None,
+        });
+        let shown = name.as_ref().map_or(number, |name| format!("certificate {}", perennial::printable(name)));
+        let section = section.named(shown).with_defaults(defaults.as_ref());
+        if let Some(first) = name.and_then(|name| names.insert(name, section.place("name"))) {
+            let why = format!("another certificate has this name, in line {}; rename one of them", first.line);
+            section.fault("name", why);
+        }
+        placed.extend(parse::member(&section).map(|member| Placed { section, member }));
+    }
+    check_references(&placed, &names);
+    placed
+}
+
+/// Reports references to members that do not exist, or whose certificate is no identity.
+fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
+    let known: Vec<&str> = names.keys().map(String::as_str).collect();
+    for Placed { section, member } in placed {
+        let asker = match &member.asker {
+            Asker::Member(name) => Some(("identity", name)),
+            Asker::Own { .. } | Asker::Kubeconfig(_) | Asker::TokenFile(_) => None,
+        };
+        for (key, name) in asker.into_iter().chain(member.after.iter().map(|name| ("after", name))) {
+            if *name == member.name {
+                section.fault(key, "a certificate cannot wait for itself; name another one, or remove this");
+            } else if !names.contains_key(name) {
+                let meant = super::reader::nearest(name, &known).map(|meant| format!("; did you mean {meant}?"));
+                section.fault(
+                    key,
+                    format!("no certificate of this list has the name {name}{}", meant.unwrap_or_default()),
+                );
+            }
+        }
+        let of = asker.and_then(|(_, name)| placed.iter().find(|other| other.member.name == *name));
+        if let Some(Placed { member: of, .. }) = of
+            && of.name != member.name
+            && !parse::is_identity(&of.signer, &of.required_usages)
+        {
+            let why = format!(
+                "API servers do not accept the certificate {} as an identity: its signer is {}, not \
+                 kubernetes.io/kube-apiserver-client or -client-kubelet with the usage 'client auth'",
+                of.name, of.signer
+            );
+            section.fault("identity", why);
+        }
+    }
+}
+
+/// Completes the members with what follows from other members, and checks the rules between members.
+fn finish(context: &Context<'_>, path: &Path, mut placed: Vec<Placed<'_>>) -> Vec<Member> {
+    for Placed { member, .. } in &mut placed {
+        if let Asker::Member(name) = &member.asker
+            && !member.after.contains(name)
+        {
+            member.after.insert(0, name.clone());
+        }
+        let mut seen = Vec::new();
+        member.after.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(name.clone());
+                true
+            }
+        });
+    }
+    conflicts::check_cycles(&placed);
+    // With errors, the clusters and files below may be those of half a member.
+    if context.faults.borrow().is_empty() {
+        inherit_clusters(&mut placed);
+        conflicts::check_files(path, &placed);
+    }
+    placed.into_iter().map(|placed| placed.member).collect()
+}
+
+/// Gives each member without `clusterKubeconfig` that of the member whose certificate authenticates its requests.
+fn inherit_clusters(placed: &mut [Placed<'_>]) {
+    for index in 0..placed.len() {
+        let mut at = index;
+        // `check_cycles` has found no cycle.
+        while placed[at].member.cluster_kubeconfig.as_os_str().is_empty() {
+            let Asker::Member(name) = &placed[at].member.asker else { break };
+            let Some(next) = placed.iter().position(|other| other.member.name == *name) else { break };
+            at = next;
+        }
+        placed[index].member.cluster_kubeconfig = placed[at].member.cluster_kubeconfig.clone();
+    }
+}
