@@ -367,12 +367,18 @@ mod tests {
     #[test]
     fn journal_of_another_version_is_moved_before_first_step() {
         let directory = TempDir::new().unwrap();
-        let (path, aside) = (directory.path().join("journal"), directory.path().join("journal.1"));
+        let ours = directory.path().join("ours");
         let older = "{\"begin\":{\"version\":1,\"of\":\"node\",\"at\":[0,0],\"machine\":{}}}\n";
-        fs::write(&path, older).unwrap();
-        Life::new("node", &Journal::start(&path, 1 << 20)).tick();
-        assert_eq!(fs::read_to_string(&aside).unwrap(), older);
-        assert_eq!(replay(&path), (1, 1));
+        Life::new("node", &Journal::start(&ours, 1 << 20)).tick();
+        // After a rollback, the older version has appended its lines to ours.
+        let mixed = fs::read_to_string(&ours).unwrap() + older;
+        for (name, journal) in [("older", older), ("mixed", &mixed)] {
+            let [path, aside] = [name.to_owned(), format!("{name}.1")].map(|name| directory.path().join(name));
+            fs::write(&path, journal).unwrap();
+            Life::new("node", &Journal::start(&path, 1 << 20)).tick();
+            assert_eq!(fs::read_to_string(&aside).unwrap(), journal);
+            assert_eq!(replay(&path), (1, 1));
+        }
     }
 
     #[test]
