@@ -91,7 +91,7 @@ fn unusable_ca_file_is_refused() {
 fn kubeconfig_with_mismatched_pair_is_refused() {
     let mut ca = Ca::new();
     let (one, other) = (ca.node(Duration::ZERO, DAY), ca.node(Duration::ZERO, DAY));
-    let mixed = [one.chain().pem(), &other.key().to_pem()].concat();
+    let mixed = [one.chain().pem().as_str(), &other.key().to_pem()].concat();
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     fs::write(path.join("ca.crt"), ca.authority.certificate_pem()).unwrap();

@@ -171,7 +171,7 @@ fn status_verdict_is_good_only_before_rotation_point() {
 fn status_reports_mismatched_key_and_damage() {
     let mut ca = Ca::new();
     let (one, other) = (ca.node(Duration::ZERO, HOUR), ca.node(Duration::ZERO, HOUR));
-    let (mixed, code) = status(Some(&[one.chain().pem(), &other.key().to_pem()].concat()));
+    let (mixed, code) = status(Some(&[one.chain().pem().as_str(), &other.key().to_pem()].concat()));
     assert_eq!((mixed["state"].as_str(), code), (Some("mismatch"), 1));
     assert_eq!((&mixed["key_matches"], &mixed["serial"]), (&false.into(), &one.chain().serial().into()));
 

@@ -120,7 +120,7 @@ pub struct Certificate {
     /// True for a bootstrap credential, which authenticates requests and is due until an issued certificate replaces
     /// it.
     pub provisional: bool,
-    /// The chain, leaf first, in the encoding of the driver (PEM in `perennial-pki`). May be empty.
+    /// The chain, leaf first, in the encoding of the driver (DER certificates, one after another, in `perennial-pki`). May be empty.
     pub chain: Arc<[u8]>,
 }
 

@@ -20,6 +20,8 @@ use super::random::Random;
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer,
+    /// The CA's own certificate, in PEM.
+    certificate_pem: String,
     /// Certificates of the previous CAs, in PEM. The server still accepts clients whose certificates these CAs have
     /// signed.
     predecessors: Vec<String>,
@@ -49,23 +51,24 @@ impl Authority {
         let chain = Chain::from_pem(bundle.as_bytes())?;
         let key = KeyPair::from_pem(bundle)?;
         // Only the first certificate: clients of this authority must not trust the CA above it.
-        let first = chain.der().iter().take(1).cloned().collect();
+        let first = chain.der().into_iter().take(1).collect();
         Self::new(Chain::from_der(first)?, key)
     }
 
     fn new(chain: Chain, key: KeyPair) -> Result<Self, AuthorityError> {
+        let certificate_pem = chain.pem();
         let credential = Credential::new(chain, Arc::new(key))?;
-        Ok(Self { issuer: Issuer::new(credential)?, predecessors: Vec::new() })
+        Ok(Self { issuer: Issuer::new(credential)?, certificate_pem, predecessors: Vec::new() })
     }
 
     /// Makes this CA the successor of `before`: clients with certificates of `before` or of its predecessors stay
     /// trusted.
     pub(super) fn trust_predecessor(&mut self, before: Self) {
-        let signed_before = before.certificate_pem().to_owned();
+        let signed_before = before.certificate_pem;
         self.predecessors.extend(before.predecessors);
         self.predecessors.push(signed_before);
         // An earlier authority may return: it is not its own predecessor.
-        self.predecessors.retain(|predecessor| predecessor != self.issuer.credential().chain().pem());
+        self.predecessors.retain(|predecessor| *predecessor != self.certificate_pem);
     }
 
     pub(super) fn forget_predecessors(&mut self) {
@@ -75,7 +78,7 @@ impl Authority {
     /// The CA's own certificate, PEM. While an authority is [being replaced](super::Api::rotate_authority), clients
     /// must trust all the [roots](Authority::roots).
     pub fn certificate_pem(&self) -> &str {
-        self.issuer.credential().chain().pem()
+        &self.certificate_pem
     }
 
     /// Certificate and key, PEM, for [`Authority::from_pem`]. A secret.
@@ -88,7 +91,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Certificate`] if a certificate cannot serve as a root.
     pub fn roots(&self) -> Result<Roots, AuthorityError> {
-        let mut bundle = self.certificate_pem().to_owned();
+        let mut bundle = self.certificate_pem.clone();
         bundle.extend(self.predecessors.iter().map(String::as_str));
         Ok(Roots::from_pem(bundle.as_bytes())?)
     }

@@ -93,7 +93,7 @@ fn identity_of_user_has_both_certificate_and_token() {
     for (user, expected) in [("token: inline", "inline"), ("token: inline, tokenFile: token", "from-file")] {
         match identity(&with_user(&format!("{user}, {pair}")), &files) {
             Ok(Identity::CertificateAndToken(credential, token)) => {
-                assert_eq!((credential.chain().pem(), token.reveal()), (NODE, expected));
+                assert_eq!((credential.chain().pem().as_str(), token.reveal()), (NODE, expected));
             }
             other => panic!("{other:?}"),
         }

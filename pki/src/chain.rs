@@ -1,5 +1,6 @@
 //! [`Chain`]: reads a certificate chain from PEM or DER, and returns the facts of its leaf.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use perennial::{Certificate, Fingerprint, RareNames, UnixTime, Validity, ValidityError};
@@ -18,18 +19,20 @@ const MAX_CERTIFICATES: usize = 16;
 
 /// A certificate chain, the leaf (the end entity certificate) first. Cheap to clone.
 #[derive(Clone, derive_more::Debug)]
-#[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, _0.serial, _0.issuer, _0.der.len())]
+#[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, _0.serial, _0.issuer, _0.ends.len())]
 pub struct Chain(Arc<Parsed>);
 
 struct Parsed {
+    /// Owns the only copy of the chain: its certificates in DER, one after another.
     certificate: Arc<Certificate>,
-    pem: String,
-    der: Vec<CertificateDer<'static>>,
-    serial: String,
-    issuer: String,
-    public_key_der: Vec<u8>,
+    /// For each certificate in `certificate.chain`, the index after its last byte.
+    ends: Box<[usize]>,
+    serial: Box<str>,
+    issuer: Box<str>,
+    /// The place of the leaf's `SubjectPublicKeyInfo` in `certificate.chain`.
+    public_key: Range<usize>,
     constraints: Constraints,
-    skipped: Vec<PemError>,
+    skipped: Box<[PemError]>,
 }
 
 /// The uses that the leaf's basic constraints, key usage and extended key usage allow. An absent extension restricts
@@ -88,11 +91,11 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]: no certificate, more than 16, one that cannot be read, or a leaf that is never valid.
-    pub fn from_der(der: Vec<CertificateDer<'static>>) -> Result<Self, ChainError> {
+    pub fn from_der(der: Vec<CertificateDer<'_>>) -> Result<Self, ChainError> {
         Self::read(der, Vec::new())
     }
 
-    fn read(der: Vec<CertificateDer<'static>>, skipped: Vec<PemError>) -> Result<Self, ChainError> {
+    fn read(der: Vec<CertificateDer<'_>>, skipped: Vec<PemError>) -> Result<Self, ChainError> {
         if der.len() > MAX_CERTIFICATES {
             return Err(ChainError::TooLong { certificates: der.len() });
         }
@@ -100,18 +103,24 @@ impl Chain {
         for (behind, issuer) in issuers.iter().enumerate() {
             x509::parse(issuer).map_err(|reason| ChainError::Certificate { position: behind + 2, reason })?;
         }
-        let pem = encode(&der);
-        let leaf = x509::parse(leaf).map_err(unreadable_leaf)?;
+        let bytes = leaf;
+        let leaf = x509::parse(bytes).map_err(unreadable_leaf)?;
         let names = alternative_names(&leaf).map_err(unreadable_leaf)?;
+        // A slice of `bytes`, which `certificate.chain` begins with.
+        let public_key = leaf.public_key().raw;
+        let start = public_key.as_ptr().addr() - bytes.as_ptr().addr();
+        let end_of = |end: &mut usize, der: &CertificateDer<'_>| {
+            *end += der.len();
+            Some(*end)
+        };
         let parsed = Parsed {
-            certificate: Arc::new(facts(&leaf, names, &pem)?),
-            serial: serial(&leaf),
-            issuer: names::display(leaf.issuer()),
-            public_key_der: leaf.public_key().raw.to_vec(),
+            certificate: Arc::new(facts(&leaf, names, &der)?),
+            ends: der.iter().scan(0, end_of).collect(),
+            serial: serial(&leaf).into(),
+            issuer: names::display(leaf.issuer()).into(),
+            public_key: start..start + public_key.len(),
             constraints: constraints(&leaf).map_err(unreadable_leaf)?,
-            pem,
-            der,
-            skipped,
+            skipped: skipped.into(),
         };
         Ok(Self(Arc::new(parsed)))
     }
@@ -122,20 +131,26 @@ impl Chain {
         &self.0.skipped
     }
 
-    /// The certificate in the form that the machine uses: the facts of the leaf, and the whole chain as PEM. The field
-    /// `provisional` is false.
+    /// The certificate in the form that the machine uses: the facts of the leaf, and the certificates of the whole chain
+    /// in DER, one after another. The field `provisional` is false.
     pub fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
     }
 
-    /// The certificates of the chain as PEM, without the text, the headers and the other blocks of the file.
-    pub fn pem(&self) -> &str {
-        &self.0.pem
+    /// Encodes the certificates of the chain as PEM, without the text, the headers and the other blocks of the file.
+    pub fn pem(&self) -> String {
+        encode(&self.der())
     }
 
-    /// The certificates in DER, the leaf first. Never empty.
-    pub fn der(&self) -> &[CertificateDer<'static>] {
-        &self.0.der
+    /// The certificates in DER, the leaf first. Never empty. Makes a list of references; copies no certificate.
+    pub fn der(&self) -> Vec<CertificateDer<'_>> {
+        let starts = [0].into_iter().chain(self.0.ends.iter().copied());
+        let certificates = starts.zip(&self.0.ends).filter_map(|(start, end)| self.bytes().get(start..*end));
+        certificates.map(CertificateDer::from).collect()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0.certificate.chain
     }
 
     /// The CA certificates that follow the leaf in the chain, as roots to verify peers with. A peer is then trusted if
@@ -147,7 +162,7 @@ impl Chain {
         let is_ca = |der: &&CertificateDer<'_>| {
             x509::parse(der).ok().and_then(|issuer| constraints(&issuer).ok()).is_some_and(|found| found.is_ca)
         };
-        Roots::from_der(self.0.der.iter().skip(1).filter(is_ca))
+        Roots::from_der(self.der().iter().skip(1).filter(is_ca))
     }
 
     /// The serial number of the leaf: upper-case hexadecimal, as `openssl x509 -serial` prints it.
@@ -162,7 +177,7 @@ impl Chain {
 
     /// The public key of the leaf as a DER `SubjectPublicKeyInfo`.
     pub fn public_key_der(&self) -> &[u8] {
-        &self.0.public_key_der
+        self.bytes().get(self.0.public_key.clone()).unwrap_or_default()
     }
 
     /// The URIs among the subject alternative names of the leaf, byte for byte, sorted.
@@ -175,7 +190,7 @@ impl Chain {
     /// A pair on disk is used in spite of such an error, with a warning, since some peers may read the leaf. An issued
     /// certificate with such an error is rejected ([`Expected::check`](crate::Expected::check)).
     pub fn encoding_error(&self) -> Option<String> {
-        strict::leaf(self.0.der.first()?).err()
+        strict::leaf(self.der().first()?).err()
     }
 
     /// True if the leaf may be used for `usage`: its extended key usage lists `usage` or `anyExtendedKeyUsage`, or is
@@ -195,7 +210,7 @@ impl Chain {
 /// Two chains are equal if they consist of the same certificates in the same order.
 impl PartialEq for Chain {
     fn eq(&self, other: &Self) -> bool {
-        self.0.der == other.0.der
+        self.0.ends == other.0.ends && self.bytes() == other.bytes()
     }
 }
 
@@ -214,7 +229,11 @@ fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AlternativeNames, Str
     names.map_or_else(|| Ok(AlternativeNames::default()), |names| AlternativeNames::read(names.value))
 }
 
-fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames, pem: &str) -> Result<Certificate, ChainError> {
+fn facts(
+    leaf: &X509Certificate<'_>,
+    names: AlternativeNames,
+    der: &[CertificateDer<'_>],
+) -> Result<Certificate, ChainError> {
     let Subject { common_name, organizations, organizational_units, serial_number, .. } = Subject::read(leaf.subject());
     let AlternativeNames { dns_names, ip_addresses, uris, .. } = names;
     Ok(Certificate {
@@ -229,7 +248,7 @@ fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames, pem: &str) -> Resu
             .with_organizational_units(organizational_units)
             .with_serial_number(serial_number),
         provisional: false,
-        chain: pem.as_bytes().into(),
+        chain: der.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat().into(),
     })
 }
 

@@ -104,12 +104,16 @@ impl Expected<'_> {
         let at = now.clamp(validity.not_before(), validity.not_after());
         let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
         self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {
-            BadCertificate::UntrustedIssuer { issuer: chain.issuer().to_owned(), reason: describe(&error, chain.der()) }
+            BadCertificate::UntrustedIssuer {
+                issuer: chain.issuer().to_owned(),
+                reason: describe(&error, &chain.der()),
+            }
         })
     }
 
     fn verify(&self, chain: &Chain, roots: &Roots, at: pki_types::UnixTime) -> Result<(), rustls::Error> {
-        let (leaf, issuers) = chain.der().split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let der = chain.der();
+        let (leaf, issuers) = der.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         match self.usage {
             Usage::ClientAuth => WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
                 .build()
@@ -145,7 +149,8 @@ fn check_order(chain: &Chain) -> Result<(), BadCertificate> {
         return Ok(());
     }
     // `Chain` has parsed all of them, so that `filter_map` drops none and the positions stay.
-    let certificates: Vec<_> = chain.der().iter().filter_map(|der| x509::parse(der).ok()).collect();
+    let der = chain.der();
+    let certificates: Vec<_> = der.iter().filter_map(|der| x509::parse(der).ok()).collect();
     for (index, issuer) in certificates.iter().enumerate().skip(1) {
         let issued = certificates[..index].iter().any(|certificate| {
             certificate.issuer().as_raw() == issuer.subject().as_raw()

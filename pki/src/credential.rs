@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
@@ -92,7 +93,7 @@ impl Credential {
         let (chain, key) = (self.chain.pem(), self.key.to_pem());
         // Room for all of it at once: a string that grows leaves copies of itself behind.
         let mut pem = Zeroizing::new(String::with_capacity(chain.len() + key.len()));
-        pem.push_str(chain);
+        pem.push_str(&chain);
         pem.push_str(&key);
         pem
     }
@@ -109,8 +110,12 @@ impl Credential {
 
     /// Chain and key for rustls. Each call returns the same `Arc`.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
-        let make = || Arc::new(CertifiedKey::new(self.chain.der().to_vec(), self.key.signing_key()));
+        let make = || Arc::new(CertifiedKey::new(self.owned_der(), self.key.signing_key()));
         self.certified.get_or_init(make).clone()
+    }
+
+    fn owned_der(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.der().into_iter().map(CertificateDer::into_owned).collect()
     }
 }
 

@@ -44,7 +44,8 @@ impl Issuer {
     /// # Errors
     /// [`IssueError::NotAnAuthority`] if the certificate is no CA certificate, or its key usage lacks keyCertSign.
     pub fn new(credential: Credential) -> Result<Self, IssueError> {
-        let own = credential.chain().der().first().ok_or(IssueError::Certificate(ChainError::Empty))?;
+        let der = credential.chain().der();
+        let own = der.first().ok_or(IssueError::Certificate(ChainError::Empty))?;
         let own = x509::parse(own)
             .map_err(|reason| IssueError::Certificate(ChainError::Certificate { position: 1, reason }))?;
         // A certificate without a key usage extension does not restrict its key.

@@ -27,7 +27,7 @@ fn description(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>
 }
 
 fn der(pem: &str) -> Vec<CertificateDer<'static>> {
-    Chain::from_pem(pem.as_bytes()).unwrap().der().to_vec()
+    Chain::from_pem(pem.as_bytes()).unwrap().der().into_iter().map(CertificateDer::into_owned).collect()
 }
 
 fn key() -> KeyPair {

@@ -39,7 +39,7 @@ fn with_ca(key: Arc<KeyPair>) -> Credential {
     };
     let ca_pem = ca.chain().pem().to_owned();
     let leaf = Issuer::new(ca).unwrap().issue(&read_request(request.pem.as_bytes()).unwrap(), &terms).unwrap();
-    let chain = Chain::from_pem([leaf_pem(&leaf), &ca_pem].concat().as_bytes()).unwrap();
+    let chain = Chain::from_pem([&leaf_pem(&leaf), ca_pem.as_str()].concat().as_bytes()).unwrap();
     Credential::new(chain, key).unwrap()
 }
 
@@ -48,10 +48,11 @@ fn new_key() -> Arc<KeyPair> {
 }
 
 /// The leaf of a chain, without the CA that may follow.
-fn leaf_pem(chain: &Chain) -> &str {
+fn leaf_pem(chain: &Chain) -> String {
     const END: &str = "-----END CERTIFICATE-----\n";
-    let end = chain.pem().find(END).unwrap() + END.len();
-    &chain.pem()[..end]
+    let mut pem = chain.pem();
+    pem.truncate(pem.find(END).unwrap() + END.len());
+    pem
 }
 
 /// The order in which a program writes certificate, CA and key, and the files into which it writes them.

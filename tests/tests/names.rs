@@ -47,10 +47,10 @@ fn csr_and_issued_certificate_carry_all_names_for_openssl() {
     let cluster = TestCluster::start().unwrap();
     let handle = start(&cluster, full());
     let first = issued(&handle, 1);
-    assert_full("x509", first.chain().pem());
+    assert_full("x509", &first.chain().pem());
     assert_eq!(first.chain().certificate().rare_names, *full().rare_names());
     handle.rotate_now();
-    assert_full("x509", issued(&handle, 2).chain().pem());
+    assert_full("x509", &issued(&handle, 2).chain().pem());
     handle.shutdown().wait();
 }
 
@@ -101,7 +101,7 @@ fn pending_request_for_all_names_survives_a_restart() {
     assert_eq!(waits_for_approval(&handle), name);
     assert_eq!(cluster.requests().len(), 1, "the record has all names, so that the request goes on");
     cluster.decide(&name, Decision::Approve).unwrap();
-    assert_full("x509", issued(&handle, 1).chain().pem());
+    assert_full("x509", &issued(&handle, 1).chain().pem());
     handle.shutdown().wait();
 }
 

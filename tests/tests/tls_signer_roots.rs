@@ -37,7 +37,7 @@ impl Mesh {
         let terms = Terms { serial: &[2], validity: validity(24), key_usages, extended_key_usages: &[usage] };
         let request = read_request(request.csr.pem.as_bytes()).unwrap();
         let leaf = ca.issue(&request, &terms).unwrap();
-        let pem = [leaf.pem(), appended].concat();
+        let pem = [leaf.pem().as_str(), appended].concat();
         Chain::from_pem(pem.as_bytes()).map_err(|error| SignError::new(Failure::BadCertificate, error.to_string()))
     }
 

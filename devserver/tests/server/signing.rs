@@ -15,7 +15,7 @@ const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
 const SERVER_USAGES: [&str; 2] = ["digital signature", "server auth"];
 
 fn parse(chain: &Chain) -> X509Certificate<'_> {
-    X509Certificate::from_der(&chain.der()[0]).unwrap().1
+    X509Certificate::from_der(&chain.certificate().chain).unwrap().1
 }
 
 /// The seconds from [`NOW`] to notBefore and to notAfter.

@@ -96,12 +96,12 @@ pub(crate) const ROWS: &[Row] = &[
     }),
     same(SOURCE, "TestCurrentCertKeyFiles", LOADS, || {
         let pki = Pki::new();
-        pki.write_pair_of_files(pki.certificate());
+        pki.write_pair_of_files(&pki.certificate());
         pki.loads_the_credential();
     }),
     same(SOURCE, "TestCurrentTwoCerts", "both certificates of the chain", || {
         let pki = Pki::new();
-        pki.write_pair_of_files(pki.chain_of_two().chain().pem());
+        pki.write_pair_of_files(&pki.chain_of_two().chain().pem());
         assert_eq!(pki.loaded().chain().der().len(), 2);
     }),
     same(SOURCE, "TestCurrentNoFiles", "no certificate, which is no failure", || {
@@ -156,7 +156,7 @@ impl Pki {
         Server::new(perennial_dev::Options::default()).node_credential(DAY, 3 * DAY)
     }
 
-    fn certificate(&self) -> &str {
+    fn certificate(&self) -> String {
         self.credential.chain().pem()
     }
 
@@ -184,7 +184,7 @@ impl Pki {
 
 fn update_over_files() {
     let pki = Pki::new();
-    pki.write_pair_of_files(pki.certificate());
+    pki.write_pair_of_files(&pki.certificate());
     let new = pki.another();
     pki.directory().write(&new, START).unwrap();
     assert_eq!(pki.loaded().chain(), new.chain());

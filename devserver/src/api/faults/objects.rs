@@ -167,7 +167,7 @@ fn faulty_pem(wrong: CertificateFault, chain: &Chain, authority: &Authority) -> 
     let pem = chain.pem();
     match wrong {
         CertificateFault::EmptyChain => "there is no certificate in here\n".into(),
-        CertificateFault::WrongOrder => [authority.certificate_pem(), pem].concat().into(),
+        CertificateFault::WrongOrder => [authority.certificate_pem(), &pem].concat().into(),
         CertificateFault::TrailingText => format!("{pem}and here ends the certificate\n").into(),
         CertificateFault::Truncated => pem.as_bytes()[..pem.len() / 2].into(),
         _ => pem.into(),

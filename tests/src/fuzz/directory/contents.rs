@@ -33,7 +33,7 @@ pub(super) fn contents(there: &Things, kinds: &[(u8, String)], now: UnixTime) {
         let names = [name.to_owned(), name.replace(".crt", ".key")];
         let file_contents = names.map(|name| before.read(&name).ok().flatten().unwrap_or_default()).concat();
         let pem = credential.chain().pem();
-        assert!(String::from_utf8_lossy(&file_contents).contains(pem.lines().nth(1).unwrap_or(pem)), "{name}");
+        assert!(String::from_utf8_lossy(&file_contents).contains(pem.lines().nth(1).unwrap_or(&pem)), "{name}");
     }
 
     let recovered = directory.recover(None, now).unwrap_or_else(|error| panic!("{error}"));
@@ -94,6 +94,7 @@ fn bytes((kind, name): &(u8, String)) -> Vec<u8> {
     let [ours, another] = &*PAIRS;
     let (pem, key) = (ours.to_pem(), ours.key().to_pem());
     let chain = ours.chain().pem();
+    let chain = chain.as_str();
     match kind / 3 {
         0 => name.clone().into_bytes(),
         1 => pem.as_bytes().to_vec(),
