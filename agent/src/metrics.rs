@@ -1,8 +1,10 @@
-//! Serves metrics, probes (`/healthz`, `/readyz`) and `/state` over HTTP.
+//! Serves metrics, probes (`/healthz`, `/readyz`), `/state` and a page for people (`/`) over HTTP.
 
 mod exposition;
 mod hosts;
+mod html;
 mod http;
+mod overview;
 mod page;
 mod tally;
 mod view;
@@ -25,6 +27,7 @@ use crate::pulse::Pulse;
 use crate::rotation::Observer;
 use hosts::Hosts;
 use http::Response;
+use overview::{Process, REFRESH};
 use tally::Tally;
 use view::CertView;
 
@@ -110,14 +113,19 @@ impl Metrics {
     /// If the system refuses a descriptor or a thread.
     pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener, names: &[String]) -> io::Result<()> {
         let metrics = self.clone();
-        http::serve(listener, Hosts::new(names.iter().cloned()), move |path| {
-            metrics.answer(path, clock::now(), Instant::now())
+        http::serve(listener, Hosts::new(names.iter().cloned()), move |path, query| {
+            metrics.answer(path, query, clock::now(), Instant::now())
         })
     }
 
-    fn answer(&self, path: &str, now: Now, awake: Instant) -> Option<Response> {
+    fn answer(&self, path: &str, query: &str, now: Now, awake: Instant) -> Option<Response> {
         let views = self.views();
         match path {
+            "/" => {
+                let (why_not_alive, server) = (self.pulse.why_not_alive(awake), self.server.get());
+                let process = Process { about: &self.about, server: server.as_ref(), why_not_alive };
+                Some(Response::html(overview::POLICY, overview::page(views, &process, query == REFRESH, now)))
+            }
             "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
             "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
             "/metrics" => Some(Response::exposition(page::page(&views, &self.about, now))),
@@ -187,7 +195,7 @@ mod tests {
 
         /// Returns the status and the body of the answer to a GET of `path` when the test's clock shows `after`.
         fn get(&self, path: &str, after: Duration) -> (&'static str, String) {
-            let answer = self.metrics.answer(path, later(after), Instant::now() + after).unwrap();
+            let answer = self.metrics.answer(path, "", later(after), Instant::now() + after).unwrap();
             (answer.status, answer.body)
         }
     }
@@ -201,7 +209,7 @@ mod tests {
         let source = Source::Rotation(rotation.handle.clone(), BlockedOn::default());
         metrics.watch([("kubelet-client".to_owned(), source)].into());
         let span = end.since(Now::default().unix) + Duration::from_secs(10);
-        let page = metrics.answer("/metrics", later(span), Instant::now()).unwrap().body;
+        let page = metrics.answer("/metrics", "", later(span), Instant::now()).unwrap().body;
         assert!(page.contains("\nkubelet_certificate_manager_client_ttl_seconds -10\n"), "{page}");
         let end = end.as_secs();
         let named =

@@ -92,7 +92,7 @@ impl Observers {
         match served {
             Ok(address) => {
                 (self.listen, self.refused) = (None, None);
-                let sentence = format!("metrics at http://{address}/metrics");
+                let sentence = format!("metrics at http://{address}/metrics, a page for people at http://{address}/");
                 report.event("listening", json!({ "address": address.to_string() }), &sentence);
             }
             Err(error) => {

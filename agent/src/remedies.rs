@@ -1,6 +1,18 @@
-//! Remedies for problems with the files of a certificate directory.
+//! Remedies for problems with the files of a certificate directory, and for failed requests.
 
+use perennial::Failure;
 use perennial_rotation::DirectoryError;
+
+/// The remedy for a certificate in memory that cannot be written.
+pub(crate) const UNWRITTEN: &str = "make room on the disk, or the certificate directory writable; do not restart \
+    perennial before: a restart loses the certificate";
+/// The remedy for a failed command of `--on-rotated`.
+pub(crate) const HOOK: &str =
+    "run the command by hand to see its error, and mend the command; perennial runs it again by itself";
+/// The remedy for a clock that differs from the API server's.
+pub(crate) const CLOCK: &str = "check the time synchronization (NTP) of this machine and of the API server";
+/// The remedy for a standing error that no failed request has caused.
+pub(crate) const STANDING: &str = "mend the cause; perennial continues by itself";
 
 /// The remedy for a problem, as a clause for the operator. `another` is true if the directory has another usable pair.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
@@ -34,6 +46,35 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
             "restore the file from a backup, or give `perennial run` a bootstrap kubeconfig with a valid token, to \
              replace the pair with a new one"
         }
+    }
+}
+
+/// The remedy after a failed request, as a clause for the operator. perennial repeats the request by itself in all cases.
+pub(crate) fn after_failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Denied => {
+            "read the approver's reason above; when the approver would approve, send SIGUSR1 to `perennial run` for a \
+             request at once"
+        }
+        Failure::SignerFailed | Failure::Rejected => {
+            "read the reason above; request names and usages that the signer allows"
+        }
+        Failure::BadCertificate | Failure::Unsatisfying => {
+            "check the signer: it issues other names, keys, usages or times than were requested"
+        }
+        Failure::AlreadyDue => "let the signer issue longer lifetimes, or begin the rotation window later",
+        Failure::Unauthorized => {
+            "check whether the client CA of the API server was replaced; without a valid certificate, give \
+             `perennial run` a bootstrap kubeconfig with a valid token"
+        }
+        Failure::Forbidden => {
+            "allow the credential to create, get, list and watch certificatesigningrequests; see agent/docs/cluster.md"
+        }
+        Failure::Throttled => "nothing, unless it lasts: then the API server is overloaded",
+        Failure::Unreachable => "check that the API server runs, and that this machine reaches it and trusts its CA",
+        Failure::TimedOut => "find out with `kubectl get csr` whether the approver or the signer has not answered",
+        Failure::Deleted | Failure::Outdated => "nothing: `perennial run` submits a new request",
+        _ => "mend the cause above, on this machine",
     }
 }
 

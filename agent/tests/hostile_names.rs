@@ -16,8 +16,9 @@ use perennial_rotation::clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A common name with a forged log line, a terminal colour in two encodings, a change of text direction, and DEL.
-const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}";
+/// A common name with a forged log line, a terminal colour in two encodings, a change of text direction, DEL, and an
+/// element of HTML.
+const HOSTILE: &str = "system:node:w\nERROR forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{7f}<img src=\"'&\">";
 
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
@@ -108,10 +109,13 @@ fn hostile_names_are_escaped_in_log_and_metrics_and_journal() {
     let (_signer, mut run) = run_with_hostile_approver(path, &more);
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     assert!(run.stderr().contains("Hostile: system:node:w"), "{}", run.stderr());
-    for page in ["/metrics", "/state", "/readyz"] {
+    for page in ["/metrics", "/state", "/readyz", "/"] {
         let answer = get(&address, page);
         check(page, answer.split_once("\r\n\r\n").unwrap().1);
     }
+    // The approver's message: the certificate with the hostile name was replaced.
+    let page = get(&address, "/");
+    assert!(!page.contains("<img"), "{page}");
     check("log", &run.stderr());
     check("events", &run.stdout());
     check("journal", &fs::read_to_string(path.join("journal")).unwrap());
@@ -129,7 +133,7 @@ fn hostile_names_in_a_journal_are_escaped_by_replay() {
     let (_signer, run) = run_with_hostile_approver(path, &["--journal", "journal"]);
     drop(run);
     // JSON may contain all other characters of the name unescaped.
-    let name = HOSTILE.replace('\n', r"\n").replace('\r', r"\r").replace('\u{1b}', r"\u001b");
+    let name = HOSTILE.replace('\n', r"\n").replace('\r', r"\r").replace('\u{1b}', r"\u001b").replace('"', "\\\"");
     let journal = fs::read_to_string(path.join("journal")).unwrap();
     fs::write(path.join("hostile"), journal.replace("system:node:worker", &name)).unwrap();
     for arguments in [["replay", "hostile", "--all"].as_slice(), &["replay", "hostile", "--all", "--json"]] {

@@ -94,6 +94,10 @@ fn readyz_names_missing_certificate_until_issued() {
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     assert!(body.contains("kubelet-client: there is no certificate; waiting for approval of CSR"), "{body}");
     assert_eq!(state(&address)["certificates"]["kubelet-client"]["csr"], csr.as_str());
+    let (head, body) = get(&address, "/");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nContent-Security-Policy: default-src 'none'; "));
+    assert!(body.contains(&format!("\nkubectl certificate approve {csr}\n")), "{body}");
+    assert!(body.contains("1 certificate: 1 no certificate"), "{body}");
     assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "));
     let page = scrape(&address);
     assert_eq!(page.get("kubelet_certificate_manager_client_ttl_seconds"), f64::INFINITY);
@@ -169,7 +173,7 @@ fn metrics_cover_both_certificates_until_one_is_disabled() {
     let documented = include_str!("../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: BTreeSet<&str> = documented.filter_map(|line| line.split('`').next()).collect();
     let served = page.0.keys().map(String::as_str);
-    let paths = ["/metrics", "/healthz", "/readyz", "/state"];
+    let paths = ["/", "/metrics", "/healthz", "/readyz", "/state"];
     // This metric is exported only after three answers of the server.
     let later = ["perennial_server_clock_offset_seconds"];
     assert_eq!(documented, served.chain(paths).chain(later).collect());
@@ -282,4 +286,35 @@ fn request_with_unknown_host_header_is_refused() {
     }
     let other = ask("rebound.example");
     assert!(other.contains(" 421 Misdirected Request") && !other.contains("certificates"), "{other}");
+}
+
+#[test]
+fn page_for_people_answers_get_and_head_only() {
+    let directory = TempDir::new().unwrap();
+    let _signer = Signer::start(directory.path(), &[]);
+    let (mut run, address) = start(&directory, &[]);
+    run.event("resting", 1);
+    let ask = |method: &str, target: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "{method} {target} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let get = ask("GET", "/");
+    let (head, body) = get.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"), "{head}");
+    for expected in
+        ["1 certificate: 1 good", "<h2>kubelet-client</h2>", "Next rotation at ", "rotation window from 70 %"]
+    {
+        assert!(body.contains(expected), "{expected}: {body}");
+    }
+    assert!(!body.contains("http-equiv") && ask("GET", "/?refresh").contains("http-equiv=\"refresh\""));
+    let without_length = |head: &str| head.lines().filter(|line| !line.starts_with("Content-Length")).count();
+    let head_only = ask("HEAD", "/");
+    assert!(head_only.ends_with("\r\n\r\n") && without_length(&head_only) == without_length(head) + 1, "{head_only}");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        assert!(ask(method, "/").starts_with("HTTP/1.1 405 "), "{method}");
+    }
+    assert!(ask("GET", "/index.html").starts_with("HTTP/1.1 404 "));
 }

@@ -108,7 +108,8 @@ fn output_contains_no_secret_despite_faults() {
     let mut waits = start_logging(path, &run_arguments(&[more.as_slice(), &watched].concat()), "trace");
     let address = waits.event("listening", 1)["address"].as_str().unwrap().to_owned();
     waits.event("waiting_for_approval", 1);
-    let mut outputs: Vec<String> = ["/metrics", "/state", "/readyz", "/healthz"].map(|path| get(&address, path)).into();
+    let mut outputs: Vec<String> =
+        ["/metrics", "/state", "/readyz", "/healthz", "/"].map(|path| get(&address, path)).into();
     for prefix in ["proxy", "kubelet-client"] {
         for json in [&["--json"][..], &[]] {
             let status = ["status", "--cert-dir", "worker/pki", "--prefix", prefix];

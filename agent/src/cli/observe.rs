@@ -12,10 +12,10 @@ use crate::sizes;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Observing")]
 pub(crate) struct Observe {
-    /// Serve /metrics for Prometheus, /healthz, /readyz and /state at this address, without encryption: IP:PORT,
-    /// localhost:PORT, or :PORT for all addresses of the host, for example 127.0.0.1:9090 [default: not served]. Each
-    /// metric has a HELP line; agent/docs/metrics.md lists them. If the address is taken, perennial runs and tries
-    /// again every five seconds
+    /// Serve /metrics for Prometheus, /healthz, /readyz, /state and, at /, a page for browsers at this address, without
+    /// encryption: IP:PORT, localhost:PORT, or :PORT for all addresses of the host, for example 127.0.0.1:9090
+    /// [default: not served]. Each metric has a HELP line; agent/docs/metrics.md lists them. If the address is taken,
+    /// perennial runs and tries again every five seconds
     #[arg(long, value_name = "ADDR", value_parser = listen::address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Additional name to accept in the Host header of requests to --metrics-listen, for example worker-1.example; may

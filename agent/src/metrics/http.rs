@@ -33,8 +33,15 @@ pub(super) struct Response {
     pub(super) status: &'static str,
     /// The Content-Type.
     kind: &'static str,
+    /// Further header fields, each with its line end.
+    more: String,
     pub(super) body: String,
 }
+
+/// Header fields of a page for browsers, beside its Content-Security-Policy: the page is not cached, not shown inside
+/// another page, and not taken for another type, and the address of the node is not sent to other sites.
+const PAGE_FIELDS: &str = "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n\
+    X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n";
 
 impl Response {
     /// A response to a probe: 200 if `good`, else 503.
@@ -44,12 +51,22 @@ impl Response {
 
     /// A page in Prometheus' text format.
     pub(super) fn exposition(body: String) -> Self {
-        Self { status: "200 OK", kind: "text/plain; version=0.0.4; charset=utf-8", body }
+        Self::ok("text/plain; version=0.0.4; charset=utf-8", body)
     }
 
     /// One line of JSON.
     pub(super) fn json(value: &Value) -> Self {
-        Self { status: "200 OK", kind: "application/json", body: json_line(value) }
+        Self::ok("application/json", json_line(value))
+    }
+
+    /// A page for browsers, with this Content-Security-Policy.
+    pub(super) fn html(policy: &str, body: String) -> Self {
+        let more = format!("Content-Security-Policy: {policy}\r\n{PAGE_FIELDS}");
+        Self { more, ..Self::ok("text/html; charset=utf-8", body) }
+    }
+
+    fn ok(kind: &'static str, body: String) -> Self {
+        Self { status: "200 OK", kind, more: String::new(), body }
     }
 
     /// Returns the answer to a request whose `Host` is not a name of this node, in the place of this response. A probe
@@ -68,20 +85,20 @@ impl Response {
     }
 
     fn plain(status: &'static str, body: String) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", body }
+        Self { status, ..Self::ok("text/plain; charset=utf-8", body) }
     }
 
     fn bytes(&self, with_body: bool) -> Vec<u8> {
-        let Self { status, kind, body } = self;
+        let Self { status, kind, more, body } = self;
         // RFC 9110, section 15.5.6: 405 names the allowed methods.
         let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
         let length = body.len();
-        let head = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n{allow}Connection: close\r\n");
+        let head = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n{allow}{more}Connection: close\r\n");
         format!("HTTP/1.1 {status}\r\n{head}\r\n{}", if with_body { body } else { "" }).into_bytes()
     }
 }
 
-/// Starts a thread that answers requests with `find(path)`, or with 404 if `find` returns `None`. If the Host of a
+/// Starts a thread that answers requests with `find(path, query)`, or with 404 if `find` returns `None`. If the Host of a
 /// request is not in `hosts`, a probe gets its status without a text, and a request for another path gets 421.
 ///
 /// # Errors
@@ -89,7 +106,7 @@ impl Response {
 pub(super) fn serve(
     listener: TcpListener,
     hosts: Hosts,
-    find: impl Fn(&str) -> Option<Response> + Send + 'static,
+    find: impl Fn(&str, &str) -> Option<Response> + Send + 'static,
 ) -> io::Result<()> {
     let answer = move |head: &[u8]| answer(head, &hosts, &find);
     reactor::start().map_err(|failure| io::Error::other(failure.to_string()))?;
@@ -150,16 +167,16 @@ async fn converse(mut stream: Async<TcpStream>, answer: &impl Fn(&[u8]) -> Optio
 
 /// Returns the bytes of the answer to a request head; `None` if the head is not complete yet, and more of it has to be
 /// read.
-fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str) -> Option<Response>) -> Option<Vec<u8>> {
+fn answer(head: &[u8], hosts: &Hosts, find: &impl Fn(&str, &str) -> Option<Response>) -> Option<Vec<u8>> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head);
     let answer = match (parsed, request.method, request.path) {
         (Ok(Status::Complete(_)), Some("GET" | "HEAD"), Some(target)) => {
-            let path = target.split_once('?').map_or(target, |(path, _)| path);
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
             let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
             // Called for unknown host names as well: a probe with an unknown name still gets the status of its answer.
-            let found = find(path).unwrap_or_else(|| Response::status_only("404 Not Found"));
+            let found = find(path, query).unwrap_or_else(|| Response::status_only("404 Not Found"));
             if hosts.include(host.map(|field| field.value)) { found } else { found.for_other_name(path) }
         }
         (Ok(Status::Complete(_)), ..) => Response::status_only("405 Method Not Allowed"),
@@ -178,7 +195,7 @@ mod tests {
     use super::*;
 
     fn answered(head: &str) -> Option<String> {
-        let find = |path: &str| (path == "/here").then(|| Response::text(true, "found\n".into()));
+        let find = |path: &str, _: &str| (path == "/here").then(|| Response::text(true, "found\n".into()));
         answer(head.as_bytes(), &Hosts::new([]), &find).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
@@ -213,7 +230,7 @@ mod tests {
 
     #[test]
     fn unknown_host_header_gets_421_except_for_probes() {
-        let find = |path: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
+        let find = |path: &str, _: &str| Some(Response::text(path != "/readyz", "secret\n".into()));
         for (path, status) in [("/state", "421 "), ("/metrics", "421 "), ("/healthz", "200 "), ("/readyz", "503 ")] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
             let answer = String::from_utf8(answer(head.as_bytes(), &Hosts::new([]), &find).unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Escaped, Now, Reason, RotationMachine, UnixTime};
+use perennial::{Certificate, Escaped, Instant, Now, Reason, RotationMachine, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::Credential;
 use perennial_rotation::{Answer, Health, Progress, Snapshot};
@@ -21,10 +21,10 @@ pub(super) struct CertView {
     pub(super) tally: Option<Tally>,
     /// The rotation's snapshot; `None` until the rotation has started, and for an externally managed certificate.
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    credential: Option<Arc<Credential>>,
+    pub(super) credential: Option<Arc<Credential>>,
     /// The last error, until the failed operation succeeds. Without such an error, the reason why no request can be
     /// submitted; `None` if requests can be submitted.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
 }
 
 impl CertView {
@@ -87,8 +87,13 @@ impl CertView {
         self.snapshot.as_ref()?.health
     }
 
-    fn progress(&self) -> Option<&Progress> {
+    pub(super) fn progress(&self) -> Option<&Progress> {
         self.snapshot.as_ref()?.progress.as_ref()
+    }
+
+    /// Time from which a new certificate has been due; `None` if no new certificate is due.
+    pub(super) fn due_since(&self) -> Option<Instant> {
+        self.tally.as_ref()?.due_since
     }
 
     fn to_json(&self, now: Now) -> Value {
@@ -120,11 +125,10 @@ impl CertView {
                 "healthy": client_go_healthy(health),
             })
         });
-        let due_since = self.tally.as_ref().and_then(|tally| tally.due_since);
         let rotation = json!({
             "state": snapshot.state.name(),
             "due": snapshot.due.map(Reason::describe),
-            "due_seconds": due_since.map(|since| now.instant.since(since).as_secs_f64()),
+            "due_seconds": self.due_since().map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),
             "unwritten": snapshot.unwritten,
             "unwritten_since": self.unwritten_since().map(|since| since.to_string()),
