@@ -106,6 +106,7 @@
 //! | `certificate.rs`, `template.rs`, `rare_names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `template/check.rs` | the rules for names that a certificate can carry |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
+//! | `fleet.rs`, `fleet/planner.rs`, `fleet/heap.rs` | many machines: deadlines, the queue for requests, limits |
 //! | `pending_key.rs` | whether a retry uses the same key |
 //! | `store.rs` | the credential directory as plans: which file operations, in which order |
 //! | `state.rs`, `trace.rs`, `escaped.rs` | states, events and actions as text; escaping of text from outside |
@@ -128,6 +129,7 @@ mod certificate;
 mod checkpoint;
 mod escaped;
 mod event;
+mod fleet;
 mod jitter;
 mod judge;
 mod machine;
@@ -150,6 +152,7 @@ pub use certificate::{Certificate, Fingerprint, Validity, ValidityError};
 pub use checkpoint::{Checkpoint, Unwritten};
 pub use escaped::{Escaped, printable};
 pub use event::{Event, Failure, RequestId, SignerStatus};
+pub use fleet::{Fleet, Limits, MemberKey, Planner, Schedule, Turn};
 pub use jitter::{mix, seed};
 pub use judge::rotation_point;
 pub use machine::RotationMachine;

@@ -65,7 +65,7 @@ impl RequestPacing {
         };
         // The bucket holds `tokens` once it is at most `size - tokens` refills away from full.
         let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
-        Instant::from_millis(self.budget_whole_at.as_millis().saturating_sub(millis(ahead)))
+        self.budget_whole_at.before(ahead)
     }
 
     /// When backoff, spacing and budget allow the next submission.

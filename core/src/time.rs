@@ -32,6 +32,11 @@ impl Instant {
         Self(self.0.saturating_add(millis(span)))
     }
 
+    /// The instant `span` earlier, in whole milliseconds, not before the origin of the clock.
+    pub(crate) const fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
     /// The span since `earlier`, zero if `earlier` lies in the future.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -1,8 +1,11 @@
 //! Accessors: the machine's state, certificates and settings.
 
+use core::time::Duration;
+
 use super::RotationMachine;
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId, SignerStatus};
+use crate::fleet::Schedule;
 use crate::judge::rotation_point;
 use crate::outcome::Slot;
 use crate::pacing::Priority;
@@ -37,6 +40,18 @@ impl RotationMachine {
                     None => State::Waiting { reason, until },
                 }
             }
+        }
+    }
+
+    /// The facts by which a [`Planner`](crate::Planner) decides when the next turn of this machine comes.
+    pub fn schedule(&self, now: Now) -> Schedule {
+        // A certificate that a server refused, or that is there until the first one is issued, is as good as none.
+        let usable = self.certificate_at(now.unix).filter(|served| !self.facts.refused && !served.provisional);
+        let left = usable.map_or(Duration::ZERO, |served| served.validity.not_after().since(now.unix));
+        Schedule {
+            deadline: self.deadline(),
+            in_flight: self.facts.in_flight.map(|(_, since)| since),
+            queued: self.facts.queued.then(|| now.instant.after(left)),
         }
     }
 

@@ -5,6 +5,7 @@ mod certificates;
 mod clocks;
 mod due;
 mod failures;
+mod fleets;
 mod outcomes;
 mod policies;
 mod policy_changes;

@@ -1,0 +1,153 @@
+//! Many machines as one: one deadline, one check of the clocks, and one queue for requests.
+
+mod heap;
+mod planner;
+
+use alloc::vec::Vec;
+
+pub use planner::{Limits, MemberKey, Planner, Schedule, Turn};
+
+use crate::action::Actions;
+use crate::event::{Event, SignerStatus};
+use crate::machine::RotationMachine;
+use crate::outcome::Outcome;
+use crate::setup::Setup;
+use crate::time::{Instant, Now};
+
+/// Many [`RotationMachine`]s in one arena, under common [`Limits`]. A [`Planner`] decides whose turn it is.
+///
+/// The driver calls [`tick`](Self::tick) until it returns `None`, carries out the actions, hands replies to
+/// [`handle`](Self::handle) with the key of the member, and sleeps until [`deadline`](Self::deadline):
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use perennial::{Action, Fleet, Instant, Limits, Now, Setup, Template, UnixTime};
+///
+/// let now = Now { instant: Instant::from_millis(0), unix: UnixTime::from_secs(1_767_225_600) };
+/// let mut fleet = Fleet::new(Limits { in_flight: 2.try_into().unwrap(), ..Limits::default() });
+/// for name in ["etcd", "etcd-peer", "kube-proxy"] {
+///     let template = Some(Arc::new(Template::node(name)));
+///     fleet.insert(Setup { seed: perennial::seed("example.com/signer", name), template, ..Setup::default() }, now);
+/// }
+/// let mut submitted = 0;
+/// while let Some((key, actions)) = fleet.tick(now) {
+///     for action in actions {
+///         if let Action::SubmitCsr { id, template, .. } = action {
+///             submitted += 1;
+///             println!("{key:?} submits {id} for {template}");
+///         }
+///     }
+/// }
+/// assert_eq!(submitted, 2, "the third waits for its turn");
+/// assert!(fleet.deadline().unwrap().since(now.instant) <= Duration::from_secs(60));
+/// ```
+///
+/// All promises of a [`RotationMachine`] hold for each member; the wait for a turn comes in addition. After the members
+/// have been inserted, no method but [`insert`](Self::insert) and [`remove`](Self::remove) allocates.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    planner: Planner,
+    /// The machine of each place of the planner.
+    machines: Vec<Option<RotationMachine>>,
+}
+
+impl Fleet {
+    /// Makes a fleet without members.
+    pub fn new(limits: Limits) -> Self {
+        Self { planner: Planner::new(limits), machines: Vec::new() }
+    }
+
+    /// Allocates for `additional` more members, and for no more than these.
+    pub fn reserve(&mut self, additional: usize) {
+        self.planner.reserve(additional);
+        self.machines.reserve_exact(additional);
+    }
+
+    /// Adds a machine, which has its first turn at the next [`tick`](Self::tick). A signer that is ready is shared with
+    /// the other members ([`SignerStatus::Shared`]).
+    ///
+    /// # Panics
+    /// If there are 4,294,967,295 members already.
+    pub fn insert(&mut self, mut setup: Setup, now: Now) -> MemberKey {
+        setup.signer = shared(setup.signer);
+        let machine = RotationMachine::new(setup, now);
+        let key = self.planner.insert(machine.schedule(now), now);
+        let index = key.index as usize;
+        if index < self.machines.len() {
+            self.machines[index] = Some(machine);
+        } else {
+            self.machines.push(Some(machine));
+        }
+        key
+    }
+
+    /// Removes a member and returns its machine. The driver cancels the request in flight, if there is one: a late
+    /// reply changes nothing. `None`: the member has been removed already.
+    pub fn remove(&mut self, key: MemberKey) -> Option<RotationMachine> {
+        if !self.planner.contains(key) {
+            return None;
+        }
+        self.planner.remove(key);
+        self.machines.get_mut(key.index as usize)?.take()
+    }
+
+    /// Lets a member handle one event, and returns the actions that follow. `SetTimer` is never among them: the fleet
+    /// has one [`deadline`](Self::deadline). A [`SignerChanged`](Event::SignerChanged) to `Ready` counts as one to
+    /// `Shared`, and [`TurnGranted`](Event::TurnGranted) as a Tick: turns are for the fleet to grant. The event of a
+    /// member that has been removed is [ignored](Outcome::Ignored).
+    pub fn handle(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
+        self.step(
+            key,
+            match event {
+                Event::SignerChanged(status) => Event::SignerChanged(shared(status)),
+                Event::TurnGranted => Event::Tick,
+                event => event,
+            },
+            now,
+        )
+    }
+
+    /// Lets the member whose turn it is act, and returns its actions. `None`: there is nothing to do before the
+    /// [`deadline`](Self::deadline) or another event.
+    pub fn tick(&mut self, now: Now) -> Option<(MemberKey, Actions)> {
+        let (key, event) = match self.planner.next(now)? {
+            Turn::Tick(key) => (key, Event::Tick),
+            Turn::Grant(key) => (key, Event::TurnGranted),
+        };
+        Some((key, self.step(key, event, now)))
+    }
+
+    /// When to call [`tick`](Self::tick) again, unless an event comes first. `None`: there is no member.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.planner.deadline()
+    }
+
+    /// The machine of a member. `None`: the member has been removed.
+    pub fn get(&self, key: MemberKey) -> Option<&RotationMachine> {
+        self.machines.get(key.index as usize).filter(|_| self.planner.contains(key))?.as_ref()
+    }
+
+    /// The machines of all members, in no particular order.
+    pub fn machines(&self) -> impl Iterator<Item = &RotationMachine> {
+        self.machines.iter().flatten()
+    }
+
+    /// The planner of this fleet.
+    pub const fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    fn step(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
+        let machine = self.machines.get_mut(key.index as usize).filter(|_| self.planner.contains(key));
+        let Some(machine) = machine.and_then(Option::as_mut) else { return Actions::after(Outcome::Ignored) };
+        let mut actions = machine.handle(event, now);
+        actions.timer = None;
+        self.planner.update(key, machine.schedule(now), now);
+        actions
+    }
+}
+
+const fn shared(status: SignerStatus) -> SignerStatus {
+    if status.is_ready() { SignerStatus::Shared } else { status }
+}
