@@ -27,8 +27,9 @@ fn id(name: &str) -> String {
 /// Checks that the other side is the service `name`, by the SPIFFE ID in its certificate.
 fn authorize(tls: &CommonState, name: &str) -> Result<(), AnyError> {
     let chain = Chain::from_der(tls.peer_certificates().ok_or("no certificate")?.to_vec())?;
-    if chain.uris() != [id(name)] {
-        return Err(format!("expected {}, not {:?}", id(name), chain.uris()).into());
+    if !chain.uris().eq([id(name)]) {
+        let uris: Vec<_> = chain.uris().collect();
+        return Err(format!("expected {}, not {uris:?}", id(name)).into());
     }
     Ok(())
 }

@@ -84,9 +84,9 @@ pub(crate) fn json_line(value: &Value) -> String {
 pub(crate) fn certificate(chain: &Chain) -> Value {
     let facts = chain.certificate();
     json!({
-        "common_name": facts.common_name,
-        "organizations": facts.organizations,
-        "uris": facts.rare_names.uris(),
+        "common_name": facts.common_name(),
+        "organizations": facts.names.organizations().collect::<Vec<_>>(),
+        "uris": facts.names.uris().collect::<Vec<_>>(),
         "serial": chain.serial(),
         "issuer": chain.issuer(),
         "not_before": facts.validity.not_before().to_string(),

@@ -42,15 +42,15 @@ fn serving_certificate_is_replaced_when_addresses_change() {
         event_of(&mut run, "kubelet-client", "issued", 1);
         event_of(&mut run, "kubelet-server", "issued", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
-        assert_eq!(facts.common_name, "system:node:worker");
-        assert_eq!(facts.organizations, ["system:nodes"]);
-        assert_eq!(facts.dns_names, ["worker"]);
-        assert_eq!(facts.ip_addresses, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
+        assert_eq!(facts.common_name(), "system:node:worker");
+        assert!(facts.names.organizations().eq(["system:nodes"]), "{facts:?}");
+        assert!(facts.names.dns_names().eq(["worker"]), "{facts:?}");
+        assert!(facts.names.ip_addresses().eq(["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]), "{facts:?}");
 
         addresses(directory, "10.0.0.8\n2001:db8::8\nworker.example\n");
         event_of(&mut run, "kubelet-server", "rotated", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
-        assert_eq!((facts.dns_names.len(), facts.ip_addresses.len()), (2, 2), "{facts:?}");
+        assert_eq!((facts.names.dns_names().count(), facts.names.ip_addresses().count()), (2, 2), "{facts:?}");
         // An unreadable file of addresses is logged, and changes nothing.
         addresses(directory, "10.0.0.8 10.0.0.9\n");
         until("complaint", || run.stderr().contains("line 1").then_some(()));
@@ -328,7 +328,7 @@ fn kubelet_flag_names_and_kubelet_serving_signer_are_accepted() {
     let once = perennial(directory, &[fixed.as_slice(), &kubeconfigs, &both].concat());
     assert_eq!(once.code, Some(0), "{once:?}");
     let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
-    assert_eq!((facts.common_name.as_str(), facts.ip_addresses.len()), ("system:node:worker", 2));
+    assert_eq!((facts.common_name(), facts.names.ip_addresses().count()), ("system:node:worker", 2));
 
     // kubelet-serving needs no --usage: the signer's usages are the default.
     let serving = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];

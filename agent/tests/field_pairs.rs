@@ -191,7 +191,7 @@ fn entries(pki: &Path) -> Entries {
 /// pair that the test has prepared.
 fn holds_a_newer_pair(pki: &Path) -> bool {
     let Ok(Ok(pair)) = fs::read(pki.join(CURRENT)).map(|pem| Credential::from_pem(&pem)) else { return false };
-    pair.chain().certificate().common_name == "system:node:worker" && !pair.chain().issuer().contains("system:node")
+    pair.chain().certificate().common_name() == "system:node:worker" && !pair.chain().issuer().contains("system:node")
 }
 
 /// Checks the directory after `run`, which may replace an unusable pair, and must keep everything else.

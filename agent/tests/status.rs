@@ -356,7 +356,7 @@ fn status_rotation_point_depends_on_signer_in_pending_record() {
     let proxy = Ca::new().node(Duration::ZERO, HOUR);
     let facts = proxy.chain().certificate().clone();
     let point = |signer: &str| {
-        let seed = perennial::seed(signer, &facts.common_name);
+        let seed = perennial::seed(signer, facts.common_name());
         perennial::rotation_point(&perennial::Policy::default(), seed, &facts).to_string()
     };
     let rotate_at = |name: &str, record: Option<Record>| {

@@ -69,7 +69,7 @@ fn live(runtime: &str) {
     addresses("10.0.0.8\n");
     let moved: IpAddr = "10.0.0.8".parse().unwrap();
     until("certificate for the new address", || {
-        (current(directory, SERVING).chain().certificate().ip_addresses == [moved]).then_some(())
+        (current(directory, SERVING).chain().certificate().names.ip_addresses().eq([moved])).then_some(())
     });
 
     // Both certificates are rotated three times: once by SIGUSR1, then at their rotation points.

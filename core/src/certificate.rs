@@ -1,12 +1,8 @@
 //! The facts of a certificate by which the machine judges it. The driver reads them from X.509.
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
-use core::net::IpAddr;
 use core::time::Duration;
 
-use crate::rare_names::RareNames;
 use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::UnixTime;
@@ -100,62 +96,55 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A certificate: the facts by which the machine judges it, and its chain, which the machine never reads.
+/// The facts of a certificate by which the machine judges it. The certificate itself stays with the driver, which finds
+/// it by the fingerprint.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Certificate {
     /// The validity period of the leaf.
     pub validity: Validity,
     /// SHA-256 of the leaf. Identifies the certificate.
     pub fingerprint: Fingerprint,
-    /// The subject's common name, empty if it has none.
-    pub common_name: String,
-    /// The subject's organisations.
-    pub organizations: Vec<String>,
-    /// DNS names among the subject alternative names.
-    pub dns_names: Vec<String>,
-    /// IP addresses among the subject alternative names.
-    pub ip_addresses: Vec<IpAddr>,
-    /// URIs, organizational units and the serial number in the subject.
-    pub rare_names: RareNames,
+    /// Subject and subject alternative names, in the form of a template that requests exactly these names.
+    ///
+    /// A certificate that shares this value with the template of its machine, as after
+    /// [`sharing_names`](Self::sharing_names), needs no memory for names, and its names are compared by address.
+    pub names: Arc<Template>,
     /// True for a bootstrap credential, which authenticates requests and is due until an issued certificate replaces
     /// it.
     pub provisional: bool,
-    /// The chain, leaf first, in the encoding of the driver (DER certificates, one after another, in `perennial-pki`). May be empty.
-    pub chain: Arc<[u8]>,
 }
 
 impl Certificate {
-    /// A certificate with exactly the names of `template`, not provisional, and without a chain: for a driver that has
-    /// checked the names of the issued certificate itself, and whose chains are elsewhere, such as in a secure element.
-    pub fn for_template(template: &Template, validity: Validity, fingerprint: Fingerprint) -> Self {
-        Self {
-            validity,
-            fingerprint,
-            common_name: template.common_name().into(),
-            organizations: template.organizations().into(),
-            dns_names: template.dns_names().into(),
-            ip_addresses: template.ip_addresses().into(),
-            rare_names: template.rare_names().clone(),
-            provisional: false,
-            chain: Arc::from([]),
+    /// A certificate with exactly the names of `template`, not provisional.
+    pub fn for_template(template: impl Into<Arc<Template>>, validity: Validity, fingerprint: Fingerprint) -> Self {
+        Self { validity, fingerprint, names: template.into(), provisional: false }
+    }
+
+    /// Shares the names with `template` if the certificate has exactly the template's names. Otherwise, the certificate
+    /// keeps its own.
+    #[must_use]
+    pub fn sharing_names(mut self, template: &Arc<Template>) -> Self {
+        if self.names == *template {
+            self.names = template.clone();
         }
+        self
+    }
+
+    /// The subject's common name. Empty if there is none.
+    pub fn common_name(&self) -> &str {
+        self.names.common_name()
     }
 }
 
-/// Shows all facts, and the length of the chain in place of its bytes, which would fill a log.
+/// Shows all facts.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("fingerprint", &self.fingerprint)
-            .field("common_name", &self.common_name)
-            .field("organizations", &self.organizations)
-            .field("dns_names", &self.dns_names)
-            .field("ip_addresses", &self.ip_addresses)
-            .field("rare_names", &self.rare_names)
+            .field("names", &format_args!("{}", self.names))
             .field("not_before", &format_args!("{}", self.validity.not_before))
             .field("not_after", &format_args!("{}", self.validity.not_after))
             .field("provisional", &self.provisional)
-            .field("chain", &format_args!("{} bytes", self.chain.len()))
             .finish()
     }
 }

@@ -35,7 +35,7 @@
 //!             Action::SubmitCsr { id, template, .. } => {
 //!                 issued += 1; // a real signer takes its time; this one issues at once
 //!                 let validity = Validity::new(now.unix, now.unix.after(Duration::from_secs(86_400))).unwrap();
-//!                 let certificate = Certificate::for_template(&template, validity, Fingerprint([issued; 32]));
+//!                 let certificate = Certificate::for_template(template, validity, Fingerprint([issued; 32]));
 //!                 inbox.push_back(Event::CsrIssued { id, certificate: Arc::new(certificate) });
 //!             }
 //!             Action::WriteCert { id, certificate, serve } => {
@@ -103,7 +103,7 @@
 //! | `machine/alike.rs` | a hash by which a model checker compares machines (feature `hash-at`) |
 //! | `event.rs`, `action.rs`, `outcome.rs` | events in, actions out, decisions for observers |
 //! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
-//! | `certificate.rs`, `template.rs`, `rare_names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
+//! | `certificate.rs`, `template.rs`, `names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `template/check.rs` | the rules for names that a certificate can carry |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `fleet.rs`, `fleet/planner.rs`, `fleet/heap.rs` | many machines: deadlines, the queue for requests, limits |
@@ -133,11 +133,11 @@ mod fleet;
 mod jitter;
 mod judge;
 mod machine;
+mod names;
 mod outcome;
 mod pacing;
 mod pending_key;
 mod policy;
-mod rare_names;
 mod server_clock;
 mod setup;
 mod state;
@@ -160,7 +160,6 @@ pub use outcome::{Outcome, Outcomes, Slot};
 pub use pacing::RequestPacing;
 pub use pending_key::PendingKey;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
-pub use rare_names::RareNames;
 pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};

@@ -103,7 +103,9 @@ impl RotationMachine {
     fn resume(&mut self, pending: Pending, now: Now) {
         self.facts.pacing = RequestPacing::resume(&self.facts.policy, &pending, now);
         let is_kept = pending.key == Key::Pending && !self.facts.policy.new_key_per_attempt;
-        self.facts.pending_key = PendingKey::used_for(pending.template, is_kept);
+        // One allocation for both templates if they are equal, so that comparisons are those of addresses.
+        let wanted = self.facts.template.clone().filter(|wanted| *wanted == pending.template);
+        self.facts.pending_key = PendingKey::used_for(wanted.unwrap_or(pending.template), is_kept);
         self.reconsider_refusal();
     }
 

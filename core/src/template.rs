@@ -4,11 +4,12 @@ mod check;
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::ptr;
 
 use crate::certificate::Certificate;
-use crate::rare_names::RareNames;
+use crate::names::{Kind, Names};
 pub use check::{TemplateError, is_dns_name};
 
 /// The identity that a certificate must have: subject and subject alternative names.
@@ -16,19 +17,18 @@ pub use check::{TemplateError, is_dns_name};
 /// Names and addresses are sets: sorted, without duplicates, DNS names in lower case and without a trailing dot,
 /// IPv4-mapped IPv6 addresses as IPv4. Two templates are equal if they request the same identity. A template may have
 /// names that no certificate can carry: [`check`](Self::check) refuses such a template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Template {
-    common_name: String,
-    organizations: Vec<String>,
-    dns_names: Vec<String>,
-    ip_addresses: Vec<IpAddr>,
-    rare_names: RareNames,
+    names: Names,
 }
+
+// A machine of a large fleet has little else: see the test `member_of_fleet_has_at_most_400_bytes`.
+const _: () = assert!(size_of::<Template>() <= 72);
 
 impl Template {
     /// A template with this common name and nothing else.
     pub fn new(common_name: impl Into<String>) -> Self {
-        Self { common_name: common_name.into(), ..Self::default() }
+        Self::default().with_one(Kind::CommonName, common_name.into())
     }
 
     /// The template of a kubelet's client certificate: `CN=system:node:<node>, O=system:nodes`.
@@ -37,88 +37,118 @@ impl Template {
     }
 
     /// Adds organisations (`O`) to the subject.
-    pub fn with_organizations<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        insert_all(&mut self.organizations, names.into_iter().map(Into::into));
-        self
+    pub fn with_organizations<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
+        self.with_all(Kind::Organization, names.into_iter().map(Into::into))
     }
 
     /// Adds DNS names to the subject alternative names.
-    pub fn with_dns_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        let normal = |name: S| relative(&name.into()).to_ascii_lowercase();
-        insert_all(&mut self.dns_names, names.into_iter().map(normal));
-        self
+    pub fn with_dns_names<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
+        self.with_all(Kind::DnsName, names.into_iter().map(|name| relative(&name.into()).to_ascii_lowercase()))
     }
 
     /// Adds IP addresses to the subject alternative names.
-    pub fn with_ip_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    pub fn with_ip_addresses(self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         // As Go's `net.IP`, which prints an IPv4-mapped address as IPv4.
-        insert_all(&mut self.ip_addresses, addresses.into_iter().map(|ip| ip.to_canonical()));
-        self
+        let names = addresses.into_iter().map(|address| match address.to_canonical() {
+            IpAddr::V4(address) => (Kind::Ipv4, address.octets().into()),
+            IpAddr::V6(address) => (Kind::Ipv6, address.octets().into()),
+        });
+        Self { names: self.names.with(names) }
     }
 
     /// Adds URIs to the subject alternative names, such as the SPIFFE ID `spiffe://example.com/payments`.
-    pub fn with_uris<S: Into<String>>(mut self, uris: impl IntoIterator<Item = S>) -> Self {
-        self.rare_names = self.rare_names.with_uris(uris);
-        self
+    pub fn with_uris<S: Into<String>>(self, uris: impl IntoIterator<Item = S>) -> Self {
+        self.with_all(Kind::Uri, uris.into_iter().map(Into::into))
     }
 
     /// Adds organizational units (`OU`) to the subject.
-    pub fn with_organizational_units<S: Into<String>>(mut self, units: impl IntoIterator<Item = S>) -> Self {
-        self.rare_names = self.rare_names.with_organizational_units(units);
-        self
+    pub fn with_organizational_units<S: Into<String>>(self, units: impl IntoIterator<Item = S>) -> Self {
+        self.with_all(Kind::OrganizationalUnit, units.into_iter().map(Into::into))
     }
 
     /// Sets the serial number in the subject, such as that of a device (IEEE 802.1AR §8.6). An empty text removes it.
     /// The serial number of a certificate is another number, which the signer chooses.
-    pub fn with_serial_number(mut self, number: impl Into<String>) -> Self {
-        self.rare_names = self.rare_names.with_serial_number(number);
-        self
+    pub fn with_serial_number(self, number: impl Into<String>) -> Self {
+        self.with_one(Kind::SerialNumber, number.into())
     }
 
-    /// Replaces URIs, organizational units and serial number.
-    pub fn with_rare_names(self, rare_names: RareNames) -> Self {
-        Self { rare_names, ..self }
-    }
-
-    /// The subject's common name.
+    /// The subject's common name. Empty if there is none.
     pub fn common_name(&self) -> &str {
-        &self.common_name
+        self.texts(Kind::CommonName).next().unwrap_or_default()
     }
 
     /// The subject's organisations, sorted.
-    pub fn organizations(&self) -> &[String] {
-        &self.organizations
+    pub fn organizations(&self) -> impl Iterator<Item = &str> + Clone {
+        self.texts(Kind::Organization)
     }
 
-    /// DNS names, sorted, in lower case.
-    pub fn dns_names(&self) -> &[String] {
-        &self.dns_names
+    /// DNS names among the subject alternative names, sorted, in lower case.
+    pub fn dns_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.texts(Kind::DnsName)
     }
 
-    /// IP addresses, sorted.
-    pub fn ip_addresses(&self) -> &[IpAddr] {
-        &self.ip_addresses
+    /// IP addresses among the subject alternative names, sorted.
+    pub fn ip_addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.names.iter().filter_map(|(kind, octets)| match kind {
+            Kind::Ipv4 => <[u8; 4]>::try_from(octets).ok().map(|octets| Ipv4Addr::from(octets).into()),
+            Kind::Ipv6 => <[u8; 16]>::try_from(octets).ok().map(|octets| Ipv6Addr::from(octets).into()),
+            _ => None,
+        })
     }
 
-    /// URIs, organizational units and the serial number in the subject.
-    pub fn rare_names(&self) -> &RareNames {
-        &self.rare_names
+    /// URIs among the subject alternative names, sorted.
+    pub fn uris(&self) -> impl Iterator<Item = &str> + Clone {
+        self.texts(Kind::Uri)
+    }
+
+    /// The subject's organizational units, sorted.
+    pub fn organizational_units(&self) -> impl Iterator<Item = &str> + Clone {
+        self.texts(Kind::OrganizationalUnit)
+    }
+
+    /// The serial number in the subject (X.520 `serialNumber`), such as that of a device (IEEE 802.1AR). Not the serial
+    /// number of the certificate. Empty if there is none.
+    pub fn serial_number(&self) -> &str {
+        self.texts(Kind::SerialNumber).next().unwrap_or_default()
     }
 
     /// Whether `certificate` has the template's common name, byte for byte.
     pub fn is_named_by(&self, certificate: &Certificate) -> bool {
-        self.common_name == certificate.common_name
+        ptr::eq(self, &*certificate.names) || self.common_name() == certificate.common_name()
     }
 
-    /// Whether `certificate` carries at least what this template requests: the same common name and every organisation,
-    /// DNS name, address and [rare name](RareNames). The certificate may carry more names (as in client-go's
-    /// `certSatisfiesTemplate`). DNS names compare by [`same_dns_name`], addresses by value, all others byte for byte.
+    /// Whether `certificate` carries at least what this template requests: the same common name and every other name.
+    /// The certificate may carry more names (as in client-go's `certSatisfiesTemplate`). DNS names compare by
+    /// [`same_dns_name`], addresses by value, all others byte for byte.
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
-        self.is_named_by(certificate)
-            && self.organizations.iter().all(|o| certificate.organizations.contains(o))
-            && self.dns_names.iter().all(|name| certificate.dns_names.iter().any(|have| same_dns_name(have, name)))
-            && self.ip_addresses.iter().all(|ip| certificate.ip_addresses.iter().any(|have| have.to_canonical() == *ip))
-            && self.rare_names.is_within(&certificate.rare_names)
+        let names = &certificate.names;
+        if ptr::eq(self, &**names) {
+            return true;
+        }
+        // Both sets are sorted: the search for a name goes on behind the name before.
+        let mut present = names.names.iter();
+        self.is_named_by(certificate) && self.names.iter().all(|wanted| present.any(|name| name == wanted))
+    }
+
+    fn texts(&self, wanted: Kind) -> impl Iterator<Item = &str> + Clone {
+        self.names.iter().filter(move |(kind, _)| *kind == wanted).filter_map(|(_, name)| str::from_utf8(name).ok())
+    }
+
+    fn with_all(self, kind: Kind, names: impl Iterator<Item = String>) -> Self {
+        Self { names: self.names.with(names.map(|name| (kind, name.into_bytes()))) }
+    }
+
+    /// Replaces the one name of this kind. An empty name removes it.
+    fn with_one(self, kind: Kind, name: String) -> Self {
+        let others = Self { names: self.names.without(kind) };
+        others.with_all(kind, Some(name).filter(|name| !name.is_empty()).into_iter())
+    }
+}
+
+/// Shows the names as `Display` does.
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({self})")
     }
 }
 
@@ -132,11 +162,4 @@ pub fn same_dns_name(a: &str, b: &str) -> bool {
 /// name, and the removal of a dot must not turn it into one.
 fn relative(name: &str) -> &str {
     name.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(name)
-}
-
-pub(crate) fn insert_all<T: Ord>(set: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
-    // Sorted and without duplicates, so that equal sets are equal values.
-    set.extend(items);
-    set.sort_unstable();
-    set.dedup();
 }

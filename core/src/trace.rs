@@ -51,13 +51,12 @@ impl Display for Now {
 impl Display for Template {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "CN={}", Escaped(self.common_name()))?;
-        self.organizations().iter().try_for_each(|name| write!(f, ",O={}", Escaped(name)))?;
-        self.dns_names().iter().try_for_each(|name| write!(f, ",DNS={}", Escaped(name)))?;
-        self.ip_addresses().iter().try_for_each(|address| write!(f, ",IP={address}"))?;
-        let rare = self.rare_names();
-        rare.uris().iter().try_for_each(|uri| write!(f, ",URI={}", Escaped(uri)))?;
-        rare.organizational_units().iter().try_for_each(|unit| write!(f, ",OU={}", Escaped(unit)))?;
-        match rare.serial_number() {
+        self.organizations().try_for_each(|name| write!(f, ",O={}", Escaped(name)))?;
+        self.dns_names().try_for_each(|name| write!(f, ",DNS={}", Escaped(name)))?;
+        self.ip_addresses().try_for_each(|address| write!(f, ",IP={address}"))?;
+        self.uris().try_for_each(|uri| write!(f, ",URI={}", Escaped(uri)))?;
+        self.organizational_units().try_for_each(|unit| write!(f, ",OU={}", Escaped(unit)))?;
+        match self.serial_number() {
             "" => Ok(()),
             number => write!(f, ",serialNumber={}", Escaped(number)),
         }
@@ -66,7 +65,7 @@ impl Display for Template {
 
 impl Display for Certificate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} CN={} until {}", self.fingerprint, Escaped(&self.common_name), self.validity.not_after())?;
+        write!(f, "{} CN={} until {}", self.fingerprint, Escaped(self.common_name()), self.validity.not_after())?;
         f.write_str(if self.provisional { " (provisional)" } else { "" })
     }
 }

@@ -12,7 +12,7 @@
 //! let rotator = Rotator::new().template(Template::node("worker-1")).signer(cluster.node_signer());
 //! let node = perennial_std::start(rotator)?;
 //! let credential = node.ready().within(Duration::from_secs(30))?;
-//! # assert_eq!(credential.chain().certificate().common_name, "system:node:worker-1");
+//! # assert_eq!(credential.chain().certificate().common_name(), "system:node:worker-1");
 //! # Ok(()) }
 //! ```
 //!

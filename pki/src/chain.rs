@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use perennial::{Certificate, Fingerprint, RareNames, UnixTime, Validity, ValidityError};
+use perennial::{Certificate, Fingerprint, Template, UnixTime, Validity, ValidityError};
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
@@ -23,13 +23,14 @@ const MAX_CERTIFICATES: usize = 16;
 pub struct Chain(Arc<Parsed>);
 
 struct Parsed {
-    /// Owns the only copy of the chain: its certificates in DER, one after another.
     certificate: Arc<Certificate>,
-    /// For each certificate in `certificate.chain`, the index after its last byte.
+    /// The certificates of the chain in DER, one after another.
+    der: Box<[u8]>,
+    /// For each certificate in `der`, the index after its last byte.
     ends: Box<[usize]>,
     serial: Box<str>,
     issuer: Box<str>,
-    /// The place of the leaf's `SubjectPublicKeyInfo` in `certificate.chain`.
+    /// The place of the leaf's `SubjectPublicKeyInfo` in `der`.
     public_key: Range<usize>,
     constraints: Constraints,
     skipped: Box<[PemError]>,
@@ -106,7 +107,7 @@ impl Chain {
         let bytes = leaf;
         let leaf = x509::parse(bytes).map_err(unreadable_leaf)?;
         let names = alternative_names(&leaf).map_err(unreadable_leaf)?;
-        // A slice of `bytes`, which `certificate.chain` begins with.
+        // A slice of `bytes`, which `Parsed::der` begins with.
         let public_key = leaf.public_key().raw;
         let start = public_key.as_ptr().addr() - bytes.as_ptr().addr();
         let end_of = |end: &mut usize, der: &CertificateDer<'_>| {
@@ -114,7 +115,8 @@ impl Chain {
             Some(*end)
         };
         let parsed = Parsed {
-            certificate: Arc::new(facts(&leaf, names, &der)?),
+            certificate: Arc::new(facts(&leaf, names)?),
+            der: der.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat().into(),
             ends: der.iter().scan(0, end_of).collect(),
             serial: serial(&leaf).into(),
             issuer: names::display(leaf.issuer()).into(),
@@ -131,8 +133,7 @@ impl Chain {
         &self.0.skipped
     }
 
-    /// The certificate in the form that the machine uses: the facts of the leaf, and the certificates of the whole chain
-    /// in DER, one after another. The field `provisional` is false.
+    /// The facts of the leaf, by which the machine judges it. The field `provisional` is false.
     pub fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
     }
@@ -150,7 +151,7 @@ impl Chain {
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.0.certificate.chain
+        &self.0.der
     }
 
     /// The CA certificates that follow the leaf in the chain, as roots to verify peers with. A peer is then trusted if
@@ -181,8 +182,8 @@ impl Chain {
     }
 
     /// The URIs among the subject alternative names of the leaf, byte for byte, sorted.
-    pub fn uris(&self) -> &[String] {
-        self.0.certificate.rare_names.uris()
+    pub fn uris(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.certificate.names.uris()
     }
 
     /// The encoding error for which TLS peers may refuse the leaf, as a clause; `None` if the leaf has no such error.
@@ -229,27 +230,17 @@ fn alternative_names(leaf: &X509Certificate<'_>) -> Result<AlternativeNames, Str
     names.map_or_else(|| Ok(AlternativeNames::default()), |names| AlternativeNames::read(names.value))
 }
 
-fn facts(
-    leaf: &X509Certificate<'_>,
-    names: AlternativeNames,
-    der: &[CertificateDer<'_>],
-) -> Result<Certificate, ChainError> {
+fn facts(leaf: &X509Certificate<'_>, names: AlternativeNames) -> Result<Certificate, ChainError> {
     let Subject { common_name, organizations, organizational_units, serial_number, .. } = Subject::read(leaf.subject());
     let AlternativeNames { dns_names, ip_addresses, uris, .. } = names;
-    Ok(Certificate {
-        validity: validity(leaf)?,
-        fingerprint: Fingerprint(sha256(leaf.as_raw())),
-        common_name,
-        organizations,
-        dns_names,
-        ip_addresses,
-        rare_names: RareNames::new()
-            .with_uris(uris)
-            .with_organizational_units(organizational_units)
-            .with_serial_number(serial_number),
-        provisional: false,
-        chain: der.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat().into(),
-    })
+    let names = Template::new(common_name)
+        .with_organizations(organizations)
+        .with_organizational_units(organizational_units)
+        .with_serial_number(serial_number)
+        .with_dns_names(dns_names)
+        .with_ip_addresses(ip_addresses)
+        .with_uris(uris);
+    Ok(Certificate::for_template(names, validity(leaf)?, Fingerprint(sha256(leaf.as_raw()))))
 }
 
 fn validity(leaf: &X509Certificate<'_>) -> Result<Validity, ValidityError> {

@@ -28,10 +28,10 @@ pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<Certifi
     template.check()?;
     let subject = write::subject(template);
     let names = AlternativeNames {
-        dns_names: template.dns_names().to_vec(),
-        ip_addresses: template.ip_addresses().to_vec(),
+        dns_names: template.dns_names().map(Into::into).collect(),
+        ip_addresses: template.ip_addresses().collect(),
         emails: Vec::new(),
-        uris: template.rare_names().uris().to_vec(),
+        uris: template.uris().map(Into::into).collect(),
     };
     let names = names.extension(&subject);
     let info = construct_der(|writer| {

@@ -22,13 +22,12 @@ pub(crate) fn oid(writer: DERWriter<'_>, components: &[u64]) {
 /// Writes the subject of `template` in Go's order: an RDN with the organizations, one with the organizational units,
 /// the common name, the serial number. Empty parts are left out.
 pub(crate) fn subject(template: &Template) -> Vec<u8> {
-    let rare = template.rare_names();
     let single = |value| Some(value).filter(|value: &&str| !value.is_empty()).into_iter().collect();
     let rdns = [
-        (ORGANIZATION, template.organizations().iter().map(String::as_str).collect::<Vec<_>>()),
-        (ORGANIZATIONAL_UNIT, rare.organizational_units().iter().map(String::as_str).collect()),
+        (ORGANIZATION, template.organizations().collect::<Vec<_>>()),
+        (ORGANIZATIONAL_UNIT, template.organizational_units().collect()),
         (COMMON_NAME, single(template.common_name())),
-        (SERIAL_NUMBER, single(rare.serial_number())),
+        (SERIAL_NUMBER, single(template.serial_number())),
     ];
     construct_der(|writer| {
         writer.write_sequence(|names| {

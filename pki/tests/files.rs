@@ -177,7 +177,7 @@ fn good_pair_is_read_despite_damage_elsewhere_in_the_file() {
         ("headers in the certificate", format!("{}{key}", with_header(&certificate, "\n")), vec![]),
     ] {
         let read = read(&bundle).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(read.chain().certificate().common_name, "of-openssl", "{what}");
+        assert_eq!(read.chain().certificate().common_name(), "of-openssl", "{what}");
         assert_eq!(read.chain().der().len(), 1, "{what}");
         assert_eq!(read.chain().skipped(), skipped, "{what}");
     }

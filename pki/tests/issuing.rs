@@ -40,7 +40,7 @@ fn terms(serial: &[u8]) -> Terms<'_> {
 }
 
 fn parse(chain: &Chain) -> X509Certificate<'_> {
-    X509Certificate::from_der(&chain.certificate().chain).unwrap().1
+    X509Certificate::from_der(chain.der()[0].to_vec().leak()).unwrap().1
 }
 
 #[test]

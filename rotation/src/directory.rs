@@ -251,7 +251,7 @@ impl Directory {
         });
         let before = linked.or_else(|| listing.file_behind(&current));
         // The new pair is durable and in use: a failure to remove old ones does not fail the write.
-        if let Err(error) = self.prune(&*folder, &credential.chain().certificate().common_name, before) {
+        if let Err(error) = self.prune(&*folder, credential.chain().certificate().common_name(), before) {
             tracing::warn!("cannot remove old certificates: {error}; the next write tries again");
         }
         Ok(())
@@ -291,7 +291,7 @@ impl Directory {
         let dated = self.dated(folder, &listing).filter_map(|(name, credential)| {
             let certificate = credential.chain().certificate();
             let not_before = certificate.validity.not_before();
-            (certificate.common_name == common_name).then_some(Dated { name, not_before })
+            (certificate.common_name() == common_name).then_some(Dated { name, not_before })
         });
         let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), KEEP, before);
         plan.steps.extend(self.layout.sweep(&listing).steps);

@@ -77,7 +77,7 @@ fn in_use(of: &str, notice: &Notice) {
     let Some(credential) = &notice.snapshot.credential else { return };
     let (chain, certificate) = (credential.chain(), credential.chain().certificate());
     tracing::info!(
-        common_name = certificate.common_name,
+        common_name = certificate.common_name(),
         serial = chain.serial(),
         not_before = %certificate.validity.not_before(),
         not_after = %certificate.validity.not_after(),

@@ -1,12 +1,13 @@
-//! The JSON of [`RareNames`], in journals and in the pending record.
+//! The JSON of names that few certificates have, in journals and in the pending record.
 
-use perennial::RareNames;
+use perennial::Template;
 use serde::{Deserialize, Serialize};
 
-/// The JSON of [`RareNames`]. A journal or record without such names has no field for them, as in earlier versions.
+/// The JSON of the names of a template that few certificates have. A journal or record without such names has no field
+/// for them, as in earlier versions.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct RareNamesText {
+pub(crate) struct RareNames {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     uris: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -15,24 +16,22 @@ pub(crate) struct RareNamesText {
     serial_number: String,
 }
 
-impl RareNamesText {
+impl RareNames {
+    pub(crate) fn of(template: &Template) -> Self {
+        Self {
+            uris: template.uris().map(Into::into).collect(),
+            organizational_units: template.organizational_units().map(Into::into).collect(),
+            serial_number: template.serial_number().to_owned(),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.uris.is_empty() && self.organizational_units.is_empty() && self.serial_number.is_empty()
     }
-}
 
-impl From<&RareNames> for RareNamesText {
-    fn from(names: &RareNames) -> Self {
-        Self {
-            uris: names.uris().to_vec(),
-            organizational_units: names.organizational_units().to_vec(),
-            serial_number: names.serial_number().to_owned(),
-        }
-    }
-}
-
-impl From<RareNamesText> for RareNames {
-    fn from(RareNamesText { uris, organizational_units, serial_number }: RareNamesText) -> Self {
-        Self::new().with_uris(uris).with_organizational_units(organizational_units).with_serial_number(serial_number)
+    /// Adds these names to the names of `template`.
+    pub(crate) fn added_to(self, template: Template) -> Template {
+        let Self { uris, organizational_units, serial_number } = self;
+        template.with_uris(uris).with_organizational_units(organizational_units).with_serial_number(serial_number)
     }
 }

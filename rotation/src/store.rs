@@ -105,13 +105,14 @@ impl Stored {
     /// credential with the latest notAfter. If the chosen credential is valid, its successor becomes
     /// [`waiting`](Self::waiting): of the credentials that are not valid yet, the one with the latest notBefore.
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
-        let is_wanted = |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name == name);
+        let is_wanted =
+            |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name() == name);
         // If all are for other names, the rotation reports one of them.
         if all.iter().any(is_wanted) {
             all.retain(is_wanted);
         }
         let found = all.iter().map(|held| facts(held));
-        let found = found.map(|held| Found { in_use: false, common_name: &held.common_name, validity: held.validity });
+        let found = found.map(|held| Found { in_use: false, common_name: held.common_name(), validity: held.validity });
         let best = Layout::best(&found.collect::<Vec<_>>(), &[], request.now).map(|best| all[best].clone());
         let waiting = best.as_ref().and_then(|best| waiting_beside(best, all, request.now));
         Self { credential: best, waiting, is_misplaced: false }
@@ -131,7 +132,7 @@ pub(crate) fn waiting_beside(
     }
     let begins = |other: &Arc<Credential>| facts(other).validity.not_before();
     let waiting =
-        others.into_iter().filter(|other| begins(other) > now && facts(other).common_name == held.common_name);
+        others.into_iter().filter(|other| begins(other) > now && facts(other).common_name() == held.common_name());
     waiting.max_by_key(begins)
 }
 
@@ -246,7 +247,7 @@ mod tests {
         let name = |held: Arc<Credential>| {
             let facts = facts(&held);
             let begins = facts.validity.not_before() > NOW;
-            format!("{}{}", facts.common_name, if begins { " later" } else { "" }).into()
+            format!("{}{}", facts.common_name(), if begins { " later" } else { "" }).into()
         };
         [stored.credential.map(name), stored.waiting.map(name)]
     }

@@ -43,7 +43,7 @@ fn seen(source: &dyn IdentitySource) -> String {
     match source.identity() {
         Ok(Identity::Token(token)) => format!("token {}", token.reveal()),
         Ok(identity) => {
-            identity.certificate().map_or_else(String::new, |held| held.chain().certificate().common_name.clone())
+            identity.certificate().map_or_else(String::new, |held| held.chain().certificate().common_name().to_owned())
         }
         Err(why) if why.is_coming() => format!("coming: {why}"),
         Err(why) => format!("absent: {why}"),

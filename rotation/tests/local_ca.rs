@@ -129,7 +129,7 @@ fn blocking_and_async_local_cas_issue_and_rotate() {
         let store = Memory::default();
         let mut life = Life::new(signer, &store);
         let first = life.attempt().credential.clone().unwrap();
-        assert_eq!(first.chain().certificate().common_name, "mesh-1");
+        assert_eq!(first.chain().certificate().common_name(), "mesh-1");
         life.now.unix = START.after(23 * HOUR);
         life.now.instant = life.now.instant.after(23 * HOUR);
         let second = life.attempt().credential.clone().unwrap();

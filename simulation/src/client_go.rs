@@ -255,10 +255,10 @@ impl<S: Surroundings> Manager<S> {
         let current = self.current.borrow();
         let (Some(current), template) = (current.as_ref(), self.template()) else { return false };
         let Some(template) = template else { return true };
-        template.common_name() == current.common_name
-            && template.dns_names().iter().all(|name| current.dns_names.contains(name))
-            && template.ip_addresses().iter().all(|address| current.ip_addresses.contains(address))
-            && template.organizations().iter().all(|name| current.organizations.contains(name))
+        template.common_name() == current.common_name()
+            && template.dns_names().all(|name| current.names.dns_names().any(|present| present == name))
+            && template.ip_addresses().all(|address| current.names.ip_addresses().any(|present| present == address))
+            && template.organizations().all(|name| current.names.organizations().any(|present| present == name))
     }
 
     /// Waits until `ready` returns true, and returns true. Returns false if the time `until` comes first. The time does

@@ -1,8 +1,9 @@
 //! Makes certificates for tests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Fingerprint, RareNames, Template, UnixTime, Validity};
+use perennial::{Certificate, Fingerprint, Template, UnixTime, Validity};
 
 /// 2026-01-01T00:00:00Z, when virtual time begins.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -12,24 +13,33 @@ pub const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
 pub fn certificate(template: &Template, serial: u64, not_before: UnixTime, life: Duration) -> Certificate {
     let not_after = not_before.after(life.max(Duration::from_millis(1)));
     let validity = Validity::new(not_before, not_after).unwrap_or_else(|_| the_last_millisecond());
-    Certificate::for_template(template, validity, fingerprint(serial))
+    Certificate::for_template(template.clone(), validity, fingerprint(serial))
 }
 
 /// Removes names from a certificate, like a signer that grants fewer names than requested. Removes all rare names if
 /// there are any, or else one DNS name, IP address or organization, the first of these kinds that the certificate has.
 /// A certificate with only a common name stays as it is.
 pub fn trimmed(mut certificate: Certificate) -> Certificate {
-    if !certificate.rare_names.is_empty() {
-        return Certificate { rare_names: RareNames::new(), ..certificate };
-    }
-    let Certificate { dns_names, ip_addresses, organizations, .. } = &mut certificate;
-    let _ = dns_names.pop().is_some() || ip_addresses.pop().is_some() || organizations.pop().is_some();
+    let names = &certificate.names;
+    let mut organizations: Vec<_> = names.organizations().collect();
+    let mut dns_names: Vec<_> = names.dns_names().collect();
+    let mut ip_addresses: Vec<_> = names.ip_addresses().collect();
+    let has_rare_names =
+        names.uris().chain(names.organizational_units()).next().is_some() || !names.serial_number().is_empty();
+    let _ =
+        has_rare_names || dns_names.pop().is_some() || ip_addresses.pop().is_some() || organizations.pop().is_some();
+    let rest = Template::new(names.common_name()).with_organizations(organizations).with_dns_names(dns_names);
+    certificate.names = Arc::new(rest.with_ip_addresses(ip_addresses));
     certificate
 }
 
 /// Replaces the common name by that of another party.
 pub fn foreign(mut certificate: Certificate) -> Certificate {
-    certificate.common_name = "system:masters".into();
+    let names = &certificate.names;
+    let other = Template::new("system:masters").with_organizations(names.organizations());
+    let other = other.with_dns_names(names.dns_names()).with_ip_addresses(names.ip_addresses());
+    let other = other.with_uris(names.uris()).with_organizational_units(names.organizational_units());
+    certificate.names = Arc::new(other.with_serial_number(names.serial_number()));
     certificate
 }
 

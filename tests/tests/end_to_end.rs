@@ -216,7 +216,7 @@ fn template_change_supersedes_unapproved_request() {
         handle.wait_for(|_| server.csr_names().len() == 2).within(BOUND).unwrap();
         server.decide_all(Decision::Approve);
         let credential = issued(&handle, 1);
-        assert_eq!(credential.chain().certificate().common_name, "system:node:worker-2");
+        assert_eq!(credential.chain().certificate().common_name(), "system:node:worker-2");
         handle.shutdown().wait();
     });
 }

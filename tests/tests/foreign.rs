@@ -93,7 +93,7 @@ fn foreign_pair_at_start_is_not_used() {
         server.handle.with_api(|api, now| api.set_faults(Plan::default(), now));
         handle.rotate_now();
         let ours = issued(&handle, 1);
-        assert_eq!(ours.chain().certificate().common_name, "system:node:worker-1");
+        assert_eq!(ours.chain().certificate().common_name(), "system:node:worker-1");
         assert_eq!(stored(directory.path()).chain(), ours.chain());
         assert!(directory.path().join(file).exists(), "as the pair before this one");
         handle.shutdown().wait();
@@ -127,7 +127,7 @@ fn pair_of_old_common_name_is_served_and_reported_as_error() {
         assert!(users.iter().all(|name| name == "system:bootstrap:abcdef"), "{users:?}");
         server.decide_all(Decision::Approve);
         let after = issued(&handle, 2);
-        assert_eq!(after.chain().certificate().common_name, "system:node:worker-1");
+        assert_eq!(after.chain().certificate().common_name(), "system:node:worker-1");
         assert_eq!(handle.snapshot().last_error, None);
         handle.shutdown().wait();
     });

@@ -48,7 +48,7 @@ fn csr_and_issued_certificate_carry_all_names_for_openssl() {
     let handle = start(&cluster, full());
     let first = issued(&handle, 1);
     assert_full("x509", &first.chain().pem());
-    assert_eq!(first.chain().certificate().rare_names, *full().rare_names());
+    assert_eq!(*first.chain().certificate().names, full());
     handle.rotate_now();
     assert_full("x509", &issued(&handle, 2).chain().pem());
     handle.shutdown().wait();
@@ -77,7 +77,7 @@ fn changed_uri_is_requested_while_old_certificate_serves() {
 
     let other = "spiffe://mesh.example/ns/shop/sa/refunds";
     handle.set_template(Some(Template::new("payments").with_uris([other]))).unwrap();
-    assert_eq!(issued(&handle, 2).chain().uris(), [other]);
+    assert!(issued(&handle, 2).chain().uris().eq([other]));
     assert_eq!(cluster.requests().len(), 2);
     handle.shutdown().wait();
 }

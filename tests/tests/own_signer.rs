@@ -77,7 +77,7 @@ fn rotation_continues_after_closure_denied_and_panicked() {
             };
             let handle = start(runtime, rotator);
             let first = issued(&handle, 1);
-            assert_eq!(first.chain().certificate().common_name, "mesh-1");
+            assert_eq!(first.chain().certificate().common_name(), "mesh-1");
             handle.rotate_now();
             let second = issued(&handle, 2);
             assert_ne!(first.key().public_key_der(), second.key().public_key_der());

@@ -70,7 +70,7 @@ fn cross_certificate(old: &Issuer, new: &Issuer) -> String {
 }
 
 fn name(ca: &Issuer) -> String {
-    ca.credential().chain().certificate().common_name.clone()
+    ca.credential().chain().certificate().common_name().to_owned()
 }
 
 fn new_ca(name: &str) -> Issuer {

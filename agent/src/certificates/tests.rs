@@ -87,8 +87,8 @@ certificates:
     assert_eq!((&node.location.kind, &node.policy.window), (&pki, &Window::new(500, 600).unwrap()));
     assert_eq!(node.cluster_kubeconfig, Path::new("/etc/kubernetes/kubelet.conf"));
 
-    assert_eq!(etcd.template.dns_names(), ["localhost", "worker-1.etcd"]);
-    assert_eq!(etcd.template.ip_addresses().len(), 2);
+    assert!(etcd.template.dns_names().eq(["localhost", "worker-1.etcd"]), "{}", etcd.template);
+    assert_eq!(etcd.template.ip_addresses().count(), 2);
     assert_eq!(etcd.required_usages, [Usage::ClientAuth, Usage::ServerAuth]);
     assert_eq!((etcd.key_type, etcd.location.encoding), (KeyAlgorithm::EcdsaP384, Encoding::Sec1));
     assert_eq!((etcd.lifetime, etcd.accepts_extra_rights), (Some(Duration::from_secs(86_400)), true));

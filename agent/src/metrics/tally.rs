@@ -155,17 +155,10 @@ mod tests {
         /// time `early` has passed.
         fn issue_early(&mut self, early: Duration, lifetime: Duration) {
             let (id, begin) = (self.submit(), self.now.unix.after(early));
-            let certificate = Arc::new(Certificate {
-                validity: Validity::new(begin, begin.after(lifetime)).unwrap(),
-                fingerprint: Fingerprint([u8::try_from(id.get()).unwrap(); 32]),
-                common_name: "system:node:worker-1".into(),
-                organizations: vec!["system:nodes".into()],
-                dns_names: vec![],
-                rare_names: perennial::RareNames::default(),
-                ip_addresses: vec![],
-                provisional: false,
-                chain: Arc::from([]),
-            });
+            let validity = Validity::new(begin, begin.after(lifetime)).unwrap();
+            let fingerprint = Fingerprint([u8::try_from(id.get()).unwrap(); 32]);
+            let certificate = Certificate::for_template(Template::node("worker-1"), validity, fingerprint);
+            let certificate = Arc::new(certificate);
             self.handle(Event::CsrIssued { id, certificate });
         }
     }

@@ -143,6 +143,7 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
 
 fn facts(certificate: &Certificate) -> String {
     let provisional = if certificate.provisional { " (provisional)" } else { "" };
-    let Certificate { fingerprint, common_name, validity, .. } = certificate;
+    let (fingerprint, common_name, validity) =
+        (certificate.fingerprint, certificate.common_name(), certificate.validity);
     format!("certificate {fingerprint} for {common_name}, valid until {}{provisional}", validity.not_after())
 }

@@ -81,7 +81,7 @@ impl CertReporter {
         let now = handle.snapshot();
         let is_news = |found: &Arc<Credential>| {
             let held = now.credential.as_ref().map(|held| held.chain());
-            found.chain().certificate().common_name == common_name && held != Some(found.chain())
+            found.chain().certificate().common_name() == common_name && held != Some(found.chain())
         };
         // A write in progress is about to replace the pair on disk.
         if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {

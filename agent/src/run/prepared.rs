@@ -70,7 +70,7 @@ impl Prepared {
     fn new(options: &Run, settings: Settings, stores: Stores, held: Option<Chain>) -> Result<Self, Failure> {
         // A certificate with another common name does not authenticate requests.
         let name = settings.client.template.common_name();
-        let held = held.filter(|held| !settings.client.rotated || held.certificate().common_name == name);
+        let held = held.filter(|held| !settings.client.rotated || held.certificate().common_name() == name);
         let access = read_access(options, &settings, held.is_some())?;
         let (mut external, mut serving) = (None, None);
         match &settings.serving {
@@ -170,7 +170,7 @@ fn not_of_another_node(name: &str, source: Arc<dyn IdentitySource>) -> Arc<dyn I
     let name = name.to_owned();
     Arc::new(move || {
         let identity = source.identity()?;
-        let shown = identity.certificate().map(|credential| &credential.chain().certificate().common_name);
+        let shown = identity.certificate().map(|credential| credential.chain().certificate().common_name());
         match shown.filter(|shown| shown.starts_with(NODE) && **shown != name) {
             None => Ok(identity),
             Some(shown) => Err(NotYet::new(format!(

@@ -109,7 +109,7 @@ impl ClientSettings {
                 "{signer} signs no URIs: leave out --uri, or give another --signer-name"
             )));
         }
-        let only_nodes = template.organizations().iter().all(|organization| organization == "system:nodes");
+        let only_nodes = template.organizations().all(|organization| organization == "system:nodes");
         if wanted.signer_name == KUBELET_CLIENT_SIGNER && !only_nodes {
             return Err(Failure::Usage(format!(
                 "{KUBELET_CLIENT_SIGNER} signs for the organization system:nodes alone: leave out --organization, \

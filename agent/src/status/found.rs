@@ -109,7 +109,7 @@ impl Found {
         };
         let facts = chain.certificate();
         let (from, until) = (facts.validity.not_before(), facts.validity.not_after());
-        let rotate_at = rotation_point(policy, perennial::seed(signer_name, &facts.common_name), facts);
+        let rotate_at = rotation_point(policy, perennial::seed(signer_name, facts.common_name()), facts);
         let left = words(until.since(now));
         let verdict = if !key_matches {
             bad("mismatch", "the certificate was issued for another key".into())
@@ -151,14 +151,15 @@ impl Found {
             Self::Bad { file, .. } => vec![("file", file.clone())],
             Self::Certificate { file, chain, key_matches } => {
                 let facts = chain.certificate();
-                let rare = &facts.rare_names;
-                let organizations = facts.organizations.iter().map(|name| format!(", O={name}"));
-                let units = rare.organizational_units().iter().map(|name| format!(", OU={name}"));
-                let number = Some(rare.serial_number()).filter(|number| !number.is_empty());
+                let names = &facts.names;
+                let organizations = names.organizations().map(|name| format!(", O={name}"));
+                let units = names.organizational_units().map(|name| format!(", OU={name}"));
+                let number = Some(names.serial_number()).filter(|number| !number.is_empty());
                 let number = number.map(|number| format!(", serialNumber={number}"));
                 let subject: String = organizations.chain(units).chain(number).collect();
-                let mut lines = vec![("file", file.clone()), ("subject", format!("CN={}{subject}", facts.common_name))];
-                lines.extend(rare.uris().iter().map(|uri| ("uri", uri.clone())));
+                let mut lines =
+                    vec![("file", file.clone()), ("subject", format!("CN={}{subject}", names.common_name()))];
+                lines.extend(names.uris().map(|uri| ("uri", uri.to_owned())));
                 lines.extend([
                     ("serial", chain.serial().to_owned()),
                     ("issuer", chain.issuer().to_owned()),

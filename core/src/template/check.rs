@@ -20,6 +20,9 @@ const SYSTEM: &str = "system:";
 const LONGEST_SYSTEM_NAME: usize = 22 + 63 + 1 + 253;
 const SPIFFE: &str = "spiffe";
 
+/// A rule for one name. Returns the rule that the name breaks, as a clause.
+type Check = fn(&str) -> Result<(), &'static str>;
+
 impl Template {
     /// Checks that a certificate can carry the names. Signers and peers refuse certificates that break these rules:
     ///
@@ -40,30 +43,30 @@ impl Template {
     /// # Errors
     /// [`TemplateError`]: the first name that breaks a rule, and the rule.
     pub fn check(&self) -> Result<(), TemplateError> {
-        let Self { common_name, organizations, dns_names, ip_addresses, rare_names: rare } = self;
-        let has_subject = !common_name.is_empty() || !organizations.is_empty();
-        if !has_subject && dns_names.is_empty() && ip_addresses.is_empty() && rare.is_empty() {
+        if *self == Self::default() {
             return Err(TemplateError::Empty);
         }
-        let each = |kind, names: &[String], check: fn(&str) -> Result<(), &'static str>| {
-            let refused =
-                |name: &String| Some(TemplateError::Name { kind, name: name.clone(), why: check(name).err()? });
-            names.iter().find_map(refused).map_or(Ok(()), Err)
+        let refused = |kind, name: &str, why| TemplateError::Name { kind, name: name.to_owned(), why };
+        let each = |kind, names: &mut dyn Iterator<Item = &str>, check: Check| {
+            for name in names {
+                check(name).map_err(|why| refused(kind, name, why))?;
+            }
+            Ok(())
         };
-        let one = |kind, name: &str, check: fn(&str) -> Result<(), &'static str>| {
-            let why = if name.is_empty() { Ok(()) } else { check(name) };
-            why.map_err(|why| TemplateError::Name { kind, name: name.to_owned(), why })
+        let one = |kind, name, check: Check| match name {
+            "" => Ok(()),
+            name => check(name).map_err(|why| refused(kind, name, why)),
         };
-        one("common name", common_name, check_user_or_group)?;
-        each("organization", organizations, check_user_or_group)?;
-        each("organizational unit", rare.organizational_units(), check_text)?;
-        one("serial number in the subject", rare.serial_number(), check_serial_number)?;
-        each("DNS name", dns_names, check_dns_name)?;
-        each("URI", rare.uris(), check_uri)?;
-        match rare.uris().iter().find(|uri| is_spiffe(uri)) {
-            Some(id) if rare.uris().len() > 1 => {
+        one("common name", self.common_name(), check_user_or_group)?;
+        each("organization", &mut self.organizations(), check_user_or_group)?;
+        each("organizational unit", &mut self.organizational_units(), check_text)?;
+        one("serial number in the subject", self.serial_number(), check_serial_number)?;
+        each("DNS name", &mut self.dns_names(), check_dns_name)?;
+        each("URI", &mut self.uris(), check_uri)?;
+        match self.uris().find(|uri| is_spiffe(uri)) {
+            Some(id) if self.uris().count() > 1 => {
                 let why = "peers reject a certificate that has another URI beside a SPIFFE ID (X509-SVID §2)";
-                Err(TemplateError::Name { kind: "URI", name: id.clone(), why })
+                Err(refused("URI", id, why))
             }
             _ => Ok(()),
         }

@@ -49,10 +49,10 @@ impl User {
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
         let chain = Chain::from_der(vec![der.to_vec().into()]).ok()?;
         let certificate = chain.certificate();
-        if certificate.common_name.is_empty() {
+        if certificate.common_name().is_empty() {
             return None;
         }
-        let mut user = Self::new(&certificate.common_name, &certificate.organizations);
+        let mut user = Self::new(certificate.common_name(), certificate.names.organizations());
         user.validity = Some(certificate.validity);
         user.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={:x}", certificate.fingerprint)]);
         Some(user)

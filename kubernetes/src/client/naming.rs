@@ -14,13 +14,13 @@ use ring::digest::{Context, SHA512_256};
 /// use perennial_kubernetes::client::csr_name;
 ///
 /// let usages = ["digital signature", "client auth"];
-/// let name = csr_name(b"key", "system:node:a", &["system:nodes"], &usages);
+/// let name = csr_name(b"key", "system:node:a", ["system:nodes"], &usages);
 /// assert_eq!(name, "node-csr-LW0LVgSwdautjTGAdsQsOa5R7qh0S_OcteJFLCr3UlQ");
 /// ```
 pub fn csr_name<O: AsRef<str>, U: AsRef<str>>(
     public_key_der: &[u8],
     common_name: &str,
-    organizations: &[O],
+    organizations: impl IntoIterator<Item = O>,
     usages: &[U],
 ) -> String {
     let mut digest = Context::new(&SHA512_256);
@@ -31,7 +31,7 @@ pub fn csr_name<O: AsRef<str>, U: AsRef<str>>(
     };
     part(public_key_der);
     part(common_name.as_bytes());
-    organizations.iter().for_each(|organization| part(organization.as_ref().as_bytes()));
+    organizations.into_iter().for_each(|organization| part(organization.as_ref().as_bytes()));
     usages.iter().for_each(|usage| part(usage.as_ref().as_bytes()));
     format!("node-csr-{}", URL_SAFE_NO_PAD.encode(digest.finish()))
 }
@@ -43,16 +43,16 @@ mod tests {
     #[test]
     fn csr_name_is_equal_for_equal_requests_only() {
         let usages = ["digital signature", "client auth"];
-        let name = csr_name(b"key", "system:node:a", &["system:nodes"], &usages);
-        assert_eq!(name, csr_name(b"key", "system:node:a", &["system:nodes"], &usages));
+        let name = csr_name(b"key", "system:node:a", ["system:nodes"], &usages);
+        assert_eq!(name, csr_name(b"key", "system:node:a", ["system:nodes"], &usages));
         // Computed with OpenSSL's SHA-512/256.
         assert_eq!(name, "node-csr-LW0LVgSwdautjTGAdsQsOa5R7qh0S_OcteJFLCr3UlQ");
         for other in [
-            csr_name(b"kex", "system:node:a", &["system:nodes"], &usages),
-            csr_name(b"key", "system:node:b", &["system:nodes"], &usages),
-            csr_name(b"key", "system:node:a", &["system:nodes", ""], &usages),
-            csr_name(b"key", "system:node:a", &["system:nodes"], &usages[..1]),
-            csr_name::<&str, _>(b"key", "system:node:a", &[], &usages),
+            csr_name(b"kex", "system:node:a", ["system:nodes"], &usages),
+            csr_name(b"key", "system:node:b", ["system:nodes"], &usages),
+            csr_name(b"key", "system:node:a", ["system:nodes", ""], &usages),
+            csr_name(b"key", "system:node:a", ["system:nodes"], &usages[..1]),
+            csr_name(b"key", "system:node:a", [""; 0], &usages),
         ] {
             assert_ne!(name, other);
         }

@@ -16,11 +16,11 @@ pub(super) fn check(signer_name: &str, template: &Template) -> Result<(), String
         KUBELET_SERVING_SIGNER => true,
         _ => return Ok(()),
     };
-    let has_hosts = !template.dns_names().is_empty() || !template.ip_addresses().is_empty();
+    let has_hosts = template.dns_names().next().is_some() || template.ip_addresses().next().is_some();
     let rules = [
-        (template.organizations() == ["system:nodes"], "needs the organization system:nodes, and no other one"),
+        (template.organizations().eq(["system:nodes"]), "needs the organization system:nodes, and no other one"),
         (template.common_name().starts_with("system:node:"), "needs a common name that begins with system:node:"),
-        (template.rare_names().uris().is_empty(), "admits no URIs"),
+        (template.uris().next().is_none(), "admits no URIs"),
         (is_serving || !has_hosts, "admits no DNS names or IP addresses"),
         (!is_serving || has_hosts, "needs a DNS name or an IP address"),
     ];

@@ -66,7 +66,7 @@ impl<'a> Inspection<'a> {
         self.at_record();
         let facts = found.iter().map(|(_, credential, in_use)| {
             let certificate = credential.chain().certificate();
-            Found { in_use: *in_use, common_name: &certificate.common_name, validity: certificate.validity }
+            Found { in_use: *in_use, common_name: certificate.common_name(), validity: certificate.validity }
         });
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
@@ -94,14 +94,14 @@ impl<'a> Inspection<'a> {
     /// wanted one. In the second case, adds the problem [`DirectoryError::Foreign`] if the pair is `in_use`.
     fn wanted_at(&mut self, source: Source, in_use: bool) -> Option<Candidate> {
         let credential = self.at(&source)?;
-        let common_name = &credential.chain().certificate().common_name;
-        let Some(wanted) = self.wanted.filter(|wanted| wanted != common_name) else {
+        let common_name = credential.chain().certificate().common_name();
+        let Some(wanted) = self.wanted.filter(|wanted| *wanted != common_name) else {
             return Some((source, credential, in_use));
         };
         if in_use {
             let name = names_of(&source)[0];
-            let (path, wanted) = (self.path(name), wanted.to_owned());
-            self.add(name, DirectoryError::Foreign { path, common_name: common_name.clone(), wanted });
+            let (path, wanted, common_name) = (self.path(name), wanted.to_owned(), common_name.to_owned());
+            self.add(name, DirectoryError::Foreign { path, common_name, wanted });
             self.foreign.get_or_insert(credential);
         }
         None
@@ -123,11 +123,12 @@ impl<'a> Inspection<'a> {
         }
         match read {
             Ok(credential) => {
-                self.names.push(credential.chain().certificate().common_name.clone());
+                self.names.push(credential.chain().certificate().common_name().to_owned());
                 Some(Arc::new(credential))
             }
             Err(error) => {
-                self.names.extend(Chain::from_pem(certificate).map(|chain| chain.certificate().common_name.clone()));
+                self.names
+                    .extend(Chain::from_pem(certificate).map(|chain| chain.certificate().common_name().to_owned()));
                 self.add(first, DirectoryError::Credential { path: self.path(first), error });
                 None
             }

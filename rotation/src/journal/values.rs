@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use perennial::{
-    Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Now, PendingKey, Policy, RareNames,
-    Reason, RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
+    Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Now, PendingKey, Policy, Reason,
+    RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
 };
 use serde::{Deserialize, Serialize};
 
 use super::form::{self, Form, form};
-use crate::rare_names::RareNamesText;
+use crate::rare_names::RareNames;
 
 form!(Instant as u64, |at| at.as_millis(), |millis| Ok(Self::from_millis(millis)));
 form!(UnixTime as i64, |at| at.as_millis(), |millis| Ok(Self::from_millis(millis)));
@@ -55,19 +55,43 @@ form!(
     Template as Names,
     |of| Names {
         common_name: of.common_name().to_owned(),
-        organizations: of.organizations().to_vec(),
-        dns_names: of.dns_names().to_vec(),
-        ip_addresses: of.ip_addresses().to_vec(),
-        rare_names: of.rare_names().into(),
+        organizations: of.organizations().map(Into::into).collect(),
+        dns_names: of.dns_names().map(Into::into).collect(),
+        ip_addresses: of.ip_addresses().collect(),
+        rare_names: RareNames::of(of),
     },
     |names| {
         let template = Self::new(names.common_name).with_organizations(names.organizations);
         let template = template.with_dns_names(names.dns_names).with_ip_addresses(names.ip_addresses);
-        Ok(template.with_rare_names(names.rare_names.into()))
+        Ok(names.rare_names.added_to(template))
     }
 );
-form!(RareNames as RareNamesText, |of| of.into(), |names| Ok(names.into()));
-form!(Certificate as CertificateText, |of| CertificateText(of.clone()), |text| Ok(text.0));
+form!(
+    Certificate as CertificateText,
+    |of| {
+        let Names { common_name, organizations, dns_names, ip_addresses, rare_names } = of.names.form();
+        CertificateText {
+            validity: of.validity.form(),
+            fingerprint: of.fingerprint.form(),
+            common_name,
+            organizations,
+            dns_names,
+            ip_addresses,
+            rare_names,
+            provisional: of.provisional,
+        }
+    },
+    |text| {
+        let CertificateText { common_name, organizations, dns_names, ip_addresses, rare_names, .. } = text;
+        let names = Names { common_name, organizations, dns_names, ip_addresses, rare_names };
+        Ok(Self {
+            validity: Validity::read(text.validity)?,
+            fingerprint: Fingerprint::read(text.fingerprint)?,
+            names: Arc::new(Template::read(names)?),
+            provisional: text.provisional,
+        })
+    }
+);
 form!(Policy as PolicyText, |of| PolicyText(of.clone()), |text| Ok(text.0));
 form!(Unwritten as UnwrittenText, |of| UnwrittenText(*of), |text| Ok(text.0));
 
@@ -85,30 +109,23 @@ pub(super) struct Names {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
-    #[serde(default, skip_serializing_if = "RareNamesText::is_empty")]
-    rare_names: RareNamesText,
+    #[serde(default, skip_serializing_if = "RareNames::is_empty")]
+    rare_names: RareNames,
 }
 
+/// The JSON of a [`Certificate`].
 #[derive(Serialize, Deserialize)]
-pub(super) struct CertificateText(#[serde(with = "CertificateFields")] Certificate);
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Certificate", rename_all = "camelCase", deny_unknown_fields)]
-struct CertificateFields {
-    #[serde(with = "form")]
-    validity: Validity,
-    #[serde(with = "form")]
-    fingerprint: Fingerprint,
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CertificateText {
+    validity: (i64, i64),
+    fingerprint: String,
     common_name: String,
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
-    #[serde(with = "form", default, skip_serializing_if = "RareNames::is_empty")]
+    #[serde(default, skip_serializing_if = "RareNames::is_empty")]
     rare_names: RareNames,
     provisional: bool,
-    // The machine's decisions do not depend on the chain.
-    #[serde(skip)]
-    chain: Arc<[u8]>,
 }
 
 #[derive(Serialize, Deserialize)]

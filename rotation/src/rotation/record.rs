@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use zeroize::Zeroizing;
 
-use crate::rare_names::RareNamesText;
+use crate::rare_names::RareNames;
 use crate::{KeySource, disk_name};
 
 /// The pending record, which a rotation leaves to its next start. Contains a private key: store it as safely as the
@@ -50,10 +50,10 @@ impl Record {
             signer_name: self.signer_name.clone(),
             request_name: self.request_name.clone(),
             common_name: template.common_name().to_owned(),
-            organizations: template.organizations().to_vec(),
-            dns_names: template.dns_names().to_vec(),
-            ip_addresses: template.ip_addresses().to_vec(),
-            rare_names: template.rare_names().into(),
+            organizations: template.organizations().map(Into::into).collect(),
+            dns_names: template.dns_names().map(Into::into).collect(),
+            ip_addresses: template.ip_addresses().collect(),
+            rare_names: RareNames::of(template),
             submitted: submitted.as_millis(),
             budget_whole: budget_whole.as_millis(),
             refusal: refusal.map(|Refusal { failure, failures, retry_at }| RefusalText {
@@ -112,10 +112,9 @@ impl Record {
         let template = Template::new(text.common_name)
             .with_organizations(text.organizations)
             .with_dns_names(text.dns_names)
-            .with_ip_addresses(text.ip_addresses)
-            .with_rare_names(text.rare_names.into());
+            .with_ip_addresses(text.ip_addresses);
         let pending = Pending {
-            template: Arc::new(template),
+            template: Arc::new(text.rare_names.added_to(template)),
             key: if key.is_some() { Key::Pending } else { Key::New },
             submitted: UnixTime::from_millis(text.submitted),
             budget_whole: UnixTime::from_millis(text.budget_whole),
@@ -147,8 +146,8 @@ struct Text<'a> {
     organizations: Vec<String>,
     dns_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
-    #[serde(default, skip_serializing_if = "RareNamesText::is_empty")]
-    rare_names: RareNamesText,
+    #[serde(default, skip_serializing_if = "RareNames::is_empty")]
+    rare_names: RareNames,
     submitted: i64,
     budget_whole: i64,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,7 +22,7 @@ pub(super) fn shortfall(
         (Failure::Unsatisfying, Some(requested)) => format!("{why}: {}", missing(certificate, requested)),
         (Failure::BadCertificate, Some(requested)) if !requested.is_named_by(certificate) => format!(
             "{why}: its common name is {}, and {} was requested; check the signer",
-            quoted(&certificate.common_name),
+            quoted(certificate.common_name()),
             quoted(requested.common_name())
         ),
         (Failure::BadCertificate, _) if validity.not_before() > now => {
@@ -48,9 +48,10 @@ pub(super) fn shortfall(
 /// grant nothing. A usage alone grants nothing either, since an API server identifies a client by common name and
 /// organizations.
 pub(super) fn excess(chain: &Chain, requested: &Template) -> Option<String> {
-    let organizations = chain.certificate().organizations.iter().filter(|_| chain.is_for(Usage::ClientAuth));
-    let organizations = organizations.filter(|name| !requested.organizations().contains(name)).map(|name| ("O", name));
-    let uris = chain.uris().iter().filter(|uri| !requested.rare_names().uris().contains(uri)).map(|uri| ("URI", uri));
+    let organizations = chain.certificate().names.organizations().filter(|_| chain.is_for(Usage::ClientAuth));
+    let organizations =
+        organizations.filter(|name| !requested.organizations().any(|wanted| wanted == *name)).map(|name| ("O", name));
+    let uris = chain.uris().filter(|uri| !requested.uris().any(|wanted| wanted == *uri)).map(|uri| ("URI", uri));
     let (kind, name) = organizations.chain(uris).next()?;
     let why = Failure::BadCertificate.describe();
     Some(format!("{why}: {kind} {}, which can grant rights, was not requested; check the signer", quoted(name)))
@@ -61,7 +62,7 @@ pub(super) fn foreign(held: &Certificate, wanted: &str) -> String {
     format!(
         "ignoring the stored certificate: its common name is {}, and {} is configured; check the configured name. \
          The file stays until a new certificate replaces it",
-        quoted(&held.common_name),
+        quoted(held.common_name()),
         quoted(wanted)
     )
 }
@@ -88,17 +89,15 @@ pub(super) fn too_short(policy: &Policy, validity: Validity, now: UnixTime) -> O
 fn missing(certificate: &Certificate, requested: &Template) -> String {
     let is_missing = |wanted: &Template| !wanted.satisfied_by(certificate);
     // Name by name through `Template::satisfied_by`, so that this list agrees with the machine's judgement.
-    let like = || Template::new(certificate.common_name.as_str());
-    let organizations =
-        requested.organizations().iter().filter(|name| is_missing(&like().with_organizations([name.as_str()])));
-    let dns_names = requested.dns_names().iter().filter(|name| is_missing(&like().with_dns_names([name.as_str()])));
-    let addresses = requested.ip_addresses().iter().filter(|ip| is_missing(&like().with_ip_addresses([**ip])));
-    let rare = requested.rare_names();
-    let uris = rare.uris().iter().filter(|uri| is_missing(&like().with_uris([uri.as_str()])));
-    let units = rare.organizational_units().iter();
-    let units = units.filter(|unit| is_missing(&like().with_organizational_units([unit.as_str()])));
-    let number = Some(rare.serial_number()).filter(|number| is_missing(&like().with_serial_number(*number)));
-    let common_name = Some(requested.common_name()).filter(|name| *name != certificate.common_name);
+    let like = || Template::new(certificate.common_name());
+    let organizations = requested.organizations().filter(|name| is_missing(&like().with_organizations([*name])));
+    let dns_names = requested.dns_names().filter(|name| is_missing(&like().with_dns_names([*name])));
+    let addresses = requested.ip_addresses().filter(|ip| is_missing(&like().with_ip_addresses([*ip])));
+    let uris = requested.uris().filter(|uri| is_missing(&like().with_uris([*uri])));
+    let units = requested.organizational_units();
+    let units = units.filter(|unit| is_missing(&like().with_organizational_units([*unit])));
+    let number = Some(requested.serial_number()).filter(|number| is_missing(&like().with_serial_number(*number)));
+    let common_name = Some(requested.common_name()).filter(|name| *name != certificate.common_name());
     let mut names: Vec<String> = common_name.into_iter().map(|name| format!("CN {name}")).collect();
     names.extend(organizations.map(|name| format!("O {name}")));
     names.extend(dns_names.map(|name| format!("DNS {name}")));
@@ -118,7 +117,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use perennial::{Fingerprint, RareNames};
+    use perennial::Fingerprint;
     use perennial_pki::{
         Credential, Issuer, KeyAlgorithm, KeyPair, Terms, certificate_request, read_request, self_signed,
     };
@@ -130,17 +129,8 @@ mod tests {
     fn certificate() -> Certificate {
         let begin = UnixTime::from_secs(1_800_000_000);
         let validity = Validity::new(begin, begin.after(Duration::from_secs(3600))).unwrap();
-        Certificate {
-            validity,
-            fingerprint: Fingerprint([0; 32]),
-            common_name: "system:node:a".into(),
-            organizations: Vec::new(),
-            dns_names: vec!["a".into()],
-            ip_addresses: Vec::new(),
-            rare_names: RareNames::default(),
-            provisional: false,
-            chain: Arc::from([]),
-        }
+        let names = Template::new("system:node:a").with_dns_names(["a"]);
+        Certificate::for_template(names, validity, Fingerprint([0; 32]))
     }
 
     #[test]
@@ -152,7 +142,7 @@ mod tests {
             "the issued certificate lacks requested names: O system:nodes, DNS b, IP 10.0.0.7"
         );
         let rare = |uri| Template::new("system:node:a").with_uris([uri, "b:2"]).with_organizational_units(["u"]);
-        let lacking = Certificate { rare_names: rare("b:2").rare_names().clone(), ..certificate() };
+        let lacking = Certificate { names: Arc::new(rare("b:2")), ..certificate() };
         assert_eq!(
             shortfall(Failure::Unsatisfying, &lacking, Some(&rare("a:1").with_serial_number("7")), NOW),
             "the issued certificate lacks requested names: URI a:1, serialNumber 7"
@@ -166,7 +156,7 @@ mod tests {
 
     #[test]
     fn foreign_certificate_error_shows_both_common_names() {
-        let masters = Certificate { common_name: "system:masters\n".into(), ..certificate() };
+        let masters = Certificate { names: Arc::new(Template::new("system:masters\n")), ..certificate() };
         assert_eq!(
             shortfall(Failure::BadCertificate, &masters, Some(&Template::node("a")), NOW),
             "an unusable certificate was issued: its common name is `system:masters`, and `system:node:a` was \

@@ -116,14 +116,14 @@ impl Rotation {
 
 /// The common name of the template; without a template, that of the stored credential.
 fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential>) -> Option<&'a str> {
-    let held = credential.map(|credential| credential.chain().certificate().common_name.as_str());
+    let held = credential.map(|credential| credential.chain().certificate().common_name());
     template.map(Template::common_name).or(held)
 }
 
 /// The error text for a credential whose common name is not the wanted one; `None` if the names agree.
 pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
     let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
-    (found.common_name != wanted).then(|| foreign(found, wanted))
+    (found.common_name() != wanted).then(|| foreign(found, wanted))
 }
 
 /// True if the record is of the signer, endpoint, key algorithm and common name that are wanted now. Without a signer,

@@ -219,7 +219,8 @@ impl<S: Subject> WorldState<S> {
             Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
             Move::Issue(flavour) => {
                 let InFlight { id, template, .. } = self.driver.in_flight.clone()?;
-                return Some(Event::CsrIssued { id, certificate: self.mint(setting, &template, flavour) });
+                let issued = Arc::unwrap_or_clone(self.mint(setting, &template, flavour)).sharing_names(&template);
+                return Some(Event::CsrIssued { id, certificate: Arc::new(issued) });
             }
             Move::Fail(failure, patience) => {
                 let retry_after = patience.map(Duration::from_millis);

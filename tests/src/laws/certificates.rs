@@ -62,7 +62,7 @@ pub(super) fn no_start_serves_another_name(trace: &Trace) -> Verdict {
 /// bootstrap credential.
 fn is_wanted(machine: &RotationMachine) -> bool {
     let foreign = |held: &Arc<Certificate>| {
-        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
+        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name())
     };
     !machine.certificate().is_some_and(foreign)
 }
@@ -119,7 +119,7 @@ impl Quality {
     fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
         Self {
             own: !certificate.provisional,
-            named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name),
+            named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name()),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
             due: machine.both_clocks(now).1 >= rotation_point(policy, seed, certificate),
             life: certificate.validity.not_after().since(now.unix),

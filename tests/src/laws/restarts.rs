@@ -35,7 +35,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     let restarted = restart(policy, seed, machine, pending.clone(), now);
     // The machine still serves a certificate from before a change of the name; a restart with the new name does not.
     let is_foreign = |held: &Arc<Certificate>| {
-        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name)
+        !held.provisional && machine.template().is_some_and(|template| template.common_name() != held.common_name())
     };
     let [held, waits] = [machine.certificate(), machine.waiting()].map(|held| held.is_some_and(is_foreign));
     if machine.signer().is_configured() && (held || waits) {

@@ -120,7 +120,7 @@ impl Model {
     fn issued(&mut self, id: u64, issued: &Arc<Certificate>, now: Now) {
         let requested = self.history.last_requested();
         let fits = requested.is_none_or(|requested| requested.satisfied_by(issued));
-        let another = requested.is_some_and(|requested| requested.common_name() != issued.common_name);
+        let another = requested.is_some_and(|requested| requested.common_name() != issued.common_name());
         let (earlier, later) = self.both_clocks(now);
         let latest = match self.history.served().filter(|held| !is_expired(held, unix(now.unix))) {
             Some(held) => unix(held.validity.not_after()),
@@ -325,7 +325,7 @@ impl Model {
     }
 
     fn is_foreign(&self, certificate: &Certificate) -> bool {
-        let another = self.history.template().is_some_and(|wanted| wanted.common_name() != certificate.common_name);
+        let another = self.history.template().is_some_and(|wanted| wanted.common_name() != certificate.common_name());
         another && !certificate.provisional
     }
 

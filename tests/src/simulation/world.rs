@@ -321,7 +321,7 @@ impl World {
                 Event::CertWritten { id }
             }
             Arriving::Issued { id, template, issue, repeated } => {
-                let certificate = Arc::new(self.mint(&template, issue));
+                let certificate = Arc::new(self.mint(&template, issue).sharing_names(&template));
                 let event = Event::CsrIssued { id, certificate };
                 if repeated {
                     self.send(Duration::ZERO, Arriving::Reply(event.clone()));

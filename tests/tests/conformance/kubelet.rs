@@ -35,8 +35,8 @@ fn sorted(addresses: &[(AddressType, &str)]) -> (Vec<String>, Vec<IpAddr>, usize
     // Without an IP address there is no template: one more address makes one.
     let more = [NodeAddress { kind: InternalIp, address: MORE.to_string() }];
     let all = addresses.clone().template("node").unwrap_or_else(|| Addresses::of(more).template("node").unwrap());
-    let ip_addresses = all.ip_addresses().iter().copied().filter(|ip| *ip != MORE).collect();
-    (all.dns_names().to_vec(), ip_addresses, addresses.unusable().len())
+    let ip_addresses = all.ip_addresses().filter(|ip| *ip != MORE).collect();
+    (all.dns_names().map(Into::into).collect(), ip_addresses, addresses.unusable().len())
 }
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {

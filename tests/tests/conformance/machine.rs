@@ -62,33 +62,45 @@ pub(crate) const ROWS: &[Row] = &[
         assert_eq!(due(None, Some(Template::default())), Some(Reason::NoCertificate));
     }),
     template_row("TestCertSatisfiesTemplate/No template", "not due", || {
-        assert_eq!(due(Some(certified("system:node:fake-node-name", |_| {})), None), None);
+        assert_eq!(due(Some(certified(Template::new("system:node:fake-node-name"))), None), None);
     }),
     template_row("TestCertSatisfiesTemplate/Mismatched common name", LACKS, || {
         // With this template from the start, the machine would drop the certificate.
-        let mut machine = machine(Some(certified("system:node:fake-node-name-2", |_| {})), None);
+        let mut machine = machine(Some(certified(Template::new("system:node:fake-node-name-2"))), None);
         let wanted = Arc::new(Template::new("system:node:fake-node-name"));
         let actions = machine.handle(Event::TemplateChanged(Some(wanted)), now());
         assert_eq!(machine.due(now()), Some(Reason::TemplateNotSatisfied));
         assert!({ actions }.any(|action| matches!(action, Action::SubmitCsr { .. })));
     }),
     template_row("TestCertSatisfiesTemplate/Missing orgs", LACKS, || {
-        lacks(certified("", |c| c.organizations = strings(&["system:nodes"])), orgs(&["system:nodes", "foobar"]));
+        lacks(certified(orgs(&["system:nodes"])), orgs(&["system:nodes", "foobar"]));
     }),
     template_row("TestCertSatisfiesTemplate/Extra orgs", HAS_ALL, || {
-        has_all(certified("", |c| c.organizations = strings(&["system:nodes", "foobar"])), orgs(&["system:nodes"]));
+        has_all(certified(orgs(&["system:nodes", "foobar"])), orgs(&["system:nodes"]));
     }),
     template_row("TestCertSatisfiesTemplate/Missing DNS names", LACKS, || {
-        lacks(certified("", |c| c.dns_names = strings(&["foo"])), Template::default().with_dns_names(["foo", "bar"]));
+        lacks(
+            certified(Template::default().with_dns_names(["foo"])),
+            Template::default().with_dns_names(["foo", "bar"]),
+        );
     }),
     template_row("TestCertSatisfiesTemplate/Extra DNS names", HAS_ALL, || {
-        has_all(certified("", |c| c.dns_names = strings(&["foo", "bar"])), Template::default().with_dns_names(["foo"]));
+        has_all(
+            certified(Template::default().with_dns_names(["foo", "bar"])),
+            Template::default().with_dns_names(["foo"]),
+        );
     }),
     template_row("TestCertSatisfiesTemplate/Missing IP addresses", LACKS, || {
-        lacks(certified("", |c| c.ip_addresses = ips(&[1])), Template::default().with_ip_addresses(ips(&[1, 2])));
+        lacks(
+            certified(Template::default().with_ip_addresses(ips(&[1]))),
+            Template::default().with_ip_addresses(ips(&[1, 2])),
+        );
     }),
     template_row("TestCertSatisfiesTemplate/Extra IP addresses", HAS_ALL, || {
-        has_all(certified("", |c| c.ip_addresses = ips(&[1, 2])), Template::default().with_ip_addresses(ips(&[1])));
+        has_all(
+            certified(Template::default().with_ip_addresses(ips(&[1, 2]))),
+            Template::default().with_ip_addresses(ips(&[1])),
+        );
     }),
     template_row("TestCertSatisfiesTemplate/Matching certificate", "not due", || {
         let template = Template::node("fake-node-name").with_dns_names(["foo", "bar"]).with_ip_addresses(ips(&[1, 2]));
@@ -188,19 +200,13 @@ fn has_all(certificate: Certificate, template: Template) {
     assert!(!start_submits(Some(certificate), Some(template)));
 }
 
-/// Makes a fresh certificate with this common name, and lets `adjust` change the certificate.
-fn certified(name: &str, adjust: impl FnOnce(&mut Certificate)) -> Certificate {
-    let mut certificate = mint::certificate(&Template::new(name), 1, mint::EPOCH, DAY);
-    adjust(&mut certificate);
-    certificate
+/// Makes a fresh certificate with these names.
+fn certified(names: Template) -> Certificate {
+    mint::certificate(&names, 1, mint::EPOCH, DAY)
 }
 
 fn orgs(names: &[&str]) -> Template {
     Template::default().with_organizations(names.iter().copied())
-}
-
-fn strings(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 fn ips(last: &[u8]) -> Vec<IpAddr> {

@@ -177,7 +177,7 @@ impl Pki {
     pub(crate) fn loads_the_credential(&self) {
         let (loaded, expected) = (self.loaded(), self.credential.chain().certificate());
         assert_eq!(loaded.chain().certificate().fingerprint, expected.fingerprint);
-        assert_eq!(loaded.chain().certificate().common_name, "system:node:worker-1");
+        assert_eq!(loaded.chain().certificate().common_name(), "system:node:worker-1");
         assert_eq!(loaded.key().public_key_der(), self.credential.key().public_key_der());
     }
 }

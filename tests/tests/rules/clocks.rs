@@ -1,6 +1,6 @@
 //! Clocks that are wrong, and replies that arrive at about the time of a timeout.
 
-use perennial::{Actions, Event, Failure, Policy, RareNames, Reason, State, UnixTime};
+use perennial::{Actions, Event, Failure, Policy, Reason, State, UnixTime};
 use perennial_tests::mint;
 
 use super::*;
@@ -142,17 +142,6 @@ fn least_and_greatest_clock_values_cause_no_panic() {
 fn machine_is_at_most_192_bytes() {
     assert!(size_of::<RotationMachine>() <= 192);
     assert!(size_of::<Actions>() <= 192);
-}
-
-#[test]
-fn facts_of_certificate_with_one_dns_name_take_400_bytes() {
-    assert_eq!(size_of::<RareNames>(), size_of::<usize>());
-    let certificate = issued(&node().with_dns_names(["worker-1.example"]), 1, Duration::ZERO, DAY);
-    let lists = [&certificate.organizations, &certificate.dns_names];
-    let in_lists: usize = lists.iter().map(|list| size_of_val(list.as_slice())).sum();
-    let texts = lists.into_iter().flatten().chain([&certificate.common_name]).map(String::len).sum::<usize>();
-    let bytes = size_of::<Certificate>() + in_lists + texts;
-    assert!(bytes <= 400, "{bytes}");
 }
 
 #[test]

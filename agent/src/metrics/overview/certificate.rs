@@ -154,11 +154,11 @@ impl Shown {
         write_dates(&self.view, &mut fact);
         if let Some(chain) = self.view.credential.as_ref().map(|credential| credential.chain()) {
             let certificate = chain.certificate();
-            let organizations = certificate.organizations.iter().map(|name| format!(", O={name}"));
-            let subject = format!("CN={}{}", certificate.common_name, organizations.collect::<String>());
+            let organizations = certificate.names.organizations().map(|name| format!(", O={name}"));
+            let subject = format!("CN={}{}", certificate.common_name(), organizations.collect::<String>());
             fact("Subject", Text(&subject).to_string());
-            let addresses = certificate.ip_addresses.iter().map(ToString::to_string);
-            let names: Vec<String> = certificate.dns_names.iter().cloned().chain(addresses).collect();
+            let addresses = certificate.names.ip_addresses().map(|address| address.to_string());
+            let names: Vec<String> = certificate.names.dns_names().map(str::to_owned).chain(addresses).collect();
             if !names.is_empty() {
                 fact("Names", Text(&names.join(", ")).to_string());
             }

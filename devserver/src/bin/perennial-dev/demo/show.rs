@@ -74,10 +74,10 @@ fn done(report: Report, options: &cli::Demo) {
 /// Checks that the certificate is the node's, and that the server authenticates the node by that certificate.
 fn check(cluster: &TestCluster, credential: &Arc<Credential>) -> Result<(), Failure> {
     let facts = credential.chain().certificate();
-    if facts.common_name != identity() {
+    if facts.common_name() != identity() {
         return Err(Failure::failed(format!(
             "the issued certificate is for {:?}, not for the node",
-            facts.common_name
+            facts.common_name()
         )));
     }
     let result = who_am_i(cluster.cluster(), credential).and_then(|user| check_identity(&user, facts));
@@ -94,7 +94,7 @@ fn report_certificate(report: Report, n: u32, rotations: u32, chain: &Chain, boo
     let asked_with = if bootstrapping { "bootstrap token" } else { "certificate" };
     let fields = json!({
         "n": n,
-        "identity": chain.certificate().common_name,
+        "identity": chain.certificate().common_name(),
         "serial": chain.serial(),
         "not_before": validity.not_before().to_string(),
         "not_after": validity.not_after().to_string(),
@@ -107,7 +107,7 @@ fn report_certificate(report: Report, n: u32, rotations: u32, chain: &Chain, boo
     };
     let sentence = format!(
         "{title:<14}{}  serial {:.12}…  {}–{}  requested with its {asked_with}, in use {} ms {since}",
-        chain.certificate().common_name,
+        chain.certificate().common_name(),
         chain.serial(),
         time_of_day(validity.not_before()),
         time_of_day(validity.not_after()),
@@ -136,11 +136,10 @@ fn who_am_i(cluster: &Arc<Cluster>, credential: &Arc<Credential>) -> Result<Valu
 
 /// Checks that `user`, the user in the server's answer, has the name, groups and fingerprint that `certificate` gives.
 fn check_identity(user: &Value, certificate: &Certificate) -> Result<(), String> {
-    let mut groups = certificate.organizations.clone();
-    groups.push("system:authenticated".to_owned());
+    let groups: Vec<_> = certificate.names.organizations().chain(["system:authenticated"]).collect();
     let credential = format!("X509SHA256={:x}", certificate.fingerprint);
     let extra = json!({ "authentication.kubernetes.io/credential-id": [credential] });
-    let expected = json!({ "username": certificate.common_name, "groups": groups, "extra": extra });
+    let expected = json!({ "username": certificate.common_name(), "groups": groups, "extra": extra });
     if *user == expected {
         Ok(())
     } else {
