@@ -28,7 +28,8 @@ impl PartialEq for Credential {
 impl Eq for Credential {}
 
 impl Credential {
-    /// Joins a chain with the key of its leaf. Checks by a test signature that the key belongs to the leaf.
+    /// Joins a chain with the key of its leaf. Checks that the key belongs to the leaf; for an RSA key and for a key
+    /// that stays elsewhere, by a test signature.
     ///
     /// # Errors
     /// [`CredentialError::KeyMismatch`] if the leaf was issued for another key; [`CredentialError::CompressedPoint`] if

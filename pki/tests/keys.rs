@@ -38,6 +38,25 @@ fn generated_keys_differ() {
 }
 
 #[test]
+fn key_with_public_key_of_another_is_refused() {
+    // Only the DER forms below contain a public key. Both end with it.
+    for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384] {
+        let [one, other] = [(); 2].map(|()| der(&KeyPair::generate(algorithm).unwrap().to_pem()));
+        let point = if algorithm == KeyAlgorithm::EcdsaP256 { 64 } else { 96 };
+        let mixed = [&one[..one.len() - point], &other[other.len() - point..]].concat();
+        assert!(KeyPair::from_der(&one).is_ok() && KeyPair::from_der(&mixed).is_err(), "{algorithm}");
+    }
+    let [one, other] = [(); 2].map(|()| KeyPair::generate(KeyAlgorithm::Ed25519).unwrap());
+    let public = |key: &KeyPair| key.public_key_der()[12..].to_vec();
+    // Version 2 of PKCS#8 (RFC 8410 §7): version 1, and then the public key.
+    let v2 = |public: Vec<u8>| {
+        let v1 = der(&one.to_pem());
+        [&[0x30, 0x51, 2, 1, 1], &v1[5..], &[0x81, 0x21, 0], &public].concat()
+    };
+    assert!(KeyPair::from_der(&v2(public(&one))).is_ok() && KeyPair::from_der(&v2(public(&other))).is_err());
+}
+
+#[test]
 fn imported_key_is_written_back_unchanged() {
     for (pem, algorithm) in [
         (P256_SEC1, KeyAlgorithm::EcdsaP256),
