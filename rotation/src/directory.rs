@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use perennial::UnixTime;
 use perennial::store::{Dated, FileOp, Layout, Listing, Plan};
-use perennial_pki::Credential;
+use perennial_pki::{Chain, Credential};
 
 use disk::Disk;
 use inspection::Inspection;
@@ -242,7 +242,8 @@ impl Directory {
             Some(file) => self.layout.use_stored(&listing, &file, now),
             None => self.layout.update(&listing, now),
         };
-        self.carry_out(&*folder, &plan, credential.to_pem().as_bytes())?;
+        let pem = credential.to_pem();
+        self.carry_out(&*folder, &plan, pem.as_bytes())?;
         let current = self.layout.current();
         // If `PREFIX-current.pem` was a regular file, the plan has linked it to a dated name: that is the predecessor.
         let linked = plan.steps.iter().find_map(|step| match step {
@@ -251,7 +252,7 @@ impl Directory {
         });
         let before = linked.or_else(|| listing.file_behind(&current));
         // The new pair is durable and in use: a failure to remove old ones does not fail the write.
-        if let Err(error) = self.prune(&*folder, credential.chain().certificate().common_name(), before) {
+        if let Err(error) = self.prune(&*folder, credential, &pem, before) {
             tracing::warn!("cannot remove old certificates: {error}; the next write tries again");
         }
         Ok(())
@@ -282,16 +283,35 @@ impl Directory {
 
     /// Name of the dated file that contains this pair; `None` if there is none.
     fn stored(&self, folder: &dyn Folder, listing: &Listing, credential: &Credential) -> Option<String> {
-        let is_same = |found: &Credential| found.chain() == credential.chain();
-        self.dated(folder, listing).find(|(_, found)| is_same(found)).map(|(name, _)| name)
+        let is_same = |name: &str| {
+            let Ok(Some(Contents { bytes, .. })) = folder.read(name) else { return false };
+            // The chain first: reading the key of another pair would take longer.
+            Chain::from_pem(&bytes).is_ok_and(|chain| chain == *credential.chain())
+                && Credential::from_pem(&bytes).is_ok()
+        };
+        self.layout.dated(listing).into_iter().find(|name| is_same(name)).map(str::to_owned)
     }
 
-    fn prune(&self, folder: &dyn Folder, common_name: &str, before: Option<&str>) -> Result<(), DirectoryError> {
+    /// Removes old pairs with the common name of `credential`, which was just written as `pem`.
+    fn prune(
+        &self,
+        folder: &dyn Folder,
+        credential: &Credential,
+        pem: &str,
+        before: Option<&str>,
+    ) -> Result<(), DirectoryError> {
         let listing = self.list(folder)?;
-        let dated = self.dated(folder, &listing).filter_map(|(name, credential)| {
-            let certificate = credential.chain().certificate();
-            let not_before = certificate.validity.not_before();
-            (certificate.common_name() == common_name).then_some(Dated { name, not_before })
+        let own = credential.chain().certificate();
+        let dated = self.layout.dated(&listing).into_iter().filter_map(|name| {
+            let bytes = folder.read(name).ok()??.bytes;
+            let dated = |not_before| Dated { name: name.into(), not_before };
+            // No need to parse what was just written.
+            if *bytes == pem.as_bytes() {
+                return Some(dated(own.validity.not_before()));
+            }
+            let found = Credential::from_pem(&bytes).ok()?;
+            let certificate = found.chain().certificate();
+            (certificate.common_name() == own.common_name()).then(|| dated(certificate.validity.not_before()))
         });
         let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), KEEP, before);
         plan.steps.extend(self.layout.sweep(&listing).steps);
