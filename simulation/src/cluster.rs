@@ -187,7 +187,7 @@ impl Site {
     /// Makes a certificate for the node, with the next serial number.
     pub(crate) fn mint(&mut self, validity: Validity) -> Arc<Certificate> {
         self.serial += 1;
-        Arc::new(Certificate::for_template(&self.template, validity, fingerprint(self.serial)))
+        Arc::new(Certificate::for_template(self.template.clone(), validity, fingerprint(self.serial)))
     }
 
     /// Submits a request with the key of this number; `None`: with a key that was never used.
