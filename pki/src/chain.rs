@@ -138,6 +138,14 @@ impl Chain {
         &self.0.certificate
     }
 
+    /// Shares the names in [`certificate`](Self::certificate) with `template` if they are equal. Does nothing if the
+    /// chain has clones: share the names before you clone the chain.
+    pub fn share_names(&mut self, template: &Arc<Template>) {
+        if let Some(parsed) = Arc::get_mut(&mut self.0) {
+            parsed.certificate = Arc::new(Certificate::clone(&parsed.certificate).sharing_names(template));
+        }
+    }
+
     /// Encodes the certificates of the chain as PEM, without the text, the headers and the other blocks of the file.
     pub fn pem(&self) -> String {
         encode(&self.der())

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use perennial::Template;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -102,6 +103,11 @@ impl Credential {
     /// The certificate chain of the credential.
     pub fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// Shares the names of the certificate with an equal template: see [`Chain::share_names`].
+    pub fn share_names(&mut self, template: &Arc<Template>) {
+        self.chain.share_names(template);
     }
 
     /// The private key of the leaf.

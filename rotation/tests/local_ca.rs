@@ -134,6 +134,8 @@ fn blocking_and_async_local_cas_issue_and_rotate() {
         life.now.instant = life.now.instant.after(23 * HOUR);
         let second = life.attempt().credential.clone().unwrap();
         assert_ne!(first.key().public_key_der(), second.key().public_key_der());
+        let [first, second] = [&first, &second].map(|pair| &pair.chain().certificate().names);
+        assert!(Arc::ptr_eq(first, second), "both share the names of the template");
         assert!(store.recall().unwrap().is_some());
     }
 }

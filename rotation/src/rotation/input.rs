@@ -7,7 +7,7 @@ use perennial::{Event, Fingerprint, Now, Policy, RequestId, State, Template};
 use perennial_pki::Credential;
 
 use super::shortfall::too_short;
-use super::start::foreign_to;
+use super::start::{foreign_to, share_names};
 use super::{Command, News, Rotation};
 use crate::{Health, Issued, Keyed, Progress, ServerDate, SignError, Signer};
 
@@ -170,7 +170,10 @@ impl Rotation {
                 return VecDeque::new();
             }
             Input::Replaced(found) => {
-                let found = self.not_foreign(found);
+                let mut found = self.not_foreign(found);
+                if let (Some(pair), Some(template)) = (&mut found, self.machine.template()) {
+                    share_names(pair, template);
+                }
                 candidate.clone_from(&found);
                 found.iter().for_each(|pair| self.note_stored(pair));
                 Event::CertReplaced(found.map(|credential| credential.chain().certificate().clone()))

@@ -73,7 +73,7 @@ impl Rotation {
 
     /// Joins the issued chain with its key, if the chain is usable and grants no rights beyond the request. The machine
     /// judges names and lifetime.
-    fn checked_pair(&self, chain: Chain, in_flight: &InFlight, now: Now) -> Result<Credential, String> {
+    fn checked_pair(&self, mut chain: Chain, in_flight: &InFlight, now: Now) -> Result<Credential, String> {
         let signer = self.signer.as_ref().ok_or("rotation is not enabled any more")?;
         let profile = signer.profile();
         let (public_key_der, roots) = (in_flight.key.public_key_der(), profile.issuers.as_ref());
@@ -84,6 +84,7 @@ impl Rotation {
         if !profile.accepts_extra_rights {
             excess(&chain, &in_flight.template).map_or(Ok(()), Err)?;
         }
+        chain.share_names(&in_flight.template);
         Credential::new(chain, in_flight.key.clone()).map_err(|mismatch| mismatch.to_string())
     }
 

@@ -40,7 +40,10 @@ impl Rotation {
     /// Makes a rotation. Its first Tick is due at `now`.
     pub fn new(start: Start, now: Now) -> Self {
         let Start { policy, signer, template, common_name, signer_name, stored, pending, keys } = start;
-        let Stored { credential, waiting, is_misplaced } = stored;
+        let Stored { mut credential, mut waiting, is_misplaced } = stored;
+        if let Some(template) = &template {
+            [&mut credential, &mut waiting].into_iter().flatten().for_each(|pair| share_names(pair, template));
+        }
         let named_later = common_name.clone();
         // Includes the key of a foreign certificate: the certificate is not used, but must not be lost either.
         let stored_keys = [&credential, &waiting].into_iter().flatten().map(|pair| pair.key().clone()).collect();
@@ -111,6 +114,13 @@ impl Rotation {
         rotation.note_foreign(foreign);
         rotation.remind(now);
         rotation
+    }
+}
+
+/// Shares the names of the pair with an equal template, unless another owner holds the pair, such as a store in memory.
+pub(super) fn share_names(pair: &mut Arc<Credential>, template: &Arc<Template>) {
+    if let Some(pair) = Arc::get_mut(pair) {
+        pair.share_names(template);
     }
 }
 
