@@ -45,7 +45,7 @@ use crate::time::{Instant, Now};
 ///
 /// All promises of a [`RotationMachine`] hold for each member; the wait for a turn comes in addition. After the members
 /// have been inserted, no method but [`insert`](Self::insert) and [`remove`](Self::remove) allocates.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     planner: Planner,
     /// The machine of each place of the planner.
@@ -92,8 +92,8 @@ impl Fleet {
         self.machines.get_mut(key.index as usize)?.take()
     }
 
-    /// Lets a member handle one event, and returns the actions that follow. `SetTimer` is never among them: the fleet
-    /// has one [`deadline`](Self::deadline). A [`SignerChanged`](Event::SignerChanged) to `Ready` counts as one to
+    /// Lets a member handle one event, and returns the actions that follow. A driver ignores `SetTimer` among them, since
+    /// [`deadline`](Self::deadline) is that of all members. A [`SignerChanged`](Event::SignerChanged) to `Ready` counts as one to
     /// `Shared`, and [`TurnGranted`](Event::TurnGranted) as a Tick: turns are for the fleet to grant. The event of a
     /// member that has been removed is [ignored](Outcome::Ignored).
     pub fn handle(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
@@ -128,9 +128,9 @@ impl Fleet {
         self.machines.get(key.index as usize).filter(|_| self.planner.contains(key))?.as_ref()
     }
 
-    /// The machines of all members, in no particular order.
-    pub fn machines(&self) -> impl Iterator<Item = &RotationMachine> {
-        self.machines.iter().flatten()
+    /// The members and their machines, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (MemberKey, &RotationMachine)> {
+        self.planner.keys().filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// The planner of this fleet.
@@ -141,8 +141,7 @@ impl Fleet {
     fn step(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
         let machine = self.machines.get_mut(key.index as usize).filter(|_| self.planner.contains(key));
         let Some(machine) = machine.and_then(Option::as_mut) else { return Actions::after(Outcome::Ignored) };
-        let mut actions = machine.handle(event, now);
-        actions.timer = None;
+        let actions = machine.handle(event, now);
         self.planner.update(key, machine.schedule(now), now);
         actions
     }

@@ -12,7 +12,7 @@ const ABSENT: u32 = u32::MAX;
 
 /// An indexed 4-ary min-heap: at most one instant for each member. Finding the first instant takes constant time, a
 /// change takes a time that is logarithmic in the number of instants. Only [`grow`](Self::grow) allocates.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heap {
     entries: Vec<Entry>,
     /// The position in `entries` of each member's instant.

@@ -72,7 +72,7 @@ pub enum Turn {
 ///   many small corrections, each machine has a Tick, and thereby plans anew.
 /// - **Time**: an update takes a time that is logarithmic in the number of members. Members that sleep cost nothing.
 /// - **Memory**: 40 bytes for each member. Only [`insert`](Self::insert) and [`remove`](Self::remove) allocate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planner {
     limits: Limits,
     places: Vec<Place>,
@@ -95,7 +95,7 @@ pub struct Planner {
 }
 
 /// The place of a member. Its index is also that of the member in both heaps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     generation: u32,
     is_taken: bool,
@@ -167,6 +167,12 @@ impl Planner {
     /// Whether this key is that of a member.
     pub fn contains(&self, key: MemberKey) -> bool {
         self.place(key).is_some()
+    }
+
+    /// The keys of all members, in no particular order.
+    pub fn keys(&self) -> impl Iterator<Item = MemberKey> {
+        let taken = (0..).zip(&self.places).filter(|(_, place)| place.is_taken);
+        taken.map(|(index, place)| MemberKey { index, generation: place.generation })
     }
 
     /// Adds a member.
