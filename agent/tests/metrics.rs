@@ -102,6 +102,7 @@ fn readyz_names_missing_certificate_until_issued() {
     let page = scrape(&address);
     assert_eq!(page.get("kubelet_certificate_manager_client_ttl_seconds"), f64::INFINITY);
     assert_eq!(page.find("perennial_state", &[("state", "requesting")]), Some(1.0));
+    assert_eq!(page.get("perennial_waiting_for_approval"), 1.0);
     assert_eq!(page.find("perennial_certificate_not_after_timestamp_seconds", &[]), None);
     until("growing wait", || (scrape(&address).get("perennial_waiting_seconds") > 0.0).then_some(()));
     assert!(scrape(&address).get("perennial_due_seconds") > 0.0);
@@ -121,6 +122,7 @@ fn readyz_names_missing_certificate_until_issued() {
     assert_eq!(page.get("kubelet_certificate_manager_client_expiration_renew_errors"), failed);
     assert_eq!(page.get("perennial_rotations_total"), 0.0, "nothing was replaced");
     assert_eq!(page.get("perennial_due_seconds"), 0.0);
+    assert_eq!(page.get("perennial_waiting_for_approval"), 0.0);
     assert!(page.get("kubelet_certificate_manager_client_ttl_seconds") > 0.0);
 }
 

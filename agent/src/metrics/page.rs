@@ -31,6 +31,7 @@ perennial_write_failures_total counter Attempts to write a certificate to disk t
 perennial_panics_total counter Panics after which the rotation continued; each is a bug to report.
 perennial_state gauge 1 for the present state of the rotation, 0 for all other states.
 perennial_waiting_seconds gauge Seconds since the request in flight was submitted; 0 if none is in flight.
+perennial_waiting_for_approval gauge 1 while an approver has to approve the request in flight, 0 otherwise.
 perennial_due_seconds gauge Seconds for which a new certificate has been due, failed requests included; \
     0 if none is due.
 perennial_unwritten gauge 1 if the certificate in use is in memory only, where a crash loses it.
@@ -134,6 +135,7 @@ fn add_state(page: &mut Exposition, view: &CertView, now: Now) {
         for name in State::NAMES {
             page.add("perennial_state", &[of[0], ("state", name)], flag(snapshot.state.name() == name));
         }
+        page.add("perennial_waiting_for_approval", &of, flag(view.approvable().is_some()));
         page.add("perennial_unwritten", &of, flag(snapshot.unwritten));
         let offset = snapshot.clock_offset.map(|offset| offset.millis as f64 / 1000.0);
         page.add("perennial_server_clock_offset_seconds", &of, offset);

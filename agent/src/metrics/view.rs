@@ -91,6 +91,14 @@ impl CertView {
         self.snapshot.as_ref()?.progress.as_ref()
     }
 
+    /// The name of the certificate's CSR object that waits for approval; `None` if none waits.
+    pub(super) fn approvable(&self) -> Option<&str> {
+        match self.progress()? {
+            Progress::WaitingForApproval { request_name } => Some(request_name),
+            _ => None,
+        }
+    }
+
     /// Time from which a new certificate has been due; `None` if no new certificate is due.
     pub(super) fn due_since(&self) -> Option<Instant> {
         self.tally.as_ref()?.due_since

@@ -8,7 +8,7 @@ use perennial_rotation::Snapshot;
 
 use super::super::html::{Text, Time};
 use super::super::view::CertView;
-use super::condition::{Condition, approvable};
+use super::condition::Condition;
 use super::life::Life;
 use crate::hook_debt::Debt;
 use crate::remedies;
@@ -140,7 +140,7 @@ impl Shown {
             let attempts = format!("failed attempts: {}{}", failed.attempts, next.unwrap_or_default());
             problem(&format!("--on-rotated {}; {attempts}", failed.error), remedies::HOOK);
         }
-        if let Some(name) = approvable(&self.view) {
+        if let Some(name) = self.view.approvable() {
             write_approval(page, name);
         }
     }

@@ -1,7 +1,6 @@
 //! The condition of a certificate in a few words, and the order in which the page shows certificates.
 
 use perennial::{Now, Reason, State};
-use perennial_rotation::Progress;
 
 use super::super::view::CertView;
 use crate::hook_debt::Debt;
@@ -48,7 +47,7 @@ pub(super) fn condition(view: &CertView, debt: Option<&Debt>, now: Now) -> Condi
         (is_renewed && view.trouble.is_some(), (Trouble, "renewal fails")),
         (owed.is_some_and(|owed| owed.failed().is_some()), (Trouble, "hook fails")),
         (view.trouble.is_some(), (Attention, "problem")),
-        (approvable(view).is_some(), (Attention, "waits for approval")),
+        (view.approvable().is_some(), (Attention, "waits for approval")),
         (view.unwritten_since().is_some(), (Attention, "being written")),
         (owed.is_some(), (Attention, "hook owed")),
         (validity.is_some_and(|validity| validity.not_before() > now.unix), (Attention, "not valid yet")),
@@ -56,12 +55,4 @@ pub(super) fn condition(view: &CertView, debt: Option<&Debt>, now: Now) -> Condi
         (is_off, (Good, "externally managed")),
     ];
     conditions.into_iter().find_map(|(applies, condition)| applies.then_some(condition)).unwrap_or((Good, "good"))
-}
-
-/// The name of the certificate's CSR object that waits for approval; `None` if none waits.
-pub(super) fn approvable(view: &CertView) -> Option<&str> {
-    match view.progress()? {
-        Progress::WaitingForApproval { request_name } => Some(request_name),
-        _ => None,
-    }
 }
