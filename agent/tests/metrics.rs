@@ -97,7 +97,7 @@ fn readyz_names_missing_certificate_until_issued() {
     let (head, body) = get(&address, "/");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nContent-Security-Policy: default-src 'none'; "));
     assert!(body.contains(&format!("\nkubectl certificate approve {csr}\n")), "{body}");
-    assert!(body.contains("1 certificate: 1 no certificate"), "{body}");
+    assert!(body.contains("1 certificate (no certificate: 1)"), "{body}");
     assert!(get(&address, "/healthz").0.starts_with("HTTP/1.1 200 "));
     let page = scrape(&address);
     assert_eq!(page.get("kubelet_certificate_manager_client_ttl_seconds"), f64::INFINITY);
@@ -307,7 +307,7 @@ fn page_for_people_answers_get_and_head_only() {
     let (head, body) = get.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"), "{head}");
     for expected in
-        ["1 certificate: 1 good", "<h2>kubelet-client</h2>", "Next rotation at ", "rotation window from 70 %"]
+        ["1 certificate (good: 1)", "<h2>kubelet-client</h2>", "Next rotation at ", "rotation window from 70 %"]
     {
         assert!(body.contains(expected), "{expected}: {body}");
     }

@@ -22,7 +22,7 @@ use life::LEGEND;
 pub(super) const REFRESH: &str = "refresh";
 /// The Content-Security-Policy of the page: no script, nothing from elsewhere, and only the style sheet [`STYLE`], by
 /// its SHA-256. The icon is an empty `data:` URL, which keeps browsers from a request for `/favicon.ico`.
-pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-J9ufMGANrHUXGtkhWOBzaOYt29GudhzngsA+2ty9dvc='; \
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-a3HXeSC3YB4PVaSNUhFNyDaBvGneQ9HE1wCdkadNSb4='; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("overview/style.css");
 /// Most certificates that the page shows with all details at once.
@@ -47,16 +47,17 @@ pub(super) fn page(views: Vec<CertView>, process: &Process<'_>, refresh: bool, n
         true => ("<meta http-equiv=\"refresh\" content=\"30\">", "/", "stop reloading"),
         false => ("", "/?refresh", "reload every 30 s"),
     };
+    let is_few = certificates.len() <= MOST_DETAILED;
+    let class = if is_few { "" } else { " class=\"many\"" };
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{host}: {summary}</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\">{meta}\
          <style>{STYLE}</style></head><body><header><h1>{host}</h1><p class=\"summary\">{summary}</p>\
-         <p>As of {}. <a href=\"{other}\">{toggle}</a></p></header><main>",
+         <p>As of {}. <a href=\"{other}\">{toggle}</a></p></header><main{class}>",
         Time(now.unix)
     );
     write_process_problems(&mut page, process);
-    let is_few = certificates.len() <= MOST_DETAILED;
     let troubled = certificates.iter().filter(|shown| shown.condition.0 < Level::Good).count();
     for (place, shown) in certificates.iter().enumerate() {
         shown.write(&mut page, is_few || place < troubled.min(MOST_DETAILED), now);
@@ -100,7 +101,7 @@ fn sorted(views: Vec<CertView>, about: &About, now: Now) -> Vec<Shown> {
     certificates
 }
 
-/// The number of certificates in each condition: `3 certificates: 1 expired, 2 good`.
+/// The number of certificates in each condition: `3 certificates (expired: 1, good: 2)`.
 fn summary(certificates: &[Shown]) -> String {
     let noun = if certificates.len() == 1 { "certificate" } else { "certificates" };
     let mut counts: Vec<(&str, usize)> = Vec::new();
@@ -110,9 +111,9 @@ fn summary(certificates: &[Shown]) -> String {
             None => counts.push((words, 1)),
         }
     }
-    let counts: Vec<String> = counts.iter().map(|(words, count)| format!("{count} {words}")).collect();
-    let colon = if counts.is_empty() { "" } else { ": " };
-    format!("{} {noun}{colon}{}", certificates.len(), counts.join(", "))
+    let counts: Vec<String> = counts.iter().map(|(words, count)| format!("{words}: {count}")).collect();
+    let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
+    format!("{} {noun}{counts}", certificates.len())
 }
 
 /// Writes the problems that concern no single certificate: rotations that hang, a failing journal, dropped output, and
@@ -200,7 +201,7 @@ mod tests {
         let valid = interim(&Template::node("worker"), now).unwrap();
         let page = page_of(vec![view("a", Some(valid)), view("b", None), view("c", Some(issued()))], now);
         check_elements(&page);
-        assert!(page.contains("3 certificates: 1 no certificate, 1 expired, 1 externally managed"), "{page}");
+        assert!(page.contains("3 certificates (no certificate: 1, expired: 1, externally managed: 1)"), "{page}");
         let places = ["b", "c", "a"].map(|name| page.find(&format!("<h2>{name}</h2>")).unwrap());
         assert!(places.is_sorted(), "{page}");
         assert!(page.contains("expired 1 min ago") && page.contains("c: its lifetime of"), "{page}");

@@ -62,8 +62,11 @@ impl Shown {
             };
         };
         let due = snapshot.due.filter(|_| snapshot.state != State::NotEnabled).map(|reason| {
-            let since = self.view.due_since().map(|since| format!(", for {}", words(now.instant.since(since))));
-            format!("A new certificate is due{}: {}. ", since.unwrap_or_default(), reason.describe())
+            let is_due = match self.view.due_since() {
+                Some(since) => format!("has been due for {}", words(now.instant.since(since))),
+                None => "is due".into(),
+            };
+            format!("A new certificate {is_due}: {}. ", reason.describe())
         });
         let waiting = snapshot.waiting.as_ref().map(|next| {
             let begin = next.chain().certificate().validity.not_before();

@@ -78,10 +78,11 @@ impl Display for Mark {
 
 /// The explanation of the bar's parts.
 pub(super) const LEGEND: &str = "<p class=\"legend\">\
-    <svg width=\"24\" height=\"12\" aria-hidden=\"true\"><rect class=\"past\" width=\"24\" height=\"12\"/></svg> \
-    lifetime that has passed \
-    <svg width=\"24\" height=\"12\" aria-hidden=\"true\"><rect class=\"window\" width=\"24\" height=\"12\"/></svg> \
-    rotation window \
-    <svg width=\"8\" height=\"12\" aria-hidden=\"true\"><line class=\"point\" x1=\"4\" x2=\"4\" y2=\"12\"/></svg> \
-    rotation point \
-    <svg width=\"8\" height=\"12\" aria-hidden=\"true\"><line class=\"now\" x1=\"4\" x2=\"4\" y2=\"12\"/></svg> now</p>";
+    <span><svg width=\"24\" height=\"12\" aria-hidden=\"true\"><rect class=\"past\" width=\"24\" height=\"12\"/></svg> \
+    lifetime that has passed</span> \
+    <span><svg width=\"24\" height=\"12\" aria-hidden=\"true\"><rect class=\"window\" width=\"24\" height=\"12\"/></svg> \
+    rotation window</span> \
+    <span><svg width=\"8\" height=\"12\" aria-hidden=\"true\"><line class=\"point\" x1=\"4\" x2=\"4\" y2=\"12\"/></svg> \
+    rotation point</span> \
+    <span><svg width=\"8\" height=\"12\" aria-hidden=\"true\"><line class=\"now\" x1=\"4\" x2=\"4\" y2=\"12\"/></svg> now</span>\
+    </p>";
