@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod metrics;
 mod node_object;
+mod operators;
 mod planted;
 mod proxies;
 mod reload;
