@@ -60,6 +60,20 @@ impl KeyAlgorithm {
     }
 }
 
+/// The encoding of a private key in PEM. All programs read PKCS#8; some old ones read only the encoding of one kind of
+/// key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyEncoding {
+    /// PKCS#8 (RFC 5208), for keys of all kinds: `PRIVATE KEY`.
+    #[default]
+    Pkcs8,
+    /// PKCS#1 (RFC 8017 §A.1.2), for RSA keys: `RSA PRIVATE KEY`.
+    Pkcs1,
+    /// SEC 1 (RFC 5915), for ECDSA keys: `EC PRIVATE KEY`.
+    Sec1,
+}
+
 /// A private key with its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
 /// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copy of the
@@ -220,6 +234,18 @@ impl KeyPair {
             "PRIVATE KEY"
         };
         pem::encode(label, der.secret_der())
+    }
+
+    /// The key as one PEM block in this encoding, wiped on drop. `None` if keys of this kind have no such encoding, or if
+    /// the key stays elsewhere.
+    pub fn to_pem_as(&self, encoding: KeyEncoding) -> Option<Zeroizing<String>> {
+        let Held::Here(der) = &self.held else { return None };
+        let label = match encoding {
+            KeyEncoding::Pkcs8 => "PRIVATE KEY",
+            KeyEncoding::Pkcs1 => "RSA PRIVATE KEY",
+            KeyEncoding::Sec1 => "EC PRIVATE KEY",
+        };
+        form::encoded(der, encoding, &self.public_key_der).map(|der| pem::encode(label, &der))
     }
 
     /// The kind of the key.

@@ -83,7 +83,7 @@ pub use facts::{RequestFacts, read_request};
 pub use go::{GoVerdict, go_verdict};
 pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, Terms, self_signed};
-pub use key::{ExternalKey, ExternalKeyError, KeyAlgorithm, KeyError, KeyPair, ecdsa_signature};
+pub use key::{ExternalKey, ExternalKeyError, KeyAlgorithm, KeyEncoding, KeyError, KeyPair, ecdsa_signature};
 pub use names::AlternativeNames;
 pub use pem::PemError;
 pub use provider::{provider, sha256};

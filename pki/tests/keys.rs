@@ -2,7 +2,7 @@
 //! cause.
 
 use perennial::Template;
-use perennial_pki::{KeyAlgorithm, KeyError, KeyPair, PemError, certificate_request, read_request};
+use perennial_pki::{KeyAlgorithm, KeyEncoding, KeyError, KeyPair, PemError, certificate_request, read_request};
 
 const GENERATED: [KeyAlgorithm; 3] = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519];
 const P256_SEC1: &str = include_str!("data/p256.sec1.pem");
@@ -72,6 +72,48 @@ fn imported_key_is_written_back_unchanged() {
         let facts = read_request(request.pem.as_bytes()).unwrap();
         assert_eq!((facts.key_algorithm, &*facts.public_key_der), (algorithm, key.public_key_der()));
     }
+}
+
+#[test]
+fn key_is_written_in_each_encoding_of_its_kind() {
+    const ALL: [(KeyEncoding, &str); 3] = [
+        (KeyEncoding::Pkcs8, "-----BEGIN PRIVATE KEY-----\n"),
+        (KeyEncoding::Pkcs1, "-----BEGIN RSA PRIVATE KEY-----\n"),
+        (KeyEncoding::Sec1, "-----BEGIN EC PRIVATE KEY-----\n"),
+    ];
+    let generated = GENERATED.map(|algorithm| KeyPair::generate(algorithm).unwrap());
+    let imported = [P256_SEC1, RSA_PKCS1, include_str!("data/p384.sec1.pem"), include_str!("data/rsa2048.pkcs8.pem")];
+    let imported = imported.map(|pem| KeyPair::from_pem(pem).unwrap());
+    for key in generated.iter().chain(&imported) {
+        let mut count = 0;
+        for (encoding, label) in ALL {
+            let Some(pem) = key.to_pem_as(encoding) else { continue };
+            count += 1;
+            assert!(pem.starts_with(label), "{encoding:?}: {}", &pem[..40]);
+            let again = KeyPair::from_pem(pem.as_bytes()).unwrap();
+            assert_eq!(again.public_key_der(), key.public_key_der(), "{encoding:?}");
+            // Written in its own encoding, and encoded back to that of the first.
+            assert_eq!(again.to_pem(), pem);
+            for (other, _) in ALL {
+                let text = |key: &KeyPair| key.to_pem_as(other).map(|pem| pem.to_string());
+                assert!(again.to_pem_as(other).is_some() == key.to_pem_as(other).is_some(), "{encoding:?} {other:?}");
+                assert!(other == KeyEncoding::Pkcs8 || text(&again) == text(key), "{encoding:?} {other:?}");
+            }
+        }
+        let expected = if key.algorithm() == KeyAlgorithm::Ed25519 { 1 } else { 2 };
+        assert_eq!(count, expected, "{}", key.algorithm());
+    }
+    assert_eq!(
+        imported[0].to_pem_as(KeyEncoding::Sec1).unwrap().as_str(),
+        P256_SEC1
+            .lines()
+            .skip_while(|line| { !line.contains("EC PRIVATE KEY") })
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+        "as openssl writes it"
+    );
+    let pkcs8 = include_str!("data/rsa2048.pkcs8.pem");
+    assert!(pkcs8.ends_with(KeyPair::from_pem(pkcs8).unwrap().to_pem_as(KeyEncoding::Pkcs8).unwrap().as_str()));
 }
 
 /// The content of the last block in a PEM text.

@@ -5,7 +5,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, P
 use x509_parser::oid_registry::Oid;
 use zeroize::Zeroizing;
 
-use super::KeyError;
+use super::{KeyEncoding, KeyError};
 use crate::der::{BIT_STRING, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, take};
 use crate::describe;
 
@@ -230,6 +230,71 @@ impl<'a> Incomplete<'a> {
         key.extend_from_slice(&[PUBLIC_KEY, length(3 + point.len()), BIT_STRING, length(1 + point.len()), 0]);
         key.extend_from_slice(point);
         PrivateSec1KeyDer::from(key).into()
+    }
+}
+
+/// Encodes the key `der` anew; `None` if keys of its kind have no such encoding. `public_key_der` is its public key.
+pub(super) fn encoded(
+    der: &PrivateKeyDer<'_>,
+    encoding: KeyEncoding,
+    public_key_der: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
+    let copy = |der: &[u8]| Some(Zeroizing::new(der.to_vec()));
+    match (encoding, der) {
+        (KeyEncoding::Pkcs8, PrivateKeyDer::Pkcs8(key)) => copy(key.secret_pkcs8_der()),
+        (KeyEncoding::Pkcs8, PrivateKeyDer::Pkcs1(key)) => Some(wrapped(RSA, &[0x05, 0], key.secret_pkcs1_der())),
+        (KeyEncoding::Pkcs8, PrivateKeyDer::Sec1(key)) => {
+            let key = key.secret_sec1_der();
+            Some(wrapped(EC, sec1_parts(key)?.parameters?, key))
+        }
+        (KeyEncoding::Pkcs1, PrivateKeyDer::Pkcs1(key)) => copy(key.secret_pkcs1_der()),
+        (KeyEncoding::Pkcs1, PrivateKeyDer::Pkcs8(key)) => {
+            let (algorithm, key) = pkcs8_parts(key.secret_pkcs8_der())?;
+            let (RSA, _) = take(OBJECT_IDENTIFIER, algorithm)? else { return None };
+            copy(key)
+        }
+        (KeyEncoding::Sec1, der) => {
+            // Not the key inside of PKCS#8: that one may lack the curve, without which Go and openssl read no SEC 1 key.
+            let incomplete = Incomplete::of(der)?;
+            let whole = Zeroizing::new(incomplete.complete(incomplete.curve.point(public_key_der)?));
+            copy(whole.secret_der())
+        }
+        _ => None,
+    }
+}
+
+/// Encodes a key as PKCS#8 version 1 (RFC 5208 §5). `algorithm` is the content of its object identifier.
+fn wrapped(algorithm: &[u8], parameters: &[u8], key: &[u8]) -> Zeroizing<Vec<u8>> {
+    let identifier = 2 + algorithm.len() + parameters.len();
+    let content = 3 + 2 + identifier + header_length(key.len()) + key.len();
+    // Room for all of it at once: a buffer that grows leaves copies of itself behind.
+    let mut der = Zeroizing::new(Vec::with_capacity(header_length(content) + content));
+    write_header(&mut der, SEQUENCE, content);
+    der.extend_from_slice(&[INTEGER, 1, 0]);
+    write_header(&mut der, SEQUENCE, identifier);
+    write_header(&mut der, OBJECT_IDENTIFIER, algorithm.len());
+    der.extend_from_slice(algorithm);
+    der.extend_from_slice(parameters);
+    write_header(&mut der, OCTET_STRING, key.len());
+    der.extend_from_slice(key);
+    der
+}
+
+/// The number of bytes of a tag and of a length below 64 KiB; keys are shorter.
+const fn header_length(content: usize) -> usize {
+    match content {
+        0..0x80 => 2,
+        0x80..0x100 => 3,
+        _ => 4,
+    }
+}
+
+fn write_header(der: &mut Vec<u8>, tag: u8, content: usize) {
+    let [.., high, low] = content.to_be_bytes();
+    match header_length(content) {
+        2 => der.extend_from_slice(&[tag, low]),
+        3 => der.extend_from_slice(&[tag, 0x81, low]),
+        _ => der.extend_from_slice(&[tag, 0x82, high, low]),
     }
 }
 
