@@ -1,6 +1,6 @@
 //! [`Directory`], the credential directory: carries out the file operations that core's [`Layout`] plans.
 
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod inspection;
 mod lock;
@@ -8,6 +8,7 @@ mod record;
 mod settle;
 mod stored;
 pub mod volume;
+mod walk;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -12,12 +12,14 @@ use perennial::store::{Entry, FileOp, Kind, Listing};
 use rustix::fs::{
     Access, AtFlags, FileType, Mode, OFlags, accessat, fstat, fsync, openat, readlinkat, renameat, statat, unlinkat,
 };
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::error::{DirectoryError, Distrust};
 use super::lock::Lock;
-use super::volume::{Contents, Folder, Stamp, Volume};
+use super::volume::{Contents, FileAccess, Folder, Stamp, Volume};
+use super::walk;
 
 /// Largest file that is read, in bytes: no pair and no record is larger.
 const MAX_FILE: u64 = 1 << 20;
@@ -26,10 +28,23 @@ const MAX_LINKS: u32 = 40;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
-    /// The lock of the prefix, held from the first write on; `None` for a directory that is only read.
+    /// The lock of the prefix, held from the first write on; `None` for a directory that is only read, or whose files
+    /// another lock protects.
     lock: Option<Lock>,
+    kind: DiskKind,
+}
+
+/// The use of a directory, which decides how its path is opened and whose files are trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DiskKind {
+    /// The directory of a certificate, at a path that the operator chose.
+    Plain,
+    /// A directory whose files other programs read. `owner`, if given, owns the files, and may own the directory.
+    Published { owner: Option<u32> },
+    /// A private directory inside of a published one: refused if another user could have made it.
+    Private,
 }
 
 struct Opened<'a> {
@@ -40,19 +55,50 @@ struct Opened<'a> {
 impl Disk {
     /// Makes a `Disk` at `path`, which need not exist yet. The first write takes the lock of `prefix`.
     pub(super) fn new(path: &Path, prefix: &str) -> Self {
-        Self { path: path.to_owned(), lock: Some(Lock::new(prefix)) }
+        Self { path: path.to_owned(), lock: Some(Lock::new(prefix)), kind: DiskKind::Plain }
+    }
+
+    /// Makes a `Disk` for the directory at `path`, which other programs read. Its files belong to `owner`, if given.
+    /// No link of another user on the path is followed. Takes no lock.
+    pub(crate) fn published(path: &Path, owner: Option<u32>) -> Self {
+        Self { path: path.to_owned(), lock: None, kind: DiskKind::Published { owner } }
+    }
+
+    /// Makes a `Disk` for a private directory inside of a published one. The first write takes the lock of `prefix`.
+    pub(crate) fn private(path: &Path, prefix: &str) -> Self {
+        Self { kind: DiskKind::Private, ..Self::new(path, prefix) }
     }
 
     pub(super) fn existing(path: &Path) -> Result<Self, DirectoryError> {
-        let disk = Self { path: path.to_owned(), lock: None };
+        let disk = Self { path: path.to_owned(), lock: None, kind: DiskKind::Plain };
         disk.opened().map_err(|source| DirectoryError::io("open", path, source))?;
         Ok(disk)
     }
 
     fn opened(&self) -> io::Result<Opened<'_>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let fd = match self.kind {
+            DiskKind::Plain => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::open(&self.path, flags, Mode::empty())?
+            }
+            DiskKind::Published { .. } => walk::open(&self.path, None)?,
+            DiskKind::Private => {
+                let fd = walk::open(&self.path, None)?;
+                let found = fstat(&fd)?;
+                is_trusted(found.st_uid, Some(found.st_mode))?;
+                fd
+            }
+        };
         Ok(Opened { disk: self, fd })
+    }
+
+    /// Fails unless the file can only have been written by a user that this directory trusts.
+    fn is_trusted(&self, owner: u32, mode: u32) -> io::Result<()> {
+        match self.kind {
+            // The operator named the owner: a file of this user is as good as one of this process.
+            DiskKind::Published { owner: Some(named) } if named == owner => is_trusted(0, Some(mode)),
+            DiskKind::Plain | DiskKind::Published { .. } | DiskKind::Private => is_trusted(owner, Some(mode)),
+        }
     }
 }
 
@@ -87,7 +133,12 @@ impl Volume for Disk {
     }
 
     fn create(&self) -> io::Result<()> {
-        make(&self.path, &mut |path| File::open(path)?.sync_all())
+        match self.kind {
+            DiskKind::Plain => make(&self.path, &mut |path| File::open(path)?.sync_all()),
+            // Readers of published files may be other users.
+            DiskKind::Published { .. } => walk::open(&self.path, Some(Mode::from_raw_mode(0o755))).map(drop),
+            DiskKind::Private => walk::open(&self.path, Some(Mode::RWXU)).map(drop),
+        }
     }
 
     fn release(&self) {
@@ -140,7 +191,7 @@ impl Folder for Opened<'_> {
             return Err(Error::new(ErrorKind::InvalidData, "it is not a regular file of at most 1 MiB"));
         }
         // fstat of the open file: a name that is replaced now does not change which file is read.
-        is_trusted(metadata.uid(), Some(metadata.mode()))?;
+        self.disk.is_trusted(metadata.uid(), metadata.mode())?;
         // One byte more than the file, so that `read_to_end` never grows the buffer: that would leave copies of the
         // key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
@@ -162,10 +213,42 @@ impl Folder for Opened<'_> {
         is_mount_point(&self.fd, Path::new(name))
     }
 
+    fn folder(&self, name: &str) -> io::Result<Box<dyn Folder + '_>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty())?;
+        let found = fstat(&fd)?;
+        is_trusted(found.st_uid, Some(found.st_mode))?;
+        Ok(Box::new(Opened { disk: self.disk, fd }))
+    }
+
+    fn create_folder(&self, name: &str) -> io::Result<()> {
+        if statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        walk::make(&self.fd, name, Mode::from_raw_mode(0o755)).map(drop)
+    }
+
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    fn link_target(&self, name: &str) -> io::Result<Option<String>> {
+        match readlinkat(&self.fd, name, Vec::new()) {
+            Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
+            // INVAL: no link.
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create_for(&self, name: &str, contents: &[u8], access: &FileAccess) -> io::Result<()> {
+        self.create(name, contents, Some(access))
+    }
+
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()> {
         let fd = &self.fd;
         match op {
-            FileOp::CreateNew { name } => return self.create(name, contents),
+            FileOp::CreateNew { name } => return self.create(name, contents, None),
             FileOp::Sync { name } => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 fsync(openat(fd, name, flags, Mode::empty())?)?;
@@ -213,11 +296,21 @@ impl Opened<'_> {
         Err(Error::new(ErrorKind::NotFound, "it is a link that leads nowhere"))
     }
 
-    fn create(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+    fn create(&self, name: &str, contents: &[u8], access: Option<&FileAccess>) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.fd, name, flags, OWNER_ONLY)?;
+        let mut file = File::from(openat(&self.fd, name, flags, OWNER_ONLY)?);
+        // On the open file: its name may lead elsewhere if another user can write to the directory. The owner first,
+        // since a change of the owner may clear bits of the mode.
+        let grant = |access: &FileAccess| -> io::Result<()> {
+            if access.owner.is_some() || access.group.is_some() {
+                let (owner, group) = (access.owner.map(Uid::from_raw), access.group.map(Gid::from_raw));
+                rustix::fs::fchown(&file, owner, group)?;
+            }
+            Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?)
+        };
+        let granted = access.map_or(Ok(()), grant);
         // Do not leave a file with half a pair.
-        File::from(file).write_all(contents).inspect_err(|_| {
+        granted.and_then(|()| file.write_all(contents)).inspect_err(|_| {
             let _ = unlinkat(&self.fd, name, AtFlags::empty());
         })
     }
@@ -238,7 +331,7 @@ impl Opened<'_> {
 
 /// Fails unless the file can only have been written by root or by this user. `mode` is `None` for symbolic links, whose
 /// mode is always 0777.
-fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
+pub(super) fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
     distrust_of(owner, mode).map_or(Ok(()), |why| Err(Error::new(ErrorKind::PermissionDenied, why)))
 }
 

@@ -142,7 +142,7 @@ impl DirectoryError {
 
     /// True if a write failed since the disk is read-only, full or over quota, or the file exceeds the process's
     /// `RLIMIT_FSIZE`.
-    pub(super) fn is_of_the_disk(&self) -> bool {
+    pub(crate) fn is_of_the_disk(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         matches!(
             source.kind(),

@@ -78,6 +78,52 @@ pub trait Folder {
     /// The error of the operating system. The folder is unchanged.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
 
+    /// Creates a file as [`FileOp::CreateNew`] does, and gives the file its owner, group and mode before its contents.
+    /// The default implementation ignores `access`.
+    ///
+    /// # Errors
+    /// The error of the operating system. The folder is unchanged.
+    fn create_for(&self, name: &str, contents: &[u8], access: &FileAccess) -> io::Result<()> {
+        let _ = access;
+        self.execute(&FileOp::CreateNew { name: name.into() }, contents)
+    }
+
+    /// Opens a folder inside of this one, without following a link.
+    ///
+    /// # Errors
+    /// The folder does not exist, or another user could have made it. [`ErrorKind::Unsupported`] by default.
+    fn folder(&self, name: &str) -> io::Result<Box<dyn Folder + '_>> {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Creates a folder inside of this one, which all users may read. Fails if the name exists.
+    ///
+    /// # Errors
+    /// The error of the operating system. [`ErrorKind::Unsupported`] by default.
+    fn create_folder(&self, name: &str) -> io::Result<()> {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes an empty folder inside of this one.
+    ///
+    /// # Errors
+    /// The error of the operating system. [`ErrorKind::Unsupported`] by default.
+    fn remove_folder(&self, name: &str) -> io::Result<()> {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The text of a symbolic link; `None` if the name does not exist or is no link, which is the default.
+    ///
+    /// # Errors
+    /// The error of the operating system.
+    fn link_target(&self, name: &str) -> io::Result<Option<String>> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// Returns a stamp that changes when another program writes to this file, following links. `None` if the file does
     /// not exist, or if no other program can write to the file, as in a simulation.
     fn stamp(&self, name: &str) -> Option<Stamp> {
@@ -106,6 +152,17 @@ pub struct Stamp {
     pub size: u64,
     /// Time of the last change of the contents, if the file system records it.
     pub modified: Option<SystemTime>,
+}
+
+/// Owner, group and mode of a file that is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileAccess {
+    /// The numeric user ID of the owner; `None`: the user of this process.
+    pub owner: Option<u32>,
+    /// The numeric group ID; `None`: the group of this process.
+    pub group: Option<u32>,
+    /// The permission bits, such as `0o640`.
+    pub mode: u32,
 }
 
 /// The contents of a file, and whether other users can access the file.

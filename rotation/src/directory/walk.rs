@@ -1,0 +1,164 @@
+//! Opens a directory without following a link that another user could have made.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Error, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fsync, mkdirat, openat, readlinkat, statat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::disk::is_trusted;
+
+/// Number of symbolic links to follow: Linux's own limit (`MAXSYMLINKS`).
+const MAX_LINKS: u32 = 40;
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens the directory at `path`, one name after the other. Follows a symbolic link only if root or the user of this
+/// process owns the link: another user who can write to a directory on the way must not choose the directory in which
+/// this process writes. With `create`, creates missing directories with this mode, durably.
+pub(crate) fn open(path: &Path, create: Option<Mode>) -> io::Result<OwnedFd> {
+    let start = |path: &Path| {
+        let at = if path.is_absolute() { "/" } else { "." };
+        openat(CWD, at, OPEN, Mode::empty())
+    };
+    let mut directory = start(path)?;
+    let mut rest: Vec<OsString> = names(path);
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        directory = match step(&directory, &name, create)? {
+            Step::Into(next) => next,
+            Step::Link(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = Path::new(&target);
+                rest.extend(names(target));
+                if target.is_absolute() { start(target)? } else { directory }
+            }
+        };
+    }
+    Ok(directory)
+}
+
+/// The names of a path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name),
+        Component::ParentDir => Some(OsStr::new("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    let mut names: Vec<OsString> = names.map(OsStr::to_owned).collect();
+    names.reverse();
+    names
+}
+
+/// The entry behind one name of a path.
+enum Step {
+    Into(OwnedFd),
+    /// A link that may be followed, and its target.
+    Link(OsString),
+}
+
+fn step(directory: &OwnedFd, name: &OsStr, create: Option<Mode>) -> io::Result<Step> {
+    match openat(directory, name, OPEN, Mode::empty()) {
+        Ok(next) => return Ok(Step::Into(next)),
+        Err(Errno::NOENT) => {
+            return Ok(Step::Into(make(directory, name, create.ok_or(Errno::NOENT)?)?));
+        }
+        // Linux returns NOTDIR for a link that is opened as a directory; POSIX allows LOOP.
+        Err(Errno::NOTDIR | Errno::LOOP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+        return Err(Error::from(ErrorKind::NotADirectory));
+    }
+    is_trusted(found.st_uid, None)?;
+    let target = readlinkat(directory, name, Vec::new())?;
+    Ok(Step::Link(OsString::from_vec(OsStr::from_bytes(target.to_bytes()).as_bytes().to_vec())))
+}
+
+/// Creates a directory with exactly this mode, durably, and opens it. A directory that exists keeps its mode.
+pub(super) fn make(parent: impl AsFd, name: impl Arg + Copy, mode: Mode) -> io::Result<OwnedFd> {
+    let is_new = match mkdirat(&parent, name, mode) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let made = openat(&parent, name, OPEN, Mode::empty())?;
+    if is_new {
+        // Against a umask that would lock readers out.
+        fchmod(&made, mode)?;
+        // Without the sync, a loss of power could remove the directory together with synced files in it.
+        fsync(&parent)?;
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+
+    use rustix::fs::fstat;
+
+    use super::*;
+
+    fn inode(path: &Path, create: Option<Mode>) -> io::Result<u64> {
+        Ok(fstat(open(path, create)?)?.st_ino)
+    }
+
+    #[test]
+    fn own_links_are_followed_and_loops_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        let wanted = fs::metadata(at("a/b")).unwrap().ino();
+        for (link, target) in
+            [("relative", "a/b"), ("up", "a/../a/b"), ("chain", "relative"), ("a/down", "../a/b"), ("loop", "loop")]
+        {
+            symlink(target, at(link)).unwrap();
+        }
+        symlink(at("a"), at("absolute")).unwrap();
+        for path in ["a/b", "relative", "up", "chain", "a/down", "absolute/b", "absolute/../a/./b/"] {
+            assert_eq!(inode(&at(path), None).unwrap(), wanted, "{path}");
+        }
+        assert_eq!(open(&at("loop"), None).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        fs::write(at("file"), "").unwrap();
+        assert_eq!(open(&at("file"), None).unwrap_err().kind(), ErrorKind::NotADirectory);
+        assert_eq!(open(&at("missing"), None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn missing_directories_are_created_with_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x/y");
+        let made = inode(&path, Some(Mode::from_raw_mode(0o755))).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.ino(), found.permissions().mode() & 0o7777), (made, 0o755));
+        assert_eq!(inode(&path, Some(Mode::empty())).unwrap(), made, "an existing directory is opened");
+    }
+
+    #[test]
+    fn link_of_another_user_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (link, target) = (root.path().join("link"), root.path().join("target"));
+        fs::create_dir(&target).unwrap();
+        symlink(&target, &link).unwrap();
+        assert!(open(&link, None).is_ok());
+        if lchown(&link, Some(1234), None).is_err() {
+            println!("NOT TESTED: only root can give a link to another user");
+            return;
+        }
+        let error = open(&link, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("its owner is user 1234"), "{error}");
+        // Also with more path behind the link, and with permission to create.
+        assert_eq!(open(&link.join("x"), Some(Mode::RWXU)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
+}
