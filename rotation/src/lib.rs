@@ -28,6 +28,7 @@
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
 //! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
 //!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
+//! - [`FileStore`]: a store for other programs: two files or a bundle, with owner, modes and key encoding.
 //! - [`KeySource`]: keys that stay elsewhere, such as in an HSM.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
@@ -151,6 +152,7 @@ mod directory;
 mod disk_name;
 mod exchange;
 mod file_credential;
+mod file_store;
 mod files;
 mod followed;
 mod handle;
@@ -183,7 +185,7 @@ pub use perennial::{
 };
 pub use perennial_pki::{
     CertificateRequest, Chain, ChainError, Credential, CredentialError, ExternalKey, ExternalKeyError, KeyAlgorithm,
-    KeyPair, Roots, Usage,
+    KeyEncoding, KeyPair, Roots, Usage,
 };
 /// The version of rustls in the interfaces of [`tls`].
 pub use rustls;
@@ -195,6 +197,7 @@ pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Directory, DirectoryError, Distrust, Loaded, volume};
 pub use exchange::{Exchange, SignerConversation};
 pub use file_credential::{FileCredential, Watch};
+pub use file_store::{CaCopy, FileLayout, FileOptions, FileStore, FileStoreError};
 pub use files::{FileError, TokenFile};
 pub use handle::{Handle, NotReady, Notices, Rotated, Rotations, Wait};
 pub use health::{Answer, Health, ServerDate};

@@ -1,0 +1,298 @@
+//! [`FileStore`]: a store whose files other programs read under names of their own.
+
+mod error;
+mod found;
+mod layout;
+mod linked;
+mod replace;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use perennial::UnixTime;
+use perennial::store::Layout;
+use perennial_pki::{Credential, KeyEncoding, Roots};
+use zeroize::Zeroizing;
+
+use crate::Directory;
+use crate::directory::disk::Disk;
+use crate::directory::volume::{FileAccess, Volume};
+use crate::files::{self, MAX_BUNDLE};
+use crate::store::{LoadRequest, Store, StoreError, Stored};
+
+pub use error::FileStoreError;
+pub use layout::{CaCopy, FileLayout, FileOptions};
+
+use layout::{Content, Files};
+
+/// Name of the private directory beside the key file or bundle.
+const PRIVATE: &str = ".perennial";
+
+/// A store whose files other programs read: two files or one bundle, under names of these programs, with their owner,
+/// modes and key encoding.
+///
+/// The subdirectory `.perennial` beside the key (mode 0700) contains the store's own copy of the pair, the pending
+/// record and the lock, in the layout of a [`Directory`]. A new pair is durable there before a public file changes. A
+/// [`load`](Store::load) completes public files that a crash has left behind.
+///
+/// # When readers see a new pair
+///
+/// - [`FileLayout::Linked`]: the link `..data` is switched, and with it all files at once, as in volumes of Kubernetes. A
+///   reader that opens one file before the switch and the other after it gets a key that does not belong to the
+///   certificate.
+/// - [`FileLayout::Bundle`]: the file is replaced by one rename.
+/// - [`FileLayout::Plain`]: one rename per file: first the CA file, then the key, then the certificate. In between, for
+///   about a millisecond, and after a loss of power until the next start, the key does not belong to the certificate.
+///   Each rotation has a new key, so a reader always notices. A reader that waits for a new certificate file finds the
+///   key in place.
+///
+/// [`FileCredential`](crate::FileCredential) reads each layout correctly at any time.
+///
+/// # Files of other programs
+///
+/// A pair with the wanted common name is adopted: the rotation starts from it. Other files are not replaced, unless
+/// [`FileOptions::replaces_foreign`] is set; writes then fail with an error that names the file. Symbolic links on the
+/// path are followed only if root or the user of this process owns them.
+#[derive(Debug)]
+pub struct FileStore {
+    private: Directory,
+    files: Files,
+    options: FileOptions,
+}
+
+impl FileStore {
+    /// Makes a store. Changes nothing on disk; no file and no directory need exist.
+    ///
+    /// # Errors
+    /// [`FileStoreError::Layout`] if a path names no file, or two files have the same path.
+    pub fn new(layout: FileLayout, options: FileOptions) -> Result<Self, FileStoreError> {
+        let volume = |path: &Path| Box::new(Disk::published(path, options.owner)) as Box<dyn Volume>;
+        let files = Files::new(&layout, &options, volume)?;
+        let (directory, prefix) = files.private();
+        let path = directory.join(PRIVATE);
+        let layout = private_layout(&path, prefix)?;
+        let private = Directory::on(Box::new(Disk::private(&path, prefix)), path, layout);
+        Ok(Self { private, files, options })
+    }
+
+    /// Makes a store on a simulated [`Volume`]. All files are in one directory, whose path is that of the layout, and
+    /// `volume` makes a volume for it and for the private directory inside of it (true).
+    ///
+    /// # Errors
+    /// The errors of [`new`](Self::new).
+    pub fn on(
+        layout: FileLayout,
+        options: FileOptions,
+        volume: impl Fn(bool) -> Box<dyn Volume>,
+    ) -> Result<Self, FileStoreError> {
+        let files = Files::new(&layout, &options, |_| volume(false))?;
+        let (directory, prefix) = files.private();
+        let path = directory.join(PRIVATE);
+        let layout = private_layout(&path, prefix)?;
+        Ok(Self { private: Directory::on(volume(true), path, layout), files, options })
+    }
+
+    /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
+    ///
+    /// # Errors
+    /// The errors of [`claim`](Self::claim). Directories that do not exist are no error.
+    pub fn is_free(&self) -> Result<(), FileStoreError> {
+        self.files.check()?;
+        Ok(self.private.is_free()?)
+    }
+
+    /// Makes this process the owner of the files: creates missing directories (mode 0755; the private one 0700), and
+    /// takes the lock. No other process can take the lock until this store is dropped or [released](Self::release), or
+    /// this process ends.
+    ///
+    /// # Errors
+    /// A directory cannot be created or written to, another process holds the lock ([`DirectoryError::Owned`]), or
+    /// another program switches the links of the directory ([`FileStoreError::Volume`]).
+    ///
+    /// [`DirectoryError::Owned`]: crate::DirectoryError::Owned
+    pub fn claim(&self) -> Result<(), FileStoreError> {
+        self.files.check()?;
+        self.files.create_directories()?;
+        Ok(self.private.claim()?)
+    }
+
+    /// Releases the lock, so that another process can claim the files. A later write takes the lock again.
+    pub fn release(&self) {
+        self.private.release();
+    }
+
+    /// Path of the file with the certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.files.certificate()
+    }
+
+    /// Compares the public files with the current pair, and writes them again if they differ: if another program has
+    /// removed or replaced them, or an earlier write failed. Also copies the CA file again if its source has changed.
+    /// Returns true if it wrote a file. Leaves a pair in place that expires later than the current one.
+    ///
+    /// Call this now and then: a rotation writes only new certificates.
+    ///
+    /// # Errors
+    /// The files cannot be compared or written.
+    pub fn restore(&self, now: UnixTime) -> Result<bool, FileStoreError> {
+        let current = self.private.load(None, now)?.credential;
+        current.map_or(Ok(false), |(credential, _)| self.publish_if_changed(&credential, now))
+    }
+
+    /// Writes the public files, unless they are those of `credential`. Returns true if it wrote a file.
+    fn publish_if_changed(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
+        let contents = self.contents(credential)?;
+        if self.files.are(&contents)? {
+            return Ok(false);
+        }
+        let is_newer = |found: &Credential| {
+            let (found, ours) = (found.chain().certificate(), credential.chain().certificate());
+            found.common_name() == ours.common_name()
+                && found.validity.not_before() <= now
+                && found.validity.not_after() > ours.validity.not_after()
+        };
+        if self.found_pair().is_ok_and(|found| found.is_some_and(|found| is_newer(&found))) {
+            return Ok(false);
+        }
+        self.publish(credential, &contents)?;
+        Ok(true)
+    }
+
+    fn publish(&self, credential: &Credential, contents: &[Option<Bytes>]) -> Result<(), FileStoreError> {
+        self.check_replaceable(credential.chain().certificate().common_name())?;
+        self.files.create_directories()?;
+        let replaces_links = self.options.replaces_foreign;
+        match self.files.is_linked {
+            true => self.files.switch(contents, replaces_links),
+            false => self.files.replace(contents, replaces_links),
+        }
+    }
+
+    /// The contents of each file, in the order of [`Files::all`]; `None` for a CA file whose source cannot be read now:
+    /// the CA file keeps its contents.
+    fn contents(&self, credential: &Credential) -> Result<Vec<Option<Bytes>>, FileStoreError> {
+        let chain = credential.chain().pem();
+        let mut contents = Vec::new();
+        for file in &self.files.all {
+            let key = || {
+                let encoded = credential.key().to_pem_as(self.options.key_encoding);
+                let algorithm = credential.key().algorithm();
+                encoded.ok_or_else(|| FileStoreError::Encoding { path: self.files.path(file), algorithm })
+            };
+            contents.push(match file.content {
+                Content::Ca => self.ca(),
+                Content::Chain => Some(Zeroizing::new(chain.as_bytes().to_vec())),
+                Content::Key => Some(Zeroizing::new(key()?.as_bytes().to_vec())),
+                Content::Bundle => Some(Zeroizing::new([chain.as_bytes(), key()?.as_bytes()].concat())),
+            });
+        }
+        Ok(contents)
+    }
+
+    /// Reads the CA certificates to copy. Logs a warning and returns `None` if there are none.
+    fn ca(&self) -> Option<Bytes> {
+        let CaCopy { from, to } = self.options.ca.as_ref()?;
+        let read = files::read(from, MAX_BUNDLE).map_err(|error| error.to_string());
+        let checked = read.and_then(|content| match Roots::from_pem(&content.bytes) {
+            Ok(_) => Ok(content.bytes),
+            Err(error) => Err(format!("{}: {error}", from.display())),
+        });
+        let warn = |why| tracing::warn!("cannot copy CA certificates to {}: {why}; keeping the file", to.display());
+        checked.map_err(warn).ok()
+    }
+}
+
+type Bytes = Zeroizing<Vec<u8>>;
+
+fn private_layout(path: &Path, prefix: &str) -> Result<Layout, FileStoreError> {
+    let why = "a file name must not begin with a dot";
+    Layout::new(prefix).map_err(|_| FileStoreError::Layout { path: path.into(), why })
+}
+
+/// Encoding, owner and modes that fit most programs: PKCS#8, this process's user and group, 0600 and 0644.
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self {
+            owner: None,
+            group: None,
+            key_mode: 0o600,
+            certificate_mode: 0o644,
+            key_encoding: KeyEncoding::default(),
+            ca: None,
+            replaces_foreign: false,
+        }
+    }
+}
+
+impl FileOptions {
+    /// The access to a file with this content.
+    const fn access(&self, content: Content) -> FileAccess {
+        let mode = match content {
+            Content::Key | Content::Bundle => self.key_mode,
+            Content::Chain | Content::Ca => self.certificate_mode,
+        };
+        FileAccess { owner: self.owner, group: self.group, mode }
+    }
+}
+
+/// With a signer, `load` completes public files that do not belong to the current pair. Problems with public files do
+/// not prevent the start: they are logged, and writes report them again.
+impl Store for FileStore {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let stored = Store::load(&self.private, request)?;
+        let is_wanted =
+            |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
+        let own = stored.credential.as_ref().filter(|held| is_wanted(held));
+        if let Some(own) = own
+            && request.has_signer
+        {
+            match self.publish_if_changed(own, request.now) {
+                Ok(true) => tracing::info!("{}: completed the files of the certificate", self.certificate().display()),
+                Ok(false) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+            if let Err(error) = self.files.sweep() {
+                tracing::warn!("cannot remove temporary files: {error}; the next start tries again");
+            }
+        }
+        match self.found_pair() {
+            Ok(Some(found)) if is_wanted(&found) && own.is_none_or(|own| !is_same(own, &found)) => {
+                let all = own.into_iter().cloned().chain([Arc::new(found)]).collect();
+                return Ok(Stored { waiting: stored.waiting.clone(), ..Stored::best_of(all, request) });
+            }
+            Ok(_) => {}
+            Err(error) => error.log_unusable(),
+        }
+        if let Some(name) = request.common_name
+            && request.has_signer
+            && let Err(error) = self.check_replaceable(name)
+        {
+            tracing::error!("{error}");
+        }
+        Ok(Stored { is_misplaced: false, ..stored })
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
+        self.claim()?;
+        if !serve {
+            return Ok(self.private.write_ahead(credential, now)?);
+        }
+        let contents = self.contents(credential)?;
+        // First, so that a crash or a failure on the way to the public files loses nothing.
+        self.private.write(credential, now)?;
+        Ok(self.publish(credential, &contents)?)
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Store::recall(&self.private)
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        self.claim()?;
+        Store::remember(&self.private, record)
+    }
+}
+
+fn is_same(one: &Credential, other: &Credential) -> bool {
+    one.chain() == other.chain()
+}

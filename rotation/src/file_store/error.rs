@@ -1,0 +1,117 @@
+//! [`FileStoreError`]: why the files of a certificate cannot be written.
+
+use std::io;
+use std::path::PathBuf;
+
+use perennial_pki::KeyAlgorithm;
+
+use crate::DirectoryError;
+use crate::directory::Distrust;
+
+/// Error of a [`FileStore`](crate::FileStore). Unless a variant says otherwise, the files that other programs read are
+/// as they were.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileStoreError {
+    /// The layout cannot be used.
+    #[error("{path}: {why}")]
+    Layout {
+        /// The path at fault.
+        path: PathBuf,
+        /// The problem, as a clause with its remedy.
+        why: &'static str,
+    },
+    /// The private directory, with the lock, the pending record and the store's own copy of the pair, cannot be used.
+    #[error(transparent)]
+    Private(#[from] DirectoryError),
+    /// An operation of the file system failed. Of the files of a [`FileLayout::Plain`](crate::FileLayout::Plain), some
+    /// may be new already; the next write completes them.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// The operation, as a verb such as `open`.
+        what: &'static str,
+        /// The file or directory that the operation was for.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+    /// The file contains a certificate with another common name, which this store did not write.
+    #[error(
+        "{path}: its certificate is for {common_name:?}, not for {wanted:?}, and perennial did not write it; not \
+         replaced. If no program needs the file, remove it or allow the store to replace foreign files"
+    )]
+    Foreign {
+        /// The certificate file.
+        path: PathBuf,
+        /// The common name of its certificate.
+        common_name: String,
+        /// The common name of the certificate to write.
+        wanted: String,
+    },
+    /// The file contains no certificate or key that perennial can read.
+    #[error(
+        "{path}: {why}; not replaced, since another program may need it. If none does, remove it or allow the store to \
+         replace foreign files"
+    )]
+    Unrecognized {
+        /// The file.
+        path: PathBuf,
+        /// Why the content cannot be read, as a clause.
+        why: String,
+    },
+    /// Another user could have written the file.
+    #[error("{path}: not replaced: {why}. Remove the file, or allow the store to replace foreign files")]
+    Untrusted {
+        /// The file, or a link that leads to it.
+        path: PathBuf,
+        /// Why the file is not trusted: owner or mode.
+        #[source]
+        why: Distrust,
+    },
+    /// A symbolic link has the name of a file to write. Its target would go on with the old pair.
+    #[error(
+        "{path}: this is a symbolic link to {target:?}; not replaced. Use the path of its target, remove the link, or \
+         allow the store to replace foreign files"
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// The target of the link.
+        target: String,
+    },
+    /// Another program, such as kubelet for a volume, switches the link `..data` in this directory.
+    #[error(
+        "{path}: another program switches this link, to {target:?}; use a directory of its own for the certificate"
+    )]
+    Volume {
+        /// The link `..data`.
+        path: PathBuf,
+        /// The target of the link.
+        target: String,
+    },
+    /// Keys of this kind cannot be written in the chosen encoding, or the key stays elsewhere.
+    #[error("{path}: a key of the kind {algorithm} cannot be written in the chosen encoding; use PKCS#8")]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The kind of the key.
+        algorithm: KeyAlgorithm,
+    },
+}
+
+impl FileStoreError {
+    pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { what, path: path.into(), source }
+    }
+
+    /// Makes the error for a file that could not be read.
+    pub(super) fn read(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        match source.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(why) => Self::Untrusted { path: path.into(), why: *why },
+            None if source.kind() == io::ErrorKind::InvalidData => {
+                Self::Unrecognized { path: path.into(), why: source.to_string() }
+            }
+            None => Self::io("read", path, source),
+        }
+    }
+}

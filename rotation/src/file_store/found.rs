@@ -1,0 +1,129 @@
+//! Reads the public files, and decides whether they may be replaced.
+
+use std::path::PathBuf;
+
+use perennial_pki::{Chain, Credential, KeyPair};
+
+use super::layout::{Content, Files, PublicFile};
+use super::linked::DATA;
+use super::{Bytes, FileStore, FileStoreError};
+use crate::clock;
+
+impl Files {
+    /// Reads a file; `None` if it does not exist, or is empty.
+    fn read(&self, file: &PublicFile) -> Result<Option<Bytes>, FileStoreError> {
+        let Some(folder) = self.existing(file.directory)? else { return Ok(None) };
+        let contents = folder.read(&file.name);
+        // A link that leads nowhere has nothing to lose.
+        let contents = match contents {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            contents => contents.map_err(|error| FileStoreError::read(self.path(file), error))?,
+        };
+        Ok(contents.map(|contents| contents.bytes).filter(|bytes| !bytes.trim_ascii().is_empty()))
+    }
+
+    /// The contents of all files, in their order. Files that switch together are read from one directory.
+    fn read_all(&self) -> Result<Vec<Option<Bytes>>, FileStoreError> {
+        let data = match self.is_linked {
+            true => self.existing(0)?.map_or(Ok(None), |folder| self.data(&*folder))?,
+            false => None,
+        };
+        let Some(data) = data else { return self.all.iter().map(|file| self.read(file)).collect() };
+        let path = self.directories[0].1.join(&data);
+        let folder = self.open(0)?;
+        let folder = folder.folder(&data).map_err(|error| FileStoreError::read(&path, error))?;
+        let read = |file: &PublicFile| {
+            let contents =
+                folder.read(&file.name).map_err(|error| FileStoreError::read(path.join(&file.name), error))?;
+            Ok(contents.map(|contents| contents.bytes))
+        };
+        self.all.iter().map(read).collect()
+    }
+
+    /// True if the files have these contents; `None` stands for any contents. If they switch together, true only if each
+    /// of them leads through `..data`.
+    pub(super) fn are(&self, contents: &[Option<Bytes>]) -> Result<bool, FileStoreError> {
+        let Ok(found) = self.read_all() else { return Ok(false) };
+        let are_same = contents.iter().zip(&found).all(|(wanted, found)| wanted.is_none() || wanted == found);
+        if !self.is_linked || !are_same {
+            return Ok(are_same);
+        }
+        let folder = self.open(0)?;
+        let leads = |file: &PublicFile| {
+            folder.link_target(&file.name).is_ok_and(|target| target == Some(format!("{DATA}/{}", file.name)))
+        };
+        Ok(self.all.iter().zip(contents).all(|(file, wanted)| wanted.is_none() || leads(file)))
+    }
+
+    /// The certificate and the key in the files.
+    fn pair(&self) -> Result<[Option<(PathBuf, Bytes)>; 2], FileStoreError> {
+        let (mut certificate, mut key) = (None, None);
+        for (file, contents) in self.all.iter().zip(self.read_all()?) {
+            let found = contents.map(|contents| (self.path(file), contents));
+            match file.content {
+                Content::Ca => {}
+                Content::Chain => certificate = found,
+                Content::Key => key = found,
+                Content::Bundle => (certificate, key) = (found.clone(), found),
+            }
+        }
+        Ok([certificate, key])
+    }
+}
+
+impl FileStore {
+    /// The pair in the public files; `None` if the files do not exist.
+    ///
+    /// # Errors
+    /// The files cannot be read, another user could have written them, or they are no pair.
+    pub(super) fn found_pair(&self) -> Result<Option<Credential>, FileStoreError> {
+        let [Some((path, certificate)), Some((_, key))] = self.files.pair()? else { return Ok(None) };
+        let pair = Credential::from_pair(&certificate, &key);
+        pair.map(Some).map_err(|error| FileStoreError::Unrecognized { path, why: error.to_string() })
+    }
+
+    /// Fails if a public file is of another program and of another certificate than `wanted`, a common name.
+    pub(super) fn check_replaceable(&self, wanted: &str) -> Result<(), FileStoreError> {
+        if self.options.replaces_foreign {
+            return Ok(());
+        }
+        let [certificate, key] = self.files.pair()?;
+        let Some((path, pem)) = certificate else {
+            // A key without its certificate: ours, if a crash has interrupted the first write.
+            let Some((path, pem)) = key else { return Ok(()) };
+            let key = KeyPair::from_pem(&*pem).map_err(|error| unrecognized(path.clone(), error))?;
+            return match self.own().iter().any(|own| own.key().public_key_der() == key.public_key_der()) {
+                true => Ok(()),
+                false => Err(unrecognized(path, "this private key has no certificate, and perennial did not write it")),
+            };
+        };
+        let chain = Chain::from_pem(&pem).map_err(|error| unrecognized(path.clone(), error))?;
+        let common_name = chain.certificate().common_name();
+        if common_name == wanted || self.own().iter().any(|own| *own.chain() == chain) {
+            return Ok(());
+        }
+        Err(FileStoreError::Foreign { path, common_name: common_name.to_owned(), wanted: wanted.into() })
+    }
+
+    /// The pairs in the private directory: the current one and earlier ones.
+    fn own(&self) -> Vec<std::sync::Arc<Credential>> {
+        let current = self.private.load(None, clock::now().unix).ok().map(|loaded| loaded.credential);
+        let current = current.flatten().map(|(credential, _)| credential);
+        let previous = self.private.previous().unwrap_or_default().into_iter().map(|(credential, _)| credential);
+        current.into_iter().chain(previous).collect()
+    }
+}
+
+fn unrecognized(path: PathBuf, why: impl ToString) -> FileStoreError {
+    FileStoreError::Unrecognized { path, why: why.to_string() }
+}
+
+impl FileStoreError {
+    /// Logs why the pair in the public files is not adopted.
+    pub(super) fn log_unusable(&self) {
+        match self {
+            Self::Untrusted { path, why } => tracing::error!("{}: ignored and left in place: {why}", path.display()),
+            error => tracing::warn!("cannot read the pair in the public files: {error}"),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Files of other programs: adopted, or left in place.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use perennial_rotation::{FileOptions, Store as _};
+use perennial_tests::disk::{NOW, expired, pair};
+
+use super::{LAYOUTS, NAME, Place, is, load, names, numbered, write};
+
+#[test]
+fn pair_with_wanted_name_is_adopted_and_later_replaced() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let credential = numbered(0);
+        place.put(&credential);
+        let before = names(&place.at(""));
+        let store = place.store(FileOptions::default());
+        assert!(is(load(&store).credential.as_deref(), &credential), "{layout}");
+        assert_eq!(names(&place.at("")), before, "{layout}: a load without a change writes nothing");
+        let next = numbered(1);
+        write(&store, &next);
+        assert!(is(place.public().ok().as_deref(), &next), "{layout}");
+    }
+}
+
+#[test]
+fn pair_with_other_name_is_kept_unless_operator_allows() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let foreign = pair("postgres", 0);
+        place.put(&foreign);
+        let store = place.store(FileOptions::default());
+        let stored = load(&store);
+        assert!(stored.credential.is_none(), "{layout}");
+        let ours = numbered(1);
+        let error = store.write(&ours, true, NOW).unwrap_err().to_string();
+        assert!(error.contains("its certificate is for \"postgres\", not for \"etcd\""), "{layout}: {error}");
+        assert!(is(place.public().ok().as_deref(), &foreign), "{layout}");
+        // The pair itself is not lost: the next start continues with it.
+        assert!(is(load(&store).credential.as_deref(), &ours), "{layout}");
+        drop(store);
+        let allowed = place.store(FileOptions { replaces_foreign: true, ..FileOptions::default() });
+        assert!(is(load(&allowed).credential.as_deref(), &ours), "{layout}");
+        assert!(is(place.public().ok().as_deref(), &ours), "{layout}: completed by the load");
+    }
+}
+
+#[test]
+fn own_pair_with_earlier_name_is_replaced() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let store = place.store(FileOptions::default());
+        write(&store, &Arc::new(pair("etcd-old", 0)));
+        write(&store, &numbered(1));
+        assert_eq!(place.public().unwrap().chain().certificate().common_name(), NAME, "{layout}");
+    }
+}
+
+#[test]
+fn unreadable_file_is_kept_unless_operator_allows() {
+    for layout in LAYOUTS {
+        for contents in ["-----BEGIN CERTIFICATE-----\nnonsense\n", "# a comment only\n"] {
+            let place = Place::new(layout);
+            fs::create_dir(place.at("")).unwrap();
+            fs::write(&place.files()[0], contents).unwrap();
+            let store = place.store(FileOptions::default());
+            let error = store.write(&numbered(0), true, NOW).unwrap_err().to_string();
+            assert!(error.contains("not replaced, since another program may need it"), "{layout}: {error}");
+            assert_eq!(fs::read_to_string(&place.files()[0]).unwrap(), contents, "{layout}");
+        }
+        let place = Place::new(layout);
+        fs::create_dir(place.at("")).unwrap();
+        fs::write(&place.files()[0], "\n").unwrap();
+        write(&place.store(FileOptions::default()), &numbered(0));
+        assert!(place.public().is_ok(), "{layout}: an empty file is no pair to lose");
+    }
+}
+
+#[test]
+fn key_without_certificate_is_kept_unless_it_is_ours() {
+    let place = Place::new("plain");
+    let store = place.store(FileOptions::default());
+    fs::create_dir(place.at("")).unwrap();
+    let other = pair("other", 0);
+    fs::write(place.at("tls.key"), other.key().to_pem().as_bytes()).unwrap();
+    let error = store.write(&numbered(0), true, NOW).unwrap_err().to_string();
+    assert!(error.contains("this private key has no certificate, and perennial did not write it"), "{error}");
+    fs::remove_file(place.at("tls.key")).unwrap();
+    // A crash after the rename of the key.
+    write(&store, &numbered(1));
+    fs::remove_file(place.at("tls.crt")).unwrap();
+    let loaded = load(&store).credential.unwrap();
+    assert!(is(place.public().ok().as_deref(), &loaded));
+}
+
+#[test]
+fn restore_writes_changed_files_and_keeps_newer_pair() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let store = place.store(FileOptions::default());
+        let [old, newer] = [numbered(3), numbered(9)];
+        assert!(!store.restore(NOW).unwrap(), "{layout}: no pair yet");
+        write(&store, &old);
+        assert!(!store.restore(NOW).unwrap(), "{layout}");
+        fs::remove_file(&place.files()[1]).unwrap();
+        assert!(store.restore(NOW).unwrap(), "{layout}");
+        assert!(is(place.public().ok().as_deref(), &old), "{layout}");
+        for path in place.files() {
+            let _ = fs::remove_file(path);
+        }
+        place.put(&pair(NAME, 1));
+        assert!(store.restore(NOW).unwrap(), "{layout}: a pair that expires sooner");
+        assert!(is(place.public().ok().as_deref(), &old), "{layout}");
+        place.put(&newer);
+        assert!(!store.restore(NOW).unwrap(), "{layout}");
+        assert!(is(place.public().ok().as_deref(), &newer), "{layout}");
+        assert!(is(load(&store).credential.as_deref(), &newer), "{layout}");
+    }
+}
+
+#[test]
+fn expired_pair_of_another_program_is_replaced() {
+    let place = Place::new("bundle");
+    place.put(&expired(NAME, 1));
+    let store = place.store(FileOptions::default());
+    write(&store, &numbered(0));
+    assert!(is(place.public().ok().as_deref(), load(&store).credential.as_deref().unwrap()));
+}
+
+#[test]
+fn directory_of_kubelets_volume_is_refused() {
+    let place = Place::new("linked");
+    fs::create_dir_all(place.at("..2026_01_01_00_00_00.1")).unwrap();
+    symlink("..2026_01_01_00_00_00.1", place.at("..data")).unwrap();
+    let store = place.store(FileOptions::default());
+    for error in [store.is_free(), store.claim()] {
+        assert!(error.is_err_and(|error| error.to_string().contains("another program switches this link")));
+    }
+    assert!(store.write(&numbered(0), true, NOW).is_err());
+    assert_eq!(names(&place.at("")), ["..2026_01_01_00_00_00.1", "..data"]);
+}
+
+#[test]
+fn regular_files_become_links_when_layout_changes() {
+    let place = Place::new("plain");
+    write(&place.store(FileOptions::default()), &numbered(0));
+    let layout = perennial_rotation::FileLayout::Linked {
+        directory: place.at(""),
+        certificate: "tls.crt".into(),
+        key: "tls.key".into(),
+    };
+    let linked = Place { layout, ..place };
+    let store = linked.store(FileOptions::default());
+    let first = load(&store).credential.unwrap();
+    assert!(is(linked.public().ok().as_deref(), &first));
+    assert!(linked.at("tls.key").is_symlink(), "the load has completed the links");
+    write(&store, &numbered(1));
+    drop(store);
+    let certificate = linked.at("tls.crt");
+    let plain = perennial_rotation::FileLayout::Plain { certificate, key: linked.at("tls.key") };
+    let plain = Place { layout: plain, ..linked };
+    let next = numbered(2);
+    write(&plain.store(FileOptions::default()), &next);
+    assert!(is(plain.public().ok().as_deref(), &next));
+    assert!(!plain.at("tls.key").is_symlink());
+}

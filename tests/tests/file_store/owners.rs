@@ -1,0 +1,76 @@
+//! Owner, group and modes of public files. Only root can give a file to another user.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+
+use perennial_rotation::FileOptions;
+
+use super::{LAYOUTS, Place, is, load, numbered, write};
+
+#[test]
+fn public_files_have_owner_group_and_modes_of_options() {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("NOT TESTED: owner and group, which only root can set");
+    }
+    let me = fs::metadata(tempfile::tempdir().unwrap().path()).map(|found| (found.uid(), found.gid())).unwrap();
+    for layout in LAYOUTS {
+        for (owner, group, key_mode, certificate_mode) in [
+            (None, None, 0o600, 0o644),
+            (None, None, 0o440, 0o444),
+            (Some(1234), None, 0o400, 0o600),
+            (None, Some(4321), 0o640, 0o644),
+            (Some(1234), Some(4321), 0o640, 0o640),
+        ] {
+            if !is_root && (owner.is_some() || group.is_some()) {
+                continue;
+            }
+            let place = Place::new(layout);
+            let options = FileOptions { owner, group, key_mode, certificate_mode, ..FileOptions::default() };
+            let store = place.store(options.clone());
+            for number in 0..2 {
+                let credential = numbered(number);
+                write(&store, &credential);
+                let [certificate, key] = place.files();
+                for (path, mode) in [(&key, key_mode), (&certificate, certificate_mode)] {
+                    let found = fs::metadata(path).unwrap();
+                    let mode = if layout == "bundle" { key_mode } else { mode };
+                    let owner = (owner.unwrap_or(me.0), group.unwrap_or(me.1));
+                    assert_eq!((found.mode() & 0o7777, (found.uid(), found.gid())), (mode, owner), "{layout} {path:?}");
+                }
+                assert!(is(load(&store).credential.as_deref(), &credential), "{layout}: files of the owner are read");
+            }
+        }
+    }
+}
+
+#[test]
+fn private_files_stay_private_whatever_public_modes_are() {
+    let place = Place::new("plain");
+    let options = FileOptions { key_mode: 0o640, certificate_mode: 0o644, ..FileOptions::default() };
+    write(&place.store(options), &numbered(0));
+    for entry in fs::read_dir(place.at(".perennial")).unwrap() {
+        let found = entry.unwrap().metadata().unwrap();
+        assert!(found.is_symlink() || found.mode() & 0o077 == 0);
+        assert_eq!(found.uid(), rustix::process::geteuid().as_raw());
+    }
+}
+
+#[test]
+fn directory_of_service_user_is_used_and_keeps_its_owner() {
+    let place = Place::new("linked");
+    fs::create_dir(place.at("")).unwrap();
+    if chown(place.at(""), Some(1234), Some(1234)).is_err() {
+        println!("NOT TESTED: only root can give a directory to another user");
+        return;
+    }
+    let options = FileOptions { owner: Some(1234), group: Some(1234), ..FileOptions::default() };
+    let store = place.store(options);
+    write(&store, &numbered(0));
+    assert_eq!(fs::metadata(place.at("")).unwrap().uid(), 1234);
+    assert_eq!(fs::metadata(place.at("..data/tls.key")).unwrap().uid(), 1234);
+    // The service cannot change these directories.
+    for private in ["..data", ".perennial"] {
+        assert_eq!(fs::metadata(place.at(private)).unwrap().uid(), 0, "{private}");
+    }
+}
