@@ -3,6 +3,7 @@
 mod accounts;
 mod conflicts;
 mod member;
+mod open;
 mod parse;
 mod read;
 mod reader;
@@ -12,6 +13,7 @@ mod yaml;
 pub(crate) use member::{
     Access, Asker, CommandLine, Encoding, List, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
 };
+pub(crate) use open::MemberStore;
 pub(crate) use variables::of_process;
 
 #[cfg(test)]

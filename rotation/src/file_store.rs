@@ -126,6 +126,11 @@ impl FileStore {
         self.files.certificate()
     }
 
+    /// Path of the private directory, whether or not it exists.
+    pub fn private_directory(&self) -> &Path {
+        self.private.path()
+    }
+
     /// Compares the public files with the current pair, and writes them again if they differ: if another program has
     /// removed or replaced them, or an earlier write failed. Also copies the CA file again if its source has changed.
     /// Returns true if it wrote a file. Leaves a pair in place that expires later than the current one.

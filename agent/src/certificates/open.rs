@@ -1,0 +1,122 @@
+//! The store of a member: kubelet's layout, or files of other programs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use perennial::UnixTime;
+use perennial_pki::KeyEncoding;
+use perennial_rotation::{CaCopy, Directory, FileLayout, FileOptions, FileStore, Store};
+
+use super::member::{Encoding, Location, Member, StoreKind};
+use crate::failure::Failure;
+
+/// The store of a member. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum MemberStore {
+    Directory(Arc<Directory>),
+    Files(Arc<FileStore>),
+}
+
+impl Member {
+    /// Makes the store of the member. Changes nothing on disk; no directory need exist.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the files cannot be used.
+    pub(crate) fn open_store(&self) -> Result<MemberStore, Failure> {
+        let Location { kind, access, encoding, replaces_foreign } = &self.location;
+        let (layout, ca) = match kind {
+            StoreKind::Directory { path, prefix } => {
+                let directory = Directory::at(path, prefix).map_err(Failure::usage)?;
+                return Ok(MemberStore::Directory(Arc::new(directory)));
+            }
+            StoreKind::Linked { path, names } => {
+                let layout = FileLayout::Linked {
+                    directory: path.clone(),
+                    certificate: names.certificate.clone(),
+                    key: names.key.clone(),
+                };
+                (layout, names.ca.as_ref().map(|ca| path.join(ca)))
+            }
+            StoreKind::Plain { certificate, key, ca } => {
+                (FileLayout::Plain { certificate: certificate.clone(), key: key.clone() }, ca.clone())
+            }
+            StoreKind::Bundle { file, ca } => (FileLayout::Bundle { file: file.clone() }, ca.clone()),
+        };
+        let options = FileOptions {
+            owner: access.owner,
+            group: access.group,
+            key_mode: access.mode,
+            certificate_mode: access.certificate_mode,
+            key_encoding: match encoding {
+                Encoding::Pkcs8 => KeyEncoding::Pkcs8,
+                Encoding::Pkcs1 => KeyEncoding::Pkcs1,
+                Encoding::Sec1 => KeyEncoding::Sec1,
+            },
+            ca: ca.zip(self.issuer_ca_file.clone()).map(|(to, from)| CaCopy { from, to }),
+            replaces_foreign: *replaces_foreign,
+        };
+        let store = FileStore::new(layout, options).map_err(Failure::usage)?;
+        Ok(MemberStore::Files(Arc::new(store)))
+    }
+}
+
+impl MemberStore {
+    /// The store for a rotation.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Directory(directory) => directory.clone(),
+            Self::Files(files) => files.clone(),
+        }
+    }
+
+    /// Path of the file with the current certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.current(),
+            Self::Files(files) => files.certificate(),
+        }
+    }
+
+    /// Path of the directory with the private files of the member, such as the hook record. The store creates it with
+    /// mode 0700, unless it is a directory in kubelet's layout that exists.
+    pub(crate) fn private_directory(&self) -> &Path {
+        match self {
+            Self::Directory(directory) => directory.path(),
+            Self::Files(files) => files.private_directory(),
+        }
+    }
+
+    /// Checks that [`claim`](Self::claim) would succeed. Changes nothing on disk.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if it would not.
+    pub(crate) fn is_free(&self) -> Result<(), Failure> {
+        match self {
+            Self::Directory(directory) => directory.is_free().map_err(Failure::usage),
+            Self::Files(files) => files.is_free().map_err(Failure::usage),
+        }
+    }
+
+    /// Creates missing directories and takes the lock of the files.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if another process holds the lock, or the directories cannot be used.
+    pub(crate) fn claim(&self) -> Result<(), Failure> {
+        match self {
+            Self::Directory(directory) => directory.claim().map_err(Failure::usage),
+            Self::Files(files) => files.claim().map_err(Failure::usage),
+        }
+    }
+
+    /// Writes public files again that another program has removed or changed. Returns true if it wrote a file. Does
+    /// nothing for kubelet's layout, whose links a start repairs.
+    ///
+    /// # Errors
+    /// Why the files cannot be written, as a sentence.
+    pub(crate) fn restore(&self, now: UnixTime) -> Result<bool, String> {
+        match self {
+            Self::Directory(_) => Ok(false),
+            Self::Files(files) => files.restore(now).map_err(|error| error.to_string()),
+        }
+    }
+}
