@@ -1,16 +1,17 @@
-//! Debts of `--on-rotated`: the command must succeed once for the newest certificate. Until then a run of the command
-//! is owed.
+//! Debts of hooks, such as `--on-rotated`: a hook must succeed once for the newest certificate. Until then a run of the
+//! hook is owed.
 //!
-//! The record `PREFIX-hook.json` beside the pair names the certificate for which the command last succeeded. perennial
-//! writes the record before the first rotation. If perennial then ends before the command has run for a new
-//! certificate, the next start finds a certificate that the record does not name, and a run is owed.
+//! The record `PREFIX-hook.json` beside the pair names the certificate for which the hook last succeeded. perennial
+//! writes the record before the first rotation. If perennial then ends before the hook has run for a new certificate,
+//! the next start finds a certificate that the record does not name, and a run is owed.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -18,7 +19,20 @@ use crate::files;
 
 const VERSION: u64 = 1;
 
-/// A certificate for which `--on-rotated` is run.
+/// The hook of a certificate: what perennial does after each new certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hook {
+    /// The flag or key that configures the hook, for messages: `--on-rotated`.
+    pub(crate) label: &'static str,
+    /// The program to run, with its arguments; empty for none.
+    pub(crate) command: Vec<String>,
+    /// The signal to send once the command has succeeded, and the file with the number of the process.
+    pub(crate) signal: Option<(Signal, PathBuf)>,
+    /// Time limit for a run of the command.
+    pub(crate) limit: Duration,
+}
+
+/// A certificate for which a hook is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) file: PathBuf,
@@ -27,9 +41,10 @@ pub(crate) struct Subject {
     pub(crate) fingerprint: String,
 }
 
-/// The debt of `--on-rotated` for one certificate: the owed run of the command, if any, and the runs that failed.
-#[derive(Clone, Debug, Default)]
+/// The debt of one certificate's hook: the owed run, if any, and the runs that failed.
+#[derive(Clone, Debug)]
 pub(crate) struct Debt {
+    pub(crate) hook: Arc<Hook>,
     /// Path of the record (`PREFIX-hook.json`); `None` if the debt is in memory only.
     pub(crate) path: Option<PathBuf>,
     pub(crate) record: Record,
@@ -42,11 +57,17 @@ pub(crate) struct Debt {
     pub(crate) failures: u64,
     /// True while a thread exists that carries out owed runs for this certificate.
     pub(crate) has_thread: bool,
-    /// True while the command runs.
+    /// True while the hook runs.
     pub(crate) running: bool,
 }
 
 impl Debt {
+    /// A debt in memory, of which no run is owed.
+    pub(crate) fn new(hook: Arc<Hook>) -> Self {
+        let (path, record, owed, next) = (None, Record::default(), None, None);
+        Self { hook, path, record, owed, next, failures: 0, has_thread: false, running: false }
+    }
+
     /// The failed attempts at the owed run; `None` if no run is owed, or none has failed.
     pub(crate) fn failed(&self) -> Option<&FailedAttempts> {
         self.record.failed_for(&self.owed.as_ref()?.fingerprint)
@@ -72,7 +93,7 @@ impl Debt {
     }
 }
 
-/// The debts of `--on-rotated` in this process, by the certificates' names. Clones share the debts.
+/// The debts of all hooks in this process, by the certificates' names. Clones share the debts.
 #[derive(Clone, Default)]
 pub(crate) struct Debts(Arc<(Mutex<BTreeMap<String, Debt>>, Condvar)>);
 
@@ -107,12 +128,12 @@ pub(crate) fn record_path(directory: &Path, prefix: &str) -> PathBuf {
 /// The contents of a hook record (`PREFIX-hook.json`), without its format version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Record {
-    /// Fingerprint of the certificate for which the command last succeeded, or that existed before the flag was used.
+    /// Fingerprint of the certificate for which the hook last succeeded, or that existed before there was a hook.
     pub(crate) done: Option<String>,
     pub(crate) failed: Option<FailedAttempts>,
 }
 
-/// Runs of `--on-rotated` that failed in a row for one certificate, runs of earlier processes included.
+/// Runs of a hook that failed in a row for one certificate, runs of earlier processes included.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct FailedAttempts {
     /// Fingerprint of the certificate that the runs were for.
@@ -136,7 +157,7 @@ impl Record {
         let Some(contents) = files::read_own(path)? else { return Ok(None) };
         let value = serde_json::from_slice::<Value>(&contents).ok().filter(|value| value["version"] == VERSION);
         let record = value.and_then(|value| Self::deserialize(value).ok());
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "it is not a record of --on-rotated");
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "it is not the record of a hook");
         record.map(Some).ok_or_else(bad)
     }
 

@@ -24,18 +24,19 @@ use serde_json::json;
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::hook_debt::Hook;
 use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
 use crate::reactor;
 use crate::report::Report;
 use context::Context;
-use hook::Hook;
+use hook::Hooks;
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;
 use wake::Wakes;
 
-/// Longest time that the process waits at its end for runs of `--on-rotated` before it kills them.
+/// Longest time that the process waits at its end for runs of hooks before it kills them.
 const HOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs `perennial run`. The last event of the report is `stopped` or the error.
@@ -62,7 +63,8 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 /// Reads the configuration, starts the rotations, and runs until the end.
 fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
     let service = &options.service;
-    let hook = Hook::new(service.on_rotated.clone(), service.on_rotated_timeout, options.once);
+    let hook = service.on_rotated.as_deref().map(|command| Hook::of_flag(command, service.on_rotated_timeout));
+    let hooks = Hooks::new(hook, options.once);
     // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.
     let prepared = Prepared::read(options)?;
     if options.runtime == cli::Runtime::Smol {
@@ -70,21 +72,21 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     }
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let observers = Observers::start(options, outputs, hook.debts());
+    let observers = Observers::start(options, outputs, hooks.common().map(|_| hooks.debts()));
     let wakes = Wakes::new()?;
     prepared.claim()?;
     let service = Systemd::new(&observers.pulse)?;
-    let context = Context { options, report, observers, hook, service, wakes };
+    let context = Context { options, report, observers, hooks, service, wakes };
     let mut running = Running::start(context, prepared)?;
     let ended = running.until_ended();
     // After an error as well: the rotations stop in order, and their last news is reported.
     running.context.service.stopping();
     running.stop();
-    let Context { hook, observers, .. } = &running.context;
+    let Context { hooks, observers, .. } = &running.context;
     let done = match ended? {
-        Ended::InPlace => hook.finish(),
+        Ended::InPlace => hooks.finish(),
         Ended::Stopped => {
-            hook.finish_within(HOOK_LIMIT);
+            hooks.finish_within(HOOK_LIMIT);
             Ok(())
         }
     };

@@ -10,7 +10,7 @@ use perennial_pki::{Chain, Credential};
 use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
-use super::hook::{self, Hook};
+use super::hook::{self, Hooks};
 use crate::metrics::{BlockedOn, Source};
 use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
@@ -152,15 +152,15 @@ impl CertReporter {
 
     /// Reports everything new since the last poll. Failures and progress are reported as JSON events only: the rotation
     /// logs them itself.
-    pub(super) fn poll(&mut self, report: &Report, hook: &Hook) {
+    pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.handle().snapshot();
         while let Some(notice) = self.rotation.notices.try_recv() {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
-            self.report_snapshot(report, hook);
+            self.report_snapshot(report, hooks);
         }
-        self.report_snapshot(report, hook);
+        self.report_snapshot(report, hooks);
         self.report_lost(report);
     }
 
@@ -188,11 +188,11 @@ impl CertReporter {
     /// Reports the certificate and the state in `snapshot` if they differ from the ones that were reported last.
     /// Compares snapshots, because notices may be missed: a run of `--on-rotated` is owed for each new certificate,
     /// whether its notice was received or not.
-    fn report_snapshot(&mut self, report: &Report, hook: &Hook) {
+    fn report_snapshot(&mut self, report: &Report, hooks: &Hooks) {
         let Snapshot { unwritten, at, .. } = &*self.snapshot;
         self.unwritten_since = unwritten.then(|| self.unwritten_since.unwrap_or(at.unix));
         self.reported.take_if(|_| self.snapshot.last_error.is_none());
-        self.report_certificate(report, hook);
+        self.report_certificate(report, hooks);
         let state = (!self.snapshot.unwritten).then_some(self.snapshot.state);
         if self.state != state {
             self.state = state;
@@ -202,7 +202,7 @@ impl CertReporter {
 
     /// Reports a new certificate once it is served and durable. From then on, a run of `--on-rotated` is owed for the
     /// certificate.
-    fn report_certificate(&mut self, report: &Report, hook: &Hook) {
+    fn report_certificate(&mut self, report: &Report, hooks: &Hooks) {
         let is_new = |chain: &&Chain| self.certificate.as_ref() != Some(chain.certificate());
         let Some(chain) = in_place(&self.snapshot).filter(is_new) else { return };
         // A certificate that had expired at the start does not count, unless another program decides what is in use.
@@ -215,7 +215,7 @@ impl CertReporter {
             format!("{of}: another program has replaced the certificate; the new one is valid until {end}")
         });
         self.event(report, name, report::certificate(chain), &sentence.unwrap_or_default());
-        hook.run(&self.of, hook::subject(self.current.clone(), chain));
+        hooks.run(&self.of, hook::subject(self.current.clone(), chain));
         self.certificate = Some(chain.certificate().clone());
     }
 
@@ -274,13 +274,14 @@ mod tests {
     use perennial_rotation::{Memory, Rotator, SignWith, Task};
 
     use super::*;
+    use crate::hook_debt::Hook;
     use crate::lines::Lines;
 
     /// A rotation that the test steps itself, the reporter of the rotation, and the file of the reported events.
     struct Scene {
         reporter: CertReporter,
         task: Task,
-        hook: Hook,
+        hooks: Hooks,
         report: Report,
         file: tempfile::NamedTempFile,
     }
@@ -294,18 +295,18 @@ mod tests {
             let report = Report::Json(Some(Lines::to(&file, "a file", |_| String::new()).unwrap()));
             let (rotation, task) = ActiveRotation::prepared(rotator.store(store), queued);
             let reporter = CertReporter::new("node", rotation, "current.pem".into());
-            let hook = Hook::new(Some("true".into()), Duration::from_secs(60), false);
-            Self { reporter, task, hook, report, file }
+            let hooks = Hooks::new(Some(Hook::of_flag("true", Duration::from_secs(60))), false);
+            Self { reporter, task, hooks, report, file }
         }
 
         fn step(&mut self) {
             drop(self.task.step(clock::now()));
-            self.reporter.poll(&self.report, &self.hook);
+            self.reporter.poll(&self.report, &self.hooks);
         }
 
         /// The names of all events so far.
         fn events(&mut self) -> Vec<String> {
-            self.reporter.poll(&self.report, &self.hook);
+            self.reporter.poll(&self.report, &self.hooks);
             assert!(self.report.finish_within(Duration::from_secs(60)));
             let text = fs::read_to_string(self.file.path()).unwrap();
             let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
@@ -331,8 +332,8 @@ mod tests {
         scene.reporter.rotation.handle().report_replaced(Some(new.clone()));
         scene.step();
         assert_eq!(scene.events(), ["disabled", "rotated"]);
-        scene.hook.finish_within(Duration::from_secs(60));
-        let done = scene.hook.debts().unwrap().all()["node"].record.done.clone();
+        scene.hooks.finish_within(Duration::from_secs(60));
+        let done = scene.hooks.debts().all()["node"].record.done.clone();
         assert_eq!(done, Some(format!("{:x}", new.chain().certificate().fingerprint)));
     }
 

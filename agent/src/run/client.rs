@@ -142,7 +142,7 @@ fn begin_hook(context: &Context<'_>, config: &Prepared) {
         files::sweep(&context.options.kubeconfig);
         context.begin_hook(prefix, &config.stores.client, client.template.common_name());
     } else {
-        context.hook.forget_record(prefix);
+        context.hooks.forget_record(prefix);
     }
 }
 

@@ -1,11 +1,11 @@
-//! The environment of the rotations: flags, signals, report, observers, systemd and `--on-rotated`.
+//! The environment of the rotations: flags, signals, report, observers, systemd and hooks.
 
 use std::sync::Arc;
 
 use perennial_rotation::{Directory, Rotator, clock};
 
 use super::cert_reporter::CertReporter;
-use super::hook::{self, Hook};
+use super::hook::{self, Hooks};
 use super::service::Systemd;
 use super::wake::Wakes;
 use crate::cli::Run;
@@ -20,7 +20,7 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a Run,
     pub(super) report: &'a Report,
     pub(super) observers: Observers,
-    pub(super) hook: Hook,
+    pub(super) hooks: Hooks,
     pub(super) service: Systemd,
     pub(super) wakes: Wakes,
 }
@@ -51,6 +51,7 @@ impl Context<'_> {
         let in_use = store.load(Some(common_name), now).ok().and_then(|loaded| loaded.credential);
         let in_use = in_use.filter(|(credential, _)| !credential.chain().certificate().validity.expired(now));
         let in_use = in_use.map(|(credential, _)| hook::subject(file, credential.chain()));
-        self.hook.begin(prefix, hook_debt::record_path(&self.options.cert_dir, prefix), in_use);
+        let path = hook_debt::record_path(&self.options.cert_dir, prefix);
+        self.hooks.begin(prefix, self.hooks.common().cloned(), path, in_use);
     }
 }

@@ -9,7 +9,7 @@ use perennial_rotation::FileCredential;
 use perennial_rotation::clock;
 use serde_json::json;
 
-use super::hook::{self, Hook};
+use super::hook::{self, Hooks};
 use crate::failure::Failure;
 use crate::metrics::Source;
 use crate::report::{self, Report};
@@ -50,7 +50,7 @@ impl ExternalCert {
 
     /// Reports the certificate at the first poll, then each replacement. Logs if the certificate has expired. After
     /// each replacement, a run of `--on-rotated` is owed for the new certificate.
-    pub(super) fn poll(&mut self, report: &Report, hook: &Hook) {
+    pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
         let credential = self.files.credential();
         let (chain, of, now) = (credential.chain(), &self.name, clock::now().unix);
         let end = chain.certificate().validity.not_after();
@@ -60,7 +60,7 @@ impl ExternalCert {
             let name = if before.is_some() { "rotated" } else { "kept" };
             report.event(name, fields, &format!("{of}: externally managed, valid until {end}{}", left(end, now)));
             if before.is_some() {
-                hook.run(of, hook::subject(of.into(), chain));
+                hooks.run(of, hook::subject(of.into(), chain));
             }
             self.expired = false;
         }

@@ -1,5 +1,5 @@
-//! Runs the command of `--on-rotated` after each new certificate. A failed run is repeated until the command has
-//! succeeded for the newest certificate.
+//! Runs the hook of a certificate, such as the command of `--on-rotated`, after each new certificate. A failed run is
+//! repeated until the hook has succeeded for the newest certificate.
 
 mod process;
 
@@ -12,7 +12,7 @@ use perennial_pki::Chain;
 
 use crate::failure::Failure;
 use crate::files;
-use crate::hook_debt::{Debt, Debts, Record, Subject};
+use crate::hook_debt::{Debt, Debts, Hook, Record, Subject};
 use crate::spans::words;
 use crate::threads;
 
@@ -23,16 +23,16 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
 /// Longest time that the process waits at its end for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
-/// Runs the command of `--on-rotated` on threads of its own, so that no rotation waits for the command.
-pub(super) struct Hook {
-    run: Option<Arc<Runner>>,
+/// Runs hooks on threads of their own, so that no rotation waits for a hook.
+pub(super) struct Hooks {
+    /// The hook of `--on-rotated`, which externally managed certificates have as well.
+    common: Option<Arc<Hook>>,
     debts: Debts,
+    shared: Arc<Shared>,
 }
 
-/// The command and its limits, which all threads of the hook share. Each certificate with an owed run has a thread.
-struct Runner {
-    command: String,
-    limit: Duration,
+/// The state that all threads of the hooks share. Each certificate with an owed run has a thread.
+struct Shared {
     /// True if failed runs are not repeated (`--once`).
     once: bool,
     phase: AtomicU8,
@@ -40,41 +40,48 @@ struct Runner {
 
 /// Phase of normal operation: failed runs are repeated.
 const RETRYING: u8 = 0;
-/// Phase at the end of the process: failed runs are not repeated, but the command is run once for a certificate for
-/// which it was not tried yet.
+/// Phase at the end of the process: failed runs are not repeated, but the hook is run once for a certificate for which
+/// it was not tried yet.
 const ENDING: u8 = 1;
 /// Last phase: running commands are killed, and no command is started.
 const KILLING: u8 = 2;
 
-impl Hook {
-    /// Creates a hook without debts. If `command` is `None`, no run is ever owed. A run that takes longer than `limit`
-    /// is killed. If `once` is true, failed runs are not repeated.
-    pub(super) fn new(command: Option<String>, limit: Duration, once: bool) -> Self {
-        let run = command.map(|command| Arc::new(Runner { command, limit, once, phase: AtomicU8::new(RETRYING) }));
-        Self { run, debts: Debts::default() }
+impl Hooks {
+    /// Creates the hooks of a run, without debts. `common` is the hook of certificates that [`begin`](Self::begin) does
+    /// not know. If `once` is true, failed runs are not repeated.
+    pub(super) fn new(common: Option<Hook>, once: bool) -> Self {
+        let shared = Arc::new(Shared { once, phase: AtomicU8::new(RETRYING) });
+        Self { common: common.map(Arc::new), debts: Debts::default(), shared }
     }
 
-    /// The debts, for metrics; `None` without a command.
-    pub(super) fn debts(&self) -> Option<&Debts> {
-        self.run.as_ref().map(|_| &self.debts)
+    /// The debts, for metrics.
+    pub(super) fn debts(&self) -> &Debts {
+        &self.debts
+    }
+
+    /// The hook of `--on-rotated`.
+    pub(super) fn common(&self) -> Option<&Arc<Hook>> {
+        self.common.as_ref()
     }
 
     /// Continues from the hook record at `path`, which an earlier process may have written. If the record does not name
     /// the current certificate (`in_use`), a run is owed for that certificate and begins. Must be called before the
-    /// rotation of certificate `of` starts, because the rotation may replace the current certificate. Without a
-    /// command, removes the record.
+    /// rotation of certificate `of` starts, because the rotation may replace the current certificate. Without a hook,
+    /// removes the record, and the debt of an earlier hook.
     ///
-    /// Logs if the record cannot be read or written. If the record cannot be read, a run is owed, as if the command had
+    /// Logs if the record cannot be read or written. If the record cannot be read, a run is owed, as if the hook had
     /// never succeeded.
-    pub(super) fn begin(&self, of: &str, path: PathBuf, in_use: Option<Subject>) {
-        let Some(run) = &self.run else {
-            // Without the flag, the record is removed: a later start with the flag owes nothing for certificates until
-            // then.
+    pub(super) fn begin(&self, of: &str, hook: Option<Arc<Hook>>, path: PathBuf, in_use: Option<Subject>) {
+        let Some(hook) = hook else {
+            // A hook that is configured later owes nothing for certificates until then.
             let _ = std::fs::remove_file(path);
+            self.debts.all().remove(of);
+            self.debts.notify();
             return;
         };
         let mut debts = self.debts.all();
         if let Some(debt) = debts.get_mut(of) {
+            debt.hook = hook;
             // A reload has switched rotation on again: the debt gets its record back.
             if debt.path.is_none() {
                 debt.path = Some(path);
@@ -87,9 +94,9 @@ impl Hook {
         let found = Record::read(&path).unwrap_or_else(|error| {
             // An extra run does less harm than a missing one: a program would go on with the previous certificate.
             let file = path.display();
+            let label = hook.label;
             tracing::warn!(
-                "cannot read {file}: {error}; running --on-rotated for the certificate in use, even if it has run \
-                 before"
+                "cannot read {file}: {error}; running {label} for the certificate in use, even if it has run before"
             );
             Some(Record::default())
         });
@@ -98,14 +105,15 @@ impl Hook {
         let record = found.unwrap_or_else(|| Record { done: fingerprint(), failed: None });
         let owed = in_use.filter(|subject| record.done.as_ref() != Some(&subject.fingerprint));
         let is_owed = owed.is_some();
-        debts.insert(of.to_owned(), Debt { path: Some(path), record, owed, ..Debt::default() });
+        let label = hook.label;
+        debts.insert(of.to_owned(), Debt { path: Some(path), record, owed, ..Debt::new(hook) });
         drop(debts);
         if is_first {
             save(of, &self.debts);
         }
         if is_owed {
-            tracing::info!("{of}: --on-rotated has not succeeded yet for the certificate in use; running it now");
-            self.ensure_thread(run, of);
+            tracing::info!("{of}: {label} has not succeeded yet for the certificate in use; running it now");
+            self.ensure_thread(of);
         }
     }
 
@@ -117,16 +125,18 @@ impl Hook {
         }
     }
 
-    /// Starts a run for the new certificate `subject`. From now on this run is owed, and a run for an earlier
+    /// Starts a run for the new certificate `subject`, if certificate `of` has a hook. From now on this run is owed, and a run for an earlier
     /// certificate no longer. Failures are logged.
     pub(super) fn run(&self, of: &str, subject: Subject) {
-        let Some(run) = &self.run else { return };
         let mut debts = self.debts.all();
-        let debt = debts.entry(of.to_owned()).or_default();
+        if let Some(common) = &self.common {
+            debts.entry(of.to_owned()).or_insert_with(|| Debt::new(common.clone()));
+        }
+        let Some(debt) = debts.get_mut(of) else { return };
         (debt.owed, debt.next) = (Some(subject), None);
         drop(debts);
         self.debts.notify();
-        self.ensure_thread(run, of);
+        self.ensure_thread(of);
     }
 
     /// Waits up to `most` until the running commands have ended, and until the command has run for each certificate for
@@ -150,22 +160,20 @@ impl Hook {
         let debts = self.debts.all();
         debts.iter().find(|(_, debt)| debt.owed.is_some()).map_or(Ok(()), |(of, debt)| {
             let why = debt.failed().map_or("was not run", |failed| &failed.error);
-            Err(Failure::Failed(format!("{of}: the certificate is in place, but --on-rotated {why}")))
+            Err(Failure::Failed(format!("{of}: the certificate is in place, but {} {why}", debt.hook.label)))
         })
     }
 
     /// The errors of owed runs, one line each, for systemd's STATUS.
     pub(super) fn troubles(&self) -> Vec<String> {
         let debts = self.debts.all();
-        let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.failed()?)));
-        failed.map(|(of, failed)| format!("{of}: --on-rotated {}", failed.error)).collect()
+        let failed = debts.iter().filter_map(|(of, debt)| Some((of, debt.hook.label, debt.failed()?)));
+        failed.map(|(of, label, failed)| format!("{of}: {label} {}", failed.error)).collect()
     }
 
     fn enter(&self, phase: u8) {
-        if let Some(run) = &self.run {
-            run.phase.store(phase, Ordering::SeqCst);
-            self.debts.notify();
-        }
+        self.shared.phase.store(phase, Ordering::SeqCst);
+        self.debts.notify();
     }
 
     /// Waits until all threads of the hook have ended, for at most `most`; without a limit if `None`. Returns false if
@@ -182,17 +190,18 @@ impl Hook {
         true
     }
 
-    /// Starts the thread that runs the command for certificate `of`, unless the thread exists.
-    fn ensure_thread(&self, run: &Arc<Runner>, of: &str) {
+    /// Starts the thread that runs the hook of certificate `of`, unless the thread exists.
+    fn ensure_thread(&self, of: &str) {
         let mut debts = self.debts.all();
         let Some(debt) = debts.get_mut(of).filter(|debt| !debt.has_thread) else { return };
         debt.has_thread = true;
+        let label = debt.hook.label;
         drop(debts);
-        let (run, of_thread, shared) = (run.clone(), of.to_owned(), self.debts.clone());
-        if let Err(why) = threads::start("on-rotated", "--on-rotated", move || run.run_owed(&of_thread, &shared)) {
+        let (shared, of_thread, debts) = (self.shared.clone(), of.to_owned(), self.debts.clone());
+        if let Err(why) = threads::start("on-rotated", label, move || shared.run_owed(&of_thread, &debts)) {
             tracing::warn!(
-                "{of}: --on-rotated was not run: {why}; next attempt once the certificate is replaced again, or at the \
-                 next start of perennial"
+                "{of}: {label} was not run: {why}; next attempt once the certificate is replaced again, or at the next \
+                 start of perennial"
             );
             if let Some(debt) = self.debts.all().get_mut(of) {
                 debt.has_thread = false;
@@ -202,23 +211,23 @@ impl Hook {
     }
 }
 
-impl Runner {
+impl Shared {
     fn phase(&self) -> u8 {
         self.phase.load(Ordering::SeqCst)
     }
 
-    /// Runs the command for certificate `of`, and repeats failed runs. Returns once no run is owed, or no run may be
-    /// started any more.
+    /// Runs the hook of certificate `of`, and repeats failed runs. Returns once no run is owed, or no run may be started
+    /// any more.
     fn run_owed(&self, of: &str, debts: &Debts) {
-        while let Some(subject) = self.next(of, debts) {
-            let result = process::run(&self.command, of, &subject, self.limit, || self.phase() == KILLING);
+        while let Some((hook, subject)) = self.next(of, debts) {
+            let (label, result) = (hook.label, hook.run(of, &subject, || self.phase() == KILLING));
             let mut all = debts.all();
             let Some(debt) = all.get_mut(of) else { return };
             debt.running = false;
             let is_owed = debt.owed.as_ref() == Some(&subject);
             match &result {
                 Ok(()) => {
-                    tracing::debug!("{of}: --on-rotated succeeded");
+                    tracing::debug!("{of}: {label} succeeded");
                     debt.owed.take_if(|_| is_owed);
                     debt.record = Record { done: Some(subject.fingerprint), failed: None };
                 }
@@ -235,11 +244,11 @@ impl Runner {
                         Some(wait) => format!("next attempt in {}", words(wait)),
                         // A first run needs no `RETRYING`: the loop runs the command for the newer certificate at once.
                         None if !is_owed && self.phase() != KILLING => {
-                            "a newer certificate is in use; running --on-rotated for it".into()
+                            format!("a newer certificate is in use; running {label} for it")
                         }
                         None => "next attempt at the next start of perennial".into(),
                     };
-                    tracing::warn!("{of}: --on-rotated {why}; {then}");
+                    tracing::warn!("{of}: {label} {why}; {then}");
                 }
             }
             drop(all);
@@ -248,9 +257,9 @@ impl Runner {
         debts.notify();
     }
 
-    /// Waits until the next run of the command for certificate `of` may start. Returns the certificate of this run.
-    /// Returns `None` if no run is owed or may be started any more: the calling thread must then end.
-    fn next(&self, of: &str, debts: &Debts) -> Option<Subject> {
+    /// Waits until the next run of the hook of certificate `of` may start. Returns the hook and the certificate of this
+    /// run. Returns `None` if no run is owed or may be started any more: the calling thread must then end.
+    fn next(&self, of: &str, debts: &Debts) -> Option<(Arc<Hook>, Subject)> {
         let mut all = debts.all();
         loop {
             let debt = all.get_mut(of)?;
@@ -263,7 +272,7 @@ impl Runner {
             match due {
                 Some(due) if due <= Instant::now() && self.phase() != KILLING => {
                     debt.running = true;
-                    return debt.owed.clone();
+                    return debt.owed.clone().map(|subject| (debt.hook.clone(), subject));
                 }
                 Some(due) if self.phase() != KILLING => all = debts.wait(all, due),
                 _ => {
@@ -275,7 +284,7 @@ impl Runner {
     }
 }
 
-/// Returns the values for the environment of the command: `file`, and the serial number and fingerprint of the
+/// Returns the values for the environment of a hook's command: `file`, and the serial number and fingerprint of the
 /// certificate in `chain`.
 pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     let fingerprint = format!("{:x}", chain.certificate().fingerprint);
@@ -285,9 +294,9 @@ pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
 /// Writes the hook record of certificate `of`, unless its debt is in memory only. Does not hold the lock of the debts
 /// during the write, since the disk may not answer.
 fn save(of: &str, debts: &Debts) {
-    let Some(Debt { path: Some(path), record, .. }) = debts.all().get(of).cloned() else { return };
+    let Some(Debt { path: Some(path), record, hook, .. }) = debts.all().get(of).cloned() else { return };
     if let Err(error) = record.write(&path) {
-        let file = path.display();
-        tracing::warn!("{of}: cannot write {file}: {error}; a restart will not know whether --on-rotated has run");
+        let (file, label) = (path.display(), hook.label);
+        tracing::warn!("{of}: cannot write {file}: {error}; a restart will not know whether {label} has run");
     }
 }

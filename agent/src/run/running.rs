@@ -159,7 +159,7 @@ impl<'a> Running<'a> {
         }
         if let Some(mut ended) = self.serving.take_if(|_| next.stores.serving.is_none()) {
             ended.reporter.rotation.stop();
-            ended.reporter.poll(self.context.report, &self.context.hook);
+            ended.reporter.poll(self.context.report, &self.context.hooks);
         }
         let is_kept = |now: &mut ExternalCert| next.external.as_ref().is_some_and(|next| next.is_of(now));
         if let Some(kept) = self.config.external.take_if(is_kept) {
@@ -188,17 +188,17 @@ impl<'a> Running<'a> {
 
     /// Reports what is new about each certificate.
     fn report(&mut self) {
-        let Context { report, hook, .. } = &mut self.context;
-        self.client.reporter.poll(report, hook);
-        self.serving.iter_mut().for_each(|serving| serving.reporter.poll(report, hook));
-        self.config.external.iter_mut().for_each(|external| external.poll(report, hook));
+        let Context { report, hooks, .. } = &mut self.context;
+        self.client.reporter.poll(report, hooks);
+        self.serving.iter_mut().for_each(|serving| serving.reporter.poll(report, hooks));
+        self.config.external.iter_mut().for_each(|external| external.poll(report, hooks));
     }
 
     fn notify_service(&mut self) {
         // Ready means on disk: units that are ordered after this one read the files.
         let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
-        let Context { hook, observers, .. } = &self.context;
-        let status = self.reporters().map(CertReporter::status).chain(hook.troubles()).chain(observers.troubles());
+        let Context { hooks, observers, .. } = &self.context;
+        let status = self.reporters().map(CertReporter::status).chain(hooks.troubles()).chain(observers.troubles());
         let status = status.collect::<Vec<_>>().join("; ");
         self.context.service.update(ready, &status);
     }

@@ -1,15 +1,19 @@
-//! Runs the command of `--on-rotated` once, with a time limit.
+//! Runs a hook once: its command, with a time limit, and its signal.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 
-use crate::hook_debt::Subject;
+use crate::files;
+use crate::hook_debt::{Hook, Subject};
 use crate::spans::words;
 
 /// Interval of checks for the end of the command.
@@ -17,20 +21,68 @@ const CHECK: Duration = Duration::from_millis(20);
 /// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs the command with sh, in a process group of its own, and waits for its end. Kills the whole group after `limit`,
-/// or once `abandoned` returns true.
+impl Hook {
+    /// The hook of `--on-rotated`: a command for sh.
+    pub(in crate::run) fn of_flag(command: &str, limit: Duration) -> Self {
+        let command = ["sh", "-c", command].map(str::to_owned).to_vec();
+        Self { label: "--on-rotated", command, signal: None, limit }
+    }
+
+    /// Runs the hook for certificate `of`: first the command, if there is one, then the signal.
+    ///
+    /// # Errors
+    /// A clause that follows the hook's label: the command could not be started, failed or was killed, or the signal
+    /// could not be sent.
+    pub(super) fn run(&self, of: &str, subject: &Subject, abandoned: impl Fn() -> bool) -> Result<(), String> {
+        if let Some((program, arguments)) = self.command.split_first() {
+            let mut command = Command::new(program);
+            run(command.args(arguments), of, subject, self.limit, abandoned)?;
+        }
+        match &self.signal {
+            Some((signal, file)) => signal_process(*signal, file),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sends a signal to the process whose number is in the file.
+fn signal_process(signal: Signal, file: &Path) -> Result<(), String> {
+    let pid = process_in(file).map_err(|why| format!("could not signal the process in {}: {why}", file.display()))?;
+    let name = |error| format!("could not signal process {}, of {}: {error}", pid.as_raw_nonzero(), file.display());
+    kill_process(pid, signal).map_err(name)
+}
+
+/// Reads the number of a running process. A user who may write the file must not make us signal processes of others:
+/// the file has to be ours or root's, or the process has to be the file owner's.
+fn process_in(file: &Path) -> Result<Pid, String> {
+    let text = files::read_text(file).map_err(|error| error.to_string())?;
+    let number = text.trim().parse::<i32>().ok().filter(|number| *number > 1);
+    let pid = number.and_then(Pid::from_raw).ok_or("expected the number of a process in this file")?;
+    let about = fs::metadata(file).map_err(|error| error.to_string())?;
+    if about.mode() & 0o022 != 0 {
+        return Err("group or others may write this file; chmod go-w it".into());
+    }
+    let owner = fs::metadata(format!("/proc/{}", pid.as_raw_nonzero())).map(|process| process.uid());
+    if about.uid() == 0 || about.uid() == geteuid().as_raw() || owner.is_ok_and(|owner| owner == about.uid()) {
+        Ok(pid)
+    } else {
+        Err("the owner of this file does not own the process; have root own the file".into())
+    }
+}
+
+/// Runs a command in a process group of its own, and waits for its end. Kills the whole group after `limit`, or once
+/// `abandoned` returns true.
 ///
 /// # Errors
-/// A clause that follows "--on-rotated": the command could not be started, failed, or was killed.
-pub(super) fn run(
-    text: &str,
+/// A clause that follows the hook's label: the command could not be started, failed, or was killed.
+fn run(
+    command: &mut Command,
     of: &str,
     subject: &Subject,
     limit: Duration,
     abandoned: impl Fn() -> bool,
 ) -> Result<(), String> {
-    let mut command = Command::new("sh");
-    command.args(["-c", text]).process_group(0).stdin(Stdio::null());
+    command.process_group(0).stdin(Stdio::null());
     command.env("PERENNIAL_CERTIFICATE", of).env("PERENNIAL_FILE", &subject.file);
     command.env("PERENNIAL_SERIAL", &subject.serial);
     // The command's stdout goes to our stderr: ours is for JSON events.
