@@ -6,7 +6,8 @@ mod run;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::timing::Timing;
 pub(crate) use observe::{Observe, Replay};
@@ -47,6 +48,19 @@ pub(crate) enum Command {
     Status(Status),
     Verify(Verify),
     Replay(Replay),
+}
+
+impl Cli {
+    /// Parses the arguments of this process. For wrong ones, prints the error and ends the process with exit code 2.
+    pub(crate) fn of_process() -> Self {
+        let matches = Self::command().get_matches();
+        if let Some(("run", run)) = matches.subcommand()
+            && let Some(why) = run::conflict(run)
+        {
+            Self::command().error(ErrorKind::ArgumentConflict, why).exit();
+        }
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Show the certificates of a certificate directory, and when they will be rotated
@@ -160,7 +174,6 @@ mod tests {
 
     #[test]
     fn definition_of_flags_passes_clap_debug_assert() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 }

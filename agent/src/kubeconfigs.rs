@@ -124,7 +124,7 @@ fn bootstrap_identity(node: &Path, bootstrap: Option<&Path>, target: &Endpoint) 
 
 /// Returns the identity in the kubeconfig at `path`, or an error if the kubeconfig is for another cluster than
 /// `target`: a credential is never sent to another cluster.
-fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
+pub(crate) fn identity_for(target: &Endpoint, path: &Path) -> Result<Identity, String> {
     match why_another_cluster(path, target)? {
         None => identity(path),
         Some(why) => Err(why),
@@ -220,7 +220,11 @@ fn own_credential(kubeconfig: &Kubeconfig) -> Result<OwnCredential, KubeconfigEr
     }
 }
 
-fn endpoint(path: &Path) -> Result<Endpoint, String> {
+/// Reads the API server that the kubeconfig at `path` names.
+///
+/// # Errors
+/// If the kubeconfig cannot be used.
+pub(crate) fn endpoint(path: &Path) -> Result<Endpoint, String> {
     let kubeconfig = load_existing(path)?;
     let selected = kubeconfig.select(None).map_err(|error| error.to_string())?;
     selected.cluster(&mut files::read).map_err(|error| error.to_string())

@@ -41,7 +41,6 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::panic;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use perennial::Escaped;
 use perennial_rotation::clock;
 use serde_json::json;
@@ -65,7 +64,7 @@ fn shown(text: &str) -> String {
 }
 
 fn main() -> ExitCode {
-    let Cli { command, log_format } = Cli::parse();
+    let Cli { command, log_format } = Cli::of_process();
     let (log, done) = match queue_log(&command, log_format) {
         Ok(log) => {
             (log.clone(), start_logging(&command, log_format, log.clone()).and_then(|()| run_command(&command, log)))

@@ -37,7 +37,7 @@ pub(crate) struct Metrics {
     pulse: Arc<Pulse>,
     certs: Mutex<BTreeMap<String, CertMetrics>>,
     /// The API server of the running configuration; `None` before the first rotation has started.
-    server: Latest<Option<Server>>,
+    servers: Latest<Vec<Server>>,
 }
 
 /// State of the process, which metrics show beside the state of the certificates.
@@ -70,13 +70,16 @@ pub(crate) type BlockedOn = Latest<String>;
 pub(crate) enum Source {
     /// perennial rotates the certificate.
     Rotation(Handle, BlockedOn),
+    /// perennial will rotate the certificate, and could not start the rotation yet; the reason is empty before the first
+    /// attempt has failed.
+    Starting(BlockedOn),
     /// The certificate is externally managed.
     Files(FileCredential),
 }
 
 impl Metrics {
     pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { about, pulse, certs: Mutex::default(), server: Latest::default() })
+        Arc::new(Self { about, pulse, certs: Mutex::default(), servers: Latest::default() })
     }
 
     /// Returns an observer that counts the notices of certificate `of`. If the certificate had an observer before, the
@@ -102,9 +105,9 @@ impl Metrics {
         }
     }
 
-    /// Sets the API server of the running configuration, for `/state`.
-    pub(crate) fn set_server(&self, server: Server) {
-        self.server.set(Some(server));
+    /// Sets the API servers of the running configuration, for `/state`.
+    pub(crate) fn set_servers(&self, servers: Vec<Server>) {
+        self.servers.set(servers);
     }
 
     /// Starts a thread that answers HTTP requests until the process ends. `names` are accepted in the Host header.
@@ -122,14 +125,14 @@ impl Metrics {
         let views = self.views();
         match path {
             "/" => {
-                let (why_not_alive, server) = (self.pulse.why_not_alive(awake), self.server.get());
-                let process = Process { about: &self.about, server: server.as_ref(), why_not_alive };
+                let (why_not_alive, servers) = (self.pulse.why_not_alive(awake), self.servers.get());
+                let process = Process { about: &self.about, servers: &servers, why_not_alive };
                 Some(Response::html(overview::POLICY, overview::page(views, &process, query == REFRESH, now)))
             }
             "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
             "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
             "/metrics" => Some(Response::exposition(page::page(&views, &self.about, now))),
-            "/state" => Some(Response::json(&view::to_json(&views, self.server.get().as_ref(), &self.about, now))),
+            "/state" => Some(Response::json(&view::to_json(&views, &self.servers.get(), &self.about, now))),
             _ => None,
         }
     }

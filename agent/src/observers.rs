@@ -21,11 +21,26 @@ use crate::rotation::Observer;
 /// Interval between attempts to listen on a port that is taken.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The observers that every rotation of a run has.
-pub(crate) struct Observers {
+/// Makes the observers of each rotation, on any thread. Clones share journal and metrics.
+#[derive(Clone)]
+pub(crate) struct Watchers {
     pub(crate) pulse: Arc<Pulse>,
     journal: Option<Arc<Journal>>,
     metrics: Option<Arc<Metrics>>,
+}
+
+impl Watchers {
+    /// Returns new observers for the certificate `name`. Must be called at each start of the certificate's rotation.
+    pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
+        let journal = self.journal.iter().map(|journal| journal.observer(name));
+        let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
+        [self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
+    }
+}
+
+/// The observers that every rotation of a run has.
+pub(crate) struct Observers {
+    pub(crate) watchers: Watchers,
     /// The address of `--metrics-listen` until the metrics server listens there; `None` from then on, and without the
     /// flag.
     listen: Option<SocketAddr>,
@@ -53,30 +68,24 @@ impl Observers {
             Metrics::new(About { runtime, outputs, journal, debts }, pulse.clone())
         });
         let names = options.metrics_host.iter().chain(&run.node_name).cloned().collect();
-        Self { pulse, journal, metrics, listen, names, refused: None }
+        Self { watchers: Watchers { pulse, journal, metrics }, listen, names, refused: None }
     }
 
-    /// Returns new observers for the certificate `name`. Must be called at each start of the certificate's rotation.
-    pub(crate) fn of(&self, name: &str) -> Vec<Observer> {
-        let journal = self.journal.iter().map(|journal| journal.observer(name));
-        let metrics = self.metrics.iter().map(|metrics| metrics.observer(name));
-        [self.pulse.observer(name)].into_iter().chain(journal).chain(metrics).collect()
-    }
-
-    /// Sets the certificates and the API server of the running configuration.
-    pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>, server: &Server) {
+    /// Sets the certificates and the API servers of the running configuration.
+    pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>, servers: Vec<Server>) {
         let certificates: BTreeMap<String, Source> = certificates.collect();
         let rotations = certificates.iter().filter_map(|(name, source)| match source {
-            Source::Rotation(handle, _) => Some((name.clone(), handle.clone())),
+            Source::Rotation(handle, _) => Some((name.clone(), Some(handle.clone()))),
+            Source::Starting(_) => Some((name.clone(), None)),
             Source::Files(_) => None,
         });
-        self.pulse.watch(rotations.collect());
-        if let Some(journal) = &self.journal {
+        self.watchers.pulse.watch(rotations.collect());
+        if let Some(journal) = &self.watchers.journal {
             journal.keep(certificates.keys().cloned().collect());
         }
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.watchers.metrics {
             metrics.watch(certificates);
-            metrics.set_server(server.clone());
+            metrics.set_servers(servers);
         }
     }
 
@@ -84,7 +93,7 @@ impl Observers {
     /// probes find the certificates. If the server could not start, must be called again after the time that
     /// [`retry`](Self::retry) returns.
     pub(crate) fn serve(&mut self, report: &Report) {
-        let (Some(address), Some(metrics)) = (self.listen, &self.metrics) else { return };
+        let (Some(address), Some(metrics)) = (self.listen, &self.watchers.metrics) else { return };
         let served = TcpListener::bind(address).and_then(|listener| {
             let address = listener.local_addr()?;
             metrics.serve(listener, &self.names).map(|()| address)
@@ -114,14 +123,14 @@ impl Observers {
 
     /// The present errors of the journal and of the metrics server.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
-        let journal = self.journal.iter().filter_map(|journal| journal.trouble());
+        let journal = self.watchers.journal.iter().filter_map(|journal| journal.trouble());
         journal.chain(self.refused.clone())
     }
 
     /// Waits until every step is in the journal or lost, for at most `within`. Logs if steps still wait to be written
     /// after that.
     pub(crate) fn finish_within(&self, within: Duration) {
-        if self.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
+        if self.watchers.journal.as_ref().is_some_and(|journal| !journal.finish_within(within)) {
             tracing::warn!("journal incomplete: its disk does not answer; the last steps are missing");
         }
     }

@@ -59,13 +59,14 @@ impl Pulse {
         })
     }
 
-    /// Sets the rotations of the running configuration. Other rotations are no longer checked.
-    pub(crate) fn watch(&self, rotations: BTreeMap<String, Handle>) {
+    /// Sets the rotations of the running configuration: their handles, or `None` for a rotation that is starting. Other
+    /// rotations are no longer checked.
+    pub(crate) fn watch(&self, rotations: BTreeMap<String, Option<Handle>>) {
         let mut loops = self.loops();
         loops.retain(|name, _| rotations.contains_key(name));
         for (name, handle) in rotations {
             if let Some(watched) = loops.get_mut(&name) {
-                watched.handle = Some(handle);
+                watched.handle = handle;
             }
         }
     }
@@ -131,7 +132,7 @@ mod tests {
             let (handle, task) = Rotator::new().prepare().unwrap();
             let pulse = Arc::new(Pulse::default());
             let observer = pulse.observer("node");
-            pulse.watch([("node".to_owned(), handle.clone())].into());
+            pulse.watch([("node".to_owned(), Some(handle.clone()))].into());
             Self { pulse, handle, task: Some(task), machine, observer, start: Instant::now() }
         }
 

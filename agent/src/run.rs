@@ -8,6 +8,7 @@ mod client;
 mod context;
 mod external_cert;
 mod hook;
+mod list;
 mod node;
 pub(crate) mod node_name;
 mod node_object;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::certificates::List;
 use crate::cli;
 use crate::failure::Failure;
 use crate::hook_debt::Hook;
@@ -31,6 +33,7 @@ use crate::reactor;
 use crate::report::Report;
 use context::Context;
 use hook::Hooks;
+use list::Listed;
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;
@@ -66,23 +69,39 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     let hook = service.on_rotated.as_deref().map(|command| Hook::of_flag(command, service.on_rotated_timeout));
     let hooks = Hooks::new(hook, options.once);
     // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.
-    let prepared = Prepared::read(options)?;
+    let input = Input::read(options)?;
     if options.runtime == cli::Runtime::Smol {
         reactor::start()?;
     }
     let outputs = log.map(|log| ("stderr", log)).into_iter();
     let outputs = outputs.chain(report.lines().map(|lines| ("stdout", lines.clone()))).collect();
-    let observers = Observers::start(options, outputs, hooks.common().map(|_| hooks.debts()));
+    // Members of a list may get hooks at a reload.
+    let has_hooks = hooks.common().is_some() || options.certificates.is_some();
+    let observers = Observers::start(options, outputs, has_hooks.then(|| hooks.debts()));
     let wakes = Wakes::new()?;
-    prepared.claim()?;
-    let service = Systemd::new(&observers.pulse)?;
+    if let Input::Node(prepared) = &input {
+        prepared.claim()?;
+    }
+    let service = Systemd::new(&observers.watchers.pulse)?;
     let context = Context { options, report, observers, hooks, service, wakes };
-    let mut running = Running::start(context, prepared)?;
-    let ended = running.until_ended();
-    // After an error as well: the rotations stop in order, and their last news is reported.
-    running.context.service.stopping();
-    running.stop();
-    let Context { hooks, observers, .. } = &running.context;
+    let (ended, context) = match input {
+        Input::Node(prepared) => {
+            let mut running = Running::start(context, *prepared)?;
+            let ended = running.until_ended();
+            // After an error as well: the rotations stop in order, and their last news is reported.
+            running.context.service.stopping();
+            running.stop();
+            (ended, running.context)
+        }
+        Input::List(list) => {
+            let mut listed = Listed::start(context, list);
+            let ended = listed.until_ended();
+            listed.context.service.stopping();
+            listed.stop();
+            (ended, listed.context)
+        }
+    };
+    let Context { hooks, observers, .. } = &context;
     let done = match ended? {
         Ended::InPlace => hooks.finish(),
         Ended::Stopped => {
@@ -92,4 +111,22 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     };
     observers.finish_within(OUTPUT);
     done
+}
+
+/// The certificates to keep, read and checked.
+enum Input {
+    /// Those that the flags describe.
+    Node(Box<Prepared>),
+    /// Those of a certificate list.
+    List(List),
+}
+
+impl Input {
+    /// Reads the flags and the files that they name. Changes no file, and takes no lock.
+    fn read(options: &cli::Run) -> Result<Self, Failure> {
+        match &options.certificates {
+            Some(path) => list::read(path, options.node_name.as_deref()).map(Self::List),
+            None => Prepared::read(options).map(|prepared| Self::Node(Box::new(prepared))),
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The flags of `perennial run`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, ValueEnum};
 use perennial_kubernetes::addresses::{check_dns_name, check_node_ip};
 use perennial_pki::KeyAlgorithm;
 
@@ -62,10 +63,15 @@ pub(crate) struct Run {
     /// The directory for certificates and keys; created if missing
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
+    /// A YAML file with any number of certificates to keep, each with its signer, names, files, identity and hook, in
+    /// the place of the flags for one certificate. SIGHUP reads the file again: added certificates start, removed ones
+    /// end and keep their files, changed ones change, all others are not touched. `perennial check` validates the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificates: Option<PathBuf>,
     /// The node's kubeconfig. Names the cluster if its credential is usable. perennial writes it once a certificate
     /// exists, if the file is missing, or if its credential is unusable and --bootstrap-kubeconfig is given
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "certificates")]
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// The kubeconfig with the credential for the first request. Names the cluster while --kubeconfig is not usable.
     /// perennial reads it again for each request without an accepted certificate
     #[arg(long, value_name = "FILE")]
@@ -104,6 +110,56 @@ pub(crate) struct Run {
     pub(crate) service: Service,
     #[command(flatten)]
     pub(crate) observe: Observe,
+}
+
+/// Flags that describe one certificate, and the key of the certificate list that does so for each certificate.
+const OF_ONE_CERTIFICATE: [(&str, &str); 28] = [
+    ("cert_dir", "store"),
+    ("kubeconfig", "clusterKubeconfig"),
+    ("bootstrap_kubeconfig", "identity: {bootstrapKubeconfig: FILE}"),
+    ("config", "certificates"),
+    ("rotate_certificates", "certificates"),
+    ("rotate_server_certificates", "signer: kubernetes.io/kubelet-serving"),
+    ("node_ip", "ipAddresses"),
+    ("node_addresses", "ipAddresses"),
+    ("tls_cert_file", "certificates"),
+    ("tls_private_key_file", "certificates"),
+    ("signer_name", "signer"),
+    ("prefix", "store: {directory: {prefix: NAME}}"),
+    ("common_name", "commonName"),
+    ("organization", "organizations"),
+    ("dns", "dnsNames"),
+    ("ip", "ipAddresses"),
+    ("uri", "uris"),
+    ("usage", "usages"),
+    ("key_type", "keyType"),
+    ("requested_lifetime", "lifetime"),
+    ("issuer_ca_file", "issuerCAFile"),
+    ("accept_extra_rights", "acceptExtraRights"),
+    ("policy_file", "timing"),
+    ("policy", "timing: {policy: NAME}"),
+    ("rotation_window", "timing: {rotationWindow: FROM-TO}"),
+    ("request_timeout", "timing: {requestTimeout: DURATION}"),
+    ("retry", "timing: {retry: FIRST-MOST}"),
+    ("retry_refused", "timing: {retryRefused: FIRST-MOST}"),
+];
+
+/// The error for a flag that describes one certificate beside `--certificates`; `None` if there is no such flag.
+pub(super) fn conflict(matches: &ArgMatches) -> Option<String> {
+    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let more = [("on_rotated", "onRotated"), ("on_rotated_timeout", "onRotated: {timeout: DURATION}")];
+    let (id, key) = OF_ONE_CERTIFICATE.into_iter().chain(more).find(|(id, _)| is_given(id))?;
+    let flag = id.replace('_', "-");
+    is_given("certificates").then(|| {
+        format!("--{flag} describes one certificate, and cannot be used with --certificates; in the file, use `{key}`")
+    })
+}
+
+impl Run {
+    /// The value of `--kubeconfig`; empty with `--certificates`.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        self.kubeconfig.as_deref().unwrap_or(Path::new(""))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

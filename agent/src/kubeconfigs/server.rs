@@ -36,7 +36,7 @@ impl Server {
     /// # Errors
     /// If a field of the kubeconfig, or the proxy in the environment, cannot be used. The error does not name the
     /// kubeconfig.
-    pub(super) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
+    pub(crate) fn of(kubeconfig: &Path, endpoint: &Endpoint, proxy: Proxy) -> Result<Self, String> {
         let cluster = Cluster::from_url(&endpoint.server).map_err(|error| error.to_string())?;
         let (cluster, ca_source) = anchored(cluster, kubeconfig, endpoint)?;
         let Route { proxy, decided_by } = route(endpoint, proxy, &cluster)?;
@@ -53,6 +53,11 @@ impl Server {
         };
         let (cluster, kubeconfig) = (Arc::new(cluster), kubeconfig.to_owned());
         Ok(Self { cluster, kubeconfig, ca_source, proxy_decided_by: decided_by })
+    }
+
+    /// The kubeconfig that names the server.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// Reads the CAs as a connection would. From then on, [`lines`](Self::lines) and [`to_json`](Self::to_json) show

@@ -31,8 +31,8 @@ const MOST_DETAILED: usize = 6;
 /// State of the process, beside the state of the certificates.
 pub(super) struct Process<'a> {
     pub(super) about: &'a About,
-    /// The API server of the running configuration; `None` before the first rotation has started.
-    pub(super) server: Option<&'a Server>,
+    /// The API servers of the running configuration; empty before the first rotation has started.
+    pub(super) servers: &'a [Server],
     /// The reasons why `/healthz` answers 503, a line each; empty if there are none.
     pub(super) why_not_alive: String,
 }
@@ -65,7 +65,7 @@ pub(super) fn page(views: Vec<CertView>, process: &Process<'_>, refresh: bool, n
     if !certificates.is_empty() {
         page.push_str(LEGEND);
     }
-    if let Some(server) = process.server {
+    for server in process.servers {
         page.push_str("<section><h2>API server</h2><dl>");
         for (name, value) in server.lines() {
             // Writing to a string does not fail, here and below.
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn page_of(views: Vec<CertView>, now: UnixTime) -> String {
-        let process = Process { about: &About::default(), server: None, why_not_alive: String::new() };
+        let process = Process { about: &About::default(), servers: &[], why_not_alive: String::new() };
         page(views, &process, false, Now { unix: now, ..Now::default() })
     }
 

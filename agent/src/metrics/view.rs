@@ -38,6 +38,7 @@ impl CertView {
                 let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
             }
+            Some(Source::Starting(why)) => (None, None, Some(why.get()).filter(|why| !why.is_empty())),
             Some(Source::Files(files)) => (None, Some(files.credential()), files.last_error()),
             None => (None, None, None),
         };
@@ -173,7 +174,7 @@ pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
 }
 
 /// Formats the state of the run for `/state`.
-pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About, now: Now) -> Value {
+pub(super) fn to_json(views: &[CertView], servers: &[Server], about: &About, now: Now) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
     let hook = about.debts.as_ref().map(|debts| {
         let owed = debts.all().iter().map(|(of, debt)| (of.clone(), debt.to_json())).collect::<serde_json::Map<_, _>>();
@@ -184,7 +185,8 @@ pub(super) fn to_json(views: &[CertView], server: Option<&Server>, about: &About
     json!({
         "ready": why_not_ready(views, now).is_empty(),
         "at": now.unix.to_string(),
-        "server": server.map(Server::to_json),
+        "server": servers.first().map(Server::to_json),
+        "servers": servers.iter().map(Server::to_json).collect::<Vec<_>>(),
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
         "lines_dropped": dropped.collect::<serde_json::Map<_, _>>(),
         "journal": journal,

@@ -11,6 +11,7 @@ use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapsho
 use serde_json::{Value, json};
 
 use super::hook::{self, Hooks};
+use super::list::Activity;
 use crate::metrics::{BlockedOn, Source};
 use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
@@ -124,6 +125,18 @@ impl CertReporter {
     /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
         Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone())
+    }
+
+    /// The activity of the rotation, for a summary of several certificates.
+    pub(super) fn activity(&self) -> Activity {
+        match self.rotation.handle().state() {
+            _ if self.trouble().is_some() || self.unwritten_since.is_some() => Activity::Failing,
+            State::Scheduled { .. } => Activity::Resting,
+            State::Requesting { .. } => Activity::Requesting,
+            State::NotEnabled if self.lost => Activity::Failing,
+            State::NotEnabled => Activity::Resting,
+            _ => Activity::Waiting,
+        }
     }
 
     /// The state of the certificate as a phrase, for systemd's STATUS.

@@ -139,7 +139,7 @@ impl Client {
 fn begin_hook(context: &Context<'_>, config: &Prepared) {
     let (client, prefix) = (&config.settings.client, context.options.wanted.prefix.as_str());
     if client.rotated {
-        files::sweep(&context.options.kubeconfig);
+        files::sweep(context.options.kubeconfig());
         context.begin_hook(prefix, &config.stores.client, client.template.common_name());
     } else {
         context.hooks.forget_record(prefix);

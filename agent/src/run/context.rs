@@ -7,7 +7,7 @@ use perennial_rotation::{Directory, Rotator, clock};
 use super::cert_reporter::CertReporter;
 use super::hook::{self, Hooks};
 use super::service::Systemd;
-use super::wake::Wakes;
+use super::wake::{self, Wakes};
 use crate::cli::Run;
 use crate::failure::Failure;
 use crate::hook_debt;
@@ -37,7 +37,8 @@ impl Context<'_> {
         store: &Arc<Directory>,
     ) -> Result<CertReporter, Failure> {
         let current = std::path::absolute(store.current()).map_err(Failure::usage)?;
-        let observers = self.observers.of(prefix).into_iter().chain([self.wakes.observer()]).collect();
+        let observers =
+            self.observers.watchers.of(prefix).into_iter().chain([wake::observer(self.wakes.waker())]).collect();
         let rotation = ActiveRotation::start(rotator.store(store.clone()), self.options.runtime, observers)?;
         Ok(CertReporter::new(prefix, rotation, current))
     }

@@ -23,7 +23,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
 /// Longest time that the process waits at its end for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
-/// Runs hooks on threads of their own, so that no rotation waits for a hook.
+/// Runs hooks on threads of their own, so that no rotation waits for a hook. Clones share the debts.
+#[derive(Clone)]
 pub(super) struct Hooks {
     /// The hook of `--on-rotated`, which externally managed certificates have as well.
     common: Option<Arc<Hook>>,
@@ -123,6 +124,13 @@ impl Hooks {
         if let Some(debt) = self.debts.all().get_mut(of) {
             debt.path = None;
         }
+    }
+
+    /// Forgets the debt of certificate `of`, which is no longer kept. The record stays: if the certificate is kept again,
+    /// an owed run is still owed.
+    pub(super) fn forget(&self, of: &str) {
+        self.debts.all().remove(of);
+        self.debts.notify();
     }
 
     /// Starts a run for the new certificate `subject`, if certificate `of` has a hook. From now on this run is owed, and a run for an earlier

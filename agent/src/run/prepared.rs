@@ -83,7 +83,7 @@ impl Prepared {
         let stores = Stores { serving, ..stores };
         let current = std::path::absolute(stores.client.current()).map_err(Failure::usage)?;
         if access.write {
-            kubeconfigs::make_room(&options.kubeconfig, &current)?;
+            kubeconfigs::make_room(options.kubeconfig(), &current)?;
         }
         Ok(Self { settings, access, stores, external, held, current })
     }
@@ -152,7 +152,7 @@ fn read_access(options: &Run, settings: &Settings, held: bool) -> Result<Access,
     let client = &settings.client;
     let needed = client.rotated && !(held && client.is_identity);
     let access =
-        kubeconfigs::read(&options.kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, needed)?;
+        kubeconfigs::read(options.kubeconfig(), options.bootstrap_kubeconfig.as_deref(), options.proxy, needed)?;
     let name = client.template.common_name();
     let bootstrap = match client.is_identity && name.starts_with(NODE) {
         true => not_of_another_node(name, access.bootstrap),

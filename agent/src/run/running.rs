@@ -58,7 +58,7 @@ impl<'a> Running<'a> {
         let client = Client::start(&context, &config)?;
         let is_own = config.settings.client.is_identity;
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
-        let node = NodeIdentity::new(first, context.options.kubeconfig.clone());
+        let node = NodeIdentity::new(first, context.options.kubeconfig().to_owned());
         let serving = Serving::start(&context, &config, &node)?;
         let to_write = config.access.write;
         let running = Self { context, config, client, serving, node, to_write };
@@ -102,7 +102,7 @@ impl<'a> Running<'a> {
             if wakes.is_to_rotate() {
                 self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
             }
-            if wakes.is_to_reload()
+            if self.context.wakes.is_to_reload()
                 && let Err(why) = self.reload()
             {
                 let why = format!("reload failed, keeping the current configuration: {why}");
@@ -178,7 +178,7 @@ impl<'a> Running<'a> {
     fn observe(&self) {
         let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source()));
         let external = self.config.external.iter().map(ExternalCert::source);
-        self.context.observers.watch(rotated.chain(external), &self.config.access.server);
+        self.context.observers.watch(rotated.chain(external), vec![self.config.access.server.clone()]);
     }
 
     /// The reporters of all rotated certificates, the client certificate's first.
@@ -218,7 +218,7 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         let Context { options, report, .. } = &mut self.context;
-        let path = &options.kubeconfig;
+        let path = options.kubeconfig();
         match kubeconfigs::write(path, &self.config.access.endpoint, &self.config.current) {
             Ok(()) => {
                 self.to_write = false;

@@ -45,7 +45,7 @@ impl Wakes {
     }
 
     /// Returns a function that wakes the main loop.
-    pub(super) fn waker(&self) -> impl Fn() + Send + use<> {
+    pub(super) fn waker(&self) -> impl Fn() + Clone + Send + Sync + use<> {
         waker(&self.sender)
     }
 
@@ -72,22 +72,21 @@ impl Wakes {
     pub(super) fn is_to_rotate(&self) -> bool {
         self.to_rotate.swap(false, Ordering::SeqCst)
     }
+}
 
-    /// Returns an observer that wakes the main loop at each notice of a rotation, except [`News::Stepped`].
-    pub(super) fn observer(&self) -> Observer {
-        let wake = self.waker();
-        Box::new(move |notice| {
-            // A step without other news changes nothing that is reported.
-            if !matches!(notice.news, News::Stepped(_)) {
-                wake();
-            }
-        })
-    }
+/// Returns an observer that wakes the main loop at each notice of a rotation, except [`News::Stepped`].
+pub(super) fn observer(wake: impl Fn() + Send + 'static) -> Observer {
+    Box::new(move |notice| {
+        // A step without other news changes nothing that is reported.
+        if !matches!(notice.news, News::Stepped(_)) {
+            wake();
+        }
+    })
 }
 
 /// Returns a function that wakes the main loop. Errors are ignored: a full channel holds a wake already, and without a
 /// receiver the process is ending.
-fn waker(sender: &SyncSender<()>) -> impl Fn() + Clone + Send + 'static + use<> {
+fn waker(sender: &SyncSender<()>) -> impl Fn() + Clone + Send + Sync + 'static + use<> {
     let sender = sender.clone();
     move || {
         let _ = sender.try_send(());

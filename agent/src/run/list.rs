@@ -1,0 +1,378 @@
+//! `perennial run --certificates`: keeps all certificates of a list in one process. A member that cannot start, or whose
+//! requests fail, disturbs no other member.
+
+mod change;
+mod files;
+mod handles;
+mod member;
+mod resolved;
+mod starter;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::Instant;
+use perennial_rotation::{Handle, clock};
+use serde_json::json;
+
+use super::cert_reporter::CertReporter;
+use super::context::Context;
+use super::running::Ended;
+use crate::certificates::{List, Member, of_process};
+use crate::failure::Failure;
+use crate::metrics::{BlockedOn, Source};
+use crate::spans::words;
+use member::{Active, Shared};
+use starter::Starter;
+pub(super) use summary::Activity;
+use summary::summary;
+
+/// Interval between checks that the files of the certificates still exist.
+const STORE_POLL: Duration = Duration::from_secs(30);
+/// Interval between attempts to start a member that could not start.
+const START_RETRY: Duration = Duration::from_secs(30);
+/// Interval between checks of members that are ending, and of the limit of `--exit-without-certificate`.
+const SHORT_POLL: Duration = Duration::from_secs(5);
+/// Longest time after the start for which systemd waits for certificates. After this time the service is ready even if
+/// a member fails: systemd would otherwise restart the process, and with it all other members.
+const READY_AFTER: Duration = Duration::from_secs(60);
+
+/// The members of the list, and the list that they follow.
+pub(super) struct Listed<'a> {
+    pub(super) context: Context<'a>,
+    /// The file of the list.
+    path: PathBuf,
+    shared: Shared,
+    starter: Starter,
+    members: BTreeMap<String, Slot>,
+    /// Rotations of removed members, and of members whose files have moved, until each has ended.
+    ending: Vec<Active>,
+    started_at: Instant,
+    /// Time of the next check that the files still exist.
+    next_store_poll: Instant,
+    /// Time from which no member has had a valid certificate; `None` if one has.
+    missing_since: Option<Instant>,
+    /// True once a member has started.
+    has_started: bool,
+}
+
+/// A member of the list.
+struct Slot {
+    member: Member,
+    phase: Phase,
+    /// The reason why the member could not start, for metrics; empty if it runs.
+    blocked_on: BlockedOn,
+}
+
+/// The phase of a member's life.
+enum Phase {
+    /// The member's start is due.
+    Due,
+    /// A thread starts the member.
+    Starting,
+    /// The member could not start, and will be started again at this time.
+    Failed {
+        why: String,
+        retry_at: Instant,
+    },
+    Running(Box<Active>),
+}
+
+impl Slot {
+    fn new(member: Member) -> Self {
+        Self { member, phase: Phase::Due, blocked_on: BlockedOn::default() }
+    }
+
+    fn active(&self) -> Option<&Active> {
+        if let Phase::Running(active) = &self.phase { Some(active) } else { None }
+    }
+
+    fn active_mut(&mut self) -> Option<&mut Active> {
+        if let Phase::Running(active) = &mut self.phase { Some(active) } else { None }
+    }
+
+    fn handle(&self) -> Option<&Handle> {
+        self.active().map(|active| active.reporter.rotation.handle())
+    }
+
+    fn activity(&self) -> Activity {
+        match &self.phase {
+            Phase::Due | Phase::Starting => Activity::Waiting,
+            Phase::Failed { .. } => Activity::Failing,
+            Phase::Running(active) => active.reporter.activity(),
+        }
+    }
+
+    /// The source of the certificate's state, for metrics.
+    fn source(&self) -> Source {
+        self.active().map_or_else(|| Source::Starting(self.blocked_on.clone()), |active| active.reporter.source())
+    }
+}
+
+/// Reads the list for `--certificates`.
+///
+/// # Errors
+/// [`Failure::Usage`] with all errors of the file.
+pub(super) fn read(path: &Path, node_name: Option<&str>) -> Result<List, Failure> {
+    List::read(path, &of_process(node_name)?)
+}
+
+impl<'a> Listed<'a> {
+    /// Begins to start all members. Reports `started` first.
+    pub(super) fn start(context: Context<'a>, list: List) -> Self {
+        let options = context.options;
+        let wake = context.wakes.waker();
+        let shared = Shared {
+            handles: handles::Handles::default(),
+            servers: resolved::Servers::default(),
+            hooks: context.hooks.clone(),
+            watchers: context.observers.watchers.clone(),
+            runtime: options.runtime,
+            proxy: options.proxy,
+            check_interval: if options.once { Duration::ZERO } else { options.certificate_check_interval },
+            wake: Arc::new(wake.clone()),
+        };
+        let count = list.members.len();
+        let fields = json!({ "runtime": options.runtime.name(), "list": list.path, "certificates": count });
+        let sentence = format!("started: keeping {count} certificates of {}", list.path.display());
+        context.report.event("started", fields, &sentence);
+        let members = list.members.into_iter().map(|member| (member.name.clone(), Slot::new(member))).collect();
+        let now = clock::now().instant;
+        let listed = Self {
+            context,
+            path: list.path,
+            shared,
+            starter: Starter::new(wake),
+            members,
+            ending: Vec::new(),
+            started_at: now,
+            next_store_poll: now.after(STORE_POLL),
+            missing_since: None,
+            has_started: false,
+        };
+        listed.observe();
+        listed
+    }
+
+    /// Runs the main loop until a signal or, with `--once`, until all certificates are in place.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if no member at all could start. [`Failure::Failed`] if no member had a valid certificate for
+    /// as long as `--exit-without-certificate` allows, or if a rotation has ended by itself. With `--once`, also if a
+    /// member could not start, or a signal has come before all certificates are in place.
+    pub(super) fn until_ended(&mut self) -> Result<Ended, Failure> {
+        loop {
+            let now = clock::now().instant;
+            self.context.observers.serve(self.context.report);
+            self.take_outcomes(now)?;
+            self.begin_due_starts(now);
+            self.report();
+            self.poll_stores(now);
+            self.notify_service(now);
+            self.poll_expiry(now)?;
+            if let Some(ended) = self.ended_once()? {
+                return Ok(ended);
+            }
+            if let Some(reporter) = self.reporters().find(|reporter| reporter.rotation.handle().has_ended()) {
+                let why = format!("{}: the rotation has ended by itself; please report this as a bug", reporter.of);
+                return Err(Failure::Failed(why));
+            }
+            let polls = [Some(self.next_poll(now)), self.context.observers.retry()];
+            self.context.wakes.wait(polls.into_iter().flatten().min());
+            // Checked first: a reload that arrived as well must not delay the end.
+            if self.context.wakes.is_stopping() {
+                return self.stopped();
+            }
+            if self.context.wakes.is_to_rotate() {
+                self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
+            }
+            if self.context.wakes.is_to_reload() {
+                self.reload();
+            }
+        }
+    }
+
+    /// Stops all rotations, and reports their last notices.
+    pub(super) fn stop(&mut self) {
+        let running = || self.members.values().filter_map(Slot::active).chain(&self.ending);
+        // All at once: the last writes of two hundred members need not wait for each other.
+        running().for_each(|active| drop(active.reporter.rotation.handle().shutdown()));
+        let running = self.members.values_mut().filter_map(Slot::active_mut).chain(&mut self.ending);
+        running.for_each(|active| active.reporter.rotation.stop());
+        self.report();
+    }
+
+    /// The reporters of all running members.
+    fn reporters(&self) -> impl Iterator<Item = &CertReporter> {
+        self.members.values().filter_map(Slot::active).map(|active| &active.reporter)
+    }
+
+    /// Passes the certificates and the API servers to the observers.
+    fn observe(&self) {
+        let certificates = self.members.iter().map(|(name, slot)| (name.clone(), slot.source()));
+        self.context.observers.watch(certificates, self.shared.servers.all());
+    }
+
+    /// Takes over the members that have started, and plans the next attempt for those that could not start.
+    fn take_outcomes(&mut self, now: Instant) -> Result<(), Failure> {
+        let mut is_news = false;
+        while let Some((name, outcome)) = self.starter.outcome() {
+            is_news = true;
+            // A reload may have removed the member during the start.
+            let Some(slot) = self.members.get_mut(&name).filter(|slot| matches!(slot.phase, Phase::Starting)) else {
+                self.ending.extend(outcome.ok());
+                continue;
+            };
+            match outcome {
+                Ok(active) => {
+                    self.has_started = true;
+                    slot.blocked_on.set(String::new());
+                    slot.phase = Phase::Running(Box::new(active));
+                    // A reload may have changed the member during the start.
+                    self.follow(&name);
+                }
+                Err(why) => {
+                    let why = format!("cannot start: {why}");
+                    if slot.blocked_on.set(why.clone()) != why {
+                        tracing::error!("{name}: {why}; trying again every {}", words(START_RETRY));
+                        self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");
+                    }
+                    slot.phase = Phase::Failed { why, retry_at: now.after(START_RETRY) };
+                }
+            }
+        }
+        if is_news {
+            self.observe();
+        }
+        if self.has_started {
+            return Ok(());
+        }
+        let failed = |slot: &Slot| if let Phase::Failed { why, .. } = &slot.phase { Some(why.clone()) } else { None };
+        let failed: Option<Vec<_>> = self.members.iter().map(|(name, slot)| Some((name, failed(slot)?))).collect();
+        match failed.unwrap_or_default().first() {
+            Some((name, why)) => Err(Failure::Usage(format!("no certificate of the list can start; {name}: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins the starts that are due. A member whose earlier rotation has not ended yet waits for its end.
+    fn begin_due_starts(&mut self, now: Instant) {
+        let report = self.context.report;
+        let hooks = &self.context.hooks;
+        self.ending.retain_mut(|active| {
+            active.reporter.poll(report, hooks);
+            !active.reporter.rotation.handle().has_ended()
+        });
+        for (name, slot) in &mut self.members {
+            let is_due = match &slot.phase {
+                Phase::Due => true,
+                Phase::Failed { retry_at, .. } => *retry_at <= now && !self.context.options.once,
+                Phase::Starting | Phase::Running(_) => false,
+            };
+            if !is_due || self.ending.iter().any(|active| active.reporter.of == *name) {
+                continue;
+            }
+            let (member, shared) = (slot.member.clone(), self.shared.clone());
+            slot.phase = match self.starter.begin(name, Box::new(move || Active::start(member, &shared))) {
+                Ok(()) => Phase::Starting,
+                Err(error) => Phase::Failed { why: error.to_string(), retry_at: now.after(START_RETRY) },
+            };
+        }
+    }
+
+    /// Reports what is new about each certificate.
+    fn report(&mut self) {
+        let Context { report, hooks, .. } = &mut self.context;
+        let running = self.members.values_mut().filter_map(Slot::active_mut).chain(&mut self.ending);
+        running.for_each(|active| active.reporter.poll(report, hooks));
+    }
+
+    fn poll_stores(&mut self, now: Instant) {
+        if self.next_store_poll <= now {
+            self.next_store_poll = now.after(STORE_POLL);
+            let running = self.members.values_mut().filter_map(Slot::active_mut);
+            running.for_each(|active| active.reporter.restore_missing());
+        }
+    }
+
+    fn notify_service(&mut self, now: Instant) {
+        let is_on_disk = |slot: &Slot| slot.active().is_some_and(|active| active.reporter.is_on_disk());
+        let ready = now.since(self.started_at) >= READY_AFTER || self.members.values().all(is_on_disk);
+        let summary = summary(self.members.iter().map(|(name, slot)| (name.as_str(), slot.activity())));
+        let Context { hooks, observers, .. } = &self.context;
+        let status = [summary].into_iter().chain(hooks.troubles()).chain(observers.troubles());
+        let status = status.collect::<Vec<_>>().join("; ");
+        self.context.service.update(ready, &status);
+    }
+
+    /// Checks the limit of `--exit-without-certificate`: for a list, the time without any valid certificate.
+    fn poll_expiry(&mut self, now: Instant) -> Result<(), Failure> {
+        let missing = self.reporters().all(|reporter| reporter.rotation.handle().credential().is_none());
+        self.missing_since = missing.then(|| self.missing_since.unwrap_or(now));
+        let since = self.missing_since.map(|since| now.since(since));
+        match (since, self.context.options.service.exit_without_certificate) {
+            (Some(since), Some(most)) if since >= most => {
+                let since = words(since);
+                let why = format!("no certificate of the list has been valid for {since}{}", self.last_trouble());
+                Err(Failure::Failed(why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The end of a run with `--once`; `None` if a member is not in place yet, and without `--once`.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] if all other members are in place, and a member could not start.
+    fn ended_once(&self) -> Result<Option<Ended>, Failure> {
+        if !self.context.options.once {
+            return Ok(None);
+        }
+        let mut failed = None;
+        for (name, slot) in &self.members {
+            match &slot.phase {
+                Phase::Running(active) if active.reporter.is_in_place() => {}
+                Phase::Failed { why, .. } => failed = failed.or(Some(format!("{name}: {why}"))),
+                _ => return Ok(None),
+            }
+        }
+        failed.map_or(Ok(Some(Ended::InPlace)), |why| Err(Failure::Failed(why)))
+    }
+
+    fn stopped(&self) -> Result<Ended, Failure> {
+        if !self.context.options.once {
+            return Ok(Ended::Stopped);
+        }
+        let why = format!("interrupted before all certificates were in place{}", self.last_trouble());
+        Err(Failure::Failed(why))
+    }
+
+    /// The first error of a member, as a clause that ends a sentence; empty if there is none.
+    fn last_trouble(&self) -> String {
+        let trouble = |(name, slot): (&String, &Slot)| {
+            let why = match &slot.phase {
+                Phase::Failed { why, .. } => why.as_str(),
+                Phase::Running(active) => active.reporter.trouble()?,
+                Phase::Due | Phase::Starting => return None,
+            };
+            Some(format!("; last error: {name}: {why}"))
+        };
+        self.members.iter().find_map(trouble).unwrap_or_default()
+    }
+
+    /// Time until the main loop must poll files, start a member again, or check a limit: no event wakes the loop then.
+    fn next_poll(&self, now: Instant) -> Duration {
+        let retries = self.members.values().filter_map(|slot| match slot.phase {
+            Phase::Failed { retry_at, .. } => Some(retry_at.since(now)),
+            _ => None,
+        });
+        let ready = self.started_at.after(READY_AFTER).since(now);
+        let short = !self.ending.is_empty() || self.context.options.service.exit_without_certificate.is_some();
+        let others =
+            [Some(self.next_store_poll.since(now)), (!ready.is_zero()).then_some(ready), short.then_some(SHORT_POLL)];
+        retries.chain(others.into_iter().flatten()).min().unwrap_or(SHORT_POLL)
+    }
+}

@@ -1,0 +1,129 @@
+//! SIGHUP with a list: starts added members, ends removed ones, and changes the running rotations of changed ones.
+//! Members that did not change are not touched.
+
+use serde_json::json;
+
+use super::member::Active;
+use super::resolved::Resolved;
+use super::{Listed, Phase, Slot};
+use crate::certificates::Member;
+use crate::failure::Failure;
+
+/// The names of the members that a reload adds, changes and removes.
+#[derive(Default)]
+struct Changes {
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl Changes {
+    fn describe(&self) -> String {
+        let kinds = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        let kinds: Vec<_> = kinds.map(|(kind, names)| format!("{kind} {}", names.join(", "))).collect();
+        if kinds.is_empty() { "nothing has changed".into() } else { kinds.join("; ") }
+    }
+}
+
+impl Listed<'_> {
+    /// Reads the list again, and applies the differences. A list that cannot be used changes nothing. A member whose
+    /// kubeconfig or CA file cannot be read keeps its present configuration. Each error is logged and reported.
+    pub(super) fn reload(&mut self) {
+        match self.read_again() {
+            Ok(members) => self.change_to(members),
+            Err(why) => {
+                let why = format!("reload failed, keeping the current certificates: {why}");
+                tracing::warn!("{why}");
+                self.context.report.event("trouble", json!({ "reason": why }), "");
+            }
+        }
+    }
+
+    fn read_again(&self) -> Result<Vec<Member>, Failure> {
+        Ok(super::read(&self.path, self.context.options.node_name.as_deref())?.members)
+    }
+
+    fn change_to(&mut self, members: Vec<Member>) {
+        let mut changes = Changes::default();
+        let is_wanted = |name: &str| members.iter().any(|member| member.name == name);
+        changes.removed.extend(self.members.keys().filter(|name| !is_wanted(name)).cloned());
+        for name in &changes.removed {
+            if let Some(slot) = self.members.remove(name) {
+                self.end(slot);
+            }
+        }
+        for member in members {
+            let name = member.name.clone();
+            match self.members.get_mut(&name) {
+                None => {
+                    self.members.insert(name.clone(), Slot::new(member));
+                    changes.added.push(name);
+                }
+                Some(slot) => {
+                    let is_other = slot.member != member;
+                    slot.member = member;
+                    // The kubeconfig and the CA file may have changed as well.
+                    if self.follow(&name) || is_other {
+                        changes.changed.push(name);
+                    }
+                }
+            }
+        }
+        self.shared.servers.retain_used();
+        // Only a successful reload is announced to systemd. The loop sends READY=1 next.
+        self.context.service.reloading();
+        self.observe();
+        let Changes { added, changed, removed } = &changes;
+        let fields = json!({ "added": added, "changed": changed, "removed": removed });
+        self.context.report.event("reloaded", fields, &format!("certificate list read again: {}", changes.describe()));
+    }
+
+    /// Makes the running rotation of member `name` follow the member's configuration and the files that it names.
+    /// Returns true if a rotation was changed. A member that could not start is started again at once.
+    pub(super) fn follow(&mut self, name: &str) -> bool {
+        let Some(slot) = self.members.get_mut(name) else { return false };
+        let active = match &mut slot.phase {
+            Phase::Running(active) => active,
+            Phase::Failed { .. } => {
+                slot.phase = Phase::Due;
+                return false;
+            }
+            Phase::Due | Phase::Starting => return false,
+        };
+        if active.config().member.location != slot.member.location {
+            let member = slot.member.clone();
+            if let Some(slot) = self.members.insert(name.to_owned(), Slot::new(member)) {
+                self.end(slot);
+            }
+            return true;
+        }
+        let next = Resolved::read(slot.member.clone());
+        let next = next.and_then(|next| Ok((self.shared.servers.of(&next, self.shared.proxy)?, next)));
+        match next {
+            Ok((_, next)) if next == *active.config() => false,
+            Ok((server, next)) => {
+                active.apply(next, server, &self.shared);
+                true
+            }
+            Err(why) => {
+                let why = format!("reload failed, keeping the current configuration of this certificate: {why}");
+                tracing::warn!("{name}: {why}");
+                self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");
+                false
+            }
+        }
+    }
+
+    /// Ends the rotation of a removed member. Its files stay, and so does the record of its hook.
+    fn end(&mut self, slot: Slot) {
+        self.shared.handles.remove(&slot.member.name);
+        if let Phase::Running(active) = slot.phase {
+            let active: Active = *active;
+            // The call requests the end; the loop observes it.
+            drop(active.reporter.rotation.handle().shutdown());
+            self.shared.hooks.forget(&active.reporter.of);
+            self.ending.push(active);
+        }
+    }
+}

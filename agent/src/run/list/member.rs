@@ -1,0 +1,120 @@
+//! A running member of the list: its rotation, its files and its hook.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial_rotation::Rotator;
+
+use super::files::Files;
+use super::handles::Handles;
+use super::resolved::{Resolved, Servers};
+use crate::certificates::Member;
+use crate::cli::{Proxy, Runtime};
+use crate::kubeconfigs::Server;
+use crate::observers::Watchers;
+use crate::rotation::ActiveRotation;
+use crate::run::acceptance::Acceptance;
+use crate::run::cert_reporter::CertReporter;
+use crate::run::hook::{self, Hooks};
+use crate::run::wake;
+
+/// The values that all members share, on all threads.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) handles: Handles,
+    pub(super) servers: Servers,
+    pub(super) hooks: Hooks,
+    pub(super) watchers: Watchers,
+    pub(super) runtime: Runtime,
+    pub(super) proxy: Proxy,
+    /// The interval of checks whether API servers accept a certificate; zero: never.
+    pub(super) check_interval: Duration,
+    /// Wakes the main loop.
+    pub(super) wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// A running member.
+pub(super) struct Active {
+    pub(super) reporter: CertReporter,
+    config: Resolved,
+    server: Server,
+    files: Files,
+    /// The checks whether the API server accepts the certificate; `None` if they are off.
+    acceptance: Option<Acceptance>,
+}
+
+impl Active {
+    /// Reads the files of the member, locks them, and starts the rotation.
+    ///
+    /// # Errors
+    /// The reason why the member cannot start, as a clause.
+    pub(super) fn start(member: Member, shared: &Shared) -> Result<Self, String> {
+        let config = Resolved::read(member)?;
+        let server = shared.servers.of(&config, shared.proxy)?;
+        let files = Files::open(&config.member.location)?;
+        files.claim()?;
+        let has_certificate = begin_hook(&config, &files, &shared.hooks);
+        let name = config.member.name.as_str();
+        let rotator = Rotator::new()
+            .name(name)
+            .policy(config.member.policy.clone())
+            .template(config.member.template.clone())
+            .signer(config.signer(&server, &shared.handles, has_certificate))
+            .store(files.store());
+        let wake = shared.wake.clone();
+        let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
+        let rotation = ActiveRotation::start(rotator, shared.runtime, observers).map_err(|error| error.to_string())?;
+        shared.handles.set(name, rotation.handle().clone());
+        let reporter = CertReporter::new(name, rotation, files.current());
+        let acceptance = accept(&config, &server, &reporter, shared);
+        Ok(Self { reporter, config, server, files, acceptance })
+    }
+
+    /// Applies a changed configuration to the running rotation. The location of the files must be unchanged.
+    pub(super) fn apply(&mut self, next: Resolved, server: Server, shared: &Shared) {
+        let (before, handle) = (&self.config, self.reporter.rotation.handle());
+        if next.member.template != before.member.template
+            && let Err(error) = handle.set_template(Some(next.member.template.clone()))
+        {
+            let name = &next.member.name;
+            tracing::error!("{name}: {error}; continuing with the names requested until now");
+        }
+        if !next.requests_like(before) {
+            handle.set_signer(Some(next.signer(&server, &shared.handles, handle.credential().is_some())));
+            self.acceptance = accept(&next, &server, &self.reporter, shared);
+        }
+        if next.member.policy != before.member.policy {
+            handle.set_policy(next.member.policy.clone());
+        }
+        if next.member.reaction != before.member.reaction {
+            begin_hook(&next, &self.files, &shared.hooks);
+        }
+        (self.config, self.server) = (next, server);
+    }
+
+    /// The configuration that the rotation follows.
+    pub(super) const fn config(&self) -> &Resolved {
+        &self.config
+    }
+}
+
+/// Continues the hook debt of a member, or begins one. Returns true if the member has a valid certificate.
+fn begin_hook(config: &Resolved, files: &Files, hooks: &Hooks) -> bool {
+    let in_use = files.in_use(config.common_name());
+    let subject = in_use.as_ref().map(|credential| hook::subject(files.current(), credential.chain()));
+    hooks.begin(&config.member.name, config.hook(), files.hook_record(), subject);
+    in_use.is_some()
+}
+
+/// Starts the checks whether the API server accepts the certificate of a member that requests with this certificate.
+fn accept(config: &Resolved, server: &Server, reporter: &CertReporter, shared: &Shared) -> Option<Acceptance> {
+    if !config.is_identity() || shared.check_interval.is_zero() {
+        return None;
+    }
+    let (cluster, handle) = (server.cluster.clone(), reporter.rotation.handle().clone());
+    let started = Acceptance::start(config.common_name(), shared.check_interval, cluster, handle);
+    let name = &config.member.name;
+    started
+        .inspect_err(|why| tracing::warn!("{name}: cannot check whether the API server accepts the certificate: {why}"))
+        .ok()
+}

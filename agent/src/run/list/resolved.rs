@@ -1,0 +1,161 @@
+//! A member of the list with the contents of the files that it names.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::kubeconfig::Endpoint;
+use perennial_pki::Roots;
+use perennial_rotation::{Authentication, IdentitySource, NotYet, Profile, Signer, TokenFile};
+use rustix::process::Signal;
+
+use super::handles::{After, CertificateOf, Handles};
+use crate::certificates::{self, Asker, Member};
+use crate::cli::Proxy;
+use crate::files;
+use crate::hook_debt::Hook;
+use crate::kubeconfigs::{self, Server};
+use crate::patience;
+
+/// The key of the file that configures a hook, for messages.
+const HOOK: &str = "onRotated";
+
+/// A member with the contents of its kubeconfig and CA file. Two are equal if a running rotation has nothing to change.
+#[derive(Clone, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) member: Member,
+    endpoint: Endpoint,
+    issuers: Option<Roots>,
+}
+
+impl Resolved {
+    /// Reads the files that the member names. Changes no file.
+    ///
+    /// # Errors
+    /// A clause with the file that cannot be used.
+    pub(super) fn read(member: Member) -> Result<Self, String> {
+        let endpoint = kubeconfigs::endpoint(&member.cluster_kubeconfig)?;
+        let issuers = member.issuer_ca_file.as_deref().map(|path| {
+            let pem = files::read(path).map_err(|error| error.to_string());
+            let roots = pem.and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()));
+            let roots = roots.map_err(|error| format!("{}: {error}", path.display()))?;
+            files::warn_of_skipped(path, roots.skipped());
+            Ok::<_, String>(roots)
+        });
+        Ok(Self { endpoint, issuers: issuers.transpose()?, member })
+    }
+
+    /// True if `other` submits the same requests in the same way: its signer needs no change.
+    pub(super) fn requests_like(&self, other: &Self) -> bool {
+        let with_other_names = |resolved: &Self| {
+            let member = resolved.member.clone();
+            let Member { name, template, policy, location, reaction, .. } = other.member.clone();
+            Self { member: Member { name, template, policy, location, reaction, ..member }, ..resolved.clone() }
+        };
+        with_other_names(self) == *other
+    }
+
+    /// The common name of the certificate.
+    pub(super) fn common_name(&self) -> &str {
+        self.member.template.common_name()
+    }
+
+    /// True if API servers accept the certificate as an identity, so that its acceptance can be checked.
+    pub(super) fn is_identity(&self) -> bool {
+        matches!(self.member.asker, Asker::Own { .. })
+    }
+
+    /// The hook of the certificate; `None` if the member has neither a command nor a signal.
+    pub(super) fn hook(&self) -> Option<Arc<Hook>> {
+        let reaction = &self.member.reaction;
+        let command = reaction.command.as_ref();
+        let signal = reaction.signal.as_ref().map(|signal| {
+            let name = match signal.signal {
+                certificates::Signal::Hup => Signal::HUP,
+                certificates::Signal::Usr1 => Signal::USR1,
+                certificates::Signal::Usr2 => Signal::USR2,
+            };
+            (name, signal.path.clone())
+        });
+        let is_wanted = command.is_some() || signal.is_some();
+        let limit = command.map(|command| command.timeout).unwrap_or_default();
+        let command = command.map(|command| command.arguments.clone()).unwrap_or_default();
+        is_wanted.then(|| Arc::new(Hook { label: HOOK, command, signal, limit }))
+    }
+
+    /// Creates the signer. `has_certificate` is true if the member has a valid certificate already, and does not wait
+    /// for the members that come before it.
+    pub(super) fn signer(&self, server: &Server, handles: &Handles, has_certificate: bool) -> Arc<dyn Signer> {
+        let member = &self.member;
+        let then: Arc<dyn IdentitySource> = match &member.asker {
+            Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) => {
+                let (path, endpoint) = (path.clone(), self.endpoint.clone());
+                let source = move || kubeconfigs::identity_for(&endpoint, &path).map_err(NotYet::new);
+                patience::bounded(Arc::new(source))
+            }
+            Asker::Member(name) => Arc::new(CertificateOf { name: name.clone(), handles: handles.clone() }),
+            Asker::TokenFile(path) => patience::bounded(Arc::new(TokenFile::new(path))),
+        };
+        let source: Arc<dyn IdentitySource> = match member.after.is_empty() {
+            true => then,
+            false => {
+                let (others, passed) = (member.after.clone(), AtomicBool::new(has_certificate));
+                Arc::new(After { others, handles: handles.clone(), passed, then })
+            }
+        };
+        let authentication = match &member.asker {
+            Asker::Own { .. } => Authentication::Own { bootstrap: Some(source) },
+            _ => Authentication::Other(source),
+        };
+        let profile = Profile {
+            key_algorithm: member.key_type,
+            lifetime: member.lifetime,
+            issuers: self.issuers.clone(),
+            accepts_extra_rights: member.accepts_extra_rights,
+            ..Profile::new(member.required_usages.clone())
+        };
+        Arc::new(CsrSigner {
+            authentication,
+            signer_name: member.signer.clone(),
+            usages: member.usages.clone(),
+            profile,
+            ..CsrSigner::kubelet_client(server.cluster.clone(), None)
+        })
+    }
+}
+
+/// The API servers of all members. Members whose kubeconfigs name a server in the same way share its CAs and TLS
+/// configuration. Clones share the servers.
+#[derive(Clone, Default)]
+pub(super) struct Servers(Arc<Mutex<Vec<(Endpoint, Server)>>>);
+
+impl Servers {
+    /// The server of a member.
+    ///
+    /// # Errors
+    /// A clause with the kubeconfig that cannot be used.
+    pub(super) fn of(&self, resolved: &Resolved, proxy: Proxy) -> Result<Server, String> {
+        let path = &resolved.member.cluster_kubeconfig;
+        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same =
+            |(endpoint, server): &&(Endpoint, Server)| *endpoint == resolved.endpoint && server.kubeconfig() == path;
+        if let Some((_, server)) = servers.iter().find(is_same) {
+            return Ok(server.clone());
+        }
+        let server = Server::of(path, &resolved.endpoint, proxy).map_err(|why| format!("{}: {why}", path.display()))?;
+        servers.push((resolved.endpoint.clone(), server.clone()));
+        Ok(server)
+    }
+
+    /// Forgets the servers that no running member uses.
+    pub(super) fn retain_used(&self) {
+        // One reference is that of this list.
+        let is_used = |(_, server): &(Endpoint, Server)| Arc::strong_count(&server.cluster) > 1;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(is_used);
+    }
+
+    /// All servers, for `/state`.
+    pub(super) fn all(&self) -> Vec<Server> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, server)| server.clone()).collect()
+    }
+}
