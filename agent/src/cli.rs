@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Status(Status),
     Verify(Verify),
     Replay(Replay),
+    Rotate(Rotate),
 }
 
 impl Cli {
@@ -142,6 +143,34 @@ pub(crate) struct Verify {
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Rotate certificates of a running `perennial run` now, whether or not they are due
+///
+/// `perennial run --control FILE` listens at a socket that only its user and root may connect to. perennial
+/// requests the new certificates at once and in the order that its submission budget allows; its log reports them.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial rotate kubelet-client
+  perennial rotate --control /run/perennial/control.sock kube-proxy etcd-peer
+  perennial rotate                     # all certificates
+
+Exit codes:
+  0  requested
+  1  failed: no `perennial run` listens at the socket, or it does not answer
+  2  bad usage or input: there is no such certificate, or it is not rotated; nothing was requested"
+)]
+pub(crate) struct Rotate {
+    /// Names of certificates: of the certificate list, or the prefixes of the files, such as kubelet-client [default:
+    /// all certificates]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// The socket of `perennial run --control`
+    #[arg(long, value_name = "FILE", default_value = "/run/perennial/control.sock")]
+    pub(crate) control: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@
 #[allow(dead_code, unused_imports)]
 mod certificates;
 mod cli;
+mod control;
 mod failure;
 mod files;
 mod hook_debt;
@@ -101,6 +102,7 @@ fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
         Command::Status(options) => status::status(options),
         Command::Verify(options) => verify::verify(options),
         Command::Replay(options) => replay::replay(options),
+        Command::Rotate(options) => control::rotate(options),
     }
 }
 
@@ -136,7 +138,7 @@ fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Re
     const VARIABLE: &str = "PERENNIAL_LOG";
     // Status, verify and replay print their result on stdout; run reports only in its log.
     let level = match command {
-        Command::Status(_) | Command::Verify(_) | Command::Replay(_) => "warn",
+        Command::Status(_) | Command::Verify(_) | Command::Replay(_) | Command::Rotate(_) => "warn",
         Command::Run(_) => "info",
     };
     let filter = match std::env::var(VARIABLE) {

@@ -25,6 +25,7 @@ use serde_json::json;
 
 use crate::certificates::List;
 use crate::cli;
+use crate::control::Control;
 use crate::failure::Failure;
 use crate::hook_debt::Hook;
 use crate::lines::{Lines, OUTPUT, RESULT};
@@ -79,11 +80,12 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     let has_hooks = hooks.common().is_some() || options.certificates.is_some();
     let observers = Observers::start(options, outputs, has_hooks.then(|| hooks.debts()));
     let wakes = Wakes::new()?;
+    let control = options.service.control.as_deref().map(|path| Control::start(path, wakes.waker())).transpose()?;
     if let Input::Node(prepared) = &input {
         prepared.claim()?;
     }
     let service = Systemd::new(&observers.watchers.pulse)?;
-    let context = Context { options, report, observers, hooks, service, wakes };
+    let context = Context { options, report, observers, hooks, service, wakes, control };
     let (ended, context) = match input {
         Input::Node(prepared) => {
             let mut running = Running::start(context, *prepared)?;

@@ -266,6 +266,10 @@ pub(crate) struct Service {
     /// failed
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
     pub(crate) on_rotated_timeout: Duration,
+    /// Listen at this Unix socket for `perennial rotate`, for example /run/perennial/control.sock. Only the user of this
+    /// process and root may connect. The file is replaced if no process listens there any more [default: do not listen]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) control: Option<PathBuf>,
     /// Exit with 1 after this long without a valid client certificate, for example 5m [default: never]
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     pub(crate) exit_without_certificate: Option<Duration>,

@@ -9,6 +9,7 @@ use super::hook::{self, Hooks};
 use super::service::Systemd;
 use super::wake::{self, Wakes};
 use crate::cli::Run;
+use crate::control::Control;
 use crate::failure::Failure;
 use crate::hook_debt;
 use crate::observers::Observers;
@@ -23,6 +24,8 @@ pub(super) struct Context<'a> {
     pub(super) hooks: Hooks,
     pub(super) service: Systemd,
     pub(super) wakes: Wakes,
+    /// The socket of `--control`; `None` without the flag.
+    pub(super) control: Option<Control>,
 }
 
 impl Context<'_> {

@@ -189,6 +189,10 @@ impl<'a> Listed<'a> {
             if self.context.wakes.is_to_rotate() {
                 self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
             }
+            if let Some(control) = &self.context.control {
+                let certificates = self.members.iter().map(|(name, slot)| (name.as_str(), slot.handle()));
+                control.serve(&certificates.collect::<Vec<_>>());
+            }
             if self.context.wakes.is_to_reload() {
                 self.reload();
             }

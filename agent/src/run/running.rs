@@ -102,6 +102,10 @@ impl<'a> Running<'a> {
             if wakes.is_to_rotate() {
                 self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
             }
+            if let Some(control) = &self.context.control {
+                let certificates = self.reporters().map(|reporter| (&*reporter.of, Some(reporter.rotation.handle())));
+                control.serve(&certificates.collect::<Vec<_>>());
+            }
             if self.context.wakes.is_to_reload()
                 && let Err(why) = self.reload()
             {
