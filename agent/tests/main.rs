@@ -17,6 +17,7 @@ mod hostile_names;
 mod journal;
 mod key_memory;
 mod limits;
+mod list;
 mod log;
 mod metrics;
 mod node_object;

@@ -101,6 +101,7 @@ impl Signer {
                 ["--faults", file] => {
                     faults = Plan::parse(&fs::read_to_string(directory.join(file)).unwrap()).unwrap();
                 }
+                ["--other-signers", "true"] => setup.options.other_signers = true,
                 ["--server-ca", own] => setup.server_authority = Some(self::authority(&directory.join(own))),
                 ["--allow-serving-name", "*"] => setup.options.approve_serving = ServingApproval::Any,
                 ["--allow-serving-name", name] => {

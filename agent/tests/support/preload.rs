@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 /// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
 /// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
-/// path contains the word, as with a disk that does not answer. MOST_THREADS=N limits the threads of the process, as
+/// path contains the word, as with a disk that does not answer. FULL_DISK=WORD makes writes fail to files whose path
+/// contains the word, as on a full disk, until a file `freed` exists in the current directory. MOST_THREADS=N limits the threads of the process, as
 /// RLIMIT_NPROC does for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
@@ -44,6 +45,15 @@ ssize_t write(int fd, const void *bytes, size_t count) {
         char link[64], path[4096] = "";
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
         if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, word)) hang();
+    }
+    const char *full = getenv("FULL_DISK");
+    if (full && !fstat(fd, &file) && S_ISREG(file.st_mode) && access("freed", F_OK)) {
+        char link[64], path[4096] = "";
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, full)) {
+            errno = ENOSPC;
+            return -1;
+        }
     }
     return real(fd, bytes, count);
 }

@@ -1,0 +1,85 @@
+//! SIGHUP with a certificate list.
+
+use super::*;
+use perennial_rotation::journal::Replay;
+
+/// The steps of a member in the journal, without clock checks that lead to nothing.
+fn steps(directory: &Path, of: &str) -> usize {
+    let text = fs::read_to_string(directory.join("journal")).unwrap_or_default();
+    let mut replay = Replay::new();
+    text.lines().filter(|line| replay.line(line).is_ok_and(|it| it.step().is_some()) && names(line, of)).count()
+}
+
+fn names(line: &str, of: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|line| line["step"]["of"] == of)
+}
+
+#[test]
+fn sighup_changes_only_members_that_differ() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let base = || List::new(directory).with_node().with_other("stays", "mesh");
+    let changed = |name: &str| {
+        format!("signer: example.com/mesh, commonName: changes, dnsNames: [{name}], identity: {{certificate: node}}")
+    };
+    base().with("changes", &changed("a.example")).with_other("goes", "mesh").write();
+    let mut run = start(directory, &run_list(&["--journal", "journal"]));
+    let members = ["node", "stays", "changes", "goes"];
+    let points = members.map(|name| event_of(&run, name, "resting", 1)["rotate_at"].clone());
+    let before = steps(directory, "stays");
+
+    base().with("changes", &changed("b.example")).with_other("new", "etcd").write();
+    run.signal(Signal::HUP);
+    let reloaded = run.event("reloaded", 1);
+    let lists = ["added", "changed", "removed"].map(|kind| reloaded[kind][0].as_str().unwrap().to_owned());
+    assert_eq!(lists, ["new", "changes", "goes"]);
+    event_of(&run, "new", "issued", 1);
+    event_of(&run, "changes", "rotated", 1);
+    assert!(current(directory, "changes").chain().certificate().names.dns_names().eq(["b.example"]));
+    // The files of the removed member stay.
+    drop(current(directory, "goes"));
+
+    // A list with an error changes nothing.
+    let requests = signer.requests().len();
+    fs::write(directory.join("list.yaml"), "apiVersion: perennial/v1\ncertificates: [{name: 1_}]").unwrap();
+    run.signal(Signal::HUP);
+    let trouble = run.event("trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().starts_with("reload failed, keeping the current"), "{trouble}");
+    base().with("changes", &changed("b.example")).with_other("new", "etcd").write();
+    run.signal(Signal::HUP);
+    let reloaded = run.event("reloaded", 2);
+    assert!(["added", "changed", "removed"].iter().all(|kind| reloaded[kind] == Value::Array(vec![])), "{reloaded}");
+    assert_eq!(signer.requests().len(), requests);
+
+    // Untouched: no step, no request, and the rotation point of before.
+    assert_eq!(steps(directory, "stays"), before);
+    let points_now = run.events("resting").into_iter().filter(|event| event["of"] == "stays");
+    let points_now: Vec<_> = points_now.map(|event| event["rotate_at"].clone()).collect();
+    assert_eq!(points_now, [points[1].clone()]);
+
+    // A removed member that is added again continues with its files.
+    base().with("changes", &changed("b.example")).with_other("new", "etcd").with_other("goes", "mesh").write();
+    run.signal(Signal::HUP);
+    event_of(&run, "goes", "resting", 2);
+    assert_eq!(signer.requests().len(), requests);
+    stop(run);
+}
+
+#[test]
+fn moved_files_of_member_get_certificate_at_new_place() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    List::new(directory).with_node().with_other("proxy", "mesh").write();
+    let run = start(directory, &run_list(&[]));
+    event_of(&run, "proxy", "issued", 1);
+    let text = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    fs::write(directory.join("list.yaml"), text.replace("/proxy, prefix", "/elsewhere, prefix")).unwrap();
+    run.signal(Signal::HUP);
+    event_of(&run, "proxy", "issued", 2);
+    assert!(
+        directory.join("elsewhere/proxy-current.pem").exists() && directory.join("proxy/proxy-current.pem").exists()
+    );
+    stop(run);
+}
