@@ -2,6 +2,7 @@
 
 mod accounts;
 mod conflicts;
+mod files;
 mod member;
 mod open;
 mod parse;
@@ -10,6 +11,7 @@ mod reader;
 mod variables;
 mod yaml;
 
+pub(crate) use files::Files;
 pub(crate) use member::{
     Access, Asker, CommandLine, Encoding, List, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
 };

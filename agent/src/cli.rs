@@ -64,6 +64,19 @@ impl Cli {
     }
 }
 
+/// Flags of `status` for a certificate directory, which `--certificates` excludes.
+const OF_DIRECTORY: [&str; 9] = [
+    "cert_dir",
+    "prefix",
+    "kubeconfig",
+    "policy_file",
+    "policy",
+    "rotation_window",
+    "request_timeout",
+    "retry",
+    "retry_refused",
+];
+
 /// Show the certificates of a certificate directory, and when they will be rotated
 ///
 /// Reads the directory and changes nothing. `perennial run` computes the same rotation point if it has the
@@ -83,16 +96,25 @@ Examples:
   perennial status --cert-dir /var/lib/kubelet/pki --json | jq -r .serving.rotate_at
   perennial status --cert-dir pki --prefix proxy
   perennial status --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf
+  perennial status --certificates /etc/perennial/certificates.yaml
+  perennial status --certificates certificates.yaml --json | jq -r '.certificates.node.rotate_at'
 
 Exit codes:
-  0  good: valid, with its key, and not due for rotation; so is the serving certificate, if shown
+  0  good: valid, with its key, and not due for rotation; so are all other certificates that are shown
   1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key does not match
-  2  bad usage or input: the directory cannot be read, or a kubeconfig cannot be used (the rest is shown)"
+  2  bad usage or input: the directory or the list cannot be read, or a kubeconfig cannot be used (the rest
+     is shown)"
 )]
 pub(crate) struct Status {
     /// The certificate directory, such as kubelet's --cert-dir
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cert_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "certificates")]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// The certificate list of `run --certificates`. Shows all certificates of the list, each by the timing in the list
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_DIRECTORY)]
+    pub(crate) certificates: Option<PathBuf>,
+    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the host name]
+    #[arg(long, value_name = "NAME", requires = "certificates")]
+    pub(crate) node_name: Option<String>,
     /// Prefix of the certificate's file names [default: kubelet-client, and kubelet-server if it has files]
     #[arg(long, value_name = "NAME", value_parser = run::prefix)]
     pub(crate) prefix: Option<String>,
@@ -130,16 +152,24 @@ pub(crate) struct Status {
 Examples:
   perennial verify --cert-dir /var/lib/kubelet/pki
   perennial verify --cert-dir /var/lib/kubelet/pki --json | jq -r '.certificates[].kubelet.faults[].why'
+  perennial verify --certificates /etc/perennial/certificates.yaml
 
 Exit codes:
   0  both could start
   1  kubelet or perennial could not: the output names which one, why, and what to do
-  2  bad usage or input: the directory cannot be read"
+  2  bad usage or input: the directory or the list cannot be read"
 )]
 pub(crate) struct Verify {
     /// The certificate directory, such as kubelet's --cert-dir
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cert_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "certificates")]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// The certificate list of `run --certificates`. Checks whether perennial could start with each certificate of the
+    /// list; kubelet's verdict is for --cert-dir only
+    #[arg(long, value_name = "FILE", conflicts_with = "cert_dir")]
+    pub(crate) certificates: Option<PathBuf>,
+    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the host name]
+    #[arg(long, value_name = "NAME", requires = "certificates")]
+    pub(crate) node_name: Option<String>,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,6 +2,7 @@
 //! API server.
 
 mod found;
+mod list;
 mod pending;
 
 use std::path::Path;
@@ -31,14 +32,19 @@ use pending::Pending;
 /// read, or if a kubeconfig cannot be used. A kubeconfig that cannot be used does not prevent the output: the
 /// certificates are printed first.
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
-    let open = |prefix| Directory::open_existing(&options.cert_dir, prefix).map_err(Failure::usage);
+    if let Some(path) = &options.certificates {
+        return list::status(path, options);
+    }
+    // Required without a list.
+    let cert_dir = options.cert_dir.as_deref().unwrap_or(Path::new(""));
+    let open = |prefix| Directory::open_existing(cert_dir, prefix).map_err(Failure::usage);
     let policy = options.timing.policy()?;
     let now = clock::now().unix;
     let prefix = options.prefix.as_deref().unwrap_or(PREFIX);
-    let mut views = vec![CertStatus::of(&open(prefix)?, prefix, &policy, now)?];
+    let mut views = vec![CertStatus::of(&open(prefix)?, prefix, None, &policy, now)?];
     let serving = open(SERVING_PREFIX)?;
     if options.prefix.is_none() && serving.is_used().map_err(Failure::usage)? {
-        views.push(CertStatus::of(&serving, SERVING_PREFIX, &policy, now)?);
+        views.push(CertStatus::of(&serving, SERVING_PREFIX, None, &policy, now)?);
     }
     let server = options.kubeconfig.as_deref().map(|kubeconfig| {
         let access = kubeconfigs::read(kubeconfig, options.bootstrap_kubeconfig.as_deref(), options.proxy, false)?;
@@ -48,14 +54,14 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     // Printed even if the kubeconfig cannot be used, whose error then sets the exit code.
     print(&match options.json {
         true => to_json(&views, server.as_ref()),
-        false => to_text(&options.cert_dir, &views, server.as_ref(), now),
+        false => to_text(cert_dir, &views, server.as_ref(), now),
     });
     server.transpose()?;
     match views.iter().find(|view| !view.verdict.good) {
         None => Ok(()),
         Some(CertStatus { prefix, verdict, .. }) => {
             let of = if prefix == SERVING_PREFIX { format!("{prefix}: ") } else { String::new() };
-            Err(Failure::Failed(format!("{}: {of}{}", options.cert_dir.display(), verdict.words)))
+            Err(Failure::Failed(format!("{}: {of}{}", cert_dir.display(), verdict.words)))
         }
     }
 }
@@ -140,7 +146,15 @@ impl HookState {
 }
 
 impl CertStatus {
-    fn of(directory: &Directory, prefix: &str, policy: &Policy, now: UnixTime) -> Result<Self, Failure> {
+    /// Reads the files of the certificate with this prefix. `signer` is the name of its signer; `None`: that of the last
+    /// request or, without a record, kubelet's.
+    fn of(
+        directory: &Directory,
+        prefix: &str,
+        signer: Option<&str>,
+        policy: &Policy,
+        now: UnixTime,
+    ) -> Result<Self, Failure> {
         let loaded = directory.load(None, now).map_err(Failure::usage)?;
         let another = loaded.credential.is_some();
         let problems = loaded.problems.iter().map(|problem| (problem.to_string(), remedy(problem, another))).collect();
@@ -154,7 +168,7 @@ impl CertStatus {
         let known = record.as_ref().ok().and_then(Option::as_ref);
         // The rotation point depends on the signer. Without a record, kubelet's signer is assumed.
         let kubelets = if prefix == SERVING_PREFIX { KUBELET_SERVING_SIGNER } else { KUBELET_CLIENT_SIGNER };
-        let signer_name = known.map_or(kubelets, |record| &record.signer_name).to_owned();
+        let signer_name = signer.or_else(|| Some(&known?.signer_name)).unwrap_or(kubelets).to_owned();
         let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
         let pending = Pending::of(record, found.chain());
         let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);

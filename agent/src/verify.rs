@@ -1,6 +1,7 @@
 //! `perennial verify`: checks whether kubelet and perennial could start from a certificate directory.
 
 mod kubelet;
+mod list;
 mod own;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::cli;
 use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::remedies::remedy;
-use crate::report::{columns, json_line, print};
+use crate::report::{columns, json_line, print, with};
 
 /// Runs `perennial verify`. Prints the verdicts of kubelet and of perennial on each certificate.
 ///
@@ -23,7 +24,11 @@ use crate::report::{columns, json_line, print};
 /// [`Failure::Failed`] if kubelet or perennial could not start, or could not put the next certificate in place, or if
 /// kubelet's verdict is in doubt. [`Failure::Usage`] if the directory cannot be read.
 pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
-    let directory = options.cert_dir.as_path();
+    if let Some(path) = &options.certificates {
+        return list::verify(path, options);
+    }
+    // Required without a list.
+    let directory = options.cert_dir.as_deref().unwrap_or(Path::new(""));
     let now = clock::now().unix;
     let mut found = Vec::new();
     for role in [Role::Client, Role::Serving] {
@@ -34,7 +39,11 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
         }
     }
     let fault = found.iter().find_map(Finding::first_fault);
-    print(&if options.json { to_json(directory, &found, fault.is_none()) } else { to_text(directory, &found) });
+    print(&if options.json {
+        to_json("directory", directory, &found, fault.is_none())
+    } else {
+        to_text("directory", directory, &found)
+    });
     match fault {
         None => Ok(()),
         Some(fault) => Err(Failure::Failed(format!("{}: {fault}", directory.display()))),
@@ -82,8 +91,10 @@ impl Role {
 
 /// The verdicts of kubelet and of perennial on the files of one certificate.
 struct Finding {
-    prefix: &'static str,
-    kubelet: Opinion,
+    /// The prefix of the files, or the name in a certificate list.
+    name: String,
+    /// kubelet's verdict; `None` for a certificate of a list.
+    kubelet: Option<Opinion>,
     perennial: Opinion,
     /// Problems that do not prevent a start, with remedies.
     notes: Vec<String>,
@@ -136,34 +147,47 @@ impl Fault {
 
 impl Finding {
     fn of(directory: &Path, store: &Directory, role: Role, now: UnixTime) -> Result<Self, Failure> {
-        let (perennial, others) = own::check(directory, store, role, now)?;
+        let own = Self::own(role.prefix().into(), store, role.prefix(), role, now)?;
+        Ok(Self { kubelet: Some(kubelet::check(directory, role, now)), ..own })
+    }
+
+    /// Checks the files with this prefix for perennial alone.
+    fn own(name: String, store: &Directory, prefix: &str, role: Role, now: UnixTime) -> Result<Self, Failure> {
+        let (perennial, others) = own::check(store, prefix, role, now)?;
         let another = perennial.pair.is_some();
         let note = |problem| format!("{problem}; {}", remedy(&problem, another));
         let notes = others.into_iter().map(note).collect();
-        Ok(Self { prefix: role.prefix(), kubelet: kubelet::check(directory, role, now), perennial, notes })
+        Ok(Self { name, kubelet: None, perennial, notes })
     }
 
-    fn opinions(&self) -> [(&'static str, &Opinion); 2] {
-        [("kubelet", &self.kubelet), ("perennial", &self.perennial)]
+    fn opinions(&self) -> impl Iterator<Item = (&'static str, &Opinion)> {
+        self.kubelet.iter().map(|kubelet| ("kubelet", kubelet)).chain([("perennial", &self.perennial)])
     }
 
     /// The first fault or doubt, for stderr; `None` if both kubelet and perennial could start.
     fn first_fault(&self) -> Option<String> {
         let first = |(who, opinion): (&str, &Opinion)| {
-            opinion.not_good().next().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.prefix))
+            opinion.not_good().next().map(|Fault { why, remedy }| format!("{} ({who}): {why}; {remedy}", self.name))
         };
-        self.opinions().into_iter().find_map(first)
+        self.opinions().find_map(first)
     }
 }
 
-fn to_text(directory: &Path, found: &[Finding]) -> String {
-    let mut lines = vec![("directory", directory.display().to_string())];
+/// Formats the findings. `what` names the directory or list that was checked, `at` is its path.
+fn to_text(what: &'static str, at: &Path, found: &[Finding]) -> String {
+    let mut lines = vec![(what, at.display().to_string())];
     for finding in found {
-        lines.push(("certificate", finding.prefix.into()));
+        lines.push(("certificate", finding.name.clone()));
         for (who, opinion) in finding.opinions() {
             if opinion.good() == Some(true) {
                 let with = opinion.pair.as_ref().map_or_else(
-                    || "and would request this certificate with the client certificate".to_owned(),
+                    || {
+                        let identity = match finding.kubelet {
+                            Some(_) => "the client certificate",
+                            None => "the identity in the list",
+                        };
+                        format!("and would request this certificate with {identity}")
+                    },
                     |Pair { file, chain }| {
                         format!("with {file}, valid until {}", chain.certificate().validity.not_after())
                     },
@@ -179,7 +203,7 @@ fn to_text(directory: &Path, found: &[Finding]) -> String {
     columns(&lines)
 }
 
-fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
+fn to_json(what: &str, at: &Path, found: &[Finding], good: bool) -> String {
     let opinion = |opinion: &Opinion| {
         let Opinion { pair, faults, doubt } = opinion;
         json!({
@@ -191,11 +215,10 @@ fn to_json(directory: &Path, found: &[Finding], good: bool) -> String {
             "doubt": doubt,
         })
     };
-    let certificates = found.iter().map(|Finding { prefix, kubelet, perennial, notes }| {
-        let fields = json!({ "kubelet": opinion(kubelet), "perennial": opinion(perennial), "notes": notes });
-        ((*prefix).to_owned(), fields)
+    let certificates = found.iter().map(|finding| {
+        let opinions: Map<_, _> = finding.opinions().map(|(who, found)| (who.to_owned(), opinion(found))).collect();
+        (finding.name.clone(), with(json!({ "notes": finding.notes }), Value::Object(opinions)))
     });
     let certificates: Map<String, Value> = certificates.collect();
-    let directory = directory.display().to_string();
-    json_line(&json!({ "good": good, "directory": directory, "certificates": certificates }))
+    json_line(&json!({ "good": good, what: at.display().to_string(), "certificates": certificates }))
 }

@@ -2,6 +2,7 @@
 
 mod reload;
 mod rotate;
+mod status;
 
 use std::fs;
 use std::path::Path;

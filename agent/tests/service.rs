@@ -21,27 +21,27 @@ fn addresses(directory: &Path, text: &str) {
 }
 
 /// A notification socket in the place of systemd's, and the received text that [`Systemd::hear`] has not consumed yet.
-struct Systemd {
+pub(crate) struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
     received: String,
 }
 
 impl Systemd {
-    fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(support::BOUND)).unwrap();
         Self { socket, path, received: String::new() }
     }
 
-    fn start(&self, directory: &Path, arguments: &[&str]) -> Process {
+    pub(crate) fn start(&self, directory: &Path, arguments: &[&str]) -> Process {
         let environment = [("NOTIFY_SOCKET", self.path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
         start_with(directory, arguments, &environment)
     }
 
     /// Waits until the received text contains `what`. Drops the text up to the end of `what`.
-    fn hear(&mut self, what: &str) {
+    pub(crate) fn hear(&mut self, what: &str) {
         let end = Instant::now() + support::BOUND;
         while !self.received.contains(what) {
             assert!(Instant::now() < end, "no {what} in {}", self.received);

@@ -2,7 +2,6 @@
 //! requests fail, disturbs no other member.
 
 mod change;
-mod files;
 mod handles;
 mod member;
 mod resolved;

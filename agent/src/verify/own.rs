@@ -15,8 +15,8 @@ use crate::remedies::{is_harmless, remedy};
 /// Returns perennial's verdict on the pair that perennial would start with. Also returns the other problems of the
 /// directory, which are no faults of that verdict.
 pub(super) fn check(
-    directory: &Path,
     store: &Directory,
+    prefix: &str,
     role: Role,
     now: UnixTime,
 ) -> Result<(Opinion, Vec<DirectoryError>), Failure> {
@@ -42,13 +42,13 @@ pub(super) fn check(
     };
     // In front, since the error on stderr names the first fault only.
     faults.splice(0..0, fault);
-    faults.extend(locked_out(directory, role));
+    faults.extend(locked_out(store.path(), prefix));
     Ok((Opinion { pair, faults, doubt: None }, problems))
 }
 
 /// The fault if `run` could not lock the files or write to the directory, whatever pairs it holds. A lock that another
 /// `run` holds is no fault.
-fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
+fn locked_out(directory: &Path, prefix: &str) -> Option<Fault> {
     let remedy = "make sure that the user who runs perennial can write there";
     // `run` starts on a read-only disk: a new certificate stays in memory until it can be written.
     let refused = |path: &Path, wanted| {
@@ -59,7 +59,7 @@ fn locked_out(directory: &Path, role: Role) -> Option<Fault> {
     if let Some(fault) = refused(directory, Access::WRITE_OK | Access::EXEC_OK) {
         return Some(fault);
     }
-    let lock = directory.join(format!(".{}.lock", role.prefix()));
+    let lock = directory.join(format!(".{prefix}.lock"));
     match fs::symlink_metadata(&lock) {
         Ok(found) if found.is_symlink() || found.is_dir() => {
             let why = format!(

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use perennial_rotation::Rotator;
 
-use super::files::Files;
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers};
-use crate::certificates::Member;
+use crate::certificates::{Files, Member};
 use crate::cli::{Proxy, Runtime};
 use crate::kubeconfigs::Server;
 use crate::observers::Watchers;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use perennial_pki::Credential;
 use perennial_rotation::{Directory, Store, clock};
 
-use crate::certificates::{Location, StoreKind};
+use super::{Location, StoreKind};
 use crate::hook_debt;
 
 /// The files of a member.
-pub(super) struct Files {
+pub(crate) struct Files {
     directory: Arc<Directory>,
     /// The prefix of the file names.
     prefix: String,
@@ -23,7 +23,7 @@ impl Files {
     ///
     /// # Errors
     /// The reason why the location cannot be used, as a clause.
-    pub(super) fn open(location: &Location) -> Result<Self, String> {
+    pub(crate) fn open(location: &Location) -> Result<Self, String> {
         let StoreKind::Directory { path, prefix } = &location.kind else {
             return Err("this kind of store is not known".into());
         };
@@ -36,27 +36,27 @@ impl Files {
     ///
     /// # Errors
     /// The reason why the lock is not free, or the directory cannot be used, as a clause.
-    pub(super) fn claim(&self) -> Result<(), String> {
+    pub(crate) fn claim(&self) -> Result<(), String> {
         self.directory.claim().map_err(|error| error.to_string())
     }
 
     /// The store of the rotation.
-    pub(super) fn store(&self) -> Arc<dyn Store> {
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
         self.directory.clone()
     }
 
     /// The file that other programs read.
-    pub(super) fn current(&self) -> PathBuf {
+    pub(crate) fn current(&self) -> PathBuf {
         self.current.clone()
     }
 
     /// The path of the hook record: beside the pair.
-    pub(super) fn hook_record(&self) -> PathBuf {
+    pub(crate) fn hook_record(&self) -> PathBuf {
         hook_debt::record_path(self.directory.path(), &self.prefix)
     }
 
     /// Reads the valid credential with this common name; `None` if there is none.
-    pub(super) fn in_use(&self, common_name: &str) -> Option<Arc<Credential>> {
+    pub(crate) fn in_use(&self, common_name: &str) -> Option<Arc<Credential>> {
         let now = clock::now().unix;
         let found =
             Directory::load(&self.directory, Some(common_name), now).ok()?.credential.map(|(credential, _)| credential);

@@ -1,0 +1,51 @@
+//! Checks whether perennial could start with each certificate of a certificate list.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use perennial::UnixTime;
+use perennial_rotation::{Directory, DirectoryError, clock};
+
+use super::{Fault, Finding, Opinion, Role, to_json, to_text};
+use crate::certificates::{Asker, List, Member, StoreKind, of_process};
+use crate::cli;
+use crate::failure::Failure;
+use crate::report::print;
+
+/// Runs `perennial verify --certificates` for the list at this path.
+///
+/// # Errors
+/// [`Failure::Usage`] if the list has an error. [`Failure::Failed`] if perennial could not start with a certificate.
+pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> {
+    let list = List::read(path, &of_process(options.node_name.as_deref())?)?;
+    let now = clock::now().unix;
+    let found: Vec<_> = list.members.iter().map(|member| finding(member, now)).collect();
+    let fault = found.iter().find_map(Finding::first_fault);
+    print(&match options.json {
+        true => to_json("list", path, &found, fault.is_none()),
+        false => to_text("list", path, &found),
+    });
+    fault.map_or(Ok(()), |fault| Err(Failure::Failed(format!("{}: {fault}", path.display()))))
+}
+
+/// Checks a member. A member that requests with another identity than its own certificate may lack a certificate.
+fn finding(member: &Member, now: UnixTime) -> Finding {
+    let role = if matches!(member.asker, Asker::Own { .. }) { Role::Client } else { Role::Serving };
+    let found = match &member.location.kind {
+        StoreKind::Directory { path, prefix } => match Directory::open_existing(path, prefix) {
+            Ok(directory) => Finding::own(member.name.clone(), &directory, prefix, role, now),
+            // `run` creates the directory.
+            Err(DirectoryError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                let perennial = Opinion { faults: role.fault(None, now).into_iter().collect(), ..Opinion::default() };
+                Ok(Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() })
+            }
+            Err(error) => Err(Failure::usage(error)),
+        },
+        _ => Err(Failure::Usage("this kind of store is not known".into())),
+    };
+    found.unwrap_or_else(|error| {
+        let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
+        let perennial = Opinion { faults: vec![fault], ..Opinion::default() };
+        Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() }
+    })
+}

@@ -1,0 +1,82 @@
+//! `perennial status` and `verify` with a certificate list, and the status for systemd.
+
+use super::*;
+use crate::service::Systemd;
+
+#[test]
+fn status_and_verify_cover_all_certificates_of_list() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    let list = List::new(directory).with_node().with_other("one", "mesh");
+    list.write();
+    // Before the first start there is no directory.
+    let list_of = |command: &str, more: &[&str]| {
+        perennial(directory, &[[command, "--certificates", "list.yaml"].as_slice(), more].concat())
+    };
+    let before = list_of("verify", &[]);
+    assert_eq!(before.code, Some(1), "{before:?}");
+    assert!(before.stderr.contains("node (perennial): could not start: there is no certificate"), "{before:?}");
+    assert!(before.stdout.contains("and would request this certificate with the identity in the list"), "{before:?}");
+    assert_eq!(list_of("status", &[]).code, Some(1));
+
+    assert_eq!(perennial(directory, &run_list(&["--once"])).code, Some(0));
+    let good = list_of("status", &["--json"]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    let status: Value = serde_json::from_str(&good.stdout).unwrap();
+    for (name, signer) in [("node", "kubernetes.io/kube-apiserver-client-kubelet"), ("one", "example.com/mesh")] {
+        let of = &status["certificates"][name];
+        assert_eq!((&of["state"], &of["signer"]), (&"good".into(), &signer.into()), "{of}");
+    }
+    let text = list_of("status", &[]).stdout;
+    assert!(
+        text.starts_with("list        list.yaml\ncertificate node\n") && text.contains("\ncertificate one\n"),
+        "{text}"
+    );
+    let verified = list_of("verify", &["--json"]);
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    let verified: Value = serde_json::from_str(&verified.stdout).unwrap();
+    assert_eq!(
+        (&verified["good"], &verified["certificates"]["one"]["perennial"]["good"]),
+        (&true.into(), &true.into())
+    );
+    assert!(verified["certificates"]["one"]["kubelet"].is_null());
+
+    // The rotation point is that of `run`.
+    let run = start(directory, &run_list(&[]));
+    let point = event_of(&run, "one", "resting", 1)["rotate_at"].clone();
+    assert_eq!(status["certificates"]["one"]["rotate_at"], point);
+    stop(run);
+
+    fs::write(directory.join("one/one-current.pem"), "no pair").unwrap();
+    fs::remove_dir_all(directory.join("node")).unwrap();
+    let bad = list_of("status", &[]);
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    assert!(bad.stderr.contains("list.yaml: node: ") && bad.stderr.contains("; 1 more of 2 certificates"), "{bad:?}");
+    for command in ["status", "verify"] {
+        list_of(command, &["--cert-dir", "pki"]).expect_refusal(&[command], &["cannot be used with"]);
+        perennial(directory, &[command]).expect_refusal(&[command], &["--cert-dir <DIR>"]);
+    }
+}
+
+#[test]
+fn systemd_status_counts_certificates_and_names_failing_ones() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let absent = format!(
+        "signer: example.com/mesh, commonName: lost, identity: {{tokenFile: {0}/t}}, \
+         clusterKubeconfig: {0}/signer/bootstrap.kubeconfig",
+        directory.display()
+    );
+    List::new(directory).with_node().with_other("one", "mesh").with("lost", &absent).write();
+    let mut systemd = Systemd::new(directory);
+    let run = systemd.start(directory, &run_list(&[]));
+    systemd.hear("STATUS=3 certificates: 2 resting, 1 failing: lost");
+    fs::copy(directory.join("signer/bootstrap.token"), directory.join("t")).unwrap();
+    run.signal(Signal::HUP);
+    systemd.hear("READY=1");
+    systemd.hear("STATUS=3 certificates: 3 resting");
+    drop(signer);
+    stop(run);
+}
