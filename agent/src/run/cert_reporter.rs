@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use perennial::{Certificate, Slot, State, UnixTime};
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::{Directory, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
+use perennial_rotation::{Handle, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hooks};
@@ -64,30 +64,6 @@ impl CertReporter {
     /// True if there is a valid certificate and it is on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
-    }
-
-    /// Reads the directory. If another program has put a pair there, reports this pair to the rotation, which uses the
-    /// better one of this pair and its own. Changes no file.
-    pub(super) fn report_replacement(&self, store: &Directory, common_name: &str) {
-        let request =
-            LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
-        let found = match Store::load(store, &request) {
-            Ok(stored) => stored.credential,
-            Err(error) => {
-                tracing::warn!("{error}; continuing with the credential in memory");
-                return;
-            }
-        };
-        let handle = self.rotation.handle();
-        let now = handle.snapshot();
-        let is_news = |found: &Arc<Credential>| {
-            let held = now.credential.as_ref().map(|held| held.chain());
-            found.chain().certificate().common_name() == common_name && held != Some(found.chain())
-        };
-        // A write in progress is about to replace the pair on disk.
-        if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
-            handle.report_replaced(Some(found));
-        }
     }
 
     /// Makes the rotation write the certificate again if another program has removed its file or the directory.
@@ -269,6 +245,28 @@ impl CertReporter {
 
     fn event(&self, report: &Report, name: &str, fields: Value, sentence: &str) {
         report.event(name, report::with(json!({ "of": self.of }), fields), sentence);
+    }
+}
+
+/// Reads the store. If another program has put a pair there, reports this pair to the rotation, which uses the better
+/// one of this pair and its own. Changes no file. `name` names the certificate in the log.
+pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: &str) {
+    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
+    let found = match store.load(&request) {
+        Ok(stored) => stored.credential,
+        Err(error) => {
+            tracing::warn!("{name}: {error}; continuing with the credential in memory");
+            return;
+        }
+    };
+    let now = handle.snapshot();
+    let is_news = |found: &Arc<Credential>| {
+        let held = now.credential.as_ref().map(|held| held.chain());
+        found.chain().certificate().common_name() == common_name && held != Some(found.chain())
+    };
+    // A write in progress is about to replace the pair on disk.
+    if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
+        handle.report_replaced(Some(found));
     }
 }
 

@@ -6,7 +6,7 @@ use perennial_rotation::clock;
 use perennial_rotation::{LoadRequest, Store as _};
 use serde_json::json;
 
-use super::cert_reporter::CertReporter;
+use super::cert_reporter::{CertReporter, report_replacement};
 use super::client::Client;
 use super::context::Context;
 use super::external_cert::ExternalCert;
@@ -150,12 +150,15 @@ impl<'a> Running<'a> {
         self.client.reload(context, config, &next, stored.as_ref());
         // A rotation that was switched on has received the contents of the directory already.
         if next.settings.client.rotated && !is_switched_on {
-            self.client.reporter.report_replacement(&next.stores.client, next.settings.client.template.common_name());
+            let common_name = next.settings.client.template.common_name();
+            let Client { reporter, .. } = &self.client;
+            report_replacement(&reporter.of, reporter.rotation.handle(), &*next.stores.client, common_name);
         }
         if let (Some(serving), Some(store), ServingSettings::Rotated { node, .. }) =
             (&self.serving, &next.stores.serving, &next.settings.serving)
         {
-            serving.reporter.report_replacement(store, &node::common_name(node));
+            let reporter = &serving.reporter;
+            report_replacement(&reporter.of, reporter.rotation.handle(), &**store, &node::common_name(node));
         }
         if next.settings.policy != config.settings.policy {
             let handles = self.reporters().map(|reporter| reporter.rotation.handle());

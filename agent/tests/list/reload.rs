@@ -1,7 +1,9 @@
 //! SIGHUP with a certificate list.
 
 use super::*;
+use perennial_rotation::clock;
 use perennial_rotation::journal::Replay;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 /// The steps of a member in the journal, without clock checks that lead to nothing.
 fn steps(directory: &Path, of: &str) -> usize {
@@ -57,6 +59,20 @@ fn sighup_changes_only_members_that_differ() {
     let points_now = run.events("resting").into_iter().filter(|event| event["of"] == "stays");
     let points_now: Vec<_> = points_now.map(|event| event["rotate_at"].clone()).collect();
     assert_eq!(points_now, [points[1].clone()]);
+
+    // A pair that another program has put there is used from then on.
+    let mut ca = crate::support::Ca::new();
+    let better =
+        ca.authority.client_credential("stays", &[], &mut ca.random, clock::now().unix, Duration::from_secs(9000));
+    let better = better.unwrap();
+    let file = directory.join("stays/stays-2038-01-01-00-00-00-000.pem");
+    fs::write(&file, better.to_pem().as_bytes()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(directory.join("stays/stays-current.pem")).unwrap();
+    symlink(&file, directory.join("stays/stays-current.pem")).unwrap();
+    run.signal(Signal::HUP);
+    let rotated = event_of(&run, "stays", "rotated", 1);
+    assert_eq!(rotated["serial"], better.chain().serial());
 
     // A removed member that is added again continues with its files.
     base().with("changes", &changed("b.example")).with_other("new", "etcd").with_other("goes", "mesh").write();

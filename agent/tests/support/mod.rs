@@ -226,7 +226,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
 /// A CA of the test, for pairs that the signer has not issued.
 pub(crate) struct Ca {
     pub(crate) authority: Authority,
-    random: Random,
+    pub(crate) random: Random,
 }
 
 impl Ca {

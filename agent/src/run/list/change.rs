@@ -8,6 +8,8 @@ use super::resolved::Resolved;
 use super::{Listed, Phase, Slot};
 use crate::certificates::Member;
 use crate::failure::Failure;
+use crate::run::cert_reporter::report_replacement;
+use crate::threads;
 
 /// The names of the members that a reload adds, changes and removes.
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Listed<'_> {
             }
         }
         self.shared.servers.retain_used();
+        self.find_replacements();
         // Only a successful reload is announced to systemd. The loop sends READY=1 next.
         self.context.service.reloading();
         self.observe();
@@ -112,6 +115,21 @@ impl Listed<'_> {
                 self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");
                 false
             }
+        }
+    }
+
+    /// Reads the files of all running members, on a thread of its own, since a disk may not answer: another program may
+    /// have replaced a pair.
+    fn find_replacements(&self) {
+        let running = self.members.values().filter_map(Slot::active);
+        let running: Vec<_> = running.map(Active::replaceable).collect();
+        let read = move || {
+            for (name, handle, store, common_name) in running {
+                report_replacement(&name, &handle, &*store, &common_name);
+            }
+        };
+        if let Err(why) = threads::start("replacements", "reading the files of certificates", read) {
+            tracing::warn!("{why}; pairs that other programs have replaced are not read");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial_rotation::Rotator;
+use perennial_rotation::{Handle, Rotator, Store};
 
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers};
@@ -89,6 +89,12 @@ impl Active {
             begin_hook(&next, &self.files, &shared.hooks);
         }
         (self.config, self.server) = (next, server);
+    }
+
+    /// The name, rotation, store and common name of the member, to find a pair that another program has put there.
+    pub(super) fn replaceable(&self) -> (String, Handle, Arc<dyn Store>, String) {
+        let handle = self.reporter.rotation.handle().clone();
+        (self.reporter.of.clone(), handle, self.files.store(), self.config.common_name().to_owned())
     }
 
     /// The configuration that the rotation follows.
