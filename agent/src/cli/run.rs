@@ -27,6 +27,10 @@ use crate::timing::Timing;
 /// certificates now. A submission budget limits requests: after about eight rotations on demand in quick
 /// succession, each further one waits up to 90 seconds; the log has the time.
 ///
+/// With --certificates, a file describes the certificates in the place of flags, and SIGHUP starts added ones,
+/// ends removed ones and changes changed ones. A certificate that cannot start is tried again every 30 seconds
+/// and disturbs no other. systemd's READY=1 comes once all certificates are on disk, after a minute at the latest.
+///
 /// The files are laid out as kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
 /// DIR/kubelet-client-pending.json holds the last request and its key. With --rotate-server-certificates
 /// there is a second certificate, kubelet-server, for the addresses of the node, which perennial requests
@@ -44,11 +48,12 @@ Examples:
   perennial run --cert-dir pki --kubeconfig admin.kubeconfig --prefix proxy --common-name proxy-1 \\
                 --signer-name example.com/proxies --usage 'digital signature' --usage 'server auth' \\
                 --dns proxy.example.com --key-type ed25519 --on-rotated 'systemctl reload proxy'
+  perennial run --certificates /etc/perennial/certificates.yaml --control /run/perennial/control.sock
 
 Events with --json (\"of\" names the certificate): started, waiting_for_approval (csr), issued, rotated and
 kept (serial, not_before, not_after), resting (rotate_at), disabled, kubeconfig (path), trouble (reason),
-reloaded, listening (address), missed (count: the number of events dropped because stdout was not read);
-then stopped, or failed (reason).
+reloaded (with a list: added, changed, removed), listening (address), missed (count: the number of events
+dropped because stdout was not read); then stopped, or failed (reason).
 
 For a slow reader, up to 1 MiB of log lines and up to 1 MiB of events are queued; the number of dropped
 lines is logged. With --once, perennial waits up to five seconds at its end until the result has been read
