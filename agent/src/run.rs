@@ -32,6 +32,7 @@ use crate::lines::{Lines, OUTPUT, RESULT};
 use crate::observers::Observers;
 use crate::reactor;
 use crate::report::Report;
+use acceptance::Checks;
 use context::Context;
 use hook::Hooks;
 use list::Listed;
@@ -85,7 +86,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
         prepared.claim()?;
     }
     let service = Systemd::new(&observers.watchers.pulse)?;
-    let context = Context { options, report, observers, hooks, service, wakes, control };
+    let context = Context { options, report, observers, hooks, service, wakes, checks: Checks::default(), control };
     let (ended, context) = match input {
         Input::Node(prepared) => {
             let mut running = Running::start(context, *prepared)?;

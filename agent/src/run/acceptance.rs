@@ -4,8 +4,7 @@
 //! Without these checks, perennial would notice a replaced client CA only at the next rotation or, if the Node object
 //! is polled, at the next poll.
 
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use perennial::{Fingerprint, Instant};
@@ -26,40 +25,100 @@ const SPREAD: u32 = 500;
 /// server, for example while the server starts.
 const CONFIRM: Duration = Duration::from_secs(60);
 
-/// The thread that checks whether the client certificate is accepted. Dropping this ends the thread.
-pub(super) struct Acceptance {
-    _ends_with_us: Sender<()>,
+/// The checks of all certificates, which one thread carries out one after the other. Clones share the thread.
+#[derive(Clone, Default)]
+pub(super) struct Checks(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    planned: Mutex<Planned>,
+    /// Notified when a certificate is added or removed.
+    changed: Condvar,
 }
 
-impl Acceptance {
-    /// Starts a thread that checks about every `interval` whether `cluster` accepts the certificate of `rotation`.
-    /// `name`, the common name of the certificate, seeds the jitter.
+#[derive(Default)]
+struct Planned {
+    checks: Vec<Check>,
+    /// The number of checks that were ever added, which numbers the next one.
+    added: u64,
+    has_thread: bool,
+}
+
+/// A certificate to check.
+#[derive(Clone)]
+struct Check {
+    number: u64,
+    schedule: Schedule,
+    cluster: Arc<Cluster>,
+    rotation: Handle,
+}
+
+/// The checks whether one certificate is accepted. Dropping this ends them.
+pub(super) struct Acceptance {
+    number: u64,
+    checks: Checks,
+}
+
+impl Checks {
+    /// Checks from now on, about every `interval`, whether `cluster` accepts the certificate of `rotation`. `name`, the
+    /// common name of the certificate, seeds the jitter.
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(super) fn start(
+    pub(super) fn add(
+        &self,
         name: &str,
         interval: Duration,
         cluster: Arc<Cluster>,
         rotation: Handle,
-    ) -> Result<Self, Failure> {
-        let (ends, ended) = mpsc::channel();
-        let mut schedule = Schedule::new(name, interval, clock::now().instant);
-        let watch = move || {
-            loop {
-                let left = schedule.next.since(clock::now().instant);
-                if !left.is_zero() {
-                    // At most a minute at once: the wait stands still in suspend, and the schedule's clock does not.
-                    match ended.recv_timeout(left.min(CONFIRM)) {
-                        Err(RecvTimeoutError::Timeout) => continue,
-                        Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-                    }
-                }
-                check(&mut schedule, &cluster, &rotation);
+    ) -> Result<Acceptance, Failure> {
+        let mut planned = self.planned();
+        if !planned.has_thread {
+            let checks = self.clone();
+            threads::start("acceptance", "certificate checks", move || checks.run())?;
+            planned.has_thread = true;
+        }
+        planned.added += 1;
+        let (number, schedule) = (planned.added, Schedule::new(name, interval, clock::now().instant));
+        planned.checks.push(Check { number, schedule, cluster, rotation });
+        drop(planned);
+        self.0.changed.notify_all();
+        Ok(Acceptance { number, checks: self.clone() })
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Planned> {
+        self.0.planned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out the checks when they are due. Returns once no certificate is to be checked.
+    fn run(&self) {
+        loop {
+            let mut planned = self.planned();
+            let Some(next) = planned.checks.iter().min_by_key(|check| check.schedule.next) else {
+                planned.has_thread = false;
+                return;
+            };
+            let left = next.schedule.next.since(clock::now().instant);
+            if !left.is_zero() {
+                // At most a minute at once: the wait stands still in suspend, and the schedule's clock does not.
+                drop(self.0.changed.wait_timeout(planned, left.min(CONFIRM)));
+                continue;
             }
-        };
-        threads::start("acceptance", "certificate checks", watch)?;
-        Ok(Self { _ends_with_us: ends })
+            let mut due = next.clone();
+            drop(planned);
+            check(&mut due.schedule, &due.cluster, &due.rotation);
+            // Absent if the certificate was removed during the check.
+            if let Some(checked) = self.planned().checks.iter_mut().find(|check| check.number == due.number) {
+                checked.schedule = due.schedule;
+            }
+        }
+    }
+}
+
+impl Drop for Acceptance {
+    fn drop(&mut self) {
+        self.checks.planned().checks.retain(|check| check.number != self.number);
+        self.checks.0.changed.notify_all();
     }
 }
 
@@ -135,6 +194,7 @@ enum Conclusion {
 }
 
 /// The times of checks, and the conclusions from their answers.
+#[derive(Clone)]
 struct Schedule {
     name: String,
     interval: Duration,

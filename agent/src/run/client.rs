@@ -42,7 +42,7 @@ impl Client {
             None => rotator,
         };
         let reporter = context.start(prefix, rotator, &config.stores.client)?;
-        let acceptance = start_acceptance(&reporter, options, config)?;
+        let acceptance = start_acceptance(&reporter, context, config)?;
         Ok(Self { reporter, acceptance, found: None, missing_since: None })
     }
 
@@ -79,7 +79,7 @@ impl Client {
         if stored.is_some_and(|stored| stored.is_misplaced) {
             handle.rotate_now();
         }
-        self.acceptance = start_acceptance(&self.reporter, options, next).unwrap_or_else(|why| {
+        self.acceptance = start_acceptance(&self.reporter, context, next).unwrap_or_else(|why| {
             tracing::warn!("cannot check whether the API server accepts the certificate: {why}");
             None
         });
@@ -146,11 +146,16 @@ fn begin_hook(context: &Context<'_>, config: &Prepared) {
     }
 }
 
-fn start_acceptance(reporter: &CertReporter, options: &Run, config: &Prepared) -> Result<Option<Acceptance>, Failure> {
+fn start_acceptance(
+    reporter: &CertReporter,
+    context: &Context<'_>,
+    config: &Prepared,
+) -> Result<Option<Acceptance>, Failure> {
+    let options = context.options;
     let (client, interval) = (&config.settings.client, options.certificate_check_interval);
     if !client.rotated || !client.is_identity || options.once || interval.is_zero() {
         return Ok(None);
     }
     let (cluster, handle) = (config.access.server.cluster.clone(), reporter.rotation.handle().clone());
-    Acceptance::start(client.template.common_name(), interval, cluster, handle).map(Some)
+    context.checks.add(client.template.common_name(), interval, cluster, handle).map(Some)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use perennial_rotation::{Directory, Rotator, clock};
 
+use super::acceptance::Checks;
 use super::cert_reporter::CertReporter;
 use super::hook::{self, Hooks};
 use super::service::Systemd;
@@ -24,6 +25,7 @@ pub(super) struct Context<'a> {
     pub(super) hooks: Hooks,
     pub(super) service: Systemd,
     pub(super) wakes: Wakes,
+    pub(super) checks: Checks,
     /// The socket of `--control`; `None` without the flag.
     pub(super) control: Option<Control>,
 }

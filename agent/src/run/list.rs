@@ -128,6 +128,7 @@ impl<'a> Listed<'a> {
             handles: handles::Handles::default(),
             servers: resolved::Servers::default(),
             hooks: context.hooks.clone(),
+            checks: context.checks.clone(),
             watchers: context.observers.watchers.clone(),
             runtime: options.runtime,
             proxy: options.proxy,

@@ -12,7 +12,7 @@ use crate::cli::{Proxy, Runtime};
 use crate::kubeconfigs::Server;
 use crate::observers::Watchers;
 use crate::rotation::ActiveRotation;
-use crate::run::acceptance::Acceptance;
+use crate::run::acceptance::{Acceptance, Checks};
 use crate::run::cert_reporter::CertReporter;
 use crate::run::hook::{self, Hooks};
 use crate::run::wake;
@@ -23,6 +23,7 @@ pub(super) struct Shared {
     pub(super) handles: Handles,
     pub(super) servers: Servers,
     pub(super) hooks: Hooks,
+    pub(super) checks: Checks,
     pub(super) watchers: Watchers,
     pub(super) runtime: Runtime,
     pub(super) proxy: Proxy,
@@ -117,7 +118,7 @@ fn accept(config: &Resolved, server: &Server, reporter: &CertReporter, shared: &
         return None;
     }
     let (cluster, handle) = (server.cluster.clone(), reporter.rotation.handle().clone());
-    let started = Acceptance::start(config.common_name(), shared.check_interval, cluster, handle);
+    let started = shared.checks.add(config.common_name(), shared.check_interval, cluster, handle);
     let name = &config.member.name;
     started
         .inspect_err(|why| tracing::warn!("{name}: cannot check whether the API server accepts the certificate: {why}"))
