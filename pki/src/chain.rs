@@ -219,7 +219,7 @@ impl Chain {
 /// Two chains are equal if they consist of the same certificates in the same order.
 impl PartialEq for Chain {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ends == other.0.ends && self.bytes() == other.bytes()
+        Arc::ptr_eq(&self.0, &other.0) || self.0.ends == other.0.ends && self.bytes() == other.bytes()
     }
 }
 

@@ -161,6 +161,10 @@ impl Lane {
             return None;
         }
         self.running = self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            // An idle rotation owns no spare capacity.
+            self.waiting = VecDeque::new();
+        }
         self.running.clone()
     }
 }

@@ -90,14 +90,14 @@ impl Link {
         }
         inbox.messages.push_back(message);
         drop(inbox);
-        self.arrived.notify(1);
+        notify(&self.arrived);
     }
 
     /// Logs the news, replaces the snapshot that handles see, and queues the news as notices for observers.
     pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
         let (at, before) = (snapshot.at, self.snapshot());
         // A change of the time alone must not wake every wait at every Tick.
-        let is_changed = snapshot != Snapshot { at, ..Snapshot::clone(&before) };
+        let is_changed = !snapshot.differs_only_in_time(&before);
         let snapshot = if is_changed { Arc::new(snapshot) } else { before };
         let notices = news.into_iter().map(|news| Notice { at, news, snapshot: snapshot.clone() });
         // Before taking the lock: subscribers of `tracing` are foreign code, and may call a handle, or panic.
@@ -113,7 +113,7 @@ impl Link {
             self.notify_changed();
         }
         if !notices.is_empty() {
-            self.notified.notify(usize::MAX);
+            notify(&self.notified);
         }
     }
 
@@ -140,11 +140,11 @@ impl Link {
         shown.queue(&end);
         drop(shown);
         self.notify_changed();
-        self.notified.notify(usize::MAX);
+        notify(&self.notified);
     }
 
     fn notify_changed(&self) {
-        self.changed.notify(usize::MAX);
+        notify(&self.changed);
         // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being
         // woken.
         let dependents = std::mem::take(&mut self.shown().dependents);
@@ -192,7 +192,13 @@ impl Link {
 
     /// Removes and returns the next message, if there is one.
     pub(crate) fn pop(&self) -> Option<Message> {
-        self.inbox().messages.pop_front()
+        let messages = &mut self.inbox().messages;
+        let message = messages.pop_front();
+        if messages.is_empty() {
+            // An idle rotation owns no spare capacity.
+            *messages = VecDeque::new();
+        }
+        message
     }
 
     /// True if a message is queued.
@@ -211,6 +217,14 @@ impl Link {
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notifies all waits of this event. Without a wait, the event allocates nothing. No wait is missed: a wait is listed
+/// before it checks the state, and the state changes under a lock before this call.
+fn notify(event: &Event) {
+    if event.total_listeners() > 0 {
+        event.notify(usize::MAX);
     }
 }
 

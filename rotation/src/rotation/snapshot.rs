@@ -62,6 +62,40 @@ impl Snapshot {
         }
     }
 
+    /// True if this snapshot equals `other` in all but [`at`](Self::at).
+    pub(crate) fn differs_only_in_time(&self, other: &Self) -> bool {
+        // All fields are named, so that a new field cannot be forgotten.
+        let Self {
+            credential,
+            waiting,
+            state,
+            due,
+            unwritten,
+            progress,
+            health,
+            last_error,
+            issued,
+            requested_lifetime,
+            short_lived,
+            bootstrapping,
+            clock_offset,
+            at: _,
+        } = self;
+        *credential == other.credential
+            && *waiting == other.waiting
+            && *state == other.state
+            && *due == other.due
+            && *unwritten == other.unwritten
+            && *progress == other.progress
+            && *health == other.health
+            && *last_error == other.last_error
+            && *issued == other.issued
+            && *requested_lifetime == other.requested_lifetime
+            && *short_lived == other.short_lived
+            && *bootstrapping == other.bootstrapping
+            && *clock_offset == other.clock_offset
+    }
+
     /// The lifetime of the current certificate, if that differs from the requested lifetime by more than a tenth;
     /// `None` if it does not. Beyond the tenth, a lifetime may be ten minutes longer, since signers backdate
     /// certificates. Signers may ignore the requested lifetime, as API servers before Kubernetes 1.22 do, or cap it.
