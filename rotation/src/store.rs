@@ -1,6 +1,5 @@
 //! [`Store`]: storage of a rotation's credential and of its pending record.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,6 +156,15 @@ pub trait KeyValue: Debug + Send + Sync {
     /// The new value is not durable; the old one still is.
     fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError>;
 
+    /// Replaces the pair of `key` by `credential`. By default, [`put`](Self::put)s the pair in PEM. A store in memory
+    /// may retain the credential itself, which costs no memory, and encode it in [`get`](Self::get).
+    ///
+    /// # Errors
+    /// Those of [`put`](Self::put).
+    fn put_pair(&self, key: &'static str, credential: &Arc<Credential>) -> Result<(), StoreError> {
+        self.put(key, credential.to_pem().as_bytes())
+    }
+
     /// True if all calls return at once: see [`Store::is_instant`]. False by default.
     fn is_instant(&self) -> bool {
         false
@@ -175,7 +183,7 @@ impl<T: KeyValue> Store for T {
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
-        self.put(if serve { "current" } else { "waiting" }, credential.to_pem().as_bytes())
+        self.put_pair(if serve { "current" } else { "waiting" }, credential)
     }
 
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
@@ -207,17 +215,43 @@ fn unusable(key: &str, error: &CredentialError) -> String {
 /// contents.
 #[derive(Clone, derive_more::Debug, Default)]
 #[debug("Memory")]
-pub struct Memory(Arc<Mutex<MemoryContents>>);
+pub struct Memory(Arc<Mutex<Vec<(&'static str, MemoryValue)>>>);
 
-type MemoryContents = HashMap<&'static str, Zeroizing<Vec<u8>>>;
+/// A value in memory. A pair is the credential that the rotation has, too, and takes no memory of its own.
+enum MemoryValue {
+    Bytes(Zeroizing<Box<[u8]>>),
+    Pair(Arc<Credential>),
+}
+
+impl Memory {
+    fn insert(&self, key: &'static str, value: MemoryValue) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match values.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, old)) => *old = value,
+            None => {
+                values.reserve_exact(1);
+                values.push((key, value));
+            }
+        }
+    }
+}
 
 impl KeyValue for Memory {
     fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(values.iter().find(|(known, _)| *known == key).map(|(_, value)| match value {
+            MemoryValue::Bytes(bytes) => Zeroizing::new(bytes.to_vec()),
+            MemoryValue::Pair(credential) => Zeroizing::new(credential.to_pem().as_bytes().to_vec()),
+        }))
     }
 
     fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Zeroizing::new(value.to_vec()));
+        self.insert(key, MemoryValue::Bytes(Zeroizing::new(value.into())));
+        Ok(())
+    }
+
+    fn put_pair(&self, key: &'static str, credential: &Arc<Credential>) -> Result<(), StoreError> {
+        self.insert(key, MemoryValue::Pair(credential.clone()));
         Ok(())
     }
 
