@@ -65,7 +65,7 @@ pub struct Rotation {
     /// The request whose key and CSR the key source is making, and its template.
     keying: Option<(RequestId, Arc<Template>)>,
     /// The request in flight.
-    in_flight: Option<InFlight>,
+    in_flight: Option<Box<InFlight>>,
     /// The signer of the last request, unless another signer has replaced it since.
     addressee: Option<Addressee>,
     /// Fingerprint of the own certificate if a server rejected it: requests then prefer the bootstrap identity. `None`
@@ -103,12 +103,15 @@ pub struct Rotation {
     is_ending: bool,
     /// The identity that was read in the current step, for the request of this step. The fingerprint is `Some` if the
     /// identity is the own certificate.
-    found_identity: Option<Result<(Identity, Option<Fingerprint>), NotYet>>,
+    found_identity: Option<Box<FoundIdentity>>,
     /// The error of the last panic, until the machine has handled the [events that it missed](Self::missed_events).
     panicked: Option<Arc<str>>,
     /// News that was not taken yet: of the last input or, before the first input, of the start.
     news: Vec<News>,
 }
+
+/// An identity that was read from its source, with the fingerprint of the own certificate if the identity is that.
+type FoundIdentity = Result<(Identity, Option<Fingerprint>), NotYet>;
 
 impl Rotation {
     /// Sets the waker for requests that wait for an identity. The identity source wakes this waker when the identity

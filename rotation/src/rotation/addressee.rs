@@ -68,7 +68,7 @@ impl Rotation {
             let [absent, ready] = replaced;
             return [absent].into_iter().chain(other_clock).chain([ready]).collect();
         }
-        if let Some(InFlight { id, template, .. }) = &self.in_flight {
+        if let Some(InFlight { id, template, .. }) = self.in_flight.as_deref() {
             // Same signer and endpoint: the request continues, with the new signer's connection and identity.
             let (id, template) = (*id, template.clone());
             commands.push(Command::Drop { id });

@@ -63,7 +63,7 @@ impl Rotation {
         };
         let found = contain(read).unwrap_or_else(|error| Err(NotYet::new(error.message)));
         let coming = found.as_ref().err().filter(|why| why.is_coming()).cloned();
-        self.found_identity = Some(found);
+        self.found_identity = Some(Box::new(found));
         coming
     }
 

@@ -141,7 +141,7 @@ impl Rotation {
                 // First the server's clock: the machine judges the issued certificate by that, too.
                 let date = health.and_then(|health| health.date);
                 let mut events: VecDeque<_> = self.server_dated(date, now).into_iter().collect();
-                events.extend(self.finished(in_flight, result, candidate, now));
+                events.extend(self.finished(*in_flight, result, candidate, now));
                 return events;
             }
             Input::Written { id, result: Ok(()) } => {

@@ -23,7 +23,7 @@ impl Rotation {
         template: &Arc<Template>,
     ) -> Result<KeyCall, SignError> {
         let algorithm = self.address()?.profile().key_algorithm;
-        if let Some(Ok((_, own))) = &self.found_identity {
+        if let Some(Ok((_, own))) = self.found_identity.as_deref() {
             // The identity is read again once there is a CSR; until then, observers see this one.
             self.bootstrapping = own.is_none() && self.has_bootstrap();
         }

@@ -194,7 +194,7 @@ impl Rotation {
         let profile = signer.profile();
         self.request_name = signer.request_name(template, key.public_key_der());
         let found = self.found_identity.take();
-        let found = found.unwrap_or_else(|| self.identity(signer.authentication(), now));
+        let found = found.map_or_else(|| self.identity(signer.authentication(), now), |found| *found);
         let (identity, own) = found.map_err(local)?;
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let request = SignRequest {
@@ -214,7 +214,8 @@ impl Rotation {
             seed: self.seed ^ id.get(),
         };
         self.bootstrapping = own.is_none() && self.has_bootstrap();
-        self.in_flight = Some(InFlight { id, template: template.clone(), key, identity, own, progress: None });
+        self.in_flight =
+            Some(Box::new(InFlight { id, template: template.clone(), key, identity, own, progress: None }));
         signer.begin(request, now)
     }
 

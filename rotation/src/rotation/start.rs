@@ -1,6 +1,6 @@
 //! [`Start`]: the configuration of a rotation, and the state that an earlier run left in the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template};
 use perennial_pki::{Credential, KeyPair};
@@ -13,7 +13,7 @@ use super::shortfall::foreign;
 use crate::{KeySource, Signer, Stored};
 
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Start {
     /// The timing: rotation window, backoff and submission budget.
     pub policy: Arc<Policy>,
@@ -34,6 +34,23 @@ pub struct Start {
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        /// One policy for all rotations that keep the default: a process may have thousands.
+        static POLICY: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+        Self {
+            policy: POLICY.clone(),
+            signer: None,
+            template: None,
+            common_name: None,
+            signer_name: None,
+            stored: Stored::default(),
+            pending: None,
+            keys: None,
+        }
+    }
 }
 
 impl Rotation {
