@@ -43,6 +43,7 @@ use request::InFlight;
 use saving::{Mark, Saving};
 pub use snapshot::Snapshot;
 pub use start::Start;
+use start::ready;
 pub use transition::Transition;
 
 /// One rotated certificate: decisions, keys and requests, without any I/O.
@@ -58,6 +59,8 @@ pub struct Rotation {
     waiting: Option<Arc<Credential>>,
     /// The pending key: that of the last request, until its certificate is durable or the key must not be used again.
     pending: Option<Arc<KeyPair>>,
+    /// True for a member of a fleet, which submits a request only when its turn is granted.
+    is_shared: bool,
     /// The source of keys that stay elsewhere.
     keys: Option<Arc<dyn KeySource>>,
     /// The keys of all certificates that the store may contain.
@@ -95,6 +98,8 @@ pub struct Rotation {
     clock_offset: Option<ClockOffset>,
     /// Number of reminders of the expired certificate ([`News::Expired`]) so far.
     reminders: u64,
+    /// When a member of a fleet emits the next reminder: no regular check of the clocks wakes it for that.
+    reminds_at: Option<Instant>,
     /// The identity that a request waits for.
     awaited: Option<Awaited>,
     /// Woken by an identity source when the awaited identity may be available.
@@ -130,7 +135,8 @@ impl Rotation {
     pub fn deadline(&self) -> Option<Instant> {
         let save = self.saving.again_at.filter(|_| self.saves());
         let panicked = self.panicked.as_ref().map(|_| Instant::from_millis(0));
-        self.machine.deadline().into_iter().chain(save).chain(self.polls_identity_at()).chain(panicked).min()
+        let own = [save, self.polls_identity_at(), panicked, self.reminds_at];
+        self.machine.deadline().into_iter().chain(own.into_iter().flatten()).min()
     }
 
     /// The machine in its current state. A clone of the `Arc` stays in this state.
@@ -204,7 +210,7 @@ impl Rotation {
     fn missed_events(&self) -> impl Iterator<Item = Event> + Clone + use<> {
         let Checkpoint { in_flight, signer: known, .. } = self.machine.checkpoint();
         let failed = in_flight.map(|(id, _)| Event::CsrFailed { id, failure: Failure::Local, retry_after: None });
-        let signer = if self.signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent };
+        let signer = if self.signer.is_some() { ready(self.is_shared) } else { SignerStatus::Absent };
         let is_missed = self.signer.is_some() != known.is_configured();
         failed.into_iter().chain(is_missed.then_some(Event::SignerChanged(signer)))
     }
@@ -225,7 +231,7 @@ impl Rotation {
         }
         while let Some(mut event) = events.pop_front() {
             if self.has_awaited(&event, now) {
-                let ready = Event::SignerChanged(SignerStatus::Ready);
+                let ready = Event::SignerChanged(ready(self.is_shared));
                 // `ready` comes after the result of an exchange: handled first, it may lead to a request that
                 // supersedes the one that has just brought a certificate.
                 if is_result(&event) || events.iter().any(is_result) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use perennial::{Event, Key, Now, SignerStatus};
 
 use super::request::InFlight;
+use super::start::ready;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
@@ -51,7 +52,8 @@ impl Rotation {
         };
         // The machine learns of a replaced signer as an absence and a return: it withdraws the request in flight and
         // forgets failures.
-        let replaced = [SignerStatus::Absent, SignerStatus::Ready].map(Event::SignerChanged);
+        let ready = ready(self.is_shared);
+        let replaced = [SignerStatus::Absent, ready].map(Event::SignerChanged);
         let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
         if !fits || self.addressee.as_ref().is_some_and(|addressee| !addressee.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
@@ -65,8 +67,8 @@ impl Rotation {
             // The new signer has another clock. A reading of our own clock disagrees with the readings so far, so that
             // the machine discards them.
             let other_clock = self.machine.server_time(now).map(|_| Event::ServerDated { unix: now.unix });
-            let [absent, ready] = replaced;
-            return [absent].into_iter().chain(other_clock).chain([ready]).collect();
+            let [absent, returned] = replaced;
+            return [absent].into_iter().chain(other_clock).chain([returned]).collect();
         }
         if let Some(InFlight { id, template, .. }) = self.in_flight.as_deref() {
             // Same signer and endpoint: the request continues, with the new signer's connection and identity.
@@ -75,11 +77,11 @@ impl Rotation {
             let failed = self.submit(id, &template, Key::Pending, commands, now);
             // The previous signer may have waited for an identity. If the new one waits, too, `must_await` finds that
             // out at once.
-            return failed.into_iter().chain([Event::SignerChanged(SignerStatus::Ready)]).collect();
+            return failed.into_iter().chain([Event::SignerChanged(ready)]).collect();
         }
         // Other failures may be due to the old connection or identity: retry at once. A refusal is a decision of the
         // signer and stands.
         let has_failed = self.machine.last_failure().is_some_and(|last| !last.is_refusal());
-        if has_failed { replaced.into() } else { [Event::SignerChanged(SignerStatus::Ready)].into() }
+        if has_failed { replaced.into() } else { [Event::SignerChanged(ready)].into() }
     }
 }

@@ -33,7 +33,7 @@ impl Rotation {
     pub(super) fn has_awaited(&mut self, event: &Event, now: Now) -> bool {
         let Some(awaited) = &self.awaited else { return false };
         // A Tick for another reason does not poll the source before its time.
-        if matches!(event, Event::Tick) && now.instant < awaited.poll_at {
+        if matches!(event, Event::Tick | Event::TurnGranted) && now.instant < awaited.poll_at {
             return false;
         }
         let wait = awaited.wait.saturating_mul(2).min(LONGEST);

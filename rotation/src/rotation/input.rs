@@ -16,6 +16,9 @@ use crate::{Health, Issued, Keyed, Progress, ServerDate, SignError, Signer};
 pub enum Input {
     /// Time has passed: report this at [`Rotation::deadline`].
     Tick,
+    /// The turn of this member of a fleet has come: see [`Start::is_shared`](super::Start::is_shared). A rotation for
+    /// which no request is due handles this as a [`Tick`](Self::Tick).
+    TurnGranted,
     /// The names to request from now on; `None`: the rotation requests nothing.
     TemplateChanged(Option<Arc<Template>>),
     /// The timing from now on. See [`Event::PolicyChanged`].
@@ -91,6 +94,7 @@ impl Rotation {
     ) -> VecDeque<Event> {
         let event = match input {
             Input::Tick => Event::Tick,
+            Input::TurnGranted => Event::TurnGranted,
             Input::TemplateChanged(template) => {
                 // The current certificate stays in use until one for the new name is issued.
                 let wanted = template.as_deref().map(Template::common_name);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Event, Now, Outcome, Slot, State};
+use perennial::{Certificate, Event, Now, Outcome, Slot, State, UnixTime};
 use perennial_pki::Credential;
 
 use super::shortfall::{shortfall, too_short};
+use super::snapshot::{reminder_after, reminders_at};
 use super::{ClockOffset, News, Rotation, Transition};
 
 impl Rotation {
@@ -147,11 +148,19 @@ impl Rotation {
 
     /// Adds [`News::Expired`] if a reminder of an expired certificate is due.
     pub(super) fn remind(&mut self, now: Now) {
-        let reminders = self.snapshot(now).expiry_reminders();
+        let held = self.served.as_ref().filter(|_| self.machine.state() != State::NotEnabled);
+        let not_after = held.map(|held| held.chain().certificate().validity.not_after());
+        let reminders = not_after.map_or(0, |not_after| reminders_at(not_after, now.unix));
         if reminders > self.reminders {
             // Before the other news of this input, which is about attempts to replace the expired certificate.
             self.news.insert(0, News::Expired);
         }
         self.reminders = reminders;
+        // The machine's own deadlines contain the first reminder, which is the expiry.
+        let is_expired = |_: &UnixTime| self.is_shared && reminders > 0;
+        self.reminds_at = not_after.filter(is_expired).map(|not_after| {
+            let next = reminder_after(not_after, now.unix);
+            now.instant.after(next.since(now.unix))
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, Reason, State};
+use perennial::{Instant, Now, Reason, State, UnixTime};
 use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
@@ -112,17 +112,47 @@ impl Snapshot {
     /// certificate is valid, before the first certificate, and without a signer, since another program replaces the
     /// certificate then.
     pub fn expiry_reminders(&self) -> u64 {
-        const MINUTE: u64 = 60_000;
-        let Some(held) = self.credential.as_ref().filter(|_| self.state != State::NotEnabled) else { return 0 };
-        let validity = held.chain().certificate().validity;
-        if !validity.expired(self.at.unix) {
-            return 0;
-        }
-        let minutes = u64::try_from(self.at.unix.since(validity.not_after()).as_millis()).unwrap_or(u64::MAX) / MINUTE;
-        1 + if minutes < 60 {
-            u64::from(minutes.checked_ilog2().map_or(0, |power| power + 1))
-        } else {
-            6 + minutes / 60
+        let held = self.credential.as_ref().filter(|_| self.state != State::NotEnabled);
+        held.map_or(0, |held| reminders_at(held.chain().certificate().validity.not_after(), self.at.unix))
+    }
+}
+
+/// Number of reminders due by `at`, for a certificate that is valid until `not_after`.
+pub(super) fn reminders_at(not_after: UnixTime, at: UnixTime) -> u64 {
+    if at <= not_after {
+        return 0;
+    }
+    let minutes = minutes_between(not_after, at);
+    1 + if minutes < 60 { u64::from(minutes.checked_ilog2().map_or(0, |power| power + 1)) } else { 6 + minutes / 60 }
+}
+
+/// When the first reminder after `at` is due, for a certificate that expired at `not_after`.
+pub(super) fn reminder_after(not_after: UnixTime, at: UnixTime) -> UnixTime {
+    let passed = minutes_between(not_after, at);
+    let next = match passed {
+        0..60 => (passed + 1).next_power_of_two().min(60),
+        _ => (passed / 60).saturating_add(1).saturating_mul(60),
+    };
+    not_after.after(Duration::from_secs(next.saturating_mul(60)))
+}
+
+fn minutes_between(from: UnixTime, to: UnixTime) -> u64 {
+    to.since(from).as_secs() / 60
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reminder_after_is_when_the_number_of_reminders_grows() {
+        let expiry = UnixTime::from_secs(1_800_000_000);
+        let minute = Duration::from_secs(60);
+        for minutes in 0..300 {
+            let at = expiry.after(minute * minutes + Duration::from_millis(1));
+            let next = reminder_after(expiry, at);
+            assert_eq!(reminders_at(expiry, next), reminders_at(expiry, at) + 1, "after {minutes} min");
+            assert_eq!(reminders_at(expiry, next.before(Duration::from_millis(1))), reminders_at(expiry, at));
         }
     }
 }

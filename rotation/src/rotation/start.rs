@@ -34,6 +34,9 @@ pub struct Start {
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
+    /// True for a member of a fleet: the rotation submits a request only when it handles
+    /// [`Input::TurnGranted`](crate::Input::TurnGranted), and the owner of the fleet checks the clocks.
+    pub is_shared: bool,
 }
 
 impl Default for Start {
@@ -49,6 +52,7 @@ impl Default for Start {
             stored: Stored::default(),
             pending: None,
             keys: None,
+            is_shared: false,
         }
     }
 }
@@ -56,7 +60,7 @@ impl Default for Start {
 impl Rotation {
     /// Makes a rotation. Its first Tick is due at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, signer_name, stored, pending, keys } = start;
+        let Start { policy, signer, template, common_name, signer_name, stored, pending, keys, is_shared } = start;
         let Stored { mut credential, mut waiting, is_misplaced } = stored;
         if let Some(template) = &template {
             [&mut credential, &mut waiting].into_iter().flatten().for_each(|pair| share_names(pair, template));
@@ -95,7 +99,7 @@ impl Rotation {
         let setup = Setup {
             policy,
             seed,
-            signer: if signer.is_some() { SignerStatus::Ready } else { SignerStatus::Absent },
+            signer: if signer.is_some() { ready(is_shared) } else { SignerStatus::Absent },
             certificate: credential.as_ref().map(|credential| credential.chain().certificate().clone()),
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
             // The last run's request has not ended: continue it, even if its reason, such as RotateNow, has not
@@ -126,6 +130,7 @@ impl Rotation {
             common_name,
             keys,
             stored_keys,
+            is_shared,
             ..Self::default()
         };
         rotation.note_foreign(foreign);
@@ -139,6 +144,11 @@ pub(super) fn share_names(pair: &mut Arc<Credential>, template: &Arc<Template>) 
     if let Some(pair) = Arc::get_mut(pair) {
         pair.share_names(template);
     }
+}
+
+/// The status of a signer that is ready.
+pub(super) const fn ready(is_shared: bool) -> SignerStatus {
+    if is_shared { SignerStatus::Shared } else { SignerStatus::Ready }
 }
 
 /// The common name of the template; without a template, that of the stored credential.
