@@ -13,7 +13,8 @@ use perennial_pki::Credential;
 
 use crate::{Identity, IdentitySource, Input, NotYet, ServerDate, Signer, Snapshot, clock};
 use link::{Link, Message};
-pub use notices::Notices;
+pub(crate) use notices::Queue;
+pub use notices::{MemberNotice, Notices};
 pub use rotations::{Rotated, Rotations};
 pub use wait::Wait;
 
@@ -27,6 +28,11 @@ pub struct Handle {
 impl Handle {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self { link }
+    }
+
+    /// The name of the certificate in logs, which [`Rotator::name`](crate::Rotator::name) has set; may be empty.
+    pub fn name(&self) -> &str {
+        self.link.name()
     }
 
     /// The credential to use now: a chain and its key. `None` before the first credential, and while the current

@@ -42,9 +42,15 @@ impl Job {
         ending.link().send(Message::Input(input));
     }
 
+    /// True for a call to the key source; false for one to the store. A runtime that makes calls on few threads has
+    /// separate threads for each, since a request must get its key even while all calls to the store hang.
+    pub fn is_for_key(&self) -> bool {
+        matches!(self.call, Call::Key { .. })
+    }
+
     /// True if the call returns at once, so that the loop of the rotation may make it.
     pub(crate) fn is_instant(&self) -> bool {
-        !matches!(self.call, Call::Key { .. }) && self.store.is_instant()
+        !self.is_for_key() && self.store.is_instant()
     }
 }
 

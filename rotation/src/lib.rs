@@ -154,6 +154,7 @@ mod exchange;
 mod file_credential;
 mod file_store;
 mod files;
+mod fleet;
 mod followed;
 mod handle;
 mod health;
@@ -180,8 +181,8 @@ pub mod tls;
 
 // Not `///`: rustdoc puts a comment of a re-export before the documentation of each of the types.
 pub use perennial::{
-    Backoff, Budget, Failure, Instant, Now, Policy, PolicyError, State, Template, TemplateError, UnixTime, Validity,
-    Window,
+    Backoff, Budget, Failure, Instant, Limits, MemberKey, Now, Policy, PolicyError, State, Template, TemplateError,
+    UnixTime, Validity, Window,
 };
 pub use perennial_pki::{
     CertificateRequest, Chain, ChainError, Credential, CredentialError, ExternalKey, ExternalKeyError, KeyAlgorithm,
@@ -199,7 +200,8 @@ pub use exchange::{Exchange, SignerConversation};
 pub use file_credential::{FileCredential, Watch};
 pub use file_store::{CaCopy, FileLayout, FileOptions, FileStore, FileStoreError};
 pub use files::{FileError, TokenFile};
-pub use handle::{Handle, NotReady, Notices, Rotated, Rotations, Wait};
+pub use fleet::{Fleet, FleetNotices, FleetTask};
+pub use handle::{Handle, MemberNotice, NotReady, Notices, Rotated, Rotations, Wait};
 pub use health::{Answer, Health, ServerDate};
 pub use identity::{Identity, InvalidToken, Token};
 pub use identity_source::{IdentitySource, NotYet};

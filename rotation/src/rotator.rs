@@ -8,6 +8,7 @@ use perennial::{Policy, Template, TemplateError};
 use perennial_pki::Chain;
 
 use crate::clock;
+use crate::fleet::hub::FleetEnding;
 use crate::handle::Handle;
 use crate::handle::link::Link;
 use crate::task::Task;
@@ -128,7 +129,13 @@ impl Rotator {
     /// [`StartError::Template`]: no certificate can carry the names of the template; the store was not read.
     /// [`StartError::Store`]: the store cannot be read.
     pub fn prepare(self) -> Result<(Handle, Task), StartError> {
+        self.prepare_for(None)
+    }
+
+    /// Prepares as [`prepare`](Self::prepare) does, for a member of this fleet.
+    pub(crate) fn prepare_for(self, fleet: Option<FleetEnding>) -> Result<(Handle, Task), StartError> {
         let Self { name, mut start, store } = self;
+        start.is_shared = fleet.is_some();
         start.template.as_deref().map_or(Ok(()), Template::check)?;
         let store = store.unwrap_or_else(|| Arc::new(Memory::default()));
         let has_signer = start.signer.is_some();
@@ -141,8 +148,9 @@ impl Rotator {
         // Read again: loading may have taken seconds.
         let now = clock::now();
         let rotation = Rotation::new(start, now);
-        let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.machine().clone()));
-        Ok((Handle::new(link.clone()), Task::new(rotation, store, link)))
+        let hub = fleet.as_ref().map(|fleet| fleet.hub().clone());
+        let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.machine().clone(), hub));
+        Ok((Handle::new(link.clone()), Task::new(rotation, store, link, fleet)))
     }
 }
 
@@ -177,6 +185,9 @@ pub enum StartError {
     /// The store cannot be read.
     #[error("{0}")]
     Store(#[source] StoreError),
+    /// The fleet has ended, or is ending: it takes no further members.
+    #[error("the fleet has ended")]
+    FleetEnded,
     /// The operating system cannot start another thread.
     #[error("cannot start a thread for a rotation: {0}; raise the limit of threads")]
     Thread(#[source] io::Error),

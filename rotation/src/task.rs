@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, RequestId};
+use perennial::{Instant, Now, RequestId, Schedule};
 
 use crate::Wait;
 use crate::exchange::text_of;
+use crate::fleet::hub::FleetEnding;
 use crate::handle::link::{Ending, Link, Message};
 use crate::jobs::{Job, Jobs};
 use crate::reporter::Reporter;
@@ -74,9 +75,14 @@ pub enum Work {
 
 impl Task {
     /// Makes the task of `rotation`. The handles at `link` show the first snapshot of the rotation already.
-    pub(crate) fn new(mut rotation: Rotation, store: Arc<dyn Store>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(
+        mut rotation: Rotation,
+        store: Arc<dyn Store>,
+        link: Arc<Link>,
+        fleet: Option<FleetEnding>,
+    ) -> Self {
         rotation.wake_on_identity(link.identity_waker());
-        let (jobs, ending) = (Jobs::new(store), Ending::new(link));
+        let (jobs, ending) = (Jobs::new(store), Ending::new(link, fleet));
         let (held, driven, paused_until) = (None, None, None);
         Self { rotation, jobs, held, driven, exchanges: 0, panics: 0, paused_until, stage: Stage::Running, ending }
     }
@@ -85,11 +91,42 @@ impl Task {
     ///
     /// Catches panics, such as one of a signer: after a pause, the task continues from the last published state.
     pub fn step(&mut self, now: Now) -> Vec<Work> {
+        self.step_in_turn(None, now)
+    }
+
+    /// Steps, and handles `turn` after the messages: a Tick that is due for another reason than the deadline, or the
+    /// turn of this member of a fleet. After a panic, no turn is handled before the end of the pause.
+    pub(crate) fn step_in_turn(&mut self, turn: Option<Input>, now: Now) -> Vec<Work> {
+        let turn = turn.filter(|_| !self.is_paused(now));
         let mut work = Vec::new();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_in(now, &mut work))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_in(turn, now, &mut work))) {
             self.restart(&*panic, now, &mut work);
         }
         work
+    }
+
+    fn is_paused(&self, now: Now) -> bool {
+        self.paused_until.is_some_and(|until| now.instant < until)
+    }
+
+    /// The facts by which the planner of a fleet decides when the next turn of this task comes.
+    pub(crate) fn schedule(&self, now: Now) -> Schedule {
+        if self.stage != Stage::Running {
+            // The request in flight was dropped.
+            return Schedule::default();
+        }
+        let planned = self.rotation.machine().schedule(now);
+        let pause = self.paused_until.filter(|_| planned.queued.is_some() && self.is_paused(now));
+        Schedule {
+            deadline: self.deadline().into_iter().chain(pause).min(),
+            queued: planned.queued.filter(|_| pause.is_none()),
+            ..planned
+        }
+    }
+
+    /// True if messages have arrived that no step has handled yet.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.link().has_messages()
     }
 
     fn restart(&mut self, panic: &(dyn Any + Send), now: Now, work: &mut Vec<Work>) {
@@ -112,14 +149,14 @@ impl Task {
         link.publish(published, &machine, vec![News::Panicked { error, pause }]);
     }
 
-    fn take_in(&mut self, now: Now, work: &mut Vec<Work>) {
+    fn take_in(&mut self, mut turn: Option<Input>, now: Now, work: &mut Vec<Work>) {
         if self.rotation.has_news() {
             self.publish(now);
         }
         let mut is_ticked = false;
         while !self.is_over() {
             let is_due = || !is_ticked && self.deadline().is_some_and(|deadline| deadline <= now.instant);
-            let message = match self.link().pop() {
+            let message = match self.link().pop().or_else(|| turn.take().map(Message::Input)) {
                 Some(message) => message,
                 // A Tick comes after the messages, which may have moved the deadline, and only once per step, even if
                 // the deadline stays due.
@@ -128,7 +165,7 @@ impl Task {
             };
             match (self.stage, message) {
                 (Stage::Running, Message::Input(input)) => {
-                    is_ticked |= matches!(input, Input::Tick);
+                    is_ticked |= matches!(input, Input::Tick | Input::TurnGranted);
                     self.handle(input, now, work);
                 }
                 (Stage::Running, Message::Reported(exchange, input)) => self.reported(exchange, input, now, work),
@@ -248,7 +285,7 @@ impl Task {
         Wait::new(&self.link().arrived, move || link.has_messages().then_some(()), || ())
     }
 
-    fn link(&self) -> &Arc<Link> {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         self.ending.link()
     }
 }

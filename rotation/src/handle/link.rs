@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
 use event_listener::Event;
-use perennial::{RotationMachine, State};
+use perennial::{MemberKey, RotationMachine, State};
 
+use super::Handle;
 use super::notices::Queue;
+use crate::fleet::hub::{FleetEnding, Hub};
 use crate::{Input, News, Notice, Snapshot, clock, log};
 
 /// A message to the loop of a rotation.
@@ -29,7 +31,9 @@ pub(crate) enum Message {
 /// The state that the loop and the handles of one rotation share.
 #[derive(Debug)]
 pub(crate) struct Link {
-    name: String,
+    name: Box<str>,
+    /// The fleet that this rotation is a member of.
+    hub: Option<Arc<Hub>>,
     inbox: Mutex<Inbox>,
     /// Notified when a message for the loop arrives.
     pub(crate) arrived: Arc<Event>,
@@ -45,6 +49,9 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Inbox {
     messages: VecDeque<Message>,
+    /// The key of this member of a fleet, for the list of members with messages; `None` until the loop of the fleet
+    /// has taken the member over.
+    member: Option<MemberKey>,
     /// True if the rotation will have a signer once the loop has handled the queued messages.
     has_signer: bool,
 }
@@ -64,13 +71,14 @@ struct Shown {
 
 impl Link {
     /// Makes a link whose handles see `snapshot` until the loop publishes another. Log lines begin with `name`.
-    pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>) -> Self {
+    pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>, hub: Option<Arc<Hub>>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
         let shown =
             Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new(), dependents: Vec::new(), ended: false };
         Self {
-            name,
-            inbox: Mutex::new(Inbox { messages: VecDeque::new(), has_signer }),
+            name: name.into(),
+            hub,
+            inbox: Mutex::new(Inbox { messages: VecDeque::new(), member: None, has_signer }),
             arrived: Arc::default(),
             shown: Mutex::new(shown),
             changed: Arc::default(),
@@ -88,13 +96,34 @@ impl Link {
         if let Message::Input(Input::SignerChanged(signer)) = &message {
             inbox.has_signer = signer.is_some();
         }
+        // The loop handles all messages of a member: only the first one has to announce the member.
+        let member = inbox.member.filter(|_| inbox.messages.is_empty());
         inbox.messages.push_back(message);
         drop(inbox);
-        notify(&self.arrived);
+        match &self.hub {
+            Some(hub) => member.into_iter().for_each(|member| hub.announce(member)),
+            None => notify(&self.arrived),
+        }
+    }
+
+    /// Sets the key by which the loop of the fleet knows this member, and announces messages that have arrived before.
+    pub(crate) fn join(&self, member: MemberKey) {
+        let mut inbox = self.inbox();
+        inbox.member = Some(member);
+        let has_messages = !inbox.messages.is_empty();
+        drop(inbox);
+        if let Some(hub) = self.hub.as_ref().filter(|_| has_messages) {
+            hub.announce(member);
+        }
+    }
+
+    /// The name of the certificate in logs; may be empty.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Logs the news, replaces the snapshot that handles see, and queues the news as notices for observers.
-    pub(crate) fn publish(&self, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
+    pub(crate) fn publish(self: &Arc<Self>, snapshot: Snapshot, machine: &Arc<RotationMachine>, news: Vec<News>) {
         let (at, before) = (snapshot.at, self.snapshot());
         // A change of the time alone must not wake every wait at every Tick.
         let is_changed = !snapshot.differs_only_in_time(&before);
@@ -107,7 +136,7 @@ impl Link {
         // Snapshot and notices change under one lock: a reader of a notice sees a snapshot at least as new, and a
         // reader of a snapshot finds its notices queued.
         (shown.snapshot, shown.machine) = (snapshot, machine.clone());
-        notices.iter().for_each(|notice| shown.queue(notice));
+        self.queue(&mut shown, &notices);
         drop(shown);
         if is_changed {
             self.notify_changed();
@@ -119,28 +148,38 @@ impl Link {
 
     /// Adds an observer, whose queue has room for `most` notices. After the end of the rotation, the queue contains
     /// [`News::Ended`] only.
-    pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
+    pub(crate) fn subscribe(self: &Arc<Self>, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
         let queue = Queue::new(most);
         // Observers that are gone leave nothing behind, even if no notice follows for days.
         shown.queues.retain(|queue| queue.strong_count() > 0);
         shown.queues.push(Arc::downgrade(&queue));
         if shown.ended {
-            queue.push(&shown.end(), &shown.machine);
+            queue.push(&Handle::new(self.clone()), &shown.end(), &shown.machine);
         }
         queue
     }
 
     /// Marks the end of the rotation, and wakes all waits.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(self: &Arc<Self>) {
         // Under the lock that `subscribe` takes: each observer gets `Ended` exactly once.
         let mut shown = self.shown();
         shown.ended = true;
         let end = shown.end();
-        shown.queue(&end);
+        self.queue(&mut shown, &[end]);
         drop(shown);
         self.notify_changed();
         notify(&self.notified);
+    }
+
+    /// Adds notices to the queue of each observer of this rotation and of its fleet. Never waits for an observer.
+    fn queue(self: &Arc<Self>, shown: &mut Shown, notices: &[Notice]) {
+        let member = Handle::new(self.clone());
+        let Shown { queues, machine, .. } = shown;
+        push_all(queues, &member, notices, machine);
+        if let Some(hub) = &self.hub {
+            hub.queue(&member, notices, machine);
+        }
     }
 
     fn notify_changed(&self) {
@@ -222,7 +261,7 @@ impl Link {
 
 /// Notifies all waits of this event. Without a wait, the event allocates nothing. No wait is missed: a wait is listed
 /// before it checks the state, and the state changes under a lock before this call.
-fn notify(event: &Event) {
+pub(crate) fn notify(event: &Event) {
     if event.total_listeners() > 0 {
         event.notify(usize::MAX);
     }
@@ -234,13 +273,21 @@ fn contain(call: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
-impl Shown {
-    /// Adds a notice to the queue of each observer. Never waits for an observer.
-    fn queue(&mut self, notice: &Notice) {
-        let Self { queues, machine, .. } = self;
-        queues.retain(|queue| queue.upgrade().map(|queue| queue.push(notice, machine)).is_some());
-    }
+/// Adds notices to each of these queues. Removes the queues of observers that are gone.
+pub(crate) fn push_all(
+    queues: &mut Vec<Weak<Queue>>,
+    member: &Handle,
+    notices: &[Notice],
+    machine: &Arc<RotationMachine>,
+) {
+    queues.retain(|queue| {
+        let queue = queue.upgrade();
+        queue.iter().for_each(|queue| notices.iter().for_each(|notice| queue.push(member, notice, machine)));
+        queue.is_some()
+    });
+}
 
+impl Shown {
     fn end(&self) -> Notice {
         Notice { at: clock::now(), news: News::Ended, snapshot: self.snapshot.clone() }
     }
@@ -263,23 +310,27 @@ impl Wake for IdentityWaker {
 pub(crate) struct Ending(Arc<EndOnDrop>);
 
 #[derive(Debug)]
-struct EndOnDrop(Arc<Link>);
+struct EndOnDrop {
+    link: Arc<Link>,
+    /// Dropped after the end of this rotation: the fleet ends after its members.
+    _fleet: Option<FleetEnding>,
+}
 
 impl Ending {
-    /// Makes the guard that ends this link.
-    pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self(Arc::new(EndOnDrop(link)))
+    /// Makes the guard that ends this link, and then no longer keeps `fleet` from ending.
+    pub(crate) fn new(link: Arc<Link>, fleet: Option<FleetEnding>) -> Self {
+        Self(Arc::new(EndOnDrop { link, _fleet: fleet }))
     }
 
     /// The link that this guard ends.
     pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.0.0
+        &self.0.link
     }
 }
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end();
+        self.link.end();
     }
 }
 

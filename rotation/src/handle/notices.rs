@@ -1,10 +1,11 @@
 //! [`Notices`]: a bounded queue of news for each observer of a rotation.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::RotationMachine;
 
+use super::Handle;
 use super::link::Link;
 use super::wait::Wait;
 use crate::{News, Notice};
@@ -29,7 +30,7 @@ impl Notices {
 
     /// Takes the next notice, if one is queued. Does not wait.
     pub fn try_recv(&mut self) -> Option<Notice> {
-        let notice = self.queue.waiting().pop_front()?;
+        let MemberNotice { notice, .. } = self.queue.pop()?;
         self.is_over |= notice.news == News::Ended;
         Some(notice)
     }
@@ -45,12 +46,32 @@ impl Notices {
     }
 }
 
-/// The notices queued for one observer, shared by its [`Notices`] and the link.
+/// A notice of one member of a fleet.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MemberNotice {
+    /// The handle of the member that the notice is about. [`Handle::name`] is its name.
+    pub member: Handle,
+    /// The notice.
+    pub notice: Notice,
+}
+
+/// The notices queued for one observer, of one rotation or of many.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Capacity in notices, not counting [`News::Missed`] and [`News::Ended`].
+    /// Capacity in notices, not counting one [`News::Missed`] for each rotation, and [`News::Ended`].
     most: usize,
-    waiting: Mutex<VecDeque<Notice>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    notices: VecDeque<MemberNotice>,
+    /// The number of notices taken so far: the number of the first one in the queue.
+    taken: u64,
+    /// For each rotation whose last notice in the queue is [`News::Missed`], the number of that notice. The key is the
+    /// address of the link, which exists as long as the notice.
+    missed: HashMap<usize, u64>,
 }
 
 impl Queue {
@@ -59,23 +80,52 @@ impl Queue {
         Arc::new(Self { most: most.max(1), waiting: Mutex::default() })
     }
 
-    pub(crate) fn push(&self, notice: &Notice, machine: &Arc<RotationMachine>) {
+    /// Takes the next notice.
+    pub(crate) fn pop(&self) -> Option<MemberNotice> {
         let mut waiting = self.waiting();
-        // The end is never dropped: observers wait for it.
-        if waiting.len() < self.most || notice.news == News::Ended {
-            return waiting.push_back(notice.clone());
+        let next = waiting.notices.pop_front()?;
+        let number = waiting.taken;
+        waiting.taken += 1;
+        let address = address(&next.member);
+        if waiting.missed.get(&address) == Some(&number) {
+            waiting.missed.remove(&address);
         }
-        let (mut count, mut steps) = (1, u64::from(matches!(notice.news, News::Stepped(_))));
-        // One `Missed` for each gap: merge with the one just before.
-        if let Some(News::Missed { count: before, steps: stepped, .. }) = waiting.back().map(|last| &last.news) {
-            (count, steps) = (count + before, steps + stepped);
-            waiting.pop_back();
-        }
-        let news = News::Missed { count, steps, machine: machine.clone() };
-        waiting.push_back(Notice { at: notice.at, news, snapshot: notice.snapshot.clone() });
+        Some(next)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Notice>> {
+    /// Adds a notice of this rotation. While the queue is full, counts the notice as missed instead.
+    pub(crate) fn push(&self, member: &Handle, notice: &Notice, machine: &Arc<RotationMachine>) {
+        let (mut waiting, member) = (self.waiting(), member.clone());
+        let Waiting { notices, taken, missed } = &mut *waiting;
+        let address = address(&member);
+        // The end is never dropped: observers wait for it.
+        if notices.len() < self.most || notice.news == News::Ended {
+            missed.remove(&address);
+            return notices.push_back(MemberNotice { member, notice: notice.clone() });
+        }
+        let (mut count, mut steps) = (1, u64::from(matches!(notice.news, News::Stepped(_))));
+        // One `Missed` for each gap: merge with the one that is the last notice of this rotation.
+        let known = missed.get(&address).and_then(|number| notices.get_mut(usize::try_from(number - *taken).ok()?));
+        if let Some(News::Missed { count: before, steps: stepped, .. }) = known.as_ref().map(|last| &last.notice.news) {
+            (count, steps) = (count + before, steps + stepped);
+        }
+        let news = News::Missed { count, steps, machine: machine.clone() };
+        let gap = MemberNotice { member, notice: Notice { at: notice.at, news, snapshot: notice.snapshot.clone() } };
+        match known {
+            Some(known) => *known = gap,
+            None => {
+                missed.insert(address, *taken + notices.len() as u64);
+                notices.push_back(gap);
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The address of the link of a rotation, which tells the rotation from others while a notice refers to it.
+fn address(member: &Handle) -> usize {
+    Arc::as_ptr(&member.link).addr()
 }

@@ -1,0 +1,114 @@
+//! [`Fleet`]: any number of certificates, rotated by one loop.
+
+pub(crate) mod hub;
+mod task;
+
+use std::sync::Arc;
+
+use perennial::Limits;
+
+use crate::handle::Queue;
+use crate::{Handle, MemberNotice, Rotator, StartError, Wait};
+use hub::{FleetEnding, Hub, WeakFleetEnding};
+pub use task::FleetTask;
+
+/// Any number of certificates that one loop rotates, under common [`Limits`]. Cheap to clone. A member costs a few
+/// kilobytes of memory, and no processor time before its rotation point.
+///
+/// The function `fleet` of a runtime returns a fleet; [`Fleet::prepare`] is for runtimes. The fleet grants each request
+/// its turn: at most [`Limits::in_flight`] requests are in flight, and the certificate that expires first goes first.
+///
+/// The fleet ends after [`shutdown`](Self::shutdown). Once all clones of the `Fleet` are dropped, it ends when its last
+/// member has ended.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    door: Arc<Door>,
+    ending: WeakFleetEnding,
+}
+
+/// The part of a fleet that adds members. The last clone of a [`Fleet`] closes it.
+#[derive(Debug)]
+struct Door(Arc<Hub>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.close(false);
+    }
+}
+
+impl Fleet {
+    /// Makes a fleet without members, and the task that a runtime has to run.
+    pub fn prepare(limits: Limits) -> (Self, FleetTask) {
+        let hub = Arc::<Hub>::default();
+        let ending = FleetEnding::new(hub.clone());
+        let fleet = Self { door: Arc::new(Door(hub)), ending: ending.downgrade() };
+        (fleet, FleetTask::new(limits, ending))
+    }
+
+    /// Reads the store of a certificate, and adds the certificate to the fleet. The handle has the stored credential at
+    /// once. [`Handle::shutdown`] ends this member, and removes it from the fleet; the other members do not notice.
+    ///
+    /// The name that [`Rotator::name`] sets is that of the member in logs and in [notices](Self::notices). Members that
+    /// share a signer in an `Arc` need less memory. Like [`Rotator::prepare`], this call blocks while it reads the
+    /// store. To authenticate with the certificate of another member, pass the handle of that member to
+    /// [`Authentication::other`](crate::Authentication::other).
+    ///
+    /// # Errors
+    /// [`StartError`]: the template has names that no certificate can carry, the store cannot be read, or the fleet has
+    /// ended. The fleet continues without this member.
+    pub fn add(&self, rotator: Rotator) -> Result<Handle, StartError> {
+        let ending = self.ending.upgrade().filter(|_| !self.hub().is_closed()).ok_or(StartError::FleetEnded)?;
+        let (handle, task) = rotator.prepare_for(Some(ending))?;
+        self.hub().add(task).map_err(|_| StartError::FleetEnded)?;
+        Ok(handle)
+    }
+
+    /// Returns a queue of the news of all members from now on, each with the handle of its member. The queue has room
+    /// for `most` notices. While it is full, notices are dropped, and one [`News::Missed`](crate::News::Missed) for each
+    /// member takes their place.
+    pub fn notices(&self, most: usize) -> FleetNotices {
+        FleetNotices { hub: self.hub().clone(), queue: self.hub().subscribe(most) }
+    }
+
+    /// Ends all members in order, as [`Handle::shutdown`] does, and then the fleet. The fleet takes no members from now
+    /// on. The returned [`Wait`] ends once no call of a store or a key source is running any more.
+    pub fn shutdown(&self) -> Wait<'static, ()> {
+        self.hub().close(true);
+        let hub = self.hub().clone();
+        Wait::new(&self.hub().ended, move || hub.has_ended().then_some(()), || ())
+    }
+
+    /// True once all members have ended, and none can be added any more.
+    pub fn has_ended(&self) -> bool {
+        self.hub().has_ended()
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        &self.door.0
+    }
+}
+
+/// The news of all members of a fleet, in order for each member.
+#[derive(Debug)]
+pub struct FleetNotices {
+    hub: Arc<Hub>,
+    queue: Arc<Queue>,
+}
+
+impl FleetNotices {
+    /// Takes the next notice, if one is queued. Does not wait.
+    pub fn try_recv(&mut self) -> Option<MemberNotice> {
+        self.queue.pop()
+    }
+
+    /// Waits for the next notice; `None` after the last notice of a fleet that has ended, or if the wait times out.
+    pub fn recv(&mut self) -> Wait<'_, Option<MemberNotice>> {
+        let notified = self.hub.notified.clone();
+        let check = || {
+            // Read first: the last notice could be queued and the fleet end between the two reads.
+            let ended = self.hub.has_ended();
+            self.try_recv().map(Some).or(ended.then_some(None))
+        };
+        Wait::new(&notified, check, || None)
+    }
+}
