@@ -83,8 +83,11 @@
 struct Readme;
 
 mod drive;
+mod fleet;
+mod pool;
 mod run;
 
 pub use drive::drive;
+pub use fleet::fleet;
 pub use perennial_rotation::*;
 pub use run::{spawn, start, watch};

@@ -57,27 +57,31 @@ fn run(mut task: Task) {
 
 /// Starts a thread that drives an exchange and reports its result. Dropping the returned guard cancels the exchange. If
 /// no thread can be started, reports that failure and returns `None`.
-fn drive_on_thread(exchange: Exchange, mut reporter: Reporter) -> Option<CancelOnDrop> {
+fn drive_on_thread(exchange: Exchange, reporter: Reporter) -> Option<CancelOnDrop> {
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
-    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
-        let outcome = match exchange {
-            Exchange::Conversation(conversation) => {
-                drive(conversation, &cancelled, |conversation| reporter.progress(&**conversation))
-            }
-            Exchange::Blocking(work) => Some(work(&cancelled)),
-            Exchange::Future(future) => block_on(future, &cancelled),
-        };
-        if let Some(result) = outcome {
-            reporter.finish(result);
-        }
-    });
+    let spawned = thread::Builder::new().name("perennial-exchange".into());
+    let spawned = spawned.spawn(move || drive_to_end(exchange, reporter, &cancelled));
     match spawned {
         Ok(_) => Some(CancelOnDrop(cancel)),
         Err(error) => {
             failed.fail(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
             None
         }
+    }
+}
+
+/// Drives an exchange to its end, and reports its result. Reports nothing once the exchange is cancelled.
+pub(crate) fn drive_to_end(exchange: Exchange, mut reporter: Reporter, cancel: &Cancel) {
+    let outcome = match exchange {
+        Exchange::Conversation(conversation) => {
+            drive(conversation, cancel, |conversation| reporter.progress(&**conversation))
+        }
+        Exchange::Blocking(work) => Some(work(cancel)),
+        Exchange::Future(future) => block_on(future, cancel),
+    };
+    if let Some(result) = outcome {
+        reporter.finish(result);
     }
 }
 
