@@ -91,8 +91,10 @@
 struct Readme;
 
 mod drive;
+mod fleet;
 mod run;
 
 pub use drive::drive;
+pub use fleet::fleet;
 pub use perennial_rotation::*;
 pub use run::{run, start, watch};

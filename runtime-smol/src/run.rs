@@ -49,7 +49,7 @@ pub async fn run(mut task: Task) {
 }
 
 /// Drives an exchange to its end, and reports its result.
-async fn drive_and_report(exchange: Exchange, mut reporter: Reporter) {
+pub(crate) async fn drive_and_report(exchange: Exchange, mut reporter: Reporter) {
     let result = match exchange {
         Exchange::Conversation(conversation) => {
             drive(conversation, |conversation| reporter.progress(&**conversation)).await
@@ -74,7 +74,7 @@ async fn finished(exchange: &mut Option<Boxed<()>>) {
 }
 
 /// Sleeps until the deadline. Without a deadline, stays pending for ever.
-async fn due(deadline: Option<Instant>) {
+pub(crate) async fn due(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => future::pending().await,
