@@ -21,7 +21,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Event, Now, Policy, RotationMachine};
+use perennial::{Event, Now, Policy, RotationMachine, SignerStatus};
 
 pub(crate) use driver::{DriverState, InFlight, spacing};
 
@@ -147,8 +147,8 @@ impl Law<RotationMachine> {
     pub fn check(&self, trace: &Trace) -> Verdict {
         match self {
             Self::Step(law) => each_step(trace, law),
-            Self::State(law) => moments(trace, SAMPLES, false).iter().try_for_each(law),
-            Self::Fresh(law) => moments(trace, SAMPLES, true).iter().try_for_each(law),
+            Self::State(law) => moments(&alone(trace), SAMPLES, false).iter().try_for_each(law),
+            Self::Fresh(law) => moments(&alone(trace), SAMPLES, true).iter().try_for_each(law),
             Self::Trace(law) => law(trace),
         }
     }
@@ -201,6 +201,18 @@ fn each_step(trace: &Trace, mut law: impl FnMut(&Step<'_>) -> Verdict) -> Verdic
         last = Some(driver);
     }
     Ok(())
+}
+
+/// The trace, with a signer of its own for each machine whose signer is shared. A law of states makes an experiment with
+/// a machine that no fleet grants a turn; the laws of [fleets](crate::fleet) are about turns.
+fn alone(trace: &Trace) -> Trace {
+    let mut trace = trace.clone();
+    for record in trace.runs.iter_mut().flat_map(|run| &mut run.records) {
+        if record.after.signer().is_shared() {
+            let _ = record.after.handle(Event::SignerChanged(SignerStatus::Ready), record.now);
+        }
+    }
+    trace
 }
 
 /// About `most` states of a trace, evenly spread, the last included. With `fresh_only`, selects only from the states in

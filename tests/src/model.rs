@@ -77,6 +77,8 @@ struct Model {
     history: History,
     deadline: Option<Millis>,
     ids: u64,
+    /// A request may be submitted as soon as the turn of the machine comes.
+    queued: bool,
 }
 
 /// The actions that the machine must return for an event, by the rules.
@@ -96,6 +98,7 @@ impl Model {
             history: History::default(),
             deadline,
             ids: 0,
+            queued: false,
         };
         let (first, now) = (&run.first, run.started);
         let mut learn = |fact| model.history.push(now, fact);
@@ -134,6 +137,7 @@ impl Model {
             &self.history.in_flight().map(|(id, _)| id),
             &in_flight(machine).map(RequestId::get),
         )?;
+        check_equal("queued", &self.queued, &machine.checkpoint().queued)?;
         check_equal("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
         self.compare_state(machine.state())?;
         check_equal("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
@@ -164,6 +168,7 @@ impl Model {
             _ if history.signer() == SignerStatus::NotReady => {
                 State::NoIdentity { reason: reason.unwrap_or(Reason::NoCertificate) }
             }
+            _ if self.queued => State::Queued { reason: reason.unwrap_or(Reason::NoCertificate) },
             _ => return self.compare_wait(reason.unwrap_or(Reason::NoCertificate), state),
         };
         check_equal("state", &expected, &state)

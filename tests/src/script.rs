@@ -59,6 +59,8 @@ pub enum LifeStep {
     Pass(Duration),
     /// A Tick comes now, early or late.
     Tick,
+    /// The turn of the machine comes to submit a request, early or late, or although its signer is not shared.
+    Turn,
     /// The signer gives this answer to one request: the next one for which no answer is planned yet.
     Answer(Answer),
     /// From now on, the signer gives this answer to every request for which no [`Answer`](Self::Answer) is planned.
@@ -69,7 +71,7 @@ pub enum LifeStep {
     Template(Option<Template>),
     /// A rotation is requested.
     RotateNow,
-    /// The signer changes to this status: ready, not ready (no identity to authenticate with) or absent.
+    /// The signer changes to this status: ready, shared, not ready (no identity to authenticate with) or absent.
     Signer(SignerStatus),
     /// The policy changes to this one.
     Policy(Box<Policy>),
@@ -162,6 +164,7 @@ impl Life {
             LifeStep::Run(most) => world.steps(*most),
             LifeStep::Pass(span) => world.pass(*span),
             LifeStep::Tick => world.handle(Event::Tick),
+            LifeStep::Turn => world.handle(Event::TurnGranted),
             LifeStep::Answer(answer) => world.next_answers.push_back(answer.clone()),
             LifeStep::Habit(answer) => world.habit = answer.clone(),
             LifeStep::Disk(disk, delay) => world.disk = (*disk, *delay),
@@ -303,6 +306,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> LifeStep {
             span(b / 2, life),
         ),
         17..20 => LifeStep::Template(template_of(a)),
+        20 if a >= 128 => LifeStep::Turn,
         20 => LifeStep::RotateNow,
         21 => LifeStep::Signer(signer(a)),
         22 => [LifeStep::Removed, LifeStep::Restored][usize::from(a) % 2].clone(),
@@ -337,10 +341,11 @@ fn policy(a: u8, c: u8, life: &Life) -> Policy {
     }
 }
 
-/// A status of the signer: more often ready or absent than not ready.
+/// A status of the signer: more often ready or absent than not ready or shared.
 const fn signer(a: u8) -> SignerStatus {
     match a % 8 {
         0 | 2 | 4 => SignerStatus::Ready,
+        5 => SignerStatus::Shared,
         6 | 7 => SignerStatus::NotReady,
         _ => SignerStatus::Absent,
     }

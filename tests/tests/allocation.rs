@@ -95,7 +95,7 @@ fn long_life(number: u64) -> Script {
     Script::decode(&noise.take(400).collect::<Vec<_>>())
 }
 
-const EVENTS: usize = 12;
+const EVENTS: usize = 13;
 
 const fn kind(event: &Event) -> usize {
     match event {
@@ -111,6 +111,7 @@ const fn kind(event: &Event) -> usize {
         Event::RotateNow => 9,
         Event::ServerDated { .. } => 10,
         Event::PolicyChanged(_) => 11,
+        Event::TurnGranted => 12,
         _ => EVENTS,
     }
 }

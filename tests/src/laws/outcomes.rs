@@ -75,7 +75,7 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
         }
         (Event::CertReplaced(Some(_)), Some(Outcome::TakenOver { .. })) => true,
         (Event::CertReplaced(_), Some(Outcome::Ignored | Outcome::Reinstated)) => true,
-        (Event::Tick | Event::RotateNow, Some(outcome)) => *outcome == Outcome::Noted,
+        (Event::Tick | Event::TurnGranted | Event::RotateNow, Some(outcome)) => *outcome == Outcome::Noted,
         (
             Event::TemplateChanged(_)
             | Event::SignerChanged(_)

@@ -31,7 +31,7 @@ impl Model {
     pub(super) fn learn(&mut self, event: &Event, now: Now) -> bool {
         let history = &mut self.history;
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::TurnGranted => {}
             Event::TemplateChanged(template) if history.template() == template.as_ref() => return false,
             Event::TemplateChanged(template) => {
                 history.push(now, Fact::Template(template.clone()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Failure, Key, Now, Reason, SignerStatus, Template, rotation_point};
+use perennial::{Event, Failure, Key, Now, Reason, SignerStatus, Template, rotation_point};
 
 use super::history::{Between, Fact, Millis};
 use super::{Duties, Model, instant, is_expired, millis, unix};
@@ -51,23 +51,32 @@ impl Model {
         let continues = is_rotating.then_some(Reason::RotationPoint);
         let reason = wanted.as_ref().and_then(|_| self.due(now).or(continues));
         self.history.push(now, Fact::Settled(reason));
+        // With a shared signer, a request waits for its turn.
+        let has_turn = signer == SignerStatus::Ready || record.event == Event::TurnGranted;
+        self.queued = false;
         match (self.history.in_flight(), reason, wanted) {
             (None, Some(reason), Some(wanted)) => {
                 let allowed = self.allowed_at(tokens(reason));
                 let (earliest, latest) = self.history.backoff_ends();
-                let submits = record.submitted().is_some();
-                if signer == SignerStatus::Ready
+                let submits = record.submitted().is_some() || record.after.checkpoint().queued;
+                if submits_requests(signer)
                     && allowed <= instant(now)
                     && self.has_come((earliest, latest), submits, now, Fact::BackoffEnds)
                 {
-                    self.submit(wanted, now, due);
+                    self.queued = !has_turn;
+                    if has_turn {
+                        self.submit(wanted, now, due);
+                    }
                 }
             }
             (Some((in_flight, _)), Some(_), Some(wanted)) => {
                 let superseded = self.history.last_requested() != Some(&wanted);
-                if superseded && signer == SignerStatus::Ready && self.allowed_at(NORMAL_TOKENS) <= instant(now) {
-                    due.cancel = Some(in_flight);
-                    self.submit(wanted, now, due);
+                if superseded && submits_requests(signer) && self.allowed_at(NORMAL_TOKENS) <= instant(now) {
+                    self.queued = !has_turn;
+                    if has_turn {
+                        due.cancel = Some(in_flight);
+                        self.submit(wanted, now, due);
+                    }
                 }
             }
             (Some((in_flight, _)), ..) => {
@@ -137,13 +146,12 @@ impl Model {
         let (now, deadline) = (record.now, record.after.deadline().map(|at| Millis::from(at.as_millis())));
         let signer = self.history.signer();
         let is_enabled = signer != SignerStatus::Absent && self.history.template().is_some();
-        let known =
-            if is_enabled || self.history.waiting().is_some() { Some(self.first_known_moment(now)) } else { None };
+        let known = if is_enabled || self.history.waiting().is_some() { self.first_known_moment(now) } else { None };
         let write = self.history.unwritten().map(|(.., again)| again);
         let due = self
             .history
             .last_reason()
-            .filter(|_| is_enabled && signer == SignerStatus::Ready && self.history.in_flight().is_none());
+            .filter(|_| is_enabled && submits_requests(signer) && !self.queued && self.history.in_flight().is_none());
         let (earliest, latest) = self.history.backoff_ends();
         let allowed = due.map(|reason| self.allowed_at(tokens(reason)));
         let retry = due.map(|reason| self.next_submission(reason));
@@ -169,8 +177,8 @@ impl Model {
 
     /// The first time, of those on which no backoff has an influence, at which the machine has something to do: a
     /// rotation point, a notBefore, an expiry, a timeout, a request that supersedes the one in flight, or a regular
-    /// check of the clocks.
-    fn first_known_moment(&self, now: Now) -> Millis {
+    /// check of the clocks. A machine with a shared signer has no such check.
+    fn first_known_moment(&self, now: Now) -> Option<Millis> {
         let (earlier, later) = self.both_clocks(now);
         let until = |at: Millis, clock: Millis| (at > clock).then(|| instant(now) + at - clock);
         let held = self.history.served();
@@ -183,12 +191,14 @@ impl Model {
         let expires = ends(unix(now.unix)).or_else(|| ends(earlier));
         let times_out = self.history.in_flight().map(|(_, since)| since + self.timeout());
         let superseded = times_out.is_some() && self.history.last_requested() != self.history.template();
-        let supersedes =
-            (superseded && self.history.signer() == SignerStatus::Ready).then(|| self.allowed_at(NORMAL_TOKENS));
+        let signer = self.history.signer();
+        let submits = superseded && submits_requests(signer) && !self.queued;
+        let supersedes = submits.then(|| self.allowed_at(NORMAL_TOKENS));
         // Regular checks of the clocks lie on a grid that the seed shifts.
         let grid = millis(self.policy.max_sleep).max(1);
         let checks = instant(now) + grid - (instant(now) - Millis::from(self.seed)).rem_euclid(grid);
-        [rotates, begins, expires, times_out, supersedes].into_iter().flatten().fold(checks, Millis::min)
+        let checks = (signer != SignerStatus::Shared).then_some(checks);
+        [rotates, begins, expires, times_out, supersedes, checks].into_iter().flatten().min()
     }
 
     pub(super) fn timeout(&self) -> Millis {
@@ -197,6 +207,11 @@ impl Model {
 }
 
 const NORMAL_TOKENS: u32 = 2;
+
+/// Whether requests are submitted with a signer of this status, at once or in turn.
+const fn submits_requests(signer: SignerStatus) -> bool {
+    matches!(signer, SignerStatus::Ready | SignerStatus::Shared)
+}
 
 /// The number of tokens that a request for this reason needs: the last token is reserved for urgent reasons.
 const fn tokens(reason: Reason) -> u32 {
