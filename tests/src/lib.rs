@@ -8,6 +8,7 @@
 //! | [`trace`] | every event and action of a run, with a copy of the machine after every step |
 //! | [`recording`] | the trace of a rotation, recorded from its news, whichever driver runs the rotation |
 //! | [`script`] | a hostile life of a machine, decoded from bytes: property tests and fuzzing share it |
+//! | [`fleet`] | a hostile life of a fleet, and the laws of fleets |
 //! | [`subject`] | the machine that the laws check: as shipped, or one that breaks a rule |
 //! | [`laws`] | the promises of the machine as functions of a step, a state or a trace |
 //! | [`check`] | a model checker: visits every state of a machine in small worlds, and checks the laws in each |
@@ -34,6 +35,7 @@ pub mod check;
 #[cfg(feature = "commands")]
 pub mod command;
 pub mod disk;
+pub mod fleet;
 #[cfg(feature = "edge")]
 pub mod fuzz;
 pub mod laws;
