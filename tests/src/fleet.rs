@@ -3,6 +3,7 @@
 //! A life of a fleet is decoded from the bytes of a [life of one machine](crate::script): its steps happen to one
 //! member after another. Members come and go, and replies may arrive after their member was removed.
 
+mod group;
 mod ledger;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use perennial::{
     SignerStatus, Template, UnixTime, mix,
 };
 
+pub use group::Group;
 pub use ledger::Ledger;
 
 use crate::laws::{Verdict, ensure};

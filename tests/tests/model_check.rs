@@ -7,9 +7,12 @@
 
 use std::time::Instant;
 
-use perennial::RotationMachine;
+use perennial::{Fleet, RotationMachine};
 use perennial_tests::check::broken::{self, Broken, Fault};
-use perennial_tests::check::{Counterexample, Setting, check_keys, search, settings};
+use perennial_tests::check::broken_fleets::{self, BrokenFleet, FleetFault};
+use perennial_tests::check::{
+    Counterexample, FleetSetting, Setting, check_keys, fleet_moves, fleet_settings, search, search_fleets, settings,
+};
 
 /// Changes the size of a setting: certificates live twice as long with `PERENNIAL_CHECK=full`, and a debug build
 /// explores at most 15 000 states.
@@ -94,4 +97,44 @@ fn counterexample_is_shown_as_transcript() {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "snapshots" }, {
         insta::assert_snapshot!(counterexample);
     });
+}
+
+/// Explores a fleet of three members that share a signer.
+#[test]
+fn no_state_of_a_fleet_of_three_breaks_a_law() {
+    let most = if cfg!(debug_assertions) { 3_000 } else { 200_000 };
+    for setting in fleet_settings() {
+        let found = search_fleets::<Fleet>(&FleetSetting { most, ..setting.clone() });
+        println!("fleet, {}: {} states, {} steps, depth {}", setting.name, found.states, found.steps, found.depth);
+        assert!(found.broken.is_none(), "{}", found.broken.expect("a law is broken"));
+        let never = fleet_moves().into_iter().zip(&found.taken).find(|(_, taken)| **taken == 0);
+        assert_eq!(never, None, "in the world \"{}\" something never happens", setting.name);
+    }
+}
+
+/// The shortest path to a broken law of a fleet with the fault `F`, in the world of this name.
+fn found_in_fleet<F: FleetFault>(world: &str) -> Counterexample {
+    let setting = fleet_settings().into_iter().find(|setting| setting.name == world).expect("there is such a world");
+    search_fleets::<BrokenFleet<F>>(&FleetSetting { most: 20_000, ..setting }).broken.expect("the fault is found")
+}
+
+#[test]
+fn model_checker_finds_a_counterexample_for_each_broken_fleet() {
+    use broken_fleets::{
+        IgnoresBudget, IgnoresExpiry, IgnoresLimit, IgnoresWallClock, MissesDeadlines, MixesMembers,
+        SubmitsWithoutTurn, WithholdsTurns,
+    };
+    let cases = [
+        (found_in_fleet::<IgnoresLimit>("one at a time"), "requests are in flight, the limit is 1"),
+        (found_in_fleet::<IgnoresBudget>("budget"), "without a token in the budget of the fleet"),
+        (found_in_fleet::<IgnoresExpiry>("one at a time"), "goes before"),
+        (found_in_fleet::<IgnoresWallClock>("one at a time"), "the wall clock has moved by 5s"),
+        (found_in_fleet::<MissesDeadlines>("one at a time"), "a Tick for"),
+        (found_in_fleet::<MixesMembers>("one at a time"), "the reply to a removed member"),
+        (found_in_fleet::<SubmitsWithoutTurn>("one at a time"), "a request is submitted that was not queued"),
+        (found_in_fleet::<WithholdsTurns>("budget"), "a turn is withheld"),
+    ];
+    for (counterexample, expected) in cases {
+        assert!(counterexample.law.contains(expected), "not \"{expected}\":\n{counterexample}");
+    }
 }
