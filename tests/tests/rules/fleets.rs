@@ -236,3 +236,34 @@ fn fleet_without_members_has_no_deadline() {
     many.fleet.remove(key);
     assert_eq!((many.fleet.deadline(), many.fleet.planner().is_empty()), (None, true));
 }
+
+/// Every newcomer is more urgent, one comes each minute, and no reply ever comes. Still, each patient member submits
+/// within its patience, plus a request timeout for each member that was queued before the patience ended, divided by the
+/// number of places.
+#[test]
+fn patient_members_submit_within_a_bound_despite_urgent_newcomers() {
+    const PLACES: u32 = 4;
+    let mut many = Many::new(PLACES, None);
+    let patient: Vec<_> = (0..8).map(|i| many.add_expiring(DAY * (300 + i))).collect();
+    // The urgent ones take every place.
+    let mut urgent: std::collections::VecDeque<_> = (0..60).map(|_| many.add(None)).collect();
+    let began = many.now.instant;
+    let mut waiting = patient.clone();
+    let timeout = Policy::default().request_timeout;
+    let bound = Planner::PATIENCE + timeout * (patient.len() + urgent.len()).div_ceil(PLACES as usize) as u32 + MINUTE;
+    while !waiting.is_empty() {
+        let served = many.keys();
+        waiting.retain(|key| !served.contains(key));
+        let waited = many.now.instant.since(began);
+        assert!(waited <= bound, "{} members have waited for {waited:?}, the bound is {bound:?}", waiting.len());
+        if waited == MINUTE * 30 {
+            assert_eq!(waiting.len(), patient.len(), "the urgent ones go first");
+        }
+        // One urgent member leaves, and another one comes.
+        let key = urgent.pop_front().unwrap();
+        many.fleet.remove(key);
+        urgent.push_back(many.add(None));
+        many.pass(MINUTE);
+    }
+    assert!(many.now.instant.since(began) > Planner::PATIENCE, "the urgent ones take every turn until then");
+}
