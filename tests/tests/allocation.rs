@@ -1,12 +1,15 @@
-//! `RotationMachine::handle` never allocates. A machine therefore works where memory is short, and a million machines
+//! `RotationMachine::handle` never allocates, nor does a `Fleet` once its members are there. A machine therefore works where memory is short, and a million machines
 //! need no memory besides the machines themselves.
 
 #![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
 
-use perennial::{Event, Now, RotationMachine};
+use perennial::{Action, Event, Failure, Fleet, Instant, Limits, MemberKey, Now, RotationMachine, Setup, Template};
+use perennial_tests::mint;
 use perennial_tests::script::Script;
 
 thread_local! {
@@ -41,9 +44,9 @@ static COUNTING: Counting = Counting;
 
 /// The number of allocations of this thread during `work`.
 fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
+    let mut made = 0;
+    counted(&mut made, work);
+    made
 }
 
 #[test]
@@ -83,6 +86,66 @@ fn read_everything(machine: &RotationMachine, now: Now) {
     let pending = machine.pending(now);
     let seen = (machine.state(), machine.due(now), machine.deadline(), machine.certificate_at(now.unix), pending);
     drop(std::hint::black_box((seen, machine.clone())));
+}
+
+/// A year of rotations, with members whose request fails or is never answered.
+#[test]
+fn fleet_never_allocates_after_its_members_were_inserted() {
+    let mut now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+    let mut fleet = Fleet::new(Limits { in_flight: 3.try_into().unwrap(), ..Limits::default() });
+    let template = Arc::new(Template::node("worker-1"));
+    for seed in 0..50 {
+        fleet.insert(Setup { seed, template: Some(template.clone()), ..Setup::default() }, now);
+    }
+    let (mut made, mut issued, mut serial) = (0, 0, 0);
+    let mut replies: Vec<(MemberKey, Event)> = Vec::with_capacity(1000);
+    let end = now.instant.after(Duration::from_secs(365 * 86_400));
+    while now.instant < end {
+        while let Some((key, actions)) = counted(&mut made, || fleet.tick(now)) {
+            for action in actions {
+                serial += 1;
+                replies.extend(reply(action, serial, now).map(|event| (key, event)));
+            }
+        }
+        if let Some((key, event)) = replies.pop() {
+            issued += usize::from(matches!(event, Event::CsrIssued { .. }));
+            for action in counted(&mut made, || fleet.handle(key, event, now)) {
+                serial += 1;
+                replies.extend(reply(action, serial, now).map(|event| (key, event)));
+            }
+        } else {
+            let sleep = fleet.deadline().unwrap().since(now.instant);
+            // The wall clock is stepped now and then.
+            serial += 1;
+            let step = Duration::from_secs(if serial % 1000 == 0 { 3600 } else { 0 });
+            now = Now { instant: now.instant.after(sleep), unix: now.unix.after(sleep + step) };
+        }
+    }
+    assert!(made == 0 && issued > 500, "{made} allocations, {issued} certificates");
+}
+
+/// The reply to an action: a certificate for a day, a failure or none.
+fn reply(action: Action, serial: u64, now: Now) -> Option<Event> {
+    match action {
+        Action::SubmitCsr { id, .. } if serial % 7 == 0 => {
+            Some(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None })
+        }
+        Action::SubmitCsr { .. } if serial % 5 == 0 => None,
+        Action::SubmitCsr { id, template, .. } => {
+            let certificate = mint::certificate(&template, serial, now.unix, Duration::from_secs(86_400));
+            Some(Event::CsrIssued { id, certificate: Arc::new(certificate) })
+        }
+        Action::WriteCert { id, .. } => Some(Event::CertWritten { id }),
+        Action::CancelRequest { .. } | Action::SetTimer(_) => None,
+    }
+}
+
+/// Does this work, and adds its allocations to `made`.
+fn counted<T>(made: &mut usize, work: impl FnOnce() -> T) -> T {
+    let before = ALLOCATIONS.get();
+    let result = work();
+    *made += ALLOCATIONS.get() - before;
+    result
 }
 
 /// A script of about a hundred steps, decoded from pseudo-random bytes with the seed `number`.
