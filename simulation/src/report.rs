@@ -72,9 +72,9 @@ pub struct Report {
 /// The end of a certificate's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// When the node had the successor, since the begin of the simulation.
+    /// When the node had the successor, since the start of the simulation.
     pub replaced: Duration,
-    /// When the certificate expires, since the begin of the simulation.
+    /// When the certificate expires, since the start of the simulation.
     pub expires: Duration,
 }
 

@@ -21,8 +21,8 @@ pub struct PerSecond {
 
 impl PerSecond {
     pub(crate) fn new(span: Duration) -> Self {
-        let seconds = usize::try_from(span.as_millis() / u128::from(SECOND)).unwrap_or(usize::MAX);
-        Self { low: vec![0; seconds.saturating_add(1)], wraps: HashMap::new(), total: 0 }
+        let seconds = usize::try_from(span.as_millis().div_ceil(SECOND.into())).unwrap_or(usize::MAX);
+        Self { low: vec![0; seconds], wraps: HashMap::new(), total: 0 }
     }
 
     pub(crate) fn add(&mut self, at: Instant, events: u8) {
@@ -76,8 +76,9 @@ pub struct PerMinute {
 
 impl PerMinute {
     pub(crate) fn new(span: Duration) -> Self {
-        let minutes = usize::try_from(span.as_millis() / u128::from(MINUTE)).unwrap_or(usize::MAX);
-        Self { changes: vec![0; minutes.saturating_add(2)] }
+        let minutes = usize::try_from(span.as_millis().div_ceil(MINUTE.into())).unwrap_or(usize::MAX);
+        // The last entry takes what lies beyond the end, and is not shown.
+        Self { changes: vec![0; minutes.saturating_add(1)] }
     }
 
     /// Adds one to each minute that has a part of the time from `from` to `until`.
@@ -116,8 +117,8 @@ mod tests {
         for _ in 0..1000 {
             series.add(Instant::from_millis(1500), 3);
         }
-        series.add(Instant::from_millis(3000), 1);
-        assert_eq!(series.iter().collect::<Vec<_>>(), [0, 3000, 0, 1]);
+        series.add(Instant::from_millis(2999), 1);
+        assert_eq!(series.iter().collect::<Vec<_>>(), [0, 3000, 1]);
         assert_eq!((series.peak(), series.total()), ((1, 3000), 3001));
     }
 
@@ -126,7 +127,7 @@ mod tests {
         let mut series = PerMinute::new(Duration::from_secs(180));
         series.add(Instant::from_millis(59_000), Instant::from_millis(61_000));
         series.add(Instant::from_millis(60_000), Instant::from_millis(10_000_000));
-        assert_eq!(series.iter().collect::<Vec<_>>(), [1, 2, 1, 1]);
+        assert_eq!(series.iter().collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!(series.peak(), (1, 2));
     }
 }

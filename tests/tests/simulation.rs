@@ -127,7 +127,7 @@ fn of_worlds(scenario: &Scenario, policy: &Policy) -> Vec<u64> {
     }
     assert!(fleet.run_for(scenario.span - now - Duration::from_millis(1), 10_000_000));
     let seconds = usize::try_from(scenario.span.as_secs()).unwrap();
-    let mut submissions = vec![0; seconds + 1];
+    let mut submissions = vec![0; seconds];
     for at in fleet.submissions() {
         submissions[usize::try_from(at.as_millis() / 1000).unwrap()] += 1;
     }
@@ -169,7 +169,7 @@ fn simulated_client_go_submits_when_client_go_in_the_field_does() {
             .at(20 * HOUR, Happening::Api(Api::Up));
         let seed = perennial::seed(SIGNER, template.common_name());
         let tally = run_scenario(&slow, seed, field::client_go);
-        let mut expected = vec![0; 3 * 86_400 + 1];
+        let mut expected = vec![0; 3 * 86_400];
         tally.submissions.iter().for_each(|at| expected[usize::try_from(at.as_secs()).unwrap()] += 1);
         let report = run(&scenario);
         assert_eq!(report.submissions.iter().collect::<Vec<_>>(), expected, "{template:?}");
