@@ -2,4 +2,5 @@
 
 mod demo;
 mod signer;
+mod simulate;
 mod support;

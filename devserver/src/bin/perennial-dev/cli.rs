@@ -11,6 +11,8 @@ use jiff::{Span, SpanRelativeTo};
 use perennial_dev::Approval;
 use perennial_kubernetes::addresses::check_dns_name;
 
+use crate::fleet_options::Simulate;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -20,7 +22,7 @@ Exit codes:
 Environment:
   PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: info; for demo: warn]";
 
-/// Demonstrates certificate rotation, and serves the certificate API of Kubernetes for development
+/// Demonstrates and simulates certificate rotation, and serves the certificate API of Kubernetes for development
 #[derive(Debug, Parser)]
 #[command(name = "perennial-dev", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -32,6 +34,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Demo(Demo),
     Signer(Signer),
+    Simulate(Simulate),
 }
 
 /// Demonstrate rotation with an embedded API server and certificates that are valid for seconds

@@ -4,8 +4,10 @@
 
 mod cli;
 mod demo;
+mod fleet_options;
 mod report;
 mod signer;
+mod simulate;
 mod state_dir;
 
 use std::fmt::Display;
@@ -42,6 +44,7 @@ fn run_command(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Demo(options) => demo::demo(options),
         Command::Signer(options) => signer::signer(options),
+        Command::Simulate(options) => simulate::simulate(options),
     }
 }
 
@@ -49,7 +52,7 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
     // The demo reports on stdout; the signer's log is part of its report.
     let level = match command {
-        Command::Demo(_) => "warn",
+        Command::Demo(_) | Command::Simulate(_) => "warn",
         Command::Signer(_) => "info",
     };
     let filter = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
