@@ -48,9 +48,10 @@ impl Job {
         matches!(self.call, Call::Key { .. })
     }
 
-    /// True if the call returns at once, so that the loop of the rotation may make it.
+    /// True if the call returns at once, so that the loop of the rotation may make it. False if the store panics: a
+    /// panic of the loop would lose this call.
     pub(crate) fn is_instant(&self) -> bool {
-        !self.is_for_key() && self.store.is_instant()
+        !self.is_for_key() && catch_unwind(AssertUnwindSafe(|| self.store.is_instant())).unwrap_or(false)
     }
 }
 
