@@ -12,7 +12,8 @@ use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Credential;
 use perennial_rotation::{
-    Directory, Handle, Identity, Notices, Progress, Rotator, Snapshot, Store, Task, Token, clock,
+    Directory, Fleet, FleetNotices, Handle, Identity, Limits as FleetLimits, Notice, Notices, Progress, Rotator,
+    Snapshot, Store, Task, Token, clock,
 };
 use perennial_std::{Cancel, drive};
 
@@ -28,6 +29,10 @@ pub enum Runtime {
     Std,
     /// Futures: `perennial_smol`.
     Smol,
+    /// A fleet of one on threads: [`perennial_std::fleet`].
+    StdFleet,
+    /// A fleet of one as a future: [`perennial_smol::fleet`].
+    SmolFleet,
     /// A function of the test, which runs the task to its end. It is called on a new thread.
     Other(fn(Task)),
 }
@@ -170,7 +175,7 @@ impl NodeConfig {
     }
 
     /// Starts the node, and returns its notices from the first step on.
-    pub fn start_with_notices(self) -> (Handle, Notices) {
+    pub fn start_with_notices(self) -> (Handle, NodeNotices) {
         let Self { runtime, policy, template, signer, store } = self;
         let mut rotator = Rotator::new().policy(policy);
         if let Some(template) = template {
@@ -191,15 +196,57 @@ pub fn start(runtime: Runtime, rotator: Rotator) -> Handle {
     start_with_notices(runtime, rotator).0
 }
 
-fn start_with_notices(runtime: Runtime, rotator: Rotator) -> (Handle, Notices) {
+/// Starts a fleet on this runtime.
+///
+/// # Panics
+/// The runtime has no fleets.
+pub fn fleet(runtime: Runtime, limits: FleetLimits) -> Fleet {
+    match runtime {
+        Runtime::Std | Runtime::StdFleet => perennial_std::fleet(limits).unwrap(),
+        Runtime::Smol | Runtime::SmolFleet => {
+            let (fleet, running) = perennial_smol::fleet(limits);
+            std::thread::spawn(|| smol::block_on(running));
+            fleet
+        }
+        Runtime::Other(_) => panic!("there are no fleets on {runtime:?}"),
+    }
+}
+
+/// The notices of a node, from its first step on.
+#[derive(Debug)]
+pub enum NodeNotices {
+    /// The notices of a rotation that runs alone.
+    Alone(Notices),
+    /// The notices of a fleet whose only member is the node.
+    OfFleet(FleetNotices),
+}
+
+impl NodeNotices {
+    /// Waits for the next notice; `None` after the end of the node.
+    pub fn recv(&mut self) -> Option<Notice> {
+        match self {
+            Self::Alone(notices) => notices.recv().within(BOUND),
+            Self::OfFleet(notices) => notices.recv().within(BOUND).map(|news| news.notice),
+        }
+    }
+}
+
+fn start_with_notices(runtime: Runtime, rotator: Rotator) -> (Handle, NodeNotices) {
+    if matches!(runtime, Runtime::StdFleet | Runtime::SmolFleet) {
+        // The fleet ends with its member, since its own handle is dropped.
+        let fleet = fleet(runtime, FleetLimits::default());
+        let notices = NodeNotices::OfFleet(fleet.notices(usize::MAX));
+        return (fleet.add(rotator).unwrap(), notices);
+    }
     let (handle, task) = rotator.prepare().unwrap();
     let notices = handle.notices(usize::MAX);
     match runtime {
         Runtime::Std => perennial_std::spawn(task).unwrap(),
         Runtime::Smol => drop(std::thread::spawn(move || smol::block_on(perennial_smol::run(task)))),
         Runtime::Other(run) => drop(std::thread::spawn(move || run(task))),
+        Runtime::StdFleet | Runtime::SmolFleet => unreachable!("started above"),
     }
-    (handle, notices)
+    (handle, NodeNotices::Alone(notices))
 }
 
 /// Waits until `n` certificates have been issued since the start, and the last one is durable. Returns the current

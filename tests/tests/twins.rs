@@ -8,18 +8,23 @@ use perennial::{Action, Backoff, Event, State, Template, Window};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
 use perennial_examples::tokio_loop;
-use perennial_rotation::{News, Notices, Transition};
-use perennial_tests::loopback::{BOUND, Runtime, issued, node, serve, waits_for_approval};
+use perennial_rotation::{News, Transition};
+use perennial_tests::loopback::{BOUND, NodeNotices, Runtime, issued, node, serve, waits_for_approval};
 
-const RUNTIMES: [Runtime; 3] =
-    [Runtime::Std, Runtime::Smol, Runtime::Other(|task| tokio_loop::block_on(task).unwrap())];
+const RUNTIMES: [Runtime; 5] = [
+    Runtime::Std,
+    Runtime::Smol,
+    Runtime::Other(|task| tokio_loop::block_on(task).unwrap()),
+    Runtime::StdFleet,
+    Runtime::SmolFleet,
+];
 
 /// Runs the scenario `life` on each runtime. The runtimes run in parallel, since a scenario waits most of the time.
-fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 3] {
+fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 5] {
     RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
 }
 
-/// The events and actions of a machine, one per line. The lines contain no times, and a number instead of each
+/// The events and actions of a machine, one per line. A turn that a fleet grants is no event of the life. The lines contain no times, and a number instead of each
 /// fingerprint.
 #[derive(Default)]
 struct Transcript {
@@ -29,8 +34,8 @@ struct Transcript {
 
 impl Transcript {
     /// Adds the lines for every step of a rotation, until the rotation ends.
-    fn note_all(&mut self, mut notices: Notices) {
-        while let Some(notice) = notices.recv().within(BOUND) {
+    fn note_all(&mut self, mut notices: NodeNotices) {
+        while let Some(notice) = notices.recv() {
             if let News::Stepped(step) = &notice.news {
                 self.note(step);
             }
@@ -101,10 +106,9 @@ fn life(runtime: Runtime) -> Vec<String> {
 
 #[test]
 fn runtimes_produce_the_same_transcript() {
-    let [threads, futures, tokio] = lives(life);
+    let [threads, others @ ..] = lives(life);
     assert!(threads.len() > 16, "{threads:#?}");
-    assert_eq!(threads, futures);
-    assert_eq!(threads, tokio);
+    others.iter().for_each(|other| assert_eq!(threads, *other));
 }
 
 /// The faults in the order in which they apply, each to as many HTTP requests as `times`. A submission fails under each
@@ -139,9 +143,8 @@ fn life_with_faults(runtime: Runtime) -> Vec<String> {
 
 #[test]
 fn runtimes_produce_the_same_transcript_under_faults() {
-    let [threads, futures, tokio] = lives(life_with_faults);
-    assert_eq!(threads, futures);
-    assert_eq!(threads, tokio);
+    let [threads, others @ ..] = lives(life_with_faults);
+    others.iter().for_each(|other| assert_eq!(threads, *other));
     let failed = |line: &String| line.split_once("CsrFailed ").map(|(_, what)| what.to_owned());
     let failures: Vec<String> = threads.iter().filter_map(failed).collect();
     let expected =
@@ -151,5 +154,5 @@ fn runtimes_produce_the_same_transcript_under_faults() {
 
 /// True for an event about time alone. The number of Ticks, and of responses with a `Date`, depends on chance.
 const fn is_about_time(event: &Event) -> bool {
-    matches!(event, Event::Tick | Event::ServerDated { .. })
+    matches!(event, Event::Tick | Event::TurnGranted | Event::ServerDated { .. })
 }
