@@ -23,6 +23,7 @@
 //! For a program:
 //! - [`Rotator`]: builder of a rotation. A runtime starts it; [`Rotator::prepare`] returns a [`Handle`] and a [`Task`].
 //! - [`Handle`]: the current credential, waits, notices, changes, shutdown.
+//! - [`Fleet`]: any number of rotations in one loop, with one stream of news.
 //! - [`tls`]: configurations, resolvers and verifiers for rustls.
 //! - [`RootsSource`]: the CAs that verify peers: [`Roots`], [`RootFiles`], [`SignerRoots`] or a closure.
 //! - [`SignWith`]: a signer made of a closure. [`Signer`]: a signer with a protocol of its own.
@@ -36,7 +37,7 @@
 //!   new pair.
 //! - [`journal`]: every step of a machine as a line of text, and its replay.
 //!
-//! For a runtime: [`Task`], [`Work`], [`Watch`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a
+//! For a runtime: [`Task`], [`FleetTask`], [`Work`], [`Watch`], [`Exchange`], [`Conversation`], [`Reporter`], [`clock`]. For a
 //! simulation: [`Rotation`], the part of a task without store and handles; [`volume`], the disk below a [`Directory`].
 //!
 //! # Waiting for the first certificate
@@ -87,6 +88,17 @@
 //! }
 //! # Ok::<(), perennial_rotation::StartError>(())
 //! ```
+//!
+//! # Many certificates
+//!
+//! The function `fleet` of a runtime starts a [`Fleet`]: one loop for any number of certificates. [`Fleet::add`] takes a
+//! [`Rotator`] and returns a [`Handle`], at any time; [`Handle::shutdown`] removes a member. A fleet has common
+//! [`Limits`], at most so many requests in flight and, if set, a submission budget; each member keeps its own policy,
+//! too. A request that is due waits in [`State::Queued`]: the certificate that expires first goes first, and none waits
+//! for ever. [`Fleet::notices`] has the news of all members.
+//!
+//! A member that rests costs no processor time, and a few kilobytes: its key, its chain and its state. Share the signer
+//! among the members ([`Rotator::signer`] takes an `Arc`).
 //!
 //! # A signer of your own
 //!

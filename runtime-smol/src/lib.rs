@@ -1,4 +1,4 @@
-//! perennial on smol: one future for each rotated certificate. The store works on a thread of its own.
+//! perennial on smol: one future for each rotated certificate, or for a fleet of them. The store works on a thread of its own.
 //!
 //! The future runs on any executor: sockets and timers are those of async-io, which has a thread of its own.
 //!
@@ -58,6 +58,37 @@
 //! while let Some(rotated) = rotations.recv().await {
 //!     println!("from now on: {}", rotated.new.chain().serial());
 //! }
+//! # Ok(()) }
+//! ```
+//!
+//! Any number of certificates as one future: [`fleet`]. [`Fleet::add`] reads the store and returns a handle like that of
+//! [`start`]; requests wait for their turn, so that a signer never has more than [`Limits::in_flight`] of them:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use perennial_smol::{Limits, News, Rotator, SignWith, Template};
+//!
+//! # use perennial_smol::{Chain, Failure, SignError};
+//! # async fn sign(request: String) -> Result<Chain, SignError> { Err(SignError::new(Failure::Unreachable, request)) }
+//! # fn main() -> Result<(), perennial_smol::StartError> {
+//! let (fleet, running) = perennial_smol::fleet(Limits { in_flight: 8.try_into().unwrap(), ..Limits::default() });
+//! let running = smol::spawn(running);
+//! let signer = Arc::new(SignWith::future("example.com/mesh", |request| sign(request.csr.pem)));
+//! let mut notices = fleet.notices(1000);
+//! for tenant in ["orders", "billing"] {
+//!     let rotator = Rotator::new().name(tenant).template(Template::new(tenant)).signer(signer.clone());
+//!     let handle = fleet.add(rotator)?; // for `tls::server_config(&handle)`; its `shutdown` removes this member
+//! }
+//! smol::block_on(async {
+//!     while let Some(news) = notices.recv().await {
+//!         if let News::Failed { error, .. } = &news.notice.news {
+//!             println!("{}: {error}", news.member.name());
+//! #           break;
+//!         }
+//!     }
+//!     fleet.shutdown().await;
+//!     running.await;
+//! });
 //! # Ok(()) }
 //! ```
 //!

@@ -1,5 +1,5 @@
-//! perennial on plain threads: one thread for each rotated certificate, another one while a request is in flight, and
-//! another one while the store works.
+//! perennial on plain threads: one thread for each rotated certificate or for a fleet of them, another one while a
+//! request is in flight, and another one while the store works.
 //!
 //! A kubelet client certificate from a Kubernetes API server:
 //!
@@ -53,6 +53,34 @@
 //! while let Some(rotated) = rotations.recv().wait() {
 //!     println!("from now on: {}", rotated.new.chain().serial());
 //! }
+//! # Ok(()) }
+//! ```
+//!
+//! Any number of certificates on one thread: [`fleet`]. [`Fleet::add`] reads the store and returns a handle like that of
+//! [`start`]; requests wait for their turn, so that a signer never has more than [`Limits::in_flight`] of them. Further
+//! threads exist only while requests are in flight and stores are called:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use perennial_std::{Limits, News, Rotator, SignWith, Template};
+//!
+//! # use perennial_std::{Chain, Failure, SignError};
+//! # fn sign(request: &str) -> Result<Chain, SignError> { Err(SignError::new(Failure::Unreachable, request.len().to_string())) }
+//! # fn main() -> Result<(), perennial_std::StartError> {
+//! let fleet = perennial_std::fleet(Limits { in_flight: 8.try_into().unwrap(), ..Limits::default() })?;
+//! let signer = Arc::new(SignWith::blocking("example.com/mesh", |request, _cancel| sign(&request.csr.pem)));
+//! let mut notices = fleet.notices(1000);
+//! for tenant in ["orders", "billing"] {
+//!     let rotator = Rotator::new().name(tenant).template(Template::new(tenant)).signer(signer.clone());
+//!     let handle = fleet.add(rotator)?; // for `tls::server_config(&handle)`; its `shutdown` removes this member
+//! }
+//! while let Some(news) = notices.recv().wait() {
+//!     if let News::Failed { error, .. } = &news.notice.news {
+//!         println!("{}: {error}", news.member.name());
+//! #       break;
+//!     }
+//! }
+//! fleet.shutdown().wait();
 //! # Ok(()) }
 //! ```
 //!
