@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use perennial::printable;
 use perennial_pki::KeyAlgorithm;
 
 use crate::DirectoryError;
@@ -37,8 +38,10 @@ pub enum FileStoreError {
     },
     /// The file contains a certificate with another common name, which this store did not write.
     #[error(
-        "{path}: its certificate is for {common_name:?}, not for {wanted:?}, and perennial did not write it; not \
-         replaced. If no program needs the file, remove it or allow the store to replace foreign files"
+        "{path}: the certificate in it is for {}, not for {}, and perennial did not write it; not replaced. If no \
+         program needs the file, remove it or allow the store to replace foreign files",
+        printable(common_name),
+        printable(wanted)
     )]
     Foreign {
         /// The certificate file.
@@ -70,8 +73,9 @@ pub enum FileStoreError {
     },
     /// A symbolic link has the name of a file to write. Its target would go on with the old pair.
     #[error(
-        "{path}: this is a symbolic link to {target:?}; not replaced. Use the path of its target, remove the link, or \
-         allow the store to replace foreign files"
+        "{path}: this is a symbolic link to {}; not replaced. Use the path of its target, remove the link, or allow the \
+         store to replace foreign files",
+        printable(target)
     )]
     Link {
         /// The link.
@@ -81,7 +85,8 @@ pub enum FileStoreError {
     },
     /// Another program, such as kubelet for a volume, switches the link `..data` in this directory.
     #[error(
-        "{path}: another program switches this link, to {target:?}; use a directory of its own for the certificate"
+        "{path}: another program switches this link, to {}; use a directory of its own for the certificate",
+        printable(target)
     )]
     Volume {
         /// The link `..data`.
