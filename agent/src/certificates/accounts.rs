@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use perennial::printable;
+
 use crate::files;
 
 /// Parses the owner of a file: a user ID, or a name in `/etc/passwd`.
@@ -26,10 +28,13 @@ fn id(text: &str, database: &Path, kind: &str) -> Result<u32, String> {
         return Ok(id);
     }
     let shown = database.display();
-    let entries =
-        files::read_text(database).map_err(|error| format!("cannot look up the {kind} {text:?}: {shown}: {error}"))?;
+    let entries = files::read_text(database)
+        .map_err(|error| format!("cannot read {shown} for the ID of the {kind} `{}`: {error}", printable(text)))?;
     find(&entries, text).ok_or_else(|| {
-        format!("{shown} has no {kind} {text:?}; create it first, or write its numeric ID (as for users of LDAP)")
+        format!(
+            "{shown} has no {kind} `{}`; create it first, or write its numeric ID (as for users of LDAP)",
+            printable(text)
+        )
     })
 }
 
@@ -55,6 +60,6 @@ mod tests {
         assert_eq!(user("12"), Ok(12));
         assert_eq!((user("root"), group("root")), (Ok(0), Ok(0)));
         assert!(user("4294967295").is_err());
-        assert!(group("no such group").is_err_and(|why| why.contains("/etc/group has no group \"no such group\"")));
+        assert!(group("no such group").is_err_and(|why| why.contains("/etc/group has no group `no such group`")));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use perennial::{Policy, Template};
+use perennial::{Policy, Template, printable};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{KeyAlgorithm, Usage};
@@ -80,7 +80,8 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     let required_usages = required_usages(section, usages.as_deref(), signer.as_deref());
     let key_type = key_type(section);
     let location = location(section, key_type);
-    let policy = policy(section);
+    let lifetime = section.parse("lifetime", cli::requested_lifetime);
+    let policy = policy(section, lifetime);
     let asker = section.section("identity").as_ref().and_then(asker);
     if matches!(asker, Some(Asker::Own { .. }))
         && let Some(signer) = &signer
@@ -104,7 +105,7 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
         Some(Asker::TokenFile(_)) | None => None,
     });
     Some(Member {
-        lifetime: section.parse("lifetime", cli::requested_lifetime),
+        lifetime,
         issuer_ca_file: section.parse("issuerCAFile", absolute),
         accepts_extra_rights: section.parse("acceptExtraRights", flag).unwrap_or_default(),
         after: section.parse_all("after", label).unwrap_or_default(),
@@ -155,7 +156,7 @@ fn usage(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     let meant = nearest(text, &USAGES).unwrap_or("client auth");
-    Err(format!("unknown usage {text:?} of a CSR; did you mean {meant:?}?"))
+    Err(format!("unknown usage `{}` of a CSR; did you mean `{meant}`?", printable(text)))
 }
 
 /// Parses an absolute path without `..`: the process of a service has another working directory than its author.
@@ -163,7 +164,10 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !is_plain || text.contains('\0') || path.file_name().is_none() {
-        return Err(format!("expected an absolute path without `..`, for example /etc/kubernetes/pki, found {text:?}"));
+        return Err(format!(
+            "expected an absolute path without `..`, for example /etc/kubernetes/pki, found `{}`",
+            printable(text)
+        ));
     }
     // Without double and final slashes, so that equal paths are equal texts.
     Ok(path.components().collect())
@@ -197,7 +201,7 @@ fn template(section: &Section<'_>, signer: Option<&str>) -> Option<Template> {
     let uris = section.parse_all("uris", |text| check(Template::default().with_uris([text])).map(|()| text.to_owned()));
     let ip_addresses = section.parse_all("ipAddresses", |text| {
         text.parse::<std::net::IpAddr>()
-            .map_err(|_| format!("{text:?} is no IP address; write one like 10.0.0.7 or fd00::7"))
+            .map_err(|_| format!("`{}` is no IP address; write one like 10.0.0.7 or fd00::7", printable(text)))
     });
     let template = Template::new(common_name.unwrap_or_default())
         .with_organizations(organizations.unwrap_or_default())
@@ -247,9 +251,10 @@ fn key_type(section: &Section<'_>) -> Option<KeyAlgorithm> {
     Some(algorithm)
 }
 
-fn policy(section: &Section<'_>) -> Option<Policy> {
+/// The policy of `timing`. Without `timing`, the policy that fits the requested lifetime.
+fn policy(section: &Section<'_>, lifetime: Option<Duration>) -> Option<Policy> {
     if section.field("timing").is_none() {
-        return Some(Policy::default());
+        return Some(lifetime.map_or_else(Policy::default, Policy::for_lifetime));
     }
     let timing = section.section("timing")?;
     timing.allow(&timing::Values::KEYS);
@@ -261,7 +266,17 @@ fn policy(section: &Section<'_>) -> Option<Policy> {
             is_good = false;
         }
     }
-    is_good.then(|| values.policy())
+    let policy = values.policy();
+    let shortest = policy.shortest_lifetime();
+    if let Some(lifetime) = lifetime.filter(|lifetime| *lifetime < shortest && is_good) {
+        let (lifetime, shortest) = (spans::words(lifetime), spans::words(shortest));
+        let why = format!(
+            "a certificate of {lifetime} could expire with this timing, which is for {shortest} and longer; remove \
+             `timing` for a timing that fits, or request a longer `lifetime`"
+        );
+        section.fault("timing", why);
+    }
+    is_good.then_some(policy)
 }
 
 fn asker(section: &Section<'_>) -> Option<Asker> {

@@ -146,14 +146,14 @@ certificates:
          kube-proxy",
         "7:3: certificate Proxy: commonNam: unknown key; did you mean commonName?",
         "9:26: certificate Proxy: store.bundle.file: expected an absolute path without `..`, for example \
-         /etc/kubernetes/pki, found \"proxy.pem\"",
+         /etc/kubernetes/pki, found `proxy.pem`",
         "10:3: certificate 2: `name` is missing; add it, for example `name: kube-proxy`",
         "11:15: certificate 2: commonName: the environment variable ABSENT is not set or is empty; set it for perennial, \
          or write the value",
         "12:13: certificate 2: lifetime: the API accepts ten minutes at least, for example 10m or 24h",
         "13:13: certificate 2: identity: kubeconfig and tokenFile exclude each other; keep one",
         "14:10: certificate 2: store: give one of directory, linked, files, bundle",
-        "18:12: certificate node: usages[0]: unknown usage \"client-auth\" of a CSR; did you mean \"client auth\"?",
+        "18:12: certificate node: usages[0]: unknown usage `client-auth` of a CSR; did you mean `client auth`?",
         "21:14: certificate node: onRotated: add `run`, a command, or `pidFile`, the file with the ID of a process to \
          signal",
         "21:23: certificate node: onRotated.signal: expected HUP, USR1 or USR2",
@@ -170,19 +170,20 @@ fn wrong_value_is_refused_with_its_remedy() {
         ("  commonName: [a]", "commonName: expected text, found a list"),
         ("  dnsNames: a.example", "dnsNames: expected a list, for example [a, b], found text"),
         ("  dnsNames: [a b]", "4:14: certificate a: dnsNames[0]: "),
-        ("  ipAddresses: [10.0.0]", "ipAddresses[0]: \"10.0.0\" is no IP address"),
+        ("  ipAddresses: [10.0.0]", "ipAddresses[0]: `10.0.0` is no IP address"),
         ("  usages: [digital signature]", "one usage must be 'client auth' or 'server auth'"),
         ("  keyType: p521", "keyType: expected p256, p384, ed25519 or rsa"),
         ("  keyEncoding: pkcs1", "keyEncoding: pkcs1 is for RSA keys"),
         ("  keyType: ed25519\n  keyEncoding: sec1", "5:16: certificate a: keyEncoding: pkcs1 is for RSA keys and sec1"),
         ("  timing: {rotationWindow: 90%-70%}", "timing.rotationWindow: the window ends before it begins"),
+        ("  lifetime: 10m\n  timing: {rotationWindow: 1%-2%}", "could expire with this timing, which is for "),
         ("  timing: {retry-refuse: 3}", "timing.retry-refuse: unknown key; did you mean retryRefused?"),
         ("  access: {mode: 0644}", "access.mode: expected a mode of at most 0640"),
         ("  access: {mode: 0660}", "access.mode: expected a mode of at most 0640"),
         ("  access: {certificateMode: 0666}", "access.certificateMode: expected a mode of at most 0644"),
         ("  access: {mode: 600x}", "access.mode: expected a mode"),
-        ("  access: {owner: no-such-user}", "/etc/passwd has no user \"no-such-user\""),
-        ("  access: {group: no-such-group}", "/etc/group has no group \"no-such-group\""),
+        ("  access: {owner: no-such-user}", "/etc/passwd has no user `no-such-user`"),
+        ("  access: {group: no-such-group}", "/etc/group has no group `no-such-group`"),
         ("  acceptExtraRights: yes", "acceptExtraRights: expected true or false"),
         ("  identity: {bootstrapKubeconfig: /b}", "API servers accept no certificate of example.com/mesh"),
         ("  identity: {tokenFile: /t}", "a token names no API server; add `clusterKubeconfig`"),
@@ -222,6 +223,15 @@ fn wrong_value_is_refused_with_its_remedy() {
         let faults = parse(text).expect_err(text);
         assert!(faults.iter().any(|fault| fault.contains(why)), "{text}: {faults:#?}");
     }
+}
+
+#[test]
+fn timing_follows_from_requested_lifetime_unless_given() {
+    let policy = |lines: &str| parse(&with(lines)).unwrap().members[0].policy.clone();
+    assert_eq!(policy("  lifetime: 10m"), Policy::for_lifetime(Duration::from_secs(600)));
+    assert_ne!(policy("  lifetime: 10m"), Policy::default());
+    assert_eq!(policy("  keyType: p256"), Policy::default());
+    assert_eq!(policy("  lifetime: 24h\n  timing: {policy: kubelet}"), Policy::kubelet());
 }
 
 /// A list of members with these names, each followed by further fields.
