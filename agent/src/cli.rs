@@ -1,5 +1,6 @@
 //! The command line and its help.
 
+mod check;
 mod listen;
 mod observe;
 mod run;
@@ -10,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::timing::Timing;
+pub(crate) use check::Check;
 pub(crate) use observe::{Observe, Replay};
 pub(crate) use run::{KeyType, Proxy, Run, Which, prefix, requested_lifetime};
 
@@ -21,7 +23,7 @@ Exit codes:
 
 Environment:
   PERENNIAL_LOG  levels and targets to log on stderr, for example warn, debug or perennial_rotation=trace
-                 [default: info; for status, verify and replay: warn]
+                 [default: info; for status, verify, check and replay: warn]
   HTTPS_PROXY, NO_PROXY  how run reaches the API server, as in kubectl (see run --proxy); status shows it
   SSL_CERT_FILE, SSL_CERT_DIR  where the system's CA certificates are, for a kubeconfig that names no CA";
 
@@ -47,6 +49,7 @@ pub(crate) enum Command {
     Run(Box<Run>),
     Status(Status),
     Verify(Verify),
+    Check(Check),
     Replay(Replay),
     Rotate(Rotate),
 }

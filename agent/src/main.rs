@@ -5,6 +5,7 @@
 // Read by `run --certificates` and `check`.
 #[allow(dead_code, unused_imports)]
 mod certificates;
+mod check;
 mod cli;
 mod control;
 mod failure;
@@ -101,6 +102,7 @@ fn run_command(command: &Command, log: Option<Lines>) -> Result<(), Failure> {
         Command::Run(options) => run::run(options, log),
         Command::Status(options) => status::status(options),
         Command::Verify(options) => verify::verify(options),
+        Command::Check(options) => check::check(options),
         Command::Replay(options) => replay::replay(options),
         Command::Rotate(options) => control::rotate(options),
     }
@@ -136,9 +138,9 @@ fn missing(count: u64) -> String {
 
 fn start_logging(command: &Command, format: LogFormat, log: Option<Lines>) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
-    // Status, verify and replay print their result on stdout; run reports only in its log.
+    // Status, verify, check and replay print their result on stdout; run reports only in its log.
     let level = match command {
-        Command::Status(_) | Command::Verify(_) | Command::Replay(_) | Command::Rotate(_) => "warn",
+        Command::Status(_) | Command::Verify(_) | Command::Check(_) | Command::Replay(_) | Command::Rotate(_) => "warn",
         Command::Run(_) => "info",
     };
     let filter = match std::env::var(VARIABLE) {

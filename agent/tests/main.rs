@@ -4,6 +4,7 @@ mod acceptance;
 mod bad_input;
 mod both;
 mod ca_bundle;
+mod check;
 // With this feature, the command reads the offset of its wall clock from a file.
 #[cfg(feature = "test-clock")]
 mod clock;

@@ -137,19 +137,12 @@ fn fault(claim: &Claim<'_>, why: &str) {
 /// The files that a member writes by names of the list. Stores have further files of their own, whose names follow
 /// from these.
 fn written_by(member: &Member) -> Vec<PathBuf> {
-    match &member.location.kind {
-        StoreKind::Directory { path, prefix } => {
-            ["current.pem", "pending.json"].map(|end| path.join(format!("{prefix}-{end}"))).into()
-        }
-        StoreKind::Linked { path, names } => {
-            let names = [Some("..data"), Some(&*names.certificate), Some(&*names.key), names.ca.as_deref()];
-            names.into_iter().flatten().map(|name| path.join(name)).collect()
-        }
-        StoreKind::Plain { certificate, key, ca } => {
-            [Some(certificate), Some(key), ca.as_ref()].into_iter().flatten().cloned().collect()
-        }
-        StoreKind::Bundle { file, ca } => [Some(file), ca.as_ref()].into_iter().flatten().cloned().collect(),
-    }
+    let more = match &member.location.kind {
+        StoreKind::Directory { path, prefix } => Some(path.join(format!("{prefix}-pending.json"))),
+        StoreKind::Linked { path, .. } => Some(path.join("..data")),
+        StoreKind::Plain { .. } | StoreKind::Bundle { .. } => None,
+    };
+    more.into_iter().chain(member.files()).collect()
 }
 
 /// The directories that the files of a member are in.

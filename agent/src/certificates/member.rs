@@ -160,3 +160,28 @@ pub(crate) enum Signal {
     Usr1,
     Usr2,
 }
+
+impl Signal {
+    /// The name of the signal, without `SIG`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Hup => "HUP",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+        }
+    }
+}
+
+impl Member {
+    /// The files that other programs read, the certificate's first.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let files = match &self.location.kind {
+            StoreKind::Directory { path, prefix } => [Some(path.join(format!("{prefix}-current.pem"))), None, None],
+            StoreKind::Linked { path, names } => [Some(&names.certificate), Some(&names.key), names.ca.as_ref()]
+                .map(|name| name.map(|name| path.join(name))),
+            StoreKind::Plain { certificate, key, ca } => [Some(certificate.clone()), Some(key.clone()), ca.clone()],
+            StoreKind::Bundle { file, ca } => [Some(file.clone()), ca.clone(), None],
+        };
+        files.into_iter().flatten().collect()
+    }
+}

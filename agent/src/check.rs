@@ -1,0 +1,146 @@
+//! `perennial check`: checks a certificate list, and prints what a run with this list would do.
+
+use serde_json::{Value, json};
+
+use crate::certificates::{self, Asker, List, Member, StoreKind};
+use crate::cli;
+use crate::failure::Failure;
+use crate::report::{columns, json_line, print};
+use crate::spans::words;
+
+/// Runs `perennial check`. Prints each certificate of the list.
+///
+/// # Errors
+/// [`Failure::Usage`] with all errors of the list.
+pub(crate) fn check(options: &cli::Check) -> Result<(), Failure> {
+    let variables = certificates::of_process(options.node_name.as_deref())?;
+    let list = List::read(&options.file, &variables)?;
+    // The layouts of stores have rules of their own.
+    list.members.iter().try_for_each(|member| member.open_store().map(drop))?;
+    print(&if options.json { json_line(&to_json(&list)) } else { to_text(&list) });
+    Ok(())
+}
+
+fn to_text(list: &List) -> String {
+    let count = list.members.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let mut text = columns(&[("list", format!("{}: good, {count} certificate{plural}", list.path.display()))]);
+    for member in &list.members {
+        let mut lines = vec![
+            ("certificate", member.name.clone()),
+            ("  request", format!("{} from {}", request(member), member.signer)),
+            ("  identity", identity(member)),
+            ("  server", format!("the API server of {}", member.cluster_kubeconfig.display())),
+            ("  files", files(member)),
+            ("  rotation", rotation(member)),
+        ];
+        if !member.after.is_empty() {
+            lines.push(("  after", member.after.join(", ")));
+        }
+        if let Some(command) = &member.reaction.command {
+            lines.push(("  runs", format!("{}, for at most {}", command.arguments.join(" "), words(command.timeout))));
+        }
+        if let Some(signal) = &member.reaction.signal {
+            let name = signal.signal.name();
+            lines.push(("  signals", format!("SIG{name} to the process in {}", signal.path.display())));
+        }
+        text.push_str(&columns(&lines));
+    }
+    text
+}
+
+/// The names to request: `CN=a,DNS=b`, without an empty common name.
+fn request(member: &Member) -> String {
+    let names = member.template.to_string();
+    names.strip_prefix("CN=,").map_or_else(|| names.clone(), str::to_owned)
+}
+
+/// The identity that the requests of a member authenticate with, as a clause.
+fn identity(member: &Member) -> String {
+    match &member.asker {
+        Asker::Own { bootstrap_kubeconfig } => {
+            format!("its own certificate; the first time the user of {}", bootstrap_kubeconfig.display())
+        }
+        Asker::Member(name) => format!("the certificate {name}"),
+        Asker::Kubeconfig(path) => format!("the user of {}", path.display()),
+        Asker::TokenFile(path) => format!("the token in {}", path.display()),
+    }
+}
+
+fn files(member: &Member) -> String {
+    let access = &member.location.access;
+    let owner = |id: Option<u32>, kind| id.map(|id| format!(", {kind} {id}")).unwrap_or_default();
+    let owners = owner(access.owner, "owner") + &owner(access.group, "group");
+    let [key, certificate] = [access.mode, access.certificate_mode].map(|mode| format!("mode {mode:04o}"));
+    let ca = |ca: Option<String>| ca.map(|ca| format!(", CA copy {ca}")).unwrap_or_default();
+    match &member.location.kind {
+        StoreKind::Directory { path, prefix } => format!("{}", path.join(format!("{prefix}-current.pem")).display()),
+        StoreKind::Linked { path, names } => {
+            let at = path.display();
+            let ca = ca(names.ca.as_ref().map(|ca| path.join(ca).display().to_string()));
+            let files = format!("{at}/{} ({certificate}) and {at}/{} ({key})", names.certificate, names.key);
+            format!("{files}, switched together{ca}{owners}")
+        }
+        StoreKind::Plain { certificate: chain, key: private, ca: copy } => {
+            let ca = ca(copy.as_ref().map(|ca| ca.display().to_string()));
+            format!("{} ({certificate}) and {} ({key}){ca}{owners}", chain.display(), private.display())
+        }
+        StoreKind::Bundle { file, ca: copy } => {
+            let ca = ca(copy.as_ref().map(|ca| ca.display().to_string()));
+            format!("{} ({key}){ca}{owners}", file.display())
+        }
+    }
+}
+
+fn rotation(member: &Member) -> String {
+    let window = member.policy.window;
+    let percent = |permille: u16| f64::from(permille) / 10.0;
+    let (from, to) = (percent(window.from()), percent(window.to()));
+    let at = match member.lifetime {
+        Some(lifetime) => {
+            let part = |permille: u16| words(lifetime * u32::from(permille) / 1000);
+            format!(": {} to {} after it begins", part(window.from()), part(window.to()))
+        }
+        None => String::new(),
+    };
+    let lifetime = member.lifetime.map_or_else(|| "the signer's lifetime".to_owned(), words);
+    format!("at {from}% to {to}% of {lifetime}{at}; {} key", member.key_type)
+}
+
+/// The list as one JSON object.
+fn to_json(list: &List) -> Value {
+    let certificates: Vec<Value> = list.members.iter().map(member_json).collect();
+    json!({ "file": list.path, "certificates": certificates })
+}
+
+fn member_json(member: &Member) -> Value {
+    let template = &member.template;
+    let (identity, of) = match &member.asker {
+        Asker::Own { bootstrap_kubeconfig } => ("own", json!(bootstrap_kubeconfig)),
+        Asker::Member(name) => ("certificate", json!(name)),
+        Asker::Kubeconfig(path) => ("kubeconfig", json!(path)),
+        Asker::TokenFile(path) => ("token_file", json!(path)),
+    };
+    let access = &member.location.access;
+    let window = member.policy.window;
+    let reaction = &member.reaction;
+    json!({
+        "name": member.name,
+        "signer": member.signer,
+        "request": request(member),
+        "common_name": template.common_name(),
+        "usages": member.usages,
+        "key_type": member.key_type.to_string(),
+        "lifetime_seconds": member.lifetime.map(|lifetime| lifetime.as_secs()),
+        "identity": { "kind": identity, "of": of },
+        "cluster_kubeconfig": member.cluster_kubeconfig,
+        "files": member.files(),
+        "mode": format!("{:04o}", access.mode),
+        "owner": access.owner,
+        "group": access.group,
+        "rotation_window_permille": [window.from(), window.to()],
+        "after": member.after,
+        "runs": reaction.command.as_ref().map(|command| &command.arguments),
+        "signals": reaction.signal.as_ref().map(|signal| json!({ "pid_file": signal.path, "signal": signal.signal.name() })),
+    })
+}
