@@ -6,8 +6,9 @@ use perennial::{Instant, Now};
 
 use super::exchange_error::ExchangeError;
 use super::http::Request;
+use super::limits::Limits;
 use super::response::{Event, Response};
-use super::session::{Limits, Session};
+use super::session::Session;
 use crate::cluster::Cluster;
 use perennial_rotation::{Conversation, Identity, IoEvent, IoRequest};
 
