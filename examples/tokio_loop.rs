@@ -90,6 +90,14 @@ async fn converse(mut conversation: Box<dyn SignerConversation>, mut reporter: R
                 stream = None;
                 Ok(None)
             }
+            (IoRequest::Keep(kept), _) => {
+                stream.take().into_iter().for_each(|stream| kept.put(stream));
+                Ok(None)
+            }
+            (IoRequest::Reuse(kept), _) => {
+                stream = kept.take();
+                Ok(Some(if stream.is_some() { IoEvent::Connected } else { IoEvent::Failed("it was closed".into()) }))
+            }
             (IoRequest::Wait { until }, _) => {
                 sleep(left(until)).await;
                 Ok(None)

@@ -1,8 +1,11 @@
-//! A conversation with a server, and the four operations that it needs of its driver: connect, write, read and sleep.
+//! A conversation with a server, and the operations that it needs of its driver: connect, write, read and sleep, and
+//! keep a connection for a later conversation.
 
 use derive_more::Debug;
 
 use perennial::{Instant, Now};
+
+use crate::KeptConnection;
 
 /// A conversation with a server, free of I/O. [`poll`](Self::poll) returns the next operation; the driver carries the
 /// operation out, reports its result with [`handle`](Self::handle), and polls again.
@@ -45,6 +48,14 @@ use perennial::{Instant, Now};
 ///             (IoRequest::Disconnect, _) => {
 ///                 stream = None;
 ///                 continue;
+///             }
+///             (IoRequest::Keep(kept), _) => {
+///                 stream.take().into_iter().for_each(|stream| kept.put(stream));
+///                 continue;
+///             }
+///             (IoRequest::Reuse(kept), _) => {
+///                 stream = kept.take();
+///                 if stream.is_some() { IoEvent::Connected } else { IoEvent::Failed("it was closed".into()) }
 ///             }
 ///             (IoRequest::Wait { until }, _) => {
 ///                 std::thread::sleep(left(until));
@@ -131,12 +142,18 @@ pub enum IoRequest<T> {
     },
     /// Close the connection, if there is one.
     Disconnect,
+    /// Set the open connection aside in this place, for a later conversation, and poll. A driver that keeps no
+    /// connections closes the connection.
+    Keep(KeptConnection),
+    /// Take the connection out of this place, and report [`IoEvent::Connected`]; [`IoEvent::Failed`] if no connection
+    /// of this driver is there. The conversation then connects anew.
+    Reuse(KeptConnection),
     /// Wait until `until`, then poll. The connection may stay open.
     #[debug("Wait(until {until:?})")]
     Wait {
         /// When to poll the conversation.
         until: Instant,
     },
-    /// The conversation has ended with this outcome. Its connection is closed already.
+    /// The conversation has ended with this outcome. Its connection is closed already, or set aside.
     Done(T),
 }

@@ -43,6 +43,14 @@ pub async fn drive<C: Conversation>(mut conversation: C, mut notice: impl FnMut(
                 stream = None;
                 continue;
             }
+            (IoRequest::Keep(kept), _) => {
+                stream.take().into_iter().for_each(|stream| kept.put(stream));
+                continue;
+            }
+            (IoRequest::Reuse(kept), _) => {
+                stream = kept.take();
+                if stream.is_some() { IoEvent::Connected } else { IoEvent::Failed("the connection was closed".into()) }
+            }
             (IoRequest::Wait { until }, _) => {
                 sleep_until(until).await;
                 continue;

@@ -28,19 +28,10 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
         let input = match (step, &mut stream) {
             (IoRequest::Done(outcome), _) => return Some(outcome),
             (IoRequest::Connect { host, port, until }, _) => {
-                let connected = connect(&host, port, left(until)).and_then(|connected| {
-                    let watched = connected.try_clone()?;
-                    // Shutting down ends a blocked read or write. An error means that the socket is closed already.
-                    cancel.on_cancel(move || drop(watched.shutdown(Shutdown::Both)));
-                    Ok(connected)
-                });
-                match connected {
-                    Ok(connected) => {
-                        stream = Some(connected);
-                        IoEvent::Connected
-                    }
-                    Err(error) => IoEvent::Failed(error.to_string()),
-                }
+                opened(connect(&host, port, left(until)), &mut stream, cancel)
+            }
+            (IoRequest::Reuse(kept), _) => {
+                opened(kept.take().ok_or_else(|| ErrorKind::NotConnected.into()), &mut stream, cancel)
             }
             (IoRequest::Transmit { bytes, until }, Some(stream)) => {
                 match stream.set_write_timeout(Some(left(until))).and_then(|()| stream.write_all(&bytes)) {
@@ -61,6 +52,12 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
                 cancel.drop_hook();
                 continue;
             }
+            (IoRequest::Keep(kept), _) => {
+                // The connection belongs to another conversation from now on.
+                cancel.drop_hook();
+                stream.take().into_iter().for_each(|stream| kept.put(stream));
+                continue;
+            }
             (IoRequest::Wait { until }, _) => {
                 cancel.sleep(left(until));
                 continue;
@@ -69,6 +66,23 @@ pub fn drive<C: Conversation>(mut conversation: C, cancel: &Cancel, mut notice: 
             (IoRequest::Transmit { .. } | IoRequest::Receive { .. }, None) => IoEvent::Ended,
         };
         conversation.handle(input, clock::now());
+    }
+}
+
+/// Puts a connection into `stream`, and lets `cancel` shut it down.
+fn opened(connected: io::Result<TcpStream>, stream: &mut Option<TcpStream>, cancel: &Cancel) -> IoEvent<'static> {
+    let watched = connected.and_then(|connected| {
+        let watched = connected.try_clone()?;
+        // Shutting down ends a blocked read or write. An error means that the socket is closed already.
+        cancel.on_cancel(move || drop(watched.shutdown(Shutdown::Both)));
+        Ok(connected)
+    });
+    match watched {
+        Ok(connected) => {
+            *stream = Some(connected);
+            IoEvent::Connected
+        }
+        Err(error) => IoEvent::Failed(error.to_string()),
     }
 }
 

@@ -33,12 +33,16 @@ pub(crate) struct World<'a> {
     /// The number of further bytes that reach the client unaltered before one byte is altered. `None` after the altered
     /// byte, or if no byte is to be altered.
     pub(crate) damaged_byte: Option<usize>,
+    /// True if the server closes the next connection that the client reuses. False again afterwards.
+    pub(crate) closes_kept: bool,
     transmits: usize,
     connections: usize,
     link: Option<Link>,
 }
 
 struct Link {
+    /// The number of the connection, counted from 1.
+    connection: usize,
     tls: ServerConnection,
     plain: Vec<u8>,
     nth: usize,
@@ -63,6 +67,7 @@ impl<'a> World<'a> {
             not_tls: None,
             broken_transmit: 0,
             damaged_byte: None,
+            closes_kept: false,
             transmits: 0,
             connections: 0,
             link: None,
@@ -129,6 +134,23 @@ impl<'a> World<'a> {
                     self.link = None;
                     continue;
                 }
+                IoRequest::Keep(kept) => {
+                    self.steps.push("keep".to_owned());
+                    kept.put(self.link.take().expect("keep without a connection"));
+                    continue;
+                }
+                IoRequest::Reuse(kept) => {
+                    self.steps.push("reuse".to_owned());
+                    assert!(self.link.is_none(), "the old connection is closed first");
+                    self.link = kept.take();
+                    match &mut self.link {
+                        Some(link) => {
+                            link.ended |= std::mem::take(&mut self.closes_kept);
+                            IoEvent::Connected
+                        }
+                        None => IoEvent::Failed("no connection is kept".to_owned()),
+                    }
+                }
                 IoRequest::Wait { until } => {
                     assert!(until > self.now.instant && until < Instant::MAX, "a wait must end, and not at once");
                     self.steps.push(format!("wait {:?}", until.since(self.now.instant)));
@@ -147,6 +169,7 @@ impl<'a> World<'a> {
             return IoEvent::Failed("connection refused".to_owned());
         }
         self.link = Some(Link {
+            connection: self.connections,
             tls: ServerConnection::new(Arc::clone(&self.config)).unwrap(),
             plain: Vec::new(),
             nth: 0,
@@ -178,7 +201,7 @@ impl<'a> World<'a> {
         }
         while let Some(mut request) = take_request(&mut link.plain) {
             link.nth += 1;
-            (request.connection, request.nth) = (self.connections, link.nth);
+            (request.connection, request.nth) = (link.connection, link.nth);
             let reply = (self.script)(&request);
             self.requests.push(request);
             let mut at = self.now.instant;

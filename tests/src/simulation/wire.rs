@@ -36,6 +36,17 @@ impl Wire {
                     self.session = None;
                     continue;
                 }
+                (IoRequest::Keep(kept), _) => {
+                    self.session.take().into_iter().for_each(|session| kept.put(session));
+                    continue;
+                }
+                (IoRequest::Reuse(kept), _) => {
+                    self.session = kept.take();
+                    match self.session {
+                        Some(_) => IoEvent::Connected,
+                        None => IoEvent::Failed("the connection was closed".into()),
+                    }
+                }
                 (IoRequest::Wait { until }, _) | (IoRequest::Receive { until }, None) if until > now.instant => {
                     self.until = until;
                     return None;

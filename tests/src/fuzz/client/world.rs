@@ -154,6 +154,8 @@ impl<'a> World<'a> {
                     self.link = None;
                     continue;
                 }
+                // A submission keeps a connection only if its cluster says so.
+                IoRequest::Keep(_) | IoRequest::Reuse(_) => unreachable!("the cluster keeps no connections"),
                 IoRequest::Wait { until } => {
                     assert!(until > self.now().instant && until < Instant::MAX, "a wait ends, and not at once");
                     self.pass(until);
