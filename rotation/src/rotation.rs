@@ -139,6 +139,16 @@ impl Rotation {
         self.machine.deadline().into_iter().chain(own.into_iter().flatten()).min()
     }
 
+    /// When to call [`close_kept`](Self::close_kept) after an exchange; `None` if the signer keeps no connections now.
+    pub(crate) fn kept_until(&self) -> Option<Instant> {
+        self.signer.as_ref()?.kept_until()
+    }
+
+    /// Closes the connections that exchanges of the signer have kept for long enough.
+    pub(crate) fn close_kept(&self, now: Now) {
+        self.signer.iter().for_each(|signer| signer.close_kept(now));
+    }
+
     /// The machine in its current state. A clone of the `Arc` stays in this state.
     pub const fn machine(&self) -> &Arc<RotationMachine> {
         &self.machine

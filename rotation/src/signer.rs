@@ -49,6 +49,17 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`SignError`]: the request cannot begin. The rotation counts it as a failed request, and backs off.
     fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError>;
+
+    /// When to close the connection that was [kept](crate::KeptConnection) last; `None` if no connection is kept. A
+    /// rotation calls this after an exchange, and [`close_kept`](Self::close_kept) at that time.
+    fn kept_until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Closes the kept connections whose time is over.
+    fn close_kept(&self, now: Now) {
+        let _ = now;
+    }
 }
 
 /// The requirements of a rotation on every certificate of a signer.

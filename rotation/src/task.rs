@@ -39,6 +39,8 @@ pub struct Task {
     /// The request whose exchange the runtime drives now, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
+    /// When to close the connection that the last exchange has kept; `None` if it has kept none.
+    kept_until: Option<Instant>,
     /// Number of panics in a row, not counting the first, each within [`LONGEST_PAUSE`] of the end of the pause before
     /// it.
     panics: u32,
@@ -83,8 +85,9 @@ impl Task {
     ) -> Self {
         rotation.wake_on_identity(link.identity_waker());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link, fleet));
-        let (held, driven, paused_until) = (None, None, None);
-        Self { rotation, jobs, held, driven, exchanges: 0, panics: 0, paused_until, stage: Stage::Running, ending }
+        let (held, driven, kept_until, paused_until) = (None, None, None, None);
+        let (exchanges, panics, stage) = (0, 0, Stage::Running);
+        Self { rotation, jobs, held, driven, exchanges, kept_until, panics, paused_until, stage, ending }
     }
 
     /// Handles all messages that have arrived, and a Tick if one is due; returns the work to carry out, in order.
@@ -150,6 +153,10 @@ impl Task {
     }
 
     fn take_in(&mut self, mut turn: Option<Input>, now: Now, work: &mut Vec<Work>) {
+        // Taken out, so that the time to close a connection does not count as the time of a Tick.
+        if self.kept_until.take_if(|until| *until <= now.instant).is_some() {
+            self.rotation.close_kept(now);
+        }
         if self.rotation.has_news() {
             self.publish(now);
         }
@@ -210,6 +217,7 @@ impl Task {
         }
         if matches!(input, Input::Finished { .. }) {
             self.driven = None;
+            self.kept_until = self.rotation.kept_until();
         }
         self.handle(input, now, work);
     }
@@ -274,7 +282,8 @@ impl Task {
     pub fn deadline(&self) -> Option<Instant> {
         // After a panic, Ticks wait for the end of the pause; messages do not.
         let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
-        let deadlines = tick.into_iter().chain(self.held.as_ref().map(|(.., until)| *until));
+        let held = self.held.as_ref().map(|(.., until)| *until);
+        let deadlines = tick.into_iter().chain(held).chain(self.kept_until);
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }
 

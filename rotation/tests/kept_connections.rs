@@ -1,0 +1,76 @@
+//! A task closes the connections that the exchanges of its signer have kept.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use perennial::{Event, Failure, Instant, Now, Template};
+use perennial_pki::Usage;
+use perennial_rotation::{
+    Authentication, Exchange, News, Profile, Rotator, SignError, SignRequest, Signer, Work, clock,
+};
+
+/// A signer that keeps a connection until `until`, and refuses all requests.
+#[derive(Debug)]
+struct Keeper {
+    until: Instant,
+    closed: Mutex<Vec<Instant>>,
+    profile: Profile,
+    authentication: Authentication,
+}
+
+impl Signer for Keeper {
+    fn name(&self) -> &'static str {
+        "example.com/keeper"
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn begin(&self, _: SignRequest, _: Now) -> Result<Exchange, SignError> {
+        Ok(Exchange::blocking(|_| Err(SignError::new(Failure::Denied, "no"))))
+    }
+
+    fn kept_until(&self) -> Option<Instant> {
+        Some(self.until).filter(|_| self.closed.lock().unwrap().is_empty())
+    }
+
+    fn close_kept(&self, now: Now) {
+        self.closed.lock().unwrap().push(now.instant);
+    }
+}
+
+#[test]
+fn kept_connection_is_closed_in_time_without_a_tick() {
+    let now = clock::now();
+    let later = |seconds| {
+        let span = Duration::from_secs(seconds);
+        Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+    };
+    let keeper = Arc::new(Keeper {
+        until: later(2).instant,
+        closed: Mutex::default(),
+        profile: Profile::new([Usage::ServerAuth]),
+        authentication: Authentication::None,
+    });
+    let (handle, mut task) = Rotator::new().template(Template::new("mesh-1")).signer(keeper.clone()).prepare().unwrap();
+    let mut work = task.step(now).into_iter();
+    let Some(Work::Drive(Exchange::Blocking(sign), reporter)) = work.next() else { panic!("no request") };
+    // Nothing is kept before the exchange has ended.
+    assert_ne!(task.deadline(), Some(keeper.until));
+    reporter.finish(sign(&Arc::default()));
+    assert!(task.step(later(1)).is_empty());
+    assert_eq!(task.deadline(), Some(keeper.until));
+    assert!(keeper.closed.lock().unwrap().is_empty());
+
+    let mut notices = handle.notices(100);
+    assert!(task.step(later(2)).is_empty());
+    assert_eq!(*keeper.closed.lock().unwrap(), [keeper.until]);
+    let ticked = std::iter::from_fn(|| notices.try_recv())
+        .any(|notice| matches!(notice.news, News::Stepped(step) if step.event == Event::Tick));
+    assert!(!ticked && task.deadline() > Some(keeper.until));
+}
