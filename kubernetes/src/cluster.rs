@@ -8,6 +8,8 @@ use std::sync::Arc;
 use perennial_rotation::RootsSource;
 use rustls::pki_types::ServerName;
 
+use crate::client::Connections;
+
 pub(crate) use perennial::printable;
 pub use proxy::Proxy;
 
@@ -22,6 +24,9 @@ pub struct Cluster {
     tls_server_name: Option<String>,
     insecure_skip_tls_verify: bool,
     proxy: Option<Proxy>,
+    /// The idle connections; `None` if no connection is kept.
+    #[debug(skip)]
+    connections: Option<Arc<Connections>>,
 }
 
 impl Cluster {
@@ -63,6 +68,7 @@ impl Cluster {
             tls_server_name: None,
             insecure_skip_tls_verify: false,
             proxy: None,
+            connections: None,
         })
     }
 
@@ -71,7 +77,7 @@ impl Cluster {
     /// [`with_insecure_skip_tls_verify`](Self::with_insecure_skip_tls_verify) is called.
     pub fn with_roots(mut self, roots: impl RootsSource + 'static) -> Self {
         self.roots = Some(Arc::new(roots));
-        self
+        self.changed()
     }
 
     /// Verifies the server's certificate for `name` instead of the URL's host (kubeconfig `tls-server-name`).
@@ -83,21 +89,42 @@ impl Cluster {
             return Err(ClusterError::ServerName(printable(name)));
         }
         self.tls_server_name = Some(name.to_owned());
-        Ok(self)
+        Ok(self.changed())
     }
 
     /// Accepts any certificate of the server (kubeconfig `insecure-skip-tls-verify`). For development only, since any
     /// host in between can pose as the server and read a bearer token.
     pub fn with_insecure_skip_tls_verify(mut self) -> Self {
         self.insecure_skip_tls_verify = true;
-        self
+        self.changed()
     }
 
     /// Connects through this proxy (kubeconfig `proxy-url`). The proxy sees the address of the server; TLS hides the
     /// requests and answers.
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
+        self.changed()
+    }
+
+    /// Keeps a connection open for up to five seconds after a submission, for the next submission with the same identity
+    /// and the same CAs. Clones share the connections. For programs that rotate several certificates with one identity.
+    ///
+    /// A submission that may keep its connection reads its request object once before it watches the object, a tenth of
+    /// a second after the object was created, since a connection with an open watch cannot be used again.
+    pub fn with_kept_connections(mut self) -> Self {
+        self.connections = Some(Arc::default());
         self
+    }
+
+    /// Gives this value connections of its own: those of its clones were made with other settings.
+    fn changed(mut self) -> Self {
+        self.connections = self.connections.map(|_| Arc::default());
+        self
+    }
+
+    /// The idle connections; `None` if no connection is kept.
+    pub(crate) const fn connections(&self) -> Option<&Arc<Connections>> {
+        self.connections.as_ref()
     }
 
     /// The proxy in front of the server, if there is one.

@@ -4,9 +4,9 @@ mod rules;
 
 use std::sync::Arc;
 
-use perennial::{Failure, Now, Template};
+use perennial::{Failure, Instant, Now, Template};
 use perennial_pki::{KeyAlgorithm, Usage};
-use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, SignError, SignRequest, Signer};
+use perennial_rotation::{Authentication, Exchange, Identity, IdentitySource, Profile, SignError, SignRequest, Signer};
 
 use crate::client::{DesiredCsr, Issuance, Limits, csr_name};
 use crate::cluster::Cluster;
@@ -114,15 +114,24 @@ impl Signer for CsrSigner {
             expiration_seconds: request.lifetime.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX)),
             skew: request.skew,
         };
+        // A certificate that this submission is to replace authenticates no other submission.
+        let is_replaced = matches!(self.authentication, Authentication::Own { .. })
+            && matches!(request.identity, Identity::Certificate(_));
         let issuance = Issuance::new(desired_csr, self.cluster.clone(), request.identity, limits, request.seed);
-        Ok(Exchange::conversation(issuance))
+        Ok(Exchange::conversation(if is_replaced { issuance } else { issuance.sharing_connections() }))
+    }
+
+    fn kept_until(&self) -> Option<Instant> {
+        self.cluster.connections()?.until()
+    }
+
+    fn close_kept(&self, now: Now) {
+        self.cluster.connections().into_iter().for_each(|connections| connections.close(now.instant));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use perennial_rotation::Identity;
-
     use super::*;
 
     #[test]

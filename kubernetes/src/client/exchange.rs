@@ -3,13 +3,14 @@
 use std::io::{Read as _, Write as _};
 
 use perennial::UnixTime;
+use perennial_pki::Roots;
 use rustls::ClientConnection;
 use zeroize::Zeroizing;
 
 use super::exchange_error::ExchangeError;
 use super::http::{Part, Request, ResponseReader};
 use super::tls;
-use super::trust::Presented;
+use super::trust::{Presented, trusted_roots};
 use super::tunnel::Tunnel;
 use crate::cluster::Cluster;
 use perennial_rotation::Identity;
@@ -19,6 +20,8 @@ pub(crate) struct Exchange {
     /// The CONNECT request to a proxy, until the proxy has opened the tunnel. `None` afterwards, and without a proxy.
     tunnel: Option<Tunnel>,
     tls: ClientConnection,
+    /// The CAs that have verified the server; `None` if any certificate is accepted.
+    roots: Option<Roots>,
     presented: Presented,
     /// The bytes of the HTTP request that TLS has not taken yet. TLS takes them once the handshake is over.
     outgoing: Zeroizing<Vec<u8>>,
@@ -34,10 +37,12 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(cluster: &Cluster, identity: &Identity, now: UnixTime) -> Result<Self, ExchangeError> {
-        let (tls, presented) = tls::connection(cluster, identity, now)?;
+        let roots = trusted_roots(cluster)?;
+        let (tls, presented) = tls::connection(cluster, roots.clone(), identity, now)?;
         Ok(Self {
             tunnel: cluster.proxy().map(|proxy| Tunnel::new(proxy, cluster)),
             tls,
+            roots,
             presented,
             outgoing: Zeroizing::default(),
             plain: Vec::new(),
@@ -78,6 +83,17 @@ impl Exchange {
                 return bytes;
             }
         }
+    }
+
+    /// The CAs that have verified the server; `None` if any certificate is accepted.
+    pub(crate) const fn roots(&self) -> Option<&Roots> {
+        self.roots.as_ref()
+    }
+
+    /// True if the connection is open, and all bytes of the last response have been read: another request can follow.
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_read = self.response.is_none() && self.plain.is_empty() && self.outgoing.is_empty();
+        is_read && !self.ended && self.failure.is_none() && !self.tls.is_handshaking() && !self.tls.wants_write()
     }
 
     /// The bytes to write before the socket is closed: an alert if TLS has failed, and a close_notify. Empty while a

@@ -36,6 +36,9 @@ const CREATE_ATTEMPTS: u32 = 3;
 const GOOD_WATCH: Duration = Duration::from_secs(60);
 /// The time that a watch may last beyond its requested duration. Then the client closes the watch and reads the object.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
+/// The pause before the object is read for the first time, if the connection is to be kept. Signers that approve by
+/// themselves take some tens of milliseconds.
+const GLANCE: Duration = Duration::from_millis(100);
 /// The longest pause for a `Retry-After`, equal to the default request timeout. A longer `Retry-After` is shortened to
 /// this pause.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -67,6 +70,8 @@ pub struct Issuance {
     lines: Lines,
     /// The number of reads of the object since watching was given up; `None` while watching works.
     polls: Option<u32>,
+    /// True if the object is to be read once before it is watched, since a watch ends the use of the connection.
+    glances: bool,
     /// The 404 to the creation of the object, and the server's health at that time. Set while the submission reads the
     /// API group, since the versions listed there explain the 404.
     absent: Option<(Response, Option<Health>)>,
@@ -119,8 +124,18 @@ impl Issuance {
             cursor: Cursor::default(),
             lines: Lines::default(),
             polls: None,
+            glances: false,
             absent: None,
         }
+    }
+
+    /// Lets the submission use a connection that an earlier submission has kept, and keep its own. Changes nothing
+    /// unless the cluster [keeps connections](Cluster::with_kept_connections).
+    #[must_use]
+    pub fn sharing_connections(mut self) -> Self {
+        self.session.share();
+        self.glances = self.session.is_shared();
+        self
     }
 
     /// The number of HTTP requests made so far.
@@ -212,6 +227,9 @@ impl Issuance {
     /// intervals.
     fn wait_for_decision(&mut self, now: Now) {
         self.stage = match &mut self.polls {
+            None if std::mem::take(&mut self.glances) => {
+                Stage::Pausing { purpose: Purpose::Read, until: self.session.after_pause(GLANCE, now.instant) }
+            }
             None => Stage::Next(Purpose::Watch),
             Some(polls) => {
                 let until = self.session.after_pause(self.jitter.poll(*polls), now.instant);
@@ -282,13 +300,19 @@ impl Issuance {
     }
 
     fn fail(&mut self, error: SignError) {
+        if error.credential_refused || error.failure == Failure::Unauthorized {
+            self.session.forget_kept();
+        }
         let health = self.health();
         self.finish(Err(SignError { health, ..error }));
     }
 
-    /// Ends the submission and its connection.
+    /// Ends the submission. Keeps its connection after a success, if possible.
     fn finish(&mut self, outcome: Result<Issued, SignError>) {
-        self.session.close();
+        match outcome {
+            Ok(_) => self.session.keep(),
+            Err(_) => self.session.close(),
+        }
         self.stage = Stage::Finished(Some(outcome));
     }
 

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod call;
+mod connections;
 mod csr_error;
 mod cursor;
 mod desired_csr;
@@ -29,6 +30,7 @@ mod verdict;
 mod watch;
 
 pub use call::Call;
+pub(crate) use connections::Connections;
 pub use desired_csr::DesiredCsr;
 pub use exchange_error::ExchangeError;
 pub use health::client_go_healthy;

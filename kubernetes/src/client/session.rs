@@ -1,10 +1,14 @@
 //! HTTP requests to one API server with one identity, over a connection that is kept alive between them.
 
+mod open;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use open::{Open, Operation};
 use perennial::{Instant, Now};
 
+use super::connections::Connections;
 use super::echo::hide_token;
 use super::exchange::Exchange;
 use super::exchange_error::ExchangeError;
@@ -13,8 +17,9 @@ use super::health::health;
 use super::http::{Part, Request};
 use super::limits::Limits;
 use super::response::{Event, Response};
+use super::trust::trusted_roots;
 use crate::cluster::{Cluster, printable};
-use perennial_rotation::{Health, Identity, IoEvent, IoRequest, ServerDate};
+use perennial_rotation::{Health, Identity, IoEvent, IoRequest, KeptConnection, ServerDate};
 
 /// The longest body of an answer that is not a stream, in bytes.
 const LONGEST_BODY: usize = 4 << 20;
@@ -31,6 +36,10 @@ pub(crate) struct Session {
     cluster: Arc<Cluster>,
     identity: Identity,
     limits: Limits,
+    /// The idle connections of the cluster, if the session may use and keep them.
+    shared: Option<Arc<Connections>>,
+    /// True once a kept connection turned out to be dead: the session opens a new one then.
+    kept_was_dead: bool,
     link: Link,
     current: Option<CurrentRequest>,
     requests: u32,
@@ -53,31 +62,26 @@ enum Link {
     Open(Box<Open>),
     /// The bytes to write before the connection is closed.
     Closing(Vec<u8>),
-}
-
-/// An open connection, or one that is being opened.
-struct Open {
-    exchange: Exchange,
-    operation: Operation,
-    /// The time by which the connection must be open, or the awaited part of the answer must have arrived.
-    until: Instant,
-    /// True if an earlier request was answered over this connection.
-    reused: bool,
-}
-
-/// The last command to the runtime, to know which operation has failed.
-enum Operation {
-    Connecting,
-    Writing,
-    Reading,
-    /// After a failed write, read the alert or answer that the server may have sent before it closed the connection.
-    /// Contains the error of the write.
-    Listening(String),
+    /// The driver is to set the connection aside in this place.
+    Keeping(Box<Exchange>, KeptConnection),
+    /// The driver has been asked to do so.
+    Kept(Box<Exchange>, KeptConnection),
 }
 
 impl Session {
     pub(crate) const fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
-        Self { cluster, identity, limits, link: Link::Down, current: None, requests: 0, health: None, date: None }
+        let (shared, kept_was_dead, link, current) = (None, false, Link::Down, None);
+        Self { cluster, identity, limits, shared, kept_was_dead, link, current, requests: 0, health: None, date: None }
+    }
+
+    /// Lets the session use and keep idle connections, if its cluster keeps any.
+    pub(crate) fn share(&mut self) {
+        self.shared = self.cluster.connections().cloned();
+    }
+
+    /// True if the session may use and keep idle connections.
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -114,7 +118,8 @@ impl Session {
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
-            Link::Open(open) => matches!(open.operation, Operation::Connecting),
+            Link::Open(open) => matches!(open.operation, Operation::Connecting | Operation::Reusing(_)),
+            Link::Keeping(..) | Link::Kept(..) => false,
         }
     }
 
@@ -127,6 +132,25 @@ impl Session {
             (open.until, open.reused) = (now.instant.after(self.limits.answer), true);
         }
         self.current = Some(CurrentRequest { request, stream, answer: None });
+    }
+
+    /// Keeps the connection for another session, if it can be used again. Otherwise closes it, as
+    /// [`close`](Self::close) does.
+    pub(crate) fn keep(&mut self) {
+        self.link = match std::mem::replace(&mut self.link, Link::Down) {
+            Link::Open(open) if self.shared.is_some() && self.current.is_none() && open.exchange.is_idle() => {
+                Link::Keeping(Box::new(open.exchange), KeptConnection::default())
+            }
+            link => {
+                self.link = link;
+                return self.close();
+            }
+        };
+    }
+
+    /// Closes all kept connections of the session's identity, which the server has refused.
+    pub(crate) fn forget_kept(&self) {
+        self.shared.iter().for_each(|shared| shared.forget(&self.identity));
     }
 
     /// Drops the current request and closes the connection.
@@ -147,10 +171,10 @@ impl Session {
     fn hang_up(&mut self) {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {
             Link::Down => Link::Down,
-            Link::Closing(farewell) => Link::Closing(farewell),
+            link @ (Link::Closing(_) | Link::Keeping(..) | Link::Kept(..)) => link,
             Link::Open(open) => Link::Closing(match open.operation {
                 // There is no TLS yet, or writing has already failed.
-                Operation::Connecting | Operation::Listening(_) => Vec::new(),
+                Operation::Connecting | Operation::Reusing(_) | Operation::Listening(_) => Vec::new(),
                 Operation::Writing | Operation::Reading => open.exchange.close(),
             }),
         };
@@ -160,7 +184,7 @@ impl Session {
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.operation, input) {
-            (Operation::Connecting, IoEvent::Connected) => {
+            (Operation::Connecting | Operation::Reusing(_), IoEvent::Connected) => {
                 open.operation = Operation::Reading;
                 // One bound for the handshake and the answer ([`Limits::answer`]).
                 open.until = now.instant.after(self.limits.answer);
@@ -172,6 +196,8 @@ impl Session {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
                 None => ExchangeError::Connect(why),
             }),
+            // The next kept connection, or a new one.
+            (Operation::Reusing(_), IoEvent::Failed(_)) => self.link = Link::Down,
             // A server that refuses a request may close before it has read all of it: its alert or answer is the
             // reason.
             (Operation::Writing, IoEvent::Failed(why)) => {
@@ -187,7 +213,7 @@ impl Session {
             (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Ended) => {
                 open.exchange.received_eof()
             }
-            (Operation::Connecting, IoEvent::Received(_) | IoEvent::Ended)
+            (Operation::Connecting | Operation::Reusing(_), IoEvent::Received(_) | IoEvent::Ended)
             | (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Connected) => {}
         }
     }
@@ -195,7 +221,7 @@ impl Session {
     /// The next event of the current request; `None` if the runtime has to do another [`step`](Self::step) first.
     pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
         let event = match (&self.current, &self.link) {
-            (None, _) | (_, Link::Closing(_)) => None,
+            (None, _) | (_, Link::Closing(_) | Link::Keeping(..) | Link::Kept(..)) => None,
             (Some(_), Link::Down) => self.open(now),
             (Some(_), Link::Open(_)) => match self.read(now) {
                 Ok(event) => event,
@@ -210,9 +236,15 @@ impl Session {
         event
     }
 
-    /// Begins a connection for the current request. Returns the failure of the request if TLS cannot be set up,
-    /// otherwise `None`.
+    /// Begins a connection for the current request, or takes a kept one. Returns the failure of the request if TLS
+    /// cannot be set up, otherwise `None`.
     fn open(&mut self, now: Now) -> Option<Event> {
+        if let Some((exchange, stream)) = self.kept(now) {
+            let until = now.instant.after(self.limits.connect);
+            self.link =
+                Link::Open(Box::new(Open { exchange, operation: Operation::Reusing(stream), until, reused: true }));
+            return None;
+        }
         match Exchange::new(&self.cluster, &self.identity, now.unix) {
             Ok(exchange) => {
                 let until = now.instant.after(self.limits.connect);
@@ -222,6 +254,14 @@ impl Session {
             }
             Err(error) => self.lose(error),
         }
+    }
+
+    /// Takes a kept connection, which may be dead. `None` if there is none for this session.
+    fn kept(&self, now: Now) -> Option<(Exchange, KeptConnection)> {
+        let shared = self.shared.as_ref().filter(|_| !self.kept_was_dead)?;
+        // If there are no CAs now, a new connection fails with the reason.
+        let roots = trusted_roots(&self.cluster).ok()?;
+        shared.take(&self.identity, roots.as_ref(), now.instant)
     }
 
     /// Reads parts of the response until there is an event, or more bytes are needed.
@@ -274,9 +314,10 @@ impl Session {
     fn lose(&mut self, error: ExchangeError) -> Option<Event> {
         let (error, idle) = match &self.link {
             Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),
-            Link::Down | Link::Closing(_) => (error, false),
+            Link::Down | Link::Closing(_) | Link::Keeping(..) | Link::Kept(..) => (error, false),
         };
         self.hang_up();
+        self.kept_was_dead |= idle;
         if idle && matches!(error, ExchangeError::Closed | ExchangeError::Broken(_)) && !self.exhausted() {
             // Counted, so that a server that closes every connection cannot cause an endless loop.
             self.requests += 1;
@@ -300,50 +341,26 @@ impl Session {
             }
             Link::Open(_) if self.current.is_none() => None,
             Link::Open(open) => Some(open.step(&self.cluster)),
+            Link::Keeping(..) | Link::Kept(..) => self.set_aside(now),
         }
     }
-}
 
-impl Open {
-    fn step<T>(&mut self, cluster: &Cluster) -> IoRequest<T> {
-        let until = self.until;
-        match self.operation {
-            Operation::Connecting => {
-                let (host, port) = cluster.next_hop();
-                return IoRequest::Connect { host: host.to_owned(), port, until };
+    /// Asks the driver to set the connection aside. Once it has done so, hands the connection to the sessions to come.
+    fn set_aside<T>(&mut self, now: Now) -> Option<IoRequest<T>> {
+        match std::mem::replace(&mut self.link, Link::Down) {
+            Link::Keeping(exchange, stream) => {
+                self.link = Link::Kept(exchange, stream.clone());
+                Some(IoRequest::Keep(stream))
             }
-            Operation::Listening(_) => return IoRequest::Receive { until },
-            Operation::Writing | Operation::Reading => {}
-        }
-        let bytes = self.exchange.transmit();
-        if bytes.is_empty() {
-            self.operation = Operation::Reading;
-            IoRequest::Receive { until }
-        } else {
-            self.operation = Operation::Writing;
-            IoRequest::Transmit { bytes, until }
-        }
-    }
-
-    fn late(&self) -> ExchangeError {
-        match self.operation {
-            Operation::Connecting => ExchangeError::Connect("timed out".to_owned()),
-            Operation::Writing | Operation::Reading | Operation::Listening(_) => {
-                ExchangeError::TimedOut(self.exchange.awaited())
+            Link::Kept(exchange, stream) => {
+                let shared = self.shared.as_ref()?;
+                shared.put(*exchange, stream, self.identity.clone(), now.instant);
+                None
             }
-        }
-    }
-
-    /// Chooses the error to report after a failed write and the read that follows it. If the read meets the end of the
-    /// connection, a break or a timeout, this is the error of the write. Otherwise it is the error of the read, such as
-    /// a TLS alert.
-    fn reason(&self, error: ExchangeError) -> ExchangeError {
-        match (&self.operation, error) {
-            (
-                Operation::Listening(why),
-                ExchangeError::Closed | ExchangeError::Broken(_) | ExchangeError::TimedOut(_),
-            ) => ExchangeError::Broken(why.clone()),
-            (_, error) => error,
+            link => {
+                self.link = link;
+                None
+            }
         }
     }
 }

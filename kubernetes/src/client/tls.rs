@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
-use perennial_pki::provider;
+use perennial_pki::{Roots, provider};
 use perennial_rotation::Identity;
 use rustls::client::Resumption;
 use rustls::pki_types::{ServerName, UnixTime as TlsTime};
@@ -17,15 +17,16 @@ use super::exchange_error::ExchangeError;
 use super::trust::{Presented, Verifier};
 use crate::cluster::Cluster;
 
-/// Makes a TLS client connection to `cluster`, authenticated as `identity`. The server's certificate is verified at the
-/// time `now`.
+/// Makes a TLS client connection to `cluster`, authenticated as `identity`. The server's certificate is verified with
+/// `roots`, at the time `now`; without `roots`, any certificate is accepted.
 pub(super) fn connection(
     cluster: &Cluster,
+    roots: Option<Roots>,
     identity: &Identity,
     now: UnixTime,
 ) -> Result<(ClientConnection, Presented), ExchangeError> {
     let presented = Presented::default();
-    let verifier = Arc::new(Verifier::new(cluster, presented.clone())?);
+    let verifier = Arc::new(Verifier::new(roots, presented.clone())?);
     let settings = ClientConfig::builder_with_details(provider(), Arc::new(FixedTime::new(now)))
         .with_safe_default_protocol_versions()
         .map_err(ExchangeError::setup)?

@@ -36,21 +36,30 @@ pub(super) struct Verifier {
 pub(super) type Presented = Arc<OnceLock<Vec<CertificateDer<'static>>>>;
 
 impl Verifier {
-    /// Makes a verifier for one connection, which stores the server's chain in `presented`.
+    /// Makes a verifier for one connection, which stores the server's chain in `presented`. Without `roots`, accepts
+    /// any certificate.
     ///
     /// # Errors
-    /// [`ExchangeError::NoRoots`] without CAs, unless verification is off; [`ExchangeError::Setup`] if the CAs cannot
-    /// be read or used.
-    pub(super) fn new(cluster: &Cluster, presented: Presented) -> Result<Self, ExchangeError> {
+    /// [`ExchangeError::Setup`] if the CAs cannot be used.
+    pub(super) fn new(roots: Option<Roots>, presented: Presented) -> Result<Self, ExchangeError> {
         let algorithms = provider().signature_verification_algorithms;
-        if cluster.insecure_skip_tls_verify() {
-            return Ok(Self { trusted: None, presented, algorithms });
-        }
-        let source = cluster.roots().ok_or(ExchangeError::NoRoots)?;
-        let roots = source.roots().map_err(|error| ExchangeError::Setup(error.to_string()))?;
+        let Some(roots) = roots else { return Ok(Self { trusted: None, presented, algorithms }) };
         let chains = WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build();
         Ok(Self { trusted: Some((chains.map_err(ExchangeError::setup)?, roots)), presented, algorithms })
     }
+}
+
+/// Returns the CAs to verify the server with now; `None` if any certificate is accepted.
+///
+/// # Errors
+/// [`ExchangeError::NoRoots`] without CAs, unless verification is off; [`ExchangeError::Setup`] if the CAs cannot be
+/// read.
+pub(super) fn trusted_roots(cluster: &Cluster) -> Result<Option<Roots>, ExchangeError> {
+    if cluster.insecure_skip_tls_verify() {
+        return Ok(None);
+    }
+    let source = cluster.roots().ok_or(ExchangeError::NoRoots)?;
+    source.roots().map(Some).map_err(|error| ExchangeError::Setup(error.to_string()))
 }
 
 fn holds(roots: &Roots, certificate: &CertificateDer<'_>) -> bool {
