@@ -22,7 +22,7 @@ use life::LEGEND;
 pub(super) const REFRESH: &str = "refresh";
 /// The Content-Security-Policy of the page: no script, nothing from elsewhere, and only the style sheet [`STYLE`], by
 /// its SHA-256. The icon is an empty `data:` URL, which keeps browsers from a request for `/favicon.ico`.
-pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-a3HXeSC3YB4PVaSNUhFNyDaBvGneQ9HE1wCdkadNSb4='; \
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'sha256-Run/9PsuY7NXDZbFc7tuZ1hA8JYO0UopVjb0fcAhiYk='; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("overview/style.css");
 /// Most certificates that the page shows with all details at once.
