@@ -12,7 +12,7 @@ pub(crate) const HOOK: &str =
 /// The remedy for a clock that differs from the API server's.
 pub(crate) const CLOCK: &str = "check the time synchronization (NTP) of this machine and of the API server";
 /// The remedy for a standing error that no failed request has caused.
-pub(crate) const STANDING: &str = "mend the cause; perennial continues by itself";
+pub(crate) const STANDING: &str = "mend the cause, if it lasts; perennial continues by itself";
 
 /// The remedy for a problem, as a clause for the operator. `another` is true if the directory has another usable pair.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {

@@ -265,6 +265,11 @@ fn probes_answer_200_and_name_unwritten_certificate() {
         assert!(body.contains("\nkubelet-client: certificate in memory only since "), "{body}");
         assert!(body.contains("File too large"), "{body}");
     }
+    let (_, body) = get(&address, "/");
+    assert!(
+        body.contains("not written: 1") && body.contains("<p>The certificate is in memory only since 20"),
+        "{body}"
+    );
     let page = scrape(&address);
     assert_eq!(page.get("perennial_unwritten"), 1.0);
     assert!(page.get("perennial_unwritten_seconds") > 0.0);

@@ -121,14 +121,17 @@ impl Shown {
         };
         let failure = self.view.machine().and_then(RotationMachine::last_failure);
         let unwritten = self.view.unwritten_since();
-        match (&self.view.trouble, unwritten, failure) {
-            (Some(trouble), Some(since), None) => {
-                let memory = format!("In memory only since {since}: {trouble}");
-                problem(&memory, remedies::UNWRITTEN);
-            }
-            (Some(trouble), _, Some(failure)) => problem(trouble, remedies::after_failure(failure)),
-            (Some(trouble), None, None) => problem(trouble, remedies::STANDING),
-            (None, ..) => {}
+        match (&self.view.trouble, failure) {
+            (Some(trouble), Some(failure)) => problem(trouble, remedies::after_failure(failure)),
+            // The write's own error, which the next problem shows.
+            (Some(_), None) if unwritten.is_some() => {}
+            (Some(trouble), None) => problem(trouble, remedies::STANDING),
+            (None, _) => {}
+        }
+        // A write that has not failed needs no person.
+        if let (Some(since), Some(trouble)) = (unwritten, &self.view.trouble) {
+            let error = if failure.is_none() { format!(": {trouble}") } else { String::new() };
+            problem(&format!("The certificate is in memory only since {since}{error}"), remedies::UNWRITTEN);
         }
         let offset = self.view.snapshot.as_ref().and_then(|snapshot| snapshot.clock_offset);
         if let Some(offset) = offset.filter(|offset| offset.is_large()) {
