@@ -8,7 +8,7 @@ use perennial::{Actions, Event, Instant, Limits, MemberKey, Now, Planner, Rotati
 use crate::laws::{Verdict, ensure};
 use crate::trace::submitted;
 
-/// What a driver sees of a fleet: the machines, the queue and the budget.
+/// A fleet as its driver sees it: the machines, the queue and the budget.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     limits: Limits,
