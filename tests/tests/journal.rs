@@ -98,6 +98,24 @@ fn journal_with_any_signer_status_replays() {
     }
 }
 
+/// An older perennial rejects fields that it does not know, so a journal without shared signers has no such field.
+#[test]
+fn journal_has_field_for_queued_only_while_a_request_is_queued() {
+    let template = Some(Arc::new(Template::node("a")));
+    for signer in [SignerStatus::Ready, SignerStatus::Shared] {
+        let setup = Setup { template: template.clone(), signer, ..Setup::default() };
+        let mut machine = Arc::new(RotationMachine::new(setup, Now::default()));
+        journal::step("node", &Transition::of(&mut machine, Event::Tick, Now::default()));
+        let line = journal::begin("node", Now::default(), &machine);
+        assert_eq!(line.contains(r#""queued":true"#), signer.is_shared(), "{line}");
+        assert!(signer.is_shared() || !line.contains("queued"), "{line}");
+        let mut replay = Replay::new();
+        replay.line(&line).unwrap();
+        let turn = Transition::of(&mut machine, Event::TurnGranted, Now::default());
+        assert!(replay.line(&journal::step("node", &turn)).unwrap().step().is_some());
+    }
+}
+
 proptest! {
     #[test]
     fn journal_replays_from_any_step_at_which_it_begins(script in scripts(24), from in 0_usize..40) {
