@@ -13,6 +13,7 @@ mod text;
 mod texts;
 mod x509;
 
+use crate::fleet::FleetScript;
 use crate::laws;
 use crate::script::Script;
 
@@ -27,9 +28,10 @@ pub use x509::pem_x509;
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("csr_client", csr_client),
     ("directory", directory),
+    ("fleet", fleet),
     ("kubeconfig", kubeconfig),
     ("pem_x509", pem_x509),
     ("rotation", rotation),
@@ -43,5 +45,17 @@ pub fn rotation(bytes: &[u8]) {
     let trace = script.run();
     if let Err(broken) = laws::check(&trace) {
         panic!("{broken}\n{trace}\n{script:#?}");
+    }
+}
+
+/// Decodes a hostile life of a fleet from the bytes, runs it, and checks the laws of fleets, and those of machines for
+/// each member.
+pub fn fleet(bytes: &[u8]) {
+    let script = FleetScript::decode(bytes);
+    let traces = script.run().unwrap_or_else(|broken| panic!("{broken}\n{script:#?}"));
+    for trace in traces {
+        if let Err(broken) = laws::check(&trace) {
+            panic!("{broken}\n{trace}\n{script:#?}");
+        }
     }
 }

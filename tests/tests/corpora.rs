@@ -44,6 +44,7 @@ macro_rules! corpora {
 corpora! {
     csr_client,
     directory,
+    fleet,
     kubeconfig,
     pem_x509,
     rotation,
