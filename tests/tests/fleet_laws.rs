@@ -1,9 +1,11 @@
 //! Checks the laws of fleets, and every law of machines for each member, on random hostile lives of a fleet.
 
+use perennial::{Checkpoint, Event, RotationMachine, SignerStatus};
 use perennial_tests::fleet::FleetScript;
 use perennial_tests::laws;
 use perennial_tests::model::check_rules;
-use perennial_tests::script::bytes;
+use perennial_tests::script::{LifeStep, bytes, scripts};
+use perennial_tests::subject::Duties;
 use perennial_tests::trace::Trace;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -46,4 +48,46 @@ fn every_member_agrees_with_the_model() {
 #[test]
 fn second_run_of_a_fleet_has_the_same_traces() {
     lives(1, |script, traces| if script.run()? == traces { Ok(()) } else { Err("the second run differs".into()) });
+}
+
+/// The only difference is the deadline, which for a member of a fleet contains no check of the clocks.
+#[test]
+fn machine_whose_turns_come_at_once_acts_like_one_of_its_own() {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&scripts(40), |mut script| {
+        script.steps.retain(|step| *step != LifeStep::Signer(SignerStatus::Shared));
+        for run in &script.run().runs {
+            let mut member = RotationMachine::restore(shared(&run.first));
+            for record in &run.records {
+                let event = match record.event.clone() {
+                    Event::SignerChanged(SignerStatus::Ready) => Event::SignerChanged(SignerStatus::Shared),
+                    event => event,
+                };
+                let mut duties = Duties::from(member.handle(event, record.now));
+                if member.checkpoint().queued {
+                    let turn = Duties::from(member.handle(Event::TurnGranted, record.now));
+                    prop_assert!(turn.submit.is_some() && turn.write.is_none());
+                    duties = Duties { submit: turn.submit, cancel: duties.cancel.or(turn.cancel), ..duties };
+                }
+                let alone = Duties::from(record.actions.clone());
+                prop_assert_eq!(
+                    (duties.cancel, duties.write, duties.submit),
+                    (alone.cancel, alone.write, alone.submit)
+                );
+                let deadline = record.after.deadline();
+                prop_assert!(member.deadline().is_none_or(|at| deadline.is_some_and(|alone| alone <= at)));
+                prop_assert_eq!(Checkpoint { deadline, ..member.checkpoint() }, shared(&record.after));
+            }
+        }
+        Ok(())
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+}
+
+/// The state of a machine, with a shared signer instead of one of its own.
+fn shared(machine: &RotationMachine) -> Checkpoint {
+    let signer = if machine.signer().is_ready() { SignerStatus::Shared } else { machine.signer() };
+    Checkpoint { signer, ..machine.checkpoint() }
 }
