@@ -20,7 +20,8 @@ pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> 
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;
     // A window that reaches beyond the lifetime must not reach beyond expiry.
-    validity.not_before().after(policy.window.of(validity.lifetime(), draw)).min(validity.not_after())
+    let lifetime = validity.not_after().millis_since(validity.not_before());
+    validity.not_before().after_millis(policy.window.of_millis(lifetime, draw)).min(validity.not_after())
 }
 
 /// True if the certificate's common name differs from the template's. False for every provisional certificate, and if
@@ -63,18 +64,22 @@ enum Grade {
 
 impl Judge<'_> {
     /// Why a successor of this certificate is due: the most urgent reason that applies; `None` if no reason does.
-    pub(crate) fn due(&self, certificate: Option<&Certificate>) -> Option<Reason> {
-        let Some(certificate) = certificate else { return Some(Reason::NoCertificate) };
+    /// `rotation_point` is that of the certificate.
+    pub(crate) fn due(&self, certificate: &Certificate, rotation_point: UnixTime) -> Option<Reason> {
         // In the order of `Reason`: the most urgent first.
-        let reasons = [
-            (Reason::Expired, self.is_expired(certificate)),
-            (Reason::Provisional, certificate.provisional),
-            (Reason::RotationPoint, self.is_past_rotation_point(certificate)),
-            (Reason::Refused, self.facts.refused),
-            (Reason::TemplateNotSatisfied, !self.is_satisfied_by(certificate)),
-            (Reason::RotateNow, self.facts.rotate_now),
-        ];
-        reasons.into_iter().find_map(|(reason, applies)| applies.then_some(reason))
+        if self.is_expired(certificate) {
+            Some(Reason::Expired)
+        } else if certificate.provisional {
+            Some(Reason::Provisional)
+        } else if self.latest >= rotation_point {
+            Some(Reason::RotationPoint)
+        } else if self.facts.refused {
+            Some(Reason::Refused)
+        } else if !self.is_satisfied_by(certificate) {
+            Some(Reason::TemplateNotSatisfied)
+        } else {
+            self.facts.rotate_now.then_some(Reason::RotateNow)
+        }
     }
 
     /// The fault of an issued certificate; `None` if it has no fault. `requested` is the template of the request, which

@@ -22,7 +22,7 @@ use crate::pending_key::PendingKey;
 use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::sync::Arc;
-use crate::time::Now;
+use crate::time::{Now, UnixTime};
 
 /// The state machine that rotates one certificate: events in, actions out, no I/O. A plain value, which can be cloned,
 /// compared, recorded and replayed.
@@ -89,7 +89,15 @@ impl RotationMachine {
     /// Why a new certificate is due at `now`: the most urgent reason, or `None`. Requests are submitted only while a
     /// certificate is due.
     pub fn due(&self, now: Now) -> Option<Reason> {
-        self.judge(now).due(self.newest_certificate().map(Arc::as_ref))
+        self.due_from(self.newest_rotation_point(), self.both_clocks(now))
+    }
+
+    /// [`due`](Self::due), from the rotation point of the newest certificate and from the two clocks.
+    fn due_from(&self, rotation_point: Option<UnixTime>, clocks: (UnixTime, UnixTime)) -> Option<Reason> {
+        match self.newest_certificate().zip(rotation_point) {
+            Some((certificate, rotation_point)) => self.judge_by(clocks).due(certificate, rotation_point),
+            None => Some(Reason::NoCertificate),
+        }
     }
 
     /// The record of the last request, for [`Setup::pending`] after a restart; `None` before the first request. The
@@ -152,7 +160,10 @@ impl RotationMachine {
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {
-        let (earliest, latest) = self.both_clocks(now);
+        self.judge_by(self.both_clocks(now))
+    }
+
+    const fn judge_by(&self, (earliest, latest): (UnixTime, UnixTime)) -> Judge<'_> {
         Judge { facts: &self.facts, earliest, latest }
     }
 

@@ -33,11 +33,19 @@ impl Window {
 
     /// The fraction of `whole` that `draw` chooses: 0 chooses the beginning of the window, `u64::MAX` the end.
     pub(crate) const fn of(self, whole: Duration, draw: u64) -> Duration {
-        let (from, width) = (self.from as u128, (self.to - self.from) as u128);
-        // permille in 64-bit fixed point: width × draw / 2⁶⁴, exact to a millisecond for any lifetime.
-        let permille = (from << 32) + width * (draw >> 32) as u128;
-        let part = (millis(whole) as u128 * permille / 1000) >> 32;
-        Duration::from_millis(if part > u64::MAX as u128 { u64::MAX } else { part as u64 })
+        Duration::from_millis(self.of_millis(millis(whole), draw))
+    }
+
+    /// [`of`](Self::of) in milliseconds.
+    pub(crate) const fn of_millis(self, whole: u64, draw: u64) -> u64 {
+        let (from, width) = (self.from as u64, (self.to - self.from) as u64);
+        // permille in 32-bit fixed point, of at most 48 bits: exact to a millisecond for any lifetime.
+        let permille = (from << 32) + width * (draw >> 32);
+        // whole × permille / 1000. A division of 128 bits costs as much as the rest of a Tick: divide first, and add
+        // the share of the remainder.
+        let part = (whole / 1000) as u128 * permille as u128 + (whole % 1000 * permille / 1000) as u128;
+        let part = part >> 32;
+        if part > u64::MAX as u128 { u64::MAX } else { part as u64 }
     }
 }
 

@@ -29,7 +29,11 @@ impl Instant {
 
     /// The instant `span` later, in whole milliseconds, saturating at [`Instant::MAX`].
     pub const fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(millis(span)))
+        self.after_millis(millis(span))
+    }
+
+    pub(crate) const fn after_millis(self, span: u64) -> Self {
+        Self(self.0.saturating_add(span))
     }
 
     /// The instant `span` earlier, in whole milliseconds, not before the origin of the clock.
@@ -72,7 +76,11 @@ impl UnixTime {
 
     /// The time `span` later, in whole milliseconds, saturating.
     pub const fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add_unsigned(millis(span)))
+        self.after_millis(millis(span))
+    }
+
+    pub(crate) const fn after_millis(self, span: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(span))
     }
 
     /// The time `span` earlier, in whole milliseconds, saturating.
@@ -82,7 +90,12 @@ impl UnixTime {
 
     /// The span since `earlier`, zero if `earlier` lies in the future.
     pub const fn since(self, earlier: Self) -> Duration {
-        if self.0 <= earlier.0 { Duration::ZERO } else { Duration::from_millis(self.0.abs_diff(earlier.0)) }
+        Duration::from_millis(self.millis_since(earlier))
+    }
+
+    /// [`since`](Self::since) in milliseconds.
+    pub(crate) const fn millis_since(self, earlier: Self) -> u64 {
+        if self.0 <= earlier.0 { 0 } else { self.0.abs_diff(earlier.0) }
     }
 
     /// The date and time of day in UTC: `(year, month, day, hour, minute, second, millisecond)`.
@@ -128,6 +141,5 @@ pub struct Now {
 
 /// A span in milliseconds, saturating.
 pub(crate) const fn millis(span: Duration) -> u64 {
-    let millis = span.as_millis();
-    if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 }
+    span.as_secs().saturating_mul(1000).saturating_add(span.subsec_millis() as u64)
 }

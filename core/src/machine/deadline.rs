@@ -1,10 +1,6 @@
 //! The deadline: the earliest instant at which time alone may lead to an action.
 
-use core::time::Duration;
-
 use super::RotationMachine;
-use crate::certificate::Certificate;
-use crate::judge::Judge;
 use crate::time::{Instant, Now, UnixTime, millis};
 
 impl RotationMachine {
@@ -15,32 +11,46 @@ impl RotationMachine {
     }
 
     /// Computes the deadline from the facts: the earliest instant at which time alone may lead to an action.
-    pub(super) fn next_deadline(&self, now: Now) -> Option<Instant> {
+    /// `rotation_point` is that of the newest certificate; `clocks` are the earlier and the later wall clock.
+    pub(super) fn next_deadline(
+        &self,
+        rotation_point: Option<UnixTime>,
+        clocks: (UnixTime, UnixTime),
+        now: Now,
+    ) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
         // Without template or signer, and without a waiting certificate, only a write depends on time.
         if !self.is_enabled() && self.facts.waiting.is_none() {
             return write;
         }
-        let times_out = self.facts.in_flight.map(|(_, since)| since.after(self.request_timeout()));
-        let until = |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after(at.since(clock)));
-        let Judge { earliest, latest, .. } = self.judge(now);
-        let rotates = self.newest_certificate().map(|certificate| self.rotation_point_of(certificate));
-        let begins = self.facts.waiting.as_ref().map(|waiting| waiting.validity.not_before());
+        let (earliest, latest) = clocks;
+        let mut deadline: Option<Instant> = None;
+        let mut add = |moment: Option<Instant>| {
+            if let Some(moment) = moment {
+                deadline = Some(deadline.map_or(moment, |earlier| earlier.min(moment)));
+            }
+        };
+        let until =
+            |at: UnixTime, clock: UnixTime| (at > clock).then(|| now.instant.after_millis(at.millis_since(clock)));
+        add(write);
+        add(self.facts.in_flight.map(|(_, since)| since.after(self.request_timeout())));
+        // A queued submission waits for its turn, not for a time.
+        if !self.facts.queued {
+            add(self.next_submission());
+        }
         // By the later clock: rotation point and notBefore count as passed if they have by either clock.
-        let [rotates, begins] = [rotates, begins].map(|at| at.and_then(|at| until(at, latest)));
+        add(rotation_point.and_then(|at| until(at, latest)));
+        add(self.facts.waiting.as_ref().and_then(|waiting| until(waiting.validity.not_before(), latest)));
         // `shorten_wait` counts the time left by the local clock, so the local expiry comes first; then that by both
         // clocks.
         // notAfter is inclusive (RFC 5280 §4.1.2.5): a certificate has expired a millisecond later.
-        let expires = |served: &Certificate| {
-            let at = served.validity.not_after().after(Duration::from_millis(1));
-            until(at, now.unix).or_else(|| until(at, earliest))
-        };
-        let expires = self.facts.certificate.as_deref().and_then(expires);
-        // A queued submission waits for its turn, not for a time.
-        let submits = self.next_submission().filter(|_| !self.facts.queued);
+        let end = self.facts.certificate.as_ref().map(|served| served.validity.not_after().after_millis(1));
+        add(end.and_then(|end| until(end, now.unix).or_else(|| until(end, earliest))));
         // The owner of a fleet checks the clocks for all its machines.
-        let check = (!self.facts.signer.is_shared()).then(|| self.clock_check(now));
-        [write, times_out, submits, rotates, begins, expires, check].into_iter().flatten().min()
+        if !self.facts.signer.is_shared() {
+            add(Some(self.clock_check(now)));
+        }
+        deadline
     }
 
     /// The next regular check of the clocks, which notices suspend and steps of the wall clock.
@@ -53,6 +63,6 @@ impl RotationMachine {
         let grid = millis(self.facts.policy.max_sleep).max(1);
         let (phase, at) = (self.facts.seed % grid, now.instant.as_millis() % grid);
         let passed = if at >= phase { at - phase } else { grid - (phase - at) };
-        now.instant.after(Duration::from_millis(grid - passed))
+        now.instant.after_millis(grid - passed)
     }
 }

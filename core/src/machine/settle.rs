@@ -25,7 +25,13 @@ impl RotationMachine {
         actions.outcomes.turn = self.take_turn(now);
         self.shorten_wait(now);
         self.write(now, actions);
-        let due = if self.is_enabled() { self.due(now).or_else(|| self.still_rotating()) } else { None };
+        // Computed once, for the reason and for the deadline: nothing below changes the certificates.
+        let (rotation_point, clocks) = (self.newest_rotation_point(), self.both_clocks(now));
+        let due = if self.is_enabled() {
+            self.due_from(rotation_point, clocks).or_else(|| self.still_rotating())
+        } else {
+            None
+        };
         self.facts.due = due;
         self.facts.queued = false;
         if due.is_none() {
@@ -47,7 +53,7 @@ impl RotationMachine {
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
         }
-        let deadline = self.next_deadline(now);
+        let deadline = self.next_deadline(rotation_point, clocks, now);
         if deadline != self.facts.deadline {
             self.facts.deadline = deadline;
             actions.timer = Some(deadline);
@@ -63,6 +69,9 @@ impl RotationMachine {
 
     /// Cancels a request that was not answered within the request timeout, and counts it as failed.
     fn time_out(&mut self, now: Now, actions: &mut Actions) {
+        if self.facts.in_flight.is_none() {
+            return;
+        }
         let timeout = self.request_timeout();
         if let Some((id, since)) = self.facts.in_flight.take_if(|(_, since)| since.after(timeout) <= now.instant) {
             actions.cancel(id, Outcome::TimedOut { id });
@@ -74,8 +83,8 @@ impl RotationMachine {
     /// the local clock may be wrong. Drops a waiting certificate that has become worse than the served one, as after a
     /// change of the template. `None`: no certificate waits, or it continues to wait.
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
-        let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         let waiting = self.facts.waiting.as_ref()?;
+        let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         if !self.judge(now).is_no_worse(waiting) {
             self.facts.waiting = None;
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
@@ -98,6 +107,9 @@ impl RotationMachine {
     /// served or the wall clock was another one when the backoff began. If no valid certificate is served, limits a
     /// backoff to the longest that a failure sets while none is served, unless the backoff follows a refusal.
     fn shorten_wait(&mut self, now: Now) {
+        if self.facts.pacing.retry_at <= now.instant {
+            return;
+        }
         let left = self.certificate_at(now.unix).map(|served| served.validity.not_after().since(now.unix));
         self.facts.pacing.shorten(&self.facts.policy, left, now.instant);
     }

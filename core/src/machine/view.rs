@@ -129,6 +129,11 @@ impl RotationMachine {
         self.facts.certificate.as_ref().map(|certificate| self.rotation_point_of(certificate))
     }
 
+    /// The rotation point of the certificate whose age decides whether a new one is due.
+    pub(super) fn newest_rotation_point(&self) -> Option<UnixTime> {
+        self.newest_certificate().map(|certificate| self.rotation_point_of(certificate))
+    }
+
     /// The rotation point of this certificate.
     pub(super) fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
         rotation_point(&self.facts.policy, self.facts.seed, certificate)
