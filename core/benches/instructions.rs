@@ -132,7 +132,9 @@ fn rotations(times: u64) {
 /// What a driver does with an event: passes it to the machine, and takes the actions.
 #[inline(never)]
 fn step(machine: &mut RotationMachine, event: Event, now: Now) {
-    machine.handle(event, now).for_each(|action: Action| drop(black_box(action)));
+    for action in machine.handle(event, now) {
+        black_box::<Action>(action);
+    }
 }
 
 /// An event, and the machine that handles it.

@@ -16,6 +16,7 @@ use crate::time::UnixTime;
 /// The time from which a certificate is due: a point in the policy's window of the certificate's lifetime, notAfter at
 /// the latest. Computed from `seed` and the certificate's fingerprint, so that every start and every tool gets the same
 /// point.
+#[inline]
 pub fn rotation_point(policy: &Policy, seed: u64, certificate: &Certificate) -> UnixTime {
     let draw = mix(seed, certificate.fingerprint.prefix(), 0);
     let validity = &certificate.validity;

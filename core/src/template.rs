@@ -120,14 +120,16 @@ impl Template {
     /// Whether `certificate` carries at least what this template requests: the same common name and every other name.
     /// The certificate may carry more names (as in client-go's `certSatisfiesTemplate`). DNS names compare by
     /// [`same_dns_name`], addresses by value, all others byte for byte.
+    #[inline]
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
-        let names = &certificate.names;
-        if ptr::eq(self, &**names) {
-            return true;
-        }
+        ptr::eq(self, &*certificate.names) || self.is_within(&certificate.names)
+    }
+
+    /// Whether `other` has the same common name, and every name of this template.
+    fn is_within(&self, other: &Self) -> bool {
         // Both sets are sorted: the search for a name goes on behind the name before.
-        let mut present = names.names.iter();
-        self.is_named_by(certificate) && self.names.iter().all(|wanted| present.any(|name| name == wanted))
+        let mut present = other.names.iter();
+        self.common_name() == other.common_name() && self.names.iter().all(|wanted| present.any(|name| name == wanted))
     }
 
     fn texts(&self, wanted: Kind) -> impl Iterator<Item = &str> + Clone {
