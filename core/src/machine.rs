@@ -31,7 +31,7 @@ pub struct RotationMachine {
     facts: Checkpoint,
 }
 
-const _: () = assert!(size_of::<RotationMachine>() <= 192);
+const _: () = assert!(size_of::<RotationMachine>() <= 168);
 
 impl RotationMachine {
     /// Makes a machine whose first deadline is `now`. If a signer is configured, drops a certificate of `setup` whose

@@ -5,26 +5,32 @@
 //! reads both clocks together and passes them as one [`Now`]; the core reads neither.
 
 use core::fmt;
+use core::num::NonZero;
 use core::time::Duration;
 
 /// A point on the driver's monotonic clock: milliseconds since an origin that the driver chose.
 ///
 /// Use a clock that advances during suspend (Linux `CLOCK_BOOTTIME`) where there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+///
+/// An `Option<Instant>` has the size of an `Instant`: eight bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(
+    /// The milliseconds plus one.
+    NonZero<u64>,
+);
 
 impl Instant {
     /// The last representable instant, at which sums saturate.
-    pub const MAX: Self = Self(u64::MAX);
+    pub const MAX: Self = Self(NonZero::<u64>::MAX);
 
-    /// The instant `millis` milliseconds after the origin of the clock.
+    /// The instant `millis` milliseconds after the origin of the clock, saturating at [`Instant::MAX`].
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        Self(NonZero::<u64>::MIN.saturating_add(millis))
     }
 
     /// Milliseconds since the origin of the clock.
     pub const fn as_millis(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The instant `span` later, in whole milliseconds, saturating at [`Instant::MAX`].
@@ -38,12 +44,26 @@ impl Instant {
 
     /// The instant `span` earlier, in whole milliseconds, not before the origin of the clock.
     pub(crate) const fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(span)))
+        Self::from_millis(self.as_millis().saturating_sub(millis(span)))
     }
 
     /// The span since `earlier`, zero if `earlier` lies in the future.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+/// The origin of the clock.
+impl Default for Instant {
+    fn default() -> Self {
+        Self::from_millis(0)
+    }
+}
+
+/// Shows the milliseconds since the origin of the clock.
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instant").field(&self.as_millis()).finish()
     }
 }
 

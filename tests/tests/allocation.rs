@@ -14,26 +14,37 @@ use perennial_tests::script::Script;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A global allocator that counts the allocations of each thread.
+/// A global allocator that counts the allocations of each thread, and the memory of the blocks that it holds.
 struct Counting;
 
-// SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integer.
+/// The memory of a block of `size` bytes with glibc's allocator, which adds eight bytes and rounds up to a multiple of
+/// 16, at least 32.
+const fn block(size: usize) -> usize {
+    let block = (size + 8).next_multiple_of(16);
+    if block < 32 { 32 } else { block }
+}
+
+// SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integers.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(block(layout.size())));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get().wrapping_sub(block(layout.size())));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(block(size)).wrapping_sub(block(layout.size())));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -80,6 +91,32 @@ fn reading_or_cloning_a_machine_never_allocates() {
         let made = allocations(|| read_everything(machine, now));
         assert_eq!(made, 0, "{machine}");
     }
+}
+
+/// The share of the planner in a member's memory: its deadline and its place in the heap and in the queue for turns.
+const PLANNER: usize = 40;
+
+#[test]
+fn member_of_fleet_has_at_most_400_bytes() {
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    let policy = Setup::default().policy;
+    let now = Now { unix: mint::EPOCH, ..Now::default() };
+    let member = |number: u32| {
+        let template = Template::node(&format!("worker-{number:06}")).with_dns_names([format!("worker-{number:06}")]);
+        let template = Arc::new(template);
+        let certificate = mint::certificate(&template, number.into(), mint::EPOCH, DAY).sharing_names(&template);
+        let (template, certificate) = (Some(template), Some(Arc::new(certificate)));
+        let mut machine =
+            RotationMachine::new(Setup { policy: policy.clone(), template, certificate, ..Setup::default() }, now);
+        let _ = machine.handle(Event::Tick, now);
+        machine
+    };
+    let before = BYTES.get();
+    let machines: [_; 10] = std::array::from_fn(|number| member(u32::try_from(number).unwrap()));
+    let heap = (BYTES.get() - before) / machines.len();
+    let bytes = size_of::<RotationMachine>() + heap + PLANNER;
+    assert!(bytes <= 400, "{bytes} = {} + {heap} + {PLANNER}", size_of::<RotationMachine>());
 }
 
 fn read_everything(machine: &RotationMachine, now: Now) {

@@ -139,8 +139,8 @@ fn least_and_greatest_clock_values_cause_no_panic() {
 }
 
 #[test]
-fn machine_is_at_most_192_bytes() {
-    assert!(size_of::<RotationMachine>() <= 192);
+fn machine_is_at_most_168_bytes() {
+    assert!(size_of::<RotationMachine>() <= 168);
     assert!(size_of::<Actions>() <= 192);
 }
 
