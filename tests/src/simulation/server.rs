@@ -88,6 +88,11 @@ impl Server {
         CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
     }
 
+    /// Lets clients keep connections for later submissions.
+    pub fn keep_connections(&mut self) {
+        self.cluster = Arc::new(Cluster::clone(&self.cluster).with_kept_connections());
+    }
+
     /// Sets the faults of the server, as YAML rules.
     pub fn faults(&mut self, rules: &str) {
         self.api.set_faults(Plan::parse(&format!("rules: [{rules}]")).unwrap(), self.now().unix);
@@ -171,7 +176,7 @@ impl Server {
     ) -> Option<Result<Issued, SignError>> {
         let identity = Identity::Token(Token::new(TOKEN).unwrap());
         let exchange = Issuance::new(desired_csr.clone(), self.cluster.clone(), identity, Limits::default(), 7);
-        let mut wire = Wire::new(Box::new(exchange), self.now());
+        let mut wire = Wire::new(Box::new(exchange.sharing_connections()), self.now());
         let end = self.now().instant.after(span);
         while self.now().instant < end {
             if let Some(result) = wire.carry(self) {

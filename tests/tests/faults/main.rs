@@ -1,5 +1,6 @@
 //! A node and a faulty API server: every fault of `table.md`, in virtual time and over sockets.
 
+mod kept;
 mod mixtures;
 mod node;
 mod own_ca;
