@@ -2,7 +2,6 @@
 
 mod accounts;
 mod conflicts;
-mod files;
 mod member;
 mod open;
 mod parse;
@@ -11,7 +10,6 @@ mod reader;
 mod variables;
 mod yaml;
 
-pub(crate) use files::Files;
 pub(crate) use member::{
     Access, Asker, CommandLine, Encoding, List, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
 };

@@ -9,6 +9,7 @@ use perennial_rotation::{CaCopy, Directory, FileLayout, FileOptions, FileStore, 
 
 use super::member::{Encoding, Location, Member, StoreKind};
 use crate::failure::Failure;
+use crate::hook_debt;
 
 /// The store of a member. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,6 +58,25 @@ impl Member {
         };
         let store = FileStore::new(layout, options).map_err(Failure::usage)?;
         Ok(MemberStore::Files(Arc::new(store)))
+    }
+}
+
+impl Member {
+    /// Path of the hook record: the file that states for which certificate the hook has run.
+    pub(crate) fn hook_record(&self, store: &MemberStore) -> PathBuf {
+        let prefix = match &self.location.kind {
+            // As without a list, so that the record stays valid.
+            StoreKind::Directory { prefix, .. } => prefix,
+            _ => &self.name,
+        };
+        hook_debt::record_path(store.private_directory(), prefix)
+    }
+
+    /// True if the store of `other` has the files of this member's store, and writes them in the same way.
+    pub(crate) fn is_stored_like(&self, other: &Self) -> bool {
+        // A store of files copies the CA file.
+        let is_directory = matches!(self.location.kind, StoreKind::Directory { .. });
+        self.location == other.location && (is_directory || self.issuer_ca_file == other.issuer_ca_file)
     }
 }
 

@@ -5,6 +5,7 @@ mod change;
 mod handles;
 mod member;
 mod resolved;
+mod restorer;
 mod starter;
 mod summary;
 
@@ -20,11 +21,12 @@ use serde_json::json;
 use super::cert_reporter::CertReporter;
 use super::context::Context;
 use super::running::Ended;
-use crate::certificates::{List, Member, of_process};
+use crate::certificates::{List, Member, MemberStore, of_process};
 use crate::failure::Failure;
 use crate::metrics::{BlockedOn, Source};
 use crate::spans::words;
 use member::{Active, Shared};
+use restorer::Restorer;
 use starter::Starter;
 pub(super) use summary::Activity;
 use summary::summary;
@@ -46,6 +48,7 @@ pub(super) struct Listed<'a> {
     path: PathBuf,
     shared: Shared,
     starter: Starter,
+    restorer: Restorer,
     members: BTreeMap<String, Slot>,
     /// Rotations of removed members, and of members whose files have moved, until each has ended.
     ending: Vec<Active>,
@@ -146,6 +149,7 @@ impl<'a> Listed<'a> {
             path: list.path,
             shared,
             starter: Starter::new(wake),
+            restorer: Restorer::default(),
             members,
             ending: Vec::new(),
             started_at: now,
@@ -297,8 +301,16 @@ impl<'a> Listed<'a> {
     fn poll_stores(&mut self, now: Instant) {
         if self.next_store_poll <= now {
             self.next_store_poll = now.after(STORE_POLL);
-            let running = self.members.values_mut().filter_map(Slot::active_mut);
-            running.for_each(|active| active.reporter.restore_missing());
+            let mut stores = Vec::new();
+            for active in self.members.values_mut().filter_map(Slot::active_mut) {
+                match active.files() {
+                    MemberStore::Directory(_) => active.reporter.restore_missing(),
+                    // The files of a certificate in memory are old: the rotation writes them.
+                    files if active.reporter.is_on_disk() => stores.push((active.reporter.of.clone(), files.clone())),
+                    MemberStore::Files(_) => {}
+                }
+            }
+            self.restorer.begin(stores);
         }
     }
 

@@ -1,6 +1,7 @@
 //! SIGHUP with a list: starts added members, ends removed ones, and changes the running rotations of changed ones.
 //! Members that did not change are not touched.
 
+use perennial_rotation::clock;
 use serde_json::json;
 
 use super::member::Active;
@@ -74,6 +75,8 @@ impl Listed<'_> {
         }
         self.shared.servers.retain_used();
         self.find_replacements();
+        // The loop compares the files with their certificates next.
+        self.next_store_poll = clock::now().instant;
         // Only a successful reload is announced to systemd. The loop sends READY=1 next.
         self.context.service.reloading();
         self.observe();
@@ -94,7 +97,7 @@ impl Listed<'_> {
             }
             Phase::Due | Phase::Starting => return false,
         };
-        if active.config().member.location != slot.member.location {
+        if !active.config().member.is_stored_like(&slot.member) {
             let member = slot.member.clone();
             if let Some(slot) = self.members.insert(name.to_owned(), Slot::new(member)) {
                 self.end(slot);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial_rotation::{Handle, Rotator, Store};
+use perennial_pki::Credential;
+use perennial_rotation::{Directory, Handle, LoadRequest, Rotator, Store, clock};
 
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers};
-use crate::certificates::{Files, Member};
+use crate::certificates::{Member, MemberStore};
 use crate::cli::{Proxy, Runtime};
 use crate::kubeconfigs::Server;
 use crate::observers::Watchers;
@@ -38,7 +39,7 @@ pub(super) struct Active {
     pub(super) reporter: CertReporter,
     config: Resolved,
     server: Server,
-    files: Files,
+    files: MemberStore,
     /// The checks whether the API server accepts the certificate; `None` if they are off.
     acceptance: Option<Acceptance>,
 }
@@ -51,8 +52,8 @@ impl Active {
     pub(super) fn start(member: Member, shared: &Shared) -> Result<Self, String> {
         let config = Resolved::read(member)?;
         let server = shared.servers.of(&config, shared.proxy)?;
-        let files = Files::open(&config.member.location)?;
-        files.claim()?;
+        let files = config.member.open_store().map_err(|error| error.to_string())?;
+        files.claim().map_err(|error| error.to_string())?;
         let has_certificate = begin_hook(&config, &files, &shared.hooks);
         let name = config.member.name.as_str();
         let rotator = Rotator::new()
@@ -65,7 +66,7 @@ impl Active {
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
         let rotation = ActiveRotation::start(rotator, shared.runtime, observers).map_err(|error| error.to_string())?;
         shared.handles.set(name, rotation.handle().clone());
-        let reporter = CertReporter::new(name, rotation, files.current());
+        let reporter = CertReporter::new(name, rotation, files.certificate());
         let acceptance = accept(&config, &server, &reporter, shared);
         Ok(Self { reporter, config, server, files, acceptance })
     }
@@ -98,6 +99,11 @@ impl Active {
         (self.reporter.of.clone(), handle, self.files.store(), self.config.common_name().to_owned())
     }
 
+    /// The files of the member.
+    pub(super) const fn files(&self) -> &MemberStore {
+        &self.files
+    }
+
     /// The configuration that the rotation follows.
     pub(super) const fn config(&self) -> &Resolved {
         &self.config
@@ -105,11 +111,29 @@ impl Active {
 }
 
 /// Continues the hook debt of a member, or begins one. Returns true if the member has a valid certificate.
-fn begin_hook(config: &Resolved, files: &Files, hooks: &Hooks) -> bool {
-    let in_use = files.in_use(config.common_name());
-    let subject = in_use.as_ref().map(|credential| hook::subject(files.current(), credential.chain()));
-    hooks.begin(&config.member.name, config.hook(), files.hook_record(), subject);
+fn begin_hook(config: &Resolved, files: &MemberStore, hooks: &Hooks) -> bool {
+    let in_use = in_use(files, config.common_name());
+    let subject = in_use.as_ref().map(|credential| hook::subject(files.certificate(), credential.chain()));
+    hooks.begin(&config.member.name, config.hook(), config.member.hook_record(files), subject);
     in_use.is_some()
+}
+
+/// Reads the valid credential with this common name; `None` if there is none. Changes no file.
+fn in_use(files: &MemberStore, common_name: &str) -> Option<Arc<Credential>> {
+    let now = clock::now().unix;
+    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
+    let found = match files {
+        // The rotation logs the problems of the directory when it loads the pair.
+        MemberStore::Directory(directory) => {
+            Directory::load(directory, Some(common_name), now).ok()?.credential.map(|(credential, _)| credential)
+        }
+        MemberStore::Files(files) => files.load(&request).ok()?.credential,
+    };
+    let is_valid = |credential: &Arc<Credential>| {
+        let certificate = credential.chain().certificate();
+        certificate.common_name() == common_name && !certificate.validity.expired(now)
+    };
+    found.filter(is_valid)
 }
 
 /// Starts the checks whether the API server accepts the certificate of a member that requests with this certificate.
