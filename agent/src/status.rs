@@ -120,10 +120,11 @@ struct HookState {
 }
 
 impl HookState {
-    fn of(directory: &Path, prefix: &str, chain: Option<&Chain>) -> Option<Self> {
+    /// Reads the hook record at this path. `chain` is the chain in use.
+    fn read(record: &Path, chain: Option<&Chain>) -> Option<Self> {
         // Without a certificate no run is owed.
         let in_use = format!("{:x}", chain?.certificate().fingerprint);
-        let record = match Record::read(&hook_debt::record_path(directory, prefix)) {
+        let record = match Record::read(record) {
             Ok(record) => record?,
             Err(error) => return Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
         };
@@ -187,7 +188,7 @@ impl CertStatus {
                 format!("good, the next certificate is used from {} on", chain.certificate().validity.not_before());
             verdict = Verdict { state: "good", words, good: true, rotate_at: None };
         }
-        let hook = HookState::of(directory.path(), prefix, found.chain());
+        let hook = HookState::read(&hook_debt::record_path(directory.path(), prefix), found.chain());
         Ok(Self {
             prefix: prefix.to_owned(),
             found,

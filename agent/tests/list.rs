@@ -3,6 +3,7 @@
 mod reload;
 mod rotate;
 mod status;
+mod stores;
 
 use std::fs;
 use std::path::Path;

@@ -3,14 +3,21 @@
 use std::path::Path;
 
 use perennial::UnixTime;
-use perennial_rotation::{Directory, clock};
+use perennial_pki::Chain;
+use perennial_rotation::{Directory, LoadRequest, Store as _, Stored, clock};
 use serde_json::{Map, Value, json};
 
-use super::CertStatus;
-use crate::certificates::{List, Member, StoreKind, of_process};
+use super::found::{Found, Verdict, shown};
+use super::pending::{self, Pending};
+use super::{CertStatus, HookState};
+use crate::certificates::{List, Member, MemberStore, StoreKind, of_process};
 use crate::cli;
 use crate::failure::Failure;
+use crate::files;
 use crate::report::{self, print};
+
+/// The remedy for files that are not those of the newest certificate.
+const WRITES: &str = "nothing: `perennial run` writes the files again, at most 30 seconds after its start";
 
 /// The status of a member, or the reason why its files cannot be read.
 type View<'a> = (&'a Member, Result<CertStatus, String>);
@@ -41,14 +48,51 @@ pub(super) fn status(path: &Path, options: &cli::Status) -> Result<(), Failure> 
 }
 
 fn view(member: &Member, now: UnixTime) -> Result<CertStatus, String> {
-    match &member.location.kind {
-        StoreKind::Directory { path, prefix } => {
-            let directory = Directory::open_existing(path, prefix).map_err(|error| error.to_string())?;
-            CertStatus::of(&directory, prefix, Some(&member.signer), &member.policy, now)
-                .map_err(|error| error.to_string())
+    let (signer, policy) = (Some(member.signer.as_str()), &member.policy);
+    let status = match &member.location.kind {
+        StoreKind::Directory { path, prefix } => Directory::open_existing(path, prefix)
+            .map_err(Failure::usage)
+            .and_then(|directory| CertStatus::of(&directory, prefix, signer, policy, now)),
+        _ => member.open_store().map(|store| of_files(member, &store, now)),
+    };
+    status.map_err(|error| error.to_string())
+}
+
+/// The status of a member whose files are laid out for other programs.
+fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
+    let (store, certificate) = (files.store(), files.certificate());
+    let common_name = Some(member.template.common_name());
+    let loaded = store.load(&LoadRequest { common_name, has_signer: false, now, keys: None });
+    let file = shown(&certificate);
+    let (mut problems, mut next) = (Vec::new(), None);
+    let found = match loaded {
+        Err(error) => Found::Bad { state: "unreadable", file, why: error.to_string() },
+        Ok(Stored { credential: None, .. }) => Found::Nothing,
+        Ok(Stored { credential: Some(held), waiting, .. }) => {
+            let chain = held.chain().clone();
+            next = waiting.map(|waiting| (shown(files.private_directory()), waiting.chain().clone()));
+            let public = files::read(&certificate).map_err(|error| error.to_string());
+            let public = public.and_then(|pem| Chain::from_pem(&pem).map_err(|error| error.to_string()));
+            match public {
+                Ok(public) if public == chain => {}
+                Ok(_) => problems.push((format!("{file}: this is not the newest certificate"), WRITES)),
+                Err(why) => problems.push((format!("{file}: {why}"), WRITES)),
+            }
+            Found::Certificate { file, chain, key_matches: true }
         }
-        _ => Err("this kind of store is not known".into()),
+    };
+    let record = pending::read_from(&*store, shown(files.private_directory()));
+    let known = record.as_ref().ok().and_then(Option::as_ref);
+    let on_demand_at = known.map(|record| record.pending.on_demand_at(&member.policy)).filter(|at| *at > now);
+    let pending = Pending::of(record, found.chain());
+    let mut verdict = found.verdict(&member.policy, &member.signer, pending.phrase(now).as_deref(), now);
+    if verdict.good && !problems.is_empty() {
+        let words = format!("problems found; {}", verdict.words);
+        verdict = Verdict { state: "damaged", words, good: false, ..verdict };
     }
+    let hook = HookState::read(&member.hook_record(files), found.chain());
+    let (prefix, previous, aside) = (member.name.clone(), Vec::new(), Vec::new());
+    CertStatus { prefix, found, verdict, pending, on_demand_at, previous, next, problems, aside, hook }
 }
 
 fn to_json(path: &Path, views: &[View<'_>]) -> String {

@@ -1,8 +1,10 @@
 //! The last request, if it has no certificate yet or was refused.
 
+use std::fmt;
+
 use perennial::{Failure, Refusal, UnixTime};
 use perennial_pki::Chain;
-use perennial_rotation::{Directory, Record};
+use perennial_rotation::{Directory, Record, Store};
 use serde_json::{Value, json};
 
 use crate::spans::words;
@@ -18,9 +20,14 @@ pub(super) enum Pending {
 
 /// Reads the pending record; `None` if the file does not exist.
 pub(super) fn read(directory: &Directory) -> Result<Option<Record>, String> {
-    let contents = directory.recall().map_err(|error| error.to_string())?;
+    read_from(directory, directory.record().display())
+}
+
+/// Reads the pending record of a store; `None` if there is none. `at` names the record in errors.
+pub(super) fn read_from(store: &dyn Store, at: impl fmt::Display) -> Result<Option<Record>, String> {
+    let contents = store.recall().map_err(|error| error.to_string())?;
     let record = contents.map(|contents| Record::decode(&contents)).transpose();
-    record.map_err(|error| format!("{}: {error}", directory.record().display()))
+    record.map_err(|error| format!("{at}: {error}"))
 }
 
 impl Pending {

@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use perennial::UnixTime;
-use perennial_rotation::{Directory, DirectoryError, clock};
+use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest, Store as _, clock};
 
-use super::{Fault, Finding, Opinion, Role, to_json, to_text};
-use crate::certificates::{Asker, List, Member, StoreKind, of_process};
+use super::{Fault, Finding, Opinion, Pair, Role, to_json, to_text};
+use crate::certificates::{Asker, List, Member, MemberStore, StoreKind, of_process};
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::print;
@@ -41,11 +41,35 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
             }
             Err(error) => Err(Failure::usage(error)),
         },
-        _ => Err(Failure::Usage("this kind of store is not known".into())),
+        _ => member.open_store().map(|store| of_files(member, &store, role, now)),
     };
     found.unwrap_or_else(|error| {
         let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
         let perennial = Opinion { faults: vec![fault], ..Opinion::default() };
         Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() }
     })
+}
+
+/// Checks a member whose files are laid out for other programs.
+fn of_files(member: &Member, files: &MemberStore, role: Role, now: UnixTime) -> Finding {
+    let advice = "make sure that the user who runs perennial can read and write the files and their directories";
+    let common_name = Some(member.template.common_name());
+    let loaded = files.store().load(&LoadRequest { common_name, has_signer: false, now, keys: None });
+    let file = files.certificate().display().to_string();
+    let (pair, mut faults) = match loaded {
+        Ok(stored) => (stored.credential.map(|held| Pair { file, chain: held.chain().clone() }), Vec::new()),
+        Err(error) => (None, vec![Fault::start(error.to_string(), advice.into())]),
+    };
+    if faults.is_empty() {
+        faults.extend(role.fault(pair.as_ref(), now));
+    }
+    if let MemberStore::Files(files) = files {
+        match files.is_free() {
+            // A lock that another `run` holds is no fault.
+            Ok(()) | Err(FileStoreError::Private(DirectoryError::Owned { .. })) => {}
+            Err(error) => faults.push(Fault::start(error.to_string(), advice.into())),
+        }
+    }
+    let perennial = Opinion { pair, faults, doubt: None };
+    Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() }
 }

@@ -1,0 +1,94 @@
+//! Members whose files are laid out for other programs.
+
+use super::*;
+use perennial_pki::Chain;
+
+/// A list with a member of each layout for other programs.
+fn write_list(directory: &Path) {
+    let at = directory.display();
+    let text = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    let member = |name: &str, store: &str, more: &str| {
+        format!(
+            "- {{name: {name}, signer: example.com/mesh, commonName: {name}, identity: {{certificate: node}}, {more}store: {{{store}}}}}\n"
+        )
+    };
+    let hook = format!("onRotated: {{run: [sh, -c, 'echo $PERENNIAL_FILE >> {at}/runs']}}, access: {{mode: 0640}}, ");
+    let more = [
+        member("linked", &format!("linked: {{path: {at}/etcd}}"), ""),
+        member("plain", &format!("files: {{certificate: {at}/proxy/tls.crt, key: {at}/proxy/tls.key}}"), &hook),
+        member("bundle", &format!("bundle: {{file: {at}/haproxy/site.pem}}"), "keyEncoding: sec1, "),
+    ];
+    fs::write(directory.join("list.yaml"), text + &more.concat()).unwrap();
+}
+
+fn serial(file: &Path) -> String {
+    Chain::from_pem(&fs::read(file).unwrap()).unwrap().serial().to_owned()
+}
+
+#[test]
+fn members_with_files_of_other_programs_are_kept_and_shown() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    List::new(directory).with_node().write();
+    write_list(directory);
+    let names = ["linked", "plain", "bundle"];
+    let files = ["etcd/tls.crt", "proxy/tls.crt", "haproxy/site.pem"].map(|file| directory.join(file));
+    let run = start(directory, &run_list(&[]));
+    for (name, file) in names.iter().zip(&files) {
+        event_of(&run, name, "resting", 1);
+        assert_eq!(serial(file), event_of(&run, name, "issued", 1)["serial"]);
+    }
+    run.signal(Signal::USR1);
+    for (name, file) in names.iter().zip(&files) {
+        assert_eq!(event_of(&run, name, "rotated", 1)["serial"], serial(file));
+    }
+    let runs = until("hook runs", || {
+        let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
+        (runs.lines().count() == 2).then_some(runs)
+    });
+    assert!(runs.lines().all(|line| Path::new(line) == files[1]), "{runs}");
+    assert_eq!(perennial_tests::command::mode(&directory.join("proxy/tls.key")), 0o640);
+    assert!(fs::read_to_string(&files[2]).unwrap().contains("BEGIN EC PRIVATE KEY"));
+
+    // At SIGHUP at the latest, files that another program has removed are written again.
+    fs::remove_file(&files[1]).unwrap();
+    let list = |command: &str| perennial(directory, &[command, "--certificates", "list.yaml", "--json"]);
+    let status = list("status");
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.stderr.contains("plain: problems found"), "{status:?}");
+    run.signal(Signal::HUP);
+    until("files", || files[1].exists().then_some(()));
+    until("log", || run.stderr().contains("plain: another program has removed or changed files").then_some(()));
+    for command in ["status", "verify"] {
+        let good = list(command);
+        assert_eq!(good.code, Some(0), "{good:?}");
+    }
+    stop(run);
+
+    // A restart finds everything, and requests nothing.
+    let requests = signer.requests().len();
+    let once = perennial(directory, &run_list(&["--once"]));
+    assert_eq!((once.code, signer.requests().len()), (Some(0), requests), "{once:?}");
+    let hook = serde_json::from_str::<Value>(&list("status").stdout).unwrap();
+    assert_eq!(hook["certificates"]["plain"]["hook"]["owed"], false, "{hook}");
+}
+
+#[test]
+fn file_of_another_program_is_kept_and_reported() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    List::new(directory).with_node().write();
+    write_list(directory);
+    fs::create_dir(directory.join("haproxy")).unwrap();
+    fs::write(directory.join("haproxy/site.pem"), "not ours").unwrap();
+    let run = start(directory, &run_list(&[]));
+    let trouble = event_of(&run, "bundle", "trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().contains("another program may need it"), "{trouble}");
+    event_of(&run, "plain", "issued", 1);
+    assert_eq!(fs::read_to_string(directory.join("haproxy/site.pem")).unwrap(), "not ours");
+    stop(run);
+    let verify = perennial(directory, &["verify", "--certificates", "list.yaml"]);
+    assert!(verify.stdout.contains("bundle"), "{verify:?}");
+}
