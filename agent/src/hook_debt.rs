@@ -18,11 +18,15 @@ use serde_json::{Value, json};
 use crate::files;
 
 const VERSION: u64 = 1;
+/// The flag that configures a hook, for messages.
+pub(crate) const FLAG_HOOK: &str = "--on-rotated";
+/// The key of a certificate list that configures a hook, for messages.
+pub(crate) const LIST_HOOK: &str = "onRotated";
 
 /// The hook of a certificate: what perennial does after each new certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hook {
-    /// The flag or key that configures the hook, for messages: `--on-rotated`.
+    /// The flag or key that configures the hook, for messages: [`FLAG_HOOK`] or [`LIST_HOOK`].
     pub(crate) label: &'static str,
     /// The program to run, with its arguments; empty for none.
     pub(crate) command: Vec<String>,

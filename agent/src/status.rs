@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::cli;
 use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
-use crate::hook_debt::{self, Record};
+use crate::hook_debt::{self, FLAG_HOOK, LIST_HOOK, Record};
 use crate::kubeconfigs::{self, Server};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
@@ -114,6 +114,9 @@ struct CertStatus {
 /// The state of `--on-rotated` for the certificate in use, as the hook record (`PREFIX-hook.json`) states it.
 #[derive(Serialize)]
 struct HookState {
+    /// The flag or key that configures the hook.
+    #[serde(skip)]
+    label: &'static str,
     owed: bool,
     attempts: u32,
     error: Option<String>,
@@ -121,17 +124,19 @@ struct HookState {
 
 impl HookState {
     /// Reads the hook record at this path. `chain` is the chain in use.
-    fn read(record: &Path, chain: Option<&Chain>) -> Option<Self> {
+    fn read(label: &'static str, record: &Path, chain: Option<&Chain>) -> Option<Self> {
         // Without a certificate no run is owed.
         let in_use = format!("{:x}", chain?.certificate().fingerprint);
         let record = match Record::read(record) {
             Ok(record) => record?,
-            Err(error) => return Some(Self { owed: false, attempts: 0, error: Some(format!("not known: {error}")) }),
+            Err(error) => {
+                return Some(Self { label, owed: false, attempts: 0, error: Some(format!("not known: {error}")) });
+            }
         };
         let owed = record.done.as_ref() != Some(&in_use);
         let failed = record.failed_for(&in_use);
         let (attempts, error) = failed.map(|failed| (failed.attempts, failed.error.clone())).unzip();
-        Some(Self { owed, attempts: attempts.unwrap_or_default(), error })
+        Some(Self { label, owed, attempts: attempts.unwrap_or_default(), error })
     }
 
     fn to_text(&self) -> String {
@@ -140,7 +145,7 @@ impl HookState {
             (false, _) => error.unwrap_or("has run for this certificate").to_owned(),
             (true, 0) => "owed: has not run for this certificate yet".into(),
             (true, attempts) => {
-                format!("owed: --on-rotated {}; failed attempts: {attempts}", error.unwrap_or_default())
+                format!("owed: {} {}; failed attempts: {attempts}", self.label, error.unwrap_or_default())
             }
         }
     }
@@ -188,7 +193,8 @@ impl CertStatus {
                 format!("good, the next certificate is used from {} on", chain.certificate().validity.not_before());
             verdict = Verdict { state: "good", words, good: true, rotate_at: None };
         }
-        let hook = HookState::read(&hook_debt::record_path(directory.path(), prefix), found.chain());
+        let label = if signer.is_some() { LIST_HOOK } else { FLAG_HOOK };
+        let hook = HookState::read(label, &hook_debt::record_path(directory.path(), prefix), found.chain());
         Ok(Self {
             prefix: prefix.to_owned(),
             found,

@@ -14,6 +14,7 @@ use crate::certificates::{List, Member, MemberStore, StoreKind, of_process};
 use crate::cli;
 use crate::failure::Failure;
 use crate::files;
+use crate::hook_debt::LIST_HOOK;
 use crate::report::{self, print};
 
 /// The remedy for files that are not those of the newest certificate.
@@ -90,7 +91,7 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
         let words = format!("problems found; {}", verdict.words);
         verdict = Verdict { state: "damaged", words, good: false, ..verdict };
     }
-    let hook = HookState::read(&member.hook_record(files), found.chain());
+    let hook = HookState::read(LIST_HOOK, &member.hook_record(files), found.chain());
     let (prefix, previous, aside) = (member.name.clone(), Vec::new(), Vec::new());
     CertStatus { prefix, found, verdict, pending, on_demand_at, previous, next, problems, aside, hook }
 }

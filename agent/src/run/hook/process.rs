@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 
 use crate::files;
-use crate::hook_debt::{Hook, Subject};
+use crate::hook_debt::{FLAG_HOOK, Hook, Subject};
 use crate::spans::words;
 
 /// Interval of checks for the end of the command.
@@ -25,7 +25,7 @@ impl Hook {
     /// The hook of `--on-rotated`: a command for sh.
     pub(in crate::run) fn of_flag(command: &str, limit: Duration) -> Self {
         let command = ["sh", "-c", command].map(str::to_owned).to_vec();
-        Self { label: "--on-rotated", command, signal: None, limit }
+        Self { label: FLAG_HOOK, command, signal: None, limit }
     }
 
     /// Runs the hook for certificate `of`: first the command, if there is one, then the signal.

@@ -13,12 +13,9 @@ use super::handles::{After, CertificateOf, Handles};
 use crate::certificates::{self, Asker, Member};
 use crate::cli::Proxy;
 use crate::files;
-use crate::hook_debt::Hook;
+use crate::hook_debt::{Hook, LIST_HOOK};
 use crate::kubeconfigs::{self, Server};
 use crate::patience;
-
-/// The key of the file that configures a hook, for messages.
-const HOOK: &str = "onRotated";
 
 /// A member with the contents of its kubeconfig and CA file. Two are equal if a running rotation has nothing to change.
 #[derive(Clone, PartialEq)]
@@ -80,7 +77,7 @@ impl Resolved {
         let is_wanted = command.is_some() || signal.is_some();
         let limit = command.map(|command| command.timeout).unwrap_or_default();
         let command = command.map(|command| command.arguments.clone()).unwrap_or_default();
-        is_wanted.then(|| Arc::new(Hook { label: HOOK, command, signal, limit }))
+        is_wanted.then(|| Arc::new(Hook { label: LIST_HOOK, command, signal, limit }))
     }
 
     /// Creates the signer. `has_certificate` is true if the member has a valid certificate already, and does not wait
