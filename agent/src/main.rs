@@ -10,6 +10,7 @@ mod cli;
 mod control;
 mod failure;
 mod files;
+mod fleet;
 mod hook_debt;
 mod journal;
 mod kubeconfigs;

@@ -7,6 +7,7 @@ use perennial_rotation::{Handle, Notice, Notices, Rotator, Snapshot};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
+use crate::fleet::Inbox;
 use crate::reactor;
 use crate::threads;
 
@@ -22,13 +23,33 @@ const QUEUED: usize = 256;
 pub(crate) struct ActiveRotation {
     handle: Handle,
     /// All notices from the first step on, for the report.
-    pub(crate) notices: Notices,
+    notices: Unreported,
     /// The snapshot before the first step.
     pub(crate) began: Arc<Snapshot>,
     threads: Vec<JoinHandle<()>>,
 }
 
+/// The source of notices for the report.
+enum Unreported {
+    Own(Notices),
+    OfFleet(Inbox),
+}
+
 impl ActiveRotation {
+    /// The rotation of a member of a fleet, which has just been added. `inbox` receives the member's notices.
+    pub(crate) fn of_fleet(handle: Handle, inbox: Inbox) -> Self {
+        let began = handle.snapshot();
+        Self { handle, notices: Unreported::OfFleet(inbox), began, threads: Vec::new() }
+    }
+
+    /// Takes the next notice for the report; `None` if there is none.
+    pub(crate) fn next_notice(&mut self) -> Option<Notice> {
+        match &mut self.notices {
+            Unreported::Own(notices) => notices.try_recv(),
+            Unreported::OfFleet(inbox) => inbox.take(),
+        }
+    }
+
     /// Starts a rotation and the thread of its observers.
     ///
     /// # Errors
@@ -50,7 +71,7 @@ impl ActiveRotation {
                 threads.push(threads::start("smol", "a rotation", || smol::block_on(perennial_smol::run(task)))?);
             }
         }
-        Ok(Self { handle, notices, began, threads })
+        Ok(Self { handle, notices: Unreported::Own(notices), began, threads })
     }
 
     pub(crate) const fn handle(&self) -> &Handle {
@@ -75,7 +96,7 @@ impl ActiveRotation {
     pub(crate) fn prepared(rotator: Rotator, queued: usize) -> (Self, perennial_rotation::Task) {
         let (handle, task) = rotator.prepare().unwrap();
         let (began, notices) = (handle.snapshot(), handle.notices(queued));
-        (Self { handle, notices, began, threads: Vec::new() }, task)
+        (Self { handle, notices: Unreported::Own(notices), began, threads: Vec::new() }, task)
     }
 }
 

@@ -97,7 +97,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
             (ended, running.context)
         }
         Input::List(list) => {
-            let mut listed = Listed::start(context, list);
+            let mut listed = Listed::start(context, list)?;
             let ended = listed.until_ended();
             listed.context.service.stopping();
             listed.stop();

@@ -61,6 +61,11 @@ impl CertReporter {
         }
     }
 
+    /// Sets the certificate that existed before the rotation began: a member of a fleet may have taken steps since.
+    pub(super) fn began_with(self, certificate: Option<Arc<Certificate>>) -> Self {
+        Self { certificate, ..self }
+    }
+
     /// True if there is a valid certificate and it is on disk.
     pub(super) fn is_on_disk(&self) -> bool {
         self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
@@ -144,7 +149,7 @@ impl CertReporter {
     pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.handle().snapshot();
-        while let Some(notice) = self.rotation.notices.try_recv() {
+        while let Some(notice) = self.rotation.next_notice() {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
             self.report_snapshot(report, hooks);

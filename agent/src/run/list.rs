@@ -23,6 +23,7 @@ use super::context::Context;
 use super::running::Ended;
 use crate::certificates::{List, Member, MemberStore, of_process};
 use crate::failure::Failure;
+use crate::fleet::Rotations;
 use crate::metrics::{BlockedOn, Source};
 use crate::spans::words;
 use member::{Active, Shared};
@@ -124,7 +125,10 @@ pub(super) fn read(path: &Path, node_name: Option<&str>) -> Result<List, Failure
 
 impl<'a> Listed<'a> {
     /// Begins to start all members. Reports `started` first.
-    pub(super) fn start(context: Context<'a>, list: List) -> Self {
+    ///
+    /// # Errors
+    /// If the system refuses a thread or descriptor.
+    pub(super) fn start(context: Context<'a>, list: List) -> Result<Self, Failure> {
         let options = context.options;
         let wake = context.wakes.waker();
         let shared = Shared {
@@ -133,7 +137,7 @@ impl<'a> Listed<'a> {
             hooks: context.hooks.clone(),
             checks: context.checks.clone(),
             watchers: context.observers.watchers.clone(),
-            runtime: options.runtime,
+            rotations: Arc::new(Rotations::start(options.runtime)?),
             proxy: options.proxy,
             check_interval: if options.once { Duration::ZERO } else { options.certificate_check_interval },
             wake: Arc::new(wake.clone()),
@@ -158,7 +162,7 @@ impl<'a> Listed<'a> {
             has_started: false,
         };
         listed.observe();
-        listed
+        Ok(listed)
     }
 
     /// Runs the main loop until a signal or, with `--once`, until all certificates are in place.
@@ -210,6 +214,7 @@ impl<'a> Listed<'a> {
         running().for_each(|active| drop(active.reporter.rotation.handle().shutdown()));
         let running = self.members.values_mut().filter_map(Slot::active_mut).chain(&mut self.ending);
         running.for_each(|active| active.reporter.rotation.stop());
+        self.shared.rotations.finish();
         self.report();
     }
 

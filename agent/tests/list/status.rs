@@ -43,8 +43,12 @@ fn status_and_verify_cover_all_certificates_of_list() {
     assert!(verified["certificates"]["one"]["kubelet"].is_null());
 
     // The rotation point is that of `run`.
-    let run = start(directory, &run_list(&[]));
+    let mut run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
     let point = event_of(&run, "one", "resting", 1)["rotate_at"].clone();
+    // Known from the start, although a member at rest takes no step before that point.
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    let gauge = "perennial_certificate_rotation_point_timestamp_seconds{certificate=\"one\"} ";
+    until("rotation point", || crate::support::get(&address, "/metrics").contains(gauge).then_some(()));
     assert_eq!(status["certificates"]["one"]["rotate_at"], point);
     stop(run);
 

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial::Certificate;
 use perennial_pki::Credential;
 use perennial_rotation::{Directory, Handle, LoadRequest, Rotator, Store, clock};
 
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers};
 use crate::certificates::{Member, MemberStore};
-use crate::cli::{Proxy, Runtime};
+use crate::cli::Proxy;
+use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
 use crate::observers::Watchers;
-use crate::rotation::ActiveRotation;
 use crate::run::acceptance::{Acceptance, Checks};
 use crate::run::cert_reporter::CertReporter;
 use crate::run::hook::{self, Hooks};
@@ -26,7 +27,7 @@ pub(super) struct Shared {
     pub(super) hooks: Hooks,
     pub(super) checks: Checks,
     pub(super) watchers: Watchers,
-    pub(super) runtime: Runtime,
+    pub(super) rotations: Arc<Rotations>,
     pub(super) proxy: Proxy,
     /// The interval of checks whether API servers accept a certificate; zero: never.
     pub(super) check_interval: Duration,
@@ -54,7 +55,8 @@ impl Active {
         let server = shared.servers.of(&config, shared.proxy)?;
         let files = config.member.open_store().map_err(|error| error.to_string())?;
         files.claim().map_err(|error| error.to_string())?;
-        let has_certificate = begin_hook(&config, &files, &shared.hooks);
+        let held = begin_hook(&config, &files, &shared.hooks);
+        let has_certificate = held.as_ref().is_some_and(|held| !held.validity.expired(clock::now().unix));
         let name = config.member.name.as_str();
         let rotator = Rotator::new()
             .name(name)
@@ -64,9 +66,11 @@ impl Active {
             .store(files.store());
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
-        let rotation = ActiveRotation::start(rotator, shared.runtime, observers).map_err(|error| error.to_string())?;
+        let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| error.to_string())?;
+        // A fleet lets a member at rest take no step. This one passes the machine to the journal and the metrics.
+        rotation.handle().set_policy(config.member.policy.clone());
         shared.handles.set(name, rotation.handle().clone());
-        let reporter = CertReporter::new(name, rotation, files.certificate());
+        let reporter = CertReporter::new(name, rotation, files.certificate()).began_with(held);
         let acceptance = accept(&config, &server, &reporter, shared);
         Ok(Self { reporter, config, server, files, acceptance })
     }
@@ -110,16 +114,20 @@ impl Active {
     }
 }
 
-/// Continues the hook debt of a member, or begins one. Returns true if the member has a valid certificate.
-fn begin_hook(config: &Resolved, files: &MemberStore, hooks: &Hooks) -> bool {
-    let in_use = in_use(files, config.common_name());
-    let subject = in_use.as_ref().map(|credential| hook::subject(files.certificate(), credential.chain()));
+/// Continues the hook debt of a member, or begins one. Returns the certificate in the store, which may have expired;
+/// `None` if there is none.
+fn begin_hook(config: &Resolved, files: &MemberStore, hooks: &Hooks) -> Option<Arc<Certificate>> {
+    let found = stored(files, config.common_name());
+    let certificate = found.as_ref().map(|credential| credential.chain().certificate().clone());
+    // An expired certificate owes no run; its replacement will.
+    let in_use = found.filter(|found| !found.chain().certificate().validity.expired(clock::now().unix));
+    let subject = in_use.map(|credential| hook::subject(files.certificate(), credential.chain()));
     hooks.begin(&config.member.name, config.hook(), config.member.hook_record(files), subject);
-    in_use.is_some()
+    certificate
 }
 
-/// Reads the valid credential with this common name; `None` if there is none. Changes no file.
-fn in_use(files: &MemberStore, common_name: &str) -> Option<Arc<Credential>> {
+/// Reads the credential with this common name; `None` if there is none. Changes no file.
+fn stored(files: &MemberStore, common_name: &str) -> Option<Arc<Credential>> {
     let now = clock::now().unix;
     let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
     let found = match files {
@@ -129,11 +137,7 @@ fn in_use(files: &MemberStore, common_name: &str) -> Option<Arc<Credential>> {
         }
         MemberStore::Files(files) => files.load(&request).ok()?.credential,
     };
-    let is_valid = |credential: &Arc<Credential>| {
-        let certificate = credential.chain().certificate();
-        certificate.common_name() == common_name && !certificate.validity.expired(now)
-    };
-    found.filter(is_valid)
+    found.filter(|credential| credential.chain().certificate().common_name() == common_name)
 }
 
 /// Starts the checks whether the API server accepts the certificate of a member that requests with this certificate.
