@@ -13,8 +13,8 @@ use crate::reactor;
 use crate::rotation::{ActiveRotation, Observer};
 use crate::threads;
 
-/// Most requests in flight. A request that waits for an approver is in flight, too: members that nobody approves must
-/// not keep the others from their turn.
+/// Most requests in flight. A request that waits for an approver is in flight, too: members whose requests stay
+/// unapproved must not keep the others from their turn.
 const IN_FLIGHT: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 /// Most notices of all members in the queue to the observers. While the queue is full, further notices are dropped and
 /// counted.

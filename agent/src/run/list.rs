@@ -134,6 +134,7 @@ impl<'a> Listed<'a> {
         let shared = Shared {
             handles: handles::Handles::default(),
             servers: resolved::Servers::default(),
+            sources: resolved::Sources::default(),
             hooks: context.hooks.clone(),
             checks: context.checks.clone(),
             watchers: context.observers.watchers.clone(),

@@ -8,7 +8,7 @@ use perennial_pki::Credential;
 use perennial_rotation::{Directory, Handle, LoadRequest, Rotator, Store, clock};
 
 use super::handles::Handles;
-use super::resolved::{Resolved, Servers};
+use super::resolved::{Resolved, Servers, Sources};
 use crate::certificates::{Member, MemberStore};
 use crate::cli::Proxy;
 use crate::fleet::Rotations;
@@ -24,6 +24,7 @@ use crate::run::wake;
 pub(super) struct Shared {
     pub(super) handles: Handles,
     pub(super) servers: Servers,
+    pub(super) sources: Sources,
     pub(super) hooks: Hooks,
     pub(super) checks: Checks,
     pub(super) watchers: Watchers,
@@ -62,7 +63,7 @@ impl Active {
             .name(name)
             .policy(config.member.policy.clone())
             .template(config.member.template.clone())
-            .signer(config.signer(&server, &shared.handles, has_certificate))
+            .signer(config.signer(&server, &shared.handles, &shared.sources, has_certificate))
             .store(files.store());
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
@@ -85,7 +86,12 @@ impl Active {
             tracing::error!("{name}: {error}; continuing with the names requested until now");
         }
         if !next.requests_like(before) {
-            handle.set_signer(Some(next.signer(&server, &shared.handles, handle.credential().is_some())));
+            handle.set_signer(Some(next.signer(
+                &server,
+                &shared.handles,
+                &shared.sources,
+                handle.credential().is_some(),
+            )));
             self.acceptance = accept(&next, &server, &self.reporter, shared);
         }
         if next.member.policy != before.member.policy {

@@ -80,18 +80,19 @@ impl Resolved {
         is_wanted.then(|| Arc::new(Hook { label: LIST_HOOK, command, signal, limit }))
     }
 
-    /// Creates the signer. `has_certificate` is true if the member has a valid certificate already, and does not wait
+    /// Creates the signer. `sources` has the credentials in files. `has_certificate` is true if the member has a valid certificate already, and does not wait
     /// for the members that come before it.
-    pub(super) fn signer(&self, server: &Server, handles: &Handles, has_certificate: bool) -> Arc<dyn Signer> {
+    pub(super) fn signer(
+        &self,
+        server: &Server,
+        handles: &Handles,
+        sources: &Sources,
+        has_certificate: bool,
+    ) -> Arc<dyn Signer> {
         let member = &self.member;
         let then: Arc<dyn IdentitySource> = match &member.asker {
-            Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) => {
-                let (path, endpoint) = (path.clone(), self.endpoint.clone());
-                let source = move || kubeconfigs::identity_for(&endpoint, &path).map_err(NotYet::new);
-                patience::bounded(Arc::new(source))
-            }
             Asker::Member(name) => Arc::new(CertificateOf { name: name.clone(), handles: handles.clone() }),
-            Asker::TokenFile(path) => patience::bounded(Arc::new(TokenFile::new(path))),
+            in_file => sources.of(in_file, &self.endpoint),
         };
         let source: Arc<dyn IdentitySource> = match member.after.is_empty() {
             true => then,
@@ -118,6 +119,35 @@ impl Resolved {
             profile,
             ..CsrSigner::kubelet_client(server.cluster.clone(), None)
         })
+    }
+}
+
+/// The credentials in files that members request with. Members with the same file share the time limit of its reads: the
+/// loop of all members waits for a disk that does not answer once per file, not once per member. Clones share the
+/// credentials.
+#[derive(Clone, Default)]
+pub(super) struct Sources(Arc<Mutex<Vec<(Asker, Endpoint, Arc<dyn IdentitySource>)>>>);
+
+impl Sources {
+    /// The credential in the file that `asker` names, for requests to the API server at `endpoint`.
+    fn of(&self, asker: &Asker, endpoint: &Endpoint) -> Arc<dyn IdentitySource> {
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One reference is that of this list.
+        sources.retain(|(_, _, source)| Arc::strong_count(source) > 1);
+        let is_same = |(other, at, _): &&(Asker, Endpoint, _)| other == asker && at == endpoint;
+        if let Some((_, _, source)) = sources.iter().find(is_same) {
+            return source.clone();
+        }
+        let (file, to) = (asker.clone(), endpoint.clone());
+        let source = patience::bounded(Arc::new(move || match &file {
+            Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) => {
+                kubeconfigs::identity_for(&to, path).map_err(NotYet::new)
+            }
+            Asker::TokenFile(path) => TokenFile::new(path).identity(),
+            Asker::Member(name) => Err(NotYet::new(format!("the certificate {name} is in no file"))),
+        }));
+        sources.push((asker.clone(), endpoint.clone(), source.clone()));
+        source
     }
 }
 
@@ -154,5 +184,24 @@ impl Servers {
     /// All servers, for `/state`.
     pub(super) fn all(&self) -> Vec<Server> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, server)| server.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_with_same_file_share_its_source_while_one_uses_it() {
+        let sources = Sources::default();
+        let (asker, here) = (Asker::TokenFile("/token".into()), Endpoint::default());
+        let there = Endpoint { server: "https://there.example".into(), ..Endpoint::default() };
+        let first = sources.of(&asker, &here);
+        assert!(Arc::ptr_eq(&first, &sources.of(&asker, &here)));
+        assert!(!Arc::ptr_eq(&first, &sources.of(&asker, &there)));
+        assert!(!Arc::ptr_eq(&first, &sources.of(&Asker::Kubeconfig("/token".into()), &here)));
+        drop(first);
+        drop(sources.of(&asker, &there));
+        assert_eq!(sources.0.lock().unwrap().len(), 1);
     }
 }
