@@ -101,10 +101,10 @@ impl Iterator for Actions {
         // Cancel before submit, so that a driver never has two requests in flight.
         if let Some(id) = self.cancel.take() {
             Some(Action::CancelRequest { id })
-        } else if let Some((id, certificate, serve)) = self.write.take() {
-            Some(Action::WriteCert { id, certificate, serve })
-        } else if let Some((id, template, key)) = self.submit.take() {
-            Some(Action::SubmitCsr { id, template, key })
+        } else if self.write.is_some() {
+            self.write.take().map(|(id, certificate, serve)| Action::WriteCert { id, certificate, serve })
+        } else if self.submit.is_some() {
+            self.submit.take().map(|(id, template, key)| Action::SubmitCsr { id, template, key })
         } else {
             self.timer.take().map(Action::SetTimer)
         }

@@ -29,6 +29,9 @@ use crate::time::{Now, UnixTime};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RotationMachine {
     facts: Checkpoint,
+    /// The rotation point of the newest certificate, as computed from the facts when certificate or policy changed.
+    /// The epoch without a certificate.
+    rotates_at: UnixTime,
 }
 
 const _: () = assert!(size_of::<RotationMachine>() <= 168);
@@ -68,8 +71,10 @@ impl RotationMachine {
     }
 
     /// Rebuilds a machine from its checkpoint.
-    pub const fn restore(checkpoint: Checkpoint) -> Self {
-        Self { facts: checkpoint }
+    pub fn restore(checkpoint: Checkpoint) -> Self {
+        let mut machine = Self { facts: checkpoint, rotates_at: UnixTime::default() };
+        machine.plan_rotation();
+        machine
     }
 
     /// Handles one event and returns the actions that follow, and the [decisions](Actions::outcomes). Total: accepts
@@ -89,13 +94,13 @@ impl RotationMachine {
     /// Why a new certificate is due at `now`: the most urgent reason, or `None`. Requests are submitted only while a
     /// certificate is due.
     pub fn due(&self, now: Now) -> Option<Reason> {
-        self.due_from(self.newest_rotation_point(), self.both_clocks(now))
+        self.due_by(self.both_clocks(now))
     }
 
-    /// [`due`](Self::due), from the rotation point of the newest certificate and from the two clocks.
-    fn due_from(&self, rotation_point: Option<UnixTime>, clocks: (UnixTime, UnixTime)) -> Option<Reason> {
-        match self.newest_certificate().zip(rotation_point) {
-            Some((certificate, rotation_point)) => self.judge_by(clocks).due(certificate, rotation_point),
+    /// [`due`](Self::due), by the earlier and the later wall clock.
+    fn due_by(&self, clocks: (UnixTime, UnixTime)) -> Option<Reason> {
+        match self.newest_certificate() {
+            Some(certificate) => self.judge_by(clocks).due(certificate, self.rotates_at),
             None => Some(Reason::NoCertificate),
         }
     }
@@ -146,7 +151,7 @@ impl RotationMachine {
         // The certificate ends the rotation that was under way: `still_rotating` must not keep its request.
         self.facts.due = None;
         self.facts.rotate_now = false;
-        match slot {
+        let replaced = match slot {
             Slot::Served => {
                 self.facts.refused = false;
                 self.facts.waiting = None;
@@ -156,7 +161,15 @@ impl RotationMachine {
                 self.facts.waiting = Some(certificate);
                 None
             }
-        }
+        };
+        self.plan_rotation();
+        replaced
+    }
+
+    /// Computes the rotation point of the newest certificate, after a change of certificate or policy.
+    fn plan_rotation(&mut self) {
+        let newest = self.newest_certificate();
+        self.rotates_at = newest.map(|newest| self.rotation_point_of(newest)).unwrap_or_default();
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {

@@ -73,6 +73,7 @@ impl RotationMachine {
         if new.new_key_per_attempt {
             self.facts.pending_key.spend();
         }
+        self.plan_rotation();
         Outcome::Noted
     }
 

@@ -11,13 +11,8 @@ impl RotationMachine {
     }
 
     /// Computes the deadline from the facts: the earliest instant at which time alone may lead to an action.
-    /// `rotation_point` is that of the newest certificate; `clocks` are the earlier and the later wall clock.
-    pub(super) fn next_deadline(
-        &self,
-        rotation_point: Option<UnixTime>,
-        clocks: (UnixTime, UnixTime),
-        now: Now,
-    ) -> Option<Instant> {
+    /// `clocks` are the earlier and the later wall clock.
+    pub(super) fn next_deadline(&self, clocks: (UnixTime, UnixTime), now: Now) -> Option<Instant> {
         let write = self.facts.unwritten.map(|write| write.again_at);
         // Without template or signer, and without a waiting certificate, only a write depends on time.
         if !self.is_enabled() && self.facts.waiting.is_none() {
@@ -39,7 +34,7 @@ impl RotationMachine {
             add(self.next_submission());
         }
         // By the later clock: rotation point and notBefore count as passed if they have by either clock.
-        add(rotation_point.and_then(|at| until(at, latest)));
+        add(self.newest_certificate().and_then(|_| until(self.rotates_at, latest)));
         add(self.facts.waiting.as_ref().and_then(|waiting| until(waiting.validity.not_before(), latest)));
         // `shorten_wait` counts the time left by the local clock, so the local expiry comes first; then that by both
         // clocks.

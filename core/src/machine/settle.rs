@@ -22,16 +22,14 @@ impl RotationMachine {
     /// considered.
     pub(super) fn settle(&mut self, was_due: Option<Reason>, has_turn: bool, now: Now, actions: &mut Actions) {
         self.time_out(now, actions);
-        actions.outcomes.turn = self.take_turn(now);
+        if self.facts.waiting.is_some() {
+            actions.outcomes.turn = self.take_turn(now);
+        }
         self.shorten_wait(now);
         self.write(now, actions);
-        // Computed once, for the reason and for the deadline: nothing below changes the certificates.
-        let (rotation_point, clocks) = (self.newest_rotation_point(), self.both_clocks(now));
-        let due = if self.is_enabled() {
-            self.due_from(rotation_point, clocks).or_else(|| self.still_rotating())
-        } else {
-            None
-        };
+        // Computed once, for the reason and for the deadline.
+        let clocks = self.both_clocks(now);
+        let due = if self.is_enabled() { self.due_by(clocks).or_else(|| self.still_rotating()) } else { None };
         self.facts.due = due;
         self.facts.queued = false;
         if due.is_none() {
@@ -53,7 +51,7 @@ impl RotationMachine {
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
         }
-        let deadline = self.next_deadline(rotation_point, clocks, now);
+        let deadline = self.next_deadline(clocks, now);
         if deadline != self.facts.deadline {
             self.facts.deadline = deadline;
             actions.timer = Some(deadline);
@@ -87,6 +85,7 @@ impl RotationMachine {
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         if !self.judge(now).is_no_worse(waiting) {
             self.facts.waiting = None;
+            self.plan_rotation();
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
             Some(Outcome::Dropped)
         } else if is_needed || self.judge(now).has_begun(waiting) {

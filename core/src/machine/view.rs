@@ -24,7 +24,7 @@ impl RotationMachine {
         match (self.facts.due, self.newest_certificate()) {
             _ if !self.facts.signer.is_configured() => State::NotEnabled,
             _ if self.facts.template.is_none() => State::NoTemplate,
-            (None, Some(certificate)) => State::Scheduled { rotate_at: self.rotation_point_of(certificate) },
+            (None, Some(_)) => State::Scheduled { rotate_at: self.rotates_at },
             (reason, _) => {
                 // Without a certificate, one is always due.
                 let reason = reason.unwrap_or(Reason::NoCertificate);
@@ -127,11 +127,6 @@ impl RotationMachine {
     /// The rotation point of the served certificate. `None` without a certificate.
     pub fn rotation_point(&self) -> Option<UnixTime> {
         self.facts.certificate.as_ref().map(|certificate| self.rotation_point_of(certificate))
-    }
-
-    /// The rotation point of the certificate whose age decides whether a new one is due.
-    pub(super) fn newest_rotation_point(&self) -> Option<UnixTime> {
-        self.newest_certificate().map(|certificate| self.rotation_point_of(certificate))
     }
 
     /// The rotation point of this certificate.

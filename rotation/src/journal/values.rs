@@ -37,7 +37,7 @@ form!(Fingerprint as String, |of| format!("{of:x}"), |hex| {
 form!(Validity as (i64, i64), |of| (of.not_before().form(), of.not_after().form()), |(from, to)| {
     Ok(Self::new(UnixTime::read(from)?, UnixTime::read(to)?)?)
 });
-form!(ServerClock as (i64, u8), |clock| (clock.origin.form(), clock.agreeing), |(origin, agreeing)| {
+form!(ServerClock as (i64, u8), |clock| ({ clock.origin }.form(), clock.agreeing), |(origin, agreeing)| {
     Ok(Self { origin: UnixTime::read(origin)?, agreeing })
 });
 form!(Window as (u16, u16), |of| (of.from(), of.to()), |(from, to)| Ok(Self::new(from, to)?));
