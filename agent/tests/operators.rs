@@ -75,7 +75,11 @@ impl Exported {
         let mut exported = BTreeMap::new();
         for family in Page::read(answer.split_once("\r\n\r\n").unwrap().1).0.into_values() {
             for (sample, labels) in family.samples.into_keys() {
-                exported.entry(sample).or_insert((family.kind.clone(), BTreeSet::new())).1.extend(labels.into_keys());
+                exported
+                    .entry(sample)
+                    .or_insert_with(|| (family.kind.clone(), BTreeSet::new()))
+                    .1
+                    .extend(labels.into_keys());
             }
         }
         Self(exported)
@@ -146,7 +150,9 @@ fn selections(query: &str) -> (Vec<Selection>, Vec<String>) {
 fn labels_of(template: &str) -> Vec<&str> {
     let inside = template.split("{{").skip(1).map(|rest| rest.split_once("}}").unwrap().0);
     let names = inside.flat_map(|inside| inside.split_whitespace());
-    names.filter_map(|word| word.strip_prefix("$labels.").or(Some(word).filter(|_| !template.contains('$')))).collect()
+    names
+        .filter_map(|word| word.strip_prefix("$labels.").or_else(|| Some(word).filter(|_| !template.contains('$'))))
+        .collect()
 }
 
 #[test]

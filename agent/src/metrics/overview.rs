@@ -73,11 +73,11 @@ pub(super) fn page(views: Vec<CertView>, process: &Process<'_>, refresh: bool, n
         }
         page.push_str("</dl></section>");
     }
-    let _ = write!(
+    let _ = writeln!(
         page,
         "</main><footer>perennial {}, runtime {}. For programs: <a href=\"/metrics\">/metrics</a>, \
          <a href=\"/state\">/state</a>, <a href=\"/healthz\">/healthz</a>, <a href=\"/readyz\">/readyz</a>\
-         </footer></body></html>\n",
+         </footer></body></html>",
         env!("CARGO_PKG_VERSION"),
         process.about.runtime,
     );
