@@ -31,7 +31,7 @@ fn refused(directory: &Path, arguments: &[&str], words: &[&str]) {
 }
 
 /// Starts `perennial-dev signer` on a free port, with its files in `signer/`.
-fn start(directory: &Path) -> Process {
+pub(crate) fn start(directory: &Path) -> Process {
     start_at(directory, "127.0.0.1:0")
 }
 
@@ -56,7 +56,7 @@ fn token(directory: &Path) -> Arc<dyn IdentitySource> {
 
 /// Starts a node with its certificate in `pki/`. The node authenticates with the bootstrap token until it has a
 /// certificate.
-fn node(directory: &Path) -> Handle {
+pub(crate) fn node(directory: &Path) -> Handle {
     let signer = CsrSigner::kubelet_client(cluster(directory), Some(token(directory)));
     let store = Directory::open(directory.join("pki"), "kubelet-client").unwrap();
     perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer).store(store)).unwrap()

@@ -11,7 +11,7 @@ use jiff::{Span, SpanRelativeTo};
 use perennial_dev::Approval;
 use perennial_kubernetes::addresses::check_dns_name;
 
-use crate::fleet_options::Simulate;
+use crate::fleet_options::{Forecast, Simulate};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Signer(Signer),
     Simulate(Simulate),
+    Forecast(Forecast),
 }
 
 /// Demonstrate rotation with an embedded API server and certificates that are valid for seconds

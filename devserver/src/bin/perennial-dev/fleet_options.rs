@@ -1,4 +1,4 @@
-//! The command line of `simulate`.
+//! The command lines of `simulate` and `forecast`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,6 +98,55 @@ pub(crate) enum ProgramName {
 
 impl ProgramName {
     pub(crate) const ALL: [Self; 3] = [Self::Default, Self::Kubelet, Self::ClientGo];
+}
+
+/// Forecast load and outages of a cluster from its certificates
+///
+/// SOURCE is one of:
+/// - a CSV file with a line NOTBEFORE,NOTAFTER for each certificate (RFC 3339)
+/// - a directory of certificates or pairs (*.pem, *.crt)
+/// - a text file with the metrics of kubelets (kubelet_certificate_manager_client_ttl_seconds and others)
+/// With --kubeconfig: the certificates in the cluster's CertificateSigningRequests instead. Those are deleted an
+/// hour after their approval, so the metrics of its kubelets describe a whole cluster better.
+///
+/// Simulates the coming weeks with one node for each certificate; then outages of approver and signer, each
+/// at the hour that costs the most certificates; then other lifetimes, and how soon each makes the load even.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  perennial-dev forecast certificates.csv
+  perennial-dev forecast /var/lib/kubelet/pki --policy client-go
+  perennial-dev forecast --kubeconfig admin.kubeconfig --span 8w
+
+Exit codes:
+  0  done
+  1  the cluster cannot be reached, or its answer cannot be read
+  2  bad usage or input, or a file that cannot be read or written"
+)]
+pub(crate) struct Forecast {
+    /// CSV file, directory of certificates, or file with kubelet metrics
+    #[arg(value_name = "SOURCE", required_unless_present = "kubeconfig", conflicts_with = "kubeconfig")]
+    pub(crate) source: Option<PathBuf>,
+    /// Read the certificates in the CertificateSigningRequests of this kubeconfig's cluster
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Time to forecast
+    #[arg(long, value_name = "DURATION", default_value = "4w", value_parser = span)]
+    pub(crate) span: Duration,
+    /// Lifetime of the certificates to come [default: the median of the given ones]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    pub(crate) lifetime: Option<Duration>,
+    /// Time at which to begin (RFC 3339), for certificates of another day [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<jiff::Timestamp>,
+    /// Program that each node runs: perennial with its default policy or with client-go's timing, or client-go itself
+    #[arg(long, value_enum, default_value_t = ProgramName::Default)]
+    pub(crate) policy: ProgramName,
+    /// Print the forecast as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Parses a span of time such as `6h`, `30d`, `4w` or `1y`. A week has 7 days and a year 365.

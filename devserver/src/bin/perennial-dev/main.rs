@@ -5,6 +5,7 @@
 mod cli;
 mod demo;
 mod fleet_options;
+mod forecast;
 mod report;
 mod signer;
 mod simulate;
@@ -45,6 +46,7 @@ fn run_command(command: &Command) -> Result<(), Failure> {
         Command::Demo(options) => demo::demo(options),
         Command::Signer(options) => signer::signer(options),
         Command::Simulate(options) => simulate::simulate(options),
+        Command::Forecast(options) => forecast::forecast(options),
     }
 }
 
@@ -52,7 +54,7 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
     // The demo reports on stdout; the signer's log is part of its report.
     let level = match command {
-        Command::Demo(_) | Command::Simulate(_) => "warn",
+        Command::Demo(_) | Command::Simulate(_) | Command::Forecast(_) => "warn",
         Command::Signer(_) => "info",
     };
     let filter = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
