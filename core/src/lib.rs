@@ -73,6 +73,13 @@
 //! With a healthy signer and lifetimes of at least [`Policy::shortest_lifetime`], the certificate is
 //! replaced inside the policy's window and never expires.
 //!
+//! # Many machines
+//!
+//! A [`Fleet`] holds any number of machines and has one deadline for all. It limits the requests in flight and in a span of
+//! time ([`Limits`]): the certificate that expires first has its turn first, and none waits forever. Members that sleep cost
+//! nothing. A [`Planner`] does the same for machines that lie elsewhere. With both, a member's signer is
+//! [`Shared`](SignerStatus::Shared).
+//!
 //! # Two clocks
 //!
 //! The driver reads a monotonic and a wall clock together ([`Now`]). Rotation points are wall-clock,

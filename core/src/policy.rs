@@ -216,6 +216,9 @@ pub struct Policy {
     /// repeats the write after the cap.
     pub write: Backoff,
     /// The longest sleep: the machine notices suspend and steps of the wall clock within this time.
+    ///
+    /// For a machine whose signer is [`Shared`](crate::SignerStatus::Shared), [`Limits`](crate::Limits) has a time of
+    /// its own.
     pub max_sleep: Duration,
     /// True: every attempt has a new key, and so a new request object, as in client-go. False: a retry uses the same
     /// key, and the signer sees one request however long approval takes.
