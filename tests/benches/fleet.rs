@@ -1,6 +1,6 @@
 //! Measures fleets of a thousand to a million machines: memory, a Tick, a herd in which every member rotates at once, a
 //! step of the wall clock, and an hour in which nothing is due. Clocks are virtual, CPU and memory are real. Each member
-//! has a template and a certificate of its own: a common name, an organization and a DNS name.
+//! has a template and a certificate of its own: a common name, an organization and a DNS name. The members share a policy.
 //!
 //! `cargo bench -p perennial-tests --bench fleet`
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use perennial::{
-    Action, Certificate, Event, Fingerprint, Fleet, Instant, Limits, MemberKey, Now, Planner, RotationMachine,
+    Action, Certificate, Event, Fingerprint, Fleet, Instant, Limits, MemberKey, Now, Planner, Policy, RotationMachine,
     Schedule, Setup, Template, UnixTime, Validity,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -96,15 +96,16 @@ fn measure(members: usize) -> Measured {
     let mut fleet = Fleet::new(Limits::default());
     fleet.reserve(members);
     let began = cpu();
-    (0..members).for_each(|number| _ = fleet.insert(member(number), START));
+    let policy = Arc::default();
+    (0..members).for_each(|number| _ = fleet.insert(member(number, &policy), START));
     let insert = cpu() - began;
-    let bytes_each = (ALLOCATED.load(Ordering::Relaxed) - allocated) / members;
-    let rss_each = resident().saturating_sub(before) / members;
-
     let mut now = START;
     let mut acted = 0;
     let tick = timed(|| acted = drain(&mut fleet, now));
     assert_eq!(acted, members, "every member has its first Tick");
+
+    let bytes_each = (ALLOCATED.load(Ordering::Relaxed) - allocated) / members;
+    let rss_each = resident().saturating_sub(before) / members;
 
     let idle_hour = timed(|| acted = idle(&mut fleet, &mut now, HOUR));
     assert_eq!(acted, 0, "nothing is due");
@@ -122,7 +123,7 @@ fn measure(members: usize) -> Measured {
 }
 
 /// A member with its own identity, and a certificate for a year.
-fn member(number: usize) -> Setup {
+fn member(number: usize, policy: &Arc<Policy>) -> Setup {
     let name = format!("system:node:worker-{number:07}");
     let template = Template::new(&name)
         .with_organizations(["system:nodes"])
@@ -130,6 +131,7 @@ fn member(number: usize) -> Setup {
     let template = Arc::new(template);
     let certificate = Arc::new(certificate(&template, number, START.unix));
     Setup {
+        policy: policy.clone(),
         seed: perennial::seed("example.com/signer", &name),
         template: Some(template),
         certificate: Some(certificate),
