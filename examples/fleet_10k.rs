@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -40,7 +41,7 @@ fn main() -> Result<(), AnyError> {
         options.insert(option, value);
     }
     let mut option = |name: &str, default: &str| options.remove(name).unwrap_or_else(|| default.to_owned());
-    let members = option("--members", "10000").parse()?;
+    let members: usize = option("--members", "10000").parse()?;
     let (runtime, store) = (option("--runtime", "std"), option("--store", "memory"));
     let limits = Limits { in_flight: option("--in-flight", "64").parse()?, ..Limits::default() };
     let idle = Duration::from_secs(option("--idle", "60").parse()?);
@@ -66,13 +67,13 @@ fn main() -> Result<(), AnyError> {
     let mut all = Members { fleet, signer: server.signer()?, directory, handles: Vec::new(), expired: 0 };
 
     // The first member loads the code, which every process needs once.
-    all.add(1)?;
+    all.add(members..members + 1)?;
     all.issued(1)?;
     all.handles.pop().map(|first| first.shutdown().within(BOUND));
     let empty = resident_kib()?;
 
     let begun = Instant::now();
-    all.add(members)?;
+    all.add(0..members)?;
     all.issued(1)?;
     println!("issued: {members} in_s: {:.1}", begun.elapsed().as_secs_f64());
 
@@ -110,9 +111,9 @@ struct Members {
 }
 
 impl Members {
-    fn add(&mut self, count: usize) -> Result<(), AnyError> {
-        self.handles.reserve_exact(count);
-        for number in 0..count {
+    fn add(&mut self, numbers: Range<usize>) -> Result<(), AnyError> {
+        self.handles.reserve_exact(numbers.len());
+        for number in numbers {
             let name = format!("worker-{number}");
             let rotator = Rotator::new().name(&name).template(Template::node(&name)).signer(self.signer.clone());
             let rotator = match &self.directory {
