@@ -81,10 +81,17 @@ fn contain(call: impl FnOnce() -> Result<(), StoreError>) -> Result<(), String> 
     made.map_err(|error| error.to_string())
 }
 
-/// The calls that have not ended: one lane for the store, one for the key source.
+/// The calls that have not ended.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     store: Arc<dyn Store>,
+    /// `None` while there are no calls, as in a rotation that rests.
+    lanes: Option<Box<Lanes>>,
+}
+
+/// One lane for the store, one for the key source.
+#[derive(Debug, Default)]
+struct Lanes {
     of_store: Lane,
     /// The calls to the key source. They do not wait for calls to the store, so that a request gets its key even while
     /// the disk hangs.
@@ -103,43 +110,51 @@ struct Lane {
 
 impl Jobs {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, of_store: Lane::default(), of_keys: Lane::default() }
+        Self { store, lanes: None }
+    }
+
+    fn lanes(&mut self) -> &mut Lanes {
+        self.lanes.get_or_insert_default()
     }
 
     /// Queues the write of a credential, with `serve` as the current credential. Does nothing if the write with this id
     /// is running.
     pub(crate) fn write(&mut self, id: RequestId, credential: Arc<Credential>, serve: bool) {
         // The machine repeats a write whose result takes long: the call that is running suffices.
-        if !matches!(self.of_store.running, Some(Call::Write { id: running, .. }) if running == id) {
-            self.of_store.push(Call::Write { id, credential, serve });
+        let lane = &mut self.lanes().of_store;
+        if !matches!(lane.running, Some(Call::Write { id: running, .. }) if running == id) {
+            lane.push(Call::Write { id, credential, serve });
         }
     }
 
     /// Queues the save of a pending record.
     pub(crate) fn save(&mut self, record: Record) {
-        self.of_store.push(Call::Save { record: Arc::new(record) });
+        self.lanes().of_store.push(Call::Save { record: Arc::new(record) });
     }
 
     /// Queues a call of the key source. If another call is still queued, that call is for an earlier request, and the
     /// new call replaces it.
     pub(crate) fn key(&mut self, id: RequestId, call: KeyCall) {
-        self.of_keys.push(Call::Key { id, call: Arc::new(call) });
+        self.lanes().of_keys.push(Call::Key { id, call: Arc::new(call) });
     }
 
     /// Returns the next call for the runtime to make; `None` if no call is queued, or if each queued call must wait for
     /// the running call of its lane.
     pub(crate) fn next(&mut self, at: UnixTime, ending: &Ending) -> Option<Job> {
-        let call = self.of_store.next().or_else(|| self.of_keys.next())?;
+        let lanes = self.lanes.as_mut()?;
+        let call = lanes.of_store.next().or_else(|| lanes.of_keys.next())?;
         Some(Job { call, at, store: self.store.clone(), ending: ending.clone() })
     }
 
     /// Notes the end of the running call if `input` is the result of that call.
     pub(crate) fn note(&mut self, input: &Input) {
+        let Some(lanes) = &mut self.lanes else { return };
         match input {
-            Input::Written { .. } | Input::Saved { .. } => self.of_store.running = None,
-            Input::Keyed { .. } => self.of_keys.running = None,
+            Input::Written { .. } | Input::Saved { .. } => lanes.of_store.running = None,
+            Input::Keyed { .. } => lanes.of_keys.running = None,
             _ => {}
         }
+        self.lanes.take_if(|lanes| lanes.of_store.is_idle() && lanes.of_keys.is_idle());
     }
 
     pub(crate) fn has_writes(&self) -> bool {
@@ -151,7 +166,8 @@ impl Jobs {
     }
 
     fn unfinished(&self) -> impl Iterator<Item = &Call> {
-        self.of_store.running.iter().chain(&self.of_store.waiting)
+        let lanes = self.lanes.iter().map(|lanes| &lanes.of_store);
+        lanes.flat_map(|lane| lane.running.iter().chain(&lane.waiting))
     }
 }
 
@@ -168,10 +184,10 @@ impl Lane {
             return None;
         }
         self.running = self.waiting.pop_front();
-        if self.waiting.is_empty() {
-            // An idle rotation owns no spare capacity.
-            self.waiting = VecDeque::new();
-        }
         self.running.clone()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Link {
     /// The fleet that this rotation is a member of.
     hub: Option<Arc<Hub>>,
     inbox: Mutex<Inbox>,
-    /// Notified when a message for the loop arrives.
+    /// Notified when a message for the loop arrives. The members of a fleet share this event.
     pub(crate) arrived: Arc<Event>,
     // A mutex, held only for a clone: publishing costs the same however many threads read.
     shown: Mutex<Shown>,
@@ -77,9 +77,9 @@ impl Link {
             Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new(), dependents: Vec::new(), ended: false };
         Self {
             name: name.into(),
+            arrived: hub.as_ref().map_or_else(Arc::default, |hub| hub.arrived.clone()),
             hub,
             inbox: Mutex::new(Inbox { messages: VecDeque::new(), member: None, has_signer }),
-            arrived: Arc::default(),
             shown: Mutex::new(shown),
             changed: Arc::default(),
             notified: Arc::default(),
