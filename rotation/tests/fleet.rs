@@ -1,0 +1,122 @@
+//! The task of a fleet in virtual time: it wakes only for turns, deadlines and messages.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use perennial::{Failure, Now, State, Template, UnixTime};
+use perennial_pki::interim;
+use perennial_rotation::{
+    Cancel, Exchange, Fleet, FleetTask, Handle, Limits, Memory, News, Rotator, SignError, SignWith, StartError,
+    Store as _, Work, clock,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A fleet and the virtual time.
+struct Life {
+    fleet: Fleet,
+    task: FleetTask,
+    now: Now,
+    steps: u32,
+}
+
+impl Life {
+    fn new() -> Self {
+        let (fleet, task) = Fleet::prepare(Limits::default());
+        Self { fleet, task, now: clock::now(), steps: 0 }
+    }
+
+    /// Adds a member whose certificate is stored already, and whose signer cannot be reached. Returns the handle, and
+    /// when the certificate expires.
+    fn add(&self, name: &str) -> (Handle, UnixTime) {
+        let (store, template, now) = (Memory::default(), Template::new(name), clock::now().unix);
+        let pair = Arc::new(interim(&template, now).unwrap());
+        store.write(&pair, true, now).unwrap();
+        let signer = SignWith::blocking("example.com/ca", |_, _| Err(SignError::new(Failure::Unreachable, "down")));
+        let rotator = Rotator::new().name(name).template(template).signer(signer).store(store);
+        (self.fleet.add(rotator).unwrap(), pair.chain().certificate().validity.not_after())
+    }
+
+    /// Steps until no message is left. Answers each request at once.
+    fn step(&mut self) {
+        loop {
+            self.steps += 1;
+            for (_, work) in self.task.step(self.now) {
+                match work {
+                    Work::Drive(Exchange::Blocking(work), reporter) => reporter.finish(work(&Cancel::default())),
+                    work => panic!("{work:?}"),
+                }
+            }
+            if self.task.is_over()
+                || pin!(self.task.arrival()).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Steps now and at each deadline within `span`.
+    fn run(&mut self, span: Duration) {
+        let end = self.now.instant.after(span);
+        loop {
+            self.step();
+            let at = self.task.deadline().unwrap().clamp(self.now.instant, end);
+            self.now = Now { instant: at, unix: self.now.unix.after(at.since(self.now.instant)) };
+            if at == end {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn resting_members_step_only_for_the_common_clock_check() {
+    let mut life = Life::new();
+    let handles = ["a", "b", "c"].map(|name| life.add(name).0);
+    // Their first Ticks are due when they were added.
+    life.now = clock::now();
+    life.step();
+    assert!(handles.iter().all(|handle| matches!(handle.state(), State::Scheduled { .. })));
+    let before = handles.each_ref().map(Handle::snapshot);
+    life.steps = 0;
+    life.run(30 * MINUTE);
+    assert_eq!(life.steps, 30, "the first at once, the others a minute apart");
+    assert!(handles.iter().zip(&before).all(|(handle, before)| Arc::ptr_eq(&handle.snapshot(), before)));
+}
+
+#[test]
+fn reminders_of_expired_certificate_need_no_clock_check() {
+    let mut life = Life::new();
+    let (_, not_after) = life.add("a");
+    let mut notices = life.fleet.notices(usize::MAX);
+    life.step();
+    // The wall clock steps to shortly before the expiry.
+    life.now.unix = not_after.before(MINUTE);
+    life.run(130 * MINUTE);
+    let expired = std::iter::from_fn(|| notices.try_recv()).filter(|news| news.notice.news == News::Expired);
+    let at: Vec<_> = expired.map(|news| news.notice.at.unix.since(not_after).as_secs()).collect();
+    assert_eq!(at, [0, 60, 120, 240, 480, 960, 1920, 3600, 7200]);
+}
+
+#[test]
+fn dropped_task_ends_members_that_it_has_not_taken_over_yet() {
+    let life = Life::new();
+    let (handle, _) = life.add("a");
+    drop(life.task);
+    assert!(handle.has_ended() && life.fleet.has_ended());
+    assert!(matches!(life.fleet.add(Rotator::new()), Err(StartError::FleetEnded)));
+}
+
+#[test]
+fn shutdown_of_a_fleet_without_members_ends_it() {
+    let mut life = Life::new();
+    life.step();
+    drop(life.fleet.shutdown());
+    life.step();
+    assert!(life.task.is_over());
+    let (fleet, task) = (life.fleet, life.task);
+    drop(task);
+    assert!(fleet.has_ended());
+}
