@@ -50,6 +50,23 @@ fn second_run_of_a_fleet_has_the_same_traces() {
     lives(1, |script, traces| if script.run()? == traces { Ok(()) } else { Err("the second run differs".into()) });
 }
 
+/// Both clocks jump to any time.
+#[test]
+fn fleet_never_panics_whatever_the_events_and_clocks() {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&bytes(60), |mut bytes| {
+        // The byte of the header that makes a life wild.
+        bytes[6] = 255;
+        let script = FleetScript::decode(&bytes);
+        prop_assert!(script.script.life.wild);
+        prop_assert_eq!(script.run(), Ok(vec![]));
+        Ok(())
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+}
+
 /// The only difference is the deadline, which for a member of a fleet contains no check of the clocks.
 #[test]
 fn machine_whose_turns_come_at_once_acts_like_one_of_its_own() {
