@@ -36,7 +36,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
         return list::status(path, options);
     }
     // Required without a list.
-    let cert_dir = options.cert_dir.as_deref().unwrap_or(Path::new(""));
+    let cert_dir = options.cert_dir.as_deref().unwrap_or_else(|| Path::new(""));
     let open = |prefix| Directory::open_existing(cert_dir, prefix).map_err(Failure::usage);
     let policy = options.timing.policy()?;
     let now = clock::now().unix;

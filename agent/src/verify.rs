@@ -28,7 +28,7 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
         return list::verify(path, options);
     }
     // Required without a list.
-    let directory = options.cert_dir.as_deref().unwrap_or(Path::new(""));
+    let directory = options.cert_dir.as_deref().unwrap_or_else(|| Path::new(""));
     let now = clock::now().unix;
     let mut found = Vec::new();
     for role in [Role::Client, Role::Serving] {

@@ -163,7 +163,7 @@ pub(super) fn conflict(matches: &ArgMatches) -> Option<String> {
 impl Run {
     /// The value of `--kubeconfig`; empty with `--certificates`.
     pub(crate) fn kubeconfig(&self) -> &Path {
-        self.kubeconfig.as_deref().unwrap_or(Path::new(""))
+        self.kubeconfig.as_deref().unwrap_or_else(|| Path::new(""))
     }
 }
 

@@ -357,7 +357,7 @@ impl<'a> Listed<'a> {
         for (name, slot) in &self.members {
             match &slot.phase {
                 Phase::Running(active) if active.reporter.is_in_place() => {}
-                Phase::Failed { why, .. } => failed = failed.or(Some(format!("{name}: {why}"))),
+                Phase::Failed { why, .. } => failed = failed.or_else(|| Some(format!("{name}: {why}"))),
                 _ => return Ok(None),
             }
         }

@@ -126,7 +126,10 @@ impl Resolved {
 /// loop of all members waits for a disk that does not answer once per file, not once per member. Clones share the
 /// credentials.
 #[derive(Clone, Default)]
-pub(super) struct Sources(Arc<Mutex<Vec<(Asker, Endpoint, Arc<dyn IdentitySource>)>>>);
+pub(super) struct Sources(Arc<Mutex<Vec<Source>>>);
+
+/// The member's key of the list that names the file, the API server, and the credential in the file.
+type Source = (Asker, Endpoint, Arc<dyn IdentitySource>);
 
 impl Sources {
     /// The credential in the file that `asker` names, for requests to the API server at `endpoint`.
@@ -134,7 +137,7 @@ impl Sources {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One reference is that of this list.
         sources.retain(|(_, _, source)| Arc::strong_count(source) > 1);
-        let is_same = |(other, at, _): &&(Asker, Endpoint, _)| other == asker && at == endpoint;
+        let is_same = |(other, at, _): &&Source| other == asker && at == endpoint;
         if let Some((_, _, source)) = sources.iter().find(is_same) {
             return source.clone();
         }
