@@ -106,6 +106,7 @@ impl ProgramName {
 /// - a CSV file with a line NOTBEFORE,NOTAFTER for each certificate (RFC 3339)
 /// - a directory of certificates or pairs (*.pem, *.crt)
 /// - a text file with the metrics of kubelets (kubelet_certificate_manager_client_ttl_seconds and others)
+///
 /// With --kubeconfig: the certificates in the cluster's CertificateSigningRequests instead. Those are deleted an
 /// hour after their approval, so the metrics of its kubelets describe a whole cluster better.
 ///

@@ -14,7 +14,7 @@ svg{display:block;width:100%;min-width:34rem;height:auto}\
 figcaption{color:#555}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #8884;white-space:nowrap}\
-th:first-child{text-align:left;font-weight:normal;white-space:normal}\
+th:first-child{text-align:left;font-weight:normal;white-space:normal;min-width:9rem}\
 .part{padding-left:1.5rem!important;color:#555}\
 @media (prefers-color-scheme:dark){body{background:#161616;color:#ddd}figcaption,.part{color:#aaa}}";
 
