@@ -55,6 +55,12 @@ impl Server {
         Ok(Self { cluster, kubeconfig, ca_source, proxy_decided_by: decided_by })
     }
 
+    /// Lets requests with one identity share connections to this server.
+    pub(crate) fn with_kept_connections(self) -> Self {
+        let cluster = Arc::unwrap_or_clone(self.cluster).with_kept_connections();
+        Self { cluster: Arc::new(cluster), ..self }
+    }
+
     /// The kubeconfig that names the server.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig

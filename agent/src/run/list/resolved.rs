@@ -154,8 +154,8 @@ impl Sources {
     }
 }
 
-/// The API servers of all members. Members whose kubeconfigs name a server in the same way share its CAs and TLS
-/// configuration. Clones share the servers.
+/// The API servers of all members. Members whose kubeconfigs name a server in the same way share its CAs and, if their
+/// requests have the same identity, connections to it. Clones share the servers.
 #[derive(Clone, Default)]
 pub(super) struct Servers(Arc<Mutex<Vec<(Endpoint, Server)>>>);
 
@@ -173,6 +173,7 @@ impl Servers {
             return Ok(server.clone());
         }
         let server = Server::of(path, &resolved.endpoint, proxy).map_err(|why| format!("{}: {why}", path.display()))?;
+        let server = server.with_kept_connections();
         servers.push((resolved.endpoint.clone(), server.clone()));
         Ok(server)
     }
