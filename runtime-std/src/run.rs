@@ -9,6 +9,7 @@ use perennial_rotation::{
 };
 
 use crate::drive::{block_on, drive};
+use crate::pool::Pool;
 
 /// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. This call
 /// blocks while it reads the store, for as long as [`Rotator::prepare`] does.
@@ -34,16 +35,18 @@ pub fn spawn(task: Task) -> io::Result<()> {
 fn run(mut task: Task) {
     // The guard of the exchange in flight: dropping it cancels the exchange.
     let mut exchange = None;
+    // One call at a time to each. The thread of a request's first call makes the later ones, too.
+    let (stores, key_sources) = (Pool::new("perennial-disk", 1), Pool::new("perennial-keys", 1));
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
                 Work::Drive(begun, reporter) => exchange = drive_on_thread(begun, reporter),
                 Work::Cancel => drop(exchange.take()),
                 Work::Store(job) => {
+                    let pool = if job.is_for_key() { &key_sources } else { &stores };
                     let again = job.clone();
-                    let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
                     // No thread: a blocked loop is better than a certificate that is never written.
-                    if spawned.is_err() {
+                    if pool.run(|| job.run()).is_err() {
                         again.run();
                     }
                 }
