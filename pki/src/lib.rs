@@ -12,7 +12,7 @@
 //!
 //! // A signer reads the request; the self-signature proves that the requester has the key.
 //! let facts = read_request(request.pem.as_bytes())?;
-//! assert_eq!(facts.common_name(), "system:node:worker-1");
+//! assert_eq!(facts.common_name, "system:node:worker-1");
 //! assert_eq!(facts.public_key_der, key.public_key_der());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

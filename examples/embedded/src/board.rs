@@ -43,7 +43,7 @@ pub(crate) fn request(id: RequestId, template: &Template, key: Key) {
 }
 
 /// Takes the next answer of the signer from the board. The answer belongs to a request for `template`.
-pub(crate) fn answer(template: &Template) -> Option<Event> {
+pub(crate) fn answer(template: &Arc<Template>) -> Option<Event> {
     let mut answer = MaybeUninit::uninit();
     // SAFETY: the firmware fills the answer if it returns true.
     let Answer { id, status, not_before, not_after, fingerprint } = unsafe {
@@ -56,7 +56,7 @@ pub(crate) fn answer(template: &Template) -> Option<Event> {
     let validity = Validity::new(UnixTime::from_secs(not_before), UnixTime::from_secs(not_after));
     let failure = match (status, validity) {
         (0, Ok(validity)) => {
-            let certificate = Arc::new(Certificate::for_template(template, validity, Fingerprint(fingerprint)));
+            let certificate = Arc::new(Certificate::for_template(template.clone(), validity, Fingerprint(fingerprint)));
             return Some(Event::CsrIssued { id, certificate });
         }
         (0, Err(_)) => Failure::BadCertificate,
