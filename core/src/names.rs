@@ -1,6 +1,7 @@
 //! A set of names in one compact buffer.
 
 use alloc::boxed::Box;
+use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::iter;
 
@@ -66,35 +67,23 @@ impl Names {
         })
     }
 
-    /// Adds names.
-    pub(crate) fn with(&self, names: impl IntoIterator<Item = (Kind, Vec<u8>)>) -> Self {
-        let present = self.iter().map(|(kind, name)| (kind, name.to_vec()));
-        present.chain(names).collect()
-    }
-
-    /// Removes the names of this kind.
-    pub(crate) fn without(&self, kind: Kind) -> Self {
-        self.iter().filter(|name| name.0 != kind).map(|(kind, name)| (kind, name.to_vec())).collect()
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Buffer::InPlace { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Buffer::Allocated(bytes) => bytes,
-        }
-    }
-}
-
-impl FromIterator<(Kind, Vec<u8>)> for Names {
-    fn from_iter<I: IntoIterator<Item = (Kind, Vec<u8>)>>(names: I) -> Self {
-        let mut names: Vec<_> = names.into_iter().collect();
-        names.sort_unstable();
+    /// Removes the names of the kind `removed`, and adds the names `added`.
+    pub(crate) fn changed(&self, removed: Option<Kind>, mut added: Vec<(Kind, Vec<u8>)>) -> Self {
+        let kept = self.iter().filter(|(kind, _)| Some(*kind) != removed);
+        added.extend(kept.map(|(kind, name)| (kind, name.to_vec())));
+        // Heapsort: `sort_unstable` would be a fifth of the code on a microcontroller.
+        let mut names = BinaryHeap::from(added).into_sorted_vec();
         names.dedup();
+        Self::encode(&names)
+    }
+
+    /// Encodes names that are sorted.
+    fn encode(names: &[(Kind, Vec<u8>)]) -> Self {
         let mut encoded = Vec::new();
         for (kind, name) in names {
-            encoded.push(kind as u8);
+            encoded.push(*kind as u8);
             write_length(name.len(), &mut encoded);
-            encoded.extend(name);
+            encoded.extend_from_slice(name);
         }
         let mut bytes = [0; IN_PLACE];
         match (bytes.get_mut(..encoded.len()), u8::try_from(encoded.len())) {
@@ -103,6 +92,13 @@ impl FromIterator<(Kind, Vec<u8>)> for Names {
                 Self(Buffer::InPlace { length, bytes })
             }
             _ => Self(Buffer::Allocated(encoded.into())),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Buffer::InPlace { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Buffer::Allocated(bytes) => bytes,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Template {
             IpAddr::V4(address) => (Kind::Ipv4, address.octets().into()),
             IpAddr::V6(address) => (Kind::Ipv6, address.octets().into()),
         });
-        Self { names: self.names.with(names) }
+        Self { names: self.names.changed(None, names.collect()) }
     }
 
     /// Adds URIs to the subject alternative names, such as the SPIFFE ID `spiffe://example.com/payments`.
@@ -137,13 +137,13 @@ impl Template {
     }
 
     fn with_all(self, kind: Kind, names: impl Iterator<Item = String>) -> Self {
-        Self { names: self.names.with(names.map(|name| (kind, name.into_bytes()))) }
+        Self { names: self.names.changed(None, names.map(|name| (kind, name.into_bytes())).collect()) }
     }
 
     /// Replaces the one name of this kind. An empty name removes it.
     fn with_one(self, kind: Kind, name: String) -> Self {
-        let others = Self { names: self.names.without(kind) };
-        others.with_all(kind, Some(name).filter(|name| !name.is_empty()).into_iter())
+        let name = Some((kind, name.into_bytes())).filter(|(_, name)| !name.is_empty());
+        Self { names: self.names.changed(Some(kind), name.into_iter().collect()) }
     }
 }
 
