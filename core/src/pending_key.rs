@@ -1,5 +1,7 @@
 //! Whether the next request may use the pending key, the key of the last request, again.
 
+use core::mem;
+
 use crate::action::Key;
 use crate::sync::Arc;
 use crate::template::Template;
@@ -45,8 +47,9 @@ impl PendingKey {
 
     /// Requires a new key for the next request.
     pub(crate) fn spend(&mut self) {
-        if let Self::Usable(template) = self {
-            *self = Self::Spent(template.clone());
-        }
+        *self = match mem::take(self) {
+            Self::Usable(template) => Self::Spent(template),
+            spent => spent,
+        };
     }
 }

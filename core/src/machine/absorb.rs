@@ -85,9 +85,10 @@ impl RotationMachine {
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
         // The fault is judged by the template of the request: the signer is not to blame if the template changed since.
         let requested = self.facts.pending_key.template().map(Arc::as_ref);
-        let fault = self.judge(now).fault(&certificate, requested, valid);
+        let judge = self.judge(now);
+        let fault = judge.fault(&certificate, requested, valid);
         // The slot is judged by the template wanted now. A certificate with a fault may be better than the served one.
-        let slot = self.judge(now).slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
+        let slot = judge.slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
                 let replaced = self.take(certificate, slot);
