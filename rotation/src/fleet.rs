@@ -59,7 +59,7 @@ impl Fleet {
     pub fn add(&self, rotator: Rotator) -> Result<Handle, StartError> {
         let ending = self.ending.upgrade().filter(|_| !self.hub().is_closed()).ok_or(StartError::FleetEnded)?;
         let (handle, task) = rotator.prepare_for(Some(ending))?;
-        self.hub().add(task).map_err(|_| StartError::FleetEnded)?;
+        self.hub().add(Box::new(task)).map_err(|_| StartError::FleetEnded)?;
         Ok(handle)
     }
 

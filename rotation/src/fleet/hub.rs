@@ -29,8 +29,9 @@ pub(crate) struct Hub {
 /// Members and messages that have arrived for the loop of a fleet since its last step.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
-    /// New members.
-    pub(crate) added: Vec<Task>,
+    /// New members. Boxed: a list of thousands of tasks that grows, and then goes, leaves holes in the heap.
+    #[expect(clippy::vec_box, reason = "see above")]
+    pub(crate) added: Vec<Box<Task>>,
     /// The members with messages. A member may be here twice, or have been removed.
     pub(crate) ready: Vec<MemberKey>,
     /// True once all members are to end.
@@ -47,10 +48,10 @@ impl Hub {
     }
 
     /// Adds a member. Returns the task if the fleet takes no members any more.
-    pub(crate) fn add(&self, task: Task) -> Result<(), Box<Task>> {
+    pub(crate) fn add(&self, task: Box<Task>) -> Result<(), Box<Task>> {
         let mut arrivals = self.arrivals();
         if arrivals.is_closed {
-            return Err(Box::new(task));
+            return Err(task);
         }
         arrivals.added.push(task);
         drop(arrivals);

@@ -37,7 +37,7 @@ impl FleetTask {
         for task in added {
             let key = self.planner.insert(task.schedule(now), now);
             task.link().join(key);
-            self.members.insert(key, Box::new(task));
+            self.members.insert(key, task);
         }
         for key in ready {
             self.step_member(key, None, now, &mut work);
