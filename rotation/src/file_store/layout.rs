@@ -142,10 +142,10 @@ impl Files {
     pub(super) fn private(&self) -> (&Path, &str) {
         // Every layout has such a file.
         let is_secret = |file: &&PublicFile| matches!(file.content, Content::Key | Content::Bundle);
-        self.all
-            .iter()
-            .find(is_secret)
-            .map_or((Path::new("."), ""), |file| (self.directories[file.directory].1.as_path(), file.name.as_str()))
+        self.all.iter().find(is_secret).map_or_else(
+            || (Path::new("."), ""),
+            |file| (self.directories[file.directory].1.as_path(), file.name.as_str()),
+        )
     }
 
     /// Path of the file with the certificate.
@@ -184,8 +184,8 @@ impl Files {
     pub(super) fn check(&self) -> Result<(), FileStoreError> {
         for (index, (_, path)) in self.directories.iter().enumerate() {
             let Some(folder) = self.existing(index)? else { continue };
-            let mine = self.all.iter().filter(|file| file.directory == index);
-            for file in mine.filter(|file| folder.is_mount_point(&file.name)) {
+            let mut mine = self.all.iter().filter(|file| file.directory == index);
+            if let Some(file) = mine.find(|file| folder.is_mount_point(&file.name)) {
                 let why = "this file is a mount point, which cannot be replaced; mount its directory instead";
                 return Err(FileStoreError::Layout { path: path.join(&file.name), why });
             }
