@@ -159,16 +159,21 @@ impl FileStore {
         if self.found_pair().is_ok_and(|found| found.is_some_and(|found| is_newer(&found))) {
             return Ok(false);
         }
-        self.publish(credential, &contents)?;
+        self.publish(credential, &contents, now)?;
         Ok(true)
     }
 
-    fn publish(&self, credential: &Credential, contents: &[Option<Bytes>]) -> Result<(), FileStoreError> {
-        self.check_replaceable(credential.chain().certificate().common_name())?;
+    fn publish(
+        &self,
+        credential: &Credential,
+        contents: &[Option<Bytes>],
+        now: UnixTime,
+    ) -> Result<(), FileStoreError> {
+        self.check_replaceable(credential.chain().certificate().common_name(), now)?;
         self.files.create_directories()?;
         let replaces_links = self.options.replaces_foreign;
         match self.files.is_linked {
-            true => self.files.switch(contents, replaces_links),
+            true => self.files.switch(contents, replaces_links, now),
             false => self.files.replace(contents, replaces_links),
         }
     }
@@ -270,7 +275,7 @@ impl Store for FileStore {
         }
         if let Some(name) = request.common_name
             && request.has_signer
-            && let Err(error) = self.check_replaceable(name)
+            && let Err(error) = self.check_replaceable(name, request.now)
         {
             tracing::error!("{error}");
         }
@@ -285,7 +290,7 @@ impl Store for FileStore {
         let contents = self.contents(credential)?;
         // First, so that a crash or a failure on the way to the public files loses nothing.
         self.private.write(credential, now)?;
-        Ok(self.publish(credential, &contents)?)
+        Ok(self.publish(credential, &contents, now)?)
     }
 
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {

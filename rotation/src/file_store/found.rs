@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use perennial::UnixTime;
 use perennial_pki::{Chain, Credential, KeyPair};
 
 use super::layout::{Content, Files, PublicFile};
 use super::linked::DATA;
 use super::{Bytes, FileStore, FileStoreError};
-use crate::clock;
 
 impl Files {
     /// Reads a file; `None` if it does not exist, or is empty.
@@ -83,7 +83,7 @@ impl FileStore {
     }
 
     /// Fails if a public file is of another program and of another certificate than `wanted`, a common name.
-    pub(super) fn check_replaceable(&self, wanted: &str) -> Result<(), FileStoreError> {
+    pub(super) fn check_replaceable(&self, wanted: &str, now: UnixTime) -> Result<(), FileStoreError> {
         if self.options.replaces_foreign {
             return Ok(());
         }
@@ -92,22 +92,22 @@ impl FileStore {
             // A key without its certificate: ours, if a crash has interrupted the first write.
             let Some((path, pem)) = key else { return Ok(()) };
             let key = KeyPair::from_pem(&*pem).map_err(|error| unrecognized(path.clone(), error))?;
-            return match self.own().iter().any(|own| own.key().public_key_der() == key.public_key_der()) {
+            return match self.own(now).iter().any(|own| own.key().public_key_der() == key.public_key_der()) {
                 true => Ok(()),
                 false => Err(unrecognized(path, "this private key has no certificate, and perennial did not write it")),
             };
         };
         let chain = Chain::from_pem(&pem).map_err(|error| unrecognized(path.clone(), error))?;
         let common_name = chain.certificate().common_name();
-        if common_name == wanted || self.own().iter().any(|own| *own.chain() == chain) {
+        if common_name == wanted || self.own(now).iter().any(|own| *own.chain() == chain) {
             return Ok(());
         }
         Err(FileStoreError::Foreign { path, common_name: common_name.to_owned(), wanted: wanted.into() })
     }
 
     /// The pairs in the private directory: the current one and earlier ones.
-    fn own(&self) -> Vec<std::sync::Arc<Credential>> {
-        let current = self.private.load(None, clock::now().unix).ok().map(|loaded| loaded.credential);
+    fn own(&self, now: UnixTime) -> Vec<std::sync::Arc<Credential>> {
+        let current = self.private.load(None, now).ok().map(|loaded| loaded.credential);
         let current = current.flatten().map(|(credential, _)| credential);
         let previous = self.private.previous().unwrap_or_default().into_iter().map(|(credential, _)| credential);
         current.into_iter().chain(previous).collect()

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
+use perennial::UnixTime;
 use perennial::store::{FileOp, Kind, Listing};
 
 use super::layout::Files;
 use super::replace::{clear, failed, temporary};
 use super::{Bytes, FileStoreError};
-use crate::clock;
 use crate::directory::volume::Folder;
 
 /// The link to the directory with the current files.
@@ -36,7 +36,12 @@ impl Files {
 
     /// Writes the files to a new directory, and switches `..data` to it. A file whose contents are `None` is copied from
     /// the old directory.
-    pub(super) fn switch(&self, contents: &[Option<Bytes>], replaces_links: bool) -> Result<(), FileStoreError> {
+    pub(super) fn switch(
+        &self,
+        contents: &[Option<Bytes>],
+        replaces_links: bool,
+        now: UnixTime,
+    ) -> Result<(), FileStoreError> {
         let path = &self.directories[0].1;
         let folder = self.open(0)?;
         let old = self.data(&*folder)?;
@@ -44,7 +49,7 @@ impl Files {
             self.check_obstacle(&*folder, file, replaces_links)?;
         }
         let listing = folder.list().map_err(failed("list", path))?;
-        let new = unused(&listing);
+        let new = unused(&listing, now);
         let filled = self.fill(&*folder, &new, contents, old.as_deref());
         let switched =
             filled.and_then(|()| switch_link(&*folder, &listing, &new).map_err(failed("switch ..data in", path)));
@@ -94,7 +99,7 @@ impl Files {
     /// Makes each file that exists behind `..data` a link through it.
     fn link_files(&self, folder: &dyn Folder, path: &Path) -> Result<(), FileStoreError> {
         let listing = folder.list().map_err(failed("list", path))?;
-        let mut has_changed = false;
+        let mut new_links = Vec::new();
         for file in &self.all {
             let target = format!("{SWITCHED}{}", file.name);
             let path = path.join(&file.name);
@@ -102,18 +107,21 @@ impl Files {
                 continue;
             }
             let new = temporary(&file.name);
-            let link = || {
-                clear(folder, &listing, &new)?;
-                folder.execute(&FileOp::Symlink { target, name: new.clone() }, &[])?;
-                folder.execute(&FileOp::Rename { from: new.clone(), to: file.name.clone() }, &[])
-            };
-            link().map_err(failed("link", &path))?;
-            has_changed = true;
+            let made = clear(folder, &listing, &new)
+                .and_then(|()| folder.execute(&FileOp::Symlink { target, name: new.clone() }, &[]));
+            made.map_err(failed("link", &path))?;
+            new_links.push((new, &file.name));
         }
-        match has_changed {
-            true => folder.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", path)),
-            false => Ok(()),
+        if new_links.is_empty() {
+            return Ok(());
         }
+        // Some file systems leave a link without its target if the power fails before this sync.
+        folder.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", path))?;
+        for (from, name) in new_links {
+            let rename = FileOp::Rename { from, to: name.clone() };
+            folder.execute(&rename, &[]).map_err(failed("link", &path.join(name)))?;
+        }
+        folder.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", path))
     }
 
     /// Removes directories with files that are not in use.
@@ -159,8 +167,8 @@ fn empty(folder: &dyn Folder, name: &str) -> std::io::Result<()> {
 }
 
 /// A name for a new directory that no entry has.
-fn unused(listing: &Listing) -> String {
-    let (year, month, day, hour, minute, second, milli) = clock::now().unix.civil();
+fn unused(listing: &Listing, now: UnixTime) -> String {
+    let (year, month, day, hour, minute, second, milli) = now.civil();
     let time = format!("{FOLDER}{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
     let names = (1_u32..).map(|count| if count == 1 { time.clone() } else { format!("{time}-{count}") });
     let is_free = |name: &String| listing.0.iter().all(|entry| entry.name != *name);
