@@ -17,6 +17,9 @@
 //! that no file system leaves. A rename that leaves neither name is excluded: no file system with a journal does that,
 //! and no program could keep data on such a file system.
 //!
+//! A folder inside of the directory has its own names and its own sync. If the name of a folder is lost, so are the names
+//! in it.
+//!
 //! Owners, modes and damaged sectors are not modelled.
 
 mod outcomes;
@@ -34,7 +37,7 @@ use perennial::store::{Entry, FileOp, Kind, Listing};
 #[cfg(feature = "edge")]
 pub use pairs::{NODE, expired, pair};
 #[cfg(feature = "edge")]
-pub use volume::{Call, Fate, Fates, NOW, PREFIX, Virtual};
+pub use volume::{Call, Fate, Fates, NOW, PREFIX, Virtual, VirtualFolder};
 
 /// The absolute path of the directory.
 pub const PATH: &str = "/pki";
@@ -100,15 +103,35 @@ impl Disk {
 
     /// The entries that processes see, with their kinds and the targets of links.
     pub fn list(&self) -> Listing {
+        self.list_in("")
+    }
+
+    /// The entries of a folder; those of the directory itself if `folder` is empty.
+    pub fn list_in(&self, folder: &str) -> Listing {
         let entry = |(name, node): (&Arc<str>, &usize)| {
+            let (parent, name) = split(name);
+            if parent != folder {
+                return None;
+            }
             let kind = match self.nodes[node].kind {
                 NodeKind::File => Kind::File,
                 NodeKind::Link => Kind::Link,
                 NodeKind::Folder => Kind::Other,
             };
-            Entry { name: name.as_ref().into(), kind, target: self.target(*node).map(Into::into) }
+            Some(Entry { name: name.into(), kind, target: self.target(*node).map(Into::into) })
         };
-        Listing(self.names.iter().map(entry).collect())
+        Listing(self.names.iter().filter_map(entry).collect())
+    }
+
+    /// True if there is a folder of this name.
+    pub fn has_folder(&self, folder: &str) -> bool {
+        folder.is_empty() || self.names.get(folder).is_some_and(|node| self.nodes[node].kind == NodeKind::Folder)
+    }
+
+    /// The text of a symbolic link; `None` if the name does not exist or is no link.
+    pub fn link_text(&self, name: &str) -> Option<&str> {
+        let node = self.nodes.get(self.names.get(name)?).filter(|node| node.kind == NodeKind::Link)?;
+        std::str::from_utf8(&node.bytes).ok()
     }
 
     /// The contents of a file, links followed; `None` if the name does not exist, or a link leads out of the directory.
@@ -116,16 +139,25 @@ impl Disk {
     /// # Errors
     /// [`ErrorKind::InvalidData`] for a directory, [`ErrorKind::NotFound`] for a loop of links.
     pub fn read(&self, name: &str) -> Result<Option<Arc<[u8]>>> {
-        let mut name = name;
+        let mut path = name.to_owned();
         for _ in 0..8 {
-            let Some(node) = self.names.get(name) else { return Ok(None) };
+            // A link in the place of a folder: `..data/tls.crt`.
+            let (parent, last) = split(&path);
+            if let Some(target) = self.link_text(parent) {
+                path = join(target, last);
+                continue;
+            }
+            let Some(node) = self.names.get(path.as_str()) else { return Ok(None) };
             match self.nodes[node].kind {
                 NodeKind::File => return Ok(Some(self.nodes[node].bytes.clone())),
                 NodeKind::Folder => return Err(ErrorKind::InvalidData.into()),
-                NodeKind::Link => match self.target(*node) {
-                    Some(target) => name = target,
-                    None => return Ok(None),
-                },
+                NodeKind::Link => {
+                    let Some(text) = self.link_text(&path).filter(|text| !text.is_empty()) else { return Ok(None) };
+                    path = match text.strip_prefix(PATH).and_then(|name| name.strip_prefix('/')) {
+                        Some(name) => name.to_owned(),
+                        None => join(parent, text),
+                    };
+                }
             }
         }
         Err(ErrorKind::NotFound.into())
@@ -135,31 +167,74 @@ impl Disk {
     ///
     /// # Errors
     /// The error that a kernel would return; the directory is unchanged.
-    pub fn execute(&mut self, op: &FileOp, contents: &[u8], mut seen: impl FnMut(&Self)) -> Result<()> {
+    pub fn execute(&mut self, op: &FileOp, contents: &[u8], seen: impl FnMut(&Self)) -> Result<()> {
+        self.execute_in("", op, contents, seen)
+    }
+
+    /// Carries out an operation in a folder, and passes every intermediate state to `seen`. The names of the operation
+    /// are those of the folder's entries.
+    ///
+    /// # Errors
+    /// The error that a kernel would return; the directory is unchanged.
+    pub fn execute_in(
+        &mut self,
+        folder: &str,
+        op: &FileOp,
+        contents: &[u8],
+        mut seen: impl FnMut(&Self),
+    ) -> Result<()> {
+        if !self.has_folder(folder) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let at = |name: &str| join(folder, name);
         match op {
             FileOp::CreateNew { name } => {
-                self.create(name, NodeKind::File, &[])?;
+                let name = at(name);
+                self.create(&name, NodeKind::File, &[])?;
                 for written in [0, contents.len() / 3] {
-                    self.write(name, &contents[..written])?;
+                    self.write(&name, &contents[..written])?;
                     seen(self);
                 }
-                self.write(name, contents)?;
+                self.write(&name, contents)?;
             }
-            FileOp::Sync { name } => self.sync(name)?,
-            FileOp::Symlink { target, name } => self.create(name, NodeKind::Link, target.as_bytes())?,
+            FileOp::Sync { name } => self.sync(&at(name))?,
+            FileOp::Symlink { target, name } => self.create(&at(name), NodeKind::Link, target.as_bytes())?,
             FileOp::Link { file, name } => {
-                self.free(name)?;
-                let node = self.node(file)?;
-                self.change(name, Some(node), None);
+                self.free(&at(name))?;
+                let node = self.node(&at(file))?;
+                self.change(&at(name), Some(node), None);
             }
-            FileOp::Rename { from, to } => self.rename(from, to)?,
-            FileOp::SyncDir => self.sync_names(),
+            FileOp::Rename { from, to } => self.rename(&at(from), &at(to))?,
+            FileOp::SyncDir => self.sync_names(folder),
             FileOp::Remove { name } => {
-                self.node(name)?;
-                self.change(name, None, None);
+                self.node(&at(name))?;
+                self.change(&at(name), None, None);
             }
         }
         seen(self);
+        Ok(())
+    }
+
+    /// Creates a folder in the directory.
+    ///
+    /// # Errors
+    /// The name exists.
+    pub fn create_folder(&mut self, name: &str) -> Result<()> {
+        self.create(name, NodeKind::Folder, &[])
+    }
+
+    /// Removes a folder of the directory.
+    ///
+    /// # Errors
+    /// There is no such folder, or it has entries.
+    pub fn remove_folder(&mut self, name: &str) -> Result<()> {
+        if !self.has_folder(name) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        if !self.list_in(name).0.is_empty() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.change(name, None, None);
         Ok(())
     }
 
@@ -193,11 +268,32 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes all names durable, and with them the text of symbolic links.
-    fn sync_names(&mut self) {
-        self.durable.clone_from(&self.names);
-        self.changes.clear();
-        self.nodes.values_mut().filter(|node| node.kind == NodeKind::Link).for_each(|link| link.before = None);
+    /// Makes all names of a folder durable, and with them the text of symbolic links.
+    fn sync_names(&mut self, folder: &str) {
+        let is_here = |name: &str| split(name).0 == folder;
+        self.durable.retain(|name, _| !is_here(name));
+        let here = self.names.iter().filter(|(name, _)| is_here(name));
+        self.durable.extend(here.map(|(name, node)| (name.clone(), *node)));
+        // The changes of other folders stay, with new numbers.
+        let numbers: Vec<Option<usize>> = (self.changes.iter())
+            .scan(0, |next, change| {
+                let number = (!is_here(&change.name)).then_some(*next);
+                *next += usize::from(number.is_some());
+                Some(number)
+            })
+            .collect();
+        self.changes.retain(|change| !is_here(&change.name));
+        for change in &mut self.changes {
+            change.needs = change.needs.and_then(|at| numbers[at]);
+        }
+        let links = self.durable.iter().filter(|(name, _)| is_here(name)).map(|(_, node)| *node);
+        for node in links.collect::<Vec<_>>() {
+            self.nodes.entry(node).and_modify(|node| {
+                if node.kind == NodeKind::Link {
+                    node.before = None;
+                }
+            });
+        }
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<()> {
@@ -244,7 +340,7 @@ impl Disk {
         if self.names.contains_key(name) { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
     }
 
-    /// The name in this directory to which a link leads. `None` if the inode is no link, or if the link leads out of
+    /// The name in the link's folder to which a link leads. `None` if the inode is no link, or if the link leads out of
     /// the directory.
     fn target(&self, node: usize) -> Option<&str> {
         let node = self.nodes.get(&node).filter(|node| node.kind == NodeKind::Link)?;
@@ -252,6 +348,16 @@ impl Disk {
         let text = text.strip_prefix(PATH).and_then(|name| name.strip_prefix('/')).unwrap_or(text);
         (!text.is_empty() && !text.contains('/')).then_some(text)
     }
+}
+
+/// The folder and the name of an entry; the folder is empty for an entry of the directory itself.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The path of an entry in a folder.
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
 /// An entry of the initial directory.

@@ -29,6 +29,10 @@ pub enum Call<'a> {
     Read(&'a str),
     /// Carries out this operation.
     Op(&'a FileOp),
+    /// Creates the folder of this name.
+    CreateFolder(&'a str),
+    /// Removes the folder of this name.
+    RemoveFolder(&'a str),
 }
 
 /// The outcome of a call to the virtual disk.
@@ -128,18 +132,98 @@ impl Volume for Virtual {
 
 impl Folder for Virtual {
     fn list(&self) -> Result<Listing> {
-        self.call(Call::List, Listing::default(), |state| Ok(state.disk.list()))
+        self.at("").list()
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Contents>> {
+        self.at("").read(name)
+    }
+
+    fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<()> {
+        self.at("").execute(op, contents)
+    }
+
+    fn folder(&self, name: &str) -> Result<Box<dyn Folder + '_>> {
+        self.at("").into_folder(name)
+    }
+
+    fn create_folder(&self, name: &str) -> Result<()> {
+        self.call(Call::CreateFolder(name), (), |state| {
+            state.disk.create_folder(name)?;
+            state.seen.push(state.disk.clone());
+            Ok(())
+        })
+    }
+
+    fn remove_folder(&self, name: &str) -> Result<()> {
+        self.call(Call::RemoveFolder(name), (), |state| {
+            state.disk.remove_folder(name)?;
+            state.seen.push(state.disk.clone());
+            Ok(())
+        })
+    }
+
+    fn link_target(&self, name: &str) -> Result<Option<String>> {
+        self.call(Call::Read(name), None, |state| Ok(state.disk.link_text(name).map(Into::into)))
+    }
+}
+
+/// A folder of a virtual disk, as a volume of its own.
+#[derive(Clone, Debug)]
+pub struct VirtualFolder {
+    disk: Virtual,
+    name: String,
+}
+
+impl Virtual {
+    /// The folder of this name, which need not exist; the directory itself if the name is empty.
+    pub fn at(&self, folder: &str) -> VirtualFolder {
+        VirtualFolder { disk: self.clone(), name: folder.into() }
+    }
+}
+
+impl VirtualFolder {
+    fn into_folder<'a>(self, name: &str) -> Result<Box<dyn Folder + 'a>> {
+        let exists = self.disk.call(Call::Open, false, |state| Ok(state.disk.has_folder(name)))?;
+        let folder = Self { disk: self.disk, name: name.into() };
+        if exists { Ok(Box::new(folder)) } else { Err(ErrorKind::NotFound.into()) }
+    }
+}
+
+impl Volume for VirtualFolder {
+    fn open(&self) -> Result<Box<dyn Folder + '_>> {
+        let name = self.name.clone();
+        self.clone().into_folder(&name)
+    }
+
+    fn create(&self) -> Result<()> {
+        let exists = self.disk.state().disk.has_folder(&self.name);
+        match exists {
+            true => Ok(()),
+            // The folder is durable, as those that perennial creates.
+            false => {
+                self.disk.create_folder(&self.name)?;
+                self.disk.execute(&FileOp::SyncDir, &[])
+            }
+        }
+    }
+}
+
+impl Folder for VirtualFolder {
+    fn list(&self) -> Result<Listing> {
+        self.disk.call(Call::List, Listing::default(), |state| Ok(state.disk.list_in(&self.name)))
     }
 
     fn read(&self, name: &str) -> Result<Option<Contents>> {
         let contents = |bytes: Arc<[u8]>| Contents { bytes: bytes.to_vec().into(), exposed: false };
-        self.call(Call::Read(name), None, |state| Ok(state.disk.read(name)?.map(contents)))
+        let path = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
+        self.disk.call(Call::Read(name), None, |state| Ok(state.disk.read(&path)?.map(contents)))
     }
 
     fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<()> {
-        self.call(Call::Op(op), (), |state| {
+        self.disk.call(Call::Op(op), (), |state| {
             let State { disk, seen, .. } = state;
-            disk.execute(op, contents, |state| seen.push(state.clone()))
+            disk.execute_in(&self.name, op, contents, |state| seen.push(state.clone()))
         })
     }
 }

@@ -3,6 +3,7 @@
 mod hostile;
 mod others;
 mod owners;
+mod power_loss;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
