@@ -49,7 +49,7 @@ impl Files {
             self.check_obstacle(&*folder, file, replaces_links)?;
         }
         let listing = folder.list().map_err(failed("list", path))?;
-        let new = unused(&listing, now);
+        let new = unused(&listing, old.as_deref(), now);
         let filled = self.fill(&*folder, &new, contents, old.as_deref());
         let switched =
             filled.and_then(|()| switch_link(&*folder, &listing, &new).map_err(failed("switch ..data in", path)));
@@ -166,11 +166,15 @@ fn empty(folder: &dyn Folder, name: &str) -> std::io::Result<()> {
     folder.remove_folder(name)
 }
 
-/// A name for a new directory that no entry has.
-fn unused(listing: &Listing, now: UnixTime) -> String {
+/// A name for a new directory that no entry has. Never the name that the directory before `old` had: a reader would take
+/// the switch for none.
+fn unused(listing: &Listing, old: Option<&str>, now: UnixTime) -> String {
     let (year, month, day, hour, minute, second, milli) = now.civil();
     let time = format!("{FOLDER}{year:04}-{month:02}-{day:02}-{hour:02}-{minute:02}-{second:02}-{milli:03}");
-    let names = (1_u32..).map(|count| if count == 1 { time.clone() } else { format!("{time}-{count}") });
+    let count = old.and_then(|old| old.strip_prefix(time.as_str()));
+    let count = count.map_or(0, |count| count.trim_start_matches('-').parse::<u32>().unwrap_or(1));
+    let names =
+        (count.saturating_add(1)..).map(|count| if count == 1 { time.clone() } else { format!("{time}-{count}") });
     let is_free = |name: &String| listing.0.iter().all(|entry| entry.name != *name);
     names.into_iter().find(is_free).unwrap_or(time)
 }
