@@ -23,7 +23,10 @@ const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
 const LIFE: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
-const CASES: [(&str, fn() -> Case); 14] = [
+/// Makes a case.
+type Make = fn() -> Case;
+
+const CASES: [(&str, Make); 14] = [
     ("tick, nothing due", || Case::new(idle(), |_| Event::Tick)),
     ("tick that submits", || Case::new(due(), |_| Event::Tick)),
     ("template_changed", || {
@@ -129,7 +132,7 @@ fn rotations(times: u64) {
     }
 }
 
-/// What a driver does with an event: passes it to the machine, and takes the actions.
+/// Passes an event to the machine and takes the actions, as a driver does.
 #[inline(never)]
 fn step(machine: &mut RotationMachine, event: Event, now: Now) {
     for action in machine.handle(event, now) {
