@@ -16,6 +16,7 @@ use perennial::{
     Action, Certificate, Event, Fingerprint, Fleet, Instant, Limits, MemberKey, Now, Planner, Policy, RotationMachine,
     Schedule, Setup, Template, UnixTime, Validity,
 };
+use perennial_tests::bench::sized;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The bytes that are allocated now.
@@ -68,9 +69,8 @@ struct Measured {
 
 fn main() {
     println!("  members bytes_each rss_each planner   insert     tick   replan  rotation idle_hour");
-    let sizes = [1_000, 10_000, 100_000, 1_000_000];
     let mut last = None;
-    for members in sizes {
+    for &members in sized(&[1_000, 10_000, 100_000, 1_000_000][..], &[100]) {
         let measured = measure(members);
         let each = |span: Duration| format!("{:.0} ns", span.as_secs_f64() * 1e9 / members as f64);
         let Measured { bytes_each, rss_each, planner_bytes_each, insert, tick, idle_hour, replan, rotation, .. } =

@@ -12,14 +12,12 @@ use perennial_pki::{Credential, Issuer, KeyAlgorithm, KeyPair, KeyUsage, Roots, 
 use perennial_pki::{read_request, self_signed};
 use perennial_rotation::tls::{client_config, mutual_server_config};
 use perennial_rotation::{Exchange, Failure, Handle, Rotator, SignError, SignWith, Task, Work, clock};
+use perennial_tests::bench::sized;
 use rustls::client::Resumption;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
-const ROUNDS: usize = 15;
-/// Handshakes of a round.
-const HANDSHAKES: u32 = 200;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The longest lifetime of the certificates that rotate in the background. Their lifetimes are spread, so that some of
 /// them are always due.
@@ -42,7 +40,7 @@ fn main() {
     let fixed = fixed(&server, &client, &roots);
 
     println!("alone:                        {}", compare(&fixed, &rotating));
-    for certificates in [1_000, 10_000] {
+    for &certificates in sized(&[1_000, 10_000][..], &[100]) {
         let (count, rotations) = beside(&ca, certificates, || compare(&fixed, &rotating));
         println!("with {certificates:>6} rotations at work: {count} ({rotations} certificates issued meanwhile)");
     }
@@ -50,19 +48,20 @@ fn main() {
 
 /// Handshakes per second of both kinds: the medians of rounds that alternate, and the median of their ratios.
 fn compare(fixed: &Pair, rotating: &Pair) -> String {
-    let mut rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (rate(fixed), rate(rotating))).collect();
+    let count = sized(15, 1);
+    let mut rounds: Vec<(f64, f64)> = (0..count).map(|_| (rate(fixed), rate(rotating))).collect();
     let mut median = |of: fn(&(f64, f64)) -> f64| {
         rounds.sort_by(|a, b| of(a).total_cmp(&of(b)));
-        of(&rounds[ROUNDS / 2])
+        of(&rounds[count / 2])
     };
     let (before, now, ratio) = (median(|round| round.0), median(|round| round.1), median(|round| round.1 / round.0));
     format!("fixed {before:6.0}/s, rotating {now:6.0}/s, ratio {ratio:.3}")
 }
 
 fn rate(pair: &Pair) -> f64 {
-    let begun = Instant::now();
-    (0..HANDSHAKES).for_each(|_| handshake(pair));
-    f64::from(HANDSHAKES) / begun.elapsed().as_secs_f64()
+    let (handshakes, begun) = (sized(200, 2), Instant::now());
+    (0..handshakes).for_each(|_| handshake(pair));
+    f64::from(handshakes) / begun.elapsed().as_secs_f64()
 }
 
 /// A full handshake in memory.

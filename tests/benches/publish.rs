@@ -7,11 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial::Template;
-
 use perennial_pki::interim;
 use perennial_rotation::{Handle, Memory, Rotator, Store as _, clock};
-
-const TIMES: u32 = 20_000;
+use perennial_tests::bench::sized;
 
 fn main() {
     let store = Memory::default();
@@ -25,7 +23,7 @@ fn main() {
         drop(black_box(task.step(clock::now())));
     };
     let mut alone = None;
-    for threads in [1, 100, 1000] {
+    for threads in sized([1, 100, 1000], [1, 2, 3]) {
         let (published, read) = beside(threads, &handle, || (time(&mut publish), time(|| drop(handle.credential()))));
         let alone = *alone.get_or_insert((published, read));
         let ratio = |now: Duration, then: Duration| now.as_secs_f64() / then.as_secs_f64();
@@ -58,10 +56,11 @@ fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
 
 /// The median time of one call over nine rounds.
 fn time(mut work: impl FnMut()) -> Duration {
+    let times = sized(2_000, 1);
     let mut rounds = [(); 9].map(|()| {
         let begun = Instant::now();
-        (0..TIMES / 9).for_each(|_| work());
-        begun.elapsed() / (TIMES / 9)
+        (0..times).for_each(|_| work());
+        begun.elapsed() / times
     });
     rounds.sort_unstable();
     rounds[4]

@@ -17,6 +17,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::Roots;
 use perennial_rotation::{Directory, Identity, Rotator, Token};
+use perennial_tests::bench::sized;
 use perennial_tests::loopback::{self, LoopbackServer, TOKEN};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,8 +27,6 @@ const ADDRESS: &str = "PERENNIAL_BENCH_ADDRESS";
 const CA: &str = "PERENNIAL_BENCH_CA";
 /// The rotations of the two runs under valgrind.
 const COUNTED: [u64; 2] = [10, 60];
-/// The rotations whose time is measured.
-const TIMED: u64 = 200;
 
 fn main() {
     match std::env::var(ROLE) {
@@ -53,7 +52,7 @@ fn measure() {
         command.env(ROLE, rotations.to_string()).env(ADDRESS, &server.address).env(CA, &server.ca);
         command.status().is_ok_and(|status| status.success())
     };
-    assert!(run(None, TIMED));
+    assert!(run(None, sized(200, 3)));
     if cfg!(feature = "valgrind") {
         let folder = tempfile::tempdir().unwrap();
         let [fewer, more] = COUNTED.map(|rotations| {
@@ -124,7 +123,7 @@ fn rotate(rotations: u64) {
         loopback::issued(&handle, rotation + 1);
     }
     let each = |time: Duration| time.as_secs_f64() * 1000.0 / rotations as f64;
-    if rotations == TIMED {
+    if !COUNTED.contains(&rotations) {
         println!("rotation wall_ms: {:.2} cpu_ms: {:.2}", each(began.elapsed()), each(cpu_time() - cpu));
     }
     handle.shutdown().wait();

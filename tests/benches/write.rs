@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use perennial_rotation::Directory;
+use perennial_tests::bench::sized;
 use perennial_tests::disk::{Call, Disk, Fate, NODE, NOW, PREFIX, Virtual, pair};
-
-const TIMES: usize = 200;
 
 fn main() {
     let pairs = [1, 2].map(|number| pair(NODE, number));
@@ -26,10 +25,11 @@ fn main() {
     directory.write(&pairs[0], NOW).unwrap();
     calls.lock().unwrap().iter().for_each(|call| println!("  {call}"));
 
+    let times = sized(200, 2);
     for (what, parent) in [("here", tempfile::tempdir_in(".")), ("in memory", tempfile::tempdir_in("/dev/shm"))] {
         let Ok(parent) = parent else { continue };
         let directory = Directory::open(parent.path(), PREFIX).unwrap();
-        let mut took: Vec<Duration> = (0..TIMES)
+        let mut took: Vec<Duration> = (0..times)
             .map(|n| {
                 let begun = Instant::now();
                 directory.write(&pairs[n % 2], NOW).unwrap();
@@ -37,6 +37,6 @@ fn main() {
             })
             .collect();
         took.sort_unstable();
-        println!("{what}: median {:?}, of {TIMES} the slowest {:?}", took[TIMES / 2], took[TIMES - 1]);
+        println!("{what}: median {:?}, of {times} the slowest {:?}", took[times / 2], took[times - 1]);
     }
 }

@@ -10,9 +10,11 @@ mod process;
 use std::time::{Duration, Instant};
 
 use clients::{Client, Crowd};
+use perennial_tests::bench::sized;
 use process::Server;
 
-const CLIENTS: usize = 1000;
+/// Objects of a server that has objects from the start.
+const OBJECTS: usize = 1000;
 const ONE: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/request-500";
 const ALL: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const PAGE: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=100";
@@ -31,15 +33,16 @@ fn main() {
 /// Measures two rates with a thousand nodes. First, all nodes submit their requests at once: submissions per second.
 /// Then an administrator approves the requests one by one: certificates received per second.
 fn nodes() {
-    println!("{CLIENTS} clients, each with a pending request and an open watch");
+    let clients = client_count();
+    println!("{clients} clients, each with a pending request and an open watch");
     let mut server = Server::start("empty");
     let empty = server.memory();
-    let mut crowd = Crowd::new(&server, CLIENTS);
+    let mut crowd = Crowd::new(&server, clients);
     let begun = Instant::now();
     crowd.submit();
-    rate("connected, created, watching", CLIENTS, begun.elapsed());
+    rate("connected, created, watching", clients, begun.elapsed());
     let waiting = server.memory();
-    let each = (waiting - empty) / CLIENTS;
+    let each = (waiting - empty) / clients;
     println!("  {:<40} {waiting:>7} KiB, {each} for each client; {empty} before", "resident while they wait");
     let names = server.command("names");
     let mut administrator = Client::connect(&server);
@@ -47,19 +50,19 @@ fn nodes() {
     let approval = std::thread::spawn(move || names.split(' ').for_each(|name| administrator.approve(name)));
     crowd.receive();
     approval.join().unwrap();
-    rate("approved one by one, signed, received", CLIENTS, begun.elapsed());
+    rate("approved one by one, signed, received", clients, begun.elapsed());
     peak(&mut server);
 }
 
 /// Measures the requests per second of one connection to a server with a thousand objects.
 fn readers() {
-    println!("one client that reads, {CLIENTS} objects");
+    println!("one client that reads, {OBJECTS} objects");
     let mut server = Server::start("full");
     let mut client = Client::connect(&server);
     for (what, target, times) in
         [("GET of one object", ONE, 5000), ("LIST of all", ALL, 50), ("LIST of a page of 100", PAGE, 500)]
     {
-        let begun = Instant::now();
+        let (times, begun) = (sized(times, 2), Instant::now());
         (0..times).for_each(|_| client.get(target));
         rate(what, times, begun.elapsed());
     }
@@ -69,14 +72,15 @@ fn readers() {
 /// Measures the latency of one client twice: first alone, then beside a thousand clients, each of which has requested a
 /// LIST or a WATCH and reads nothing. During the second measurement, every object changes twenty times.
 fn stuck() {
-    println!("{CLIENTS} clients that read nothing, each a LIST or a WATCH of {CLIENTS} objects of 33 KiB");
+    let clients = client_count();
+    println!("{clients} clients that read nothing, each a LIST or a WATCH of {OBJECTS} objects of 33 KiB");
     let mut server = Server::start("large");
     println!("  {:<40} {:>7} KiB, the objects among it", "resident before", server.memory());
     let mut client = Client::connect(&server);
-    let calm = client.latencies(ONE, 2000);
-    let held: Vec<Client> = (0..CLIENTS).map(|index| clients::stuck(&server, index)).collect();
+    let calm = client.latencies(ONE, sized(2000, 10));
+    let held: Vec<Client> = (0..clients).map(|index| clients::stuck(&server, index)).collect();
     println!("  {:<40} {:>7} KiB", "resident with them", server.memory());
-    let reader = std::thread::spawn(move || client.latencies(ONE, 20_000));
+    let reader = std::thread::spawn(move || client.latencies(ONE, sized(20_000, 10)));
     server.command("churn");
     let beset = reader.join().unwrap();
     drop(held);
@@ -90,6 +94,11 @@ fn stuck() {
         );
     }
     peak(&mut server);
+}
+
+/// Number of clients beside the one that measures.
+fn client_count() -> usize {
+    sized(1000, 20)
 }
 
 fn rate(what: &str, count: usize, took: Duration) {
