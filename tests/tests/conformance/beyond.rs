@@ -157,7 +157,7 @@ pub(crate) const ROWS: &[Row] = &[
         "digestedName",
         "equal names, from key, common name, organisations and usages, in that order",
         || {
-            let name = csr_name(b"key", "system:node:a", &["system:nodes"], &["digital signature", "client auth"]);
+            let name = csr_name(b"key", "system:node:a", ["system:nodes"], &["digital signature", "client auth"]);
             // Computed with OpenSSL's SHA-512/256.
             assert_eq!(name, "node-csr-LW0LVgSwdautjTGAdsQsOa5R7qh0S_OcteJFLCr3UlQ");
         },
