@@ -66,7 +66,8 @@ fn measure() {
 
 /// The sum of all instructions in a file of callgrind.
 fn instructions(counts: &str) -> u64 {
-    let total = counts.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+    let total =
+        counts.lines().find_map(|line| line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: ")));
     total.unwrap().trim().parse().unwrap()
 }
 

@@ -164,10 +164,10 @@ fn fleet_never_allocates_after_its_members_were_inserted() {
 /// The reply to an action: a certificate for a day, a failure or none.
 fn reply(action: Action, serial: u64, now: Now) -> Option<Event> {
     match action {
-        Action::SubmitCsr { id, .. } if serial % 7 == 0 => {
+        Action::SubmitCsr { id, .. } if serial.is_multiple_of(7) => {
             Some(Event::CsrFailed { id, failure: Failure::Unreachable, retry_after: None })
         }
-        Action::SubmitCsr { .. } if serial % 5 == 0 => None,
+        Action::SubmitCsr { .. } if serial.is_multiple_of(5) => None,
         Action::SubmitCsr { id, template, .. } => {
             let certificate = mint::certificate(&template, serial, now.unix, Duration::from_secs(86_400));
             Some(Event::CsrIssued { id, certificate: Arc::new(certificate) })
