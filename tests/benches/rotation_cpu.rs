@@ -5,9 +5,9 @@
 //! valgrind must be installed, also prints the client's instructions per rotation: those of a run with more rotations
 //! minus those of a run with fewer, so that the start and the first certificate do not count.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ fn measure() {
         command.status().is_ok_and(|status| status.success())
     };
     assert!(run(None, sized(200, 3)));
-    if cfg!(feature = "valgrind") {
+    if sized(cfg!(feature = "valgrind"), false) {
         let folder = tempfile::tempdir().unwrap();
         let [fewer, more] = COUNTED.map(|rotations| {
             let counts = folder.path().join(rotations.to_string());
@@ -76,16 +76,19 @@ struct Server {
     child: Child,
     address: String,
     ca: String,
+    /// Kept open: the server ends if it cannot write a line.
+    _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Server {
     fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let mut child = command.env(ROLE, "serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = output.by_ref().map(Result::unwrap);
         let address = lines.next().unwrap();
         let ca = lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect();
-        Self { child, address, ca }
+        Self { child, address, ca, _output: output }
     }
 }
 
