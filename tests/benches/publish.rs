@@ -28,7 +28,7 @@ fn main() {
         let alone = *alone.get_or_insert((published, read));
         let ratio = |now: Duration, then: Duration| now.as_secs_f64() / then.as_secs_f64();
         println!(
-            "{threads:5} threads: publish {published:>7.0?} (x{:.2}), credential {read:>7.0?} (x{:.2})",
+            "{threads:5} threads: publish {published:>8.2?} (x{:.2}), credential {read:>7.0?} (x{:.2})",
             ratio(published, alone.0),
             ratio(read, alone.1)
         );
