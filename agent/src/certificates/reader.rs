@@ -78,7 +78,7 @@ impl<'a> Section<'a> {
         Some(Self { context, member: member.into(), path, at: node.at, entries, defaults: &[] })
     }
 
-    /// The same mapping, with other entries for the keys that it lacks.
+    /// Returns this mapping with the entries of `defaults` for the keys that it lacks.
     pub(super) fn with_defaults(self, defaults: Option<&Self>) -> Self {
         Self { defaults: defaults.map_or(&[], |section| section.entries), ..self }
     }
