@@ -72,6 +72,11 @@ impl Member {
         hook_debt::record_path(store.private_directory(), prefix)
     }
 
+    /// True if only one of the two members can run at a time: they have the same name, or files in the same place.
+    pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
+        self.name == other.name || self.location == other.location
+    }
+
     /// True if the store of `other` has the files of this member's store, and writes them in the same way.
     pub(crate) fn is_stored_like(&self, other: &Self) -> bool {
         // A store of files copies the CA file.

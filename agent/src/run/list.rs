@@ -28,7 +28,7 @@ use crate::metrics::{BlockedOn, Source};
 use crate::spans::words;
 use member::{Active, Shared};
 use restorer::Restorer;
-use starter::Starter;
+use starter::{StartId, Starter};
 pub(super) use summary::Activity;
 use summary::summary;
 
@@ -75,7 +75,7 @@ enum Phase {
     /// The member's start is due.
     Due,
     /// A thread starts the member.
-    Starting,
+    Starting(StartId),
     /// The member could not start, and will be started again at this time.
     Failed {
         why: String,
@@ -103,7 +103,7 @@ impl Slot {
 
     fn activity(&self) -> Activity {
         match &self.phase {
-            Phase::Due | Phase::Starting => Activity::Waiting,
+            Phase::Due | Phase::Starting(_) => Activity::Waiting,
             Phase::Failed { .. } => Activity::Failing,
             Phase::Running(active) => active.reporter.activity(),
         }
@@ -233,11 +233,12 @@ impl<'a> Listed<'a> {
     /// Takes over the members that have started, and plans the next attempt for those that could not start.
     fn take_outcomes(&mut self, now: Instant) -> Result<(), Failure> {
         let mut is_news = false;
-        while let Some((name, outcome)) = self.starter.outcome() {
+        while let Some((start, name, outcome)) = self.starter.outcome() {
             is_news = true;
-            // A reload may have removed the member during the start.
-            let Some(slot) = self.members.get_mut(&name).filter(|slot| matches!(slot.phase, Phase::Starting)) else {
-                self.ending.extend(outcome.ok());
+            // A reload may have removed the member during the start, and another one may have added it again.
+            let is_of = |slot: &&mut Slot| matches!(slot.phase, Phase::Starting(of) if of == start);
+            let Some(slot) = self.members.get_mut(&name).filter(is_of) else {
+                outcome.into_iter().for_each(|active| self.end(active));
                 continue;
             };
             match outcome {
@@ -272,7 +273,8 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// Begins the starts that are due. A member whose earlier rotation has not ended yet waits for its end.
+    /// Begins the starts that are due. A member waits for the end of earlier rotations and starts with its name or its
+    /// files: the lock of the files is theirs until then.
     fn begin_due_starts(&mut self, now: Instant) {
         let report = self.context.report;
         let hooks = &self.context.hooks;
@@ -280,18 +282,23 @@ impl<'a> Listed<'a> {
             active.reporter.poll(report, hooks);
             !active.reporter.rotation.handle().has_ended()
         });
-        for (name, slot) in &mut self.members {
+        for slot in self.members.values_mut() {
             let is_due = match &slot.phase {
                 Phase::Due => true,
                 Phase::Failed { retry_at, .. } => *retry_at <= now && !self.context.options.once,
-                Phase::Starting | Phase::Running(_) => false,
+                Phase::Starting(_) | Phase::Running(_) => false,
             };
-            if !is_due || self.ending.iter().any(|active| active.reporter.of == *name) {
+            let has_to_wait = |member: &Member| {
+                let ending = self.ending.iter().any(|active| active.config().member.conflicts_with(member));
+                ending || self.starter.is_starting(member)
+            };
+            if !is_due || has_to_wait(&slot.member) {
                 continue;
             }
             let (member, shared) = (slot.member.clone(), self.shared.clone());
-            slot.phase = match self.starter.begin(name, Box::new(move || Active::start(member, &shared))) {
-                Ok(()) => Phase::Starting,
+            let start = Box::new(move || Active::start(member, &shared));
+            slot.phase = match self.starter.begin(slot.member.clone(), start) {
+                Ok(start) => Phase::Starting(start),
                 Err(error) => Phase::Failed { why: error.to_string(), retry_at: now.after(START_RETRY) },
             };
         }
@@ -378,7 +385,7 @@ impl<'a> Listed<'a> {
             let why = match &slot.phase {
                 Phase::Failed { why, .. } => why.as_str(),
                 Phase::Running(active) => active.reporter.trouble()?,
-                Phase::Due | Phase::Starting => return None,
+                Phase::Due | Phase::Starting(_) => return None,
             };
             Some(format!("; last error: {name}: {why}"))
         };

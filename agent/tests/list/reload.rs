@@ -99,3 +99,48 @@ fn moved_files_of_member_get_certificate_at_new_place() {
     );
     stop(run);
 }
+
+#[test]
+fn member_removed_during_its_start_ends_and_starts_again() {
+    for is_added_during_start in [true, false] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        let _signer = Signer::start(directory, &["--other-signers", "true"]);
+        let base = || List::new(directory).with_node();
+        let hook = "signer: example.com/mesh, commonName: slow, identity: {certificate: node}, \
+                    onRotated: {run: ['true']}";
+        let both = || base().with("slow", hook).write();
+        both();
+        let mut command = Command::new(COMMAND);
+        command.args(run_list(&[])).env("PERENNIAL_LOG", "info");
+        // The start writes the record of the hook.
+        command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/slow/slow-hook");
+        let mut run = Process::spawn(directory, command);
+        event_of(&run, "node", "issued", 1);
+        until("start", || run.stderr().contains("hanging").then_some(()));
+        base().write();
+        run.signal(Signal::HUP);
+        assert_eq!(run.event("reloaded", 1)["removed"][0], "slow");
+        let free = || fs::write(directory.join("freed"), "").unwrap();
+        if !is_added_during_start {
+            free();
+        }
+        both();
+        run.signal(Signal::HUP);
+        assert_eq!(run.event("reloaded", 2)["added"][0], "slow");
+        free();
+        event_of(&run, "slow", "resting", 1);
+        assert!(run.events("trouble").is_empty(), "{}", run.stdout());
+        // No other rotation of this name holds the files.
+        base().write();
+        run.signal(Signal::HUP);
+        run.event("reloaded", 3);
+        both();
+        run.signal(Signal::HUP);
+        run.event("reloaded", 4);
+        event_of(&run, "slow", "resting", 2);
+        run.signal(Signal::USR1);
+        event_of(&run, "slow", "rotated", 1);
+        stop(run);
+    }
+}

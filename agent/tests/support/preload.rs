@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 /// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
 /// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
 /// path contains the word, as with a disk that does not answer. FULL_DISK=WORD makes writes fail to files whose path
-/// contains the word, as on a full disk, until a file `freed` exists in the current directory. MOST_THREADS=N limits the threads of the process, as
-/// RLIMIT_NPROC does for users other than root.
+/// contains the word, as on a full disk. These three faults last until a file `freed` exists in the current directory.
+/// MOST_THREADS=N limits the threads of the process, as RLIMIT_NPROC does for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
 #define _GNU_SOURCE
@@ -23,11 +23,12 @@ pub(crate) fn library() -> &'static Path {
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Until a file `freed` exists in the current directory. */
 static void hang(void) {
     static const char line[] = "hanging\n";
     ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
     real(2, line, sizeof line - 1);
-    for (;;) pause();
+    while (access("freed", F_OK)) usleep(10000);
 }
 
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {

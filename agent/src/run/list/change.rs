@@ -52,8 +52,8 @@ impl Listed<'_> {
         let is_wanted = |name: &str| members.iter().any(|member| member.name == name);
         changes.removed.extend(self.members.keys().filter(|name| !is_wanted(name)).cloned());
         for name in &changes.removed {
-            if let Some(slot) = self.members.remove(name) {
-                self.end(slot);
+            if let Some(Slot { phase: Phase::Running(active), .. }) = self.members.remove(name) {
+                self.end(*active);
             }
         }
         for member in members {
@@ -95,12 +95,12 @@ impl Listed<'_> {
                 slot.phase = Phase::Due;
                 return false;
             }
-            Phase::Due | Phase::Starting => return false,
+            Phase::Due | Phase::Starting(_) => return false,
         };
         if !active.config().member.is_stored_like(&slot.member) {
             let member = slot.member.clone();
-            if let Some(slot) = self.members.insert(name.to_owned(), Slot::new(member)) {
-                self.end(slot);
+            if let Phase::Running(active) = std::mem::replace(slot, Slot::new(member)).phase {
+                self.end(*active);
             }
             return true;
         }
@@ -137,14 +137,11 @@ impl Listed<'_> {
     }
 
     /// Ends the rotation of a removed member. Its files stay, and so does the record of its hook.
-    fn end(&mut self, slot: Slot) {
-        self.shared.handles.remove(&slot.member.name);
-        if let Phase::Running(active) = slot.phase {
-            let active: Active = *active;
-            // The call requests the end; the loop observes it.
-            drop(active.reporter.rotation.handle().shutdown());
-            self.shared.hooks.forget(&active.reporter.of);
-            self.ending.push(active);
-        }
+    pub(super) fn end(&mut self, active: Active) {
+        self.shared.handles.remove(&active.reporter.of);
+        // The call requests the end; the loop observes it.
+        drop(active.reporter.rotation.handle().shutdown());
+        self.shared.hooks.forget(&active.reporter.of);
+        self.ending.push(active);
     }
 }
