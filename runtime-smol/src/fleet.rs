@@ -2,22 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use perennial_rotation::{Fleet, FleetTask, Job, Limits, MemberKey, Work, clock};
+use smol::channel::{self, Receiver};
 use smol::future::FutureExt as _;
 use smol::lock::Semaphore;
-use smol::{Executor, Task};
+use smol::{Executor, Task, Timer};
 
 use crate::run::{drive_and_report, due};
 
-/// The most calls to stores at once, and the most calls to key sources.
+/// The most calls to stores at once, and the most calls to key sources. Calls that hang do not count.
 const MOST_CALLS: usize = 4;
+
+/// How long a call may take before it counts as hanging.
+const HANGS: Duration = Duration::from_secs(3);
 
 /// Returns a fleet, and the future to spawn. [`Fleet::add`] adds certificates, which rotate only while the future is
 /// polled. The future ends after [`Fleet::shutdown`]; dropping it ends the rotations at once, without a last write.
 ///
-/// Each request in flight is driven inside of this future. Stores and key sources are called on a few threads of smol's
-/// pool.
+/// Each request in flight is driven inside of this future. Stores and key sources are called on a few threads, apart
+/// from those of smol's pool, on which signers may block. A call that hangs keeps its thread, and other members get
+/// another one.
 pub fn fleet(limits: Limits) -> (Fleet, impl Future<Output = ()> + Send + use<>) {
     let (fleet, task) = Fleet::prepare(limits);
     (fleet, run_fleet(task))
@@ -69,8 +76,29 @@ impl FleetWork<'_> {
         let calls = if job.is_for_key() { self.key_sources.clone() } else { self.stores.clone() };
         let call = async move {
             let _permit = calls.acquire().await;
-            smol::unblock(|| job.run()).await;
+            let ended = run_on_thread(job);
+            // Keep no other call waiting for one that hangs.
+            let hangs = async {
+                Timer::after(HANGS).await;
+            };
+            async { while ended.recv().await.is_ok() {} }.or(hangs).await;
         };
         self.executor.spawn(call).detach();
     }
+}
+
+/// Makes the call on a thread of its own. The returned channel is closed when the call has ended.
+fn run_on_thread(job: Job) -> Receiver<()> {
+    let (running, ended) = channel::bounded(1);
+    let name = if job.is_for_key() { "perennial-keys" } else { "perennial-disk" };
+    let again = job.clone();
+    let spawned = thread::Builder::new().name(name.into()).spawn(move || {
+        job.run();
+        drop(running);
+    });
+    // No thread: a blocked executor is better than a certificate that is never written.
+    if spawned.is_err() {
+        again.run();
+    }
+    ended
 }

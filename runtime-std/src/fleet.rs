@@ -11,13 +11,13 @@ use perennial_rotation::{
 use crate::pool::Pool;
 use crate::run::drive_to_end;
 
-/// The most calls to stores at once, and the most calls to key sources.
+/// The most calls to stores at once, and the most calls to key sources. Calls that hang do not count.
 const MOST_CALLS: usize = 4;
 
 /// Starts a fleet on a thread of its own, which ends after [`Fleet::shutdown`]. [`Fleet::add`] adds certificates.
 ///
 /// Requests have a thread each while they are in flight; stores and key sources are called on a few further threads. A
-/// thread without work ends after a few seconds.
+/// call that hangs keeps its thread, and other members get another one. A thread without work ends after a few seconds.
 ///
 /// # Errors
 /// The operating system cannot start a thread.
@@ -41,9 +41,9 @@ struct Threads {
 impl Threads {
     fn new() -> Self {
         Self {
-            exchanges: Pool::new("perennial-exchange", usize::MAX),
-            stores: Pool::new("perennial-disk", MOST_CALLS),
-            key_sources: Pool::new("perennial-keys", MOST_CALLS),
+            exchanges: Pool::new("perennial-exchange", None),
+            stores: Pool::new("perennial-disk", Some(MOST_CALLS)),
+            key_sources: Pool::new("perennial-keys", Some(MOST_CALLS)),
             in_flight: HashMap::new(),
         }
     }
@@ -59,7 +59,9 @@ impl Threads {
                 }
             }
             if !task.is_over() {
-                task.arrival().within(task.deadline().map(clock::until));
+                let relief = [self.stores.relieve(), self.key_sources.relieve()].into_iter().flatten();
+                let waits = relief.chain(task.deadline().map(clock::until)).min();
+                task.arrival().within(waits);
             }
         }
     }

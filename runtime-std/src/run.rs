@@ -36,7 +36,7 @@ fn run(mut task: Task) {
     // The guard of the exchange in flight: dropping it cancels the exchange.
     let mut exchange = None;
     // One call at a time to each. The thread of a request's first call makes the later ones, too.
-    let (stores, key_sources) = (Pool::new("perennial-disk", 1), Pool::new("perennial-keys", 1));
+    let (stores, key_sources) = (Pool::new("perennial-disk", Some(1)), Pool::new("perennial-keys", Some(1)));
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {

@@ -3,17 +3,17 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use perennial::{Backoff, Policy, State, Template, Window};
+use perennial::{Backoff, Policy, State, Template, UnixTime, Window};
 use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{Chain, Credential, Issuer, Terms, Usage, read_request};
 use perennial_rotation::{
-    Authentication, Directory, Exchange, Fleet, Handle, Limits, News, Now, Profile, Rotator, SignError, SignRequest,
-    SignWith, Signer, StartError, clock,
+    Authentication, Directory, Exchange, Fleet, Handle, Limits, LoadRequest, News, Now, Profile, Rotator, SignError,
+    SignRequest, SignWith, Signer, StartError, Store, StoreError, Stored, Zeroizing, clock,
 };
 use perennial_tests::loopback::{
     BOUND, LoopbackServer, Runtime, break_directory, fleet, issued, mend_directory, node, policy, serve, stored,
@@ -227,6 +227,54 @@ fn panic_in_the_loop_pauses_only_its_member() {
         let all: Vec<_> =
             std::iter::from_fn(|| notices.try_recv()).filter(|news| panicked(&news.notice.news)).collect();
         assert_eq!(all.iter().map(|news| news.member.name()).collect::<Vec<_>>(), ["buggy"]);
+    });
+}
+
+/// A store whose writes hang until the gate opens.
+#[derive(Debug)]
+struct HangingStore(Arc<(Mutex<bool>, Condvar)>);
+
+impl Store for HangingStore {
+    fn load(&self, _: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        Ok(Stored::default())
+    }
+
+    fn write(&self, _: &Arc<Credential>, _: bool, _: UnixTime) -> Result<(), StoreError> {
+        let (is_open, opened) = &*self.0;
+        drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        Ok(())
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(None)
+    }
+
+    fn remember(&self, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn hanging_stores_keep_no_other_member_from_its_store() {
+    on_both(|fleet| {
+        let (ca, gate) = (Ca::new(), Arc::new((Mutex::new(false), Condvar::new())));
+        let hangs = |n| fleet.add(ca.member(&format!("hangs-{n}")).store(HangingStore(gate.clone()))).unwrap();
+        // More than the runtimes call at once.
+        let hanging: Vec<_> = (0..5).map(hangs).collect();
+        for handle in &hanging {
+            handle.wait_for(|now| now.issued == 1).within(BOUND).expect("is issued");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let store = Directory::open(directory.path().join("pki"), "healthy").unwrap();
+        let healthy = fleet.add(ca.member("healthy").store(store)).unwrap();
+        let begun = Instant::now();
+        issued(&healthy, 1);
+        assert!(begun.elapsed() < Duration::from_secs(30), "written after {:?}", begun.elapsed());
+        assert!(hanging.iter().all(|handle| handle.snapshot().unwritten));
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        fleet.shutdown().within(BOUND);
+        assert!(fleet.has_ended());
     });
 }
 
