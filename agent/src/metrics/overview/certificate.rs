@@ -144,7 +144,7 @@ impl Shown {
             let next = owed.next.map(|next| next.saturating_duration_since(Instant::now()));
             let next = next.filter(|wait| *wait > Duration::ZERO).map(|wait| format!(", next in {}", words(wait)));
             let attempts = format!("failed attempts: {}{}", failed.attempts, next.unwrap_or_default());
-            problem(&format!("--on-rotated {}; {attempts}", failed.error), remedies::HOOK);
+            problem(&format!("{} {}; {attempts}", owed.hook.label, failed.error), remedies::HOOK);
         }
         if let Some(name) = self.view.approvable() {
             write_approval(page, name);
