@@ -1,5 +1,6 @@
 //! Writes files atomically, and reads files with bounds on size, kind and time.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -19,20 +20,15 @@ use perennial_pki::PemError;
 /// crash.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     // Renaming onto a link would replace the link instead of the file it leads to.
-    replace_name(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), contents)
-}
-
-/// Replaces a file as [`replace`] does. If `path` is a link, replaces the link and not the file that it leads to, since
-/// another user may have created the link.
-pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let temporary = temporary(path)?;
-    let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let temporary = temporary(&path)?;
+    let written = create(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     // Without a sync of the directory, a crash may undo the rename.
-    written.and_then(|()| File::open(parent(path))?.sync_all())
+    written.and_then(|()| File::open(parent(&path))?.sync_all())
 }
 
 /// Reads a regular file of at most [`LONGEST`] bytes. Refuses pipes and devices: perennial reads the file again later,
@@ -40,7 +36,7 @@ pub(crate) fn replace_name(path: &Path, contents: &[u8]) -> io::Result<()> {
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Checked before the open, since opening a device may have an effect, and after it, since the path may have
     // changed.
-    let opened = fs::metadata(path)?.is_file().then(|| open(path, OFlags::empty())).transpose()?;
+    let opened = fs::metadata(path)?.is_file().then(|| open(path)).transpose()?;
     let Some(file) = opened.filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
         let why = "it is not a regular file, but perennial reads it again while it runs; name a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -48,29 +44,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     bounded(file)
 }
 
-/// Reads a file that only this user or root can have written; `None` if it does not exist.
-///
-/// # Errors
-/// If the path is a link or no regular file, if another user could have written the file, or if the system refuses.
-pub(crate) fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match open(path, OFlags::NOFOLLOW) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    // Checked on the open file, since the path may lead elsewhere by now.
-    let found = file.metadata()?;
-    let owner_fits = [0, geteuid().as_raw()].contains(&found.uid());
-    if !found.is_file() || !owner_fits || found.mode() & 0o022 != 0 {
-        let why = "another user could have written it, or it is not a regular file";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    bounded(file).map(Some)
-}
-
 /// Reads a file or pipe (`/dev/stdin`, `<(…)`) of at most [`LONGEST`] bytes. A pipe has to end within [`PIPE_LIMIT`],
 /// and must not be empty.
 pub(crate) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open(path, OFlags::empty())?;
+    let file = open(path)?;
     if file.metadata()?.is_file() {
         return bounded(file);
     }
@@ -97,18 +74,19 @@ const LONGEST: usize = 8 << 20;
 /// Total time limit for reading a pipe.
 const PIPE_LIMIT: Duration = Duration::from_secs(10);
 
-fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
+/// Decodes text: UTF-8, or UTF-16 with a byte order mark.
+pub(crate) fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
     let bytes = Zeroizing::new(bytes);
     text::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Opens a file for reading, without blocking: opening a FIFO would wait for its writer, perhaps for ever.
-fn open(path: &Path, more: OFlags) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | more).bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
-fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
+/// Reads to the end of a file or pipe of at most [`LONGEST`] bytes.
+pub(crate) fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     // One byte more than allowed shows that the file is longer.
     source.take(LONGEST as u64 + 1).read_to_end(&mut contents)?;
@@ -210,23 +188,24 @@ pub(crate) fn sweep(path: &Path) {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(parent(&path))) else { return };
     for entry in entries.flatten() {
-        let found = entry.file_name();
-        let found = found.as_encoded_bytes();
-        let pid =
-            found.strip_prefix(name.as_encoded_bytes()).and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".tmp"));
-        let pid = pid
-            .and_then(|pid| str::from_utf8(pid).ok()?.parse::<u32>().ok())
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let ours = || entry.metadata().is_ok_and(|found| found.is_file() && found.uid() == geteuid().as_raw());
-        if pid.is_some_and(|pid| is_gone(pid) && ours()) {
+        if is_left_over(&entry.file_name(), name) && ours() {
             // A temporary file that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
+/// True if `found` is the name of a temporary file of `name` (`NAME.PID.tmp`), of a process that has ended.
+pub(crate) fn is_left_over(found: &OsStr, name: &OsStr) -> bool {
+    let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+    let pid = rest.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".tmp"));
+    let pid = pid.and_then(|pid| str::from_utf8(pid).ok()?.parse::<u32>().ok());
+    pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).is_some_and(is_gone)
+}
+
 /// True if the process with this ID, which wrote a temporary file, has ended. Also true for the ID of this process:
-/// [`sweep`] runs before this process creates its temporary file, so an earlier process with the same ID wrote the
+/// A sweep runs before this process creates its temporary file, so an earlier process with the same ID wrote the
 /// file.
 fn is_gone(pid: Pid) -> bool {
     // Other errors, such as EPERM, are of a process that exists.
@@ -310,7 +289,7 @@ mod tests {
     #[test]
     fn read_of_pipe_without_writer_times_out() {
         let directory = TempDir::new().unwrap();
-        let file = open(&fifo(&directory), OFlags::empty()).unwrap();
+        let file = open(&fifo(&directory)).unwrap();
         let error = bounded(Piped { file, until: Instant::now() }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::files;
+use crate::folder::Folder;
 
 const VERSION: u64 = 1;
 /// The flag that configures a hook, for messages.
@@ -158,7 +158,12 @@ impl Record {
     /// # Errors
     /// If the file cannot be read, is no record of this version, or another user could have written it.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let Some(contents) = files::read_own(path)? else { return Ok(None) };
+        let found = Folder::of(path).and_then(|(folder, name)| folder.read_own(&name));
+        let contents = match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
+        let Some(contents) = contents else { return Ok(None) };
         let value = serde_json::from_slice::<Value>(&contents).ok().filter(|value| value["version"] == VERSION);
         let record = value.and_then(|value| Self::deserialize(value).ok());
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "it is not the record of a hook");
@@ -171,14 +176,32 @@ impl Record {
     /// The error of the operating system. The file holds the previous record or this record, whole.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = json!({ "version": VERSION, "done": self.done, "failed": self.failed });
-        files::replace_name(path, format!("{text}\n").as_bytes())
+        let (folder, name) = Folder::of(path)?;
+        folder.replace(&name, format!("{text}\n").as_bytes())
+    }
+
+    /// Removes the hook record at `path`, if there is one, and its temporary files of ended processes.
+    ///
+    /// # Errors
+    /// The error of the operating system.
+    pub(crate) fn remove(path: &Path) -> io::Result<()> {
+        let (folder, name) = Folder::of(path)?;
+        folder.sweep(&name);
+        folder.remove(&name)
+    }
+
+    /// Removes the temporary files that ended processes have left beside the hook record at `path`.
+    pub(crate) fn sweep(path: &Path) {
+        if let Ok((folder, name)) = Folder::of(path) {
+            folder.sweep(&name);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 
     use tempfile::TempDir;
 
@@ -218,5 +241,22 @@ mod tests {
         Record { done: Some("ab".into()), failed: None }.write(&path).unwrap();
         assert_eq!(Record::read(&target).unwrap(), Some(Record::default()));
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn hook_record_is_not_written_through_directory_link_of_another_user() {
+        let directory = TempDir::new().unwrap();
+        let (target, link) = (directory.path().join("target"), directory.path().join(".perennial"));
+        fs::create_dir(&target).unwrap();
+        symlink(&target, &link).unwrap();
+        // Only root can give the link away.
+        if lchown(&link, Some(1234), None).is_err() {
+            return;
+        }
+        let path = record_path(&link, "proxy");
+        assert_eq!(Record::default().write(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        fs::write(record_path(&target, "proxy"), "another program's").unwrap();
+        assert!(Record::remove(&path).is_err() && Record::read(&path).is_err());
+        assert_eq!(fs::read_dir(target).unwrap().count(), 1);
     }
 }

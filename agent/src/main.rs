@@ -11,6 +11,7 @@ mod control;
 mod failure;
 mod files;
 mod fleet;
+mod folder;
 mod hook_debt;
 mod journal;
 mod kubeconfigs;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use perennial_pki::Chain;
 
 use crate::failure::Failure;
-use crate::files;
 use crate::hook_debt::{Debt, Debts, Hook, Record, Subject};
 use crate::spans::words;
 use crate::threads;
@@ -75,7 +74,7 @@ impl Hooks {
     pub(super) fn begin(&self, of: &str, hook: Option<Arc<Hook>>, path: PathBuf, in_use: Option<Subject>) {
         let Some(hook) = hook else {
             // A hook that is configured later owes nothing for certificates until then.
-            let _ = std::fs::remove_file(path);
+            let _ = Record::remove(&path);
             self.debts.all().remove(of);
             self.debts.notify();
             return;
@@ -91,7 +90,7 @@ impl Hooks {
             }
             return;
         }
-        files::sweep(&path);
+        Record::sweep(&path);
         let found = Record::read(&path).unwrap_or_else(|error| {
             // An extra run does less harm than a missing one: a program would go on with the previous certificate.
             let file = path.display();
