@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 
 use crate::files;
+use crate::folder;
 use crate::hook_debt::{FLAG_HOOK, Hook, Subject};
 use crate::spans::words;
 
@@ -53,12 +54,18 @@ fn signal_process(signal: Signal, file: &Path) -> Result<(), String> {
 }
 
 /// Reads the number of a running process. A user who may write the file must not make us signal processes of others:
-/// the file has to be ours or root's, or the process has to be the file owner's.
+/// the file has to be ours or root's, or the process has to be the file owner's, and no link on the way may belong to
+/// another user than us or root.
 fn process_in(file: &Path) -> Result<Pid, String> {
-    let text = files::read_text(file).map_err(|error| error.to_string())?;
+    // The number, the owner and the mode are of one open file: the path may lead to another file at any time.
+    let opened = folder::open_file(file).and_then(|file| Ok((file.metadata()?, file)));
+    let (about, file) = opened.map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let text = files::bounded(file).and_then(files::decode).map_err(|error| error.to_string())?;
     let number = text.trim().parse::<i32>().ok().filter(|number| *number > 1);
     let pid = number.and_then(Pid::from_raw).ok_or("expected the number of a process in this file")?;
-    let about = fs::metadata(file).map_err(|error| error.to_string())?;
     if about.mode() & 0o022 != 0 {
         return Err("group or others may write this file; chmod go-w it".into());
     }
@@ -120,4 +127,36 @@ fn end(child: &mut Child) {
     }
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn process_of_file_that_another_user_controls_is_not_signalled() {
+        let directory = TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let own = std::process::id().cast_signed();
+        fs::write(at("own"), format!("{own}\n")).unwrap();
+        symlink(at("own"), at("link")).unwrap();
+        let found = |name: &str| process_in(&at(name)).map(|pid| pid.as_raw_nonzero().get());
+        assert_eq!((found("own"), found("link")), (Ok(own), Ok(own)));
+        fs::write(at("shared"), "12345").unwrap();
+        fs::set_permissions(at("shared"), Permissions::from_mode(0o664)).unwrap();
+        assert!(found("shared").unwrap_err().contains("may write this file"));
+        assert!(found("").unwrap_err().contains("not a regular file"));
+        // Only root can give files away. The link leads to a file of root, which the other user chose.
+        if lchown(at("link"), Some(1234), None).is_ok() {
+            chown(at("own"), Some(0), None).unwrap();
+            assert!(found("link").unwrap_err().contains("belongs to user 1234"));
+            chown(at("own"), Some(1234), None).unwrap();
+            assert!(found("own").unwrap_err().contains("does not own the process"));
+        }
+    }
 }
