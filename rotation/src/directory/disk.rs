@@ -296,6 +296,7 @@ impl Opened<'_> {
         Err(Error::new(ErrorKind::NotFound, "it is a link that leads nowhere"))
     }
 
+    /// Creates a file. With `access`, the file is synced, too.
     fn create(&self, name: &str, contents: &[u8], access: Option<&FileAccess>) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.fd, name, flags, OWNER_ONLY)?);
@@ -309,8 +310,11 @@ impl Opened<'_> {
             Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?)
         };
         let granted = access.map_or(Ok(()), grant);
+        let written = granted.and_then(|()| file.write_all(contents));
+        // Through this descriptor: the file may belong to another user now, who alone may open it.
+        let synced = written.and_then(|()| if access.is_some() { file.sync_all() } else { Ok(()) });
         // Do not leave a file with half a pair.
-        granted.and_then(|()| file.write_all(contents)).inspect_err(|_| {
+        synced.inspect_err(|_| {
             let _ = unlinkat(&self.fd, name, AtFlags::empty());
         })
     }

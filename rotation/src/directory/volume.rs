@@ -78,14 +78,18 @@ pub trait Folder {
     /// The error of the operating system. The folder is unchanged.
     fn execute(&self, op: &FileOp, contents: &[u8]) -> io::Result<()>;
 
-    /// Creates a file as [`FileOp::CreateNew`] does, and gives the file its owner, group and mode before its contents.
-    /// The default implementation ignores `access`.
+    /// Creates a file as [`FileOp::CreateNew`] does, gives the file its owner, group and mode before its contents, and
+    /// syncs the file. The default implementation ignores `access`.
     ///
     /// # Errors
     /// The error of the operating system. The folder is unchanged.
     fn create_for(&self, name: &str, contents: &[u8], access: &FileAccess) -> io::Result<()> {
         let _ = access;
-        self.execute(&FileOp::CreateNew { name: name.into() }, contents)
+        self.execute(&FileOp::CreateNew { name: name.into() }, contents)?;
+        self.execute(&FileOp::Sync { name: name.into() }, &[]).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = self.execute(&FileOp::Remove { name: name.into() }, &[]);
+        })
     }
 
     /// Opens a folder inside of this one, without following a link.

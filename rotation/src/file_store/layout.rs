@@ -37,8 +37,9 @@ pub enum FileLayout {
 /// Owner, modes and contents of the files of a [`FileStore`](crate::FileStore).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOptions {
-    /// The numeric user ID of the files' owner; `None`: the user of this process. Another owner needs the capability
-    /// `CAP_CHOWN`.
+    /// The numeric user ID of the files' owner; `None`: the user of this process. With another owner, a process without
+    /// the rights of root needs the capabilities `CAP_CHOWN`, `CAP_FOWNER` (the mode of a file that belongs to that
+    /// owner) and `CAP_DAC_READ_SEARCH` (reading the files back).
     pub owner: Option<u32>,
     /// The numeric group ID of the files; `None`: the group of this process.
     pub group: Option<u32>,

@@ -90,8 +90,6 @@ impl Files {
             };
             let Some(contents) = contents.as_ref().or(kept.as_ref()) else { continue };
             inner.create_for(&file.name, contents, &file.access).map_err(failed("write", &path.join(&file.name)))?;
-            let sync = FileOp::Sync { name: file.name.clone() };
-            inner.execute(&sync, &[]).map_err(failed("sync", &path.join(&file.name)))?;
         }
         inner.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", &path))
     }

@@ -44,9 +44,7 @@ impl Files {
         clear(folder, &listing, &new).map_err(failed("remove the temporary file of"))?;
         let step = |op: FileOp| folder.execute(&op, &[]);
         folder.create_for(&new, contents, &file.access).map_err(failed("write"))?;
-        let placed = step(FileOp::Sync { name: new.clone() }).map_err(failed("sync")).and_then(|()| {
-            step(FileOp::Rename { from: new.clone(), to: file.name.clone() }).map_err(failed("replace"))
-        });
+        let placed = step(FileOp::Rename { from: new.clone(), to: file.name.clone() }).map_err(failed("replace"));
         if placed.is_err() {
             // The first error is the one to report.
             let _ = step(FileOp::Remove { name: new });

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
+use std::process::Command;
 
 use perennial_rotation::FileOptions;
+use perennial_tests::disk::NOW;
 
 use super::{LAYOUTS, Place, is, load, numbered, write};
 
@@ -73,4 +75,57 @@ fn directory_of_service_user_is_used_and_keeps_its_owner() {
     for private in ["..data", ".perennial"] {
         assert_eq!(fs::metadata(place.at(private)).unwrap().uid(), 0, "{private}");
     }
+}
+
+/// Needs root and `setpriv`, to run this test again as another user with these capabilities only.
+#[test]
+fn process_with_documented_capabilities_writes_files_of_another_owner() {
+    const ROLE: &str = "PERENNIAL_TEST_CAPABILITIES";
+    if std::env::var_os(ROLE).is_some() {
+        for layout in LAYOUTS {
+            let place = Place::new(layout);
+            let store = place.store(FileOptions { owner: Some(1234), ..FileOptions::default() });
+            for number in 0..2 {
+                let credential = numbered(number);
+                write(&store, &credential);
+                assert_eq!(fs::metadata(&place.files()[1]).unwrap().uid(), 1234, "{layout}");
+                assert!(is(load(&store).credential.as_deref(), &credential), "{layout}");
+                assert!(!store.restore(NOW).unwrap(), "{layout}: the files can be compared");
+            }
+        }
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    if !rustix::process::geteuid().is_root() || chown(home.path(), Some(4321), Some(4321)).is_err() {
+        println!("NOT TESTED: only root can start a process as another user");
+        return;
+    }
+    // The directory of the build may be closed to that user.
+    let program = home.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let capabilities = "-all,+chown,+fowner,+dac_read_search";
+    let ran = Command::new("setpriv")
+        .args([
+            "--reuid=4321",
+            "--regid=4321",
+            "--clear-groups",
+            "--inh-caps",
+            capabilities,
+            "--ambient-caps",
+            capabilities,
+        ])
+        .arg(&program)
+        .args(["--exact", "owners::process_with_documented_capabilities_writes_files_of_another_owner", "--nocapture"])
+        .env(ROLE, "1")
+        .env("TMPDIR", home.path())
+        .output();
+    let ran = match ran {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("NOT TESTED: setpriv, of util-linux, is not installed");
+            return;
+        }
+        ran => ran.unwrap(),
+    };
+    let output = [ran.stdout, ran.stderr].map(|output| String::from_utf8_lossy(&output).into_owned()).concat();
+    assert!(ran.status.success() && output.contains("1 passed"), "{output}");
 }
