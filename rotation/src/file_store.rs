@@ -41,8 +41,9 @@ const PRIVATE: &str = ".perennial";
 ///   reader that opens one file before the switch and the other after it gets a key that does not belong to the
 ///   certificate.
 /// - [`FileLayout::Bundle`]: the file is replaced by one rename.
-/// - [`FileLayout::Plain`]: one rename per file: first the CA file, then the key, then the certificate. In between, for
-///   about a millisecond, and after a loss of power until the next start, the key does not belong to the certificate.
+/// - [`FileLayout::Plain`]: one rename per file: first the CA file, then the key, then the certificate. All new files
+///   are durable under temporary names before the first rename. Between the renames, which follow one another at once,
+///   and after a loss of power until the next start, the key does not belong to the certificate.
 ///   Each rotation has a new key, so a reader always notices. A reader that waits for a new certificate file finds the
 ///   key in place.
 ///

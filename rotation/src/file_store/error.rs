@@ -25,8 +25,8 @@ pub enum FileStoreError {
     /// The private directory, with the lock, the pending record and the store's own copy of the pair, cannot be used.
     #[error(transparent)]
     Private(#[from] DirectoryError),
-    /// An operation of the file system failed. Of the files of a [`FileLayout::Plain`](crate::FileLayout::Plain), some
-    /// may be new already; the next write completes them.
+    /// An operation of the file system failed. If it was a rename (`replace`) or a `sync` of a directory, some files of
+    /// a [`FileLayout::Plain`](crate::FileLayout::Plain) may be new already; the next write completes them.
     #[error("cannot {what} {path}: {source}")]
     Io {
         /// The operation, as a verb such as `open`.

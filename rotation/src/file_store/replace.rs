@@ -19,37 +19,46 @@ pub(super) fn temporary(name: &str) -> String {
 
 impl Files {
     /// Replaces the files by their new contents, in order. A file whose contents are `None` stays as it is.
+    ///
+    /// # Errors
+    /// Unless a rename or the sync of a directory failed, all files are as they were.
     pub(super) fn replace(&self, contents: &[Option<Bytes>], replaces_links: bool) -> Result<(), FileStoreError> {
-        // All obstacles first, so that an error leaves no half of a pair.
+        let folders = (0..self.directories.len()).map(|index| self.open(index)).collect::<Result<Vec<_>, _>>()?;
         for file in &self.all {
-            let folder = self.open(file.directory)?;
-            self.check_obstacle(&*folder, file, replaces_links)?;
+            self.check_obstacle(&*folders[file.directory], file, replaces_links)?;
         }
-        for (file, contents) in self.all.iter().zip(contents) {
-            let Some(contents) = contents else { continue };
-            let folder = self.open(file.directory)?;
-            self.replace_one(&*folder, file, contents)?;
+        let new = self.all.iter().zip(contents).filter_map(|(file, contents)| Some((file, contents.as_ref()?)));
+        let new: Vec<(&PublicFile, &Bytes)> = new.collect();
+        // All that needs space or a working disk before the first rename, so that a full disk leaves no half of a pair.
+        let mut written =
+            new.iter().try_for_each(|(file, contents)| self.write_temporary(&*folders[file.directory], file, contents));
+        if written.is_ok() {
+            written = new.iter().try_for_each(|(file, _)| {
+                let rename = FileOp::Rename { from: temporary(&file.name), to: file.name.clone() };
+                let renamed = folders[file.directory].execute(&rename, &[]);
+                renamed.map_err(|error| FileStoreError::io("replace", self.path(file), error))
+            });
         }
-        Ok(())
+        if let Err(error) = written {
+            for (file, _) in &new {
+                // Absent after its rename, or if it was not written. The first error is the one to report.
+                let _ = folders[file.directory].execute(&FileOp::Remove { name: temporary(&file.name) }, &[]);
+            }
+            return Err(error);
+        }
+        folders
+            .iter()
+            .zip(&self.directories)
+            .try_for_each(|(folder, (_, path))| folder.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", path)))
     }
 
-    fn replace_one(&self, folder: &dyn Folder, file: &PublicFile, contents: &[u8]) -> Result<(), FileStoreError> {
+    /// Writes the new contents of a file under its temporary name, durably.
+    fn write_temporary(&self, folder: &dyn Folder, file: &PublicFile, contents: &[u8]) -> Result<(), FileStoreError> {
         let path = self.path(file);
         let new = temporary(&file.name);
-        let failed = |what| {
-            let path = path.clone();
-            move |error| FileStoreError::io(what, path, error)
-        };
-        let listing = folder.list().map_err(failed("list the directory of"))?;
-        clear(folder, &listing, &new).map_err(failed("remove the temporary file of"))?;
-        let step = |op: FileOp| folder.execute(&op, &[]);
-        folder.create_for(&new, contents, &file.access).map_err(failed("write"))?;
-        let placed = step(FileOp::Rename { from: new.clone(), to: file.name.clone() }).map_err(failed("replace"));
-        if placed.is_err() {
-            // The first error is the one to report.
-            let _ = step(FileOp::Remove { name: new });
-        }
-        placed.and_then(|()| step(FileOp::SyncDir).map_err(failed("sync the directory of")))
+        let cleared = folder.list().and_then(|listing| clear(folder, &listing, &new));
+        cleared.map_err(|error| FileStoreError::io("remove the temporary file of", &path, error))?;
+        folder.create_for(&new, contents, &file.access).map_err(|error| FileStoreError::io("write", &path, error))
     }
 
     /// Fails if a symbolic link, a directory or a device has the name of a file to write.
