@@ -7,7 +7,7 @@ mod linked;
 mod replace;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::UnixTime;
 use perennial::store::Layout;
@@ -59,6 +59,9 @@ pub struct FileStore {
     private: Directory,
     files: Files,
     options: FileOptions,
+    /// Held by each call that compares or changes files, so that a [`restore`](FileStore::restore) never comes between
+    /// the private files and the public files of a write. Other processes are excluded by the lock of `private`.
+    turn: Mutex<()>,
 }
 
 impl FileStore {
@@ -73,7 +76,7 @@ impl FileStore {
         let path = directory.join(PRIVATE);
         let layout = private_layout(&path, prefix)?;
         let private = Directory::on(Box::new(Disk::private(&path, prefix)), path, layout);
-        Ok(Self { private, files, options })
+        Ok(Self { private, files, options, turn: Mutex::default() })
     }
 
     /// Makes a store on a simulated [`Volume`]. All files are in one directory, whose path is that of the layout, and
@@ -90,7 +93,8 @@ impl FileStore {
         let (directory, prefix) = files.private();
         let path = directory.join(PRIVATE);
         let layout = private_layout(&path, prefix)?;
-        Ok(Self { private: Directory::on(volume(true), path, layout), files, options })
+        let private = Directory::on(volume(true), path, layout);
+        Ok(Self { private, files, options, turn: Mutex::default() })
     }
 
     /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
@@ -136,13 +140,18 @@ impl FileStore {
     /// removed or replaced them, or an earlier write failed. Also copies the CA file again if its source has changed.
     /// Returns true if it wrote a file. Leaves a pair in place that expires later than the current one.
     ///
-    /// Call this now and then: a rotation writes only new certificates.
+    /// Call this now and then, on any thread: a rotation writes only new certificates. Waits for a write in progress.
     ///
     /// # Errors
     /// The files cannot be compared or written.
     pub fn restore(&self, now: UnixTime) -> Result<bool, FileStoreError> {
+        let _turn = self.turn();
         let current = self.private.load(None, now)?.credential;
         current.map_or(Ok(false), |(credential, _)| self.publish_if_changed(&credential, now))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the public files, unless they are those of `credential`. Returns true if it wrote a file.
@@ -250,6 +259,7 @@ impl FileOptions {
 /// not prevent the start: they are logged, and writes report them again.
 impl Store for FileStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let _turn = self.turn();
         let stored = Store::load(&self.private, request)?;
         let is_wanted =
             |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
@@ -284,6 +294,7 @@ impl Store for FileStore {
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
+        let _turn = self.turn();
         self.claim()?;
         if !serve {
             return Ok(self.private.write_ahead(credential, now)?);
@@ -299,6 +310,7 @@ impl Store for FileStore {
     }
 
     fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        let _turn = self.turn();
         self.claim()?;
         Store::remember(&self.private, record)
     }

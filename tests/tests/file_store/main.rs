@@ -201,6 +201,29 @@ fn reader_never_finds_mixed_pair_while_store_writes() {
 }
 
 #[test]
+fn restore_beside_writes_disturbs_no_write() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let store = place.store(FileOptions::default());
+        let pairs: Vec<_> = (0..60).map(numbered).collect();
+        write(&store, &pairs[0]);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let restorer = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(!store.restore(NOW).unwrap(), "{layout}: wrote files of a write in progress");
+                }
+            });
+            let written: Vec<_> = pairs.iter().map(|pair| store.write(pair, true, NOW)).collect();
+            is_over.store(true, Ordering::Relaxed);
+            restorer.join().unwrap();
+            assert!(written.iter().all(Result::is_ok), "{layout}: {written:?}");
+        });
+        assert!(is(place.public().ok().as_deref(), pairs.last().unwrap()), "{layout}");
+    }
+}
+
+#[test]
 fn waiting_pair_becomes_public_only_when_served() {
     for layout in LAYOUTS {
         let place = Place::new(layout);
