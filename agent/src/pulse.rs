@@ -22,13 +22,17 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 pub(crate) struct Pulse(Mutex<BTreeMap<String, Loop>>);
 
 /// The loop of one rotation: the time of its next step, and what probes found.
+#[derive(Default)]
 struct Loop {
     /// Time of the loop's next step; `None` if no step is planned. The clock of this time stands still in suspend, so a
     /// loop is not late after a suspend.
     next_step: Option<Instant>,
     /// End of the pause after the last panic. Until then the rotation is not ticked.
     paused_until: Option<Instant>,
-    /// The rotation's handle; `None` until the rotation has started.
+    /// True once the loop has taken a step.
+    has_stepped: bool,
+    /// The rotation's handle; `None` until the rotation has started. Without a handle, the loop is not checked: the
+    /// store is read, or an earlier rotation of the certificate has not ended.
     handle: Option<Handle>,
     /// Time of the probe that first found the loop late or ended; `None` if the last probe found the loop neither late
     /// nor ended.
@@ -36,10 +40,10 @@ struct Loop {
 }
 
 impl Pulse {
-    /// Returns an observer of the rotation of certificate `of`. The first step of the rotation is due now.
+    /// Returns an observer of the rotation of certificate `of`. The first step of the rotation is due once
+    /// [`watch`](Self::watch) sets its handle.
     pub(crate) fn observer(self: &Arc<Self>, of: &str) -> Observer {
-        let first = Loop { next_step: Some(Instant::now()), paused_until: None, handle: None, wrong_since: None };
-        self.loops().insert(of.to_owned(), first);
+        self.loops().insert(of.to_owned(), Loop::default());
         let (pulse, of) = (self.clone(), of.to_owned());
         Box::new(move |notice| {
             let sleep_of = |machine: &RotationMachine| Some(machine.deadline()?.since(notice.at.instant));
@@ -50,6 +54,7 @@ impl Pulse {
                 _ => return,
             };
             if let Some(watched) = pulse.loops().get_mut(&of) {
+                watched.has_stepped = true;
                 let next_step = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
                 if let News::Panicked { .. } = notice.news {
                     watched.paused_until = next_step;
@@ -60,12 +65,15 @@ impl Pulse {
     }
 
     /// Sets the rotations of the running configuration: their handles, or `None` for a rotation that is starting. Other
-    /// rotations are no longer checked.
+    /// rotations are no longer checked, and a starting one is not checked yet.
     pub(crate) fn watch(&self, rotations: BTreeMap<String, Option<Handle>>) {
         let mut loops = self.loops();
         loops.retain(|name, _| rotations.contains_key(name));
         for (name, handle) in rotations {
             if let Some(watched) = loops.get_mut(&name) {
+                if watched.handle.is_none() && handle.is_some() && !watched.has_stepped {
+                    watched.next_step = Some(Instant::now());
+                }
                 watched.handle = handle;
             }
         }
@@ -81,7 +89,11 @@ impl Pulse {
     pub(crate) fn why_not_alive(&self, now: Instant) -> String {
         let mut lines = String::new();
         for (name, watched) in &mut *self.loops() {
-            let ended = watched.handle.as_ref().is_some_and(|handle| handle.has_ended());
+            let Some(handle) = &watched.handle else {
+                watched.wrong_since = None;
+                continue;
+            };
+            let ended = handle.has_ended();
             let late = watched.next_step.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
             if !ended && late <= OVERDUE {
                 watched.wrong_since = None;
@@ -153,6 +165,21 @@ mod tests {
         rotation.task = None;
         assert_eq!([rotation.probe(1), rotation.probe(61)], ["", ""]);
         assert_eq!(rotation.probe(62), "node: its rotation has ended\n");
+    }
+
+    #[test]
+    fn loop_is_not_checked_while_its_rotation_starts() {
+        let mut rotation = Rotation::new();
+        rotation.tick(Now::default());
+        // The files have moved: the next rotation waits until the disk has answered to the last one.
+        rotation.pulse.watch([("node".to_owned(), None)].into());
+        assert_eq!([rotation.probe(200), rotation.probe(400)], ["", ""]);
+        // The next rotation reads its store for minutes.
+        rotation.observer = rotation.pulse.observer("node");
+        assert_eq!([rotation.probe(600), rotation.probe(800)], ["", ""]);
+        rotation.pulse.watch([("node".to_owned(), Some(rotation.handle.clone()))].into());
+        assert_eq!(rotation.probe(100), "");
+        assert!(rotation.probe(110).starts_with("node: its rotation hangs"));
     }
 
     #[test]
