@@ -57,8 +57,10 @@ impl Fleet {
     /// [`StartError`]: the template has names that no certificate can carry, the store cannot be read, or the fleet has
     /// ended. The fleet continues without this member.
     pub fn add(&self, rotator: Rotator) -> Result<Handle, StartError> {
-        let ending = self.ending.upgrade().filter(|_| !self.hub().is_closed()).ok_or(StartError::FleetEnded)?;
-        let (handle, task) = rotator.prepare_for(Some(ending))?;
+        if self.hub().is_closed() {
+            return Err(StartError::FleetEnded);
+        }
+        let (handle, task) = rotator.prepare_for(Some(&self.ending))?;
         self.hub().add(Box::new(task)).map_err(|_| StartError::FleetEnded)?;
         Ok(handle)
     }
@@ -71,7 +73,8 @@ impl Fleet {
     }
 
     /// Ends all members in order, as [`Handle::shutdown`] does, and then the fleet. The fleet takes no members from now
-    /// on. The returned [`Wait`] ends once no call of a store or a key source is running any more.
+    /// on. The returned [`Wait`] ends once no call of a member's store or key source is running any more. It does not wait
+    /// for calls of [`add`](Self::add): those fail once they have read their store.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.hub().close(true);
         let hub = self.hub().clone();

@@ -8,7 +8,7 @@ use perennial::{Policy, Template, TemplateError};
 use perennial_pki::Chain;
 
 use crate::clock;
-use crate::fleet::hub::FleetEnding;
+use crate::fleet::hub::WeakFleetEnding;
 use crate::handle::Handle;
 use crate::handle::link::Link;
 use crate::task::Task;
@@ -132,8 +132,9 @@ impl Rotator {
         self.prepare_for(None)
     }
 
-    /// Prepares as [`prepare`](Self::prepare) does, for a member of this fleet.
-    pub(crate) fn prepare_for(self, fleet: Option<FleetEnding>) -> Result<(Handle, Task), StartError> {
+    /// Prepares as [`prepare`](Self::prepare) does, for a member of this fleet. A store that does not answer does not
+    /// keep the fleet from ending.
+    pub(crate) fn prepare_for(self, fleet: Option<&WeakFleetEnding>) -> Result<(Handle, Task), StartError> {
         let Self { name, mut start, store } = self;
         start.is_shared = fleet.is_some();
         start.template.as_deref().map_or(Ok(()), Template::check)?;
@@ -145,6 +146,7 @@ impl Rotator {
         let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys };
         start.stored = contain(|| store.load(&request)).map_err(StartError::Store)?;
         start.pending = recall(&*store, keys);
+        let fleet = fleet.map(|fleet| fleet.upgrade().ok_or(StartError::FleetEnded)).transpose()?;
         // Read again: loading may have taken seconds.
         let now = clock::now();
         let rotation = Rotation::new(start, now);

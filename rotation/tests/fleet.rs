@@ -1,16 +1,18 @@
 //! The task of a fleet in virtual time: it wakes only for turns, deadlines and messages.
 
+use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use perennial::{Failure, Now, State, Template, UnixTime};
-use perennial_pki::interim;
+use perennial_pki::{Credential, interim};
 use perennial_rotation::{
-    Cancel, Exchange, Fleet, FleetTask, Handle, Limits, Memory, News, Rotator, SignError, SignWith, StartError,
-    Store as _, Work, clock,
+    Cancel, Exchange, Fleet, FleetTask, Handle, Limits, LoadRequest, Memory, News, Rotator, SignError, SignWith,
+    StartError, Store, StoreError, Stored, Work, clock,
 };
+use zeroize::Zeroizing;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -119,4 +121,46 @@ fn shutdown_of_a_fleet_without_members_ends_it() {
     let (fleet, task) = (life.fleet, life.task);
     drop(task);
     assert!(fleet.has_ended());
+}
+
+/// A store that calls a function once it is read.
+struct Calling(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl fmt::Debug for Calling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Calling")
+    }
+}
+
+impl Store for Calling {
+    fn load(&self, _: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        self.0.lock().unwrap().take().unwrap()();
+        Ok(Stored::default())
+    }
+
+    fn write(&self, _: &Arc<Credential>, _: bool, _: UnixTime) -> Result<(), StoreError> {
+        unreachable!("the member never runs")
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(None)
+    }
+
+    fn remember(&self, _: &[u8]) -> Result<(), StoreError> {
+        unreachable!("the member never runs")
+    }
+}
+
+#[test]
+fn fleet_ends_while_the_store_of_a_new_member_is_read() {
+    let life = Life::new();
+    let (fleet, mut task, now) = (life.fleet.clone(), life.task, life.now);
+    let end = move || {
+        drop(fleet.shutdown());
+        assert!(task.step(now).is_empty() && task.is_over());
+        drop(task);
+        assert!(fleet.has_ended());
+    };
+    let store = Calling(Mutex::new(Some(Box::new(end))));
+    assert!(matches!(life.fleet.add(Rotator::new().store(store)), Err(StartError::FleetEnded)));
 }
