@@ -8,6 +8,7 @@ mod resolved;
 mod restorer;
 mod starter;
 mod summary;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,16 +29,19 @@ use crate::metrics::{BlockedOn, Source};
 use crate::spans::words;
 use member::{Active, Shared};
 use restorer::Restorer;
-use starter::{StartId, Starter};
+use starter::{Outcome, StartId, Starter};
 pub(super) use summary::Activity;
 use summary::summary;
+use workers::Workers;
 
 /// Interval between checks that the files of the certificates still exist.
 const STORE_POLL: Duration = Duration::from_secs(30);
 /// Interval between attempts to start a member that could not start.
 const START_RETRY: Duration = Duration::from_secs(30);
-/// Interval between checks of members that are ending, and of the limit of `--exit-without-certificate`.
+/// Interval between checks of members that are ending, of threads that hang while work waits, and of the limit of `--exit-without-certificate`.
 const SHORT_POLL: Duration = Duration::from_secs(5);
+/// Most threads that read the files of running members, without those whose disk hangs.
+const FILE_THREADS: usize = 2;
 /// Longest time after the start for which systemd waits for certificates. After this time the service is ready even if
 /// a member fails: systemd would otherwise restart the process, and with it all other members.
 const READY_AFTER: Duration = Duration::from_secs(60);
@@ -49,6 +53,8 @@ pub(super) struct Listed<'a> {
     path: PathBuf,
     shared: Shared,
     starter: Starter,
+    /// The threads that read the files of running members.
+    files: Workers,
     restorer: Restorer,
     members: BTreeMap<String, Slot>,
     /// Rotations of removed members, and of members whose files have moved, until each has ended.
@@ -130,7 +136,8 @@ impl<'a> Listed<'a> {
     /// If the system refuses a thread or descriptor.
     pub(super) fn start(context: Context<'a>, list: List) -> Result<Self, Failure> {
         let options = context.options;
-        let wake = context.wakes.waker();
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(context.wakes.waker());
+        let files = Workers::new("files", "reading the files of certificates", FILE_THREADS);
         let shared = Shared {
             handles: handles::Handles::default(),
             servers: resolved::Servers::default(),
@@ -141,7 +148,7 @@ impl<'a> Listed<'a> {
             rotations: Arc::new(Rotations::start(options.runtime)?),
             proxy: options.proxy,
             check_interval: if options.once { Duration::ZERO } else { options.certificate_check_interval },
-            wake: Arc::new(wake.clone()),
+            wake: wake.clone(),
         };
         let count = list.members.len();
         let fields = json!({ "runtime": options.runtime.name(), "list": list.path, "certificates": count });
@@ -154,7 +161,8 @@ impl<'a> Listed<'a> {
             path: list.path,
             shared,
             starter: Starter::new(wake),
-            restorer: Restorer::default(),
+            restorer: Restorer::new(files.clone()),
+            files,
             members,
             ending: Vec::new(),
             started_at: now,
@@ -178,6 +186,7 @@ impl<'a> Listed<'a> {
             self.context.observers.serve(self.context.report);
             self.take_outcomes(now)?;
             self.begin_due_starts(now);
+            [self.starter.workers(), &self.files].into_iter().for_each(Workers::replace_hanging);
             self.report();
             self.poll_stores(now);
             self.notify_service(now);
@@ -233,15 +242,13 @@ impl<'a> Listed<'a> {
     /// Takes over the members that have started, and plans the next attempt for those that could not start.
     fn take_outcomes(&mut self, now: Instant) -> Result<(), Failure> {
         let mut is_news = false;
-        while let Some((start, name, outcome)) = self.starter.outcome() {
+        while let Some(Outcome { name, is_late, result }) = self.starter.outcome() {
             is_news = true;
-            // A reload may have removed the member during the start, and another one may have added it again.
-            let is_of = |slot: &&mut Slot| matches!(slot.phase, Phase::Starting(of) if of == start);
-            let Some(slot) = self.members.get_mut(&name).filter(is_of) else {
-                outcome.into_iter().for_each(|active| self.end(active));
+            let Some(slot) = self.members.get_mut(&name).filter(|_| !is_late) else {
+                result.into_iter().for_each(|active| self.end(active));
                 continue;
             };
-            match outcome {
+            match result {
                 Ok(active) => {
                     self.has_started = true;
                     slot.blocked_on.set(String::new());
@@ -290,14 +297,13 @@ impl<'a> Listed<'a> {
             };
             let has_to_wait = |member: &Member| {
                 let ending = self.ending.iter().any(|active| active.config().member.conflicts_with(member));
-                ending || self.starter.is_starting(member)
+                ending || self.starter.delays(member)
             };
             if !is_due || has_to_wait(&slot.member) {
                 continue;
             }
             let (member, shared) = (slot.member.clone(), self.shared.clone());
-            let start = Box::new(move || Active::start(member, &shared));
-            slot.phase = match self.starter.begin(slot.member.clone(), start) {
+            slot.phase = match self.starter.begin(slot.member.clone(), move || Active::start(member, &shared)) {
                 Ok(start) => Phase::Starting(start),
                 Err(error) => Phase::Failed { why: error.to_string(), retry_at: now.after(START_RETRY) },
             };
@@ -399,7 +405,10 @@ impl<'a> Listed<'a> {
             _ => None,
         });
         let ready = self.started_at.after(READY_AFTER).since(now);
-        let short = !self.ending.is_empty() || self.context.options.service.exit_without_certificate.is_some();
+        let short = !self.ending.is_empty()
+            || self.starter.workers().is_waiting()
+            || self.files.is_waiting()
+            || self.context.options.service.exit_without_certificate.is_some();
         let others =
             [Some(self.next_store_poll.since(now)), (!ready.is_zero()).then_some(ready), short.then_some(SHORT_POLL)];
         retries.chain(others.into_iter().flatten()).min().unwrap_or(SHORT_POLL)

@@ -10,7 +10,6 @@ use super::{Listed, Phase, Slot};
 use crate::certificates::Member;
 use crate::failure::Failure;
 use crate::run::cert_reporter::report_replacement;
-use crate::threads;
 
 /// The names of the members that a reload adds, changes and removes.
 #[derive(Default)]
@@ -52,8 +51,10 @@ impl Listed<'_> {
         let is_wanted = |name: &str| members.iter().any(|member| member.name == name);
         changes.removed.extend(self.members.keys().filter(|name| !is_wanted(name)).cloned());
         for name in &changes.removed {
-            if let Some(Slot { phase: Phase::Running(active), .. }) = self.members.remove(name) {
-                self.end(*active);
+            match self.members.remove(name).map(|slot| slot.phase) {
+                Some(Phase::Running(active)) => self.end(*active),
+                Some(Phase::Starting(start)) => self.starter.give_up(start),
+                _ => {}
             }
         }
         for member in members {
@@ -121,18 +122,16 @@ impl Listed<'_> {
         }
     }
 
-    /// Reads the files of all running members, on a thread of its own, since a disk may not answer: another program may
-    /// have replaced a pair.
+    /// Begins to read the files of all running members: another program may have replaced a pair.
     fn find_replacements(&self) {
-        let running = self.members.values().filter_map(Slot::active);
-        let running: Vec<_> = running.map(Active::replaceable).collect();
-        let read = move || {
-            for (name, handle, store, common_name) in running {
-                report_replacement(&name, &handle, &*store, &common_name);
+        for active in self.members.values().filter_map(Slot::active) {
+            let (name, handle, store, common_name) = active.replaceable();
+            let key = format!("replacement {name}");
+            let read = move || report_replacement(&name, &handle, &*store, &common_name);
+            if let Err(why) = self.files.begin(&key, read) {
+                tracing::warn!("{why}; pairs that other programs have replaced are not read");
+                return;
             }
-        };
-        if let Err(why) = threads::start("replacements", "reading the files of certificates", read) {
-            tracing::warn!("{why}; pairs that other programs have replaced are not read");
         }
     }
 

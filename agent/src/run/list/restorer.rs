@@ -1,57 +1,63 @@
 //! Writes files of members again that other programs have removed or changed, off the main loop: a disk may not answer.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial_rotation::clock;
 
+use super::workers::Workers;
 use crate::certificates::MemberStore;
-use crate::latest::Latest;
-use crate::threads;
 
-/// Compares files with their certificates. Clones share the state.
-#[derive(Clone, Default)]
+/// Compares files with their certificates.
 pub(super) struct Restorer {
-    /// True while a thread compares files.
-    busy: Arc<AtomicBool>,
-    /// The error of each member whose files could not be written again at the last attempt.
-    troubles: Latest<BTreeMap<String, String>>,
+    workers: Workers,
+    troubles: Troubles,
 }
 
+/// The error of each member whose files could not be written again at the last attempt.
+type Troubles = Arc<Mutex<BTreeMap<String, String>>>;
+
 impl Restorer {
-    /// Starts a thread that compares the files of these stores with their certificates, and writes files again. Does
-    /// nothing while such a thread is running. Logs what was written, and new errors.
-    pub(super) fn begin(&self, stores: Vec<(String, MemberStore)>) {
-        if stores.is_empty() || self.busy.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let restorer = self.clone();
-        let started = threads::start("files", "comparing the files of certificates", move || restorer.run(&stores));
-        if let Err(why) = started {
-            self.busy.store(false, Ordering::SeqCst);
-            tracing::warn!("{why}; files that other programs have removed are not written again");
-        }
+    /// Creates a restorer that uses these threads.
+    pub(super) fn new(workers: Workers) -> Self {
+        Self { workers, troubles: Troubles::default() }
     }
 
-    fn run(&self, stores: &[(String, MemberStore)]) {
-        let before = self.troubles.get();
-        let mut troubles = BTreeMap::new();
+    /// Begins to compare the files of these stores with their certificates, and to write files again. Does nothing for
+    /// a store whose last comparison has not ended. Logs what was written, and new errors.
+    pub(super) fn begin(&self, stores: Vec<(String, MemberStore)>) {
+        let names: BTreeSet<&String> = stores.iter().map(|(name, _)| name).collect();
+        lock(&self.troubles).retain(|name, _| names.contains(name));
         for (name, store) in stores {
-            match store.restore(clock::now().unix) {
-                Ok(true) => tracing::warn!(
-                    "{name}: another program has removed or changed files of the certificate; wrote them again"
-                ),
-                Ok(false) => {}
-                Err(why) => {
-                    if before.get(name) != Some(&why) {
-                        tracing::warn!("{name}: cannot compare the files with the certificate: {why}");
-                    }
-                    troubles.insert(name.clone(), why);
-                }
+            let (troubles, key) = (self.troubles.clone(), format!("restore {name}"));
+            if let Err(why) = self.workers.begin(&key, move || restore(&name, &store, &troubles)) {
+                tracing::warn!("{why}; files that other programs have removed are not written again");
+                return;
             }
         }
-        self.troubles.set(troubles);
-        self.busy.store(false, Ordering::SeqCst);
     }
+}
+
+fn restore(name: &str, store: &MemberStore, troubles: &Troubles) {
+    let restored = store.restore(clock::now().unix);
+    let mut troubles = lock(troubles);
+    match restored {
+        Ok(is_written) => {
+            troubles.remove(name);
+            if is_written {
+                tracing::warn!(
+                    "{name}: another program has removed or changed files of the certificate; wrote them again"
+                );
+            }
+        }
+        Err(why) => {
+            if troubles.insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
+                tracing::warn!("{name}: cannot compare the files with the certificate: {why}");
+            }
+        }
+    }
+}
+
+fn lock(troubles: &Troubles) -> MutexGuard<'_, BTreeMap<String, String>> {
+    troubles.lock().unwrap_or_else(PoisonError::into_inner)
 }
