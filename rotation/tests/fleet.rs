@@ -89,6 +89,17 @@ fn resting_members_step_only_for_the_common_clock_check() {
 }
 
 #[test]
+fn new_member_at_rest_publishes_a_step_at_once() {
+    let mut life = Life::new();
+    let mut notices = life.fleet.notices(usize::MAX);
+    let (handle, _) = life.add("a");
+    life.step();
+    assert!(matches!(handle.state(), State::Scheduled { .. }));
+    let stepped = std::iter::from_fn(|| notices.try_recv()).filter(|news| matches!(news.notice.news, News::Stepped(_)));
+    assert_eq!(stepped.count(), 1);
+}
+
+#[test]
 fn reminders_of_expired_certificate_need_no_clock_check() {
     let mut life = Life::new();
     let (_, not_after) = life.add("a");

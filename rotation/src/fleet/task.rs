@@ -29,7 +29,7 @@ impl FleetTask {
         Self { planner: Planner::new(limits), members: BTreeMap::new(), ending }
     }
 
-    /// Lets each member step that has messages or whose turn it is; returns their work, in order. A panic in the code
+    /// Lets each member step that is new, has messages or whose turn it is; returns their work, in order. A panic in the code
     /// of one member is caught as in [`Task::step`], and does not affect the others.
     pub fn step(&mut self, now: Now) -> Vec<(MemberKey, Work)> {
         let mut work = Vec::new();
@@ -38,6 +38,8 @@ impl FleetTask {
             let key = self.planner.insert(task.schedule(now), now);
             task.link().join(key);
             self.members.insert(key, task);
+            // A member at rest would publish no step before its rotation point: observers need its state now.
+            self.step_member(key, Some(Input::Tick), now, &mut work);
         }
         for key in ready {
             self.step_member(key, None, now, &mut work);

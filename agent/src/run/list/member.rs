@@ -68,8 +68,6 @@ impl Active {
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
         let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| error.to_string())?;
-        // A fleet lets a member at rest take no step. This one passes the machine to the journal and the metrics.
-        rotation.handle().set_policy(config.member.policy.clone());
         shared.handles.set(name, rotation.handle().clone());
         let reporter = CertReporter::new(name, rotation, files.certificate()).began_with(held);
         let acceptance = accept(&config, &server, &reporter, shared);
