@@ -19,11 +19,19 @@ pub use rotations::{Rotated, Rotations};
 pub use wait::Wait;
 
 /// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
-/// [`shutdown`](Self::shutdown) ends the rotation.
+/// [`shutdown`](Self::shutdown) ends the rotation. Two handles are equal if they are handles of one rotation.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) link: Arc<Link>,
 }
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+}
+
+impl Eq for Handle {}
 
 impl Handle {
     pub(crate) fn new(link: Arc<Link>) -> Self {
