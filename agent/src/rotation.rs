@@ -1,5 +1,6 @@
 //! Starts and stops a rotation on threads or on smol. The rest of the program uses the same handle for both runtimes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -110,6 +111,14 @@ impl Drop for ActiveRotation {
 
 fn observe(mut notices: Notices, mut observers: Vec<Observer>) {
     while let Some(notice) = notices.recv().wait() {
-        observers.iter_mut().for_each(|observer| observer(&notice));
+        notify(&mut observers, &notice);
+    }
+}
+
+/// Passes a notice to each observer. A panic of an observer, which the panic hook logs, costs the other observers
+/// nothing.
+pub(crate) fn notify(observers: &mut [Observer], notice: &Notice) {
+    for observer in observers {
+        let _ = catch_unwind(AssertUnwindSafe(|| observer(notice)));
     }
 }
