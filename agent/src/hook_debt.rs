@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,13 +64,22 @@ pub(crate) struct Debt {
     pub(crate) has_thread: bool,
     /// True while the hook runs.
     pub(crate) running: bool,
+    /// The number of the debt, which no other debt of this process has.
+    pub(crate) number: u64,
+    /// True if the certificate is no longer kept, and the thread has not ended yet. No run is owed then.
+    pub(crate) forgotten: bool,
 }
+
+/// The number of the next debt.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Debt {
     /// A debt in memory, of which no run is owed.
     pub(crate) fn new(hook: Arc<Hook>) -> Self {
         let (path, record, owed, next) = (None, Record::default(), None, None);
-        Self { hook, path, record, owed, next, failures: 0, has_thread: false, running: false }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (has_thread, running, forgotten) = (false, false, false);
+        Self { hook, path, record, owed, next, failures: 0, has_thread, running, number, forgotten }
     }
 
     /// The failed attempts at the owed run; `None` if no run is owed, or none has failed.

@@ -75,12 +75,11 @@ impl Hooks {
         let Some(hook) = hook else {
             // A hook that is configured later owes nothing for certificates until then.
             let _ = Record::remove(&path);
-            self.debts.all().remove(of);
-            self.debts.notify();
+            self.forget(of);
             return;
         };
         let mut debts = self.debts.all();
-        if let Some(debt) = debts.get_mut(of) {
+        if let Some(debt) = debts.get_mut(of).filter(|debt| !debt.forgotten) {
             debt.hook = hook;
             // A reload has switched rotation on again: the debt gets its record back.
             if debt.path.is_none() {
@@ -90,6 +89,8 @@ impl Hooks {
             }
             return;
         }
+        // All certificates share the debts: none may wait for the disk of this one.
+        drop(debts);
         Record::sweep(&path);
         let found = Record::read(&path).unwrap_or_else(|error| {
             // An extra run does less harm than a missing one: a program would go on with the previous certificate.
@@ -106,8 +107,14 @@ impl Hooks {
         let owed = in_use.filter(|subject| record.done.as_ref() != Some(&subject.fingerprint));
         let is_owed = owed.is_some();
         let label = hook.label;
-        debts.insert(of.to_owned(), Debt { path: Some(path), record, owed, ..Debt::new(hook) });
+        let mut debts = self.debts.all();
+        // The thread of a forgotten debt, which may still run the hook, goes on for this debt: of one certificate, no two
+        // runs overlap.
+        let (has_thread, running) = debts.remove(of).map_or((false, false), |old| (old.has_thread, old.running));
+        let debt = Debt { path: Some(path), record, owed, has_thread, running, ..Debt::new(hook) };
+        debts.insert(of.to_owned(), debt);
         drop(debts);
+        self.debts.notify();
         if is_first {
             save(of, &self.debts);
         }
@@ -126,9 +133,15 @@ impl Hooks {
     }
 
     /// Forgets the debt of certificate `of`, which is no longer kept. The record stays: if the certificate is kept again,
-    /// an owed run is still owed.
+    /// an owed run is still owed. A run that has begun goes on, and is waited for at the end of the process.
     pub(super) fn forget(&self, of: &str) {
-        self.debts.all().remove(of);
+        let mut debts = self.debts.all();
+        match debts.get_mut(of) {
+            // The thread removes the debt at its end.
+            Some(debt) if debt.has_thread => (debt.forgotten, debt.owed, debt.path) = (true, None, None),
+            _ => drop(debts.remove(of)),
+        }
+        drop(debts);
         self.debts.notify();
     }
 
@@ -139,7 +152,7 @@ impl Hooks {
         if let Some(common) = &self.common {
             debts.entry(of.to_owned()).or_insert_with(|| Debt::new(common.clone()));
         }
-        let Some(debt) = debts.get_mut(of) else { return };
+        let Some(debt) = debts.get_mut(of).filter(|debt| !debt.forgotten) else { return };
         (debt.owed, debt.next) = (Some(subject), None);
         drop(debts);
         self.debts.notify();
@@ -226,11 +239,18 @@ impl Shared {
     /// Runs the hook of certificate `of`, and repeats failed runs. Returns once no run is owed, or no run may be started
     /// any more.
     fn run_owed(&self, of: &str, debts: &Debts) {
-        while let Some((hook, subject)) = self.next(of, debts) {
+        while let Some((number, hook, subject)) = self.next(of, debts) {
             let (label, result) = (hook.label, hook.run(of, &subject, || self.phase() == KILLING));
             let mut all = debts.all();
             let Some(debt) = all.get_mut(of) else { return };
             debt.running = false;
+            if debt.number != number || debt.forgotten {
+                // A reload has removed the certificate during the run, and may have added it again, with a new debt.
+                if let Err(why) = result {
+                    tracing::warn!("{of}: {label} {why}; not repeated, since the certificate was removed meanwhile");
+                }
+                continue;
+            }
             let is_owed = debt.owed.as_ref() == Some(&subject);
             match &result {
                 Ok(()) => {
@@ -264,9 +284,9 @@ impl Shared {
         debts.notify();
     }
 
-    /// Waits until the next run of the hook of certificate `of` may start. Returns the hook and the certificate of this
-    /// run. Returns `None` if no run is owed or may be started any more: the calling thread must then end.
-    fn next(&self, of: &str, debts: &Debts) -> Option<(Arc<Hook>, Subject)> {
+    /// Waits until the next run of the hook of certificate `of` may start. Returns the number of the debt, and the hook
+    /// and the certificate of this run. Returns `None` if no run is owed or may be started any more: the calling thread must then end.
+    fn next(&self, of: &str, debts: &Debts) -> Option<(u64, Arc<Hook>, Subject)> {
         let mut all = debts.all();
         loop {
             let debt = all.get_mut(of)?;
@@ -279,11 +299,14 @@ impl Shared {
             match due {
                 Some(due) if due <= Instant::now() && self.phase() != KILLING => {
                     debt.running = true;
-                    return debt.owed.clone().map(|subject| (debt.hook.clone(), subject));
+                    return debt.owed.clone().map(|subject| (debt.number, debt.hook.clone(), subject));
                 }
                 Some(due) if self.phase() != KILLING => all = debts.wait(all, due),
                 _ => {
                     debt.has_thread = false;
+                    if debt.forgotten {
+                        all.remove(of);
+                    }
                     return None;
                 }
             }
@@ -305,5 +328,72 @@ fn save(of: &str, debts: &Debts) {
     if let Err(error) = record.write(&path) {
         let (file, label) = (path.display(), hook.label);
         tracing::warn!("{of}: cannot write {file}: {error}; a restart will not know whether {label} has run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn hook(directory: &TempDir, script: &str) -> Arc<Hook> {
+        let script = format!("cd {}; {script}", directory.path().display());
+        Arc::new(Hook::of_flag(&script, Duration::from_secs(60)))
+    }
+
+    fn subject(fingerprint: &str) -> Subject {
+        Subject { file: PathBuf::new(), serial: String::new(), fingerprint: fingerprint.to_owned() }
+    }
+
+    fn runs(directory: &TempDir) -> String {
+        fs::read_to_string(directory.path().join("runs")).unwrap_or_default()
+    }
+
+    fn await_first_run(directory: &TempDir) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while runs(directory).is_empty() {
+            assert!(Instant::now() < end);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn certificate_that_is_added_again_during_a_run_has_one_run_at_a_time() {
+        let directory = TempDir::new().unwrap();
+        let script = "echo start >> runs; while [ ! -e go ]; do sleep 0.01; done; echo end >> runs";
+        let (hooks, path) = (Hooks::new(None, false), directory.path().join("web-hook.json"));
+        let begin = |in_use| hooks.begin("web", Some(hook(&directory, script)), path.clone(), in_use);
+        begin(None);
+        hooks.run("web", subject("old"));
+        await_first_run(&directory);
+        hooks.forget("web");
+        begin(Some(subject("new")));
+        let debt = hooks.debts.all()["web"].clone();
+        assert!(debt.has_thread && debt.running && !debt.forgotten && debt.owed == Some(subject("new")));
+        fs::write(directory.path().join("go"), "").unwrap();
+        hooks.finish().unwrap();
+        assert_eq!(runs(&directory), "start\nend\nstart\nend\n");
+        assert_eq!(Record::read(&path).unwrap().unwrap().done.as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn run_for_removed_certificate_is_killed_at_the_end() {
+        let directory = TempDir::new().unwrap();
+        let script = "trap 'echo killed >> runs; exit 1' TERM; echo start >> runs; while :; do sleep 0.01; done";
+        let hooks = Hooks::new(None, false);
+        let path = directory.path().join("web-hook.json");
+        hooks.begin("web", Some(hook(&directory, script)), path.clone(), None);
+        hooks.run("web", subject("old"));
+        await_first_run(&directory);
+        hooks.forget("web");
+        assert!(hooks.troubles().is_empty());
+        hooks.finish_within(Duration::ZERO);
+        assert_eq!(runs(&directory), "start\nkilled\n");
+        assert!(hooks.debts.all().is_empty());
+        assert_eq!(Record::read(&path).unwrap().unwrap().done, None);
     }
 }
