@@ -4,7 +4,8 @@
 //! Without these checks, perennial would notice a replaced client CA only at the next rotation or, if the Node object
 //! is polled, at the next poll.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use perennial::{Fingerprint, Instant};
@@ -25,7 +26,10 @@ const SPREAD: u32 = 500;
 /// server, for example while the server starts.
 const CONFIRM: Duration = Duration::from_secs(60);
 
-/// The checks of all certificates, which one thread carries out one after the other. Clones share the thread.
+/// Longest time that a check delays the others. A check may take longer if the disk with its CA file does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The checks of all certificates, which one thread begins one after the other. Clones share the thread.
 #[derive(Clone, Default)]
 pub(super) struct Checks(Arc<Shared>);
 
@@ -45,12 +49,13 @@ struct Planned {
 }
 
 /// A certificate to check.
-#[derive(Clone)]
 struct Check {
     number: u64,
     schedule: Schedule,
-    cluster: Arc<Cluster>,
-    rotation: Handle,
+    /// Carries out the check, and plans the next one.
+    run: Arc<dyn Fn(&mut Schedule) + Send + Sync>,
+    /// True while a thread carries out the check.
+    running: bool,
 }
 
 /// The checks whether one certificate is accepted. Dropping this ends them.
@@ -72,46 +77,90 @@ impl Checks {
         cluster: Arc<Cluster>,
         rotation: Handle,
     ) -> Result<Acceptance, Failure> {
+        let run = move |schedule: &mut Schedule| check(schedule, &cluster, &rotation);
+        let added = self.insert(Schedule::new(name, interval, clock::now().instant), run);
         let mut planned = self.planned();
         if !planned.has_thread {
             let checks = self.clone();
-            threads::start("acceptance", "certificate checks", move || checks.run())?;
+            threads::start("acceptance", "certificate checks", move || checks.run(PATIENCE))?;
             planned.has_thread = true;
         }
+        drop(planned);
+        Ok(added)
+    }
+
+    /// Plans a check.
+    fn insert(&self, schedule: Schedule, run: impl Fn(&mut Schedule) + Send + Sync + 'static) -> Acceptance {
+        let mut planned = self.planned();
         planned.added += 1;
-        let (number, schedule) = (planned.added, Schedule::new(name, interval, clock::now().instant));
-        planned.checks.push(Check { number, schedule, cluster, rotation });
+        let number = planned.added;
+        planned.checks.push(Check { number, schedule, run: Arc::new(run), running: false });
         drop(planned);
         self.0.changed.notify_all();
-        Ok(Acceptance { number, checks: self.clone() })
+        Acceptance { number, checks: self.clone() }
     }
 
     fn planned(&self) -> MutexGuard<'_, Planned> {
         self.0.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out the checks when they are due. Returns once no certificate is to be checked.
-    fn run(&self) {
+    /// Begins the checks when they are due, each once the previous one has ended or `patience` has passed. Returns once no
+    /// certificate is to be checked.
+    fn run(&self, patience: Duration) {
         loop {
             let mut planned = self.planned();
-            let Some(next) = planned.checks.iter().min_by_key(|check| check.schedule.next) else {
+            if planned.checks.is_empty() {
                 planned.has_thread = false;
                 return;
-            };
-            let left = next.schedule.next.since(clock::now().instant);
-            if !left.is_zero() {
-                // At most a minute at once: the wait stands still in suspend, and the schedule's clock does not.
-                drop(self.0.changed.wait_timeout(planned, left.min(CONFIRM)));
-                continue;
             }
-            let mut due = next.clone();
-            drop(planned);
-            check(&mut due.schedule, &due.cluster, &due.rotation);
-            // Absent if the certificate was removed during the check.
-            if let Some(checked) = self.planned().checks.iter_mut().find(|check| check.number == due.number) {
-                checked.schedule = due.schedule;
+            let waiting = planned.checks.iter_mut().filter(|check| !check.running);
+            let next = waiting.min_by_key(|check| check.schedule.next);
+            // At most a minute at once: the wait stands still in suspend, and the schedule's clock does not.
+            let left =
+                next.as_ref().map_or(CONFIRM, |next| next.schedule.next.since(clock::now().instant).min(CONFIRM));
+            match next.filter(|_| left.is_zero()) {
+                Some(next) => {
+                    next.running = true;
+                    let (number, schedule, run) = (next.number, next.schedule.clone(), next.run.clone());
+                    drop(planned);
+                    self.begin(number, schedule, run, patience);
+                }
+                None => drop(self.0.changed.wait_timeout(planned, left)),
             }
         }
+    }
+
+    /// Carries out a check on a thread of its own. Waits for its end, for at most `most`.
+    fn begin(&self, number: u64, schedule: Schedule, run: Arc<dyn Fn(&mut Schedule) + Send + Sync>, most: Duration) {
+        let (ended, end) = mpsc::channel::<()>();
+        let (checks, mut planned) = (self.clone(), schedule.clone());
+        let started = threads::start("check", "a certificate check", move || {
+            // The panic hook logs a panic.
+            if catch_unwind(AssertUnwindSafe(|| run(&mut planned))).is_err() {
+                planned.plan(clock::now().instant);
+            }
+            checks.end(number, planned);
+            drop(ended);
+        });
+        match started {
+            // An error is the end of the thread, or of the time.
+            Ok(_) => drop(end.recv_timeout(most)),
+            Err(why) => {
+                tracing::warn!("{why}; checking later whether the API server accepts the certificate");
+                let mut schedule = schedule;
+                schedule.plan(clock::now().instant);
+                self.end(number, schedule);
+            }
+        }
+    }
+
+    /// Plans the next check of a certificate whose check has ended.
+    fn end(&self, number: u64, schedule: Schedule) {
+        // Absent if the certificate was removed during the check.
+        if let Some(checked) = self.planned().checks.iter_mut().find(|check| check.number == number) {
+            (checked.schedule, checked.running) = (schedule, false);
+        }
+        self.0.changed.notify_all();
     }
 }
 
@@ -296,6 +345,28 @@ mod tests {
             Conclusion::Nothing
         );
         assert_eq!(schedule.answered(OURS, Refused, now.after(CONFIRM)), Conclusion::Refused);
+    }
+
+    #[test]
+    fn check_that_hangs_or_panics_stops_no_other_check() {
+        let checks = Checks::default();
+        let soon = || Schedule::new("worker", Duration::ZERO, clock::now().instant);
+        let (release, hold) = mpsc::channel::<()>();
+        let hold = Mutex::new(hold);
+        let hanging = checks.insert(soon(), move |_| assert!(hold.lock().unwrap().recv().is_err()));
+        let panicking = checks.insert(soon(), |_| panic!("a bug in a check"));
+        let (checked, done) = mpsc::channel();
+        let sound = checks.insert(soon(), move |schedule| {
+            schedule.plan(clock::now().instant);
+            let _ = checked.send(());
+        });
+        let runner = checks.clone();
+        let thread = std::thread::spawn(move || runner.run(Duration::from_millis(10)));
+        for _ in 0..3 {
+            done.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        drop((hanging, panicking, sound, release));
+        thread.join().unwrap();
     }
 
     #[test]
