@@ -3,25 +3,30 @@
 //! The socket is a Unix socket with mode 0600. It accepts connections of the user who runs perennial and of root only,
 //! and carries no secrets: a line of JSON with the names of certificates, and a line with the answer.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use perennial::State;
 use perennial_rotation::Handle;
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::cli;
 use crate::failure::Failure;
+use crate::files;
 use crate::report::print;
 use crate::threads;
 
-/// Longest time for one connection to send its request, and for the main loop to answer.
+/// Longest time for one connection to send its whole request, and for the main loop to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest request, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -43,10 +48,20 @@ enum Answer {
     Error(String),
 }
 
+/// A request that waits for the main loop.
+struct Pending {
+    request: Request,
+    reply: SyncSender<Answer>,
+    /// True once the main loop has begun with the request, or the connection has given it up.
+    taken: Arc<AtomicBool>,
+}
+
 /// The listening socket. Dropping this removes its file.
 pub(crate) struct Control {
     path: PathBuf,
-    requests: Receiver<(Request, SyncSender<Answer>)>,
+    /// Device and number of the socket's file; `None` if they could not be read.
+    file: Option<(u64, u64)>,
+    requests: Receiver<Pending>,
 }
 
 impl Control {
@@ -65,11 +80,11 @@ impl Control {
             Failure::Usage(format!("--control {}: {why}", path.display()))
         })?;
         let (sender, requests) = mpsc::sync_channel(16);
-        let control = Self { path: path.to_owned(), requests };
+        let control = Self { path: path.to_owned(), file: identity(path), requests };
         let listen = move || {
             for stream in listener.incoming() {
                 match stream {
-                    Ok(stream) => answer(&stream, &sender, &wake),
+                    Ok(stream) => answer(&stream, &sender, &wake, PATIENCE),
                     Err(error) => {
                         tracing::debug!("cannot accept a connection of `perennial rotate`: {error}");
                         thread::sleep(PAUSE);
@@ -84,7 +99,7 @@ impl Control {
     /// Answers all requests that have arrived. `certificates` are the names of all certificates, each with its rotation,
     /// or `None` while the certificate could not start.
     pub(crate) fn serve(&self, certificates: &[(&str, Option<&Handle>)]) {
-        while let Ok((request, reply)) = self.requests.try_recv() {
+        while let Some(Pending { request, reply, .. }) = self.next() {
             let chosen = choose(&request.rotate, certificates);
             let chosen = chosen.inspect(|chosen| chosen.iter().for_each(|(_, handle)| handle.rotate_now()));
             let answer = chosen.map(|chosen| chosen.iter().map(|(name, _)| (*name).to_owned()).collect());
@@ -92,12 +107,20 @@ impl Control {
             let _ = reply.try_send(answer.map_or_else(Answer::Error, Answer::Rotating));
         }
     }
+
+    /// Takes the next request that its connection has not given up.
+    fn next(&self) -> Option<Pending> {
+        self.requests.try_iter().find(|pending| !pending.taken.swap(true, Ordering::SeqCst))
+    }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // The file stays if another program has replaced the directory: the next start replaces it.
-        let _ = fs::remove_file(&self.path);
+        // The file stays if another program has replaced the directory: the next start replaces it. The socket of another
+        // process stays as well.
+        if self.file.is_some() && identity(&self.path) == self.file {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -127,38 +150,97 @@ fn choose<'a>(
     names.iter().map(find).collect()
 }
 
+/// Device and number of the file at this path, which may be a link; `None` if there is none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
 /// Binds the socket. Replaces a socket on which no process listens any more.
 fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Of two processes that start at once, the second must not take the first one's new socket for a stale one.
+    let _locked = lock_directory(files::parent(path));
     let is_stale = || {
         let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
         is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     };
-    let listener = match UnixListener::bind(path) {
+    match listen(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale() => {
             fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            listen(path)
         }
-        bound => bound?,
-    };
-    // Between `bind` and here, `is_allowed` refuses other users.
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        bound => bound,
+    }
+}
+
+/// Locks a directory against other processes that bind a socket in it, until the file is dropped. `None` if the
+/// directory cannot be locked, or if a process holds the lock for longer than [`PATIENCE`].
+fn lock_directory(directory: &Path) -> Option<File> {
+    let directory = File::open(directory).ok()?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Creates a socket with mode 0600 at this path, and listens there.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // The file gets the mode of its socket. A later change through the path could change another file.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, 128)?;
+    Ok(socket.into())
+}
+
+/// Creates a socket with mode 0600 at this path, and listens there.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    // Until here, the umask decides who connects. A link that has replaced the socket is not followed.
+    rustix::fs::chmodat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(listener)
 }
 
-/// Reads the request of a connection, passes it to the main loop, and writes the answer.
-fn answer(stream: &UnixStream, sender: &SyncSender<(Request, SyncSender<Answer>)>, wake: &impl Fn()) {
-    let limited = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
-    if limited.is_err() || !is_allowed(stream) {
+/// Reads a line of at most [`LONGEST`] bytes, for at most `most`, however slowly the other end writes.
+fn read_line(mut stream: &UnixStream, most: Duration) -> io::Result<Vec<u8>> {
+    let (end, mut line, mut part) = (Instant::now() + most, Vec::new(), [0; 4096]);
+    while !line.contains(&b'\n') {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || line.len() as u64 > LONGEST {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            count => line.extend_from_slice(&part[..count]),
+        }
+    }
+    Ok(line)
+}
+
+/// Reads the request of a connection, passes it to the main loop, and writes the answer. Waits for at most `most` for
+/// the request, and for the answer of the main loop. A request without an answer by then is not carried out.
+fn answer(stream: &UnixStream, sender: &SyncSender<Pending>, wake: &impl Fn(), most: Duration) {
+    if stream.set_write_timeout(Some(PATIENCE)).is_err() || !is_allowed(stream) {
         return;
     }
-    let mut line = String::new();
-    let read = BufReader::new(stream.take(LONGEST)).read_line(&mut line);
-    let Ok(request) = read.map_err(serde_json::Error::io).and_then(|_| serde_json::from_str(&line)) else { return };
+    let read = read_line(stream, most).map_err(serde_json::Error::io);
+    let Ok(request) = read.and_then(|line| serde_json::from_slice(&line)) else { return };
     let (reply, answers) = mpsc::sync_channel(1);
-    let answer = match sender.try_send((request, reply)) {
+    let taken = Arc::<AtomicBool>::default();
+    let answer = match sender.try_send(Pending { request, reply, taken: taken.clone() }) {
         Ok(()) => {
             wake();
-            answers.recv_timeout(PATIENCE).map_err(|_| "perennial is busy; try again")
+            // A request that the main loop has taken is answered at once.
+            let late = || if taken.swap(true, Ordering::SeqCst) { answers.recv_timeout(PATIENCE).ok() } else { None };
+            answers.recv_timeout(most).ok().or_else(late).ok_or("perennial is busy; try again")
         }
         Err(_) => Err("too many requests at once; try again"),
     };
@@ -218,6 +300,8 @@ fn ask(path: &Path, names: &[String]) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use perennial::Template;
     use perennial_rotation::{Rotator, SignWith};
     use tempfile::TempDir;
@@ -256,5 +340,55 @@ mod tests {
         fs::write(&path, "text").unwrap();
         assert!(Control::start(&path, || ()).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+    }
+
+    #[test]
+    fn socket_of_another_process_stays_at_the_end() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("control.sock");
+        let control = Control::start(&path, || ()).unwrap();
+        fs::rename(&path, directory.path().join("moved")).unwrap();
+        let _other = Control::start(&path, || ()).unwrap();
+        drop(control);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn slow_client_is_given_up_and_request_without_answer_is_not_carried_out() {
+        let (sender, requests) = mpsc::sync_channel(16);
+        let control = Control { path: PathBuf::new(), file: None, requests };
+        let most = Duration::from_millis(50);
+        let (ours, mut slow) = UnixStream::pair().unwrap();
+        let writer = thread::spawn(move || {
+            // Three seconds, if the other end reads on.
+            (0..300).try_for_each(|_| {
+                thread::sleep(Duration::from_millis(10));
+                slow.write_all(b" ")
+            })
+        });
+        answer(&ours, &sender, &|| (), most);
+        drop(ours);
+        assert!(writer.join().unwrap().is_err());
+        let request = || {
+            let (ours, mut client) = UnixStream::pair().unwrap();
+            client.write_all(b"{\"rotate\":[]}\n").unwrap();
+            (ours, client)
+        };
+        let answer_of = |mut client: UnixStream| {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            text
+        };
+        let (ours, client) = request();
+        answer(&ours, &sender, &|| (), most);
+        drop(ours);
+        assert!(answer_of(client).contains("busy"));
+        assert!(control.next().is_none());
+        // A request that is taken in time is answered, and served once.
+        let (ours, client) = request();
+        answer(&ours, &sender, &|| control.serve(&[]), PATIENCE);
+        drop(ours);
+        assert_eq!(answer_of(client), "{\"rotating\":[]}\n");
+        assert!(control.next().is_none());
     }
 }
