@@ -1,12 +1,14 @@
 //! Switches all files of a directory at once, as kubelet's `AtomicWriter` does for volumes: each file is a link through
 //! `..data`, and `..data` is a link to the directory with the files.
 
+use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use perennial::UnixTime;
 use perennial::store::{FileOp, Kind, Listing};
 
-use super::layout::Files;
+use super::layout::{Files, PublicFile};
 use super::replace::{clear, failed, temporary};
 use super::{Bytes, FileStoreError};
 use crate::directory::volume::Folder;
@@ -35,7 +37,7 @@ impl Files {
     }
 
     /// Writes the files to a new directory, and switches `..data` to it. A file whose contents are `None` is copied from
-    /// the old directory.
+    /// the old directory. If it is not in there, or another file has its name, that name stays as it is.
     pub(super) fn switch(
         &self,
         contents: &[Option<Bytes>],
@@ -50,7 +52,8 @@ impl Files {
         }
         let listing = folder.list().map_err(failed("list", path))?;
         let new = unused(&listing, old.as_deref(), now);
-        let filled = self.fill(&*folder, &new, contents, old.as_deref());
+        let written = self.new_contents(&*folder, &listing, contents, old.as_deref())?;
+        let filled = self.fill(&*folder, &new, &written);
         let switched =
             filled.and_then(|()| switch_link(&*folder, &listing, &new).map_err(failed("switch ..data in", path)));
         if let Err(error) = switched {
@@ -60,7 +63,7 @@ impl Files {
             }
             return Err(error);
         }
-        self.link_files(&*folder, path)?;
+        self.link_files(&*folder, path, &written)?;
         // The new files are durable and in use: a failure to remove old ones does not fail the write.
         let swept =
             folder.list().map_err(failed("list", path)).and_then(|now| self.sweep_folders(&*folder, &now, path));
@@ -70,36 +73,74 @@ impl Files {
         Ok(())
     }
 
-    /// Creates the directory `new` with all files, durably.
+    /// The files of the new directory, with their contents.
+    fn new_contents<'a>(
+        &'a self,
+        folder: &dyn Folder,
+        listing: &Listing,
+        contents: &'a [Option<Bytes>],
+        old: Option<&str>,
+    ) -> Result<Vec<(&'a PublicFile, Cow<'a, Bytes>)>, FileStoreError> {
+        let mut all = Vec::new();
+        for (file, contents) in self.all.iter().zip(contents) {
+            let contents = match (contents, old) {
+                (Some(contents), _) => Some(Cow::Borrowed(contents)),
+                (None, Some(old)) => self.kept(folder, listing, file, old)?.map(Cow::Owned),
+                (None, None) => None,
+            };
+            all.extend(contents.map(|contents| (file, contents)));
+        }
+        Ok(all)
+    }
+
+    /// The contents of a file in the directory `old`; `None` if there are none, or another file has the file's name.
+    fn kept(
+        &self,
+        folder: &dyn Folder,
+        listing: &Listing,
+        file: &PublicFile,
+        old: &str,
+    ) -> Result<Option<Bytes>, FileStoreError> {
+        let path = self.path(file);
+        let target = folder.link_target(&file.name).map_err(failed("read", &path))?;
+        if target != Some(link_of(file)) && listing.0.iter().any(|entry| entry.name == file.name) {
+            return Ok(None);
+        }
+        match folder.folder(old).and_then(|old| old.read(&file.name)) {
+            Ok(found) => Ok(found.map(|found| found.bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // The link would lead nowhere after a switch without the file.
+            Err(error) => Err(FileStoreError::read(path, error)),
+        }
+    }
+
+    /// Creates the directory `new` with these files, durably.
     fn fill(
         &self,
         folder: &dyn Folder,
         new: &str,
-        contents: &[Option<Bytes>],
-        old: Option<&str>,
+        written: &[(&PublicFile, Cow<'_, Bytes>)],
     ) -> Result<(), FileStoreError> {
         let path = self.directories[0].1.join(new);
         folder.create_folder(new).map_err(failed("create", &path))?;
         let inner = folder.folder(new).map_err(failed("open", &path))?;
-        for (file, contents) in self.all.iter().zip(contents) {
-            let kept = match (contents, old) {
-                (None, Some(old)) => {
-                    folder.folder(old).and_then(|old| old.read(&file.name)).ok().flatten().map(|old| old.bytes)
-                }
-                _ => None,
-            };
-            let Some(contents) = contents.as_ref().or(kept.as_ref()) else { continue };
+        for (file, contents) in written {
             inner.create_for(&file.name, contents, &file.access).map_err(failed("write", &path.join(&file.name)))?;
         }
         inner.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", &path))
     }
 
-    /// Makes each file that exists behind `..data` a link through it.
-    fn link_files(&self, folder: &dyn Folder, path: &Path) -> Result<(), FileStoreError> {
+    /// Makes each of these files, which are behind `..data`, a link through it.
+    fn link_files(
+        &self,
+        folder: &dyn Folder,
+        path: &Path,
+        written: &[(&PublicFile, Cow<'_, Bytes>)],
+    ) -> Result<(), FileStoreError> {
         let listing = folder.list().map_err(failed("list", path))?;
         let mut new_links = Vec::new();
-        for file in &self.all {
-            let target = format!("{SWITCHED}{}", file.name);
+        for (file, _) in written {
+            let target = link_of(file);
             let path = path.join(&file.name);
             if folder.link_target(&file.name).map_err(failed("read", &path))?.as_deref() == Some(&target) {
                 continue;
@@ -139,6 +180,11 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// The target of the link that a file is.
+pub(super) fn link_of(file: &PublicFile) -> String {
+    format!("{SWITCHED}{}", file.name)
 }
 
 /// Switches `..data` to the directory `new`, whose contents are durable.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
-use perennial_rotation::{FileOptions, Store as _};
+use perennial_rotation::{CaCopy, FileOptions, Store as _};
 use perennial_tests::disk::{NOW, expired, pair};
 
 use super::{LAYOUTS, NAME, Place, is, load, names, numbered, write};
@@ -45,6 +45,31 @@ fn pair_with_other_name_is_kept_unless_operator_allows() {
         assert!(is(load(&allowed).credential.as_deref(), &ours), "{layout}");
         assert!(is(place.public().ok().as_deref(), &ours), "{layout}: completed by the load");
     }
+}
+
+#[test]
+fn ca_file_stays_in_linked_directory_while_its_source_is_unreadable() {
+    let place = Place::new("linked");
+    fs::create_dir(place.at("")).unwrap();
+    let [found, ours] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
+    fs::write(place.at("ca.crt"), &found).unwrap();
+    let from = place.root.path().join("issuers.pem");
+    let ca = Some(CaCopy { from: from.clone(), to: place.at("ca.crt") });
+    let store = place.store(FileOptions { ca, ..FileOptions::default() });
+    let is_found = |what: &str| assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), found, "{what}");
+    write(&store, &numbered(0));
+    is_found("before the first switch");
+    write(&store, &numbered(1));
+    is_found("with an old directory");
+    fs::write(&from, &ours).unwrap();
+    assert!(store.restore(NOW).unwrap());
+    assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), ours);
+    fs::remove_file(&from).unwrap();
+    // An operator puts a file in the place of the link.
+    fs::remove_file(place.at("ca.crt")).unwrap();
+    fs::write(place.at("ca.crt"), &found).unwrap();
+    write(&store, &numbered(2));
+    is_found("in the place of the link");
 }
 
 #[test]
