@@ -23,6 +23,7 @@ use crate::store::{LoadRequest, Store, StoreError, Stored};
 pub use error::FileStoreError;
 pub use layout::{CaCopy, FileLayout, FileOptions};
 
+use found::are_for_same;
 use layout::{Content, Files};
 
 /// Name of the private directory beside the key file or bundle.
@@ -51,7 +52,8 @@ const PRIVATE: &str = ".perennial";
 ///
 /// # Files of other programs
 ///
-/// A pair with the wanted common name is adopted: the rotation starts from it. Other files are not replaced, unless
+/// A pair with the wanted common name is adopted: the rotation starts from it. A pair without a common name is not
+/// adopted, but replaced if it is for the names of the new pair. Other files are not replaced, unless
 /// [`FileOptions::replaces_foreign`] is set; writes then fail with an error that names the file. Symbolic links on the
 /// path are followed only if root or the user of this process owns them.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl FileStore {
         }
         let is_newer = |found: &Credential| {
             let (found, ours) = (found.chain().certificate(), credential.chain().certificate());
-            found.common_name() == ours.common_name()
+            are_for_same(&found.names, &ours.names)
                 && found.validity.not_before() <= now
                 && found.validity.not_after() > ours.validity.not_after()
         };
@@ -179,7 +181,8 @@ impl FileStore {
         contents: &[Option<Bytes>],
         now: UnixTime,
     ) -> Result<(), FileStoreError> {
-        self.check_replaceable(credential.chain().certificate().common_name(), now)?;
+        let names = &credential.chain().certificate().names;
+        self.check_replaceable(names.common_name(), Some(names), now)?;
         self.files.create_directories()?;
         let replaces_links = self.options.replaces_foreign;
         match self.files.is_linked {
@@ -276,7 +279,18 @@ impl Store for FileStore {
                 tracing::warn!("cannot remove temporary files: {error}; the next start tries again");
             }
         }
+        // Without a common name, each pair of another program would be the wanted one.
+        let is_known = |found: &Credential| {
+            let names = &found.chain().certificate().names;
+            request.common_name.is_none()
+                || !names.common_name().is_empty()
+                || own.is_some_and(|own| are_for_same(names, &own.chain().certificate().names))
+        };
         match self.found_pair() {
+            Ok(Some(found)) if is_wanted(&found) && !is_known(&found) => {
+                let file = self.certificate();
+                tracing::warn!("{}: not adopted: the certificate has no common name to know it by", file.display());
+            }
             Ok(Some(found)) if is_wanted(&found) && own.is_none_or(|own| !is_same(own, &found)) => {
                 let all = own.into_iter().cloned().chain([Arc::new(found)]).collect();
                 return Ok(Stored { waiting: stored.waiting.clone(), ..Stored::best_of(all, request) });
@@ -286,9 +300,11 @@ impl Store for FileStore {
         }
         if let Some(name) = request.common_name
             && request.has_signer
-            && let Err(error) = self.check_replaceable(name, request.now)
         {
-            tracing::error!("{error}");
+            let names = own.map(|own| &*own.chain().certificate().names);
+            if let Err(error) = self.check_replaceable(name, names, request.now) {
+                tracing::error!("{error}");
+            }
         }
         Ok(Stored { is_misplaced: false, ..stored })
     }

@@ -36,19 +36,20 @@ pub enum FileStoreError {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// The file contains a certificate with another common name, which this store did not write.
+    /// The file contains a certificate with another common name, which this store did not write. Certificates without a
+    /// common name differ if their other names do.
     #[error(
         "{path}: the certificate in it is for {}, not for {}, and perennial did not write it; not replaced. If no \
          program needs the file, remove it or allow the store to replace foreign files",
-        printable(common_name),
+        printable(name),
         printable(wanted)
     )]
     Foreign {
         /// The certificate file.
         path: PathBuf,
-        /// The common name of its certificate.
-        common_name: String,
-        /// The common name of the certificate to write.
+        /// The common name of its certificate, or all names of a certificate without one.
+        name: String,
+        /// The name of the certificate to write, in the same form.
         wanted: String,
     },
     /// The file contains no certificate or key that perennial can read.

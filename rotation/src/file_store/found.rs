@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use perennial::UnixTime;
+use perennial::{Template, UnixTime};
 use perennial_pki::{Chain, Credential, KeyPair};
 
 use super::layout::{Content, Files, PublicFile};
-use super::linked::DATA;
+use super::linked::link_of;
 use super::{Bytes, FileStore, FileStoreError};
 
 impl Files {
@@ -48,11 +48,19 @@ impl Files {
         if !self.is_linked || !are_same {
             return Ok(are_same);
         }
-        let folder = self.open(0)?;
-        let leads = |file: &PublicFile| {
-            folder.link_target(&file.name).is_ok_and(|target| target == Some(format!("{DATA}/{}", file.name)))
-        };
-        Ok(self.all.iter().zip(contents).all(|(file, wanted)| wanted.is_none() || leads(file)))
+        for (file, _) in self.all.iter().zip(contents).filter(|(_, wanted)| wanted.is_some()) {
+            if !self.is_switched(file)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// True if the file is a link through `..data`.
+    fn is_switched(&self, file: &PublicFile) -> Result<bool, FileStoreError> {
+        let folder = self.existing(file.directory)?;
+        Ok(folder
+            .is_some_and(|folder| folder.link_target(&file.name).is_ok_and(|target| target == Some(link_of(file)))))
     }
 
     /// The certificate and the key in the files.
@@ -82,8 +90,14 @@ impl FileStore {
         pair.map(Some).map_err(|error| FileStoreError::Unrecognized { path, why: error.to_string() })
     }
 
-    /// Fails if a public file is of another program and of another certificate than `wanted`, a common name.
-    pub(super) fn check_replaceable(&self, wanted: &str, now: UnixTime) -> Result<(), FileStoreError> {
+    /// Fails if a public file is of another program and of another certificate than the wanted one. Without a common
+    /// name, the certificate is known by its other `names`; `None` if they are not known yet.
+    pub(super) fn check_replaceable(
+        &self,
+        common_name: &str,
+        names: Option<&Template>,
+        now: UnixTime,
+    ) -> Result<(), FileStoreError> {
         if self.options.replaces_foreign {
             return Ok(());
         }
@@ -98,11 +112,13 @@ impl FileStore {
             };
         };
         let chain = Chain::from_pem(&pem).map_err(|error| unrecognized(path.clone(), error))?;
-        let common_name = chain.certificate().common_name();
-        if common_name == wanted || self.own(now).iter().any(|own| *own.chain() == chain) {
+        let found = &chain.certificate().names;
+        let is_wanted = found.common_name() == common_name && names.is_none_or(|names| are_for_same(found, names));
+        if is_wanted || self.own(now).iter().any(|own| *own.chain() == chain) {
             return Ok(());
         }
-        Err(FileStoreError::Foreign { path, common_name: common_name.to_owned(), wanted: wanted.into() })
+        let wanted = names.map_or_else(|| common_name.to_owned(), name_of);
+        Err(FileStoreError::Foreign { path, name: name_of(found), wanted })
     }
 
     /// The pairs in the private directory: the current one and earlier ones.
@@ -111,6 +127,19 @@ impl FileStore {
         let current = current.flatten().map(|(credential, _)| credential);
         let previous = self.private.previous().unwrap_or_default().into_iter().map(|(credential, _)| credential);
         current.into_iter().chain(previous).collect()
+    }
+}
+
+/// True if two certificates are for the same: the same common name, or without one, the same names.
+pub(super) fn are_for_same(one: &Template, other: &Template) -> bool {
+    one.common_name() == other.common_name() && (!one.common_name().is_empty() || one == other)
+}
+
+/// The common name, or all names of a certificate without one.
+fn name_of(names: &Template) -> String {
+    match names.common_name() {
+        "" => names.to_string(),
+        common_name => common_name.to_owned(),
     }
 }
 

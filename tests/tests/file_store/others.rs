@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use std::time::Duration;
 
-use perennial_rotation::{CaCopy, FileOptions, Store as _};
+use perennial::Template;
+use perennial_pki::{Credential, interim};
+use perennial_rotation::{CaCopy, FileOptions, FileStore, Store as _};
 use perennial_tests::disk::{NOW, expired, pair};
 
-use super::{LAYOUTS, NAME, Place, is, load, names, numbered, write};
+use super::{LAYOUTS, NAME, Place, is, load, names, numbered, request, write};
 
 #[test]
 fn pair_with_wanted_name_is_adopted_and_later_replaced() {
@@ -44,6 +47,41 @@ fn pair_with_other_name_is_kept_unless_operator_allows() {
         let allowed = place.store(FileOptions { replaces_foreign: true, ..FileOptions::default() });
         assert!(is(load(&allowed).credential.as_deref(), &ours), "{layout}");
         assert!(is(place.public().ok().as_deref(), &ours), "{layout}: completed by the load");
+    }
+}
+
+/// A pair without a common name that expires the later, the higher `number` is.
+fn nameless(dns_name: &str, number: u64) -> Arc<Credential> {
+    let names = Template::new("").with_dns_names([dns_name]);
+    Arc::new(interim(&names, NOW.after(Duration::from_secs(number))).unwrap())
+}
+
+#[test]
+fn pair_without_common_name_is_kept_unless_names_are_equal() {
+    let load = |store: &FileStore| store.load(&request("")).unwrap().credential;
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let foreign = nameless("mail.example", 0);
+        place.put(&foreign);
+        let store = place.store(FileOptions::default());
+        assert!(load(&store).is_none(), "{layout}: adopted");
+        let error = store.write(&nameless("web.example", 1), true, NOW).unwrap_err().to_string();
+        assert!(error.contains("mail.example") && error.contains("web.example"), "{layout}: {error}");
+        assert!(is(place.public().ok().as_deref(), &foreign), "{layout}");
+        let ours = nameless("mail.example", 2);
+        write(&store, &ours);
+        assert!(is(place.public().ok().as_deref(), &ours), "{layout}");
+        // Own pairs are known by themselves.
+        let other = nameless("new.example", 3);
+        write(&store, &other);
+        assert!(is(place.public().ok().as_deref(), &other), "{layout}");
+        assert!(is(load(&store).as_deref(), &other), "{layout}");
+        place.put(&nameless("mail.example", 4));
+        assert!(is(load(&store).as_deref(), &other), "{layout}: a later one with other names is not adopted");
+        assert!(store.restore(NOW).is_err(), "{layout}: nor replaced");
+        let renewed = nameless("new.example", 5);
+        place.put(&renewed);
+        assert!(is(load(&store).as_deref(), &renewed), "{layout}: one with the names of the own pair is adopted");
     }
 }
 
