@@ -54,7 +54,8 @@ const PRIVATE: &str = ".perennial";
 ///
 /// A pair with the wanted common name is adopted: the rotation starts from it. A pair without a common name is not
 /// adopted, but replaced if it is for the names of the new pair. Other files are not replaced, unless
-/// [`FileOptions::replaces_foreign`] is set; writes then fail with an error that names the file. Symbolic links on the
+/// [`FileOptions::replaces_foreign`] is set; writes then fail with an error that names the file. A CA file with other
+/// contents counts as a file of another program until a pair that this store wrote is beside it. Symbolic links on the
 /// path are followed only if root or the user of this process owns them.
 #[derive(Debug)]
 pub struct FileStore {
@@ -183,6 +184,10 @@ impl FileStore {
     ) -> Result<(), FileStoreError> {
         let names = &credential.chain().certificate().names;
         self.check_replaceable(names.common_name(), Some(names), now)?;
+        let ca = self.files.all.iter().zip(contents).find(|(file, _)| file.content == Content::Ca);
+        if let Some((_, Some(ca))) = ca {
+            self.check_ca(ca, now)?;
+        }
         self.files.create_directories()?;
         let replaces_links = self.options.replaces_foreign;
         match self.files.is_linked {
@@ -302,7 +307,10 @@ impl Store for FileStore {
             && request.has_signer
         {
             let names = own.map(|own| &*own.chain().certificate().names);
-            if let Err(error) = self.check_replaceable(name, names, request.now) {
+            let checked = self.check_replaceable(name, names, request.now);
+            // With an own pair, the files were checked above.
+            let ca = if own.is_none() { self.ca() } else { None };
+            if let Err(error) = checked.and_then(|()| ca.map_or(Ok(()), |ca| self.check_ca(&ca, request.now))) {
                 tracing::error!("{error}");
             }
         }

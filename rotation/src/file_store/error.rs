@@ -52,7 +52,7 @@ pub enum FileStoreError {
         /// The name of the certificate to write, in the same form.
         wanted: String,
     },
-    /// The file contains no certificate or key that perennial can read.
+    /// The file contains no certificate or key that perennial can read, or CA certificates of another program.
     #[error(
         "{path}: {why}; not replaced, since another program may need it. If none does, remove it or allow the store to \
          replace foreign files"

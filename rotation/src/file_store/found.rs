@@ -121,6 +121,32 @@ impl FileStore {
         Err(FileStoreError::Foreign { path, name: name_of(found), wanted })
     }
 
+    /// Fails if the CA file is of another program: it differs from `ca`, and is not beside a pair of this store.
+    pub(super) fn check_ca(&self, ca: &[u8], now: UnixTime) -> Result<(), FileStoreError> {
+        let file = self.files.all.iter().find(|file| file.content == Content::Ca);
+        let Some(file) = file.filter(|_| !self.options.replaces_foreign) else { return Ok(()) };
+        let Some(found) = self.files.read(file)? else { return Ok(()) };
+        if found.as_slice() == ca || self.files.is_switched(file)? {
+            return Ok(());
+        }
+        let own = self.own(now);
+        let [certificate, key] = self.files.pair()?;
+        let chain = certificate.and_then(|(_, pem)| Chain::from_pem(&pem).ok());
+        // A crash may have replaced the key, but not the certificate.
+        let key = key.and_then(|(_, pem)| KeyPair::from_pem(&*pem).ok());
+        let is_own = own.iter().any(|own| {
+            chain.as_ref() == Some(own.chain())
+                || key.as_ref().is_some_and(|key| key.public_key_der() == own.key().public_key_der())
+        });
+        match is_own {
+            true => Ok(()),
+            false => Err(unrecognized(
+                self.files.path(file),
+                "these CA certificates differ from those to copy, and perennial did not write them",
+            )),
+        }
+    }
+
     /// The pairs in the private directory: the current one and earlier ones.
     fn own(&self, now: UnixTime) -> Vec<std::sync::Arc<Credential>> {
         let current = self.private.load(None, now).ok().map(|loaded| loaded.credential);

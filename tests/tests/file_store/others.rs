@@ -86,6 +86,58 @@ fn pair_without_common_name_is_kept_unless_names_are_equal() {
 }
 
 #[test]
+fn ca_file_of_another_program_is_kept_unless_operator_allows() {
+    for layout in LAYOUTS {
+        for is_pair_found in [false, true] {
+            let place = Place::new(layout);
+            let what = format!("{layout}, a pair found: {is_pair_found}");
+            let [foreign, ours] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
+            let from = place.root.path().join("issuers.pem");
+            fs::write(&from, &ours).unwrap();
+            fs::create_dir(place.at("")).unwrap();
+            fs::write(place.at("ca.crt"), &foreign).unwrap();
+            if is_pair_found {
+                place.put(&numbered(0));
+            }
+            let ca = Some(CaCopy { from, to: place.at("ca.crt") });
+            let options = FileOptions { ca, ..FileOptions::default() };
+            let store = place.store(options.clone());
+            load(&store);
+            // The second write finds the pair of the first one in the private directory.
+            for number in 1..3 {
+                let error = store.write(&numbered(number), true, NOW).unwrap_err().to_string();
+                assert!(error.contains("ca.crt") && error.contains("perennial did not write them"), "{what}: {error}");
+                assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), foreign, "{what}");
+            }
+            assert_eq!(place.public().is_ok(), is_pair_found, "{what}: no pair was written beside it");
+            drop(store);
+            let store = place.store(FileOptions { replaces_foreign: true, ..options });
+            write(&store, &numbered(3));
+            assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), ours, "{what}");
+        }
+    }
+}
+
+#[test]
+fn equal_ca_file_of_another_program_is_replaced_with_its_pair() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let from = place.root.path().join("issuers.pem");
+        place.put(&numbered(0));
+        let [one, other] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
+        for path in [&from, &place.at("ca.crt")] {
+            fs::write(path, &one).unwrap();
+        }
+        let ca = Some(CaCopy { from: from.clone(), to: place.at("ca.crt") });
+        let store = place.store(FileOptions { ca, ..FileOptions::default() });
+        write(&store, &numbered(1));
+        fs::write(&from, &other).unwrap();
+        assert!(store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), other, "{layout}");
+    }
+}
+
+#[test]
 fn ca_file_stays_in_linked_directory_while_its_source_is_unreadable() {
     let place = Place::new("linked");
     fs::create_dir(place.at("")).unwrap();
