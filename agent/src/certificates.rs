@@ -10,9 +10,7 @@ mod reader;
 mod variables;
 mod yaml;
 
-pub(crate) use member::{
-    Access, Asker, CommandLine, Encoding, List, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
-};
+pub(crate) use member::{Asker, List, Member, Signal, StoreKind};
 pub(crate) use open::MemberStore;
 pub(crate) use variables::of_process;
 

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-// Read by `run --certificates` and `check`.
-#[allow(dead_code, unused_imports)]
 mod certificates;
 mod check;
 mod cli;

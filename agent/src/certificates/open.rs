@@ -111,17 +111,6 @@ impl MemberStore {
         }
     }
 
-    /// Checks that [`claim`](Self::claim) would succeed. Changes nothing on disk.
-    ///
-    /// # Errors
-    /// [`Failure::Usage`] if it would not.
-    pub(crate) fn is_free(&self) -> Result<(), Failure> {
-        match self {
-            Self::Directory(directory) => directory.is_free().map_err(Failure::usage),
-            Self::Files(files) => files.is_free().map_err(Failure::usage),
-        }
-    }
-
     /// Creates missing directories and takes the lock of the files.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::time::Duration;
 use perennial::{Policy, Window};
 use perennial_pki::{KeyAlgorithm, Usage};
 
+use super::member::{Access, Encoding, PidFile};
 use super::*;
 
 fn parse(text: &str) -> Result<List, Vec<String>> {
