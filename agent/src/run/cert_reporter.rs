@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use perennial::{Certificate, Slot, State, UnixTime};
 use perennial_pki::{Chain, Credential};
@@ -25,7 +26,7 @@ pub(super) struct CertReporter {
     /// The link to the current pair.
     current: PathBuf,
     /// True if `current` led to a file at the last check, or if the rotation has written the file after that check.
-    was_there: bool,
+    was_there: Arc<AtomicBool>,
     /// The reason why no request can be submitted; empty if requests can be submitted.
     blocked_on: BlockedOn,
     /// True once the expiry of the externally managed certificate was reported.
@@ -53,7 +54,7 @@ impl CertReporter {
             state: None,
             rotation,
             current,
-            was_there: false,
+            was_there: Arc::default(),
             blocked_on: BlockedOn::default(),
             lost: false,
             unwritten_since: None,
@@ -68,19 +69,33 @@ impl CertReporter {
 
     /// True if there is a valid certificate and it is on disk.
     pub(super) fn is_on_disk(&self) -> bool {
-        self.rotation.handle().credential().is_some() && !self.rotation.handle().snapshot().unwritten
+        is_on_disk(self.rotation.handle())
     }
 
     /// Makes the rotation write the certificate again if another program has removed its file or the directory.
-    pub(super) fn restore_missing(&mut self) {
-        let missing = matches!(fs::metadata(&self.current), Err(error) if error.kind() == ErrorKind::NotFound);
-        // A link that never existed is no loss: the first certificate is not written yet.
-        if missing && self.was_there && self.is_on_disk() {
-            let (of, current) = (&self.of, self.current.display());
-            tracing::warn!("{of}: {current} was removed by another program; writing the certificate again");
-            self.rotation.handle().report_replaced(None);
+    pub(super) fn restore_missing(&self) {
+        self.restoration()();
+    }
+
+    /// Returns a call that does the work of [`restore_missing`](Self::restore_missing), for another thread: the disk
+    /// may not answer.
+    pub(super) fn restoration(&self) -> impl FnOnce() + Send + use<> {
+        let (of, current, handle) = (self.of.clone(), self.current.clone(), self.rotation.handle().clone());
+        let was_there = self.was_there.clone();
+        move || {
+            // A link that never existed is no loss: the first certificate is not written yet.
+            let known = was_there.load(Ordering::SeqCst);
+            let missing = matches!(fs::metadata(&current), Err(error) if error.kind() == ErrorKind::NotFound);
+            if missing && known && is_on_disk(&handle) {
+                let current = current.display();
+                tracing::warn!("{of}: {current} was removed by another program; writing the certificate again");
+                handle.report_replaced(None);
+            }
+            // The rotation may have written the file since, for the first time.
+            if known || !missing {
+                was_there.store(!missing, Ordering::SeqCst);
+            }
         }
-        self.was_there = !missing;
     }
 
     /// True if, in the snapshot that was polled last, there is a current certificate that is on disk and not due.
@@ -164,7 +179,7 @@ impl CertReporter {
                 self.event(report, "waiting_for_approval", json!({ "csr": request_name }), "");
             }
             // So that `restore_missing` notices a file that is removed before the first poll.
-            News::Written { slot: Slot::Served } => self.was_there = true,
+            News::Written { slot: Slot::Served } => self.was_there.store(true, Ordering::SeqCst),
             News::Failed { error, .. }
             | News::Panicked { error, .. }
             | News::Unwritten { error }
@@ -273,6 +288,11 @@ pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store,
     if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {
         handle.report_replaced(Some(found));
     }
+}
+
+/// True if there is a valid certificate and it is on disk.
+fn is_on_disk(handle: &Handle) -> bool {
+    handle.credential().is_some() && !handle.snapshot().unwritten
 }
 
 /// The chain that is served and durable; `None` if there is none.

@@ -166,16 +166,22 @@ impl Servers {
     /// A clause with the kubeconfig that cannot be used.
     pub(super) fn of(&self, resolved: &Resolved, proxy: Proxy) -> Result<Server, String> {
         let path = &resolved.member.cluster_kubeconfig;
-        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same =
             |(endpoint, server): &&(Endpoint, Server)| *endpoint == resolved.endpoint && server.kubeconfig() == path;
-        if let Some((_, server)) = servers.iter().find(is_same) {
-            return Ok(server.clone());
+        let known = |servers: &[(Endpoint, Server)]| servers.iter().find(is_same).map(|(_, server)| server.clone());
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known(&lock());
+        if let Some(server) = found {
+            return Ok(server);
         }
+        // Without the lock, for which the main loop waits: the disk of the CA file may not answer.
         let server = Server::of(path, &resolved.endpoint, proxy).map_err(|why| format!("{}: {why}", path.display()))?;
-        let server = server.with_kept_connections();
-        servers.push((resolved.endpoint.clone(), server.clone()));
-        Ok(server)
+        let mut servers = lock();
+        Ok(known(&servers).unwrap_or_else(|| {
+            let server = server.with_kept_connections();
+            servers.push((resolved.endpoint.clone(), server.clone()));
+            server
+        }))
     }
 
     /// Forgets the servers that no running member uses.
