@@ -55,6 +55,8 @@ pub(super) struct Listed<'a> {
     starter: Starter,
     /// The threads that read the files of running members.
     files: Workers,
+    /// The threads that read the configurations of running members again.
+    configurations: Workers,
     restorer: Restorer,
     members: BTreeMap<String, Slot>,
     /// Rotations of removed members, and of members whose files have moved, until each has ended.
@@ -163,6 +165,7 @@ impl<'a> Listed<'a> {
             starter: Starter::new(wake),
             restorer: Restorer::new(files.clone()),
             files,
+            configurations: change::workers(),
             members,
             ending: Vec::new(),
             started_at: now,
@@ -242,7 +245,7 @@ impl<'a> Listed<'a> {
     /// Takes over the members that have started, and plans the next attempt for those that could not start.
     fn take_outcomes(&mut self, now: Instant) -> Result<(), Failure> {
         let mut is_news = false;
-        while let Some(Outcome { name, is_late, result }) = self.starter.outcome() {
+        while let Some(Outcome { name, is_late, is_outdated, result }) = self.starter.outcome() {
             is_news = true;
             let Some(slot) = self.members.get_mut(&name).filter(|_| !is_late) else {
                 result.into_iter().for_each(|active| self.end(active));
@@ -253,8 +256,9 @@ impl<'a> Listed<'a> {
                     self.has_started = true;
                     slot.blocked_on.set(String::new());
                     slot.phase = Phase::Running(Box::new(active));
-                    // A reload may have changed the member during the start.
-                    self.follow(&name);
+                    if is_outdated {
+                        self.follow(&[name]);
+                    }
                 }
                 Err(why) => {
                     let why = format!("cannot start: {why}");
@@ -321,9 +325,13 @@ impl<'a> Listed<'a> {
         if self.next_store_poll <= now {
             self.next_store_poll = now.after(STORE_POLL);
             let mut stores = Vec::new();
-            for active in self.members.values_mut().filter_map(Slot::active_mut) {
+            for active in self.members.values().filter_map(Slot::active) {
                 match active.files() {
-                    MemberStore::Directory(_) => active.reporter.restore_missing(),
+                    MemberStore::Directory(_) => {
+                        // An error is that of a thread, which the next poll needs as well.
+                        let _ =
+                            self.files.begin(&format!("missing {}", active.reporter.of), active.reporter.restoration());
+                    }
                     // The files of a certificate in memory are old: the rotation writes them.
                     files if active.reporter.is_on_disk() => stores.push((active.reporter.of.clone(), files.clone())),
                     MemberStore::Files(_) => {}

@@ -144,3 +144,38 @@ fn member_removed_during_its_start_ends_and_starts_again() {
         stop(run);
     }
 }
+
+#[test]
+fn kubeconfig_on_disk_that_hangs_keeps_no_other_member_from_reload() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    fs::copy(directory.join("signer/admin.kubeconfig"), directory.join("stuck.kubeconfig")).unwrap();
+    let stuck = format!(
+        "signer: example.com/mesh, commonName: stuck, identity: {{kubeconfig: {}/stuck.kubeconfig}}",
+        directory.display()
+    );
+    let list = |name: &str| {
+        let proxy = format!("signer: example.com/mesh, commonName: proxy, dnsNames: [{name}]");
+        List::new(directory)
+            .with_node()
+            .with("proxy", &format!("{proxy}, identity: {{certificate: node}}"))
+            .with("stuck", &stuck)
+            .write();
+    };
+    list("a.example");
+    let mut command = Command::new(COMMAND);
+    command.args(run_list(&[])).env("PERENNIAL_LOG", "info");
+    command.env("LD_PRELOAD", library()).env("HANG_OPEN", "/stuck.kubeconfig");
+    let mut run = Process::spawn(directory, command);
+    ["proxy", "stuck"].iter().for_each(|name| drop(event_of(&run, name, "resting", 1)));
+    fs::write(directory.join("hung"), "").unwrap();
+    list("b.example");
+    run.signal(Signal::HUP);
+    let reloaded = run.event("reloaded", 1);
+    assert_eq!(reloaded["changed"], Value::Array(vec!["proxy".into()]));
+    event_of(&run, "proxy", "rotated", 1);
+    let trouble = event_of(&run, "stuck", "trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().contains("its files were not read within"), "{trouble}");
+    stop(run);
+}

@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 
 /// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
 /// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
-/// path contains the word, as with a disk that does not answer. FULL_DISK=WORD makes writes fail to files whose path
-/// contains the word, as on a full disk. These three faults last until a file `freed` exists in the current directory.
+/// path contains the word, as with a disk that does not answer. HANG_OPEN=WORD makes opens of such files hang once a
+/// file `hung` exists in the current directory. FULL_DISK=WORD makes writes fail to files whose path
+/// contains the word, as on a full disk. These faults last until a file `freed` exists in the current directory.
 /// MOST_THREADS=N limits the threads of the process, as RLIMIT_NPROC does for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
@@ -17,6 +18,7 @@ pub(crate) fn library() -> &'static Path {
 #include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +38,17 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
         dlsym(RTLD_NEXT, "getaddrinfo");
     if (getenv("HANG_LOOKUP")) hang();
     return real(node, service, hints, found);
+}
+
+int open64(const char *path, int flags, ...) {
+    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
+    va_list more;
+    va_start(more, flags);
+    int mode = va_arg(more, int);
+    va_end(more);
+    const char *word = getenv("HANG_OPEN");
+    if (word && strstr(path, word) && !access("hung", F_OK)) hang();
+    return real(path, flags, mode);
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {

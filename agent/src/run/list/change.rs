@@ -1,15 +1,27 @@
 //! SIGHUP with a list: starts added members, ends removed ones, and changes the running rotations of changed ones.
 //! Members that did not change are not touched.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
 use perennial_rotation::clock;
 use serde_json::json;
 
-use super::member::Active;
-use super::resolved::Resolved;
+use super::member::{Active, Reread};
+use super::workers::Workers;
 use super::{Listed, Phase, Slot};
 use crate::certificates::Member;
 use crate::failure::Failure;
 use crate::run::cert_reporter::report_replacement;
+use crate::spans::words;
+
+/// Longest time that a reload, and with it the main loop, waits for the files that running members name.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time from which the reading of a member's files counts as hanging, so that another thread reads those of the next.
+const HANGS_AFTER: Duration = Duration::from_millis(500);
+/// Most threads that read, without those that hang.
+const THREADS: usize = 8;
 
 /// The names of the members that a reload adds, changes and removes.
 #[derive(Default)]
@@ -25,6 +37,25 @@ impl Changes {
         let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
         let kinds: Vec<_> = kinds.map(|(kind, names)| format!("{kind} {}", names.join(", "))).collect();
         if kinds.is_empty() { "nothing has changed".into() } else { kinds.join("; ") }
+    }
+}
+
+/// The threads that read the configurations of running members again.
+pub(super) fn workers() -> Workers {
+    Workers::hanging_after(HANGS_AFTER, "reload", "reading the files that certificates name", THREADS)
+}
+
+/// Receives what has been read for each member within [`PATIENCE`].
+fn receive(results: &Receiver<(String, Reread)>, workers: &Workers) -> BTreeMap<String, Reread> {
+    let end = Instant::now() + PATIENCE;
+    let mut read = BTreeMap::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match results.recv_timeout(left.min(HANGS_AFTER)) {
+            Ok((name, result)) => drop(read.insert(name, result)),
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => workers.replace_hanging(),
+            Err(_) => return read,
+        }
     }
 }
 
@@ -57,6 +88,7 @@ impl Listed<'_> {
                 _ => {}
             }
         }
+        let (mut changed, mut kept) = (BTreeSet::new(), Vec::new());
         for member in members {
             let name = member.name.clone();
             match self.members.get_mut(&name) {
@@ -65,15 +97,18 @@ impl Listed<'_> {
                     changes.added.push(name);
                 }
                 Some(slot) => {
-                    let is_other = slot.member != member;
-                    slot.member = member;
-                    // The kubeconfig and the CA file may have changed as well.
-                    if self.follow(&name) || is_other {
-                        changes.changed.push(name);
+                    if slot.member != member {
+                        changed.insert(name.clone());
                     }
+                    slot.member = member;
+                    kept.push(name);
                 }
             }
         }
+        // The kubeconfigs and the CA files may have changed as well.
+        changed.extend(self.follow(&kept));
+        changes.changed.extend(changed);
+        self.starter.note_reload();
         self.shared.servers.retain_used();
         self.find_replacements();
         // The loop compares the files with their certificates next.
@@ -86,40 +121,50 @@ impl Listed<'_> {
         self.context.report.event("reloaded", fields, &format!("certificate list read again: {}", changes.describe()));
     }
 
-    /// Makes the running rotation of member `name` follow the member's configuration and the files that it names.
-    /// Returns true if a rotation was changed. A member that could not start is started again at once.
-    pub(super) fn follow(&mut self, name: &str) -> bool {
-        let Some(slot) = self.members.get_mut(name) else { return false };
-        let active = match &mut slot.phase {
-            Phase::Running(active) => active,
-            Phase::Failed { .. } => {
-                slot.phase = Phase::Due;
-                return false;
-            }
-            Phase::Due | Phase::Starting(_) => return false,
-        };
-        if !active.config().member.is_stored_like(&slot.member) {
-            let member = slot.member.clone();
-            if let Phase::Running(active) = std::mem::replace(slot, Slot::new(member)).phase {
-                self.end(*active);
-            }
-            return true;
-        }
-        let next = Resolved::read(slot.member.clone());
-        let next = next.and_then(|next| Ok((self.shared.servers.of(&next, self.shared.proxy)?, next)));
-        match next {
-            Ok((_, next)) if next == *active.config() => false,
-            Ok((server, next)) => {
-                active.apply(next, server, &self.shared);
-                true
-            }
-            Err(why) => {
-                let why = format!("reload failed, keeping the current configuration of this certificate: {why}");
-                tracing::warn!("{name}: {why}");
-                self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");
-                false
+    /// Makes the running rotations of these members follow the members' configurations and the files that these name.
+    /// Returns the members whose rotations were changed. Members that could not start are started again at once.
+    pub(super) fn follow(&mut self, names: &[String]) -> BTreeSet<String> {
+        let mut changed = BTreeSet::new();
+        let (sender, results) = mpsc::channel();
+        for name in names {
+            let Some(slot) = self.members.get_mut(name) else { continue };
+            match &slot.phase {
+                Phase::Due | Phase::Starting(_) => {}
+                Phase::Failed { .. } => slot.phase = Phase::Due,
+                Phase::Running(active) if active.config().member.is_stored_like(&slot.member) => {
+                    let read = active.rereading(slot.member.clone(), &self.shared);
+                    let (name, sender) = (name.clone(), sender.clone());
+                    // Without a thread, the result is missing, as if the disk did not answer.
+                    let _ = self.configurations.begin(&name.clone(), move || _ = sender.send((name, read())));
+                }
+                Phase::Running(_) => {
+                    let next = Slot::new(slot.member.clone());
+                    if let Phase::Running(active) = std::mem::replace(slot, next).phase {
+                        self.end(*active);
+                    }
+                    changed.insert(name.clone());
+                }
             }
         }
+        drop(sender);
+        let mut read = receive(&results, &self.configurations);
+        for name in names.iter().filter(|name| !changed.contains(*name)).cloned().collect::<Vec<_>>() {
+            let Some(active) = self.members.get_mut(&name).and_then(Slot::active_mut) else { continue };
+            let late = || Err(format!("its files were not read within {}; a disk does not answer", words(PATIENCE)));
+            match read.remove(&name).unwrap_or_else(late) {
+                Ok(None) => {}
+                Ok(Some(next)) => {
+                    active.apply(next, &self.shared);
+                    changed.insert(name);
+                }
+                Err(why) => {
+                    let why = format!("reload failed, keeping the current configuration of this certificate: {why}");
+                    tracing::warn!("{name}: {why}");
+                    self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");
+                }
+            }
+        }
+        changed
     }
 
     /// Begins to read the files of all running members: another program may have replaced a pair.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::Certificate;
 use perennial_pki::Credential;
 use perennial_rotation::{Directory, Handle, LoadRequest, Rotator, Store, clock};
 
@@ -36,6 +35,10 @@ pub(super) struct Shared {
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// The configuration of a running member that was read again, with its API server; `None` if it has not changed. The
+/// error is a clause.
+pub(super) type Reread = Result<Option<(Resolved, Server)>, String>;
+
 /// A running member.
 pub(super) struct Active {
     pub(super) reporter: CertReporter,
@@ -56,7 +59,9 @@ impl Active {
         let server = shared.servers.of(&config, shared.proxy)?;
         let files = config.member.open_store().map_err(|error| error.to_string())?;
         files.claim().map_err(|error| error.to_string())?;
-        let held = begin_hook(&config, &files, &shared.hooks);
+        let found = stored(&files, config.common_name());
+        let held = found.as_ref().map(|found| found.chain().certificate().clone());
+        begin_hook(&config, &files, found, &shared.hooks);
         let has_certificate = held.as_ref().is_some_and(|held| !held.validity.expired(clock::now().unix));
         let name = config.member.name.as_str();
         let rotator = Rotator::new()
@@ -74,8 +79,26 @@ impl Active {
         Ok(Self { reporter, config, server, files, acceptance })
     }
 
+    /// Returns a call that reads the files that `member` names, which is this member after a reload, and changes the
+    /// member's hook. The call is for another thread, since a disk may not answer. The location of the files must be
+    /// unchanged.
+    pub(super) fn rereading(&self, member: Member, shared: &Shared) -> impl FnOnce() -> Reread + Send + use<> {
+        let (before, files, shared) = (self.config.clone(), self.files.clone(), shared.clone());
+        move || {
+            let next = Resolved::read(member)?;
+            let server = shared.servers.of(&next, shared.proxy)?;
+            if next == before {
+                return Ok(None);
+            }
+            if next.member.reaction != before.member.reaction {
+                begin_hook(&next, &files, stored(&files, next.common_name()), &shared.hooks);
+            }
+            Ok(Some((next, server)))
+        }
+    }
+
     /// Applies a changed configuration to the running rotation. The location of the files must be unchanged.
-    pub(super) fn apply(&mut self, next: Resolved, server: Server, shared: &Shared) {
+    pub(super) fn apply(&mut self, (next, server): (Resolved, Server), shared: &Shared) {
         let (before, handle) = (&self.config, self.reporter.rotation.handle());
         if next.member.template != before.member.template
             && let Err(error) = handle.set_template(Some(next.member.template.clone()))
@@ -94,9 +117,6 @@ impl Active {
         }
         if next.member.policy != before.member.policy {
             handle.set_policy(next.member.policy.clone());
-        }
-        if next.member.reaction != before.member.reaction {
-            begin_hook(&next, &self.files, &shared.hooks);
         }
         (self.config, self.server) = (next, server);
     }
@@ -118,16 +138,12 @@ impl Active {
     }
 }
 
-/// Continues the hook debt of a member, or begins one. Returns the certificate in the store, which may have expired;
-/// `None` if there is none.
-fn begin_hook(config: &Resolved, files: &MemberStore, hooks: &Hooks) -> Option<Arc<Certificate>> {
-    let found = stored(files, config.common_name());
-    let certificate = found.as_ref().map(|credential| credential.chain().certificate().clone());
+/// Continues the hook debt of a member, or begins one. `found` is the credential in the store, which may have expired.
+fn begin_hook(config: &Resolved, files: &MemberStore, found: Option<Arc<Credential>>, hooks: &Hooks) {
     // An expired certificate owes no run; its replacement will.
     let in_use = found.filter(|found| !found.chain().certificate().validity.expired(clock::now().unix));
     let subject = in_use.map(|credential| hook::subject(files.certificate(), credential.chain()));
     hooks.begin(&config.member.name, config.hook(), config.member.hook_record(files), subject);
-    certificate
 }
 
 /// Reads the credential with this common name; `None` if there is none. Changes no file.

@@ -22,6 +22,8 @@ pub(super) struct Outcome {
     pub(super) name: String,
     /// True if a reload has removed the member during the start.
     pub(super) is_late: bool,
+    /// True if the list was read again during the start: the member or the files that it names may have changed.
+    pub(super) is_outdated: bool,
     /// The running member or the reason why it cannot start.
     pub(super) result: Result<Active, String>,
 }
@@ -39,6 +41,8 @@ pub(super) struct Starter {
     late: BTreeSet<StartId>,
     /// The number of the next start.
     next: StartId,
+    /// The number of the first start after the last reload.
+    first_after_reload: StartId,
 }
 
 impl Starter {
@@ -46,7 +50,16 @@ impl Starter {
     pub(super) fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         let (sender, results) = mpsc::channel();
         let workers = Workers::new("starter", "the start of a certificate", THREADS);
-        Self { workers, sender, results, wake, unfinished: BTreeMap::new(), late: BTreeSet::new(), next: 0 }
+        Self {
+            workers,
+            sender,
+            results,
+            wake,
+            unfinished: BTreeMap::new(),
+            late: BTreeSet::new(),
+            next: 0,
+            first_after_reload: 0,
+        }
     }
 
     /// Begins a start of this member.
@@ -78,6 +91,11 @@ impl Starter {
         self.late.insert(start);
     }
 
+    /// Notes that the list was read again.
+    pub(super) const fn note_reload(&mut self) {
+        self.first_after_reload = self.next;
+    }
+
     /// True if the start of a removed member, with the name or the files of this member, has not ended.
     pub(super) fn delays(&self, member: &Member) -> bool {
         self.late.iter().filter_map(|start| self.unfinished.get(start)).any(|other| other.conflicts_with(member))
@@ -87,7 +105,8 @@ impl Starter {
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         let (start, result) = self.results.try_recv().ok()?;
         let name = self.unfinished.remove(&start).map(|member| member.name).unwrap_or_default();
-        Some(Outcome { name, is_late: self.late.remove(&start), result })
+        let is_outdated = start < self.first_after_reload;
+        Some(Outcome { name, is_late: self.late.remove(&start), is_outdated, result })
     }
 
     /// The threads that start members.

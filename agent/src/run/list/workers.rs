@@ -41,11 +41,13 @@ struct Work {
 }
 
 impl Workers {
+    /// Creates threads with this name, at most `most`. `purpose` is for errors.
     pub(super) fn new(name: &'static str, purpose: &'static str, most: usize) -> Self {
         Self::hanging_after(HANGS_AFTER, name, purpose, most)
     }
 
-    fn hanging_after(hangs_after: Duration, name: &'static str, purpose: &'static str, most: usize) -> Self {
+    /// Creates threads of which those with a job that takes `hangs_after` or longer do not count.
+    pub(super) fn hanging_after(hangs_after: Duration, name: &'static str, purpose: &'static str, most: usize) -> Self {
         Self(Arc::new(Shared { name, purpose, most, hangs_after, work: Mutex::default() }))
     }
 
