@@ -3,6 +3,7 @@
 //! The socket is a Unix socket with mode 0600. It accepts connections of the user who runs perennial and of root only,
 //! and carries no secrets: a line of JSON with the names of certificates, and a line with the answer.
 
+use std::cell::LazyCell;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -98,9 +99,11 @@ impl Control {
 
     /// Answers all requests that have arrived. `certificates` are the names of all certificates, each with its rotation,
     /// or `None` while the certificate could not start.
-    pub(crate) fn serve(&self, certificates: &[(&str, Option<&Handle>)]) {
+    pub(crate) fn serve<'a>(&self, certificates: impl Iterator<Item = (&'a str, Option<&'a Handle>)>) {
+        // The main loop calls this at each wake, and mostly there is no request.
+        let certificates = LazyCell::new(|| certificates.collect::<Vec<_>>());
         while let Some(Pending { request, reply, .. }) = self.next() {
-            let chosen = choose(&request.rotate, certificates);
+            let chosen = choose(&request.rotate, &certificates);
             let chosen = chosen.inspect(|chosen| chosen.iter().for_each(|(_, handle)| handle.rotate_now()));
             let answer = chosen.map(|chosen| chosen.iter().map(|(name, _)| (*name).to_owned()).collect());
             // The connection is gone if the caller waits no more.
@@ -300,6 +303,7 @@ fn ask(path: &Path, names: &[String]) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
     use std::os::unix::fs::PermissionsExt as _;
 
     use perennial::Template;
@@ -386,7 +390,7 @@ mod tests {
         assert!(control.next().is_none());
         // A request that is taken in time is answered, and served once.
         let (ours, client) = request();
-        answer(&ours, &sender, &|| control.serve(&[]), PATIENCE);
+        answer(&ours, &sender, &|| control.serve(iter::empty()), PATIENCE);
         drop(ours);
         assert_eq!(answer_of(client), "{\"rotating\":[]}\n");
         assert!(control.next().is_none());

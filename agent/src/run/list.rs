@@ -212,7 +212,7 @@ impl<'a> Listed<'a> {
             }
             if let Some(control) = &self.context.control {
                 let certificates = self.members.iter().map(|(name, slot)| (name.as_str(), slot.handle()));
-                control.serve(&certificates.collect::<Vec<_>>());
+                control.serve(certificates);
             }
             if self.context.wakes.is_to_reload() {
                 self.reload();

@@ -104,7 +104,7 @@ impl<'a> Running<'a> {
             }
             if let Some(control) = &self.context.control {
                 let certificates = self.reporters().map(|reporter| (&*reporter.of, Some(reporter.rotation.handle())));
-                control.serve(&certificates.collect::<Vec<_>>());
+                control.serve(certificates);
             }
             if self.context.wakes.is_to_reload()
                 && let Err(why) = self.reload()
