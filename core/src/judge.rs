@@ -85,10 +85,11 @@ impl Judge<'_> {
 
     /// The fault of an issued certificate; `None` if it has no fault. `requested` is the template of the request, which
     /// decides the fault: the signer is not to blame for a later change of the template. `valid` is the served
-    /// certificate, or `None` if no valid certificate is served.
+    /// certificate, or `None` if no valid certificate is served. `rotation_point` is that of the issued one.
     pub(crate) fn fault(
         &self,
         issued: &Certificate,
+        rotation_point: UnixTime,
         requested: Option<&Template>,
         valid: Option<&Certificate>,
     ) -> Option<Failure> {
@@ -100,7 +101,7 @@ impl Judge<'_> {
             Some(Failure::BadCertificate)
         } else if !requested.is_none_or(|requested| requested.satisfied_by(issued)) {
             Some(Failure::Unsatisfying)
-        } else if issued.provisional || self.is_past_rotation_point(issued) {
+        } else if issued.provisional || self.latest >= rotation_point {
             // A bootstrap credential is due at once, so it is no success for a signer to return one.
             Some(Failure::AlreadyDue)
         } else {
@@ -109,25 +110,25 @@ impl Judge<'_> {
     }
 
     /// The slot for a new certificate; `None` if the machine must not take it. A certificate that is not valid yet
-    /// never displaces a valid one, and waits only if its grade is `Good`.
-    pub(crate) fn slot(&self, new: &Certificate) -> Option<Slot> {
+    /// never displaces a valid one, and waits only if its grade is `Good`. `rotation_point` is that of `new`.
+    pub(crate) fn slot(&self, new: &Certificate, rotation_point: UnixTime) -> Option<Slot> {
         let displaces_valid = self.facts.certificate.as_ref().is_some_and(|served| !self.is_expired(served));
         if displaces_valid && !self.has_begun(new) {
-            (self.grade(new) == Grade::Good).then_some(Slot::Waiting)
+            (self.grade(new, rotation_point) == Grade::Good).then_some(Slot::Waiting)
         } else {
-            self.is_no_worse(new).then_some(Slot::Served)
+            self.is_no_worse(new, rotation_point).then_some(Slot::Served)
         }
     }
 
     /// Whether `new` may take the place of the served certificate. A served certificate that a server refused counts as
-    /// `Due` at best.
-    pub(crate) fn is_no_worse(&self, new: &Certificate) -> bool {
+    /// `Due` at best. `rotation_point` is that of `new`.
+    pub(crate) fn is_no_worse(&self, new: &Certificate, rotation_point: UnixTime) -> bool {
         let served = self.facts.certificate.as_deref();
-        let grade = self.grade(new);
+        let grade = self.grade(new, rotation_point);
         let served_grade = || {
             // A certificate that its server refused is due, however good it is.
             let at_most = if self.facts.refused { Grade::Due } else { Grade::Good };
-            served.map_or(Grade::Expired, |served| self.grade(served).min(at_most))
+            served.map_or(Grade::Expired, |served| self.grade(served, self.rotation_point_of(served)).min(at_most))
         };
         match grade {
             // A server with another party's certificate speaks in that party's name, which is worse than none.
@@ -145,7 +146,7 @@ impl Judge<'_> {
         }
     }
 
-    fn grade(&self, certificate: &Certificate) -> Grade {
+    fn grade(&self, certificate: &Certificate, rotation_point: UnixTime) -> Grade {
         if self.is_expired(certificate) {
             Grade::Expired
         } else if certificate.provisional {
@@ -154,11 +155,15 @@ impl Judge<'_> {
             Grade::Foreign
         } else if !self.is_satisfied_by(certificate) {
             Grade::Unsatisfying
-        } else if self.is_past_rotation_point(certificate) {
+        } else if self.latest >= rotation_point {
             Grade::Due
         } else {
             Grade::Good
         }
+    }
+
+    fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
+        rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 
     fn is_satisfied_by(&self, certificate: &Certificate) -> bool {
@@ -171,9 +176,5 @@ impl Judge<'_> {
 
     pub(crate) fn has_begun(&self, certificate: &Certificate) -> bool {
         certificate.validity.not_before() <= self.latest
-    }
-
-    fn is_past_rotation_point(&self, certificate: &Certificate) -> bool {
-        self.latest >= rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 }

@@ -146,12 +146,19 @@ impl RotationMachine {
     }
 
     /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the certificate that
-    /// was served until now, if the new one displaces it.
-    fn take(&mut self, certificate: Arc<Certificate>, slot: Slot) -> Option<Arc<Certificate>> {
+    /// was served until now, if the new one displaces it. `rotation_point` is that of the certificate.
+    fn take(
+        &mut self,
+        certificate: Arc<Certificate>,
+        rotation_point: UnixTime,
+        slot: Slot,
+    ) -> Option<Arc<Certificate>> {
         // The certificate ends the rotation that was under way: `still_rotating` must not keep its request.
         self.facts.due = None;
         self.facts.rotate_now = false;
-        let replaced = match slot {
+        // In either slot, the certificate is the newest one from now on.
+        self.rotates_at = rotation_point;
+        match slot {
             Slot::Served => {
                 self.facts.refused = false;
                 self.facts.waiting = None;
@@ -161,12 +168,10 @@ impl RotationMachine {
                 self.facts.waiting = Some(certificate);
                 None
             }
-        };
-        self.plan_rotation();
-        replaced
+        }
     }
 
-    /// Computes the rotation point of the newest certificate, after a change of certificate or policy.
+    /// Computes the rotation point of the newest certificate from the facts.
     fn plan_rotation(&mut self) {
         let newest = self.newest_certificate();
         self.rotates_at = newest.map(|newest| self.rotation_point_of(newest)).unwrap_or_default();

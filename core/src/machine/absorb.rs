@@ -85,13 +85,13 @@ impl RotationMachine {
         let valid = self.certificate_at(now.unix).map(Arc::as_ref);
         // The fault is judged by the template of the request: the signer is not to blame if the template changed since.
         let requested = self.facts.pending_key.template().map(Arc::as_ref);
-        let judge = self.judge(now);
-        let fault = judge.fault(&certificate, requested, valid);
+        let (judge, rotation_point) = (self.judge(now), self.rotation_point_of(&certificate));
+        let fault = judge.fault(&certificate, rotation_point, requested, valid);
         // The slot is judged by the template wanted now. A certificate with a fault may be better than the served one.
-        let slot = judge.slot(&certificate).filter(|_| fault != Some(Failure::BadCertificate));
+        let slot = judge.slot(&certificate, rotation_point).filter(|_| fault != Some(Failure::BadCertificate));
         let outcome = match (slot, fault) {
             (Some(slot), shortfall) => {
-                let replaced = self.take(certificate, slot);
+                let replaced = self.take(certificate, rotation_point, slot);
                 // Only one write is owed at a time. A write of the served certificate comes first, and the write of the
                 // waiting certificate follows it.
                 if slot == Slot::Served || self.served_unwritten().is_none() {
@@ -132,13 +132,14 @@ impl RotationMachine {
             return self.served_unwritten().map_or(Outcome::Ignored, |write| self.written(write.id, now));
         }
         let mut outcome = Outcome::Ignored;
-        let slot = found.as_deref().and_then(|found| self.judge(now).slot(found));
+        let rotation_point = found.as_deref().map(|found| self.rotation_point_of(found)).unwrap_or_default();
+        let slot = found.as_deref().and_then(|found| self.judge(now).slot(found, rotation_point));
         let is_news = |(slot, found): &(Slot, Arc<Certificate>)| match slot {
             Slot::Served => true,
             Slot::Waiting => self.facts.waiting.as_ref() != Some(found),
         };
         if let Some((slot, found)) = slot.zip(found).filter(is_news) {
-            outcome = Outcome::TakenOver { slot, replaced: self.take(found, slot) };
+            outcome = Outcome::TakenOver { slot, replaced: self.take(found, rotation_point, slot) };
             if slot == Slot::Served {
                 // The store holds the certificate already: no write is owed.
                 self.facts.unwritten = None;

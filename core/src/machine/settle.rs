@@ -83,7 +83,9 @@ impl RotationMachine {
     fn take_turn(&mut self, now: Now) -> Option<Outcome> {
         let waiting = self.facts.waiting.as_ref()?;
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
-        if !self.judge(now).is_no_worse(waiting) {
+        // The waiting certificate is the newest one.
+        let rotation_point = self.rotates_at;
+        if !self.judge(now).is_no_worse(waiting, rotation_point) {
             self.facts.waiting = None;
             self.plan_rotation();
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
@@ -92,7 +94,7 @@ impl RotationMachine {
             // A rotation that was requested while this certificate waited is for its successor: `take` must not clear
             // the demand.
             let rotate_now = self.facts.rotate_now;
-            let replaced = self.take(waiting.clone(), Slot::Served);
+            let replaced = self.take(waiting.clone(), rotation_point, Slot::Served);
             self.facts.rotate_now = rotate_now;
             let id = self.take_id();
             self.owe_write(id, Slot::Served, now);
