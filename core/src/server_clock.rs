@@ -16,14 +16,29 @@ const ENOUGH: u8 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(Rust, packed(2))]
 pub struct ServerClock {
-    /// The time of the server's clock when the monotonic clock was at its origin, computed from the first of the
-    /// agreeing readings. Meaningless while `agreeing` is zero.
-    pub origin: UnixTime,
-    /// The number of readings in a row that agree. Stops at three: from then on, the machine uses the clock.
-    pub agreeing: u8,
+    /// The server's time at the origin of the monotonic clock. Meaningless while `agreeing` is zero.
+    origin: UnixTime,
+    /// The number of readings in a row that agree, up to [`ENOUGH`].
+    agreeing: u8,
 }
 
 impl ServerClock {
+    /// Makes the estimate after `agreeing` readings in a row that agree on `origin`.
+    pub const fn new(origin: UnixTime, agreeing: u8) -> Self {
+        Self { origin, agreeing }
+    }
+
+    /// The time of the server's clock when the monotonic clock was at its origin, computed from the first of the
+    /// agreeing readings. Meaningless while [`agreeing`](Self::agreeing) is zero.
+    pub const fn origin(&self) -> UnixTime {
+        self.origin
+    }
+
+    /// The number of readings in a row that agree. Stops at three: from then on, the machine uses the clock.
+    pub const fn agreeing(&self) -> u8 {
+        self.agreeing
+    }
+
     /// Adds a reading: the server's clock showed `shown` at `now`. Returns whether the estimate changed.
     pub(crate) fn read(&mut self, shown: UnixTime, now: Instant) -> bool {
         let origin = shown.before(since_origin(now));

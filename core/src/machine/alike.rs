@@ -44,7 +44,7 @@ impl RotationMachine {
         pacing.hash_at(policy, now.instant, state);
         let estimate = server_clock.estimate(now.instant);
         let ahead = estimate.map(|server| (server.since(now.unix), now.unix.since(server)));
-        (ahead, server_clock.agreeing).hash(state);
+        (ahead, server_clock.agreeing()).hash(state);
         deadline.map(|at| at.since(now.instant)).hash(state);
         // A machine with a shared signer has no regular check of the clocks.
         let check = (!signer.is_shared()).then(|| self.clock_check(now).since(now.instant));

@@ -37,8 +37,8 @@ form!(Fingerprint as String, |of| format!("{of:x}"), |hex| {
 form!(Validity as (i64, i64), |of| (of.not_before().form(), of.not_after().form()), |(from, to)| {
     Ok(Self::new(UnixTime::read(from)?, UnixTime::read(to)?)?)
 });
-form!(ServerClock as (i64, u8), |clock| ({ clock.origin }.form(), clock.agreeing), |(origin, agreeing)| {
-    Ok(Self { origin: UnixTime::read(origin)?, agreeing })
+form!(ServerClock as (i64, u8), |clock| (clock.origin().form(), clock.agreeing()), |(origin, agreeing)| {
+    Ok(Self::new(UnixTime::read(origin)?, agreeing))
 });
 form!(Window as (u16, u16), |of| (of.from(), of.to()), |(from, to)| Ok(Self::new(from, to)?));
 form!(Budget as (u32, Duration), |of| (of.size(), of.refill()), |(size, refill)| Ok(Self::new(size, refill)?));
