@@ -108,17 +108,3 @@ fn certificate_too_short_lived_for_policy_is_reported() {
     assert!(dated_back.contains("lifetime of 128.0 s"), "{dated_back}");
     assert_eq!(message(60, 249), None);
 }
-
-#[test]
-fn reminders_of_expired_certificate_become_rarer() {
-    let (rotation, now) = rotation(Template::node("a"), &[], Duration::ZERO, 3600);
-    let reminders = |minutes: u64| {
-        let at = Duration::from_millis(3_540_001 + minutes * 60_000);
-        let now = Now { instant: now.instant.after(at), unix: now.unix.after(at) };
-        rotation.snapshot(now).expiry_reminders()
-    };
-    assert_eq!(rotation.snapshot(now).expiry_reminders(), 0);
-    let due = (0..=200).filter(|minute| *minute == 0 || reminders(*minute) > reminders(minute - 1));
-    assert_eq!(due.collect::<Vec<_>>(), [0, 1, 2, 4, 8, 16, 32, 60, 120, 180]);
-    assert_eq!((reminders(0), reminders(200)), (1, 10));
-}

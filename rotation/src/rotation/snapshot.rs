@@ -44,7 +44,8 @@ pub struct Snapshot {
     pub bootstrapping: bool,
     /// How far the signer's clock is ahead of the local one, by the last three answers in a row that agreed.
     pub clock_offset: Option<ClockOffset>,
-    /// The time at which the rotation was in this state.
+    /// The time at which the rotation was in this state. In the snapshots of a [`Handle`](crate::Handle), the time of
+    /// the last change.
     pub at: Now,
 }
 
@@ -106,18 +107,10 @@ impl Snapshot {
         let granted = requested - requested / 10..=requested.saturating_add(requested / 10).saturating_add(BACKDATING);
         (!granted.contains(&lifetime)).then_some(lifetime)
     }
-
-    /// Number of reminders of the expired certificate ([`News::Expired`](crate::News::Expired)) that are due by
-    /// [`at`](Self::at): one at expiry, further ones after one, two, four … minutes, then one each hour. Zero while the
-    /// certificate is valid, before the first certificate, and without a signer, since another program replaces the
-    /// certificate then.
-    pub fn expiry_reminders(&self) -> u64 {
-        let held = self.credential.as_ref().filter(|_| self.state != State::NotEnabled);
-        held.map_or(0, |held| reminders_at(held.chain().certificate().validity.not_after(), self.at.unix))
-    }
 }
 
-/// Number of reminders due by `at`, for a certificate that is valid until `not_after`.
+/// Number of reminders ([`News::Expired`](crate::News::Expired)) due by `at`, for a certificate that is valid until
+/// `not_after`: one at expiry, further ones after one, two, four … minutes, then one each hour.
 pub(super) fn reminders_at(not_after: UnixTime, at: UnixTime) -> u64 {
     if at <= not_after {
         return 0;
@@ -143,6 +136,18 @@ fn minutes_between(from: UnixTime, to: UnixTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reminders_become_rarer() {
+        let expiry = UnixTime::from_secs(1_800_000_000);
+        let reminders = |minutes: u64| {
+            let passed = Duration::from_secs(60) * u32::try_from(minutes).unwrap();
+            reminders_at(expiry, expiry.after(passed + Duration::from_millis(1)))
+        };
+        let due = (0..=200).filter(|minute| *minute == 0 || reminders(*minute) > reminders(minute - 1));
+        assert_eq!(due.collect::<Vec<_>>(), [0, 1, 2, 4, 8, 16, 32, 60, 120, 180]);
+        assert_eq!((reminders_at(expiry, expiry), reminders(0), reminders(200)), (0, 1, 10));
+    }
 
     #[test]
     fn reminder_after_is_when_the_number_of_reminders_grows() {
