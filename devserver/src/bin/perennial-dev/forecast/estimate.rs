@@ -13,6 +13,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The longest simulation.
 const LONGEST: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// The longest simulation of a lifetime, in lifetimes: one certificate that ends in years must not make a forecast for
+/// lifetimes of minutes endless.
+const MOST_LIFETIMES: u32 = 1000;
 /// Lengths of outages, in hours. Those between a twentieth and the whole of the lifetime are simulated.
 const OUTAGES: [u32; 13] = [1, 2, 4, 6, 8, 12, 24, 48, 72, 168, 336, 720, 1440];
 /// The load is even if no twentieth of a lifetime has more rotations than this times the mean, chance aside.
@@ -87,8 +90,13 @@ impl Fleet {
         lifetimes.into_iter().map(|lifetime| self.lifetime(lifetime)).collect()
     }
 
+    /// How long to simulate a lifetime: until ten lifetimes after all certificates have ended, within limits.
+    fn span_for(&self, lifetime: Duration) -> Duration {
+        (self.latest + lifetime * 10).min(lifetime * MOST_LIFETIMES).min(LONGEST)
+    }
+
     fn lifetime(&self, lifetime: Duration) -> Lifetime {
-        let span = (self.latest + lifetime * 10).min(LONGEST);
+        let span = self.span_for(lifetime);
         let mut progress = self.progress("another lifetime");
         let report = simulate_with_lives(&self.scenario(lifetime, span), |done| progress.show(done));
         let step = lifetime / 20;
@@ -146,6 +154,21 @@ fn worst_hour(lives: &[Life], lasts: Duration, latest: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_certificate_for_years_does_not_lengthen_forecast_of_minutes() {
+        let (minute, years) = (Duration::from_secs(60), DAY * 365 * 20);
+        let certificates = [minute, years].map(|lasts| {
+            let begin = perennial_simulation::BEGIN;
+            Validity::new(begin, begin.after(lasts)).unwrap()
+        });
+        let (certificates, latest) = (certificates.to_vec().into(), years);
+        let fleet = Fleet { certificates, latest, lifetime: minute, span: HOUR, program: ProgramName::Default };
+        assert_eq!(fleet.span_for(minute), minute * 1000);
+        assert_eq!(fleet.span_for(DAY * 90), LONGEST);
+        let forecast = fleet.lifetime(minute);
+        assert!((1000.0..2200.0).contains(&forecast.rotations_a_day), "{}", forecast.rotations_a_day);
+    }
 
     #[test]
     fn worst_hour_is_the_one_in_which_most_certificates_fall_due_and_expire() {
