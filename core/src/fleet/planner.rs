@@ -13,7 +13,14 @@ use crate::time::{Instant, Now, UnixTime};
 /// 64 requests in flight, no budget, and a check of the clocks every minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most requests in flight at any time.
+    /// The most requests in flight at any time. A request that waits for its signer or for an approver counts until it
+    /// is answered or times out.
+    ///
+    /// The limit is common to all signers of the fleet. If one signer does not answer, and more members of it than this
+    /// limit have no valid certificate, their repeated requests come first in the queue and can take all turns. A member
+    /// of another signer then gets its turn when its own certificate expires, or after
+    /// [`PATIENCE`](Planner::PATIENCE). A limit above the number of members of each signer prevents this, and so does a
+    /// fleet for each signer.
     pub in_flight: NonZeroU32,
     /// The submission budget of the fleet; `None`: each member has its own budget only
     /// ([`Policy::budget`](crate::Policy::budget)), which holds in any case.
