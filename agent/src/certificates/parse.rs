@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use perennial::{Policy, Template, printable};
 use perennial_kubernetes::CsrSigner;
-use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, USAGES};
 use perennial_pki::{KeyAlgorithm, Usage};
 
 use super::accounts;
@@ -36,32 +36,6 @@ pub(super) const SHARED: [&str; 12] = [
 /// The keys that only a member may have.
 const OWN: [&str; 9] =
     ["name", "commonName", "dnsNames", "ipAddresses", "uris", "store", "replaceForeign", "after", "onRotated"];
-/// The usages of a CSR in `certificates.k8s.io/v1`.
-const USAGES: [&str; 23] = [
-    "signing",
-    "digital signature",
-    "content commitment",
-    "key encipherment",
-    "key agreement",
-    "data encipherment",
-    "cert sign",
-    "crl sign",
-    "encipher only",
-    "decipher only",
-    "any",
-    "server auth",
-    "client auth",
-    "code signing",
-    "email protection",
-    "s/mime",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "timestamping",
-    "ocsp signing",
-    "microsoft sgc",
-    "netscape sgc",
-];
 /// The time limit of a command without `timeout`: that of `run --on-rotated`.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 

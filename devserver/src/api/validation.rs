@@ -5,33 +5,7 @@ use std::fmt::Display;
 use perennial_pki::{Chain, RequestFacts, read_request};
 
 use super::status::cause;
-use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, StatusCause};
-
-const USAGES: [&str; 23] = [
-    "signing",
-    "digital signature",
-    "content commitment",
-    "key encipherment",
-    "key agreement",
-    "data encipherment",
-    "cert sign",
-    "crl sign",
-    "encipher only",
-    "decipher only",
-    "any",
-    "server auth",
-    "client auth",
-    "code signing",
-    "email protection",
-    "s/mime",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "timestamping",
-    "ocsp signing",
-    "microsoft sgc",
-    "netscape sgc",
-];
+use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, StatusCause, USAGES};
 
 /// Least `expirationSeconds` that a cluster accepts.
 const SHORTEST: i32 = 600;
