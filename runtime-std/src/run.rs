@@ -74,8 +74,12 @@ fn drive_on_thread(exchange: Exchange, reporter: Reporter) -> Option<CancelOnDro
     }
 }
 
-/// Drives an exchange to its end, and reports its result. Reports nothing once the exchange is cancelled.
+/// Drives an exchange to its end, and reports its result. Reports nothing once the exchange is cancelled, and does not
+/// begin an exchange that is cancelled already.
 pub(crate) fn drive_to_end(exchange: Exchange, mut reporter: Reporter, cancel: &Cancel) {
+    if cancel.is_cancelled() {
+        return;
+    }
     let outcome = match exchange {
         Exchange::Conversation(conversation) => {
             drive(conversation, cancel, |conversation| reporter.progress(&**conversation))
