@@ -143,7 +143,7 @@ impl Disk {
         for _ in 0..8 {
             // A link in the place of a folder: `..data/tls.crt`.
             let (parent, last) = split(&path);
-            if let Some(target) = self.link_text(parent) {
+            if let Some(target) = self.link_text(parent).filter(|_| !parent.is_empty()) {
                 path = join(target, last);
                 continue;
             }
