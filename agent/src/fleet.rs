@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use perennial_rotation::{Fleet, FleetNotices, Handle, Limits, MemberNotice, News, Notice, Rotator};
 
@@ -76,13 +77,18 @@ impl Rotations {
         Ok(ActiveRotation::of_fleet(added.map_err(Failure::usage)?, inbox))
     }
 
-    /// Ends all members, and waits until their observers have handled the last notice.
-    pub(crate) fn finish(&self) {
-        self.fleet.shutdown().wait();
+    /// Ends all members, and waits up to `most` for their last writes. Then waits until their observers have handled the
+    /// last notice. Returns false, without the wait for the observers, if a member has not ended in time.
+    pub(crate) fn finish_within(&self, most: Duration) -> bool {
+        self.fleet.shutdown().within(most);
+        if !self.fleet.has_ended() {
+            return false;
+        }
         for thread in lock(&self.threads).drain(..) {
             // The panic hook has logged a panic already.
             let _ = thread.join();
         }
+        true
     }
 }
 
@@ -221,7 +227,7 @@ mod tests {
         let bad = Template::new("x".repeat(1 << 10));
         assert!(rotations.add("bad", Rotator::new().template(bad), Vec::new()).is_err());
         assert!(!lock(&rotations.observers).by_name.contains_key("bad"));
-        rotations.finish();
+        assert!(rotations.finish_within(Duration::from_secs(60)));
         assert_eq!(ended.load(Ordering::SeqCst), 2);
         assert!(lock(&rotations.observers).by_name.is_empty());
     }

@@ -269,3 +269,19 @@ fn killed_run_continues_all_members_without_second_requests() {
     common_names.dedup();
     assert_eq!(common_names.len(), 13, "{common_names:?}");
 }
+
+#[test]
+fn hanging_disk_does_not_keep_run_from_ending_without_certificate() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    List::new(directory).with_node().write();
+    let mut command = Command::new(COMMAND);
+    command.args(run_list(&["--exit-without-certificate", "1s"])).env("PERENNIAL_LOG", "info");
+    // The record of the first request cannot be written.
+    command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/node/node-pending");
+    let ended = Process::spawn(directory, command).end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("no certificate of the list has been valid"), "{ended:?}");
+    assert!(ended.stderr.contains("node: not stopped within 10s"), "{ended:?}");
+}

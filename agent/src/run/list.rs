@@ -26,6 +26,7 @@ use crate::certificates::{List, Member, MemberStore, of_process};
 use crate::failure::Failure;
 use crate::fleet::Rotations;
 use crate::metrics::{BlockedOn, Source};
+use crate::signals::END;
 use crate::spans::words;
 use member::{Active, Shared};
 use restorer::Restorer;
@@ -220,14 +221,17 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// Stops all rotations, and reports their last notices.
+    /// Stops all rotations, and reports their last notices. Logs the members that have not ended after [`END`].
     pub(super) fn stop(&mut self) {
-        let running = || self.members.values().filter_map(Slot::active).chain(&self.ending);
-        // All at once: the last writes of two hundred members need not wait for each other.
-        running().for_each(|active| drop(active.reporter.rotation.handle().shutdown()));
-        let running = self.members.values_mut().filter_map(Slot::active_mut).chain(&mut self.ending);
-        running.for_each(|active| active.reporter.rotation.stop());
-        self.shared.rotations.finish();
+        // After a signal, the process is ended by force at that time. After an error, no signal may have come.
+        if !self.shared.rotations.finish_within(END) {
+            let running = self.members.values().filter_map(Slot::active).chain(&self.ending);
+            let hanging = running.filter(|active| !active.reporter.rotation.handle().has_ended());
+            let names = hanging.map(|active| active.reporter.of.as_str()).collect::<Vec<_>>().join(", ");
+            tracing::error!(
+                "{names}: not stopped within {END:?}: a disk or a key source does not answer; exiting without waiting"
+            );
+        }
         self.report();
     }
 
