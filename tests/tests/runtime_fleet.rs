@@ -214,7 +214,9 @@ fn panic_in_the_loop_pauses_only_its_member() {
         let signer = Arc::new(PanickingOnce { signer: ca.signer(), is_armed: AtomicBool::new(false) });
         let buggy = fleet.add(ca.member("buggy").signer(signer.clone())).unwrap();
         let healthy = fleet.add(ca.member("healthy")).unwrap();
+        // A demand before the first certificate would be met by the first certificate.
         issued(&buggy, 1);
+        issued(&healthy, 1);
         signer.is_armed.store(true, Ordering::SeqCst);
         buggy.rotate_now();
         healthy.rotate_now();
