@@ -229,7 +229,8 @@ impl<'a> Listed<'a> {
             let hanging = running.filter(|active| !active.reporter.rotation.handle().has_ended());
             let names = hanging.map(|active| active.reporter.of.as_str()).collect::<Vec<_>>().join(", ");
             tracing::error!(
-                "{names}: not stopped within {END:?}: a disk or a key source does not answer; exiting without waiting"
+                "{names}: not stopped within {}: a disk or a key source does not answer; exiting without waiting",
+                words(END)
             );
         }
         self.report();
