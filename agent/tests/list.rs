@@ -283,5 +283,5 @@ fn hanging_disk_does_not_keep_run_from_ending_without_certificate() {
     let ended = Process::spawn(directory, command).end();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("no certificate of the list has been valid"), "{ended:?}");
-    assert!(ended.stderr.contains("node: not stopped within 10s"), "{ended:?}");
+    assert!(ended.stderr.contains("node: not stopped within 10 s"), "{ended:?}");
 }
