@@ -63,9 +63,7 @@ impl RequestPacing {
             Priority::Urgent => 1,
             Priority::Normal => 2,
         };
-        // The bucket holds `tokens` once it is at most `size - tokens` refills away from full.
-        let ahead = policy.budget.refill_of(policy.budget.size().saturating_sub(tokens));
-        self.budget_whole_at.before(ahead)
+        self.budget_whole_at.before(policy.budget.time_to_fill_from(tokens))
     }
 
     /// When backoff, spacing and budget allow the next submission.
@@ -85,8 +83,7 @@ impl RequestPacing {
     /// Takes a token for a submission, and starts the spacing.
     pub(crate) fn submitted(&mut self, policy: &Policy, now: Instant) {
         self.spaced_at = now.after(policy.spacing());
-        // A bucket that has been full for a while still holds no more than its size: count from now.
-        self.budget_whole_at = self.budget_whole_at.max(now).after(policy.budget.refill());
+        self.budget_whole_at = policy.budget.whole_after_taking(self.budget_whole_at, now);
     }
 
     /// Backs off after a failed request. While no valid certificate is served, a server's Retry-After counts only up to

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::time::millis;
+use crate::time::{Instant, millis};
 
 /// A range of fractions in permille, from which jitter chooses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,7 +178,13 @@ impl Budget {
 
     /// The time in which an empty bucket becomes full.
     pub(crate) const fn time_to_fill(&self) -> Duration {
-        self.refill_of(self.size)
+        self.time_to_fill_from(0)
+    }
+
+    /// The time in which a bucket with this number of tokens becomes full. A bucket has these tokens once it becomes
+    /// full within this time.
+    pub(crate) const fn time_to_fill_from(&self, tokens: u32) -> Duration {
+        Duration::from_millis(millis(self.refill).saturating_mul(self.size.saturating_sub(tokens) as u64))
     }
 
     /// Converts a number of tokens between budgets, where tokens are expressed as the time in which they are regained.
@@ -190,9 +196,10 @@ impl Budget {
         Duration::from_millis(u64::try_from(scaled).unwrap_or(u64::MAX)).min(self.time_to_fill())
     }
 
-    /// The time in which `tokens` tokens are refilled.
-    pub(crate) const fn refill_of(&self, tokens: u32) -> Duration {
-        Duration::from_millis(millis(self.refill).saturating_mul(tokens as u64))
+    /// When a bucket that was full at `whole_at`, or will be, is full again after a token is taken from it `now`.
+    pub(crate) fn whole_after_taking(&self, whole_at: Instant, now: Instant) -> Instant {
+        // A bucket that has been full for a while still holds no more than its size: count from now.
+        whole_at.max(now).after(self.refill)
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Pending {
 impl Pending {
     /// When the recorded submission budget allows the next request that is not urgent, such as a rotation on demand.
     pub fn on_demand_at(&self, policy: &Policy) -> UnixTime {
-        self.budget_whole.before(policy.budget.refill_of(policy.budget.size().saturating_sub(2)))
+        self.budget_whole.before(policy.budget.time_to_fill_from(2))
     }
 }
 

@@ -289,10 +289,8 @@ impl Planner {
         let (_, index) = self.queue.first()?;
         // A request that supersedes the one in flight takes the place of that one.
         let has_room = self.places[index as usize].in_flight || self.busy < self.limits.in_flight.get();
-        let allowed = self.limits.budget.map_or_else(Instant::default, |budget| {
-            let ahead = budget.refill_of(budget.size().saturating_sub(1));
-            self.budget_whole_at.before(ahead)
-        });
+        let allowed_by = |budget: Budget| self.budget_whole_at.before(budget.time_to_fill_from(1));
+        let allowed = self.limits.budget.map_or_else(Instant::default, allowed_by);
         has_room.then_some(allowed)
     }
 
@@ -305,8 +303,7 @@ impl Planner {
         let key = MemberKey { index, generation: place.generation };
         self.count_busy(was_busy, true);
         if let Some(budget) = self.limits.budget {
-            // A bucket that has been full for a while still holds no more than its size: count from now.
-            self.budget_whole_at = self.budget_whole_at.max(now).after(budget.refill());
+            self.budget_whole_at = budget.whole_after_taking(self.budget_whole_at, now);
         }
         key
     }
