@@ -9,7 +9,7 @@ use crate::pending_key::PendingKey;
 use crate::policy::Policy;
 use crate::setup::{Pending, Refusal};
 use crate::state::Reason;
-use crate::time::{Instant, Now, UnixTime, millis};
+use crate::time::{Instant, Now, UnixTime};
 
 /// How the earlier requests of this identity delay the next one: by backoff, spacing and submission budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,8 +123,7 @@ impl RequestPacing {
         // Zero means that no request was submitted yet, so that there is no spacing to adapt.
         if self.spaced_at > Instant::default() {
             // Add before subtracting: the submission may lie before instant zero, if it was made before a boot.
-            let ends = self.spaced_at.after(new.spacing()).as_millis().saturating_sub(millis(old.spacing()));
-            self.spaced_at = Instant::from_millis(ends);
+            self.spaced_at = self.spaced_at.after(new.spacing()).before(old.spacing());
         }
         // Tokens are carried over, not the time until the bucket is whole: under a slower refill the same time is worth
         // fewer tokens, and the bucket would look fuller than it is.
