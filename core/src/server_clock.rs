@@ -44,7 +44,7 @@ impl ServerClock {
         let origin = shown.before(since_origin(now));
         let before = *self;
         // Compare with the first reading of the row: small differences in one direction must not add up.
-        if self.agreeing > 0 && apart(origin, self.origin) <= AGREEMENT {
+        if self.agreeing > 0 && origin.apart(self.origin) <= AGREEMENT {
             self.agreeing = self.agreeing.saturating_add(1).min(ENOUGH);
         } else {
             *self = Self { origin, agreeing: 1 };
@@ -60,7 +60,7 @@ impl ServerClock {
     /// The time by the local wall clock and the time by the server's clock, the earlier first. Both are the local time
     /// if the server's time is not known, or differs from the local time by [`AGREEMENT`] at most.
     pub(crate) fn earlier_and_later(&self, now: Now) -> (UnixTime, UnixTime) {
-        let server = self.time(now.instant).filter(|server| apart(*server, now.unix) > AGREEMENT).unwrap_or(now.unix);
+        let server = self.time(now.instant).filter(|server| server.apart(now.unix) > AGREEMENT).unwrap_or(now.unix);
         (now.unix.min(server), now.unix.max(server))
     }
 
@@ -72,8 +72,4 @@ impl ServerClock {
 
 const fn since_origin(now: Instant) -> Duration {
     Duration::from_millis(now.as_millis())
-}
-
-fn apart(a: UnixTime, b: UnixTime) -> Duration {
-    a.since(b).max(b.since(a))
 }

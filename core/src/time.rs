@@ -113,6 +113,11 @@ impl UnixTime {
         Duration::from_millis(self.millis_since(earlier))
     }
 
+    /// The span between the two times, whichever is the earlier.
+    pub(crate) fn apart(self, other: Self) -> Duration {
+        self.since(other).max(other.since(self))
+    }
+
     /// [`since`](Self::since) in milliseconds.
     pub(crate) const fn millis_since(self, earlier: Self) -> u64 {
         if self.0 <= earlier.0 { 0 } else { self.0.abs_diff(earlier.0) }

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::heap::Heap;
 use crate::policy::Budget;
-use crate::time::{Instant, Now, UnixTime};
+use crate::time::{Instant, Now};
 
 /// The limits of a fleet: how many requests at once, how many in a span of time, and how long to sleep. The default is
 /// 64 requests in flight, no budget, and a check of the clocks every minute.
@@ -278,7 +278,7 @@ impl Planner {
     fn check_clocks(&mut self, now: Now) {
         self.checked = now;
         let expected = self.planned.unix.after(now.instant.since(self.planned.instant));
-        if apart(expected, now.unix) > Self::TOLERANCE {
+        if expected.apart(now.unix) > Self::TOLERANCE {
             (self.planned, self.replanned) = (now, 0);
         }
     }
@@ -349,8 +349,4 @@ impl Default for Planner {
     fn default() -> Self {
         Self::new(Limits::default())
     }
-}
-
-fn apart(a: UnixTime, b: UnixTime) -> Duration {
-    a.since(b).max(b.since(a))
 }
