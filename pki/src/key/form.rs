@@ -216,18 +216,21 @@ impl<'a> Incomplete<'a> {
     /// Encodes the key with its public key, `point`, as Go and openssl do (RFC 5915 §3).
     pub(super) fn complete(&self, point: &[u8]) -> PrivateKeyDer<'static> {
         let (size, oid) = (self.curve.size(), self.curve.oid());
-        let length = |content: usize| u8::try_from(content).unwrap_or(u8::MAX);
         // Version, then header and content of private key, curve and public key.
         let content = 3 + 2 + size + 4 + oid.len() + 5 + point.len();
         // Room for all of it at once: a buffer that grows leaves copies of itself behind.
-        let mut key = Vec::with_capacity(3 + content);
-        key.extend_from_slice(if content < 0x80 { &[SEQUENCE] } else { &[SEQUENCE, 0x81] });
-        key.extend_from_slice(&[length(content), INTEGER, 1, 1, OCTET_STRING, length(size)]);
+        let mut key = Vec::with_capacity(header_length(content) + content);
+        write_header(&mut key, SEQUENCE, content);
+        key.extend_from_slice(&[INTEGER, 1, 1]);
+        write_header(&mut key, OCTET_STRING, size);
         key.resize(key.len() + size - self.scalar.len(), 0);
         key.extend_from_slice(self.scalar);
-        key.extend_from_slice(&[CURVE, length(2 + oid.len()), OBJECT_IDENTIFIER, length(oid.len())]);
+        write_header(&mut key, CURVE, 2 + oid.len());
+        write_header(&mut key, OBJECT_IDENTIFIER, oid.len());
         key.extend_from_slice(oid);
-        key.extend_from_slice(&[PUBLIC_KEY, length(3 + point.len()), BIT_STRING, length(1 + point.len()), 0]);
+        write_header(&mut key, PUBLIC_KEY, 3 + point.len());
+        write_header(&mut key, BIT_STRING, 1 + point.len());
+        key.push(0);
         key.extend_from_slice(point);
         PrivateSec1KeyDer::from(key).into()
     }
