@@ -74,6 +74,17 @@ pub enum KeyEncoding {
     Sec1,
 }
 
+impl KeyEncoding {
+    /// The label of the PEM block.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Pkcs8 => "PRIVATE KEY",
+            Self::Pkcs1 => "RSA PRIVATE KEY",
+            Self::Sec1 => "EC PRIVATE KEY",
+        }
+    }
+}
+
 /// A private key with its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
 /// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copy of the
@@ -226,26 +237,19 @@ impl KeyPair {
             Held::Here(der) => der,
             Held::Elsewhere { reference, .. } => return pem::encode(pem::KEY_REFERENCE, reference.as_bytes()),
         };
-        let label = if matches!(**der, PrivateKeyDer::Pkcs1(_)) {
-            "RSA PRIVATE KEY"
-        } else if matches!(**der, PrivateKeyDer::Sec1(_)) {
-            "EC PRIVATE KEY"
-        } else {
-            "PRIVATE KEY"
+        let encoding = match **der {
+            PrivateKeyDer::Pkcs1(_) => KeyEncoding::Pkcs1,
+            PrivateKeyDer::Sec1(_) => KeyEncoding::Sec1,
+            _ => KeyEncoding::Pkcs8,
         };
-        pem::encode(label, der.secret_der())
+        pem::encode(encoding.label(), der.secret_der())
     }
 
     /// The key as one PEM block in this encoding, wiped on drop. `None` if keys of this kind have no such encoding, or if
     /// the key stays elsewhere.
     pub fn to_pem_as(&self, encoding: KeyEncoding) -> Option<Zeroizing<String>> {
         let Held::Here(der) = &self.held else { return None };
-        let label = match encoding {
-            KeyEncoding::Pkcs8 => "PRIVATE KEY",
-            KeyEncoding::Pkcs1 => "RSA PRIVATE KEY",
-            KeyEncoding::Sec1 => "EC PRIVATE KEY",
-        };
-        form::encoded(der, encoding, &self.public_key_der).map(|der| pem::encode(label, &der))
+        form::encoded(der, encoding, &self.public_key_der).map(|der| pem::encode(encoding.label(), &der))
     }
 
     /// The kind of the key.
