@@ -98,28 +98,33 @@ fn count(case: &str) -> u64 {
     collected / TIMES
 }
 
-/// The median time of one repetition over nine rounds.
+/// The median time of one repetition.
 fn nanoseconds(work: fn(u64)) -> f64 {
-    let mut rounds = [(); 9].map(|()| {
+    let round = || {
         let begun = Instant::now();
         work(ROUND);
         begun.elapsed()
-    });
-    rounds.sort_unstable();
-    rounds[4].as_secs_f64() * 1e9 / ROUND as f64
+    };
+    median(round).as_secs_f64() * 1e9 / ROUND as f64
 }
 
-/// The median time of one event over nine rounds, each with machines and events that were made before.
+/// The median time of one event, with machines and events that were made before.
 fn event_nanoseconds(Case { held, event }: &Case) -> f64 {
-    let mut rounds = [(); 9].map(|()| {
+    let round = || {
         let mut machines: Vec<_> = (0..TIMES).map(|_| held.machine.clone()).collect();
         let events: Vec<_> = (0..TIMES).map(|_| event(held.id)).collect();
         let begun = Instant::now();
         machines.iter_mut().zip(events).for_each(|(machine, event)| step(machine, event, held.now));
         begun.elapsed()
-    });
+    };
+    median(round).as_secs_f64() * 1e9 / TIMES as f64
+}
+
+/// The median time of nine rounds.
+fn median(round: impl Fn() -> Duration) -> Duration {
+    let mut rounds = [(); 9].map(|()| round());
     rounds.sort_unstable();
-    rounds[4].as_secs_f64() * 1e9 / TIMES as f64
+    rounds[4]
 }
 
 fn run(name: &str) {
