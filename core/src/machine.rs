@@ -22,7 +22,7 @@ use crate::pending_key::PendingKey;
 use crate::setup::{Pending, Setup};
 use crate::state::Reason;
 use crate::sync::Arc;
-use crate::time::{Now, UnixTime};
+use crate::time::{Now, UnixTime, at_least_a_millisecond};
 
 /// The state machine that rotates one certificate: events in, actions out, no I/O. A plain value, which can be cloned,
 /// compared, recorded and replayed.
@@ -194,10 +194,6 @@ impl RotationMachine {
         self.facts.next_id = id.next();
         id
     }
-}
-
-fn at_least_a_millisecond(span: Duration) -> Duration {
-    span.max(Duration::from_millis(1))
 }
 
 /// The machine of the default [`Setup`], whose first deadline is the origin of the clocks.

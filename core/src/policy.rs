@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::time::{Instant, millis};
+use crate::time::{Instant, at_least_a_millisecond, millis};
 
 /// A range of fractions in permille, from which jitter chooses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -235,7 +235,7 @@ pub struct Policy {
 impl Policy {
     /// The spacing in effect: at least a millisecond.
     pub(crate) fn spacing(&self) -> Duration {
-        self.spacing.max(Duration::from_millis(1))
+        at_least_a_millisecond(self.spacing)
     }
 
     /// The backoff after a refusal if `is_refusal`, otherwise the backoff after other failures.

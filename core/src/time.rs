@@ -168,3 +168,8 @@ pub struct Now {
 pub(crate) const fn millis(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1000).saturating_add(span.subsec_millis() as u64)
 }
+
+/// Lengthens `span` to a millisecond if it is shorter: settings of zero count as a millisecond.
+pub(crate) fn at_least_a_millisecond(span: Duration) -> Duration {
+    span.max(Duration::from_millis(1))
+}

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::heap::Heap;
 use crate::policy::Budget;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, at_least_a_millisecond};
 
 /// The limits of a fleet: how many requests at once, how many in a span of time, and how long to sleep. The default is
 /// 64 requests in flight, no budget, and a check of the clocks every minute.
@@ -268,7 +268,7 @@ impl Planner {
         if self.is_empty() {
             return None;
         }
-        let check = self.checked.instant.after(self.limits.max_sleep.max(Duration::from_millis(1)));
+        let check = self.checked.instant.after(at_least_a_millisecond(self.limits.max_sleep));
         let replans = ((self.replanned as usize) < self.places.len()).then_some(self.checked.instant);
         let first = self.deadlines.first().map(|(at, _)| at);
         [first, replans, self.grant_at()].into_iter().flatten().fold(check, Instant::min).into()

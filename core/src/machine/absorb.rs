@@ -3,14 +3,14 @@
 use core::mem;
 use core::time::Duration;
 
-use super::{RotationMachine, at_least_a_millisecond};
+use super::RotationMachine;
 use crate::certificate::{Certificate, Fingerprint};
 use crate::event::{Event, Failure, RequestId, SignerStatus};
 use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
 use crate::sync::Arc;
 use crate::template::Template;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, at_least_a_millisecond};
 
 impl RotationMachine {
     /// Updates the facts by one event and returns the event's own outcome.

@@ -3,13 +3,13 @@
 
 use core::time::Duration;
 
-use super::{RotationMachine, at_least_a_millisecond};
+use super::RotationMachine;
 use crate::action::Actions;
 use crate::checkpoint::Unwritten;
 use crate::event::RequestId;
 use crate::jitter::mix;
 use crate::outcome::{Outcome, Slot};
-use crate::time::Now;
+use crate::time::{Now, at_least_a_millisecond};
 
 impl RotationMachine {
     /// Notes that the certificate in this slot has to be written, and that the write may be ordered at once. Replaces
