@@ -1,10 +1,8 @@
 //! [`Volume`] on a real file system. Every file operation is relative to the descriptor of the open directory.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -23,8 +21,6 @@ use super::walk;
 
 /// Largest file that is read, in bytes: no pair and no record is larger.
 const MAX_FILE: u64 = 1 << 20;
-/// Number of symbolic links to follow in a row: Linux's own limit (`MAXSYMLINKS`).
-const MAX_LINKS: u32 = 40;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
@@ -268,7 +264,7 @@ impl Opened<'_> {
     /// the file does not exist.
     fn follow(&self, name: &str) -> io::Result<Option<File>> {
         let mut path = PathBuf::from(name);
-        for _ in 0..MAX_LINKS {
+        for _ in 0..walk::MAX_LINKS {
             // NONBLOCK: opening a pipe would block until another process opens its other end.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match openat(&self.fd, &path, flags, Mode::empty()) {
@@ -279,19 +275,15 @@ impl Opened<'_> {
                 Err(Errno::LOOP) => {}
                 Err(error) => return Err(error.into()),
             }
-            let stat = match statat(&self.fd, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            let target = match walk::trusted_target(&self.fd, &path) {
                 // The links that lead to the last component form a loop.
-                Err(Errno::LOOP) => break,
-                stat => stat?,
+                Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => break,
+                target => target?,
             };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-                // The link that stopped `openat` has just been replaced.
-                break;
-            }
-            is_trusted(stat.st_uid, None)?;
-            let target = readlinkat(&self.fd, &path, Vec::new())?;
-            let target = OsStr::from_bytes(target.to_bytes());
-            path = path.parent().map_or_else(|| PathBuf::from(target), |parent| parent.join(target));
+            // No link: the link that stopped `openat` has just been replaced.
+            let Some(target) = target else { break };
+            path.pop();
+            path.push(target);
         }
         Err(Error::new(ErrorKind::NotFound, "it is a link that leads nowhere"))
     }

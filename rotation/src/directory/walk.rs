@@ -1,19 +1,19 @@
 //! Opens a directory without following a link that another user could have made.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Error, ErrorKind};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fsync, mkdirat, openat, readlinkat, statat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fsync, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::disk::is_trusted;
 
 /// Number of symbolic links to follow: Linux's own limit (`MAXSYMLINKS`).
-const MAX_LINKS: u32 = 40;
+pub(super) const MAX_LINKS: u32 = 40;
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens the directory at `path`, one name after the other. Follows a symbolic link only if root or the user of this
@@ -46,14 +46,8 @@ pub(crate) fn open(path: &Path, create: Option<Mode>) -> io::Result<OwnedFd> {
 
 /// The names of a path, the last one first.
 fn names(path: &Path) -> Vec<OsString> {
-    let names = path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name),
-        Component::ParentDir => Some(OsStr::new("..")),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    });
-    let mut names: Vec<OsString> = names.map(OsStr::to_owned).collect();
-    names.reverse();
-    names
+    let is_name = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(is_name).map(|part| part.as_os_str().to_owned()).rev().collect()
 }
 
 /// The entry behind one name of a path.
@@ -73,13 +67,31 @@ fn step(directory: &OwnedFd, name: &OsStr, create: Option<Mode>) -> io::Result<S
         Err(Errno::NOTDIR | Errno::LOOP) => {}
         Err(error) => return Err(error.into()),
     }
-    let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let target = trusted_target(directory, name)?;
+    target.map(Step::Link).ok_or_else(|| ErrorKind::NotADirectory.into())
+}
+
+/// The target of a symbolic link that only root or the user of this process could have made; `None` if the entry at
+/// `path` is no link.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`] if another user owns the link; else the error of the operating system.
+pub(super) fn trusted_target(directory: impl AsFd, path: impl Arg + Copy) -> io::Result<Option<OsString>> {
+    // Opened, so that owner and target are those of one link: another user may replace a link between two looks at its
+    // name. Other systems than Linux cannot open a link.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let (found, directory, path) = {
+        let entry = openat(directory, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        (rustix::fs::fstat(&entry)?, entry, "")
+    };
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let found = rustix::fs::statat(&directory, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
-        return Err(Error::from(ErrorKind::NotADirectory));
+        return Ok(None);
     }
     is_trusted(found.st_uid, None)?;
-    let target = readlinkat(directory, name, Vec::new())?;
-    Ok(Step::Link(OsString::from_vec(OsStr::from_bytes(target.to_bytes()).as_bytes().to_vec())))
+    let target = readlinkat(directory, path, Vec::new())?;
+    Ok(Some(OsString::from_vec(target.into_bytes())))
 }
 
 /// Creates a directory with exactly this mode, durably, and opens it. A directory that exists keeps its mode.
@@ -103,8 +115,9 @@ pub(super) fn make(parent: impl AsFd, name: impl Arg + Copy, mode: Mode) -> io::
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+    use std::thread;
 
-    use rustix::fs::fstat;
+    use rustix::fs::{RenameFlags, fstat, renameat_with};
 
     use super::*;
 
@@ -160,5 +173,43 @@ mod tests {
         // Also with more path behind the link, and with permission to create.
         assert_eq!(open(&link.join("x"), Some(Mode::RWXU)).unwrap_err().kind(), ErrorKind::PermissionDenied);
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn link_that_another_user_swaps_in_during_walk_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let [link, beside, ours, theirs] = ["link", "beside", "ours", "theirs"].map(|name| root.path().join(name));
+        for (link, target) in [(&link, &ours), (&beside, &theirs)] {
+            fs::create_dir(target).unwrap();
+            symlink(target, link).unwrap();
+        }
+        if lchown(&beside, Some(1234), None).is_err() {
+            println!("NOT TESTED: only root can give a link to another user");
+            return;
+        }
+        let ours = fs::metadata(&ours).unwrap().ino();
+        let reader = {
+            let link = link.clone();
+            thread::spawn(move || {
+                let (mut followed, mut refused) = (0, 0);
+                while followed == 0 || refused == 0 || followed + refused < 20_000 {
+                    match inode(&link, None) {
+                        Ok(found) => {
+                            assert_eq!(found, ours);
+                            followed += 1;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+                            refused += 1;
+                        }
+                    }
+                }
+            })
+        };
+        while !reader.is_finished() {
+            renameat_with(CWD, &link, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
+        }
+        reader.join().unwrap();
     }
 }
