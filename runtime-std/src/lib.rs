@@ -110,6 +110,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod calls;
 mod drive;
 mod fleet;
 mod pool;

@@ -8,8 +8,8 @@ use perennial_rotation::{
     Cancel, CancelOnDrop, Exchange, FileCredential, Handle, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
 };
 
+use crate::calls::Calls;
 use crate::drive::{block_on, drive};
-use crate::pool::Pool;
 
 /// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. This call
 /// blocks while it reads the store, for as long as [`Rotator::prepare`] does.
@@ -35,21 +35,18 @@ pub fn spawn(task: Task) -> io::Result<()> {
 fn run(mut task: Task) {
     // The guard of the exchange in flight: dropping it cancels the exchange.
     let mut exchange = None;
-    // One call at a time to each. The thread of a request's first call makes the later ones, too.
-    let (stores, key_sources) = (Pool::new("perennial-disk", Some(1)), Pool::new("perennial-keys", Some(1)));
+    // One at a time to the store, and one to the key source. The thread of a request's first call makes the later ones,
+    // too.
+    let calls = Calls::new(1);
     while !task.is_over() {
         for work in task.step(clock::now()) {
             match work {
-                Work::Drive(begun, reporter) => exchange = drive_on_thread(begun, reporter),
-                Work::Cancel => drop(exchange.take()),
-                Work::Store(job) => {
-                    let pool = if job.is_for_key() { &key_sources } else { &stores };
-                    let again = job.clone();
-                    // No thread: a blocked loop is better than a certificate that is never written.
-                    if pool.run(|| job.run()).is_err() {
-                        again.run();
-                    }
+                Work::Drive(begun, reporter) => {
+                    let thread = thread::Builder::new().name("perennial-exchange".into());
+                    exchange = drive_on_thread(begun, reporter, |driven| thread.spawn(driven).map(drop));
                 }
+                Work::Cancel => drop(exchange.take()),
+                Work::Store(job) => calls.make(job),
             }
         }
         if !task.is_over() {
@@ -58,15 +55,17 @@ fn run(mut task: Task) {
     }
 }
 
-/// Starts a thread that drives an exchange and reports its result. Dropping the returned guard cancels the exchange. If
-/// no thread can be started, reports that failure and returns `None`.
-fn drive_on_thread(exchange: Exchange, reporter: Reporter) -> Option<CancelOnDrop> {
+/// Drives an exchange on the thread that `start` starts, and reports its result. Dropping the returned guard cancels the
+/// exchange. If `start` fails, reports that failure and returns `None`.
+pub(crate) fn drive_on_thread(
+    exchange: Exchange,
+    reporter: Reporter,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) -> Option<CancelOnDrop> {
     let cancel = Arc::new(Cancel::default());
     let (cancelled, failed) = (cancel.clone(), reporter.clone());
-    let spawned = thread::Builder::new().name("perennial-exchange".into());
-    let spawned = spawned.spawn(move || drive_to_end(exchange, reporter, &cancelled));
-    match spawned {
-        Ok(_) => Some(CancelOnDrop(cancel)),
+    match start(Box::new(move || drive_to_end(exchange, reporter, &cancelled))) {
+        Ok(()) => Some(CancelOnDrop(cancel)),
         Err(error) => {
             failed.fail(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
             None
@@ -76,7 +75,7 @@ fn drive_on_thread(exchange: Exchange, reporter: Reporter) -> Option<CancelOnDro
 
 /// Drives an exchange to its end, and reports its result. Reports nothing once the exchange is cancelled, and does not
 /// begin an exchange that is cancelled already.
-pub(crate) fn drive_to_end(exchange: Exchange, mut reporter: Reporter, cancel: &Cancel) {
+fn drive_to_end(exchange: Exchange, mut reporter: Reporter, cancel: &Cancel) {
     if cancel.is_cancelled() {
         return;
     }
