@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use perennial_rotation::{Fleet, FleetTask, Job, Limits, MemberKey, Work, clock};
-use smol::channel::{self, Receiver};
 use smol::future::FutureExt as _;
 use smol::lock::Semaphore;
 use smol::{Executor, Task, Timer};
 
-use crate::run::{drive_and_report, due};
+use crate::run::{call_on_thread, drive_and_report, due};
 
 /// The most calls to stores at once, and the most calls to key sources. Calls that hang do not count.
 const MOST_CALLS: usize = 4;
@@ -76,7 +74,7 @@ impl FleetWork<'_> {
         let calls = if job.is_for_key() { self.key_sources.clone() } else { self.stores.clone() };
         let call = async move {
             let _permit = calls.acquire().await;
-            let ended = run_on_thread(job);
+            let ended = call_on_thread(job);
             // Keep no other call waiting for one that hangs.
             let hangs = async {
                 Timer::after(HANGS).await;
@@ -85,20 +83,4 @@ impl FleetWork<'_> {
         };
         self.executor.spawn(call).detach();
     }
-}
-
-/// Makes the call on a thread of its own. The returned channel is closed when the call has ended.
-fn run_on_thread(job: Job) -> Receiver<()> {
-    let (running, ended) = channel::bounded(1);
-    let name = if job.is_for_key() { "perennial-keys" } else { "perennial-disk" };
-    let again = job.clone();
-    let spawned = thread::Builder::new().name(name.into()).spawn(move || {
-        job.run();
-        drop(running);
-    });
-    // No thread: a blocked executor is better than a certificate that is never written.
-    if spawned.is_err() {
-        again.run();
-    }
-    ended
 }

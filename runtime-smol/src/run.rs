@@ -5,8 +5,9 @@ use std::thread;
 
 use perennial::Instant;
 use perennial_rotation::{
-    CancelOnDrop, Exchange, FileCredential, Handle, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
+    CancelOnDrop, Exchange, FileCredential, Handle, Job, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
 };
+use smol::channel::{self, Receiver};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
@@ -31,14 +32,8 @@ pub async fn run(mut task: Task) {
             match work {
                 Work::Drive(begun, reporter) => exchange = Some(drive_and_report(begun, reporter).boxed()),
                 Work::Cancel => exchange = None,
-                Work::Store(job) => {
-                    let again = job.clone();
-                    let spawned = thread::Builder::new().name("perennial-disk".into()).spawn(|| job.run());
-                    // No thread: a blocked executor is better than a certificate that is never written.
-                    if spawned.is_err() {
-                        again.run();
-                    }
-                }
+                // Its result arrives as a message.
+                Work::Store(job) => drop(call_on_thread(job)),
             }
         }
         if !task.is_over() {
@@ -62,6 +57,23 @@ pub(crate) async fn drive_and_report(exchange: Exchange, mut reporter: Reporter)
         Exchange::Future(future) => future.await,
     };
     reporter.finish(result);
+}
+
+/// Makes a call to a store or a key source on a thread of its own. The returned channel is closed when the call has
+/// ended.
+pub(crate) fn call_on_thread(job: Job) -> Receiver<()> {
+    let (running, ended) = channel::bounded(1);
+    let name = if job.is_for_key() { "perennial-keys" } else { "perennial-disk" };
+    let again = job.clone();
+    let spawned = thread::Builder::new().name(name.into()).spawn(move || {
+        job.run();
+        drop(running);
+    });
+    // No thread: a blocked executor is better than a certificate that is never written.
+    if spawned.is_err() {
+        again.run();
+    }
+    ended
 }
 
 /// Polls the exchange in flight to its end. Without an exchange, stays pending for ever.
