@@ -73,13 +73,9 @@ impl FileStore {
     /// # Errors
     /// [`FileStoreError::Layout`] if a path names no file, or two files have the same path.
     pub fn new(layout: FileLayout, options: FileOptions) -> Result<Self, FileStoreError> {
-        let volume = |path: &Path| Box::new(Disk::published(path, options.owner)) as Box<dyn Volume>;
-        let files = Files::new(&layout, &options, volume)?;
-        let (directory, prefix) = files.private();
-        let path = directory.join(PRIVATE);
-        let layout = private_layout(&path, prefix)?;
-        let private = Directory::on(Box::new(Disk::private(&path, prefix)), path, layout);
-        Ok(Self { private, files, options, turn: Mutex::default() })
+        let owner = options.owner;
+        let public = |path: &Path| Box::new(Disk::published(path, owner)) as Box<dyn Volume>;
+        Self::with(&layout, options, public, |path, prefix| Box::new(Disk::private(path, prefix)))
     }
 
     /// Makes a store on a simulated [`Volume`]. All files are in one directory, whose path is that of the layout, and
@@ -92,11 +88,23 @@ impl FileStore {
         options: FileOptions,
         volume: impl Fn(bool) -> Box<dyn Volume>,
     ) -> Result<Self, FileStoreError> {
-        let files = Files::new(&layout, &options, |_| volume(false))?;
+        Self::with(&layout, options, |_| volume(false), |_, _| volume(true))
+    }
+
+    /// Makes a store. `public` makes the volume of each directory with public files, and `private` the volume of the
+    /// private directory, for its path and the prefix of its files.
+    fn with(
+        layout: &FileLayout,
+        options: FileOptions,
+        public: impl Fn(&Path) -> Box<dyn Volume>,
+        private: impl FnOnce(&Path, &str) -> Box<dyn Volume>,
+    ) -> Result<Self, FileStoreError> {
+        let files = Files::new(layout, &options, public)?;
         let (directory, prefix) = files.private();
         let path = directory.join(PRIVATE);
-        let layout = private_layout(&path, prefix)?;
-        let private = Directory::on(volume(true), path, layout);
+        let why = "a file name must not begin with a dot";
+        let layout = Layout::new(prefix).map_err(|_| FileStoreError::Layout { path: path.clone(), why })?;
+        let private = Directory::on(private(&path, prefix), path, layout);
         Ok(Self { private, files, options, turn: Mutex::default() })
     }
 
@@ -231,11 +239,6 @@ impl FileStore {
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
-
-fn private_layout(path: &Path, prefix: &str) -> Result<Layout, FileStoreError> {
-    let why = "a file name must not begin with a dot";
-    Layout::new(prefix).map_err(|_| FileStoreError::Layout { path: path.into(), why })
-}
 
 /// Encoding, owner and modes that fit most programs: PKCS#8, this process's user and group, 0600 and 0644.
 impl Default for FileOptions {
