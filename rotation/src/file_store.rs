@@ -158,18 +158,19 @@ impl FileStore {
     pub fn restore(&self, now: UnixTime) -> Result<bool, FileStoreError> {
         let _turn = self.turn();
         let current = self.private.load(None, now)?.credential;
-        current.map_or(Ok(false), |(credential, _)| self.publish_if_changed(&credential, now))
+        let published = current.map(|(credential, _)| self.publish_if_changed(&credential, now)).transpose()?;
+        Ok(published == Some(Published::Written))
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the public files, unless they are those of `credential`. Returns true if it wrote a file.
-    fn publish_if_changed(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
+    /// Writes the public files, unless they are those of `credential` or of a newer pair.
+    fn publish_if_changed(&self, credential: &Credential, now: UnixTime) -> Result<Published, FileStoreError> {
         let contents = self.contents(credential)?;
         if self.files.are(&contents)? {
-            return Ok(false);
+            return Ok(Published::Already);
         }
         let is_newer = |found: &Credential| {
             let (found, ours) = (found.chain().certificate(), credential.chain().certificate());
@@ -178,10 +179,10 @@ impl FileStore {
                 && found.validity.not_after() > ours.validity.not_after()
         };
         if self.found_pair().is_ok_and(|found| found.is_some_and(|found| is_newer(&found))) {
-            return Ok(false);
+            return Ok(Published::Newer);
         }
         self.publish(credential, &contents, now)?;
-        Ok(true)
+        Ok(Published::Written)
     }
 
     fn publish(
@@ -240,6 +241,17 @@ impl FileStore {
 
 type Bytes = Zeroizing<Vec<u8>>;
 
+/// How the public files came to be a pair at least as new as a given pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Published {
+    /// The public files were those of the pair already.
+    Already,
+    /// The public files are those of a newer pair, and stay.
+    Newer,
+    /// The store wrote the files of the pair.
+    Written,
+}
+
 /// Encoding, owner and modes that fit most programs: PKCS#8, this process's user and group, 0600 and 0644.
 impl Default for FileOptions {
     fn default() -> Self {
@@ -278,13 +290,20 @@ impl Store for FileStore {
         if let Some(own) = own
             && request.has_signer
         {
-            match self.publish_if_changed(own, request.now) {
-                Ok(true) => tracing::info!("{}: completed the files of the certificate", self.certificate().display()),
-                Ok(false) => {}
+            let published = self.publish_if_changed(own, request.now);
+            match &published {
+                Ok(Published::Written) => {
+                    tracing::info!("{}: completed the files of the certificate", self.certificate().display());
+                }
+                Ok(Published::Already | Published::Newer) => {}
                 Err(error) => tracing::error!("{error}"),
             }
             if let Err(error) = self.files.sweep() {
                 tracing::warn!("cannot remove temporary files: {error}; the next start tries again");
+            }
+            // The files were just read: there is no other pair to adopt, and none in the way.
+            if matches!(published, Ok(Published::Already)) {
+                return Ok(Stored { is_misplaced: false, ..stored });
             }
         }
         // Without a common name, each pair of another program would be the wanted one.
@@ -306,13 +325,12 @@ impl Store for FileStore {
             Ok(_) => {}
             Err(error) => error.log_unusable(),
         }
-        if let Some(name) = request.common_name
+        // With an own pair, the files were checked above.
+        if let (Some(name), None) = (request.common_name, own)
             && request.has_signer
         {
-            let names = own.map(|own| &*own.chain().certificate().names);
-            let checked = self.check_replaceable(name, names, request.now);
-            // With an own pair, the files were checked above.
-            let ca = if own.is_none() { self.ca() } else { None };
+            let checked = self.check_replaceable(name, None, request.now);
+            let ca = self.ca();
             if let Err(error) = checked.and_then(|()| ca.map_or(Ok(()), |ca| self.check_ca(&ca, request.now))) {
                 tracing::error!("{error}");
             }
