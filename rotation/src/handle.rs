@@ -13,8 +13,8 @@ use perennial_pki::Credential;
 
 use crate::{Identity, IdentitySource, Input, NotYet, ServerDate, Signer, Snapshot, clock};
 use link::{Link, Message};
-pub(crate) use notices::Queue;
 pub use notices::{MemberNotice, Notices};
+pub(crate) use notices::{Queue, Queues};
 pub use rotations::{Rotated, Rotations};
 pub use wait::Wait;
 

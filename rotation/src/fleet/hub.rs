@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use event_listener::Event;
 use perennial::{MemberKey, RotationMachine};
 
-use crate::handle::Queue;
-use crate::handle::link::{notify, push_all};
+use crate::handle::link::notify;
+use crate::handle::{Queue, Queues};
 use crate::{Handle, Notice, Task};
 
 /// The state that the loop of a fleet, its handles and its members share.
@@ -18,7 +18,7 @@ pub(crate) struct Hub {
     /// Notified when something arrives for the loop.
     pub(crate) arrived: Arc<Event>,
     /// The queues of the observers of all members.
-    queues: Mutex<Vec<Weak<Queue>>>,
+    queues: Mutex<Queues>,
     /// Notified when a notice of a member is queued, and when the fleet ends.
     pub(crate) notified: Arc<Event>,
     has_ended: AtomicBool,
@@ -87,16 +87,13 @@ impl Hub {
 
     /// Adds an observer of all members, whose queue has room for `most` notices.
     pub(crate) fn subscribe(&self, most: usize) -> Arc<Queue> {
-        let (queue, mut queues) = (Queue::new(most), self.queues());
-        queues.retain(|queue| queue.strong_count() > 0);
-        queues.push(Arc::downgrade(&queue));
-        queue
+        self.queues().subscribe(most)
     }
 
     /// Adds notices of a member to the queue of each observer.
     pub(crate) fn queue(&self, member: &Handle, notices: &[Notice], machine: &Arc<RotationMachine>) {
         if !notices.is_empty() {
-            push_all(&mut self.queues(), member, notices, machine);
+            self.queues().push(member, notices, machine);
             notify(&self.notified);
         }
     }
@@ -110,7 +107,7 @@ impl Hub {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queues(&self) -> MutexGuard<'_, Vec<Weak<Queue>>> {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use event_listener::Event;
 use perennial::{MemberKey, RotationMachine, State};
 
 use super::Handle;
-use super::notices::Queue;
+use super::notices::{Queue, Queues};
 use crate::fleet::hub::{FleetEnding, Hub};
 use crate::{Input, News, Notice, Snapshot, clock, log};
 
@@ -61,8 +61,7 @@ struct Inbox {
 struct Shown {
     snapshot: Arc<Snapshot>,
     machine: Arc<RotationMachine>,
-    /// The queues of all observers. Dropping a [`Notices`](super::Notices) drops its queue.
-    queues: Vec<Weak<Queue>>,
+    queues: Queues,
     /// Wakers of other rotations. The requests of those rotations authenticate with the certificate of this rotation,
     /// and wait until there is one.
     dependents: Vec<Waker>,
@@ -73,8 +72,13 @@ impl Link {
     /// Makes a link whose handles see `snapshot` until the loop publishes another. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>, hub: Option<Arc<Hub>>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
-        let shown =
-            Shown { snapshot: Arc::new(snapshot), machine, queues: Vec::new(), dependents: Vec::new(), ended: false };
+        let shown = Shown {
+            snapshot: Arc::new(snapshot),
+            machine,
+            queues: Queues::default(),
+            dependents: Vec::new(),
+            ended: false,
+        };
         Self {
             name: name.into(),
             arrived: hub.as_ref().map_or_else(Arc::default, |hub| hub.arrived.clone()),
@@ -150,10 +154,7 @@ impl Link {
     /// [`News::Ended`] only.
     pub(crate) fn subscribe(self: &Arc<Self>, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
-        let queue = Queue::new(most);
-        // Observers that are gone leave nothing behind, even if no notice follows for days.
-        shown.queues.retain(|queue| queue.strong_count() > 0);
-        shown.queues.push(Arc::downgrade(&queue));
+        let queue = shown.queues.subscribe(most);
         if shown.ended {
             queue.push(&Handle::new(self.clone()), &shown.end(), &shown.machine);
         }
@@ -176,7 +177,7 @@ impl Link {
     fn queue(self: &Arc<Self>, shown: &mut Shown, notices: &[Notice]) {
         let member = Handle::new(self.clone());
         let Shown { queues, machine, .. } = shown;
-        push_all(queues, &member, notices, machine);
+        queues.push(&member, notices, machine);
         if let Some(hub) = &self.hub {
             hub.queue(&member, notices, machine);
         }
@@ -271,20 +272,6 @@ pub(crate) fn notify(event: &Event) {
 /// has reported the panic already.
 fn contain(call: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(call));
-}
-
-/// Adds notices to each of these queues. Removes the queues of observers that are gone.
-pub(crate) fn push_all(
-    queues: &mut Vec<Weak<Queue>>,
-    member: &Handle,
-    notices: &[Notice],
-    machine: &Arc<RotationMachine>,
-) {
-    queues.retain(|queue| {
-        let queue = queue.upgrade();
-        queue.iter().for_each(|queue| notices.iter().for_each(|notice| queue.push(member, notice, machine)));
-        queue.is_some()
-    });
 }
 
 impl Shown {

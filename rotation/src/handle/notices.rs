@@ -1,7 +1,7 @@
 //! [`Notices`]: a bounded queue of news for each observer of a rotation.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use perennial::RotationMachine;
 
@@ -56,6 +56,36 @@ pub struct MemberNotice {
     pub notice: Notice,
 }
 
+/// The queues of all observers of a rotation or of a fleet. An observer that is dropped drops its queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queues(Vec<Weak<Queue>>);
+
+impl Queues {
+    /// Adds an observer, whose queue has room for `most` notices.
+    pub(crate) fn subscribe(&mut self, most: usize) -> Arc<Queue> {
+        let queue = Queue::new(most);
+        // Observers that are gone leave nothing behind, even if no notice follows for days.
+        self.0.retain(|queue| queue.strong_count() > 0);
+        self.0.push(Arc::downgrade(&queue));
+        queue
+    }
+
+    /// Adds notices of this rotation to each queue.
+    pub(crate) fn push(&mut self, member: &Handle, notices: &[Notice], machine: &Arc<RotationMachine>) {
+        self.0.retain(|queue| {
+            let queue = queue.upgrade();
+            queue.iter().for_each(|queue| notices.iter().for_each(|notice| queue.push(member, notice, machine)));
+            queue.is_some()
+        });
+    }
+
+    /// The number of queues.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// The notices queued for one observer, of one rotation or of many.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -76,7 +106,7 @@ struct Waiting {
 
 impl Queue {
     /// Makes a queue with room for `most` notices, at least one.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: most.max(1), waiting: Mutex::default() })
     }
 
