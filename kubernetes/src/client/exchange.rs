@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::exchange_error::ExchangeError;
 use super::http::{Part, Request, ResponseReader};
 use super::tls;
-use super::trust::{Presented, trusted_roots};
+use super::trust::Presented;
 use super::tunnel::Tunnel;
 use crate::cluster::Cluster;
 use perennial_rotation::Identity;
@@ -36,8 +36,14 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(cluster: &Cluster, identity: &Identity, now: UnixTime) -> Result<Self, ExchangeError> {
-        let roots = trusted_roots(cluster)?;
+    /// Makes a connection to `cluster`, authenticated as `identity`. The server's certificate is verified with `roots`,
+    /// at the time `now`; without `roots`, any certificate is accepted.
+    pub(crate) fn new(
+        cluster: &Cluster,
+        roots: Option<Roots>,
+        identity: &Identity,
+        now: UnixTime,
+    ) -> Result<Self, ExchangeError> {
         let (tls, presented) = tls::connection(cluster, roots.clone(), identity, now)?;
         Ok(Self {
             tunnel: cluster.proxy().map(|proxy| Tunnel::new(proxy, cluster)),

@@ -239,29 +239,27 @@ impl Session {
     /// Begins a connection for the current request, or takes a kept one. Returns the failure of the request if TLS
     /// cannot be set up, otherwise `None`.
     fn open(&mut self, now: Now) -> Option<Event> {
-        if let Some((exchange, stream)) = self.kept(now) {
-            let until = now.instant.after(self.limits.connect);
-            self.link =
-                Link::Open(Box::new(Open { exchange, operation: Operation::Reusing(stream), until, reused: true }));
-            return None;
-        }
-        match Exchange::new(&self.cluster, &self.identity, now.unix) {
-            Ok(exchange) => {
+        match self.opening(now) {
+            Ok((exchange, operation)) => {
                 let until = now.instant.after(self.limits.connect);
-                self.link =
-                    Link::Open(Box::new(Open { exchange, operation: Operation::Connecting, until, reused: false }));
+                let reused = matches!(operation, Operation::Reusing(_));
+                self.link = Link::Open(Box::new(Open { exchange, operation, until, reused }));
                 None
             }
             Err(error) => self.lose(error),
         }
     }
 
-    /// Takes a kept connection, which may be dead. `None` if there is none for this session.
-    fn kept(&self, now: Now) -> Option<(Exchange, KeptConnection)> {
-        let shared = self.shared.as_ref().filter(|_| !self.kept_was_dead)?;
-        // If there are no CAs now, a new connection fails with the reason.
-        let roots = trusted_roots(&self.cluster).ok()?;
-        shared.take(&self.identity, roots.as_ref(), now.instant)
+    /// The connection to begin with, and its first command to the runtime. A kept connection may be dead.
+    fn opening(&self, now: Now) -> Result<(Exchange, Operation), ExchangeError> {
+        let roots = trusted_roots(&self.cluster)?;
+        let shared = self.shared.as_ref().filter(|_| !self.kept_was_dead);
+        if let Some((exchange, stream)) =
+            shared.and_then(|shared| shared.take(&self.identity, roots.as_ref(), now.instant))
+        {
+            return Ok((exchange, Operation::Reusing(stream)));
+        }
+        Ok((Exchange::new(&self.cluster, roots, &self.identity, now.unix)?, Operation::Connecting))
     }
 
     /// Reads parts of the response until there is an event, or more bytes are needed.
