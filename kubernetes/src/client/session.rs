@@ -62,10 +62,8 @@ enum Link {
     Open(Box<Open>),
     /// The bytes to write before the connection is closed.
     Closing(Vec<u8>),
-    /// The driver is to set the connection aside in this place.
-    Keeping(Box<Exchange>, KeptConnection),
-    /// The driver has been asked to do so.
-    Kept(Box<Exchange>, KeptConnection),
+    /// The driver is to set the connection aside. Contains the place for it once the driver has been asked.
+    Keeping(Box<Exchange>, Option<KeptConnection>),
 }
 
 impl Session {
@@ -119,7 +117,7 @@ impl Session {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
             Link::Open(open) => matches!(open.operation, Operation::Connecting | Operation::Reusing(_)),
-            Link::Keeping(..) | Link::Kept(..) => false,
+            Link::Keeping(..) => false,
         }
     }
 
@@ -137,15 +135,15 @@ impl Session {
     /// Keeps the connection for another session, if it can be used again. Otherwise closes it, as
     /// [`close`](Self::close) does.
     pub(crate) fn keep(&mut self) {
-        self.link = match std::mem::replace(&mut self.link, Link::Down) {
+        match std::mem::replace(&mut self.link, Link::Down) {
             Link::Open(open) if self.shared.is_some() && self.current.is_none() && open.exchange.is_idle() => {
-                Link::Keeping(Box::new(open.exchange), KeptConnection::default())
+                self.link = Link::Keeping(Box::new(open.exchange), None);
             }
             link => {
                 self.link = link;
-                return self.close();
+                self.close();
             }
-        };
+        }
     }
 
     /// Closes all kept connections of the session's identity, which the server has refused.
@@ -170,8 +168,7 @@ impl Session {
     /// Closes the connection after its last bytes, such as a close_notify, are written.
     fn hang_up(&mut self) {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {
-            Link::Down => Link::Down,
-            link @ (Link::Closing(_) | Link::Keeping(..) | Link::Kept(..)) => link,
+            link @ (Link::Down | Link::Closing(_) | Link::Keeping(..)) => link,
             Link::Open(open) => Link::Closing(match open.operation {
                 // There is no TLS yet, or writing has already failed.
                 Operation::Connecting | Operation::Reusing(_) | Operation::Listening(_) => Vec::new(),
@@ -221,7 +218,7 @@ impl Session {
     /// The next event of the current request; `None` if the runtime has to do another [`step`](Self::step) first.
     pub(crate) fn event(&mut self, now: Now) -> Option<Event> {
         let event = match (&self.current, &self.link) {
-            (None, _) | (_, Link::Closing(_) | Link::Keeping(..) | Link::Kept(..)) => None,
+            (None, _) | (_, Link::Closing(_) | Link::Keeping(..)) => None,
             (Some(_), Link::Down) => self.open(now),
             (Some(_), Link::Open(_)) => match self.read(now) {
                 Ok(event) => event,
@@ -312,7 +309,7 @@ impl Session {
     fn lose(&mut self, error: ExchangeError) -> Option<Event> {
         let (error, idle) = match &self.link {
             Link::Open(open) => (open.reason(error), open.reused && open.exchange.unheard()),
-            Link::Down | Link::Closing(_) | Link::Keeping(..) | Link::Kept(..) => (error, false),
+            Link::Down | Link::Closing(_) | Link::Keeping(..) => (error, false),
         };
         self.hang_up();
         self.kept_was_dead |= idle;
@@ -339,26 +336,19 @@ impl Session {
             }
             Link::Open(_) if self.current.is_none() => None,
             Link::Open(open) => Some(open.step(&self.cluster)),
-            Link::Keeping(..) | Link::Kept(..) => self.set_aside(now),
+            Link::Keeping(_, place @ None) => Some(IoRequest::Keep(place.insert(KeptConnection::default()).clone())),
+            Link::Keeping(..) => {
+                self.hand_over(now);
+                None
+            }
         }
     }
 
-    /// Asks the driver to set the connection aside. Once it has done so, hands the connection to the sessions to come.
-    fn set_aside<T>(&mut self, now: Now) -> Option<IoRequest<T>> {
-        match std::mem::replace(&mut self.link, Link::Down) {
-            Link::Keeping(exchange, stream) => {
-                self.link = Link::Kept(exchange, stream.clone());
-                Some(IoRequest::Keep(stream))
-            }
-            Link::Kept(exchange, stream) => {
-                let shared = self.shared.as_ref()?;
-                shared.put(*exchange, stream, self.identity.clone(), now.instant);
-                None
-            }
-            link => {
-                self.link = link;
-                None
-            }
+    /// Hands the connection, which the driver has set aside, to the sessions to come.
+    fn hand_over(&mut self, now: Now) {
+        let link = std::mem::replace(&mut self.link, Link::Down);
+        if let (Link::Keeping(exchange, Some(stream)), Some(shared)) = (link, &self.shared) {
+            shared.put(*exchange, stream, self.identity.clone(), now.instant);
         }
     }
 }
