@@ -131,8 +131,8 @@ impl Members {
     fn issued(&mut self, count: u64) -> Result<(), AnyError> {
         let until = Instant::now() + BOUND;
         loop {
-            let snapshots = self.handles.iter().map(Handle::snapshot);
-            let left = snapshots.filter(|now| now.issued < count || now.unwritten).count();
+            let late = || self.handles.iter().map(Handle::snapshot).filter(|now| now.issued < count || now.unwritten);
+            let left = late().count();
             if count > 1 {
                 self.expired += self.handles.iter().filter(|handle| handle.credential().is_none()).count();
             }
@@ -140,7 +140,7 @@ impl Members {
                 return Ok(());
             }
             if Instant::now() > until {
-                let one = self.handles.iter().map(Handle::snapshot).find(|now| now.issued < count || now.unwritten);
+                let one = late().next();
                 return Err(format!("{left} members have no certificate {count}; one of them: {one:?}").into());
             }
             thread::sleep(Duration::from_millis(100));
