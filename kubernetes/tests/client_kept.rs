@@ -31,16 +31,23 @@ impl Kept {
 
     /// A server that issues each certificate before the client reads the object.
     fn world(&self) -> World<'_> {
-        self.scene.world(|request| match request.is_post() {
+        self.scene.world(|request| self.issue(request))
+    }
+
+    fn issue(&self, request: &ReceivedRequest) -> Reply {
+        match request.is_post() {
             true => Reply::object(201, &self.scene.object(&[])),
             false => Reply::object(200, &self.scene.issued()),
-        })
+        }
+    }
+
+    fn submission(&self, identity: Identity) -> Issuance {
+        let csr = self.scene.desired_csr.clone();
+        Issuance::new(csr, self.cluster.clone(), identity, Limits::default(), 7).sharing_connections()
     }
 
     fn submit(&self, world: &mut World<'_>, identity: &Identity) {
-        let issuance =
-            Issuance::new(self.scene.desired_csr.clone(), self.cluster.clone(), identity.clone(), Limits::default(), 7);
-        world.run(&mut issuance.sharing_connections()).unwrap();
+        world.run(&mut self.submission(identity.clone())).unwrap();
     }
 
     /// A signer that uses the cluster.
@@ -153,17 +160,9 @@ fn refused_identity_closes_its_kept_connections_only() {
     kept.submit(&mut world, &token("a"));
     kept.submit(&mut world, &token("b"));
     world.script = Box::new(|_| Reply::status(401, "Unauthorized", "Unauthorized"));
-    let submission = |identity| {
-        let csr = kept.scene.desired_csr.clone();
-        Issuance::new(csr, kept.cluster.clone(), identity, Limits::default(), 7).sharing_connections()
-    };
     // The kept connection of "a" is in use by the submission that is refused: the submission keeps none.
-    world.run(&mut submission(token("a"))).unwrap_err();
-    let scene = &kept.scene;
-    world.script = Box::new(|request| match request.is_post() {
-        true => Reply::object(201, &scene.object(&[])),
-        false => Reply::object(200, &scene.issued()),
-    });
+    world.run(&mut kept.submission(token("a"))).unwrap_err();
+    world.script = Box::new(|request| kept.issue(request));
     kept.submit(&mut world, &token("a"));
     kept.submit(&mut world, &token("b"));
     assert_eq!(connections(&world), [1, 1, 2, 2, 1, 3, 3, 2, 2]);
