@@ -5,17 +5,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use perennial::Template;
 use perennial_dev::Approval;
-use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
+use perennial_kubernetes::client::{Issuance, Limits};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
-use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Identity, Token};
 use perennial_std::Cancel;
 use perennial_tests::loopback::{Runtime, TOKEN, on_both, serve};
+use perennial_tests::simulation::{KUBELET_CLIENT, desired_csr, key};
 
 /// Submissions that run at the same time.
 const CAP: usize = 8;
@@ -45,17 +42,7 @@ fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 fn submission(index: usize, cluster: &Arc<Cluster>) -> Issuance {
-    let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
-    let template = Template::node(&format!("node-{index}"));
-    let usages = vec!["digital signature".to_owned(), "client auth".to_owned()];
-    let csr = DesiredCsr {
-        name: csr_name(key.public_key_der(), template.common_name(), template.organizations(), &usages),
-        request: certificate_request(&template, &key).unwrap(),
-        signer_name: KUBELET_CLIENT_SIGNER.to_owned(),
-        usages,
-        expiration_seconds: None,
-        skew: Duration::from_secs(60),
-    };
+    let csr = desired_csr(&key(), KUBELET_CLIENT);
     let identity = Identity::Token(Token::new(TOKEN).unwrap());
     Issuance::new(csr, cluster.clone(), identity, Limits::default(), index as u64).sharing_connections()
 }
