@@ -7,6 +7,8 @@
 //!             └───────┘          the next watch begins at the list's version
 //!               undecided
 //! ```
+//!
+//! A submission that may keep its connection makes one Read between Create and the first Watch.
 
 mod answers;
 
