@@ -6,6 +6,7 @@ mod handles;
 mod member;
 mod resolved;
 mod restorer;
+mod slot;
 mod starter;
 mod summary;
 mod workers;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Instant;
-use perennial_rotation::{Handle, clock};
+use perennial_rotation::clock;
 use serde_json::json;
 
 use super::cert_reporter::CertReporter;
@@ -25,12 +26,12 @@ use super::running::Ended;
 use crate::certificates::{List, Member, MemberStore, of_process};
 use crate::failure::Failure;
 use crate::fleet::Rotations;
-use crate::metrics::{BlockedOn, Source};
 use crate::signals::END;
 use crate::spans::words;
 use member::{Active, Shared};
 use restorer::Restorer;
-use starter::{Outcome, StartId, Starter};
+use slot::{Phase, Slot};
+use starter::{Outcome, Starter};
 pub(super) use summary::Activity;
 use summary::summary;
 use workers::Workers;
@@ -69,59 +70,6 @@ pub(super) struct Listed<'a> {
     missing_since: Option<Instant>,
     /// True once a member has started.
     has_started: bool,
-}
-
-/// A member of the list.
-struct Slot {
-    member: Member,
-    phase: Phase,
-    /// The reason why the member could not start, for metrics; empty if it runs.
-    blocked_on: BlockedOn,
-}
-
-/// The phase of a member's life.
-enum Phase {
-    /// The member's start is due.
-    Due,
-    /// A thread starts the member.
-    Starting(StartId),
-    /// The member could not start, and will be started again at this time.
-    Failed {
-        why: String,
-        retry_at: Instant,
-    },
-    Running(Box<Active>),
-}
-
-impl Slot {
-    fn new(member: Member) -> Self {
-        Self { member, phase: Phase::Due, blocked_on: BlockedOn::default() }
-    }
-
-    fn active(&self) -> Option<&Active> {
-        if let Phase::Running(active) = &self.phase { Some(active) } else { None }
-    }
-
-    fn active_mut(&mut self) -> Option<&mut Active> {
-        if let Phase::Running(active) = &mut self.phase { Some(active) } else { None }
-    }
-
-    fn handle(&self) -> Option<&Handle> {
-        self.active().map(|active| active.reporter.rotation.handle())
-    }
-
-    fn activity(&self) -> Activity {
-        match &self.phase {
-            Phase::Due | Phase::Starting(_) => Activity::Waiting,
-            Phase::Failed { .. } => Activity::Failing,
-            Phase::Running(active) => active.reporter.activity(),
-        }
-    }
-
-    /// The source of the certificate's state, for metrics.
-    fn source(&self) -> Source {
-        self.active().map_or_else(|| Source::Starting(self.blocked_on.clone()), |active| active.reporter.source())
-    }
 }
 
 /// Reads the list for `--certificates`.

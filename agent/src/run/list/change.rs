@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use perennial_rotation::clock;
 use serde_json::json;
 
+use super::Listed;
 use super::member::{Active, Reread};
+use super::slot::{Phase, Slot};
 use super::workers::Workers;
-use super::{Listed, Phase, Slot};
 use crate::certificates::Member;
 use crate::failure::Failure;
 use crate::run::cert_reporter::report_replacement;
