@@ -137,9 +137,10 @@ impl<'a> Listed<'a> {
             let now = clock::now().instant;
             self.context.observers.serve(self.context.report);
             self.take_outcomes(now)?;
+            // Before the starts, which wait for rotations that end.
+            self.report();
             self.begin_due_starts(now);
             [self.starter.workers(), &self.files].into_iter().for_each(Workers::replace_hanging);
-            self.report();
             self.poll_stores(now);
             self.notify_service(now);
             self.poll_expiry(now)?;
@@ -240,12 +241,6 @@ impl<'a> Listed<'a> {
     /// Begins the starts that are due. A member waits for the end of earlier rotations and starts with its name or its
     /// files: the lock of the files is theirs until then.
     fn begin_due_starts(&mut self, now: Instant) {
-        let report = self.context.report;
-        let hooks = &self.context.hooks;
-        self.ending.retain_mut(|active| {
-            active.reporter.poll(report, hooks);
-            !active.reporter.rotation.handle().has_ended()
-        });
         for slot in self.members.values_mut() {
             let is_due = match &slot.phase {
                 Phase::Due => true,
@@ -267,11 +262,16 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// Reports what is new about each certificate.
+    /// Reports what is new about each certificate. Forgets the rotations that have ended of removed members.
     fn report(&mut self) {
-        let Context { report, hooks, .. } = &mut self.context;
-        let running = self.members.values_mut().filter_map(Slot::active_mut).chain(&mut self.ending);
-        running.for_each(|active| active.reporter.poll(report, hooks));
+        let Context { report, hooks, .. } = &self.context;
+        self.members.values_mut().filter_map(Slot::active_mut).for_each(|active| active.reporter.poll(report, hooks));
+        self.ending.retain_mut(|active| {
+            // Read first: the rotation may change its certificate until it has ended.
+            let has_ended = active.reporter.rotation.handle().has_ended();
+            active.reporter.poll(report, hooks);
+            !has_ended
+        });
     }
 
     fn poll_stores(&mut self, now: Instant) {
