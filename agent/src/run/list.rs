@@ -255,10 +255,8 @@ impl<'a> Listed<'a> {
                 continue;
             }
             let (member, shared) = (slot.member.clone(), self.shared.clone());
-            slot.phase = match self.starter.begin(slot.member.clone(), move || Active::start(member, &shared)) {
-                Ok(start) => Phase::Starting(start),
-                Err(error) => Phase::Failed { why: error.to_string(), retry_at: now.after(START_RETRY) },
-            };
+            let start = self.starter.begin(slot.member.clone(), move || Active::start(member, &shared));
+            slot.phase = Phase::Starting(start);
         }
     }
 

@@ -9,7 +9,6 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use super::member::Active;
 use super::workers::Workers;
 use crate::certificates::Member;
-use crate::failure::Failure;
 
 /// Most members that start at the same time, without those whose start hangs.
 const THREADS: usize = 8;
@@ -62,28 +61,31 @@ impl Starter {
         }
     }
 
-    /// Begins a start of this member.
-    ///
-    /// # Errors
-    /// If the system refuses a thread, and no other thread would carry out the start.
+    /// Begins a start of this member. If the system refuses a thread, and no other thread would carry out the start, the
+    /// start fails.
     pub(super) fn begin(
         &mut self,
         member: Member,
         start: impl FnOnce() -> Result<Active, String> + Send + 'static,
-    ) -> Result<StartId, Failure> {
+    ) -> StartId {
         let id = self.next;
+        self.next += 1;
+        self.unfinished.insert(id, member);
         let (sender, wake) = (self.sender.clone(), self.wake.clone());
-        let job = move || {
-            let result = catch_unwind(AssertUnwindSafe(start));
-            let result = result.unwrap_or_else(|_| Err("the start panicked; please report this as a bug".into()));
+        let end = move |result| {
             // The receiver is gone if the process is ending.
             let _ = sender.send((id, result));
             wake();
         };
-        self.workers.begin(&id.to_string(), job)?;
-        self.next += 1;
-        self.unfinished.insert(id, member);
-        Ok(id)
+        let ended = end.clone();
+        let job = move || {
+            let result = catch_unwind(AssertUnwindSafe(start));
+            ended(result.unwrap_or_else(|_| Err("the start panicked; please report this as a bug".into())));
+        };
+        if let Err(error) = self.workers.begin(&id.to_string(), job) {
+            end(Err(error.to_string()));
+        }
+        id
     }
 
     /// Notes that a reload has removed the member of this start.
