@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial::UnixTime;
 use perennial_pki::KeyEncoding;
 use perennial_rotation::{CaCopy, Directory, FileLayout, FileOptions, FileStore, Store};
 
@@ -119,18 +118,6 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => directory.claim().map_err(Failure::usage),
             Self::Files(files) => files.claim().map_err(Failure::usage),
-        }
-    }
-
-    /// Writes public files again that another program has removed or changed. Returns true if it wrote a file. Does
-    /// nothing for kubelet's layout, whose links a start repairs.
-    ///
-    /// # Errors
-    /// Why the files cannot be written, as a sentence.
-    pub(crate) fn restore(&self, now: UnixTime) -> Result<bool, String> {
-        match self {
-            Self::Directory(_) => Ok(false),
-            Self::Files(files) => files.restore(now).map_err(|error| error.to_string()),
         }
     }
 }

@@ -284,7 +284,9 @@ impl<'a> Listed<'a> {
                             self.files.begin(&format!("missing {}", active.reporter.of), active.reporter.restoration());
                     }
                     // The files of a certificate in memory are old: the rotation writes them.
-                    files if active.reporter.is_on_disk() => stores.push((active.reporter.of.clone(), files.clone())),
+                    MemberStore::Files(files) if active.reporter.is_on_disk() => {
+                        stores.push((active.reporter.of.clone(), files.clone()));
+                    }
                     MemberStore::Files(_) => {}
                 }
             }

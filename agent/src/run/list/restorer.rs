@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use perennial_rotation::clock;
+use perennial_rotation::{FileStore, clock};
 
 use super::workers::Workers;
-use crate::certificates::MemberStore;
 
 /// Compares files with their certificates.
 pub(super) struct Restorer {
@@ -25,7 +24,7 @@ impl Restorer {
 
     /// Begins to compare the files of these stores with their certificates, and to write files again. Does nothing for
     /// a store whose last comparison has not ended. Logs what was written, and new errors.
-    pub(super) fn begin(&self, stores: Vec<(String, MemberStore)>) {
+    pub(super) fn begin(&self, stores: Vec<(String, Arc<FileStore>)>) {
         let names: BTreeSet<&String> = stores.iter().map(|(name, _)| name).collect();
         lock(&self.troubles).retain(|name, _| names.contains(name));
         for (name, store) in stores {
@@ -38,8 +37,8 @@ impl Restorer {
     }
 }
 
-fn restore(name: &str, store: &MemberStore, troubles: &Troubles) {
-    let restored = store.restore(clock::now().unix);
+fn restore(name: &str, store: &FileStore, troubles: &Troubles) {
+    let restored = store.restore(clock::now().unix).map_err(|error| error.to_string());
     let mut troubles = lock(troubles);
     match restored {
         Ok(is_written) => {
