@@ -273,25 +273,24 @@ impl<'a> Listed<'a> {
     }
 
     fn poll_stores(&mut self, now: Instant) {
-        if self.next_store_poll <= now {
-            self.next_store_poll = now.after(STORE_POLL);
-            let mut stores = Vec::new();
-            for active in self.members.values().filter_map(Slot::active) {
-                match active.files() {
-                    MemberStore::Directory(_) => {
-                        // An error is that of a thread, which the next poll needs as well.
-                        let _ =
-                            self.files.begin(&format!("missing {}", active.reporter.of), active.reporter.restoration());
-                    }
-                    // The files of a certificate in memory are old: the rotation writes them.
-                    MemberStore::Files(files) if active.reporter.is_on_disk() => {
-                        stores.push((active.reporter.of.clone(), files.clone()));
-                    }
-                    MemberStore::Files(_) => {}
-                }
-            }
-            self.restorer.begin(stores);
+        if now < self.next_store_poll {
+            return;
         }
+        self.next_store_poll = now.after(STORE_POLL);
+        let mut stores = Vec::new();
+        for active in self.members.values().filter_map(Slot::active) {
+            let name = &active.reporter.of;
+            match active.files() {
+                MemberStore::Directory(_) => {
+                    // An error is that of a thread, which the next poll needs as well.
+                    let _ = self.files.begin(&format!("missing {name}"), active.reporter.restoration());
+                }
+                // The files of a certificate in memory are old: the rotation writes them.
+                MemberStore::Files(files) if active.reporter.is_on_disk() => stores.push((name.clone(), files.clone())),
+                MemberStore::Files(_) => {}
+            }
+        }
+        self.restorer.begin(stores);
     }
 
     fn notify_service(&mut self, now: Instant) {
