@@ -14,7 +14,6 @@ use super::slot::{Phase, Slot};
 use super::workers::Workers;
 use crate::certificates::Member;
 use crate::failure::Failure;
-use crate::run::cert_reporter::report_replacement;
 use crate::spans::words;
 
 /// Longest time that a reload, and with it the main loop, waits for the files that running members name.
@@ -171,10 +170,8 @@ impl Listed<'_> {
     /// Begins to read the files of all running members: another program may have replaced a pair.
     fn find_replacements(&self) {
         for active in self.members.values().filter_map(Slot::active) {
-            let (name, handle, store, common_name) = active.replaceable();
-            let key = format!("replacement {name}");
-            let read = move || report_replacement(&name, &handle, &*store, &common_name);
-            if let Err(why) = self.files.begin(&key, read) {
+            let key = format!("replacement {}", active.reporter.of);
+            if let Err(why) = self.files.begin(&key, active.search_for_replacement()) {
                 tracing::warn!("{why}; pairs that other programs have replaced are not read");
                 return;
             }

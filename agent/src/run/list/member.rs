@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_pki::Credential;
-use perennial_rotation::{Directory, Handle, LoadRequest, Rotator, Store, clock};
+use perennial_rotation::{Directory, LoadRequest, Rotator, Store as _, clock};
 
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers, Sources};
@@ -14,7 +14,7 @@ use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
 use crate::observers::Watchers;
 use crate::run::acceptance::{Acceptance, Checks};
-use crate::run::cert_reporter::CertReporter;
+use crate::run::cert_reporter::{CertReporter, report_replacement};
 use crate::run::hook::{self, Hooks};
 use crate::run::wake;
 
@@ -121,10 +121,12 @@ impl Active {
         (self.config, self.server) = (next, server);
     }
 
-    /// The name, rotation, store and common name of the member, to find a pair that another program has put there.
-    pub(super) fn replaceable(&self) -> (String, Handle, Arc<dyn Store>, String) {
-        let handle = self.reporter.rotation.handle().clone();
-        (self.reporter.of.clone(), handle, self.files.store(), self.config.common_name().to_owned())
+    /// Returns a call that reads the files, for another thread: the disk may not answer. If another program has put a
+    /// pair there, the call reports the pair to the rotation.
+    pub(super) fn search_for_replacement(&self) -> impl FnOnce() + Send + use<> {
+        let (name, handle) = (self.reporter.of.clone(), self.reporter.rotation.handle().clone());
+        let (store, common_name) = (self.files.store(), self.config.common_name().to_owned());
+        move || report_replacement(&name, &handle, &*store, &common_name)
     }
 
     /// The files of the member.
