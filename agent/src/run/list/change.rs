@@ -79,8 +79,8 @@ impl Listed<'_> {
 
     fn change_to(&mut self, members: Vec<Member>) {
         let mut changes = Changes::default();
-        let is_wanted = |name: &str| members.iter().any(|member| member.name == name);
-        changes.removed.extend(self.members.keys().filter(|name| !is_wanted(name)).cloned());
+        let wanted: BTreeSet<&String> = members.iter().map(|member| &member.name).collect();
+        changes.removed.extend(self.members.keys().filter(|name| !wanted.contains(name)).cloned());
         for name in &changes.removed {
             match self.members.remove(name).map(|slot| slot.phase) {
                 Some(Phase::Running(active)) => self.end(*active),
