@@ -148,14 +148,14 @@ impl Listed<'_> {
         }
         drop(sender);
         let mut read = receive(&results, &self.configurations);
-        for name in names.iter().filter(|name| !changed.contains(*name)).cloned().collect::<Vec<_>>() {
-            let Some(active) = self.members.get_mut(&name).and_then(Slot::active_mut) else { continue };
+        for name in names {
+            let Some(active) = self.members.get_mut(name).and_then(Slot::active_mut) else { continue };
             let late = || Err(format!("its files were not read within {}; a disk does not answer", words(PATIENCE)));
-            match read.remove(&name).unwrap_or_else(late) {
+            match read.remove(name).unwrap_or_else(late) {
                 Ok(None) => {}
                 Ok(Some(next)) => {
                     active.apply(next, &self.shared);
-                    changed.insert(name);
+                    changed.insert(name.clone());
                 }
                 Err(why) => {
                     let why = format!("reload failed, keeping the current configuration of this certificate: {why}");
