@@ -56,7 +56,7 @@ impl Rotations {
         Ok(Self { fleet, observers, threads: Mutex::new(started) })
     }
 
-    /// Adds the member `name`, whose rotation must have this name, with its observers. Blocks while the store is read.
+    /// Adds a rotation as the member `name`, with its observers. Blocks while the store is read.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the rotation cannot be prepared.

@@ -65,7 +65,6 @@ impl Active {
         let has_certificate = held.as_ref().is_some_and(|held| !held.validity.expired(clock::now().unix));
         let name = config.member.name.as_str();
         let rotator = Rotator::new()
-            .name(name)
             .policy(config.member.policy.clone())
             .template(config.member.template.clone())
             .signer(config.signer(&server, &shared.handles, &shared.sources, has_certificate))
