@@ -43,7 +43,6 @@ pub(super) type Reread = Result<Option<(Resolved, Server)>, String>;
 pub(super) struct Active {
     pub(super) reporter: CertReporter,
     config: Resolved,
-    server: Server,
     files: MemberStore,
     /// The checks whether the API server accepts the certificate; `None` if they are off.
     acceptance: Option<Acceptance>,
@@ -75,7 +74,7 @@ impl Active {
         shared.handles.set(name, rotation.handle().clone());
         let reporter = CertReporter::new(name, rotation, files.certificate()).began_with(held);
         let acceptance = accept(&config, &server, &reporter, shared);
-        Ok(Self { reporter, config, server, files, acceptance })
+        Ok(Self { reporter, config, files, acceptance })
     }
 
     /// Returns a call that reads the files that `member` names, which is this member after a reload, and changes the
@@ -117,7 +116,7 @@ impl Active {
         if next.member.policy != before.member.policy {
             handle.set_policy(next.member.policy.clone());
         }
-        (self.config, self.server) = (next, server);
+        self.config = next;
     }
 
     /// Returns a call that reads the files, for another thread: the disk may not answer. If another program has put a

@@ -186,7 +186,7 @@ impl Servers {
 
     /// Forgets the servers that no running member uses.
     pub(super) fn retain_used(&self) {
-        // One reference is that of this list.
+        // One reference is that of this list. The signer of each member that uses the server has another.
         let is_used = |(_, server): &(Endpoint, Server)| Arc::strong_count(&server.cluster) > 1;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(is_used);
     }
