@@ -1,8 +1,9 @@
 //! The environment of the rotations: flags, signals, report, observers, systemd and hooks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use perennial_rotation::{Directory, Rotator, clock};
+use perennial_rotation::{Directory, Handle, Rotator, clock};
 
 use super::acceptance::Checks;
 use super::cert_reporter::CertReporter;
@@ -46,6 +47,34 @@ impl Context<'_> {
             self.observers.watchers.of(prefix).into_iter().chain([wake::observer(self.wakes.waker())]).collect();
         let rotation = ActiveRotation::start(rotator.store(store.clone()), self.options.runtime, observers)?;
         Ok(CertReporter::new(prefix, rotation, current))
+    }
+
+    /// Waits for a wake, for at most `most`, and at most until the metrics server tries again to listen.
+    pub(super) fn wait(&self, most: Option<Duration>) {
+        self.wakes.wait([most, self.observers.retry()].into_iter().flatten().min());
+    }
+
+    /// Requests the rotations that were demanded since the last call, by SIGUSR1 and at the socket of `--control`.
+    /// `certificates` are the names of all certificates, each with its rotation, or `None` while the certificate could
+    /// not start.
+    pub(super) fn rotate_demanded<'a>(
+        &self,
+        certificates: impl Iterator<Item = (&'a str, Option<&'a Handle>)> + Clone,
+    ) {
+        if self.wakes.is_to_rotate() {
+            certificates.clone().filter_map(|(_, handle)| handle).for_each(Handle::rotate_now);
+        }
+        if let Some(control) = &self.control {
+            control.serve(certificates);
+        }
+    }
+
+    /// Notifies systemd whether the service is ready, and of its status: `status`, which describes the certificates, and
+    /// the errors of hooks and observers.
+    pub(super) fn notify_service(&mut self, ready: bool, mut status: Vec<String>) {
+        status.extend(self.hooks.troubles());
+        status.extend(self.observers.troubles());
+        self.service.update(ready, &status.join("; "));
     }
 
     /// Reads or creates the hook record of the certificate with the prefix `prefix`. Must be called before the rotation

@@ -151,19 +151,12 @@ impl<'a> Listed<'a> {
                 let why = format!("{}: the rotation has ended by itself; please report this as a bug", reporter.of);
                 return Err(Failure::Failed(why));
             }
-            let polls = [Some(self.next_poll(now)), self.context.observers.retry()];
-            self.context.wakes.wait(polls.into_iter().flatten().min());
+            self.context.wait(Some(self.next_poll(now)));
             // Checked first: a reload that arrived as well must not delay the end.
             if self.context.wakes.is_stopping() {
                 return self.stopped();
             }
-            if self.context.wakes.is_to_rotate() {
-                self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
-            }
-            if let Some(control) = &self.context.control {
-                let certificates = self.members.iter().map(|(name, slot)| (name.as_str(), slot.handle()));
-                control.serve(certificates);
-            }
+            self.context.rotate_demanded(self.members.iter().map(|(name, slot)| (name.as_str(), slot.handle())));
             if self.context.wakes.is_to_reload() {
                 self.reload();
             }
@@ -297,10 +290,7 @@ impl<'a> Listed<'a> {
         let is_on_disk = |slot: &Slot| slot.active().is_some_and(|active| active.reporter.is_on_disk());
         let ready = now.since(self.started_at) >= READY_AFTER || self.members.values().all(is_on_disk);
         let summary = summary(self.members.iter().map(|(name, slot)| (name.as_str(), slot.activity())));
-        let Context { hooks, observers, .. } = &self.context;
-        let status = [summary].into_iter().chain(hooks.troubles()).chain(observers.troubles());
-        let status = status.collect::<Vec<_>>().join("; ");
-        self.context.service.update(ready, &status);
+        self.context.notify_service(ready, vec![summary]);
     }
 
     /// Checks the limit of `--exit-without-certificate`: for a list, the time without any valid certificate.

@@ -93,19 +93,13 @@ impl<'a> Running<'a> {
             if self.reporters().any(|reporter| reporter.rotation.handle().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
             }
-            let wakes = &self.context.wakes;
-            wakes.wait([self.next_poll(), self.context.observers.retry()].into_iter().flatten().min());
+            self.context.wait(self.next_poll());
             // Checked first: a reload that arrived as well must not delay the end.
-            if wakes.is_stopping() {
+            if self.context.wakes.is_stopping() {
                 return self.stopped();
             }
-            if wakes.is_to_rotate() {
-                self.reporters().for_each(|reporter| reporter.rotation.handle().rotate_now());
-            }
-            if let Some(control) = &self.context.control {
-                let certificates = self.reporters().map(|reporter| (&*reporter.of, Some(reporter.rotation.handle())));
-                control.serve(certificates);
-            }
+            let certificates = self.reporters().map(|reporter| (&*reporter.of, Some(reporter.rotation.handle())));
+            self.context.rotate_demanded(certificates);
             if self.context.wakes.is_to_reload()
                 && let Err(why) = self.reload()
             {
@@ -189,7 +183,7 @@ impl<'a> Running<'a> {
     }
 
     /// The reporters of all rotated certificates, the client certificate's first.
-    fn reporters(&self) -> impl Iterator<Item = &CertReporter> {
+    fn reporters(&self) -> impl Iterator<Item = &CertReporter> + Clone {
         [&self.client.reporter].into_iter().chain(self.serving.iter().map(|serving| &serving.reporter))
     }
 
@@ -204,10 +198,8 @@ impl<'a> Running<'a> {
     fn notify_service(&mut self) {
         // Ready means on disk: units that are ordered after this one read the files.
         let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
-        let Context { hooks, observers, .. } = &self.context;
-        let status = self.reporters().map(CertReporter::status).chain(hooks.troubles()).chain(observers.troubles());
-        let status = status.collect::<Vec<_>>().join("; ");
-        self.context.service.update(ready, &status);
+        let status: Vec<_> = self.reporters().map(CertReporter::status).collect();
+        self.context.notify_service(ready, status);
     }
 
     fn stopped(&self) -> Result<Ended, Failure> {
