@@ -1,6 +1,7 @@
 //! `perennial run`: keeps certificates of an API server's signers rotated, until a signal or, with `--once`, until they
 //! are in place.
 
+mod absence;
 mod acceptance;
 mod addresses;
 mod cert_reporter;

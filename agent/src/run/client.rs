@@ -1,10 +1,11 @@
 //! The client certificate. perennial rotates it, or only observes it while another program rotates it.
 
-use perennial::{Fingerprint, Instant};
+use perennial::Fingerprint;
 use perennial_pki::Chain;
 use perennial_rotation::clock;
 use perennial_rotation::{Loaded, Rotator, Stored};
 
+use super::absence::Absence;
 use super::acceptance::Acceptance;
 use super::cert_reporter::CertReporter;
 use super::context::Context;
@@ -21,9 +22,7 @@ pub(super) struct Client {
     acceptance: Option<Acceptance>,
     /// The externally managed certificate at the last poll.
     found: Option<Fingerprint>,
-    /// Time from which there has been no valid certificate; `None` if there is a valid one. The clock of this time also
-    /// runs in suspend.
-    missing_since: Option<Instant>,
+    absence: Absence,
 }
 
 impl Client {
@@ -43,7 +42,7 @@ impl Client {
         };
         let reporter = context.start(prefix, rotator, &config.stores.client)?;
         let acceptance = start_acceptance(&reporter, context, config)?;
-        Ok(Self { reporter, acceptance, found: None, missing_since: None })
+        Ok(Self { reporter, acceptance, found: None, absence: Absence::default() })
     }
 
     /// Applies the configuration `next` to the running rotation, in the place of `config`. If `next` switches rotation
@@ -119,19 +118,13 @@ impl Client {
     /// # Errors
     /// [`Failure::Failed`] once there has been no valid certificate for as long as the flag allows.
     pub(super) fn poll_expiry(&mut self, options: &Run) -> Result<(), Failure> {
-        let missing = self.reporter.rotation.handle().credential().is_none();
-        let now = clock::now().instant;
-        self.missing_since = missing.then(|| self.missing_since.unwrap_or(now));
-        let since = self.missing_since.map(|since| now.since(since));
-        match (since, options.service.exit_without_certificate) {
-            (Some(since), Some(most)) if since >= most => {
-                let trouble = self.reporter.trouble().map(|trouble| format!("; last error: {trouble}"));
-                let since = words(since);
-                let why = format!("no valid certificate for {since}{}", trouble.unwrap_or_default());
-                Err(Failure::Failed(why))
-            }
-            _ => Ok(()),
-        }
+        let is_missing = self.reporter.rotation.handle().credential().is_none();
+        let most = options.service.exit_without_certificate;
+        let Some(since) = self.absence.beyond(most, is_missing, clock::now().instant) else { return Ok(()) };
+        let trouble = self.reporter.trouble().map(|trouble| format!("; last error: {trouble}"));
+        let since = words(since);
+        let why = format!("no valid certificate for {since}{}", trouble.unwrap_or_default());
+        Err(Failure::Failed(why))
     }
 }
 

@@ -20,6 +20,7 @@ use perennial::Instant;
 use perennial_rotation::clock;
 use serde_json::json;
 
+use super::absence::Absence;
 use super::cert_reporter::CertReporter;
 use super::context::Context;
 use super::running::Ended;
@@ -66,8 +67,8 @@ pub(super) struct Listed<'a> {
     started_at: Instant,
     /// Time of the next check that the files still exist.
     next_store_poll: Instant,
-    /// Time from which no member has had a valid certificate; `None` if one has.
-    missing_since: Option<Instant>,
+    /// The time without a valid certificate of any member.
+    absence: Absence,
     /// True once a member has started.
     has_started: bool,
 }
@@ -119,7 +120,7 @@ impl<'a> Listed<'a> {
             ending: Vec::new(),
             started_at: now,
             next_store_poll: now.after(STORE_POLL),
-            missing_since: None,
+            absence: Absence::default(),
             has_started: false,
         };
         listed.observe();
@@ -295,17 +296,12 @@ impl<'a> Listed<'a> {
 
     /// Checks the limit of `--exit-without-certificate`: for a list, the time without any valid certificate.
     fn poll_expiry(&mut self, now: Instant) -> Result<(), Failure> {
-        let missing = self.reporters().all(|reporter| reporter.rotation.handle().credential().is_none());
-        self.missing_since = missing.then(|| self.missing_since.unwrap_or(now));
-        let since = self.missing_since.map(|since| now.since(since));
-        match (since, self.context.options.service.exit_without_certificate) {
-            (Some(since), Some(most)) if since >= most => {
-                let since = words(since);
-                let why = format!("no certificate of the list has been valid for {since}{}", self.last_trouble());
-                Err(Failure::Failed(why))
-            }
-            _ => Ok(()),
-        }
+        let is_missing = self.reporters().all(|reporter| reporter.rotation.handle().credential().is_none());
+        let most = self.context.options.service.exit_without_certificate;
+        let Some(since) = self.absence.beyond(most, is_missing, now) else { return Ok(()) };
+        let since = words(since);
+        let why = format!("no certificate of the list has been valid for {since}{}", self.last_trouble());
+        Err(Failure::Failed(why))
     }
 
     /// The end of a run with `--once`; `None` if a member is not in place yet, and without `--once`.
