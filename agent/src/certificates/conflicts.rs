@@ -80,8 +80,9 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
             directories.entry(directory.clone()).or_insert(Claim { by, key: "store", path: directory });
         }
     }
+    let in_directories: Vec<_> = placed.iter().filter(|placed| is_in_directory(placed)).collect();
     for claim in written.values() {
-        check_place(claim, &written, &directories, placed);
+        check_place(claim, &written, &directories, &in_directories);
     }
     for by in placed {
         for (key, path) in read_by(&by.member) {
@@ -99,12 +100,18 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
     }
 }
 
+/// True for a member in kubelet's layout.
+fn is_in_directory(placed: &Placed<'_>) -> bool {
+    matches!(placed.member.location.kind, StoreKind::Directory { .. })
+}
+
 /// Reports a file whose path is a directory of another use, or that lies among the files of another member's store.
+/// `in_directories` are the members in kubelet's layout.
 fn check_place(
     claim: &Claim<'_>,
     written: &HashMap<PathBuf, Claim<'_>>,
     directories: &HashMap<PathBuf, Claim<'_>>,
-    placed: &[Placed<'_>],
+    in_directories: &[&Placed<'_>],
 ) {
     let path = claim.path.display();
     if let Some(other) = directories.get(&claim.path) {
@@ -115,15 +122,18 @@ fn check_place(
         let (file, other) = (file.path.display(), &file.by.member.name);
         fault(claim, &format!("{path} lies below {file}, which is a file of certificate {other}"));
     }
+    // The prefix of one member may begin like that of another.
+    if is_in_directory(claim.by) {
+        return;
+    }
     let (Some(parent), Some(name)) = (claim.path.parent(), claim.path.file_name().and_then(|name| name.to_str()))
     else {
         return;
     };
-    for other in placed.iter().filter(|other| !std::ptr::eq(*other, claim.by)) {
+    for other in in_directories {
         let StoreKind::Directory { path: directory, prefix } = &other.member.location.kind else { continue };
         let is_like = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with(['-', '.']));
-        let is_directory = matches!(claim.by.member.location.kind, StoreKind::Directory { .. });
-        if directory == parent && is_like && !is_directory {
+        if directory == parent && is_like {
             let other = &other.member.name;
             fault(claim, &format!("{path} has a name like the files of certificate {other} in this directory"));
         }

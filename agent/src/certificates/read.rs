@@ -113,6 +113,7 @@ fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed
 /// Reports references to members that do not exist, or whose certificate is no identity.
 fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
     let known: Vec<&str> = names.keys().map(String::as_str).collect();
+    let members: HashMap<&str, &Member> = placed.iter().map(|Placed { member, .. }| (&*member.name, member)).collect();
     for Placed { section, member } in placed {
         let asker = match &member.asker {
             Asker::Member(name) => Some(("identity", name)),
@@ -129,8 +130,7 @@ fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
                 );
             }
         }
-        let of = asker.and_then(|(_, name)| placed.iter().find(|other| other.member.name == *name));
-        if let Some(Placed { member: of, .. }) = of
+        if let Some(of) = asker.and_then(|(_, name)| members.get(name.as_str()))
             && of.name != member.name
             && !parse::is_identity(&of.signer, &of.required_usages)
         {
@@ -171,14 +171,19 @@ fn finish(context: &Context<'_>, path: &Path, mut placed: Vec<Placed<'_>>) -> Ve
 
 /// Gives each member without `clusterKubeconfig` that of the member whose certificate authenticates its requests.
 fn inherit_clusters(placed: &mut [Placed<'_>]) {
+    let place = |(index, placed): (usize, &Placed<'_>)| (placed.member.name.clone(), index);
+    let places: HashMap<String, usize> = placed.iter().enumerate().map(place).collect();
     for index in 0..placed.len() {
-        let mut at = index;
+        let (mut at, mut heirs) = (index, Vec::new());
         // `check_cycles` has found no cycle.
         while placed[at].member.cluster_kubeconfig.as_os_str().is_empty() {
             let Asker::Member(name) = &placed[at].member.asker else { break };
-            let Some(next) = placed.iter().position(|other| other.member.name == *name) else { break };
-            at = next;
+            let Some(next) = places.get(name) else { break };
+            heirs.push(at);
+            at = *next;
         }
-        placed[index].member.cluster_kubeconfig = placed[at].member.cluster_kubeconfig.clone();
+        let cluster = placed[at].member.cluster_kubeconfig.clone();
+        // Also those on the way, so that no later member takes this way again.
+        heirs.into_iter().for_each(|heir| placed[heir].member.cluster_kubeconfig.clone_from(&cluster));
     }
 }

@@ -268,6 +268,16 @@ fn dependency_cycle_and_wrong_identity_are_refused() {
 }
 
 #[test]
+fn cluster_is_inherited_through_long_chain_of_identities() {
+    let first = (0..1000).map(|n| (format!("m{n}"), format!("identity: {{certificate: m{}}}", n + 1)));
+    let last = ("m1000".to_owned(), "identity: {bootstrapKubeconfig: /b}, clusterKubeconfig: /c".to_owned());
+    let chain: Vec<_> = first.chain([last]).collect();
+    let chain: Vec<_> = chain.iter().map(|(name, fields)| (name.as_str(), fields.as_str())).collect();
+    let list = parse(&members(&chain)).unwrap();
+    assert!(list.members.iter().all(|member| member.cluster_kubeconfig == Path::new("/c")));
+}
+
+#[test]
 fn stores_that_overlap_are_refused() {
     for (a, b, why) in [
         ("bundle: {file: /x}", "bundle: {file: /x}", "/x is a file of certificate a, too"),
