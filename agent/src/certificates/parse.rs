@@ -254,7 +254,7 @@ fn policy(section: &Section<'_>, lifetime: Option<Duration>) -> Option<Policy> {
 }
 
 fn asker(section: &Section<'_>) -> Option<Asker> {
-    Some(match section.choice(&["bootstrapKubeconfig", "certificate", "kubeconfig", "tokenFile"], &[])? {
+    Some(match section.choice(&["bootstrapKubeconfig", "certificate", "kubeconfig", "tokenFile"])? {
         "bootstrapKubeconfig" => Asker::Own { bootstrap_kubeconfig: section.parse("bootstrapKubeconfig", absolute)? },
         "certificate" => Asker::Member(section.parse("certificate", label)?),
         "kubeconfig" => Asker::Kubeconfig(section.parse("kubeconfig", absolute)?),
@@ -273,7 +273,7 @@ fn location(section: &Section<'_>, key_type: Option<KeyAlgorithm>) -> Option<Loc
     let encoding = encoding.unwrap_or_default();
     let access = section.section("access").map_or_else(Access::default, |section| access(&section));
     let store = section.section("store")?;
-    let kind = match store.choice(&["directory", "linked", "files", "bundle"], &[])? {
+    let kind = match store.choice(&["directory", "linked", "files", "bundle"])? {
         "directory" => {
             for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
                 let why = "does not apply to `store.directory`, whose files are kubelet's: PKCS#8, mode 0600; use \

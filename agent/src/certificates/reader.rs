@@ -200,9 +200,8 @@ impl<'a> Section<'a> {
 
     /// The one key of this mapping, which is a choice between the keys in `choices`. `None`, with an error, if the
     /// mapping has none or several of them.
-    pub(super) fn choice(&self, choices: &[&'static str], others: &[&str]) -> Option<&'static str> {
-        let known: Vec<&str> = choices.iter().chain(others).copied().collect();
-        self.allow(&known);
+    pub(super) fn choice(&self, choices: &[&'static str]) -> Option<&'static str> {
+        self.allow(choices);
         let chosen: Vec<_> = choices.iter().copied().filter(|key| self.field(key).is_some()).collect();
         match chosen[..] {
             [one] => return Some(one),
