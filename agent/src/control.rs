@@ -4,7 +4,7 @@
 //! and carries no secrets: a line of JSON with the names of certificates, and a line with the answer.
 
 use std::cell::LazyCell;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use perennial::State;
 use perennial_rotation::Handle;
-use rustix::fs::{FlockOperation, Mode, flock};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::cli;
@@ -181,9 +180,9 @@ fn lock_directory(directory: &Path) -> Option<File> {
     let directory = File::open(directory).ok()?;
     let end = Instant::now() + PATIENCE;
     loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        match directory.try_lock() {
             Ok(()) => return Some(directory),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
             Err(_) => return None,
         }
     }
