@@ -118,7 +118,7 @@ pub(crate) struct Run {
 }
 
 /// Flags that describe one certificate, and the key of the certificate list that does so for each certificate.
-const OF_ONE_CERTIFICATE: [(&str, &str); 28] = [
+const OF_ONE_CERTIFICATE: [(&str, &str); 30] = [
     ("cert_dir", "store"),
     ("kubeconfig", "clusterKubeconfig"),
     ("bootstrap_kubeconfig", "identity: {bootstrapKubeconfig: FILE}"),
@@ -147,13 +147,14 @@ const OF_ONE_CERTIFICATE: [(&str, &str); 28] = [
     ("request_timeout", "timing: {requestTimeout: DURATION}"),
     ("retry", "timing: {retry: FIRST-MOST}"),
     ("retry_refused", "timing: {retryRefused: FIRST-MOST}"),
+    ("on_rotated", "onRotated"),
+    ("on_rotated_timeout", "onRotated: {timeout: DURATION}"),
 ];
 
 /// The error for a flag that describes one certificate beside `--certificates`; `None` if there is no such flag.
 pub(super) fn conflict(matches: &ArgMatches) -> Option<String> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let more = [("on_rotated", "onRotated"), ("on_rotated_timeout", "onRotated: {timeout: DURATION}")];
-    let (id, key) = OF_ONE_CERTIFICATE.into_iter().chain(more).find(|(id, _)| is_given(id))?;
+    let (id, key) = OF_ONE_CERTIFICATE.into_iter().find(|(id, _)| is_given(id))?;
     let flag = id.replace('_', "-");
     is_given("certificates").then(|| {
         format!("--{flag} describes one certificate, and cannot be used with --certificates; in the file, use `{key}`")
