@@ -38,16 +38,17 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
             found.push(Finding::of(directory, &store, role, now)?);
         }
     }
+    report("directory", directory, &found, options.json)
+}
+
+/// Prints the findings. `what` names the directory or list that was checked, `at` is its path.
+///
+/// # Errors
+/// [`Failure::Failed`] with the first fault or doubt.
+fn report(what: &'static str, at: &Path, found: &[Finding], json: bool) -> Result<(), Failure> {
     let fault = found.iter().find_map(Finding::first_fault);
-    print(&if options.json {
-        to_json("directory", directory, &found, fault.is_none())
-    } else {
-        to_text("directory", directory, &found)
-    });
-    match fault {
-        None => Ok(()),
-        Some(fault) => Err(Failure::Failed(format!("{}: {fault}", directory.display()))),
-    }
+    print(&if json { to_json(what, at, found, fault.is_none()) } else { to_text(what, at, found) });
+    fault.map_or(Ok(()), |fault| Err(Failure::Failed(format!("{}: {fault}", at.display()))))
 }
 
 /// The certificate that is checked: the node's client or serving certificate.
@@ -146,6 +147,11 @@ impl Fault {
 }
 
 impl Finding {
+    /// The finding on a certificate of a list.
+    const fn of_list(name: String, perennial: Opinion) -> Self {
+        Self { name, kubelet: None, perennial, notes: Vec::new() }
+    }
+
     fn of(directory: &Path, store: &Directory, role: Role, now: UnixTime) -> Result<Self, Failure> {
         let own = Self::own(role.prefix().into(), store, role.prefix(), role, now)?;
         Ok(Self { kubelet: Some(kubelet::check(directory, role, now)), ..own })
@@ -173,7 +179,6 @@ impl Finding {
     }
 }
 
-/// Formats the findings. `what` names the directory or list that was checked, `at` is its path.
 fn to_text(what: &'static str, at: &Path, found: &[Finding]) -> String {
     let mut lines = vec![(what, at.display().to_string())];
     for finding in found {

@@ -6,11 +6,10 @@ use std::path::Path;
 use perennial::UnixTime;
 use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest, Store as _, clock};
 
-use super::{Fault, Finding, Opinion, Pair, Role, to_json, to_text};
+use super::{Fault, Finding, Opinion, Pair, Role, report};
 use crate::certificates::{Asker, List, Member, MemberStore, StoreKind, of_process};
 use crate::cli;
 use crate::failure::Failure;
-use crate::report::print;
 
 /// Runs `perennial verify --certificates` for the list at this path.
 ///
@@ -20,12 +19,7 @@ pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> 
     let list = List::read(path, &of_process(options.node_name.as_deref())?)?;
     let now = clock::now().unix;
     let found: Vec<_> = list.members.iter().map(|member| finding(member, now)).collect();
-    let fault = found.iter().find_map(Finding::first_fault);
-    print(&match options.json {
-        true => to_json("list", path, &found, fault.is_none()),
-        false => to_text("list", path, &found),
-    });
-    fault.map_or(Ok(()), |fault| Err(Failure::Failed(format!("{}: {fault}", path.display()))))
+    report("list", path, &found, options.json)
 }
 
 /// Checks a member. A member that requests with another identity than its own certificate may lack a certificate.
@@ -37,7 +31,7 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
             // `run` creates the directory.
             Err(DirectoryError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 let perennial = Opinion { faults: role.fault(None, now).into_iter().collect(), ..Opinion::default() };
-                Ok(Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() })
+                Ok(Finding::of_list(member.name.clone(), perennial))
             }
             Err(error) => Err(Failure::usage(error)),
         },
@@ -46,7 +40,7 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
     found.unwrap_or_else(|error| {
         let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
         let perennial = Opinion { faults: vec![fault], ..Opinion::default() };
-        Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() }
+        Finding::of_list(member.name.clone(), perennial)
     })
 }
 
@@ -71,5 +65,5 @@ fn of_files(member: &Member, files: &MemberStore, role: Role, now: UnixTime) -> 
         }
     }
     let perennial = Opinion { pair, faults, doubt: None };
-    Finding { name: member.name.clone(), kubelet: None, perennial, notes: Vec::new() }
+    Finding::of_list(member.name.clone(), perennial)
 }
