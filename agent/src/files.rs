@@ -204,9 +204,8 @@ pub(crate) fn is_left_over(found: &OsStr, name: &OsStr) -> bool {
     pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).is_some_and(is_gone)
 }
 
-/// True if the process with this ID, which wrote a temporary file, has ended. Also true for the ID of this process:
-/// A sweep runs before this process creates its temporary file, so an earlier process with the same ID wrote the
-/// file.
+/// True if the process with this ID, which wrote a temporary file, has ended. Also true for the ID of this process: a
+/// sweep runs before this process creates its temporary file, so an earlier process with the same ID wrote the file.
 fn is_gone(pid: Pid) -> bool {
     // Other errors, such as EPERM, are of a process that exists.
     pid == getpid() || test_kill_process(pid) == Err(Errno::SRCH)
