@@ -122,6 +122,8 @@ struct Writer {
     file: Option<File>,
     /// Size of the file after the last write, in bytes.
     end: u64,
+    /// True if the file was opened with lines of another format version, and this process has not written to it yet.
+    is_of_another_version: bool,
     /// True if a replay of the file leads to the present state of each of `machines`. If not, snapshots have to be
     /// written before the next step.
     is_continuous: bool,
@@ -133,7 +135,17 @@ struct Writer {
 
 impl Writer {
     fn new(path: PathBuf, limit: u64, trouble: Trouble) -> Self {
-        Self { path, limit, trouble, file: None, end: 0, is_continuous: false, machines: BTreeMap::new(), missing: 0 }
+        Self {
+            path,
+            limit,
+            trouble,
+            file: None,
+            end: 0,
+            is_of_another_version: false,
+            is_continuous: false,
+            machines: BTreeMap::new(),
+            missing: 0,
+        }
     }
 
     /// Handles an entry of the queue: writes a step to the file, counts lost steps, or forgets the machines of removed
@@ -181,11 +193,9 @@ impl Writer {
         self.reopen_if_moved()?;
         let mut text = self.snapshots(of, step) + line;
         let is_full = self.end.saturating_add(text.len() as u64) > self.limit;
-        // A file of two format versions could not be replayed. A continuous file is of this version: this process wrote
-        // its last line.
-        let is_older = || !self.is_continuous && self.file.as_ref().is_some_and(is_of_another_version);
-        // An empty file stays, even if the text exceeds the limit: moving it would only discard `PATH.1`.
-        if self.end > 0 && (is_full || is_older()) {
+        // A file of two format versions could not be replayed. An empty file stays, even if the text exceeds the limit:
+        // moving it would only discard `PATH.1`.
+        if self.end > 0 && (is_full || self.is_of_another_version) {
             set_aside(&self.path)?;
             // Opens a new file, which needs snapshots before the step.
             self.reopen_if_moved()?;
@@ -194,6 +204,7 @@ impl Writer {
         // One write for snapshots and step, so that a crash leaves at most one incomplete line.
         self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(text.as_bytes()))?;
         self.end = self.end.saturating_add(text.len() as u64);
+        self.is_of_another_version = false;
         Ok(())
     }
 
@@ -211,7 +222,10 @@ impl Writer {
         if !is_same {
             // Closed first: a lock of our own on the same file would make `open` fail.
             self.file = None;
-            self.file = Some(open(&self.path)?);
+            let file = open(&self.path)?;
+            // Read once: the lock keeps other versions of perennial from appending.
+            self.is_of_another_version = is_of_another_version(&file);
+            self.file = Some(file);
             // Resolved, so that `set_aside` moves the journal and not a link to it.
             self.path = fs::canonicalize(&self.path)?;
         }

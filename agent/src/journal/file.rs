@@ -1,7 +1,7 @@
 //! Opens the file of a journal, and moves a full one. Leaves files that are no journal unchanged.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead as _, BufReader, Seek as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -10,6 +10,9 @@ use rustix::fs::OFlags;
 
 /// First bytes of a journal's lines: a snapshot or a step.
 const BEGINNINGS: [&[u8]; 2] = [b"{\"begin\":{", b"{\"step\":{"];
+
+/// Most bytes that are read of a line at once. A longer line is damage.
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// Opens the journal for appending, or creates it (mode 0600), and locks it. A file that is no journal, such as a
 /// certificate or a kubeconfig named by mistake, stays unchanged.
@@ -35,16 +38,20 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// True if this journal has a snapshot of another format version: anywhere, since another version of perennial may have
-/// appended its lines to ours. False if the file cannot be read.
-pub(super) fn is_of_another_version(mut file: &File) -> bool {
-    // Earlier reads have moved the position. Writes append, wherever it is.
-    let lines = file.rewind().map(|()| BufReader::new(file).split(b'\n').map_while(Result::ok));
-    let is_another = |line: Vec<u8>| {
+/// appended its lines to ours. False if the file cannot be read. Reads from the position of the file.
+pub(super) fn is_of_another_version(file: &File) -> bool {
+    let (mut lines, mut line) = (BufReader::new(file), Vec::new());
+    loop {
+        line.clear();
+        if lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).unwrap_or_default() == 0 {
+            return false;
+        }
         // Most lines are steps, which carry no version.
-        let snapshot = line.starts_with(BEGINNINGS[0]).then(|| String::from_utf8(line).unwrap_or_default());
-        snapshot.is_some_and(|text| matches!(Replay::new().line(&text), Err(ReplayError::Version(_))))
-    };
-    lines.is_ok_and(|mut lines| lines.any(is_another))
+        let snapshot = line.starts_with(BEGINNINGS[0]).then(|| str::from_utf8(&line).unwrap_or_default());
+        if snapshot.is_some_and(|text| matches!(Replay::new().line(text), Err(ReplayError::Version(_)))) {
+            return true;
+        }
+    }
 }
 
 /// Moves a journal to `PATH.1`, because the journal is full or of another format version. An earlier journal at
