@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use perennial::Escaped;
+use perennial::{Escaped, Template};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 
@@ -78,6 +78,15 @@ pub(crate) fn columns(lines: &[(&str, String)]) -> String {
 /// Formats a line of JSON. Control characters are escaped as JSON allows, so that parsers read the same value.
 pub(crate) fn json_line(value: &Value) -> String {
     format!("{:#}\n", Escaped(&value.to_string()))
+}
+
+/// The subject of a certificate, for people: `CN=a, O=b`.
+pub(crate) fn subject(names: &Template) -> String {
+    let organizations = names.organizations().map(|name| format!(", O={name}"));
+    let units = names.organizational_units().map(|name| format!(", OU={name}"));
+    let number = Some(names.serial_number()).filter(|number| !number.is_empty());
+    let number = number.map(|number| format!(", serialNumber={number}"));
+    format!("CN={}{}", names.common_name(), organizations.chain(units).chain(number).collect::<String>())
 }
 
 /// The fields of a certificate for events, `/state` and `status`, as JSON.

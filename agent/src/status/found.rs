@@ -152,13 +152,7 @@ impl Found {
             Self::Certificate { file, chain, key_matches } => {
                 let facts = chain.certificate();
                 let names = &facts.names;
-                let organizations = names.organizations().map(|name| format!(", O={name}"));
-                let units = names.organizational_units().map(|name| format!(", OU={name}"));
-                let number = Some(names.serial_number()).filter(|number| !number.is_empty());
-                let number = number.map(|number| format!(", serialNumber={number}"));
-                let subject: String = organizations.chain(units).chain(number).collect();
-                let mut lines =
-                    vec![("file", file.clone()), ("subject", format!("CN={}{subject}", names.common_name()))];
+                let mut lines = vec![("file", file.clone()), ("subject", report::subject(names))];
                 lines.extend(names.uris().map(|uri| ("uri", uri.to_owned())));
                 lines.extend([
                     ("serial", chain.serial().to_owned()),

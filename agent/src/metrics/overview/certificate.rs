@@ -12,6 +12,7 @@ use super::condition::Condition;
 use super::life::Life;
 use crate::hook_debt::Debt;
 use crate::remedies;
+use crate::report;
 use crate::spans::words;
 
 /// A certificate with its condition.
@@ -160,9 +161,7 @@ impl Shown {
         write_dates(&self.view, &mut fact);
         if let Some(chain) = self.view.credential.as_ref().map(|credential| credential.chain()) {
             let certificate = chain.certificate();
-            let organizations = certificate.names.organizations().map(|name| format!(", O={name}"));
-            let subject = format!("CN={}{}", certificate.common_name(), organizations.collect::<String>());
-            fact("Subject", Text(&subject).to_string());
+            fact("Subject", Text(&report::subject(&certificate.names)).to_string());
             let addresses = certificate.names.ip_addresses().map(|address| address.to_string());
             let names: Vec<String> = certificate.names.dns_names().map(str::to_owned).chain(addresses).collect();
             if !names.is_empty() {
