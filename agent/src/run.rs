@@ -119,9 +119,9 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
 
 /// The certificates to keep, read and checked.
 enum Input {
-    /// Those that the flags describe.
+    /// Certificates that the flags describe.
     Node(Box<Prepared>),
-    /// Those of a certificate list.
+    /// Certificates of a list.
     List(List),
 }
 

@@ -70,7 +70,7 @@ impl Values {
     /// The keys of a policy file.
     pub(crate) const KEYS: [&str; 5] = ["policy", "rotationWindow", "requestTimeout", "retry", "retryRefused"];
 
-    /// These values, and those of `other` where these are not given.
+    /// Takes each value that is not given here from `other`.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
             policy: self.policy.or(other.policy),

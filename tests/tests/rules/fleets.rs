@@ -1,4 +1,4 @@
-//! Whose turn it is in a fleet: limits, order, clocks, and members that come and go.
+//! Turns in a fleet: limits, order, clocks, and members that come and go.
 
 use perennial::{Actions, Budget, Fleet, Limits, MemberKey, Planner, State};
 

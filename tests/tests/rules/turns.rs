@@ -1,4 +1,4 @@
-//! When a machine with a shared signer submits: only in a step that handles `TurnGranted`.
+//! Submissions of a machine with a shared signer: only in a step that handles `TurnGranted`.
 
 use perennial::{Reason, State};
 

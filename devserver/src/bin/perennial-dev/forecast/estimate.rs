@@ -44,7 +44,7 @@ pub(super) struct WorstOutage {
 pub(super) struct Lifetime {
     pub(super) lifetime: Duration,
     pub(super) rotations_a_day: f64,
-    /// From when on the load is even; `None`: not in the time that was simulated.
+    /// The time from which on the load is even; `None`: the load is not even in the time that was simulated.
     pub(super) even_after: Option<Duration>,
 }
 
