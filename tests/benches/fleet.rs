@@ -1,6 +1,7 @@
 //! Measures fleets of a thousand to a million machines: memory, a Tick, a herd in which every member rotates at once, a
-//! step of the wall clock, and an hour in which nothing is due. Clocks are virtual, CPU and memory are real. Each member
-//! has a template and a certificate of its own: a common name, an organization and a DNS name. The members share a policy.
+//! step of the wall clock, and an hour in which nothing is due. Clocks are virtual, CPU and memory are real. Each
+//! member has a template and a certificate of its own: a common name, an organization and a DNS name. The members share
+//! a policy.
 //!
 //! `cargo bench -p perennial-tests --bench fleet`
 

@@ -17,8 +17,8 @@
 //! that no file system leaves. A rename that leaves neither name is excluded: no file system with a journal does that,
 //! and no program could keep data on such a file system.
 //!
-//! A folder inside of the directory has its own names and its own sync. If the name of a folder is lost, so are the names
-//! in it.
+//! A folder inside of the directory has its own names and its own sync. If the name of a folder is lost, so are the
+//! names in it.
 //!
 //! Owners, modes and damaged sectors are not modelled.
 

@@ -1,5 +1,5 @@
-//! `RotationMachine::handle` never allocates, nor does a `Fleet` once its members are there. A machine therefore works where memory is short, and a million machines
-//! need no memory besides the machines themselves.
+//! `RotationMachine::handle` never allocates, nor does a `Fleet` once its members are there. A machine therefore works
+//! where memory is short, and a million machines need no memory besides the machines themselves.
 
 #![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
 

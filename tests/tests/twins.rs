@@ -24,8 +24,8 @@ fn lives(life: fn(Runtime) -> Vec<String>) -> [Vec<String>; 5] {
     RUNTIMES.map(|runtime| thread::spawn(move || life(runtime))).map(|life| life.join().unwrap())
 }
 
-/// The events and actions of a machine, one per line. A turn that a fleet grants is no event of the life. The lines contain no times, and a number instead of each
-/// fingerprint.
+/// The events and actions of a machine, one per line. A turn that a fleet grants is no event of the life. The lines
+/// contain no times, and a number instead of each fingerprint.
 #[derive(Default)]
 struct Transcript {
     lines: Vec<String>,

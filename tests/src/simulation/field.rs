@@ -1,6 +1,6 @@
 //! A program that rotates its certificate (a [`Holder`]) in a simulated cluster. A [`Scenario`] describes the faults
-//! around the holder. [`run_scenario`] runs perennial under any policy and the [oracle](perennial_simulation::Oracle) of client-go
-//! alike; a [`Tally`] reports the load on the control plane, and for how long the holder was without a valid
+//! around the holder. [`run_scenario`] runs perennial under any policy and the [oracle](perennial_simulation::Oracle) of
+//! client-go alike; a [`Tally`] reports the load on the control plane, and for how long the holder was without a valid
 //! certificate.
 //!
 //! The simulation is simplified so that perennial and client-go differ only in their decisions: the network takes no
