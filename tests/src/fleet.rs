@@ -99,7 +99,6 @@ struct Crowd<'a> {
     minter: World,
     /// The number of replies and members so far.
     count: u64,
-    foreign: RequestId,
 }
 
 impl<'a> Crowd<'a> {
@@ -120,7 +119,6 @@ impl<'a> Crowd<'a> {
             disk: (DiskHabit::Works, Duration::ZERO),
             minter: World::new(Setup::default(), life.lifetime),
             count: 0,
-            foreign: foreign_id(),
         }
     }
 
@@ -179,7 +177,7 @@ impl<'a> Crowd<'a> {
                 let fingerprint = served.filter(|_| *known).map(|served| served.fingerprint);
                 Event::CertRefused { fingerprint: fingerprint.unwrap_or(Fingerprint([0xff; 32])) }
             }
-            LifeStep::ForeignReply => Event::CertWritten { id: self.foreign },
+            LifeStep::ForeignReply => Event::CertWritten { id: foreign_id() },
             LifeStep::ServerClock(ahead, _) => {
                 Event::ServerDated { unix: UnixTime::from_millis(self.now.unix.as_millis().saturating_add(*ahead)) }
             }

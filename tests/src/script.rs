@@ -2,7 +2,7 @@
 //! smaller its bytes, the simpler the life. So a failing life becomes readable when proptest or a fuzzer shrinks its
 //! bytes.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use perennial::{Action, Window};
@@ -210,16 +210,20 @@ fn repeat_reply(world: &mut World, back: usize) {
 }
 
 fn foreign_replies(world: &mut World) {
-    static FOREIGN: OnceLock<RequestId> = OnceLock::new();
-    let id = *FOREIGN.get_or_init(foreign_id);
+    let id = foreign_id();
     world.handle(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
     world.handle(Event::WriteFailed { id });
     world.handle(Event::CertWritten { id });
 }
 
 /// An id that no machine in a test reaches: 10,000 or more. It comes from a machine that was driven through thousands
-/// of writes.
+/// of writes, at the first call.
 pub fn foreign_id() -> RequestId {
+    static FOREIGN: LazyLock<RequestId> = LazyLock::new(id_after_many_writes);
+    *FOREIGN
+}
+
+fn id_after_many_writes() -> RequestId {
     let certificate = Some(Arc::new(mint::certificate(&node(), 0, mint::EPOCH, Duration::from_secs(3600))));
     let now = perennial::Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
     let mut other = RotationMachine::new(Setup { certificate, ..Setup::default() }, now);
