@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Action, Actions, Budget, Certificate, Event, Fingerprint, Fleet, Instant, Limits, MemberKey, Now, RequestId, Setup,
+    Action, Actions, Budget, Certificate, Event, Fleet, Instant, Limits, MemberKey, Now, RequestId, Setup,
     SignerStatus, Template, UnixTime, mix,
 };
 
@@ -20,7 +20,7 @@ pub use ledger::Ledger;
 
 use crate::laws::{Verdict, ensure};
 use crate::mint;
-use crate::script::{Life, LifeStep, Script, foreign_id};
+use crate::script::{Life, LifeStep, Script};
 use crate::simulation::world::{Answer, DiskHabit, Issue, Outcome, World};
 use crate::trace::{Record, Run, Trace, submitted};
 
@@ -147,42 +147,13 @@ impl<'a> Crowd<'a> {
                 reply.map_or(Ok(()), |Reply { key, event }| self.handle(key, event))?;
             }
             step => {
-                let times = if let LifeStep::ServerClock(_, times) = step { *times } else { 1 };
-                if let Some((key, event)) = picked.and_then(|key| Some((key, self.event(step, key)?))) {
-                    (0..times).try_for_each(|_| self.handle(key, event.clone()))?;
+                if let Some((key, machine)) = picked.and_then(|key| Some((key, self.fleet.get(key)?.clone()))) {
+                    let events = step.events(&machine, self.now, |template, issue| self.mint(template, issue));
+                    events.into_iter().try_for_each(|event| self.handle(key, event))?;
                 }
             }
         }
         self.drain()
-    }
-
-    /// The event in which a step of the life consists for this member.
-    fn event(&mut self, step: &LifeStep, key: MemberKey) -> Option<Event> {
-        let machine = self.fleet.get(key)?;
-        let served = machine.certificate().cloned();
-        Some(match step {
-            LifeStep::Tick => Event::Tick,
-            LifeStep::Turn => Event::TurnGranted,
-            LifeStep::Template(template) => Event::TemplateChanged(template.clone().map(Arc::new)),
-            LifeStep::RotateNow => Event::RotateNow,
-            LifeStep::Signer(status) => Event::SignerChanged(*status),
-            LifeStep::Policy(policy) => Event::PolicyChanged(Arc::new(policy.as_ref().clone())),
-            LifeStep::Removed => Event::CertReplaced(None),
-            LifeStep::Restored => Event::CertReplaced(served),
-            LifeStep::Replaced(issue) => {
-                let template = machine.template().cloned().unwrap_or_else(|| Arc::new(Template::node("worker-1")));
-                Event::CertReplaced(Some(self.mint(&template, *issue)))
-            }
-            LifeStep::Refused(known) => {
-                let fingerprint = served.filter(|_| *known).map(|served| served.fingerprint);
-                Event::CertRefused { fingerprint: fingerprint.unwrap_or(Fingerprint([0xff; 32])) }
-            }
-            LifeStep::ForeignReply => Event::CertWritten { id: foreign_id() },
-            LifeStep::ServerClock(ahead, _) => {
-                Event::ServerDated { unix: UnixTime::from_millis(self.now.unix.as_millis().saturating_add(*ahead)) }
-            }
-            _ => return None,
-        })
     }
 
     fn pass(&mut self, span: Duration) {

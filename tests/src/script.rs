@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use perennial::{Action, Window};
 use perennial::{
-    Backoff, Budget, Event, Failure, Fingerprint, Instant, Policy, RequestId, RotationMachine, Setup, SignerStatus,
-    Template, UnixTime,
+    Backoff, Budget, Certificate, Event, Failure, Fingerprint, Instant, Now, Policy, RequestId, RotationMachine, Setup,
+    SignerStatus, Template, UnixTime,
 };
 use proptest::prelude::*;
 
@@ -163,39 +163,77 @@ impl Life {
         match step {
             LifeStep::Run(most) => world.steps(*most),
             LifeStep::Pass(span) => world.pass(*span),
-            LifeStep::Tick => world.handle(Event::Tick),
-            LifeStep::Turn => world.handle(Event::TurnGranted),
             LifeStep::Answer(answer) => world.next_answers.push_back(answer.clone()),
             LifeStep::Habit(answer) => world.habit = answer.clone(),
             LifeStep::Disk(disk, delay) => world.disk = (*disk, *delay),
-            LifeStep::Template(template) => world.handle(Event::TemplateChanged(template.clone().map(Arc::new))),
-            LifeStep::RotateNow => world.handle(Event::RotateNow),
-            LifeStep::Signer(status) => world.handle(Event::SignerChanged(*status)),
-            LifeStep::Policy(policy) => world.handle(Event::PolicyChanged(Arc::new(Policy::clone(policy)))),
-            LifeStep::Removed => world.handle(Event::CertReplaced(None)),
-            LifeStep::Restored => world.handle(Event::CertReplaced(world.machine.certificate().cloned())),
-            LifeStep::Replaced(issue) => {
-                let template = world.machine.template().map_or_else(node, |template| Template::clone(template));
-                let certificate = Arc::new(world.mint(&template, *issue));
-                world.handle(Event::CertReplaced(Some(certificate)));
-            }
-            LifeStep::Refused(known) => {
-                let held = world.machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
-                world.handle(Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) });
-            }
             LifeStep::WallClock(millis) => world.clocks.step_wall_clock(*millis),
             LifeStep::SaveRecords(works) => world.records = *works,
             LifeStep::LoseRecord => world.lose_record(),
             LifeStep::Restart => world.restart(),
             LifeStep::RepeatReply(back) => repeat_reply(world, *back),
-            LifeStep::ForeignReply => foreign_replies(world),
-            LifeStep::ServerClock(ahead, times) => {
-                let unix = UnixTime::from_millis(world.now().unix.as_millis().saturating_add(*ahead));
-                (0..*times).for_each(|_| world.handle(Event::ServerDated { unix }));
-            }
             LifeStep::JumpMonotonic(instant) => world.clocks.now.instant = *instant,
             LifeStep::JumpWallClock(unix) => world.clocks.now.unix = *unix,
+            step => {
+                let (machine, now) = (world.machine.clone(), world.now());
+                let events = step.events(&machine, now, |template, issue| Arc::new(world.mint(template, issue)));
+                events.into_iter().for_each(|event| world.handle(event));
+            }
         }
+    }
+}
+
+impl LifeStep {
+    /// The events in which this step consists for a machine; none if the step happens to the world around the machine.
+    /// `mint` makes certificates.
+    pub fn events(
+        &self,
+        machine: &RotationMachine,
+        now: Now,
+        mint: impl FnOnce(&Template, Issue) -> Arc<Certificate>,
+    ) -> Vec<Event> {
+        let event = match self {
+            Self::Tick => Event::Tick,
+            Self::Turn => Event::TurnGranted,
+            Self::Template(template) => Event::TemplateChanged(template.clone().map(Arc::new)),
+            Self::RotateNow => Event::RotateNow,
+            Self::Signer(status) => Event::SignerChanged(*status),
+            Self::Policy(policy) => Event::PolicyChanged(Arc::new(Policy::clone(policy))),
+            Self::Removed => Event::CertReplaced(None),
+            Self::Restored => Event::CertReplaced(machine.certificate().cloned()),
+            Self::Replaced(issue) => {
+                let template = machine.template().map_or_else(node, |template| Template::clone(template));
+                Event::CertReplaced(Some(mint(&template, *issue)))
+            }
+            Self::Refused(known) => {
+                let held = machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
+                Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) }
+            }
+            Self::ForeignReply => {
+                let id = foreign_id();
+                return vec![
+                    Event::CsrFailed { id, failure: Failure::Denied, retry_after: None },
+                    Event::WriteFailed { id },
+                    Event::CertWritten { id },
+                ];
+            }
+            Self::ServerClock(ahead, times) => {
+                let unix = UnixTime::from_millis(now.unix.as_millis().saturating_add(*ahead));
+                return (0..*times).map(|_| Event::ServerDated { unix }).collect();
+            }
+            Self::Run(_)
+            | Self::Pass(_)
+            | Self::Answer(_)
+            | Self::Habit(_)
+            | Self::Disk(..)
+            | Self::WallClock(_)
+            | Self::SaveRecords(_)
+            | Self::LoseRecord
+            | Self::Restart
+            | Self::RepeatReply(_)
+            | Self::JumpMonotonic(_)
+            | Self::JumpWallClock(_) => return vec![],
+        };
+        vec![event]
     }
 }
 
@@ -209,23 +247,16 @@ fn repeat_reply(world: &mut World, back: usize) {
     }
 }
 
-fn foreign_replies(world: &mut World) {
-    let id = foreign_id();
-    world.handle(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
-    world.handle(Event::WriteFailed { id });
-    world.handle(Event::CertWritten { id });
-}
-
 /// An id that no machine in a test reaches: 10,000 or more. It comes from a machine that was driven through thousands
 /// of writes, at the first call.
-pub fn foreign_id() -> RequestId {
+fn foreign_id() -> RequestId {
     static FOREIGN: LazyLock<RequestId> = LazyLock::new(id_after_many_writes);
     *FOREIGN
 }
 
 fn id_after_many_writes() -> RequestId {
     let certificate = Some(Arc::new(mint::certificate(&node(), 0, mint::EPOCH, Duration::from_secs(3600))));
-    let now = perennial::Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
+    let now = Now { instant: Instant::from_millis(0), unix: mint::EPOCH };
     let mut other = RotationMachine::new(Setup { certificate, ..Setup::default() }, now);
     for _ in 0..10_000 {
         for action in other.handle(Event::CertReplaced(None), now) {
