@@ -40,20 +40,6 @@ pub trait FleetFault: Clone + std::fmt::Debug {
     }
 }
 
-impl<F: FleetFault> BrokenFleet<F> {
-    fn step(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
-        let found = self.machines.iter().position(|(other, _)| *other == key);
-        let last = self.machines.len().checked_sub(1).filter(|_| F::MIXES_MEMBERS);
-        let Some(found) = found.or(last) else {
-            return RotationMachine::default().handle(Event::CertReplaced(None), now);
-        };
-        let (key, machine) = &mut self.machines[found];
-        let actions = machine.handle(event, now);
-        self.planner.update(*key, F::schedule(machine.schedule(now), now), F::clocks(now));
-        actions
-    }
-}
-
 impl<F: FleetFault> Group for BrokenFleet<F> {
     fn start(limits: Limits) -> Self {
         Self { planner: Planner::new(F::limits(limits)), machines: vec![], fault: PhantomData }
@@ -72,7 +58,15 @@ impl<F: FleetFault> Group for BrokenFleet<F> {
     }
 
     fn handle(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
-        self.step(key, event, now)
+        let found = self.machines.iter().position(|(other, _)| *other == key);
+        let last = self.machines.len().checked_sub(1).filter(|_| F::MIXES_MEMBERS);
+        let Some(found) = found.or(last) else {
+            return RotationMachine::default().handle(Event::CertReplaced(None), now);
+        };
+        let (key, machine) = &mut self.machines[found];
+        let actions = machine.handle(event, now);
+        self.planner.update(*key, F::schedule(machine.schedule(now), now), F::clocks(now));
+        actions
     }
 
     fn tick(&mut self, now: Now) -> Option<(MemberKey, Actions)> {
@@ -80,7 +74,7 @@ impl<F: FleetFault> Group for BrokenFleet<F> {
             Turn::Tick(key) => (key, Event::Tick),
             Turn::Grant(key) => (key, Event::TurnGranted),
         };
-        Some((key, self.step(key, event, now)))
+        Some((key, self.handle(key, event, now)))
     }
 
     fn deadline(&self) -> Option<Instant> {
