@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 /// Builds the library and returns its path. Environment variables of the process select the faults: HANG_LOOKUP makes
 /// name lookups hang, as with a resolver that does not answer, and HANG_WRITE=WORD makes writes hang to files whose
 /// path contains the word, as with a disk that does not answer. HANG_OPEN=WORD makes opens of such files hang once a
-/// file `hung` exists in the current directory. FULL_DISK=WORD makes writes fail to files whose path
-/// contains the word, as on a full disk. These faults last until a file `freed` exists in the current directory.
-/// MOST_THREADS=N limits the threads of the process, as RLIMIT_NPROC does for users other than root.
+/// file `hung` exists in the current directory. FULL_DISK=WORD makes writes fail to files whose path contains the word,
+/// as on a full disk. These faults last until a file `freed` exists in the current directory. MOST_THREADS=N limits the
+/// threads of the process, as RLIMIT_NPROC does for users other than root.
 pub(crate) fn library() -> &'static Path {
     const SOURCE: &str = r#"
 #define _GNU_SOURCE
@@ -25,7 +25,7 @@ pub(crate) fn library() -> &'static Path {
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Until a file `freed` exists in the current directory. */
+/* Returns once a file `freed` exists in the current directory. */
 static void hang(void) {
     static const char line[] = "hanging\n";
     ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
@@ -51,23 +51,22 @@ int open64(const char *path, int flags, ...) {
     return real(path, flags, mode);
 }
 
+/* Whether the environment variable is set, and the file is a regular one whose path contains the variable's word. */
+static int is_of(int fd, const char *variable) {
+    const char *word = getenv(variable);
+    struct stat file;
+    if (!word || fstat(fd, &file) || !S_ISREG(file.st_mode)) return 0;
+    char link[64], path[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) > 0 && strstr(path, word);
+}
+
 ssize_t write(int fd, const void *bytes, size_t count) {
     ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    const char *word = getenv("HANG_WRITE");
-    struct stat file;
-    if (word && !fstat(fd, &file) && S_ISREG(file.st_mode)) {
-        char link[64], path[4096] = "";
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, word)) hang();
-    }
-    const char *full = getenv("FULL_DISK");
-    if (full && !fstat(fd, &file) && S_ISREG(file.st_mode) && access("freed", F_OK)) {
-        char link[64], path[4096] = "";
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, full)) {
-            errno = ENOSPC;
-            return -1;
-        }
+    if (is_of(fd, "HANG_WRITE")) hang();
+    if (is_of(fd, "FULL_DISK") && access("freed", F_OK)) {
+        errno = ENOSPC;
+        return -1;
     }
     return real(fd, bytes, count);
 }
