@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{self, Ca, Process, Signer, files, perennial, put_in_use, run_arguments, start, until};
+use crate::support::{self, Ca, Process, Signer, event_of, files, perennial, put_in_use, run_arguments, start, until};
 use perennial::Template;
 use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
@@ -14,13 +14,6 @@ use perennial_rotation::clock;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Waits for the `count`th event `name` about the certificate `of`, counting from 1.
-fn event_of(run: &mut Process, of: &str, name: &str, count: usize) -> Value {
-    until(&format!("{name} event {count} of {of}"), || {
-        run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
-    })
-}
 
 fn pair(directory: &Path, name: &str) -> Credential {
     Credential::from_pem(&fs::read(directory.join("worker/pki").join(name)).unwrap()).unwrap()
@@ -38,9 +31,9 @@ fn serving_certificate_is_replaced_when_addresses_change() {
         let _signer = Signer::start(directory, &[]);
         addresses(directory, "10.0.0.7 # eth0\n");
         let more = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses", "--runtime", runtime];
-        let mut run = start(directory, &run_arguments(&more));
-        event_of(&mut run, "kubelet-client", "issued", 1);
-        event_of(&mut run, "kubelet-server", "issued", 1);
+        let run = start(directory, &run_arguments(&more));
+        event_of(&run, "kubelet-client", "issued", 1);
+        event_of(&run, "kubelet-server", "issued", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
         assert_eq!(facts.common_name(), "system:node:worker");
         assert!(facts.names.organizations().eq(["system:nodes"]), "{facts:?}");
@@ -48,7 +41,7 @@ fn serving_certificate_is_replaced_when_addresses_change() {
         assert!(facts.names.ip_addresses().eq(["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]), "{facts:?}");
 
         addresses(directory, "10.0.0.8\n2001:db8::8\nworker.example\n");
-        event_of(&mut run, "kubelet-server", "rotated", 1);
+        event_of(&run, "kubelet-server", "rotated", 1);
         let facts = pair(directory, "kubelet-server-current.pem").chain().certificate().clone();
         assert_eq!((facts.names.dns_names().count(), facts.names.ip_addresses().count()), (2, 2), "{facts:?}");
         // An unreadable file of addresses is logged, and changes nothing.
@@ -111,8 +104,8 @@ fn kubelet_configuration_is_reread_at_sighup() {
     write("rotateCertificates: true\nserverTLSBootstrap: true");
     run.signal(Signal::HUP);
     run.event("reloaded", 1);
-    event_of(&mut run, "kubelet-client", "issued", 1);
-    event_of(&mut run, "kubelet-server", "issued", 1);
+    event_of(&run, "kubelet-client", "issued", 1);
+    event_of(&run, "kubelet-server", "issued", 1);
 
     write("serverTLSBootstrap: false");
     run.signal(Signal::HUP);
@@ -201,13 +194,13 @@ fn replaced_external_serving_certificate_is_reported() {
     let [first, second] = [pair(), pair()];
     write(&first);
     let more = ["--json", "--tls-cert-file", "tls.crt", "--tls-private-key-file", "tls.key"];
-    let mut run = start(directory, &run_arguments(&more));
-    assert_eq!(event_of(&mut run, "tls.crt", "kept", 1)["serial"], first.chain().serial());
+    let run = start(directory, &run_arguments(&more));
+    assert_eq!(event_of(&run, "tls.crt", "kept", 1)["serial"], first.chain().serial());
     write(&second);
-    assert_eq!(event_of(&mut run, "tls.crt", "rotated", 1)["serial"], second.chain().serial());
+    assert_eq!(event_of(&run, "tls.crt", "rotated", 1)["serial"], second.chain().serial());
     // The chain of the same certificate becomes longer.
     fs::write(directory.join("tls.crt"), [second.chain().pem(), first.chain().pem()].concat()).unwrap();
-    assert_eq!(event_of(&mut run, "tls.crt", "rotated", 2)["serial"], second.chain().serial());
+    assert_eq!(event_of(&run, "tls.crt", "rotated", 2)["serial"], second.chain().serial());
     drop(run);
     fs::write(directory.join("tls.key"), "no key").unwrap();
     let refused = perennial(directory, &run_arguments(&more));
@@ -289,11 +282,11 @@ fn kubeconfig_authenticates_requests_for_two_serving_certificates() {
     let first = ["--prefix", "web", "--signer-name", "kubernetes.io/kubelet-serving", "--ip", "10.0.0.7"];
     let serving = ["--usage", "digital signature", "--usage", "server auth", "--rotate-server-certificates"];
     let arguments = [fixed.as_slice(), &first, &serving, &["--node-ip", "10.0.0.8"]].concat();
-    let mut run = start(directory, &arguments);
-    event_of(&mut run, "web", "issued", 1);
-    event_of(&mut run, "kubelet-server", "issued", 1);
+    let run = start(directory, &arguments);
+    event_of(&run, "web", "issued", 1);
+    event_of(&run, "kubelet-server", "issued", 1);
     run.signal(Signal::USR1);
-    event_of(&mut run, "kubelet-server", "rotated", 1);
+    event_of(&run, "kubelet-server", "rotated", 1);
     assert_eq!(run.events("trouble"), [] as [Value; 0]);
 }
 
@@ -304,11 +297,11 @@ fn request_with_disallowed_serving_name_stays_pending() {
         let directory = directory.path();
         let signer = Signer::start_at(directory, "127.0.0.1:0", &["--allow-serving-name", allowed]);
         let serving = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
-        let mut run = start(directory, &run_arguments(&serving));
+        let run = start(directory, &run_arguments(&serving));
         if approved {
-            event_of(&mut run, "kubelet-server", "issued", 1);
+            event_of(&run, "kubelet-server", "issued", 1);
         } else {
-            event_of(&mut run, "kubelet-server", "waiting_for_approval", 1);
+            event_of(&run, "kubelet-server", "waiting_for_approval", 1);
             let requests = signer.requests();
             let serving = |request: &&CertificateSigningRequest| request.spec.signer_name == KUBELET_SERVING_SIGNER;
             assert!(requests.iter().find(serving).unwrap().status.conditions.is_empty());
@@ -359,9 +352,9 @@ fn serving_certificate_of_unknown_ca_is_rejected() {
     fs::write(directory.join("faults.yaml"), faults).unwrap();
     let _signer = Signer::start(directory, &["--faults", "faults.yaml"]);
     let more = ["--json", "--issuer-ca-file", "signer/ca.crt", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
-    let mut run = start(directory, &run_arguments(&more));
-    event_of(&mut run, "kubelet-client", "issued", 1);
-    let trouble = event_of(&mut run, "kubelet-server", "trouble", 1);
+    let run = start(directory, &run_arguments(&more));
+    event_of(&run, "kubelet-client", "issued", 1);
+    let trouble = event_of(&run, "kubelet-server", "trouble", 1);
     assert!(trouble["reason"].as_str().unwrap().contains("does not lead to a trusted CA"), "{trouble}");
 }
 
@@ -418,7 +411,7 @@ fn external_client_certificate_is_reported_and_left_unchanged() {
         let off = ["--json", "--rotate-certificates=false", "--on-rotated", "echo $PERENNIAL_SERIAL > serial"];
         let mut run = start(directory, &run_arguments(&[off.as_slice(), &["--runtime", runtime]].concat()));
         run.event("disabled", 1);
-        let trouble = event_of(&mut run, "kubelet-client", "trouble", 1);
+        let trouble = event_of(&run, "kubelet-client", "trouble", 1);
         assert!(
             trouble["reason"].as_str().unwrap().contains("the program that rotates it has not replaced it"),
             "{trouble}"
@@ -430,7 +423,7 @@ fn external_client_certificate_is_reported_and_left_unchanged() {
         symlink(pki.join("kubelet-client-2026-01-02-00-00-00.pem"), pki.join("kubelet-client-updated.pem")).unwrap();
         fs::rename(pki.join("kubelet-client-updated.pem"), pki.join("kubelet-client-current.pem")).unwrap();
         let before = files(&pki);
-        assert_eq!(event_of(&mut run, "kubelet-client", "rotated", 1)["serial"], new.chain().serial());
+        assert_eq!(event_of(&run, "kubelet-client", "rotated", 1)["serial"], new.chain().serial());
         let serial = || fs::read_to_string(directory.join("serial")).ok().filter(|text| text.ends_with('\n'));
         assert_eq!(until("the command of the operator", serial).trim(), new.chain().serial());
         assert_eq!(files(&pki), before, "nothing there is ours to change");

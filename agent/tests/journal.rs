@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Output, Process, Signer, events, files, get, key_lines, perennial, run_arguments, start, until};
+use crate::support::{Output, Signer, events, files, get, key_lines, perennial, run_arguments, start, stop, until};
 use perennial_rotation::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
@@ -34,13 +34,6 @@ fn first_certificate(directory: &Path) -> String {
     let output = perennial(directory, &with_journal(&["--once"]));
     assert_eq!(output.code, Some(0), "{output:?}");
     fs::read_to_string(directory.join("journal")).unwrap()
-}
-
-fn stop(run: Process) -> Output {
-    run.signal(Signal::TERM);
-    let output = run.end();
-    assert_eq!(output.code, Some(0), "{output:?}");
-    output
 }
 
 #[test]

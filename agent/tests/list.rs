@@ -7,11 +7,10 @@ mod stores;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::preload::library;
-use crate::support::{COMMAND, Process, Signer, files, key_lines, perennial, start, until};
+use crate::support::{Process, Signer, event_of, files, get, key_lines, perennial, start, start_with, stop, until};
 use perennial_pki::Credential;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -20,6 +19,12 @@ use tempfile::TempDir;
 /// The arguments of `run` for the list in `list.yaml`.
 fn run_list<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [["run", "--json", "--certificates", "list.yaml"].as_slice(), more].concat()
+}
+
+/// Starts `run` for the list with a fault of [`library`]: the variable that selects the fault, and a word.
+fn start_with_fault(directory: &Path, more: &[&str], fault: (&str, &str)) -> Process {
+    let preload = ("LD_PRELOAD", library().to_str().unwrap());
+    start_with(directory, &run_list(more), &[("PERENNIAL_LOG", "info"), preload, fault])
 }
 
 /// A list of certificates in the directory of a test.
@@ -68,19 +73,12 @@ fn current(directory: &Path, name: &str) -> Credential {
     Credential::from_pem(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Waits for the `count`th event `name` about the certificate `of`, counting from 1.
-fn event_of(run: &Process, of: &str, name: &str, count: usize) -> Value {
-    until(&format!("{name} event {count} of {of}"), || {
-        assert!(!run.has_ended(), "{}{}", run.stdout(), run.stderr());
-        run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
+/// Waits until hooks have written two lines to the file `runs`, and returns them.
+fn two_runs(directory: &Path) -> String {
+    until("two hook runs", || {
+        let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
+        (runs.lines().count() == 2).then_some(runs)
     })
-}
-
-fn stop(run: Process) -> String {
-    run.signal(Signal::TERM);
-    let ended = run.end();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    ended.stderr
 }
 
 /// A number of `/proc/PID/status`.
@@ -121,12 +119,12 @@ fn two_hundred_members_get_certificates_in_one_process() {
     assert_eq!((by_node, signer.bootstraps()), (199, 1));
 
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
-    let page = crate::support::get(&address, "/metrics");
+    let page = get(&address, "/metrics");
     for name in &names {
         let line = format!("perennial_submissions_total{{certificate=\"{name}\"}} 1\n");
         assert!(page.contains(&line), "no {line} in {page}");
     }
-    let state = crate::support::get(&address, "/state");
+    let state = get(&address, "/state");
     let state: Value = serde_json::from_str(state.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(state["certificates"].as_object().unwrap().len(), 200);
     // One loop for all members. Threads of requests end when there is no further work for some seconds.
@@ -137,7 +135,7 @@ fn two_hundred_members_get_certificates_in_one_process() {
         resource(&run, "Threads"),
         took.as_secs_f64()
     );
-    let log = stop(run);
+    let log = stop(run).stderr;
     let secrets = key_lines(&files(directory).into_iter().filter(|(path, _)| path.ends_with(".pem")).collect());
     assert!(secrets.iter().all(|secret| !log.contains(secret)));
     let replay = perennial(directory, &["replay", "journal"]);
@@ -229,10 +227,7 @@ fn full_disk_of_one_member_does_not_stop_others() {
     let _signer = Signer::start(directory, &["--other-signers", "true"]);
     let list = List::new(directory).with_node().with_other("full", "mesh").with_other("proxy", "mesh");
     list.write();
-    let mut command = Command::new(COMMAND);
-    command.args(run_list(&[])).env("PERENNIAL_LOG", "info");
-    command.env("LD_PRELOAD", library()).env("FULL_DISK", "/full/full-2");
-    let run = Process::spawn(directory, command);
+    let run = start_with_fault(directory, &[], ("FULL_DISK", "/full/full-2"));
     event_of(&run, "proxy", "resting", 1);
     until("certificate in memory", || run.stderr().contains("full: a new certificate is in use").then_some(()));
     let trouble = event_of(&run, "full", "trouble", 1);
@@ -276,11 +271,9 @@ fn hanging_disk_does_not_keep_run_from_ending_without_certificate() {
     let directory = directory.path();
     let _signer = Signer::start(directory, &[]);
     List::new(directory).with_node().write();
-    let mut command = Command::new(COMMAND);
-    command.args(run_list(&["--exit-without-certificate", "1s"])).env("PERENNIAL_LOG", "info");
     // The record of the first request cannot be written.
-    command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/node/node-pending");
-    let ended = Process::spawn(directory, command).end();
+    let fault = ("HANG_WRITE", "/node/node-pending");
+    let ended = start_with_fault(directory, &["--exit-without-certificate", "1s"], fault).end();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("no certificate of the list has been valid"), "{ended:?}");
     assert!(ended.stderr.contains("node: not stopped within 10 s"), "{ended:?}");

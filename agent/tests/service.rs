@@ -5,16 +5,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Process, Signer, perennial, run_arguments, start_with, until};
+use crate::support::{self, Process, Signer, event_of, perennial, run_arguments, start_with, until};
 use perennial_dev::Decision;
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
-
-/// Waits for the first event `name` about the certificate `of`.
-fn event_of(run: &Process, of: &str, name: &str) -> Value {
-    until(&format!("{name} event of {of}"), || run.events(name).into_iter().find(|event| event["of"] == of))
-}
 
 fn addresses(directory: &Path, text: &str) {
     fs::write(directory.join("addresses"), text).unwrap();
@@ -101,10 +95,10 @@ fn ready_notification_does_not_wait_for_serving_certificate() {
     let mut systemd = Systemd::new(directory);
     let more = ["--json", "--rotate-server-certificates", "--node-ip", "10.0.0.7"];
     let run = systemd.start(directory, &run_arguments(&more));
-    let csr = event_of(&run, "kubelet-client", "waiting_for_approval")["csr"].as_str().unwrap().to_owned();
+    let csr = event_of(&run, "kubelet-client", "waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
     signer.decide(&csr, Decision::Approve);
     systemd.hear("READY=1");
-    event_of(&run, "kubelet-server", "waiting_for_approval");
+    event_of(&run, "kubelet-server", "waiting_for_approval", 1);
     // A run that was ready before a reload is ready after it, whatever certificates wait for.
     run.signal(Signal::HUP);
     systemd.hear("RELOADING=1");
@@ -122,7 +116,7 @@ fn missing_ip_for_serving_certificate_is_reported_to_systemd_and_probes() {
     let serving = ["--json", "--rotate-server-certificates", "--node-addresses", "addresses"];
     let more = [serving.as_slice(), &["--metrics-listen", "127.0.0.1:0"]].concat();
     let mut run = systemd.start(directory, &run_arguments(&more));
-    let received = event_of(&run, "kubelet-server", "trouble");
+    let received = event_of(&run, "kubelet-server", "trouble", 1);
     assert_eq!(received["reason"], "there is no IP address for the certificate");
     systemd.hear("kubelet-server: there is no IP address for the certificate");
     let metrics = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
@@ -130,7 +124,7 @@ fn missing_ip_for_serving_certificate_is_reported_to_systemd_and_probes() {
     let answer = support::get(&metrics, "/readyz");
     assert!(answer.contains(" 503 ") && answer.contains(why), "{answer}");
     addresses(directory, "10.0.0.7\n");
-    event_of(&run, "kubelet-server", "issued");
+    event_of(&run, "kubelet-server", "issued", 1);
 }
 
 #[test]

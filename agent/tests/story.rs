@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::exposition::Page;
-use crate::support::{Process, Signer, get, perennial, run_arguments, start, until};
+use crate::support::{Process, Signer, event_of, get, perennial, run_arguments, start, until};
 use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
@@ -18,13 +18,6 @@ use tempfile::TempDir;
 
 const CLIENT: &str = "kubelet-client";
 const SERVING: &str = "kubelet-server";
-
-/// Waits for the `count`th event `name` about the certificate `of`, counting from 1.
-fn event_of(run: &Process, of: &str, name: &str, count: usize) -> Value {
-    until(&format!("{name} event {count} of {of}"), || {
-        run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
-    })
-}
 
 /// The names of the requests for certificate `of` that were reported as waiting for approval, the oldest first.
 fn waiting(run: &Process, of: &str) -> Vec<String> {

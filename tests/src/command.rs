@@ -149,6 +149,28 @@ impl Output {
     }
 }
 
+/// Waits for the `count`th event of this name about the certificate `of`, counted from 1.
+///
+/// # Panics
+/// The process ended, or the event did not come within [`BOUND`].
+pub fn event_of(run: &Process, of: &str, name: &str, count: usize) -> Value {
+    until(&format!("{name} event {count} of {of}"), || {
+        assert!(!run.has_ended(), "{}{}", run.stdout(), run.stderr());
+        run.events(name).into_iter().filter(|event| event["of"] == of).nth(count - 1)
+    })
+}
+
+/// Ends a process by SIGTERM, as systemd does. Returns its output.
+///
+/// # Panics
+/// The process ended with an error, or did not end within [`BOUND`].
+pub fn stop(run: Process) -> Output {
+    run.signal(Signal::TERM);
+    let output = run.end();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output
+}
+
 /// The permission bits of a file.
 ///
 /// # Panics

@@ -111,11 +111,8 @@ fn member_removed_during_its_start_ends_and_starts_again() {
                     onRotated: {run: ['true']}";
         let both = || base().with("slow", hook).write();
         both();
-        let mut command = Command::new(COMMAND);
-        command.args(run_list(&[])).env("PERENNIAL_LOG", "info");
         // The start writes the record of the hook.
-        command.env("LD_PRELOAD", library()).env("HANG_WRITE", "/slow/slow-hook");
-        let mut run = Process::spawn(directory, command);
+        let mut run = start_with_fault(directory, &[], ("HANG_WRITE", "/slow/slow-hook"));
         event_of(&run, "node", "issued", 1);
         until("start", || run.stderr().contains("hanging").then_some(()));
         base().write();
@@ -164,10 +161,7 @@ fn kubeconfig_on_disk_that_hangs_keeps_no_other_member_from_reload() {
             .write();
     };
     list("a.example");
-    let mut command = Command::new(COMMAND);
-    command.args(run_list(&[])).env("PERENNIAL_LOG", "info");
-    command.env("LD_PRELOAD", library()).env("HANG_OPEN", "/stuck.kubeconfig");
-    let mut run = Process::spawn(directory, command);
+    let mut run = start_with_fault(directory, &[], ("HANG_OPEN", "/stuck.kubeconfig"));
     ["proxy", "stuck"].iter().for_each(|name| drop(event_of(&run, name, "resting", 1)));
     fs::write(directory.join("hung"), "").unwrap();
     list("b.example");

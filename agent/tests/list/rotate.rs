@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::run_arguments;
+use std::process::Command;
 
 #[test]
 fn rotate_requests_named_certificate_only() {
@@ -62,10 +63,7 @@ fn hooks_of_members_run_command_and_signal_process() {
     );
     list.with("two", &format!("{other}: two, onRotated: {{pidFile: {at}/pid}}")).write();
     let run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
-    let runs = until("hooks", || {
-        let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
-        (runs.lines().count() == 2).then_some(runs)
-    });
+    let runs = two_runs(directory);
     let expected = format!("one {at}/one/one-current.pem");
     assert!(runs.lines().any(|line| line == expected) && runs.contains("signalled"), "{runs} {pid}");
     let record = |name: &str| directory.join(name).join(format!("{name}-hook.json"));

@@ -48,7 +48,7 @@ fn status_and_verify_cover_all_certificates_of_list() {
     // Known from the start, although a member at rest takes no step before that point.
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     let gauge = "perennial_certificate_rotation_point_timestamp_seconds{certificate=\"one\"} ";
-    until("rotation point", || crate::support::get(&address, "/metrics").contains(gauge).then_some(()));
+    until("rotation point", || get(&address, "/metrics").contains(gauge).then_some(()));
     assert_eq!(status["certificates"]["one"]["rotate_at"], point);
     stop(run);
 

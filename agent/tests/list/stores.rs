@@ -43,10 +43,7 @@ fn members_with_files_of_other_programs_are_kept_and_shown() {
     for (name, file) in names.iter().zip(&files) {
         assert_eq!(event_of(&run, name, "rotated", 1)["serial"], serial(file));
     }
-    let runs = until("hook runs", || {
-        let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
-        (runs.lines().count() == 2).then_some(runs)
-    });
+    let runs = two_runs(directory);
     assert!(runs.lines().all(|line| Path::new(line) == files[1]), "{runs}");
     assert_eq!(perennial_tests::command::mode(&directory.join("proxy/tls.key")), 0o640);
     assert!(fs::read_to_string(&files[2]).unwrap().contains("BEGIN EC PRIVATE KEY"));

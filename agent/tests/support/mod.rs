@@ -22,7 +22,7 @@ use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{Credential, KeyPair};
 use perennial_rotation::{Identity, Token, clock};
 use perennial_std::{Cancel, drive};
-pub(crate) use perennial_tests::command::{BOUND, Output, Process, events, files, until};
+pub(crate) use perennial_tests::command::{BOUND, Output, Process, event_of, events, files, stop, until};
 use serde_json::Value;
 
 /// Path of the `perennial` executable under test.

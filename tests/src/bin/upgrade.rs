@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use perennial_dev::{Approval, ClusterSetup, Decision, Options, TestCluster};
-use perennial_tests::command::{Output, Process};
+use perennial_tests::command::{Process, stop};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -168,11 +168,4 @@ fn waiting(run: &mut Process) -> String {
 fn kill(run: Process) {
     run.signal(Signal::KILL);
     run.end();
-}
-
-/// Ends the process by SIGTERM, as systemd does.
-fn stop(run: Process) {
-    run.signal(Signal::TERM);
-    let Output { code, stderr, .. } = run.end();
-    assert_eq!(code, Some(0), "{stderr}");
 }
