@@ -134,6 +134,11 @@ pub fn policy() -> Policy {
     }
 }
 
+/// A backoff of this span after each failure.
+pub fn steady(span: Duration) -> Backoff {
+    Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap()
+}
+
 /// The configuration of a node that has not been started.
 pub struct NodeConfig {
     /// The runtime of the node.

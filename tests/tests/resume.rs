@@ -7,12 +7,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::{Backoff, Failure, State, Window};
+use perennial::{Failure, State};
 use perennial_dev::{Approval, Decision, Options, faults::Plan};
 use perennial_pki::Chain;
 use perennial_rotation::{Directory, Handle, Record, Snapshot, clock};
 use perennial_tests::loopback::{
-    BOUND, LoopbackServer, NodeConfig, Runtime, issued, new_authority, node, on_both, serve, serve_at,
+    BOUND, LoopbackServer, NodeConfig, Runtime, issued, new_authority, node, on_both, serve, serve_at, steady,
     waits_for_approval,
 };
 
@@ -132,11 +132,6 @@ fn timeouts_and_retries_make_no_second_request_object() {
     });
 }
 
-fn refused_for(millis: u64) -> Backoff {
-    let span = Duration::from_millis(millis);
-    Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap()
-}
-
 #[test]
 fn restarts_after_denial_keep_backoff_then_change_key() {
     on_both(|runtime| {
@@ -144,7 +139,7 @@ fn restarts_after_denial_keep_backoff_then_change_key() {
         let directory = tempfile::tempdir().unwrap();
         let begin = |refused| {
             let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
-            holder.policy.refused = refused_for(refused);
+            holder.policy.refused = steady(Duration::from_millis(refused));
             Run::start(holder)
         };
         let mut run = begin(600_000);
@@ -221,7 +216,7 @@ fn request_object_of_same_name_for_another_signer_leads_to_new_key() {
         let directory = tempfile::tempdir().unwrap();
         let begin = || {
             let mut holder = node(runtime, &server.cluster).stored_in(directory.path());
-            holder.policy.refused = refused_for(100);
+            holder.policy.refused = steady(Duration::from_millis(100));
             Run::start(holder)
         };
         let run = begin();

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Backoff, Policy, Template, Window};
+use perennial::{Policy, Template};
 use perennial_dev::Approval;
 use perennial_rotation::Directory;
 use perennial_smol::Rotator;
 use perennial_tests::loopback::{
-    BOUND, Runtime, break_directory, mend_directory, node, on_both, policy, serve, stored,
+    BOUND, Runtime, break_directory, mend_directory, node, on_both, policy, serve, steady, stored,
 };
 use smol::future;
 
@@ -49,9 +49,7 @@ fn shutdown_retries_an_owed_write() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
         let mut holder = node(runtime, &server.cluster);
-        let hour = Duration::from_secs(3600);
-        let patient = Backoff::new(hour, hour, Window::new(1000, 1000).unwrap()).unwrap();
-        holder.policy = Policy { write: patient, ..policy() };
+        holder.policy = Policy { write: steady(Duration::from_secs(3600)), ..policy() };
         holder.store = Some(Arc::new(Directory::open(&path, "kubelet-client").unwrap()));
         holder.template = None;
         let handle = holder.start();

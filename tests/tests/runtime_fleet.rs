@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::{Backoff, Policy, State, Template, UnixTime, Window};
+use perennial::{Policy, State, Template, UnixTime};
 use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{Chain, Credential, Issuer, Terms, Usage, read_request};
@@ -16,8 +16,8 @@ use perennial_rotation::{
     SignRequest, SignWith, Signer, StartError, Store, StoreError, Stored, Zeroizing, clock,
 };
 use perennial_tests::loopback::{
-    BOUND, LoopbackServer, Runtime, break_directory, fleet, issued, mend_directory, node, policy, serve, stored,
-    waits_for_approval,
+    BOUND, LoopbackServer, Runtime, break_directory, fleet, issued, mend_directory, node, policy, serve, steady,
+    stored, waits_for_approval,
 };
 
 /// Runs a scenario with a fleet on threads, and again with one on smol.
@@ -298,8 +298,7 @@ fn removed_member_writes_an_owed_credential_before_it_ends() {
         let server = serve(Approval::Auto);
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("pki");
-        let hour = Duration::from_secs(3600);
-        let patient = Backoff::new(hour, hour, Window::new(1000, 1000).unwrap()).unwrap();
+        let patient = steady(Duration::from_secs(3600));
         let store = Directory::open(&path, "kubelet-client").unwrap();
         let signer = node(Runtime::Std, &server.cluster).signer.unwrap();
         let holder = Rotator::new().policy(Policy { write: patient, ..policy() }).signer(signer).store(store);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use perennial::{Action, Backoff, Event, State, Template, Window};
+use perennial::{Action, Event, State, Template};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Decision};
 use perennial_examples::tokio_loop;
 use perennial_rotation::{News, Transition};
-use perennial_tests::loopback::{BOUND, NodeNotices, Runtime, issued, node, serve, waits_for_approval};
+use perennial_tests::loopback::{BOUND, NodeNotices, Runtime, issued, node, serve, steady, waits_for_approval};
 
 const RUNTIMES: [Runtime; 5] = [
     Runtime::Std,
@@ -129,8 +129,7 @@ fn life_with_faults(runtime: Runtime) -> Vec<String> {
     let server = serve(Approval::Auto);
     server.handle.with_api(|api, now| api.set_faults(Plan::parse(FAULTS).unwrap(), now));
     let mut node = node(runtime, &server.cluster);
-    let span = Duration::from_millis(100);
-    node.policy.refused = Backoff::new(span, span, Window::new(1000, 1000).unwrap()).unwrap();
+    node.policy.refused = steady(Duration::from_millis(100));
     let (handle, notices) = node.start_with_notices();
     issued(&handle, 1);
     handle.rotate_now();

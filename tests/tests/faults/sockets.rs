@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use perennial::{Backoff, Failure, State, Window};
+use perennial::{Failure, State};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Options, Random, ServingApproval};
 use perennial_kubernetes::client::Limits;
@@ -64,8 +64,7 @@ fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     holder.signer = Some(signer);
     holder.template = Some(template(kind.serving));
     // Long enough for a failure to be seen, on a machine however busy.
-    let pause = Duration::from_secs(2);
-    holder.policy.transient = Backoff::new(pause, pause, Window::new(1000, 1000).unwrap()).unwrap();
+    holder.policy.transient = loopback::steady(Duration::from_secs(2));
     holder.policy.refused = holder.policy.transient;
     holder.policy.request_timeout = match outcome {
         Outcome::Failed(Failure::TimedOut) => Duration::from_secs(3),
