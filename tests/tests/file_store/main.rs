@@ -24,6 +24,18 @@ const NAME: &str = "etcd";
 /// The names of the layouts.
 const LAYOUTS: [&str; 3] = ["linked", "plain", "bundle"];
 
+/// The public files in a directory, with the layout of this name.
+fn files_in(directory: &Path, layout: &str) -> FileLayout {
+    let at = |name: &str| directory.join(name);
+    match layout {
+        "linked" => {
+            FileLayout::Linked { directory: directory.into(), certificate: "tls.crt".into(), key: "tls.key".into() }
+        }
+        "plain" => FileLayout::Plain { certificate: at("tls.crt"), key: at("tls.key") },
+        _ => FileLayout::Bundle { file: at("tls.pem") },
+    }
+}
+
 /// A temporary directory, and the paths of the public files in it.
 struct Place {
     root: tempfile::TempDir,
@@ -33,12 +45,7 @@ struct Place {
 impl Place {
     fn new(layout: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join("pki").join(name);
-        let layout = match layout {
-            "linked" => FileLayout::Linked { directory: at(""), certificate: "tls.crt".into(), key: "tls.key".into() },
-            "plain" => FileLayout::Plain { certificate: at("tls.crt"), key: at("tls.key") },
-            _ => FileLayout::Bundle { file: at("tls.pem") },
-        };
+        let layout = files_in(&root.path().join("pki"), layout);
         Self { root, layout }
     }
 
@@ -62,6 +69,16 @@ impl Place {
     fn public(&self) -> Result<Arc<Credential>, String> {
         let [certificate, key] = self.files();
         FileCredential::open(certificate, key).map(|files| files.credential()).map_err(|error| error.to_string())
+    }
+
+    /// The CA file from which the store copies.
+    fn issuers(&self) -> PathBuf {
+        self.root.path().join("issuers.pem")
+    }
+
+    /// Options with a copy of [`Self::issuers`] beside the pair, in `ca.crt`.
+    fn with_ca(&self) -> FileOptions {
+        FileOptions { ca: Some(CaCopy { from: self.issuers(), to: self.at("ca.crt") }), ..FileOptions::default() }
     }
 
     /// Writes a pair to the public files, as another program would.
@@ -94,6 +111,11 @@ fn numbered(number: u8) -> Arc<Credential> {
     Arc::new(pair(NAME, number))
 }
 
+/// The PEM text of two CA files.
+fn two_cas() -> [String; 2] {
+    [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem())
+}
+
 /// The names in a directory, sorted.
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -121,7 +143,7 @@ fn written_pair_is_public_and_loaded_by_next_start() {
         store.remember(b"record").unwrap();
         drop(store);
         let again = place.store(FileOptions::default());
-        assert!(is(load(&again).credential.as_deref(), &in_files(&place)));
+        assert!(is(load(&again).credential.as_deref(), &place.public().unwrap()));
         assert_eq!(again.recall().unwrap().unwrap().as_slice(), b"record");
         let public = match layout {
             "linked" => vec!["..data", "tls.crt", "tls.key"],
@@ -138,12 +160,6 @@ fn written_pair_is_public_and_loaded_by_next_start() {
             assert!(found.is_symlink() || found.mode() & 0o7777 == 0o600, "{layout}");
         }
     }
-}
-
-/// The pair in the public files.
-fn in_files(place: &Place) -> Credential {
-    let [certificate, key] = place.files().map(|path| fs::read(path).unwrap());
-    Credential::from_pair(&certificate, &key).unwrap()
 }
 
 #[test]
@@ -263,12 +279,10 @@ fn key_is_written_in_chosen_encoding() {
 fn ca_file_is_copied_and_kept_while_its_source_is_unreadable() {
     for layout in LAYOUTS {
         let place = Place::new(layout);
-        let from = place.root.path().join("issuers.pem");
-        let ca = Some(CaCopy { from: from.clone(), to: place.at("ca.crt") });
-        let store = place.store(FileOptions { ca, ..FileOptions::default() });
+        let (from, store) = (place.issuers(), place.store(place.with_ca()));
         write(&store, &numbered(0));
         assert!(!place.at("ca.crt").exists(), "{layout}: the source does not exist yet");
-        let [one, other] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
+        let [one, other] = two_cas();
         fs::write(&from, &one).unwrap();
         assert!(store.restore(NOW).unwrap(), "{layout}");
         assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), one, "{layout}");

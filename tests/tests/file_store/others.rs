@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
-use perennial_rotation::{CaCopy, FileOptions, FileStore, Store as _};
+use perennial_rotation::{FileOptions, FileStore, Store as _};
 use perennial_tests::disk::{NOW, expired, pair};
 
-use super::{LAYOUTS, NAME, Place, is, load, names, numbered, request, write};
+use super::{LAYOUTS, NAME, Place, files_in, is, load, names, numbered, request, two_cas, write};
 
 #[test]
 fn pair_with_wanted_name_is_adopted_and_later_replaced() {
@@ -91,17 +91,14 @@ fn ca_file_of_another_program_is_kept_unless_operator_allows() {
         for is_pair_found in [false, true] {
             let place = Place::new(layout);
             let what = format!("{layout}, a pair found: {is_pair_found}");
-            let [foreign, ours] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
-            let from = place.root.path().join("issuers.pem");
-            fs::write(&from, &ours).unwrap();
+            let [foreign, ours] = two_cas();
+            fs::write(place.issuers(), &ours).unwrap();
             fs::create_dir(place.at("")).unwrap();
             fs::write(place.at("ca.crt"), &foreign).unwrap();
             if is_pair_found {
                 place.put(&numbered(0));
             }
-            let ca = Some(CaCopy { from, to: place.at("ca.crt") });
-            let options = FileOptions { ca, ..FileOptions::default() };
-            let store = place.store(options.clone());
+            let store = place.store(place.with_ca());
             load(&store);
             // The second write finds the pair of the first one in the private directory.
             for number in 1..3 {
@@ -111,7 +108,7 @@ fn ca_file_of_another_program_is_kept_unless_operator_allows() {
             }
             assert_eq!(place.public().is_ok(), is_pair_found, "{what}: no pair was written beside it");
             drop(store);
-            let store = place.store(FileOptions { replaces_foreign: true, ..options });
+            let store = place.store(FileOptions { replaces_foreign: true, ..place.with_ca() });
             write(&store, &numbered(3));
             assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), ours, "{what}");
         }
@@ -122,16 +119,14 @@ fn ca_file_of_another_program_is_kept_unless_operator_allows() {
 fn equal_ca_file_of_another_program_is_replaced_with_its_pair() {
     for layout in LAYOUTS {
         let place = Place::new(layout);
-        let from = place.root.path().join("issuers.pem");
         place.put(&numbered(0));
-        let [one, other] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
-        for path in [&from, &place.at("ca.crt")] {
+        let [one, other] = two_cas();
+        for path in [place.issuers(), place.at("ca.crt")] {
             fs::write(path, &one).unwrap();
         }
-        let ca = Some(CaCopy { from: from.clone(), to: place.at("ca.crt") });
-        let store = place.store(FileOptions { ca, ..FileOptions::default() });
+        let store = place.store(place.with_ca());
         write(&store, &numbered(1));
-        fs::write(&from, &other).unwrap();
+        fs::write(place.issuers(), &other).unwrap();
         assert!(store.restore(NOW).unwrap(), "{layout}");
         assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), other, "{layout}");
     }
@@ -141,11 +136,9 @@ fn equal_ca_file_of_another_program_is_replaced_with_its_pair() {
 fn ca_file_stays_in_linked_directory_while_its_source_is_unreadable() {
     let place = Place::new("linked");
     fs::create_dir(place.at("")).unwrap();
-    let [found, ours] = [pair("ca-1", 0), pair("ca-2", 1)].map(|ca| ca.chain().pem().to_owned());
+    let [found, ours] = two_cas();
     fs::write(place.at("ca.crt"), &found).unwrap();
-    let from = place.root.path().join("issuers.pem");
-    let ca = Some(CaCopy { from: from.clone(), to: place.at("ca.crt") });
-    let store = place.store(FileOptions { ca, ..FileOptions::default() });
+    let (from, store) = (place.issuers(), place.store(place.with_ca()));
     let is_found = |what: &str| assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), found, "{what}");
     write(&store, &numbered(0));
     is_found("before the first switch");
@@ -261,21 +254,14 @@ fn directory_of_kubelets_volume_is_refused() {
 fn regular_files_become_links_when_layout_changes() {
     let place = Place::new("plain");
     write(&place.store(FileOptions::default()), &numbered(0));
-    let layout = perennial_rotation::FileLayout::Linked {
-        directory: place.at(""),
-        certificate: "tls.crt".into(),
-        key: "tls.key".into(),
-    };
-    let linked = Place { layout, ..place };
+    let linked = Place { layout: files_in(&place.at(""), "linked"), ..place };
     let store = linked.store(FileOptions::default());
     let first = load(&store).credential.unwrap();
     assert!(is(linked.public().ok().as_deref(), &first));
     assert!(linked.at("tls.key").is_symlink(), "the load has completed the links");
     write(&store, &numbered(1));
     drop(store);
-    let certificate = linked.at("tls.crt");
-    let plain = perennial_rotation::FileLayout::Plain { certificate, key: linked.at("tls.key") };
-    let plain = Place { layout: plain, ..linked };
+    let plain = Place { layout: files_in(&linked.at(""), "plain"), ..linked };
     let next = numbered(2);
     write(&plain.store(FileOptions::default()), &next);
     assert!(is(plain.public().ok().as_deref(), &next));

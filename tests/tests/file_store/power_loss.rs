@@ -3,29 +3,24 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use perennial::store::FileOp;
 use perennial_pki::Credential;
 use perennial_rotation::volume::Volume;
-use perennial_rotation::{FileLayout, FileOptions, FileStore, Store as _};
+use perennial_rotation::{FileOptions, FileStore, Store as _};
 use perennial_tests::disk::{Call, Disk, Fate, Fates, NOW, PATH, Virtual};
 
-use super::{LAYOUTS, is, load, numbered};
+use super::{LAYOUTS, files_in, is, load, numbered};
 
 static PAIRS: LazyLock<[Arc<Credential>; 3]> = LazyLock::new(|| [0, 1, 2].map(numbered));
 
 fn store(disk: &Virtual, layout: &str) -> FileStore {
-    let at = |name: &str| format!("{PATH}/{name}").into();
-    let layout = match layout {
-        "linked" => FileLayout::Linked { directory: PATH.into(), certificate: "tls.crt".into(), key: "tls.key".into() },
-        "plain" => FileLayout::Plain { certificate: at("tls.crt"), key: at("tls.key") },
-        _ => FileLayout::Bundle { file: at("tls.pem") },
-    };
     let volume = |is_private| -> Box<dyn Volume> {
         if is_private { Box::new(disk.at(".perennial")) } else { Box::new(disk.clone()) }
     };
-    FileStore::on(layout, FileOptions::default(), volume).unwrap()
+    FileStore::on(files_in(Path::new(PATH), layout), FileOptions::default(), volume).unwrap()
 }
 
 /// The result of reading the public files, as other programs do.
@@ -65,12 +60,11 @@ fn no_fates() -> Fates {
     Box::new(|_, _| Fate::Done)
 }
 
-/// The disk after a successful write of pair 0, and nothing, as starts.
-fn starts(layout: &str) -> [(Option<usize>, Disk); 2] {
-    let (seen, is_written, _) = states(&Disk::default(), layout, 0, no_fates());
+/// The disk after a successful write of pair 0.
+fn written(layout: &str) -> Disk {
+    let (mut seen, is_written, _) = states(&Disk::default(), layout, 0, no_fates());
     assert!(is_written, "{layout}");
-    let written = seen.last().unwrap();
-    [(None, Disk::default()), (Some(0), written.clone())]
+    seen.pop().unwrap()
 }
 
 /// Checks a disk that a power loss has left while pair `new` replaced pair `old`. `is_written`: the write had returned.
@@ -152,12 +146,12 @@ fn losses(seen: &[Disk], layout: &str, old: Option<usize>, last_is_written: bool
 #[test]
 fn power_loss_at_any_step_loses_no_public_pair() {
     for layout in LAYOUTS {
-        for (old, start) in starts(layout) {
+        for (old, start) in [(None, Disk::default()), (Some(0), written(layout))] {
             let (seen, is_written, _) = states(&start, layout, 1, no_fates());
             assert!(is_written);
             let (outcomes, losses) = losses(&seen, layout, old, true, 5);
             println!("{layout} from {old:?}: {} states, {outcomes} outcomes, {} losses", seen.len(), losses.len());
-            assert!(losses.is_empty() && outcomes > 20, "{:#?}", &losses[..losses.len().min(5)]);
+            assert!(losses.is_empty() && outcomes > 20, "{losses:#?}");
         }
     }
 }
@@ -165,7 +159,7 @@ fn power_loss_at_any_step_loses_no_public_pair() {
 #[test]
 fn failed_operation_then_power_loss_loses_no_public_pair() {
     for layout in LAYOUTS {
-        let (old, start) = starts(layout).into_iter().next_back().unwrap();
+        let (old, start) = (Some(0), written(layout));
         let (_, _, calls) = states(&start, layout, 1, no_fates());
         for failing in 0..calls {
             let fates: Fates = Box::new(move |number, call| match call {
@@ -176,7 +170,7 @@ fn failed_operation_then_power_loss_loses_no_public_pair() {
             let (seen, is_written, _) = states(&start, layout, 1, fates);
             // Only the last state: those before are states of a write without a failure.
             let (_, losses) = losses(&seen[seen.len() - 1..], layout, old, is_written, 5);
-            assert!(losses.is_empty(), "call {failing}: {:#?}", &losses[..losses.len().min(5)]);
+            assert!(losses.is_empty(), "call {failing}: {losses:#?}");
         }
     }
 }
@@ -184,7 +178,7 @@ fn failed_operation_then_power_loss_loses_no_public_pair() {
 #[test]
 fn full_disk_leaves_no_half_of_a_pair() {
     for layout in LAYOUTS {
-        let (old, start) = starts(layout).into_iter().next_back().unwrap();
+        let (old, start) = (Some(0), written(layout));
         let (_, _, calls) = states(&start, layout, 1, no_fates());
         for full_from in 0..calls {
             // Renames and removals need no space.
@@ -212,7 +206,7 @@ fn full_disk_leaves_no_half_of_a_pair() {
 #[test]
 fn omitting_any_sync_of_public_files_loses_the_pair() {
     for layout in LAYOUTS {
-        let (old, start) = starts(layout).into_iter().next_back().unwrap();
+        let (old, start) = (Some(0), written(layout));
         let is_sync = |call: &Call<'_>| matches!(call, Call::Op(FileOp::Sync { .. } | FileOp::SyncDir));
         let syncs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = syncs.clone();
