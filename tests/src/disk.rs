@@ -286,13 +286,10 @@ impl Disk {
         for change in &mut self.changes {
             change.needs = change.needs.and_then(|at| numbers[at]);
         }
-        let links = self.durable.iter().filter(|(name, _)| is_here(name)).map(|(_, node)| *node);
-        for node in links.collect::<Vec<_>>() {
-            self.nodes.entry(node).and_modify(|node| {
-                if node.kind == NodeKind::Link {
-                    node.before = None;
-                }
-            });
+        for (_, node) in self.durable.iter().filter(|(name, _)| is_here(name)) {
+            if let Some(link) = self.nodes.get_mut(node).filter(|node| node.kind == NodeKind::Link) {
+                link.before = None;
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use perennial::store::{FileOp, Layout, Listing};
 use perennial_rotation::Directory;
 use perennial_rotation::volume::{Contents, Folder, Volume};
 
-use super::{Disk, PATH};
+use super::{Disk, PATH, join};
 
 /// The prefix of the files' names in the credential directory.
 pub const PREFIX: &str = "kubelet-client";
@@ -198,14 +198,12 @@ impl Volume for VirtualFolder {
 
     fn create(&self) -> Result<()> {
         let exists = self.disk.state().disk.has_folder(&self.name);
-        match exists {
-            true => Ok(()),
-            // The folder is durable, as those that perennial creates.
-            false => {
-                self.disk.create_folder(&self.name)?;
-                self.disk.execute(&FileOp::SyncDir, &[])
-            }
+        if exists {
+            return Ok(());
         }
+        self.disk.create_folder(&self.name)?;
+        // The folder is durable, as those that perennial creates.
+        self.disk.execute(&FileOp::SyncDir, &[])
     }
 }
 
@@ -216,8 +214,7 @@ impl Folder for VirtualFolder {
 
     fn read(&self, name: &str) -> Result<Option<Contents>> {
         let contents = |bytes: Arc<[u8]>| Contents { bytes: bytes.to_vec().into(), exposed: false };
-        let path = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
-        self.disk.call(Call::Read(name), None, |state| Ok(state.disk.read(&path)?.map(contents)))
+        self.disk.call(Call::Read(name), None, |state| Ok(state.disk.read(&join(&self.name, name))?.map(contents)))
     }
 
     fn execute(&self, op: &FileOp, contents: &[u8]) -> Result<()> {
