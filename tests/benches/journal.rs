@@ -3,12 +3,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use perennial::{Certificate, Event, Fingerprint, Now, RotationMachine, Setup, State, Template, UnixTime, Validity};
 use perennial_rotation::Transition;
 use perennial_rotation::journal::{self, Replay};
-use perennial_tests::bench::sized;
+use perennial_tests::bench::{median_time, sized};
 
 const NAME: &str = "kubelet-client";
 const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -68,14 +68,7 @@ fn start() -> Now {
     Now { unix: EPOCH, ..Now::default() }
 }
 
-/// The median time of a call over nine rounds, divided by `parts`.
-fn time(parts: u32, mut work: impl FnMut()) -> Duration {
-    let calls = sized(2_000 / parts, 0) + 1;
-    let mut rounds = [(); 9].map(|()| {
-        let begun = Instant::now();
-        (0..calls).for_each(|_| work());
-        begun.elapsed() / calls / parts
-    });
-    rounds.sort_unstable();
-    rounds[4]
+/// The median time of a call, divided by `parts`.
+fn time(parts: u32, work: impl FnMut()) -> Duration {
+    median_time(sized(2_000 / parts, 0) + 1, work) / parts
 }

@@ -4,12 +4,12 @@
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::interim;
 use perennial_rotation::{Handle, Memory, Rotator, Store as _, clock};
-use perennial_tests::bench::sized;
+use perennial_tests::bench::{median_time, sized};
 
 fn main() {
     let store = Memory::default();
@@ -54,14 +54,7 @@ fn beside<T>(threads: usize, handle: &Handle, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The median time of one call over nine rounds.
-fn time(mut work: impl FnMut()) -> Duration {
-    let times = sized(2_000, 1);
-    let mut rounds = [(); 9].map(|()| {
-        let begun = Instant::now();
-        (0..times).for_each(|_| work());
-        begun.elapsed() / times
-    });
-    rounds.sort_unstable();
-    rounds[4]
+/// The median time of one call.
+fn time(work: impl FnMut()) -> Duration {
+    median_time(sized(2_000, 1), work)
 }

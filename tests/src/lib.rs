@@ -21,7 +21,7 @@
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`openssl`] | keys and certificates of kinds that only the `openssl` command makes |
 //! | [`malicious`] | malformed and hostile certificates |
-//! | [`mod@bench`] | sizes of the benches |
+//! | [`mod@bench`] | sizes and times of benches |
 //! | [`sources`] | the source files of the workspace, for tests that check texts |
 
 #![forbid(unsafe_code)]
