@@ -1,13 +1,12 @@
 //! Heap of one member of a fleet at rest: key, chain, machine, handle, published snapshot and store. A process that keeps
 //! thousands of certificates needs this much memory for each.
 
-#![allow(unsafe_code, reason = "only a global allocator can see every allocation")]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use counting::BYTES;
 use perennial_pki::{Credential, Issuer, KeyAlgorithm, KeyPair, Terms, Usage, read_request, self_signed};
 use perennial_rotation::{
     Cancel, Exchange, Fleet, FleetTask, Handle, Limits, Rotator, SignWith, State, Template, Validity, Work, clock,
@@ -16,37 +15,6 @@ use perennial_rotation::{
 /// Bytes that a member may have. Measured: 3,893.
 const MOST: usize = 4_000;
 const MEMBERS: usize = 100;
-
-thread_local! {
-    static IN_USE: Cell<usize> = const { Cell::new(0) };
-}
-
-/// A global allocator that counts the bytes that this thread has in use, with the header and the padding of glibc's
-/// malloc.
-struct Counting;
-
-fn count(layout: Layout, add: fn(usize, usize) -> usize) {
-    let size = (layout.size() + 8).next_multiple_of(16).max(32);
-    IN_USE.set(add(IN_USE.get(), size));
-}
-
-// SAFETY: every call is passed on as it came; counting touches nothing but a thread-local integer.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout, usize::wrapping_add);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(layout, usize::wrapping_sub);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// A CA that issues at once, on the thread of the test.
 fn signer() -> SignWith {
@@ -89,10 +57,10 @@ fn resting_member_of_a_fleet_needs_about_four_kilobytes() {
     // The first member makes what all share.
     handles.push(add(&fleet, &signer, 0));
     settle(&mut task, &handles);
-    let before = IN_USE.get();
+    let before = BYTES.get();
     handles.extend((1..=MEMBERS).map(|number| add(&fleet, &signer, number)));
     settle(&mut task, &handles);
-    let each = (IN_USE.get() - before) / MEMBERS;
+    let each = (BYTES.get() - before) / MEMBERS;
     println!("bytes of a member at rest: {each}");
     assert!(each <= MOST, "{each} bytes");
 }
