@@ -4,7 +4,6 @@
 //! simulation can run its nodes one after another.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +145,7 @@ struct Request {
 /// The cluster as one node meets it, and the tally of the whole fleet.
 #[derive(Debug)]
 pub(crate) struct Site {
-    schedule: Rc<Schedule>,
+    schedule: Schedule,
     pub(crate) tally: Tally,
     pub(crate) now: Instant,
     pub(crate) template: Arc<Template>,
@@ -163,7 +162,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(schedule: Rc<Schedule>, tally: Tally) -> Self {
+    pub(crate) fn new(schedule: Schedule, tally: Tally) -> Self {
         Self {
             schedule,
             tally,

@@ -40,7 +40,7 @@ fn run(scenario: &Scenario, records_lives: bool, mut progress: impl FnMut(u32)) 
         Program::Perennial(_) => REQUESTS_OF_PERENNIAL,
         Program::ClientGo => REQUESTS_OF_CLIENT_GO,
     };
-    let schedule = Rc::new(Schedule::new(scenario, watches));
+    let schedule = Schedule::new(scenario, watches);
     let site = Rc::new(RefCell::new(Site::new(schedule, Tally::new(nodes, scenario.span, records_lives))));
     let zero = Instant::default();
     let mut restarts: Vec<Instant> = scenario.restarts.iter().map(|at| zero.after(*at)).collect();
