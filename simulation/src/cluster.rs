@@ -58,8 +58,8 @@ impl Schedule {
 
     /// The answer to every request at this time; `None`: the API server works.
     fn refusal(&self, now: Instant) -> Option<Submitted> {
-        let current = self.outages.iter().filter(|(from, until, _)| *from <= now && now < *until);
-        current.into_iter().find_map(|(.., kind)| match kind {
+        let mut current = self.outages.iter().filter(|(from, until, _)| *from <= now && now < *until);
+        current.find_map(|(.., kind)| match kind {
             OutageKind::Refused => Some(Submitted::Unreachable),
             OutageKind::Unavailable { retry_after } => Some(Submitted::Throttled(*retry_after)),
             OutageKind::Undecided => None,

@@ -36,9 +36,9 @@ pub fn simulate_with_lives(scenario: &Scenario, progress: impl FnMut(u32)) -> Re
 
 fn run(scenario: &Scenario, records_lives: bool, mut progress: impl FnMut(u32)) -> Report {
     let nodes = scenario.fleet_size();
-    let watches = match scenario.program {
-        Program::Perennial(_) => REQUESTS_OF_PERENNIAL,
-        Program::ClientGo => REQUESTS_OF_CLIENT_GO,
+    let (policy, watches) = match &scenario.program {
+        Program::Perennial(policy) => (Some(Arc::new(without_clock_checks(policy))), REQUESTS_OF_PERENNIAL),
+        Program::ClientGo => (None, REQUESTS_OF_CLIENT_GO),
     };
     let schedule = Schedule::new(scenario, watches);
     let site = Rc::new(RefCell::new(Site::new(schedule, Tally::new(nodes, scenario.span, records_lives))));
@@ -46,10 +46,6 @@ fn run(scenario: &Scenario, records_lives: bool, mut progress: impl FnMut(u32)) 
     let mut restarts: Vec<Instant> = scenario.restarts.iter().map(|at| zero.after(*at)).collect();
     restarts.sort_unstable();
     let end = zero.after(scenario.span);
-    let policy = match &scenario.program {
-        Program::Perennial(policy) => Some(Arc::new(without_clock_checks(policy))),
-        Program::ClientGo => None,
-    };
     for number in 0..nodes {
         let node = Node::begin(scenario, number, &restarts, end, &mut site.borrow_mut());
         match &policy {
