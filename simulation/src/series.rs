@@ -60,10 +60,7 @@ impl PerSecond {
 
     /// The most events in one second, and the first second with so many.
     pub fn peak(&self) -> (usize, u64) {
-        // The first of equal peaks: a later one must be greater.
-        self.iter()
-            .enumerate()
-            .fold((0, 0), |best, (second, events)| if events > best.1 { (second, events) } else { best })
+        first_peak(self.iter())
     }
 }
 
@@ -91,20 +88,25 @@ impl PerMinute {
     }
 
     /// The number in each minute, in order of time.
-    pub fn iter(&self) -> impl Iterator<Item = i64> {
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
         let minutes = &self.changes[..self.changes.len() - 1];
-        minutes.iter().scan(0, |level, change| {
-            *level += i64::from(*change);
-            Some(*level)
+        minutes.iter().scan(0_u64, |number, change| {
+            // Never below zero: what falls has risen before.
+            *number = number.saturating_add_signed(i64::from(*change));
+            Some(*number)
         })
     }
 
     /// The greatest number, and the first minute that has it.
-    pub fn peak(&self) -> (usize, i64) {
-        self.iter()
-            .enumerate()
-            .fold((0, 0), |best, (minute, number)| if number > best.1 { (minute, number) } else { best })
+    pub fn peak(&self) -> (usize, u64) {
+        first_peak(self.iter())
     }
+}
+
+/// The greatest of the numbers, and the first index that has it.
+fn first_peak(numbers: impl Iterator<Item = u64>) -> (usize, u64) {
+    // The first of equal peaks: a later one must be greater.
+    numbers.enumerate().fold((0, 0), |best, (index, number)| if number > best.1 { (index, number) } else { best })
 }
 
 #[cfg(test)]

@@ -130,9 +130,8 @@ fn objects(options: &Simulate, runs: &[Run]) -> Chart {
 }
 
 /// The greatest number in each `step` seconds of a series by minute.
-fn most(minutes: impl Iterator<Item = i64>, step: usize, unit: f64) -> Vec<(f64, f64)> {
-    let numbers = minutes.map(|number| u64::try_from(number).unwrap_or(0));
-    let intervals = sums(numbers, step.div_ceil(60));
+fn most(minutes: impl Iterator<Item = u64>, step: usize, unit: f64) -> Vec<(f64, f64)> {
+    let intervals = sums(minutes, step.div_ceil(60));
     intervals
         .iter()
         .enumerate()

@@ -45,7 +45,7 @@ pub(crate) fn rows(runs: &[Run]) -> Vec<Row> {
         count("request objects created", |report| report.totals.objects),
         row("  most in etcd at a time", &|run| {
             let (minute, most) = run.report.objects.peak();
-            peak((minute * 60, u64::try_from(most).unwrap_or(0)))
+            peak((minute * 60, most))
         }),
         count("certificates that expired", |report| report.totals.expiries),
         count("nodes ever without a certificate", |report| report.totals.nodes_without.into()),
@@ -136,10 +136,10 @@ pub(crate) fn json(options: &Simulate, runs: &[Run]) -> Value {
             "http_requests": requests.total(),
             "http_requests_peak": peak(requests.peak()),
             "objects": totals.objects,
-            "objects_peak": peak((minute * 60, u64::try_from(most).unwrap_or(0))),
+            "objects_peak": peak((minute * 60, most)),
             "expiries": totals.expiries,
             "nodes_without": totals.nodes_without,
-            "nodes_without_peak": peak((dark_minute * 60, u64::try_from(dark).unwrap_or(0))),
+            "nodes_without_peak": peak((dark_minute * 60, dark)),
             "without_seconds": totals.without.as_secs_f64(),
             "longest_without_seconds": totals.longest_without.as_secs_f64(),
             "age_percent": ages,
@@ -165,7 +165,7 @@ pub(crate) fn csv(span: Duration, runs: &[Run]) -> String {
     for Run { program, report, .. } in runs {
         let [submissions, requests] = [&report.submissions, &report.requests].map(|series| sums(series.iter(), step));
         let [objects, without] = [&report.objects, &report.without].map(|series| {
-            let levels: Vec<i64> = series.iter().collect();
+            let levels: Vec<u64> = series.iter().collect();
             move |second: usize, step: usize| {
                 let minutes = second / 60..(second + step).div_ceil(60).min(levels.len());
                 levels.get(minutes).and_then(|levels| levels.iter().max().copied()).unwrap_or(0)
