@@ -65,9 +65,7 @@ fn load(options: &Simulate, runs: &[Run]) -> Chart {
     let step = interval(options.span, POINTS).max(60);
     let points = |report: &Report| {
         let minutes = sums(report.requests.iter(), 60);
-        let intervals = sums(minutes.iter().map(|minute| minute.sum), step.div_ceil(60));
-        let at = |number: usize| (number * step) as f64 / unit;
-        intervals.iter().enumerate().map(|(number, interval)| (at(number), interval.most as f64)).collect()
+        most(minutes.iter().map(|minute| minute.sum), step, unit)
     };
     Chart {
         name: "load",
