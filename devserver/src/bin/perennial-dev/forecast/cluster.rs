@@ -8,7 +8,7 @@ use perennial::{Validity, printable};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
-use perennial_kubernetes::objects::{CertificateSigningRequest, ListMeta, Status};
+use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, ListMeta, Status};
 use perennial_pki::{Chain, Roots};
 use perennial_rotation::{Cancel, Identity};
 use perennial_std::drive;
@@ -81,7 +81,7 @@ fn list(cluster: &Arc<Cluster>, identity: &Identity, page: &str) -> Result<List,
     if !page.is_empty() {
         query.append_pair("continue", page);
     }
-    let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests?{}", query.finish());
+    let path = format!("{CSR_PATH}?{}", query.finish());
     let call = Call::new(Request::get(path), cluster.clone(), identity.clone(), Limits::default());
     let outcome = drive(call, &Cancel::default(), |_| {});
     let host = cluster.host();
