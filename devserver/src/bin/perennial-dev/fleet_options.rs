@@ -10,7 +10,9 @@ use perennial_simulation::{Outage, OutageKind};
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// The longest time that can be simulated.
-const LONGEST: Duration = Duration::from_secs(20 * 365 * 86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// The shortest lifetime that can be simulated.
+pub(crate) const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 /// The `Retry-After` of a simulated status 503.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
@@ -172,7 +174,7 @@ fn span(text: &str) -> Result<Duration, String> {
 
 fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = span(text)?;
-    if lifetime < Duration::from_secs(60) {
+    if lifetime < SHORTEST_LIFETIME {
         return Err("a simulated lifetime is at least 1m".into());
     }
     Ok(lifetime)

@@ -12,7 +12,7 @@ use perennial_simulation::{BEGIN, Report};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::fleet_options::Forecast;
+use crate::fleet_options::{Forecast, SHORTEST_LIFETIME};
 use crate::report::print_line;
 use crate::simulate::summary::{grouped, sums, time};
 use estimate::{Fleet, Lifetime, WorstOutage};
@@ -52,7 +52,7 @@ fn fleet(options: &Forecast, certificates: &[Validity], now: UnixTime) -> Result
     lifetimes.sort_unstable();
     let median = lifetimes.get(lifetimes.len() / 2).copied().unwrap_or_default();
     let lifetime = options.lifetime.unwrap_or(median);
-    if lifetime < Duration::from_secs(60) {
+    if lifetime < SHORTEST_LIFETIME {
         let why = "a forecast needs lifetimes of 1m or more; give that of the certificates to come with --lifetime";
         return Err(Failure::usage(format!("the median lifetime is {}; {why}", time(lifetime))));
     }

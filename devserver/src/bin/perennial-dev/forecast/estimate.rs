@@ -6,13 +6,11 @@ use std::time::Duration;
 use perennial::Validity;
 use perennial_simulation::{Life, Outage, OutageKind, Report, Scenario, Start, simulate, simulate_with_lives};
 
-use crate::fleet_options::ProgramName;
+use crate::fleet_options::{LONGEST, ProgramName};
 use crate::simulate::{Progress, program};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// The longest simulation.
-const LONGEST: Duration = Duration::from_secs(20 * 365 * 86_400);
 /// The longest simulation of a lifetime, in lifetimes: one certificate that ends in years must not make a forecast for
 /// lifetimes of minutes endless.
 const MOST_LIFETIMES: u32 = 1000;
