@@ -65,8 +65,8 @@ impl Fleet {
         simulate_with_lives(&self.scenario(self.lifetime, self.span), |done| progress.show(done))
     }
 
-    /// Outages of approver and signer of several lengths, each at its worst hour. The hour is found by the lives of the certificates without an
-    /// outage, the effect by a simulation of the outage.
+    /// Outages of approver and signer of several lengths, each at its worst hour. The hour is found by the lives of the
+    /// certificates without an outage, the effect by a simulation of the outage.
     pub(super) fn worst_outages(&self, undisturbed: &Report) -> Vec<WorstOutage> {
         let lengths = OUTAGES.map(|hours| HOUR * hours);
         let counts = |lasts: &Duration| *lasts >= self.lifetime / 20 && *lasts <= self.lifetime && *lasts < self.span;
