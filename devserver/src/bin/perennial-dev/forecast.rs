@@ -106,8 +106,9 @@ impl Findings {
         days.collect()
     }
 
-    fn busiest(&self) -> (UnixTime, u64) {
-        let hours = self.days().into_iter().map(|day| day.busiest);
+    /// The busiest hour of these days, the earliest of equally busy ones.
+    fn busiest(&self, days: &[Day]) -> (UnixTime, u64) {
+        let hours = days.iter().map(|day| day.busiest);
         hours.fold((self.now, 0), |busiest, hour| if hour.1 > busiest.1 { hour } else { busiest })
     }
 
@@ -126,14 +127,15 @@ impl Findings {
         if self.expired > 0 {
             lines.push(format!("{} of them have expired: their nodes submit at once", grouped(self.expired as u64)));
         }
-        let (at, most) = self.busiest();
+        let days = self.days();
+        let (at, most) = self.busiest(&days);
         let share = most as f64 / self.mean().max(f64::MIN_POSITIVE);
         lines.push(format!(
             "\nThe load peaks in the hour from {at} on: {} submissions, {share:.1} times the mean",
             grouped(most)
         ));
         lines.push(format!("\n{:<22}{:>13}  busiest hour", "day from", "submissions"));
-        for Day { begins, submissions, busiest: (hour, most) } in self.days() {
+        for Day { begins, submissions, busiest: (hour, most) } in days {
             let hour = if most == 0 { "-".to_owned() } else { format!("{hour}  {}", grouped(most)) };
             lines.push(format!("{:<22}{:>13}  {hour}", begins.to_string(), grouped(submissions)));
         }
@@ -152,7 +154,9 @@ impl Findings {
 
     fn json(&self) -> Value {
         let hour = |(at, submissions): (UnixTime, u64)| json!({ "at": at.to_string(), "submissions": submissions });
-        let days = self.days().into_iter().map(|day| {
+        let days = self.days();
+        let busiest = self.busiest(&days);
+        let days = days.into_iter().map(|day| {
             json!({ "from": day.begins.to_string(), "submissions": day.submissions, "busiest_hour": hour(day.busiest) })
         });
         let outages = self.outages.iter().map(|outage| {
@@ -177,7 +181,7 @@ impl Findings {
             "program": self.fleet.program.to_string(),
             "submissions": self.undisturbed.submissions.total(),
             "mean_per_hour": self.mean(),
-            "busiest_hour": hour(self.busiest()),
+            "busiest_hour": hour(busiest),
             "days": days.collect::<Vec<_>>(),
             "outages": outages.collect::<Vec<_>>(),
             "lifetimes": lifetimes.collect::<Vec<_>>(),
