@@ -20,7 +20,7 @@ Exit codes:
   2  bad usage or input, or a file that cannot be read or written
 
 Environment:
-  PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: info; for demo: warn]";
+  PERENNIAL_LOG  what to log on stderr, for example debug or perennial_rotation=trace [default: warn; for signer: info]";
 
 /// Demonstrates and simulates certificate rotation, and serves the certificate API of Kubernetes for development
 #[derive(Debug, Parser)]

@@ -1,4 +1,4 @@
-//! The `perennial-dev` command: demonstrates rotation, and serves an API for development.
+//! The `perennial-dev` command: demonstrates and simulates rotation, and serves an API for development.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +52,7 @@ fn run_command(command: &Command) -> Result<(), Failure> {
 
 fn start_logging(command: &Command) -> Result<(), Failure> {
     const VARIABLE: &str = "PERENNIAL_LOG";
-    // The demo reports on stdout; the signer's log is part of its report.
+    // The other commands report on stdout; the signer's log is part of its report.
     let level = match command {
         Command::Demo(_) | Command::Simulate(_) | Command::Forecast(_) => "warn",
         Command::Signer(_) => "info",
