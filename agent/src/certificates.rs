@@ -10,7 +10,7 @@ mod reader;
 mod variables;
 mod yaml;
 
-pub(crate) use member::{Asker, List, Member, Signal, StoreKind};
+pub(crate) use member::{Asker, List, Location, Member, Signal};
 pub(crate) use open::MemberStore;
 pub(crate) use variables::of_process;
 

@@ -1,8 +1,9 @@
 //! `perennial check`: checks a certificate list, and prints what a run with this list would do.
 
+use perennial_rotation::{FileLayout, FileOptions};
 use serde_json::{Value, json};
 
-use crate::certificates::{self, Asker, List, Member, StoreKind};
+use crate::certificates::{self, Asker, List, Location, Member};
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{columns, json_line, print};
@@ -68,28 +69,26 @@ fn identity(member: &Member) -> String {
 }
 
 fn files(member: &Member) -> String {
-    let access = &member.location.access;
+    let (layout, options) = match &member.location {
+        Location::Directory { path, prefix } => {
+            return path.join(format!("{prefix}-current.pem")).display().to_string();
+        }
+        Location::Files(layout, options) => (layout, options),
+    };
+    let [key, certificate] = [options.key_mode, options.certificate_mode].map(|mode| format!("mode {mode:04o}"));
+    let files = match layout {
+        FileLayout::Linked { directory, certificate: chain, key: private } => {
+            let at = directory.display();
+            format!("{at}/{chain} ({certificate}) and {at}/{private} ({key}), switched together")
+        }
+        FileLayout::Plain { certificate: chain, key: private } => {
+            format!("{} ({certificate}) and {} ({key})", chain.display(), private.display())
+        }
+        FileLayout::Bundle { file } => format!("{} ({key})", file.display()),
+    };
+    let ca = options.ca.as_ref().map(|ca| format!(", CA copy {}", ca.to.display())).unwrap_or_default();
     let owner = |id: Option<u32>, kind| id.map(|id| format!(", {kind} {id}")).unwrap_or_default();
-    let owners = owner(access.owner, "owner") + &owner(access.group, "group");
-    let [key, certificate] = [access.mode, access.certificate_mode].map(|mode| format!("mode {mode:04o}"));
-    let ca = |ca: Option<String>| ca.map(|ca| format!(", CA copy {ca}")).unwrap_or_default();
-    match &member.location.kind {
-        StoreKind::Directory { path, prefix } => format!("{}", path.join(format!("{prefix}-current.pem")).display()),
-        StoreKind::Linked { path, names } => {
-            let at = path.display();
-            let ca = ca(names.ca.as_ref().map(|ca| path.join(ca).display().to_string()));
-            let files = format!("{at}/{} ({certificate}) and {at}/{} ({key})", names.certificate, names.key);
-            format!("{files}, switched together{ca}{owners}")
-        }
-        StoreKind::Plain { certificate: chain, key: private, ca: copy } => {
-            let ca = ca(copy.as_ref().map(|ca| ca.display().to_string()));
-            format!("{} ({certificate}) and {} ({key}){ca}{owners}", chain.display(), private.display())
-        }
-        StoreKind::Bundle { file, ca: copy } => {
-            let ca = ca(copy.as_ref().map(|ca| ca.display().to_string()));
-            format!("{} ({key}){ca}{owners}", file.display())
-        }
-    }
+    format!("{files}{ca}{}{}", owner(options.owner, "owner"), owner(options.group, "group"))
 }
 
 fn rotation(member: &Member) -> String {
@@ -121,7 +120,10 @@ fn member_json(member: &Member) -> Value {
         Asker::Kubeconfig(path) => ("kubeconfig", json!(path)),
         Asker::TokenFile(path) => ("token_file", json!(path)),
     };
-    let access = &member.location.access;
+    let options = match &member.location {
+        Location::Directory { .. } => &FileOptions::default(),
+        Location::Files(_, options) => options,
+    };
     let window = member.policy.window;
     let reaction = &member.reaction;
     json!({
@@ -135,9 +137,9 @@ fn member_json(member: &Member) -> Value {
         "identity": { "kind": identity, "of": of },
         "cluster_kubeconfig": member.cluster_kubeconfig,
         "files": member.files(),
-        "mode": format!("{:04o}", access.mode),
-        "owner": access.owner,
-        "group": access.group,
+        "mode": format!("{:04o}", options.key_mode),
+        "owner": options.owner,
+        "group": options.group,
         "rotation_window_permille": [window.from(), window.to()],
         "after": member.after,
         "runs": reaction.command.as_ref().map(|command| &command.arguments),

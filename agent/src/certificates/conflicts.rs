@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::member::{Asker, Member, StoreKind};
+use perennial_rotation::FileLayout;
+
+use super::member::{Asker, Location, Member};
 use super::read::Placed;
 
 /// Reports dependency cycles: no member of a cycle could ever make its first request.
@@ -102,7 +104,7 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
 
 /// True for a member in kubelet's layout.
 fn is_in_directory(placed: &Placed<'_>) -> bool {
-    matches!(placed.member.location.kind, StoreKind::Directory { .. })
+    matches!(placed.member.location, Location::Directory { .. })
 }
 
 /// Reports a file whose path is a directory of another use, or that lies among the files of another member's store.
@@ -131,7 +133,7 @@ fn check_place(
         return;
     };
     for other in in_directories {
-        let StoreKind::Directory { path: directory, prefix } = &other.member.location.kind else { continue };
+        let Location::Directory { path: directory, prefix } = &other.member.location else { continue };
         let is_like = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with(['-', '.']));
         if directory == parent && is_like {
             let other = &other.member.name;
@@ -147,10 +149,10 @@ fn fault(claim: &Claim<'_>, why: &str) {
 /// The files that a member writes by names of the list. Stores have further files of their own, whose names follow
 /// from these.
 fn written_by(member: &Member) -> Vec<PathBuf> {
-    let more = match &member.location.kind {
-        StoreKind::Directory { path, prefix } => Some(path.join(format!("{prefix}-pending.json"))),
-        StoreKind::Linked { path, .. } => Some(path.join("..data")),
-        StoreKind::Plain { .. } | StoreKind::Bundle { .. } => None,
+    let more = match &member.location {
+        Location::Directory { path, prefix } => Some(path.join(format!("{prefix}-pending.json"))),
+        Location::Files(FileLayout::Linked { directory, .. }, _) => Some(directory.join("..data")),
+        Location::Files(FileLayout::Plain { .. } | FileLayout::Bundle { .. }, _) => None,
     };
     more.into_iter().chain(member.files()).collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use perennial::{Policy, Template};
 use perennial_pki::{KeyAlgorithm, Usage};
+use perennial_rotation::{FileLayout, FileOptions};
 
 /// A certificate list that was read from a file. Every value is checked: the file had no error.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,69 +66,13 @@ pub(crate) enum Asker {
     TokenFile(PathBuf),
 }
 
-/// The files of a member's certificate, and the access to them.
+/// The files of a member's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
-    pub(crate) kind: StoreKind,
-    pub(crate) access: Access,
-    /// The encoding of the private key.
-    pub(crate) encoding: Encoding,
-    /// True if the operator allows perennial to replace files of another program whose certificate has another common
-    /// name.
-    pub(crate) replaces_foreign: bool,
-}
-
-/// The layout of the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StoreKind {
+pub(crate) enum Location {
     /// kubelet's layout: dated files and the link `PREFIX-current.pem`.
     Directory { path: PathBuf, prefix: String },
-    /// Files in one directory that switch together through the link `..data`.
-    Linked { path: PathBuf, names: Names },
-    /// Files at fixed paths, replaced one after the other.
-    Plain { certificate: PathBuf, key: PathBuf, ca: Option<PathBuf> },
-    /// One file with certificate and key.
-    Bundle { file: PathBuf, ca: Option<PathBuf> },
-}
-
-/// The file names of a [`StoreKind::Linked`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Names {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
-    /// The name of the copy of [`Member::issuer_ca_file`]; `None`: no copy.
-    pub(crate) ca: Option<String>,
-}
-
-/// Owner, group and modes of the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
-    /// The numeric user ID of the owner; `None`: the user that runs perennial.
-    pub(crate) owner: Option<u32>,
-    /// The numeric group ID; `None`: the group that runs perennial.
-    pub(crate) group: Option<u32>,
-    /// The mode of files with the private key.
-    pub(crate) mode: u32,
-    /// The mode of files without a private key.
-    pub(crate) certificate_mode: u32,
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        Self { owner: None, group: None, mode: 0o600, certificate_mode: 0o644 }
-    }
-}
-
-/// The encoding of a private key in PEM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// `PRIVATE KEY` (RFC 5958).
-    #[default]
-    Pkcs8,
-    /// `RSA PRIVATE KEY` (RFC 8017). For RSA keys only.
-    Pkcs1,
-    /// `EC PRIVATE KEY` (RFC 5915). For ECDSA keys only.
-    Sec1,
+    /// Files that are laid out for other programs.
+    Files(FileLayout, FileOptions),
 }
 
 /// The command and the signal that follow each new certificate; both may be absent.
@@ -175,13 +120,18 @@ impl Signal {
 impl Member {
     /// The files that other programs read, the certificate's first.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let files = match &self.location.kind {
-            StoreKind::Directory { path, prefix } => [Some(path.join(format!("{prefix}-current.pem"))), None, None],
-            StoreKind::Linked { path, names } => [Some(&names.certificate), Some(&names.key), names.ca.as_ref()]
-                .map(|name| name.map(|name| path.join(name))),
-            StoreKind::Plain { certificate, key, ca } => [Some(certificate.clone()), Some(key.clone()), ca.clone()],
-            StoreKind::Bundle { file, ca } => [Some(file.clone()), ca.clone(), None],
+        let (layout, options) = match &self.location {
+            Location::Directory { path, prefix } => return vec![path.join(format!("{prefix}-current.pem"))],
+            Location::Files(layout, options) => (layout, options),
         };
-        files.into_iter().flatten().collect()
+        let mut files = match layout {
+            FileLayout::Linked { directory, certificate, key } => {
+                vec![directory.join(certificate), directory.join(key)]
+            }
+            FileLayout::Plain { certificate, key } => vec![certificate.clone(), key.clone()],
+            FileLayout::Bundle { file } => vec![file.clone()],
+        };
+        files.extend(options.ca.iter().map(|ca| ca.to.clone()));
+        files
     }
 }

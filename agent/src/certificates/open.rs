@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial_pki::KeyEncoding;
-use perennial_rotation::{CaCopy, Directory, FileLayout, FileOptions, FileStore, Store};
+use perennial_rotation::{Directory, FileStore, Store};
 
-use super::member::{Encoding, Location, Member, StoreKind};
+use super::member::{Location, Member};
 use crate::failure::Failure;
 use crate::hook_debt;
 
@@ -23,50 +22,24 @@ impl Member {
     /// # Errors
     /// [`Failure::Usage`] if the files cannot be used.
     pub(crate) fn open_store(&self) -> Result<MemberStore, Failure> {
-        let Location { kind, access, encoding, replaces_foreign } = &self.location;
-        let (layout, ca) = match kind {
-            StoreKind::Directory { path, prefix } => {
+        match &self.location {
+            Location::Directory { path, prefix } => {
                 let directory = Directory::at(path, prefix).map_err(Failure::usage)?;
-                return Ok(MemberStore::Directory(Arc::new(directory)));
+                Ok(MemberStore::Directory(Arc::new(directory)))
             }
-            StoreKind::Linked { path, names } => {
-                let layout = FileLayout::Linked {
-                    directory: path.clone(),
-                    certificate: names.certificate.clone(),
-                    key: names.key.clone(),
-                };
-                (layout, names.ca.as_ref().map(|ca| path.join(ca)))
+            Location::Files(layout, options) => {
+                let store = FileStore::new(layout.clone(), options.clone()).map_err(Failure::usage)?;
+                Ok(MemberStore::Files(Arc::new(store)))
             }
-            StoreKind::Plain { certificate, key, ca } => {
-                (FileLayout::Plain { certificate: certificate.clone(), key: key.clone() }, ca.clone())
-            }
-            StoreKind::Bundle { file, ca } => (FileLayout::Bundle { file: file.clone() }, ca.clone()),
-        };
-        let options = FileOptions {
-            owner: access.owner,
-            group: access.group,
-            key_mode: access.mode,
-            certificate_mode: access.certificate_mode,
-            key_encoding: match encoding {
-                Encoding::Pkcs8 => KeyEncoding::Pkcs8,
-                Encoding::Pkcs1 => KeyEncoding::Pkcs1,
-                Encoding::Sec1 => KeyEncoding::Sec1,
-            },
-            ca: ca.zip(self.issuer_ca_file.clone()).map(|(to, from)| CaCopy { from, to }),
-            replaces_foreign: *replaces_foreign,
-        };
-        let store = FileStore::new(layout, options).map_err(Failure::usage)?;
-        Ok(MemberStore::Files(Arc::new(store)))
+        }
     }
-}
 
-impl Member {
     /// Path of the hook record: the file that states for which certificate the hook has run.
     pub(crate) fn hook_record(&self, store: &MemberStore) -> PathBuf {
-        let prefix = match &self.location.kind {
+        let prefix = match &self.location {
             // As without a list, so that the record stays valid.
-            StoreKind::Directory { prefix, .. } => prefix,
-            _ => &self.name,
+            Location::Directory { prefix, .. } => prefix,
+            Location::Files(..) => &self.name,
         };
         hook_debt::record_path(store.private_directory(), prefix)
     }
@@ -78,9 +51,7 @@ impl Member {
 
     /// True if the store of `other` has the files of this member's store, and writes them in the same way.
     pub(crate) fn is_stored_like(&self, other: &Self) -> bool {
-        // A store of files copies the CA file.
-        let is_directory = matches!(self.location.kind, StoreKind::Directory { .. });
-        self.location == other.location && (is_directory || self.issuer_ca_file == other.issuer_ca_file)
+        self.location == other.location
     }
 }
 

@@ -7,12 +7,11 @@ use clap::ValueEnum as _;
 use perennial::{Policy, Template, printable};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, USAGES};
-use perennial_pki::{KeyAlgorithm, Usage};
+use perennial_pki::{KeyAlgorithm, KeyEncoding, Usage};
+use perennial_rotation::{CaCopy, FileLayout, FileOptions};
 
 use super::accounts;
-use super::member::{
-    Access, Asker, CommandLine, Encoding, Location, Member, Names, PidFile, Reaction, Signal, StoreKind,
-};
+use super::member::{Asker, CommandLine, Location, Member, PidFile, Reaction, Signal};
 use super::reader::{Section, nearest};
 use crate::cli::{self, KeyType};
 use crate::spans;
@@ -53,7 +52,8 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     let usages = section.parse_all("usages", usage);
     let required_usages = required_usages(section, usages.as_deref(), signer.as_deref());
     let key_type = key_type(section);
-    let location = location(section, key_type);
+    let issuer_ca_file = section.parse("issuerCAFile", absolute);
+    let location = location(section, key_type, issuer_ca_file.as_ref());
     let lifetime = section.parse("lifetime", cli::requested_lifetime);
     let policy = policy(section, lifetime);
     let asker = section.section("identity").as_ref().and_then(asker);
@@ -80,7 +80,7 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     });
     Some(Member {
         lifetime,
-        issuer_ca_file: section.parse("issuerCAFile", absolute),
+        issuer_ca_file,
         accepts_extra_rights: section.parse("acceptExtraRights", flag).unwrap_or_default(),
         after: section.parse_all("after", label).unwrap_or_default(),
         reaction: section.section("onRotated").map(|section| reaction(&section)).unwrap_or_default(),
@@ -262,27 +262,27 @@ fn asker(section: &Section<'_>) -> Option<Asker> {
     })
 }
 
-fn location(section: &Section<'_>, key_type: Option<KeyAlgorithm>) -> Option<Location> {
-    let replaces_foreign = section.parse("replaceForeign", flag).unwrap_or_default();
-    let encoding = section.parse("keyEncoding", |text| match text {
-        "pkcs8" => Ok(Encoding::Pkcs8),
-        "pkcs1" => Ok(Encoding::Pkcs1),
-        "sec1" => Ok(Encoding::Sec1),
-        _ => Err("expected pkcs8, pkcs1 (RSA keys) or sec1 (ECDSA keys)"),
-    });
-    let encoding = encoding.unwrap_or_default();
-    let access = section.section("access").map_or_else(Access::default, |section| access(&section));
+fn location(
+    section: &Section<'_>,
+    key_type: Option<KeyAlgorithm>,
+    issuer_ca_file: Option<&PathBuf>,
+) -> Option<Location> {
+    let access = section.section("access").map(|section| access(&section)).unwrap_or_default();
+    let options = FileOptions {
+        replaces_foreign: section.parse("replaceForeign", flag).unwrap_or_default(),
+        key_encoding: section.parse("keyEncoding", key_encoding).unwrap_or_default(),
+        ..access
+    };
     let store = section.section("store")?;
-    let kind = match store.choice(&["directory", "linked", "files", "bundle"])? {
+    let (layout, ca) = match store.choice(&["directory", "linked", "files", "bundle"])? {
         "directory" => {
+            // `defaults` are for the other stores.
             for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
                 let why = "does not apply to `store.directory`, whose files are kubelet's: PKCS#8, mode 0600; use \
                            another store, or remove this";
                 section.fault(key, why);
             }
-            // `defaults` are for the other stores.
-            let kind = directory(&store.section("directory")?)?;
-            return Some(Location { kind, access: Access::default(), encoding: Encoding::Pkcs8, replaces_foreign });
+            return directory(&store.section("directory")?);
         }
         "linked" => {
             let files = store.section("linked")?;
@@ -296,7 +296,7 @@ fn location(section: &Section<'_>, key_type: Option<KeyAlgorithm>) -> Option<Loc
             files.require("key", "/etc/etcd/pki/peer.key");
             let [certificate, key, ca] = ["certificate", "key", "ca"].map(|key| files.parse(key, absolute));
             requires_issuers(section, &files);
-            StoreKind::Plain { certificate: certificate?, key: key?, ca }
+            (FileLayout::Plain { certificate: certificate?, key: key? }, ca)
         }
         _ => {
             let bundle = store.section("bundle")?;
@@ -304,18 +304,28 @@ fn location(section: &Section<'_>, key_type: Option<KeyAlgorithm>) -> Option<Loc
             bundle.require("file", "/etc/haproxy/certs/site.pem");
             let [file, ca] = ["file", "ca"].map(|key| bundle.parse(key, absolute));
             requires_issuers(section, &bundle);
-            StoreKind::Bundle { file: file?, ca }
+            (FileLayout::Bundle { file: file? }, ca)
         }
     };
-    let fits = match (encoding, key_type) {
-        (Encoding::Pkcs8, _) | (_, None) => true,
-        (Encoding::Pkcs1, Some(algorithm)) => algorithm == KeyAlgorithm::Rsa,
-        (Encoding::Sec1, Some(algorithm)) => matches!(algorithm, KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384),
+    let fits = match (options.key_encoding, key_type) {
+        (KeyEncoding::Pkcs1, Some(algorithm)) => algorithm == KeyAlgorithm::Rsa,
+        (KeyEncoding::Sec1, Some(algorithm)) => matches!(algorithm, KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384),
+        _ => true,
     };
     if !fits {
         section.fault("keyEncoding", "pkcs1 is for RSA keys and sec1 for p256 and p384; use pkcs8, or another keyType");
     }
-    Some(Location { kind, access, encoding, replaces_foreign })
+    let ca = ca.zip(issuer_ca_file).map(|(to, from)| CaCopy { from: from.clone(), to });
+    Some(Location::Files(layout, FileOptions { ca, ..options }))
+}
+
+fn key_encoding(text: &str) -> Result<KeyEncoding, &'static str> {
+    match text {
+        "pkcs8" => Ok(KeyEncoding::Pkcs8),
+        "pkcs1" => Ok(KeyEncoding::Pkcs1),
+        "sec1" => Ok(KeyEncoding::Sec1),
+        _ => Err("expected pkcs8, pkcs1 (RSA keys) or sec1 (ECDSA keys)"),
+    }
 }
 
 /// Reports a `ca` without `issuerCAFile`, the file of which `ca` is a copy.
@@ -326,15 +336,16 @@ fn requires_issuers(member: &Section<'_>, store: &Section<'_>) {
     }
 }
 
-fn directory(section: &Section<'_>) -> Option<StoreKind> {
+fn directory(section: &Section<'_>) -> Option<Location> {
     section.allow(&["path", "prefix"]);
     section.require("path", "/var/lib/kubelet/pki");
     section.require("prefix", "kubelet-client");
     let (path, prefix) = (section.parse("path", absolute), section.parse("prefix", cli::prefix));
-    Some(StoreKind::Directory { path: path?, prefix: prefix? })
+    Some(Location::Directory { path: path?, prefix: prefix? })
 }
 
-fn linked(section: &Section<'_>) -> Option<StoreKind> {
+/// Parses a `linked` store: its layout, and the path of the CA copy.
+fn linked(section: &Section<'_>) -> Option<(FileLayout, Option<PathBuf>)> {
     section.allow(&["path", "certificate", "key", "ca"]);
     section.require("path", "/etc/kube-proxy/pki");
     let name = |key, default: &str| match section.field(key) {
@@ -344,19 +355,23 @@ fn linked(section: &Section<'_>) -> Option<StoreKind> {
     let (path, certificate, key) =
         (section.parse("path", absolute), name("certificate", "tls.crt"), name("key", "tls.key"));
     let ca = section.parse("ca", file_name);
-    Some(StoreKind::Linked { path: path?, names: Names { certificate: certificate?, key: key?, ca } })
+    let directory = path?;
+    let ca = ca.map(|ca| directory.join(ca));
+    Some((FileLayout::Linked { directory, certificate: certificate?, key: key? }, ca))
 }
 
-fn access(section: &Section<'_>) -> Access {
+/// Parses `access`: owner, group and modes.
+fn access(section: &Section<'_>) -> FileOptions {
     section.allow(&["owner", "group", "mode", "certificateMode"]);
-    let default = Access::default();
-    Access {
+    let default = FileOptions::default();
+    FileOptions {
         owner: section.parse("owner", accounts::user),
         group: section.parse("group", accounts::group),
-        mode: section.parse("mode", |text| mode(text, 0o640)).unwrap_or(default.mode),
+        key_mode: section.parse("mode", |text| mode(text, 0o640)).unwrap_or(default.key_mode),
         certificate_mode: section
             .parse("certificateMode", |text| mode(text, 0o644))
             .unwrap_or(default.certificate_mode),
+        ..default
     }
 }
 

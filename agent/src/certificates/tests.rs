@@ -2,9 +2,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use perennial::{Policy, Window};
-use perennial_pki::{KeyAlgorithm, Usage};
+use perennial_pki::{KeyAlgorithm, KeyEncoding, Usage};
+use perennial_rotation::{CaCopy, FileLayout, FileOptions};
 
-use super::member::{Access, Encoding, PidFile};
+use super::member::PidFile;
 use super::*;
 
 fn parse(text: &str) -> Result<List, Vec<String>> {
@@ -83,22 +84,35 @@ certificates:
     .unwrap();
     let [node, etcd, proxy, cni] = &list.members[..] else { panic!("{list:?}") };
     assert_eq!(node.template.common_name(), "system:node:worker-1");
-    assert_eq!(node.location.access, Access::default(), "defaults are not for kubelet's layout");
-    let pki = StoreKind::Directory { path: "/var/lib/kubelet/pki".into(), prefix: "kubelet-client".into() };
-    assert_eq!((&node.location.kind, &node.policy.window), (&pki, &Window::new(500, 600).unwrap()));
+    let pki = Location::Directory { path: "/var/lib/kubelet/pki".into(), prefix: "kubelet-client".into() };
+    assert_eq!((&node.location, &node.policy.window), (&pki, &Window::new(500, 600).unwrap()));
     assert_eq!(node.cluster_kubeconfig, Path::new("/etc/kubernetes/kubelet.conf"));
 
     assert!(etcd.template.dns_names().eq(["localhost", "worker-1.etcd"]), "{}", etcd.template);
     assert_eq!(etcd.template.ip_addresses().count(), 2);
     assert_eq!(etcd.required_usages, [Usage::ClientAuth, Usage::ServerAuth]);
-    assert_eq!((etcd.key_type, etcd.location.encoding), (KeyAlgorithm::EcdsaP384, Encoding::Sec1));
+    let Location::Files(layout, options) = &etcd.location else { panic!("{etcd:?}") };
+    assert_eq!((etcd.key_type, options.key_encoding), (KeyAlgorithm::EcdsaP384, KeyEncoding::Sec1));
     assert_eq!((etcd.lifetime, etcd.accepts_extra_rights), (Some(Duration::from_secs(86_400)), true));
     assert_eq!(etcd.policy.window, Policy::kubelet().window, "a member's timing replaces that of defaults");
     assert_eq!(etcd.after, ["node", "proxy"]);
     assert_eq!(etcd.asker, Asker::Member("node".into()));
     assert_eq!(etcd.cluster_kubeconfig, node.cluster_kubeconfig, "that of the identity");
-    let access = Access { owner: Some(998), group: Some(997), mode: 0o640, certificate_mode: 0o444 };
-    assert_eq!((etcd.location.access, etcd.location.replaces_foreign), (access, true));
+    let linked = FileLayout::Linked {
+        directory: "/etc/etcd/pki".into(),
+        certificate: "peer.crt".into(),
+        key: "peer.key".into(),
+    };
+    let expected = FileOptions {
+        owner: Some(998),
+        group: Some(997),
+        key_mode: 0o640,
+        certificate_mode: 0o444,
+        key_encoding: KeyEncoding::Sec1,
+        ca: Some(CaCopy { from: "/etc/etcd/ca.crt".into(), to: "/etc/etcd/pki/ca.crt".into() }),
+        replaces_foreign: true,
+    };
+    assert_eq!((layout, options), (&linked, &expected));
     let command = etcd.reaction.command.as_ref().unwrap();
     assert_eq!((command.arguments.len(), command.timeout), (3, Duration::from_secs(60)));
     let signal = PidFile { path: "/run/etcd.pid".into(), signal: Signal::Usr1 };
@@ -107,7 +121,8 @@ certificates:
     assert_eq!((proxy.signer.as_str(), &proxy.usages), ("kubernetes.io/kube-apiserver-client", &None));
     assert_eq!(proxy.required_usages, [Usage::ClientAuth]);
     assert_eq!(proxy.reaction.signal.as_ref().unwrap().signal, Signal::Hup);
-    assert_eq!(cni.location.kind, StoreKind::Bundle { file: "/etc/cni/cni.pem".into(), ca: None });
+    let Location::Files(layout, options) = &cni.location else { panic!("{cni:?}") };
+    assert_eq!((layout, &options.ca), (&FileLayout::Bundle { file: "/etc/cni/cni.pem".into() }, &None));
     assert_eq!((&cni.asker, cni.after.len()), (&Asker::TokenFile(PathBuf::from("/var/run/token")), 0));
 }
 

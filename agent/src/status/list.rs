@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::found::{Found, Verdict, shown};
 use super::pending::{self, Pending};
 use super::{CertStatus, HookState};
-use crate::certificates::{List, Member, MemberStore, StoreKind, of_process};
+use crate::certificates::{List, Location, Member, MemberStore, of_process};
 use crate::cli;
 use crate::failure::Failure;
 use crate::files;
@@ -50,11 +50,11 @@ pub(super) fn status(path: &Path, options: &cli::Status) -> Result<(), Failure> 
 
 fn view(member: &Member, now: UnixTime) -> Result<CertStatus, String> {
     let (signer, policy) = (Some(member.signer.as_str()), &member.policy);
-    let status = match &member.location.kind {
-        StoreKind::Directory { path, prefix } => Directory::open_existing(path, prefix)
+    let status = match &member.location {
+        Location::Directory { path, prefix } => Directory::open_existing(path, prefix)
             .map_err(Failure::usage)
             .and_then(|directory| CertStatus::of(&directory, prefix, signer, policy, now)),
-        _ => member.open_store().map(|store| of_files(member, &store, now)),
+        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, now)),
     };
     status.map_err(|error| error.to_string())
 }

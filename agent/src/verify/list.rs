@@ -7,7 +7,7 @@ use perennial::UnixTime;
 use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest, Store as _, clock};
 
 use super::{Fault, Finding, Opinion, Pair, Role, report};
-use crate::certificates::{Asker, List, Member, MemberStore, StoreKind, of_process};
+use crate::certificates::{Asker, List, Location, Member, MemberStore, of_process};
 use crate::cli;
 use crate::failure::Failure;
 
@@ -25,8 +25,8 @@ pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> 
 /// Checks a member. A member that requests with another identity than its own certificate may lack a certificate.
 fn finding(member: &Member, now: UnixTime) -> Finding {
     let role = if matches!(member.asker, Asker::Own { .. }) { Role::Client } else { Role::Serving };
-    let found = match &member.location.kind {
-        StoreKind::Directory { path, prefix } => match Directory::open_existing(path, prefix) {
+    let found = match &member.location {
+        Location::Directory { path, prefix } => match Directory::open_existing(path, prefix) {
             Ok(directory) => Finding::own(member.name.clone(), &directory, prefix, role, now),
             // `run` creates the directory.
             Err(DirectoryError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -35,7 +35,7 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
             }
             Err(error) => Err(Failure::usage(error)),
         },
-        _ => member.open_store().map(|store| of_files(member, &store, role, now)),
+        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, role, now)),
     };
     found.unwrap_or_else(|error| {
         let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
