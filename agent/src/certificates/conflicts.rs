@@ -148,7 +148,7 @@ fn fault(claim: &Claim<'_>, why: &str) {
 
 /// The files that a member writes by names of the list. Stores have further files of their own, whose names follow
 /// from these.
-fn written_by(member: &Member) -> Vec<PathBuf> {
+pub(super) fn written_by(member: &Member) -> Vec<PathBuf> {
     let more = match &member.location {
         Location::Directory { path, prefix } => Some(path.join(format!("{prefix}-pending.json"))),
         Location::Files(FileLayout::Linked { directory, .. }, _) => Some(directory.join("..data")),

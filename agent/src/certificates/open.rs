@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use perennial_rotation::{Directory, FileStore, Store};
 
+use super::conflicts::written_by;
 use super::member::{Location, Member};
 use crate::failure::Failure;
 use crate::hook_debt;
@@ -44,9 +45,10 @@ impl Member {
         hook_debt::record_path(store.private_directory(), prefix)
     }
 
-    /// True if only one of the two members can run at a time: they have the same name, or files in the same place.
+    /// True if only one of the two members can run at a time: they have the same name, or write a file in common.
     pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
-        self.name == other.name || self.location == other.location
+        let written = written_by(self);
+        self.name == other.name || written_by(other).iter().any(|file| written.contains(file))
     }
 
     /// True if the store of `other` has the files of this member's store, and writes them in the same way.

@@ -333,6 +333,20 @@ fn stores_that_overlap_are_refused() {
 }
 
 #[test]
+fn members_that_write_one_file_conflict_whatever_its_mode() {
+    let member = |name: &str, fields: &str| parse(&members(&[(name, fields)])).unwrap().members.remove(0);
+    let before = member("a", "store: {bundle: {file: /x}}");
+    for (name, fields, conflicts) in [
+        ("b", "store: {bundle: {file: /x}}, access: {mode: 0640}", true),
+        ("b", "store: {files: {certificate: /y, key: /x}}", true),
+        ("a", "store: {bundle: {file: /y}}", true),
+        ("b", "store: {bundle: {file: /y}}", false),
+    ] {
+        assert_eq!(before.conflicts_with(&member(name, fields)), conflicts, "{name}: {fields}");
+    }
+}
+
+#[test]
 fn hostile_text_gives_errors_without_panic() {
     let deep = format!("apiVersion: {}1{}", "[".repeat(1000), "]".repeat(1000));
     let long = format!("apiVersion: perennial/v1\ncertificates: [{}]", "{},".repeat(20_000));
