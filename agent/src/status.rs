@@ -151,6 +151,28 @@ impl HookState {
     }
 }
 
+/// Returns the verdict on a certificate, its last request by the pending record, and the time until which a rotation on
+/// demand waits for the submission budget. `in_order` is true if all files are those of the certificate.
+fn judge(
+    found: &Found,
+    in_order: bool,
+    record: Result<Option<perennial_rotation::Record>, String>,
+    signer_name: &str,
+    policy: &Policy,
+    now: UnixTime,
+) -> (Verdict, Pending, Option<UnixTime>) {
+    let known = record.as_ref().ok().and_then(Option::as_ref);
+    let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
+    let pending = Pending::of(record, found.chain());
+    let mut verdict = found.verdict(policy, signer_name, pending.phrase(now).as_deref(), now);
+    // A valid certificate is not enough: a program that reads its files may get another one.
+    if verdict.good && !in_order {
+        let words = format!("problems found; {}", verdict.words);
+        verdict = Verdict { state: "damaged", words, good: false, ..verdict };
+    }
+    (verdict, pending, on_demand_at)
+}
+
 impl CertStatus {
     /// Reads the files of the certificate with this prefix. `signer` is the name of its signer; `None`: that of the last
     /// request or, without a record, kubelet's.
@@ -175,14 +197,7 @@ impl CertStatus {
         // The rotation point depends on the signer. Without a record, kubelet's signer is assumed.
         let kubelets = if prefix == SERVING_PREFIX { KUBELET_SERVING_SIGNER } else { KUBELET_CLIENT_SIGNER };
         let signer_name = signer.or_else(|| Some(&known?.signer_name)).unwrap_or(kubelets).to_owned();
-        let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
-        let pending = Pending::of(record, found.chain());
-        let mut verdict = found.verdict(policy, &signer_name, pending.phrase(now).as_deref(), now);
-        // A valid certificate is not enough: a program that reads the current link may get another file.
-        if verdict.good && !in_order {
-            let words = format!("problems found; {}", verdict.words);
-            verdict = Verdict { state: "damaged", words, good: false, ..verdict };
-        }
+        let (mut verdict, pending, on_demand_at) = judge(&found, in_order, record, &signer_name, policy, now);
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file());
         let waiting = loaded.waiting.as_ref().map(|waiting| waiting.chain());
         let (next, previous): (Vec<_>, Vec<_>) = previous.partition(|(_, chain)| Some(chain) == waiting);

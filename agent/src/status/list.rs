@@ -7,9 +7,8 @@ use perennial_pki::Chain;
 use perennial_rotation::{Directory, LoadRequest, Store as _, Stored, clock};
 use serde_json::{Map, Value, json};
 
-use super::found::{Found, Verdict, shown};
-use super::pending::{self, Pending};
-use super::{CertStatus, HookState};
+use super::found::{Found, shown};
+use super::{CertStatus, HookState, judge, pending};
 use crate::certificates::{List, Location, Member, MemberStore, of_process};
 use crate::cli;
 use crate::failure::Failure;
@@ -83,14 +82,8 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
         }
     };
     let record = pending::read_from(&*store, shown(files.private_directory()));
-    let known = record.as_ref().ok().and_then(Option::as_ref);
-    let on_demand_at = known.map(|record| record.pending.on_demand_at(&member.policy)).filter(|at| *at > now);
-    let pending = Pending::of(record, found.chain());
-    let mut verdict = found.verdict(&member.policy, &member.signer, pending.phrase(now).as_deref(), now);
-    if verdict.good && !problems.is_empty() {
-        let words = format!("problems found; {}", verdict.words);
-        verdict = Verdict { state: "damaged", words, good: false, ..verdict };
-    }
+    let (verdict, pending, on_demand_at) =
+        judge(&found, problems.is_empty(), record, &member.signer, &member.policy, now);
     let hook = HookState::read(LIST_HOOK, &member.hook_record(files), found.chain());
     let (prefix, previous, aside) = (member.name.clone(), Vec::new(), Vec::new());
     CertStatus { prefix, found, verdict, pending, on_demand_at, previous, next, problems, aside, hook }
