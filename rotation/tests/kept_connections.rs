@@ -1,6 +1,6 @@
 //! A task closes the connections that the exchanges of its signer have kept.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use perennial::{Event, Failure, Instant, Now, Template};
@@ -9,10 +9,10 @@ use perennial_rotation::{
     Authentication, Exchange, News, Profile, Rotator, SignError, SignRequest, Signer, Work, clock,
 };
 
-/// A signer that keeps a connection until `until`, and refuses all requests.
+/// A signer that keeps a connection until `until`, once that is set, and refuses all requests.
 #[derive(Debug)]
 struct Keeper {
-    until: Instant,
+    until: OnceLock<Instant>,
     closed: Mutex<Vec<Instant>>,
     profile: Profile,
     authentication: Authentication,
@@ -36,7 +36,7 @@ impl Signer for Keeper {
     }
 
     fn kept_until(&self) -> Option<Instant> {
-        Some(self.until).filter(|_| self.closed.lock().unwrap().is_empty())
+        self.until.get().copied().filter(|_| self.closed.lock().unwrap().is_empty())
     }
 
     fn close_kept(&self, now: Now) {
@@ -46,31 +46,34 @@ impl Signer for Keeper {
 
 #[test]
 fn kept_connection_is_closed_in_time_without_a_tick() {
-    let now = clock::now();
-    let later = |seconds| {
-        let span = Duration::from_secs(seconds);
-        Now { instant: now.instant.after(span), unix: now.unix.after(span) }
-    };
     let keeper = Arc::new(Keeper {
-        until: later(2).instant,
+        until: OnceLock::new(),
         closed: Mutex::default(),
         profile: Profile::new([Usage::ServerAuth]),
         authentication: Authentication::None,
     });
     let (handle, mut task) = Rotator::new().template(Template::new("mesh-1")).signer(keeper.clone()).prepare().unwrap();
+    // No earlier: the request is due at the time at which the rotation was prepared.
+    let now = clock::now();
+    let later = |seconds| {
+        let span = Duration::from_secs(seconds);
+        Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+    };
+    let until = later(2).instant;
+    keeper.until.set(until).unwrap();
     let mut work = task.step(now).into_iter();
     let Some(Work::Drive(Exchange::Blocking(sign), reporter)) = work.next() else { panic!("no request") };
     // Nothing is kept before the exchange has ended.
-    assert_ne!(task.deadline(), Some(keeper.until));
+    assert_ne!(task.deadline(), Some(until));
     reporter.finish(sign(&Arc::default()));
     assert!(task.step(later(1)).is_empty());
-    assert_eq!(task.deadline(), Some(keeper.until));
+    assert_eq!(task.deadline(), Some(until));
     assert!(keeper.closed.lock().unwrap().is_empty());
 
     let mut notices = handle.notices(100);
     assert!(task.step(later(2)).is_empty());
-    assert_eq!(*keeper.closed.lock().unwrap(), [keeper.until]);
+    assert_eq!(*keeper.closed.lock().unwrap(), [until]);
     let ticked = std::iter::from_fn(|| notices.try_recv())
         .any(|notice| matches!(notice.news, News::Stepped(step) if step.event == Event::Tick));
-    assert!(!ticked && task.deadline() > Some(keeper.until));
+    assert!(!ticked && task.deadline() > Some(until));
 }
