@@ -93,11 +93,8 @@ fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed
     for (index, node) in items.iter().enumerate() {
         let number = format!("certificate {}", index + 1);
         let Some(section) = Section::new(context, node, &number, String::new()) else { continue };
-        // Read without its errors, which `member` reports.
-        let name = section.field("name").and_then(|field| match &field.node.value {
-            Value::Text(name) => Some(name.clone()),
-            Value::Empty | Value::List(_) | Value::Map(_) => None,
-        });
+        // Without its errors, which `member` reports.
+        let name = section.known_text("name");
         let shown = name.as_ref().map_or(number, |name| format!("certificate {}", perennial::printable(name)));
         let section = section.named(shown).with_defaults(defaults.as_ref());
         if let Some(first) = name.and_then(|name| names.insert(name, section.place("name"))) {

@@ -162,6 +162,12 @@ impl<'a> Section<'a> {
         self.text_of(field.node, &field.path)
     }
 
+    /// The text of the field `key`, without a report; `None` if it is absent, no text, or has an unknown variable.
+    pub(super) fn known_text(&self, key: &str) -> Option<String> {
+        let Value::Text(text) = &self.field(key)?.node.value else { return None };
+        variables::replace(text, self.context.variables).ok()
+    }
+
     /// Parses the text of the field `key`, and reports an error.
     pub(super) fn parse<T, E: fmt::Display>(&self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         let text = self.text(key)?;

@@ -283,6 +283,15 @@ fn dependency_cycle_and_wrong_identity_are_refused() {
 }
 
 #[test]
+fn name_with_variable_counts_as_the_name_that_it_stands_for() {
+    let node = ("'${NODE_NAME}'", "store: {bundle: {file: /a}}");
+    let list = parse(&members(&[node, ("b", "after: [worker-1]")])).unwrap();
+    assert_eq!((list.members[0].name.as_str(), &*list.members[1].after), ("worker-1", &["worker-1".to_owned()][..]));
+    refuses(&members(&[node, ("worker-1", "")]), "certificate worker-1: name: another certificate has this name");
+    refuses(&with("  name: ${ABSENT}"), "4:9: certificate 1: name: the environment variable ABSENT is not set");
+}
+
+#[test]
 fn cluster_is_inherited_through_long_chain_of_identities() {
     let first = (0..1000).map(|n| (format!("m{n}"), format!("identity: {{certificate: m{}}}", n + 1)));
     let last = ("m1000".to_owned(), "identity: {bootstrapKubeconfig: /b}, clusterKubeconfig: /c".to_owned());
