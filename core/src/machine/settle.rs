@@ -37,16 +37,8 @@ impl RotationMachine {
             if let Some((id, _)) = self.facts.in_flight.take() {
                 actions.cancel(id, Outcome::Withdrawn { id });
             }
-        } else if self.next_submission().is_none_or(|at| at > now.instant) {
-            // No request is wanted, or pacing does not allow it yet.
-        } else if self.facts.signer.is_shared() && !has_turn {
-            // A request in flight for another template goes on until the turn comes, as it does without budget.
-            self.facts.queued = true;
-        } else {
-            if let Some((id, _)) = self.facts.in_flight {
-                actions.cancel(id, Outcome::Superseded { id });
-            }
-            self.submit(now, actions);
+        } else if self.next_submission().is_some_and(|at| at <= now.instant) {
+            self.submit_in_turn(has_turn, now, actions);
         }
         if due != was_due {
             actions.outcomes.due = Some(due.map_or(Outcome::NoLongerDue, Outcome::BecameDue));
@@ -125,6 +117,20 @@ impl RotationMachine {
             // Normal priority whatever the reason: the request in flight serves the urgent need.
             Some(_) => self.is_superseded().then(|| pacing.allowed_at(policy, Priority::Normal)),
         }
+    }
+
+    /// Submits a request for the template now, in the place of a request in flight. With a shared signer and without the
+    /// turn, queues for the turn instead.
+    fn submit_in_turn(&mut self, has_turn: bool, now: Now, actions: &mut Actions) {
+        if self.facts.signer.is_shared() && !has_turn {
+            // A request in flight for another template goes on until the turn comes, as it does without budget.
+            self.facts.queued = true;
+            return;
+        }
+        if let Some((id, _)) = self.facts.in_flight {
+            actions.cancel(id, Outcome::Superseded { id });
+        }
+        self.submit(now, actions);
     }
 
     /// Submits a request for the template now.
