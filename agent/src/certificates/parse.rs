@@ -1,5 +1,7 @@
 //! Parses one member of a certificate list.
 
+mod location;
+
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -7,15 +9,14 @@ use clap::ValueEnum as _;
 use perennial::{Policy, Template, printable};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, USAGES};
-use perennial_pki::{KeyAlgorithm, KeyEncoding, Usage};
-use perennial_rotation::{CaCopy, FileLayout, FileOptions};
+use perennial_pki::{KeyAlgorithm, Usage};
 
-use super::accounts;
-use super::member::{Asker, CommandLine, Location, Member, PidFile, Reaction, Signal};
+use super::member::{Asker, CommandLine, Member, PidFile, Reaction, Signal};
 use super::reader::{Section, nearest};
 use crate::cli::{self, KeyType};
 use crate::spans;
 use crate::timing;
+use location::location;
 
 /// The keys of a member that `defaults` may have, too.
 pub(super) const SHARED: [&str; 12] = [
@@ -147,14 +148,6 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     Ok(path.components().collect())
 }
 
-/// Parses the name of a file in the directory of a `linked` store.
-fn file_name(text: &str) -> Result<String, &'static str> {
-    match text.is_empty() || text.starts_with('.') || text.contains(['/', '\0']) {
-        true => Err("expected a file name without '/', not beginning with '.', for example tls.crt"),
-        false => Ok(text.to_owned()),
-    }
-}
-
 fn flag(text: &str) -> Result<bool, &'static str> {
     match text {
         "true" => Ok(true),
@@ -259,132 +252,6 @@ fn asker(section: &Section<'_>) -> Option<Asker> {
         "certificate" => Asker::Member(section.parse("certificate", label)?),
         "kubeconfig" => Asker::Kubeconfig(section.parse("kubeconfig", absolute)?),
         _ => Asker::TokenFile(section.parse("tokenFile", absolute)?),
-    })
-}
-
-fn location(
-    section: &Section<'_>,
-    key_type: Option<KeyAlgorithm>,
-    issuer_ca_file: Option<&PathBuf>,
-) -> Option<Location> {
-    let access = section.section("access").map(|section| access(&section)).unwrap_or_default();
-    let options = FileOptions {
-        replaces_foreign: section.parse("replaceForeign", flag).unwrap_or_default(),
-        key_encoding: section.parse("keyEncoding", key_encoding).unwrap_or_default(),
-        ..access
-    };
-    let store = section.section("store")?;
-    let (layout, ca) = match store.choice(&["directory", "linked", "files", "bundle"])? {
-        "directory" => {
-            // `defaults` are for the other stores.
-            for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
-                let why = "does not apply to `store.directory`, whose files are kubelet's: PKCS#8, mode 0600; use \
-                           another store, or remove this";
-                section.fault(key, why);
-            }
-            return directory(&store.section("directory")?);
-        }
-        "linked" => {
-            let files = store.section("linked")?;
-            requires_issuers(section, &files);
-            linked(&files)?
-        }
-        "files" => {
-            let files = store.section("files")?;
-            files.allow(&["certificate", "key", "ca"]);
-            files.require("certificate", "/etc/etcd/pki/peer.crt");
-            files.require("key", "/etc/etcd/pki/peer.key");
-            let [certificate, key, ca] = ["certificate", "key", "ca"].map(|key| files.parse(key, absolute));
-            requires_issuers(section, &files);
-            (FileLayout::Plain { certificate: certificate?, key: key? }, ca)
-        }
-        _ => {
-            let bundle = store.section("bundle")?;
-            bundle.allow(&["file", "ca"]);
-            bundle.require("file", "/etc/haproxy/certs/site.pem");
-            let [file, ca] = ["file", "ca"].map(|key| bundle.parse(key, absolute));
-            requires_issuers(section, &bundle);
-            (FileLayout::Bundle { file: file? }, ca)
-        }
-    };
-    let fits = match (options.key_encoding, key_type) {
-        (KeyEncoding::Pkcs1, Some(algorithm)) => algorithm == KeyAlgorithm::Rsa,
-        (KeyEncoding::Sec1, Some(algorithm)) => matches!(algorithm, KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384),
-        _ => true,
-    };
-    if !fits {
-        section.fault("keyEncoding", "pkcs1 is for RSA keys and sec1 for p256 and p384; use pkcs8, or another keyType");
-    }
-    let ca = ca.zip(issuer_ca_file).map(|(to, from)| CaCopy { from: from.clone(), to });
-    Some(Location::Files(layout, FileOptions { ca, ..options }))
-}
-
-fn key_encoding(text: &str) -> Result<KeyEncoding, &'static str> {
-    match text {
-        "pkcs8" => Ok(KeyEncoding::Pkcs8),
-        "pkcs1" => Ok(KeyEncoding::Pkcs1),
-        "sec1" => Ok(KeyEncoding::Sec1),
-        _ => Err("expected pkcs8, pkcs1 (RSA keys) or sec1 (ECDSA keys)"),
-    }
-}
-
-/// Reports a `ca` without `issuerCAFile`, the file of which `ca` is a copy.
-fn requires_issuers(member: &Section<'_>, store: &Section<'_>) {
-    if store.has("ca") && member.field("issuerCAFile").is_none() {
-        let why = "this file is a copy of `issuerCAFile`, which the member lacks; add `issuerCAFile: FILE`";
-        store.fault("ca", why);
-    }
-}
-
-fn directory(section: &Section<'_>) -> Option<Location> {
-    section.allow(&["path", "prefix"]);
-    section.require("path", "/var/lib/kubelet/pki");
-    section.require("prefix", "kubelet-client");
-    let (path, prefix) = (section.parse("path", absolute), section.parse("prefix", cli::prefix));
-    Some(Location::Directory { path: path?, prefix: prefix? })
-}
-
-/// Parses a `linked` store: its layout, and the path of the CA copy.
-fn linked(section: &Section<'_>) -> Option<(FileLayout, Option<PathBuf>)> {
-    section.allow(&["path", "certificate", "key", "ca"]);
-    section.require("path", "/etc/kube-proxy/pki");
-    let name = |key, default: &str| match section.field(key) {
-        Some(_) => section.parse(key, file_name),
-        None => Some(default.to_owned()),
-    };
-    let (path, certificate, key) =
-        (section.parse("path", absolute), name("certificate", "tls.crt"), name("key", "tls.key"));
-    let ca = section.parse("ca", file_name);
-    let directory = path?;
-    let ca = ca.map(|ca| directory.join(ca));
-    Some((FileLayout::Linked { directory, certificate: certificate?, key: key? }, ca))
-}
-
-/// Parses `access`: owner, group and modes.
-fn access(section: &Section<'_>) -> FileOptions {
-    section.allow(&["owner", "group", "mode", "certificateMode"]);
-    let default = FileOptions::default();
-    FileOptions {
-        owner: section.parse("owner", accounts::user),
-        group: section.parse("group", accounts::group),
-        key_mode: section.parse("mode", |text| mode(text, 0o640)).unwrap_or(default.key_mode),
-        certificate_mode: section
-            .parse("certificateMode", |text| mode(text, 0o644))
-            .unwrap_or(default.certificate_mode),
-        ..default
-    }
-}
-
-/// Parses the mode of a file: octal digits, no more permissions than `most`, and readable for the owner.
-fn mode(text: &str, most: u32) -> Result<u32, String> {
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() >= 3);
-    let fits = |mode: &u32| mode & !most == 0 && mode & 0o400 != 0;
-    mode.filter(fits).ok_or_else(|| {
-        format!(
-            "expected a mode of at most {most:04o} that lets the owner read, for example 0600 or {most:04o}: others \
-             must not change the files or read a private key"
-        )
     })
 }
 
