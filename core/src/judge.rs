@@ -137,8 +137,8 @@ impl Judge<'_> {
             // A certificate for this template, however imperfect, is better than no certificate, a bootstrap
             // credential, or another party's certificate.
             Grade::Unsatisfying | Grade::Due if served_grade() <= Grade::Foreign => true,
-            // A certificate with a fault replaces only one that is worse or ends earlier: the signer may never answer
-            // again.
+            // A certificate with a fault replaces only one that is no better and ends no later: the signer may never
+            // answer again.
             Grade::Provisional | Grade::Unsatisfying | Grade::Due => {
                 let lasts = |served: &Certificate| new.validity.not_after() >= served.validity.not_after();
                 grade >= served_grade() && served.is_none_or(lasts)

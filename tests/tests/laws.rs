@@ -173,3 +173,13 @@ fn waiting_certificate_that_is_due_at_its_start_need_not_be_served() {
     let soon = Window::new(100, 200).unwrap();
     every_law_holds(soon, vec![LifeStep::Run(1), LifeStep::Pass(Duration::from_secs(4)), LifeStep::Replaced(early)]);
 }
+
+/// A waiting certificate that has all names, but is due from its start on, does not displace a served one that lacks a
+/// name and lives longer.
+#[test]
+fn waiting_certificate_with_less_fault_and_shorter_life_need_not_be_served() {
+    let early = Issue { life: Duration::from_millis(3), backdate: Duration::ZERO, flaw: Flaw::Early };
+    let template = Template::node("worker-1").with_dns_names(["a.example"]);
+    let soon = Window::new(100, 200).unwrap();
+    every_law_holds(soon, vec![LifeStep::Run(1), LifeStep::Template(Some(template)), LifeStep::Replaced(early)]);
+}

@@ -126,9 +126,11 @@ impl Quality {
         }
     }
 
+    /// A flawless certificate may replace any other. One with a fault may replace a bootstrap credential or a certificate
+    /// of another name; any other only if it has no greater fault and ends no earlier.
     fn is_no_worse_than(&self, other: &Self) -> bool {
         let (rank, others) = (self.rank(), other.rank());
-        self.rank() == 4 || rank > others || (rank == others && self.life >= other.life)
+        rank == 4 || (rank > others && others <= 1) || (rank >= others && self.life >= other.life)
     }
 
     const fn rank(&self) -> u8 {
