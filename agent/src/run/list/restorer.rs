@@ -22,8 +22,8 @@ impl Restorer {
         Self { workers, troubles: Troubles::default() }
     }
 
-    /// Begins to compare the files of these stores with their certificates, and to write files again. Does nothing for
-    /// a store whose last comparison has not ended. Logs what was written, and new errors.
+    /// Begins to compare the files of these stores with their certificates, and to write files again. Logs what was
+    /// written, and new errors.
     pub(super) fn begin(&self, stores: Vec<(String, Arc<FileStore>)>) {
         let names: BTreeSet<&String> = stores.iter().map(|(name, _)| name).collect();
         lock(&self.troubles).retain(|name, _| names.contains(name));

@@ -1,6 +1,6 @@
 //! Threads for work that waits for disks: work that hangs holds up other work for seconds only.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,10 +31,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
-    /// The keys of all jobs that wait or run.
-    keys: BTreeSet<String>,
-    /// The jobs that wait for a thread, with their keys.
-    waiting: VecDeque<(String, Job)>,
+    /// The jobs that no thread has begun, by their keys.
+    jobs: BTreeMap<String, Job>,
+    /// The keys of the jobs that wait for a thread, in order. All other `jobs` wait for a running job with their key.
+    waiting: VecDeque<String>,
     /// The keys of the jobs that threads carry out, and since when.
     running: BTreeMap<String, Instant>,
     threads: usize,
@@ -51,20 +51,24 @@ impl Workers {
         Self(Arc::new(Shared { name, purpose, most, hangs_after, work: Mutex::default() }))
     }
 
-    /// Begins a job. Does nothing if an earlier job with this key is waiting or running.
+    /// Begins a job. Jobs with one key are carried out one after the other. Replaces an earlier job with this key that no
+    /// thread has begun.
     ///
     /// # Errors
     /// If the system refuses a thread, and no other thread would carry out the job: the job is dropped.
     pub(super) fn begin(&self, key: &str, job: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
         let mut work = self.0.work();
-        if !work.keys.insert(key.to_owned()) {
+        let replaced = work.jobs.insert(key.to_owned(), Box::new(job));
+        if work.running.contains_key(key) {
             return Ok(());
         }
-        work.waiting.push_back((key.to_owned(), Box::new(job)));
+        if replaced.is_none() {
+            work.waiting.push_back(key.to_owned());
+        }
         let started = self.0.start_threads(&mut work);
         if started.is_err() && work.threads == self.0.hanging(&work) {
-            work.waiting.pop_back();
-            work.keys.remove(key);
+            work.waiting.retain(|waiting| waiting != key);
+            work.jobs.remove(key);
             return started;
         }
         Ok(())
@@ -108,14 +112,17 @@ impl Shared {
     /// Carries out jobs until none is waiting.
     fn run(&self) {
         let mut work = self.work();
-        while let Some((key, job)) = work.waiting.pop_front() {
+        while let Some(key) = work.waiting.pop_front() {
+            let Some(job) = work.jobs.remove(&key) else { continue };
             work.running.insert(key.clone(), Instant::now());
             drop(work);
             // The panic hook has logged a panic already.
             let _ = catch_unwind(AssertUnwindSafe(job));
             work = self.work();
             work.running.remove(&key);
-            work.keys.remove(&key);
+            if work.jobs.contains_key(&key) {
+                work.waiting.push_back(key);
+            }
         }
         work.threads -= 1;
     }
@@ -123,6 +130,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::mpsc;
 
     use super::*;
@@ -132,24 +140,42 @@ mod tests {
     #[test]
     fn job_that_hangs_holds_up_no_other_for_long() {
         let workers = Workers::hanging_after(Duration::from_millis(20), "test", "a test", 1);
-        let (release, hold) = mpsc::channel::<()>();
-        workers.begin("hangs", move || _ = hold.recv()).unwrap();
+        let ((release, hold), (begin, begun)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+        let hangs = move || {
+            drop(begin);
+            let _ = hold.recv();
+        };
+        workers.begin("hangs", hangs).unwrap();
+        assert!(begun.recv().is_err());
         let (sender, done) = mpsc::channel();
+        // Begun after the job that hangs; the first one is replaced.
+        for name in ["dropped", "after"] {
+            let sender = sender.clone();
+            workers.begin("hangs", move || sender.send(name).unwrap()).unwrap();
+        }
         for name in ["a", "b"] {
             let sender = sender.clone();
             workers.begin(name, move || sender.send(name).unwrap()).unwrap();
         }
-        // While a job with its key hangs, a job is not begun.
-        workers.begin("hangs", move || sender.send("hangs").unwrap()).unwrap();
         let end = Instant::now() + LONG;
         while workers.is_waiting() && Instant::now() < end {
             workers.replace_hanging();
         }
         let both = BTreeSet::from([done.recv_timeout(LONG), done.recv_timeout(LONG)].map(Result::unwrap));
         assert_eq!(both, ["a", "b"].into());
-        drop(release);
-        // The sender of the job that was not begun is gone.
-        assert!(done.recv_timeout(LONG).is_err_and(|error| error == mpsc::RecvTimeoutError::Disconnected));
+        drop((release, sender));
+        assert_eq!(done.iter().collect::<Vec<_>>(), ["after"]);
+    }
+
+    #[test]
+    fn job_begun_by_the_result_of_one_with_its_key_is_carried_out() {
+        let workers = Workers::new("test", "a test", 1);
+        let (sender, done) = mpsc::channel();
+        for number in 0..1000 {
+            let sender = sender.clone();
+            workers.begin("a", move || sender.send(number).unwrap()).unwrap();
+            assert_eq!(done.recv_timeout(LONG), Ok(number));
+        }
     }
 
     #[test]
