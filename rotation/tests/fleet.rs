@@ -1,16 +1,16 @@
 //! The task of a fleet in virtual time: it wakes only for turns, deadlines and messages.
 
-use std::fmt;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
+use std::{fmt, future};
 
-use perennial::{Failure, Now, State, Template, UnixTime};
+use perennial::{Budget, Failure, Now, State, Template, UnixTime};
 use perennial_pki::{Credential, interim};
 use perennial_rotation::{
-    Cancel, Exchange, Fleet, FleetTask, Handle, Limits, LoadRequest, Memory, News, Rotator, SignError, SignWith,
-    StartError, Store, StoreError, Stored, Work, clock,
+    Authentication, Cancel, Exchange, Fleet, FleetTask, Handle, Identity, Limits, LoadRequest, Memory, News, Rotator,
+    SignError, SignWith, StartError, Store, StoreError, Stored, Work, clock,
 };
 use zeroize::Zeroizing;
 
@@ -132,6 +132,27 @@ fn shutdown_of_a_fleet_without_members_ends_it() {
     let (fleet, task) = (life.fleet, life.task);
     drop(task);
     assert!(fleet.has_ended());
+}
+
+#[test]
+fn member_that_ends_in_its_turn_returns_the_token_of_the_fleet() {
+    let budget = Some(Budget::new(2, Duration::from_secs(3600)).unwrap());
+    let (fleet, mut task) = Fleet::prepare(Limits { budget, ..Limits::default() });
+    let second = Arc::new(OnceLock::<Handle>::new());
+    let to_end = second.clone();
+    let silent = || SignWith::future("example.com/ca", |_| future::pending());
+    // Read in the turn of the first member, before the second one has its turn.
+    let ends_second = move || {
+        drop(to_end.get().unwrap().shutdown());
+        Ok(Identity::Anonymous)
+    };
+    let add = |name, signer: SignWith| fleet.add(Rotator::new().template(Template::new(name)).signer(signer)).unwrap();
+    let first = add("first", silent().authentication(Authentication::other(ends_second)));
+    second.set(add("second", silent())).unwrap();
+    let third = add("third", silent());
+    let work = task.step(clock::now());
+    assert!(second.get().unwrap().has_ended());
+    assert!([first, third].iter().all(|handle| matches!(handle.state(), State::Requesting { .. })), "{work:?}");
 }
 
 /// A store that calls a function once it is read.

@@ -66,17 +66,16 @@ impl FleetTask {
         if turn.is_some() || task.has_messages() {
             work.extend(task.step_in_turn(turn, now).into_iter().map(|work| (key, work)));
         }
-        if task.is_over() {
-            self.planner.remove(key);
-            self.members.remove(&key);
-            return;
-        }
         // A deadline that stays due, as after a Tick without an effect, must not end in a loop without end.
         let soon = now.instant.after(Duration::from_millis(1));
         let mut schedule = task.schedule(now);
         schedule.deadline = schedule.deadline.map(|deadline| deadline.max(soon));
+        // Before the removal: a turn that the member has not used returns its token.
         self.planner.update(key, schedule, now);
-        if task.has_messages() {
+        if task.is_over() {
+            self.planner.remove(key);
+            self.members.remove(&key);
+        } else if task.has_messages() {
             // A panic has ended the step early.
             self.ending.hub().announce(key);
         }
