@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, Listener as _};
 
+use crate::handle::link::contain;
+
 type Hook = Box<dyn FnOnce() + Send>;
 
 /// Cancels the blocking code of an exchange when the rotation does not want the result any more. The blocking code
@@ -22,7 +24,7 @@ pub struct Cancel {
 
 impl Cancel {
     /// Cancels the blocking code: ends its [`sleep`](Self::sleep), and runs its hook, if there is one, on the thread
-    /// that calls `cancel`.
+    /// that calls `cancel`. Ignores a panic of the hook.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
         self.event.notify(usize::MAX);
@@ -66,7 +68,8 @@ impl Cancel {
         // The lock is released first: the hook is foreign code and may call this `Cancel`.
         let hook = self.lock().take();
         if let Some(hook) = hook {
-            hook();
+            // The thread may be the loop of all members of a fleet.
+            contain(hook);
         }
     }
 

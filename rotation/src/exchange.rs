@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use perennial::{Failure, Now, printable};
 
 use crate::cancel::Cancel;
 use crate::conversation::{Conversation, IoEvent, IoRequest};
+use crate::handle::link;
 use crate::health::Health;
 use crate::progress::{Issued, Progress};
 use crate::sign_error::SignError;
@@ -60,20 +62,64 @@ impl Exchange {
         Self::Future(Box::pin(future))
     }
 
-    /// Wraps this exchange: if its code panics, the exchange ends with an error instead.
+    /// Wraps this exchange: if its code panics, the exchange ends with an error instead. A panic of its drop is ignored.
     pub(crate) fn contained(self) -> Self {
         match self {
             Self::Conversation(conversation) => {
-                Self::conversation(ContainedConversation { conversation, panicked: None })
+                Self::conversation(ContainedConversation { conversation: Contained::new(conversation), panicked: None })
             }
-            Self::Blocking(work) => Self::blocking(|cancel| contain(|| work(cancel)).flatten()),
-            Self::Future(future) => Self::future(ContainedFuture(future)),
+            Self::Blocking(work) => {
+                let work = Contained::new(work);
+                Self::blocking(|cancel| contain(|| work.into_inner()(cancel)).flatten())
+            }
+            Self::Future(future) => Self::future(ContainedFuture(Contained::new(future))),
         }
     }
 }
 
+/// Code of a signer whose drop may panic. The loop of a runtime drops the exchange of a request that is given up, and the
+/// panic must not end the loop.
+#[derive(derive_more::Debug)]
+#[debug("{_0:?}")]
+struct Contained<T>(
+    /// `None` only while this is dropped.
+    Option<T>,
+);
+
+const HELD: &str = "only the drop takes the code out";
+
+impl<T> Contained<T> {
+    const fn new(code: T) -> Self {
+        Self(Some(code))
+    }
+
+    fn into_inner(mut self) -> T {
+        self.0.take().expect(HELD)
+    }
+}
+
+impl<T> Deref for Contained<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect(HELD)
+    }
+}
+
+impl<T> DerefMut for Contained<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect(HELD)
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        link::contain(|| drop(self.0.take()));
+    }
+}
+
 /// Wraps a future: if polling it panics, this future ends with an error instead.
-struct ContainedFuture(SigningFuture);
+struct ContainedFuture(Contained<SigningFuture>);
 
 impl Future for ContainedFuture {
     type Output = Result<Issued, SignError>;
@@ -86,7 +132,7 @@ impl Future for ContainedFuture {
 /// Wraps a conversation: if its code panics, this conversation ends with an error instead.
 #[derive(Debug)]
 struct ContainedConversation {
-    conversation: Box<dyn SignerConversation>,
+    conversation: Contained<Box<dyn SignerConversation>>,
     panicked: Option<SignError>,
 }
 

@@ -155,6 +155,47 @@ fn member_that_ends_in_its_turn_returns_the_token_of_the_fleet() {
     assert!([first, third].iter().all(|handle| matches!(handle.state(), State::Requesting { .. })), "{work:?}");
 }
 
+/// A store whose drop panics.
+#[derive(Debug)]
+struct PanicsOnDrop(Memory);
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("a bug in the drop of a store");
+    }
+}
+
+impl Store for PanicsOnDrop {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        self.0.load(request)
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, at: UnixTime) -> Result<(), StoreError> {
+        self.0.write(credential, serve, at)
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.0.recall()
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        self.0.remember(record)
+    }
+}
+
+#[test]
+fn panic_in_the_drop_of_a_store_ends_its_member_only() {
+    let mut life = Life::new();
+    let add = |name: &str| life.fleet.add(Rotator::new().name(name).store(PanicsOnDrop(Memory::default()))).unwrap();
+    let (removed, others) = (add("removed"), [add("b"), add("c")]);
+    life.step();
+    drop(removed.shutdown());
+    life.step();
+    assert!(removed.has_ended() && !others.iter().any(Handle::has_ended));
+    drop(life.task);
+    assert!(others.iter().all(Handle::has_ended) && life.fleet.has_ended());
+}
+
 /// A store that calls a function once it is read.
 struct Calling(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use perennial::{Policy, State, Template, UnixTime};
+use perennial::{Failure, Policy, State, Template, UnixTime};
 use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{Chain, Credential, Issuer, Terms, Usage, read_request};
@@ -177,6 +177,49 @@ fn panic_of_one_members_signer_leaves_the_others_alone() {
         // The buggy member mends itself once its signer is mended.
         buggy.set_signer(Some(Arc::new(ca.signer())));
         issued(&buggy, 1);
+        fleet.shutdown().wait();
+    });
+}
+
+/// Code of a member with a bug: its drop panics.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bug in a drop");
+    }
+}
+
+#[test]
+fn panics_at_the_end_of_one_members_request_leave_the_others_alone() {
+    on_both(|fleet| {
+        let ca = Ca::new();
+        let healthy = fleet.add(ca.member("healthy")).unwrap();
+        issued(&healthy, 1);
+        let hook = SignWith::blocking("example.com/ca", |_, cancel| {
+            cancel.on_cancel(|| panic!("a bug in the hook"));
+            cancel.sleep(Duration::MAX);
+            Err(SignError::new(Failure::Unreachable, "cancelled"))
+        });
+        let future = SignWith::future("example.com/ca", |_| {
+            let bomb = Bomb;
+            async move {
+                let _bomb = bomb;
+                std::future::pending().await
+            }
+        });
+        for signer in [hook, future] {
+            let buggy = fleet.add(ca.member("buggy").signer(signer)).unwrap();
+            buggy.wait_for(|now| matches!(now.state, State::Requesting { .. })).within(BOUND).unwrap();
+            // The exchange has begun, and set its hook.
+            thread::sleep(Duration::from_millis(100));
+            buggy.set_signer(Some(Arc::new(ca.signer())));
+            issued(&buggy, 1);
+            let before = healthy.snapshot().issued;
+            healthy.rotate_now();
+            issued(&healthy, before + 1);
+        }
         fleet.shutdown().wait();
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Instant, Limits, MemberKey, Now, Planner, Turn};
 
 use super::hub::{Arrivals, FleetEnding};
-use crate::handle::link::Message;
+use crate::handle::link::{Message, contain};
 use crate::{Input, Task, Wait, Work};
 
 /// A fleet, for a runtime to run. The loop of any runtime is that of a [`Task`]: [`step`](Self::step), carry out the
@@ -74,7 +74,8 @@ impl FleetTask {
         self.planner.update(key, schedule, now);
         if task.is_over() {
             self.planner.remove(key);
-            self.members.remove(&key);
+            // The drop of a store or of a signer is foreign code.
+            contain(|| drop(self.members.remove(&key)));
         } else if task.has_messages() {
             // A panic has ended the step early.
             self.ending.hub().announce(key);
@@ -104,11 +105,13 @@ impl FleetTask {
     }
 }
 
-/// Ends the members that were added after the last step, too.
+/// Ends all members, also those that were added after the last step. A panic in the drop of one affects no other.
 impl Drop for FleetTask {
     fn drop(&mut self) {
         let hub = self.ending.hub();
         hub.close(false);
-        drop(hub.take());
+        let Arrivals { added, .. } = hub.take();
+        let members = std::mem::take(&mut self.members).into_values();
+        members.chain(added).for_each(|task| contain(|| drop(task)));
     }
 }

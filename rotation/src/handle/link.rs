@@ -268,9 +268,9 @@ pub(crate) fn notify(event: &Event) {
     }
 }
 
-/// Calls code of another party, such as a waker or a log subscriber. Ignores a panic of that code, since the panic hook
-/// has reported the panic already.
-fn contain(call: impl FnOnce()) {
+/// Calls code of another party, such as a waker, a log subscriber or the drop of a signer. Ignores a panic of that code,
+/// since the panic hook has reported the panic already.
+pub(crate) fn contain(call: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
