@@ -15,6 +15,11 @@ use super::disk::is_trusted;
 /// Number of symbolic links to follow: Linux's own limit (`MAXSYMLINKS`).
 pub(super) const MAX_LINKS: u32 = 40;
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Flags for a directory on the way, which need not be readable: permission to search suffices.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SEARCH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SEARCH: OFlags = OPEN;
 
 /// Opens the directory at `path`, one name after the other. Follows a symbolic link only if root or the user of this
 /// process owns the link: another user who can write to a directory on the way must not choose the directory in which
@@ -22,7 +27,7 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 pub(crate) fn open(path: &Path, create: Option<Mode>) -> io::Result<OwnedFd> {
     let start = |path: &Path| {
         let at = if path.is_absolute() { "/" } else { "." };
-        openat(CWD, at, OPEN, Mode::empty())
+        openat(CWD, at, SEARCH, Mode::empty())
     };
     let mut directory = start(path)?;
     let mut rest: Vec<OsString> = names(path);
@@ -41,7 +46,7 @@ pub(crate) fn open(path: &Path, create: Option<Mode>) -> io::Result<OwnedFd> {
             }
         };
     }
-    Ok(directory)
+    Ok(openat(directory, ".", OPEN, Mode::empty())?)
 }
 
 /// The names of a path, the last one first.
@@ -58,7 +63,7 @@ enum Step {
 }
 
 fn step(directory: &OwnedFd, name: &OsStr, create: Option<Mode>) -> io::Result<Step> {
-    match openat(directory, name, OPEN, Mode::empty()) {
+    match openat(directory, name, SEARCH, Mode::empty()) {
         Ok(next) => return Ok(Step::Into(next)),
         Err(Errno::NOENT) => {
             return Ok(Step::Into(make(directory, name, create.ok_or(Errno::NOENT)?)?));
@@ -96,6 +101,8 @@ pub(super) fn trusted_target(directory: impl AsFd, path: impl Arg + Copy) -> io:
 
 /// Creates a directory with exactly this mode, durably, and opens it. A directory that exists keeps its mode.
 pub(super) fn make(parent: impl AsFd, name: impl Arg + Copy, mode: Mode) -> io::Result<OwnedFd> {
+    // A directory that is open for a search only cannot be synced.
+    let parent = openat(parent, ".", OPEN, Mode::empty())?;
     let is_new = match mkdirat(&parent, name, mode) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,

@@ -1,7 +1,7 @@
 //! Owner, group and modes of public files. Only root can give a file to another user.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::Command;
 
 use perennial_rotation::FileOptions;
@@ -77,7 +77,7 @@ fn directory_of_service_user_is_used_and_keeps_its_owner() {
     }
 }
 
-/// Needs root and `setpriv`, to run this test again as another user with these capabilities only.
+/// Needs root and `setpriv`, to run this test again as another user.
 #[test]
 fn process_with_documented_capabilities_writes_files_of_another_owner() {
     const ROLE: &str = "PERENNIAL_TEST_CAPABILITIES";
@@ -95,6 +95,36 @@ fn process_with_documented_capabilities_writes_files_of_another_owner() {
         }
         return;
     }
+    run_as_another_user(
+        ROLE,
+        "owners::process_with_documented_capabilities_writes_files_of_another_owner",
+        "-all,+chown,+fowner,+dac_read_search",
+    );
+}
+
+/// Needs root and `setpriv`, to run this test again as another user.
+#[test]
+fn store_below_directory_that_can_only_be_searched_is_used() {
+    const ROLE: &str = "PERENNIAL_TEST_SEARCH";
+    if std::env::var_os(ROLE).is_some() {
+        for layout in LAYOUTS {
+            let place = Place::new(layout);
+            fs::create_dir(place.at("")).unwrap();
+            fs::set_permissions(place.root.path(), Permissions::from_mode(0o311)).unwrap();
+            let (store, credential) = (place.store(FileOptions::default()), numbered(0));
+            store.claim().unwrap();
+            write(&store, &credential);
+            assert!(is(load(&store).credential.as_deref(), &credential), "{layout}");
+            assert!(!store.restore(NOW).unwrap(), "{layout}");
+            fs::set_permissions(place.root.path(), Permissions::from_mode(0o700)).unwrap();
+        }
+        return;
+    }
+    run_as_another_user(ROLE, "owners::store_below_directory_that_can_only_be_searched_is_used", "-all");
+}
+
+/// Runs a test of this program again as user 4321, with these capabilities, and with the variable `role` set.
+fn run_as_another_user(role: &str, test: &str, capabilities: &str) {
     let home = tempfile::tempdir().unwrap();
     if !rustix::process::geteuid().is_root() || chown(home.path(), Some(4321), Some(4321)).is_err() {
         println!("NOT TESTED: only root can start a process as another user");
@@ -103,7 +133,6 @@ fn process_with_documented_capabilities_writes_files_of_another_owner() {
     // The directory of the build may be closed to that user.
     let program = home.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let capabilities = "-all,+chown,+fowner,+dac_read_search";
     let ran = Command::new("setpriv")
         .args([
             "--reuid=4321",
@@ -115,8 +144,8 @@ fn process_with_documented_capabilities_writes_files_of_another_owner() {
             capabilities,
         ])
         .arg(&program)
-        .args(["--exact", "owners::process_with_documented_capabilities_writes_files_of_another_owner", "--nocapture"])
-        .env(ROLE, "1")
+        .args(["--exact", test, "--nocapture"])
+        .env(role, "1")
         .env("TMPDIR", home.path())
         .output();
     let ran = match ran {
