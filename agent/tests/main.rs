@@ -1,6 +1,7 @@
 //! Tests of the command `perennial` with real processes, sockets and files.
 
 mod acceptance;
+mod any_signer;
 mod bad_input;
 mod both;
 mod ca_bundle;
