@@ -60,6 +60,12 @@ pub struct Loaded {
     pub problems: Vec<DirectoryError>,
 }
 
+/// The repairs of a directory that was just read, or the error of its lock, without which nothing is repaired.
+struct Repairs<'a> {
+    folder: Box<dyn Folder + 'a>,
+    plans: Result<[Plan; 2], DirectoryError>,
+}
+
 impl Directory {
     /// Opens a directory for writing: [`at`](Self::at) and [`claim`](Self::claim) in one call.
     ///
@@ -170,21 +176,36 @@ impl Directory {
     /// # Errors
     /// The directory cannot be read. Repairs that failed are among the [problems](Loaded::problems).
     pub fn recover(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
-        let Some(folder) = self.existing_folder()? else { return self.load(common_name, now) };
+        let (loaded, repairs) = self.plan_recovery(common_name, now)?;
+        Ok(self.repair(loaded, repairs))
+    }
+
+    /// Locks and reads the directory, and plans the repairs of [`recover`](Self::recover).
+    fn plan_recovery(
+        &self,
+        common_name: Option<&str>,
+        now: UnixTime,
+    ) -> Result<(Loaded, Option<Repairs<'_>>), DirectoryError> {
+        let Some(folder) = self.existing_folder()? else { return Ok((self.load(common_name, now)?, None)) };
         // Before listing: no other writer may change files in between.
         let held = folder.hold();
         let listing = self.list(&*folder)?;
-        let (mut loaded, recover) = Inspection::new(self, &*folder, &listing, common_name).find(now);
-        match held {
+        let (loaded, recover) = Inspection::new(self, &*folder, &listing, common_name).find(now);
+        let plans = held.map(|()| [recover, self.layout.sweep(&listing)]);
+        Ok((loaded, Some(Repairs { folder, plans })))
+    }
+
+    /// Carries out repairs. Returns what was read, with the errors of the repairs.
+    fn repair(&self, mut loaded: Loaded, repairs: Option<Repairs<'_>>) -> Loaded {
+        let Some(Repairs { folder, plans }) = repairs else { return loaded };
+        match plans {
             // Both plans are tried: each may succeed without the other.
-            Ok(()) => loaded.problems.extend(
-                [recover, self.layout.sweep(&listing)]
-                    .iter()
-                    .filter_map(|plan| self.carry_out(&*folder, plan, &[]).err()),
-            ),
+            Ok(plans) => {
+                loaded.problems.extend(plans.iter().filter_map(|plan| self.carry_out(&*folder, plan, &[]).err()));
+            }
             Err(error) => loaded.problems.push(error),
         }
-        Ok(loaded)
+        loaded
     }
 
     /// True if the directory contains any file with the prefix: a pair, even a damaged or quarantined one, or a pending
@@ -205,8 +226,7 @@ impl Directory {
     pub fn previous(&self) -> Result<Vec<(Arc<Credential>, PathBuf)>, DirectoryError> {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
-        let in_use = self.layout.in_use(&listing);
-        let previous = self.dated(&*folder, &listing).filter(|(name, _)| !in_use.contains(&name.as_str()));
+        let previous = self.dated(&*folder, &listing, &self.layout.in_use(&listing));
         Ok(previous.map(|(name, credential)| (Arc::new(credential), self.path.join(name))).collect())
     }
 
@@ -219,7 +239,7 @@ impl Directory {
         let folder = self.folder()?;
         let listing = self.list(&*folder)?;
         let in_use = self.layout.in_use(&listing);
-        let holds_a_pair: Vec<String> = self.dated(&*folder, &listing).map(|(name, _)| name).collect();
+        let holds_a_pair: Vec<String> = self.dated(&*folder, &listing, &in_use).map(|(name, _)| name).collect();
         let dated = self.layout.dated(&listing).into_iter();
         let useless =
             dated.filter(|name| !in_use.contains(name) && !holds_a_pair.iter().any(|holding| holding == name));
@@ -319,13 +339,16 @@ impl Directory {
         self.carry_out(folder, &plan, &[])
     }
 
-    /// Name and pair of each dated file that contains a pair.
+    /// Name and pair of each dated file that contains a pair. Does not read the files in `skipped`.
     fn dated<'a>(
         &self,
         folder: &'a dyn Folder,
         listing: &'a Listing,
+        skipped: &[&str],
     ) -> impl Iterator<Item = (String, Credential)> + use<'a> {
-        self.layout.dated(listing).into_iter().filter_map(|name| {
+        let mut names = self.layout.dated(listing);
+        names.retain(|name| !skipped.contains(name));
+        names.into_iter().filter_map(|name| {
             let contents = folder.read(name).ok()??;
             Some((name.into(), Credential::from_pem(&contents.bytes).ok()?))
         })

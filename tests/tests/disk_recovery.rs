@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use perennial::store::{FileOp, Layout, Listing};
 use perennial_pki::Credential;
-use perennial_rotation::{Directory, DirectoryError, Loaded};
-use perennial_tests::disk::{NODE, NOW, PREFIX, expired, pair};
+use perennial_rotation::{Directory, DirectoryError, LoadRequest, Loaded, Store};
+use perennial_tests::disk::{Call, Disk, Fate, NODE, NOW, PREFIX, Virtual, expired, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
 const OLD: &str = "kubelet-client-2025-01-01-00-00-00-000.pem";
@@ -270,6 +271,29 @@ fn foreign_pair_in_use_is_reported_and_stays() {
     pki.directory().write(&mine, NOW).unwrap();
     assert!(is(&pki.directory().load(Some(NODE), NOW).unwrap(), &mine));
     assert_eq!(fs::read(pki.path(OLD)).unwrap(), foreign.to_pem().as_bytes());
+}
+
+#[test]
+fn start_reads_each_file_once() {
+    let volume = Virtual::new(Disk::default());
+    let directory = volume.directory();
+    [1, 2].into_iter().for_each(|number| directory.write(&pair(NODE, number), NOW).unwrap());
+    let in_use = volume.disk().list().file_behind(CURRENT).unwrap().to_owned();
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let reads = read.clone();
+    volume.set_fates(Box::new(move |_, call| {
+        if let Call::Read(name) = call {
+            reads.lock().unwrap().push(name.to_owned());
+        }
+        Fate::Done
+    }));
+    let request = LoadRequest { common_name: Some(NODE), has_signer: true, now: NOW, keys: None };
+    assert!(Store::load(&directory, &request).unwrap().credential.is_some());
+    let mut read = read.lock().unwrap().clone();
+    read.sort();
+    let [dated @ .., current, record] = &read[..] else { panic!("{read:?}") };
+    assert_eq!((&**current, &**record), (CURRENT, "kubelet-client-pending.json"));
+    assert!(dated.len() == 1 && dated[0] != in_use, "the predecessor: {dated:?}");
 }
 
 #[test]

@@ -72,20 +72,22 @@ impl<'a> Inspection<'a> {
         let best = Layout::best(&facts.collect::<Vec<_>>(), &names, now);
         let taken = best.map(|best| found.remove(best));
         let source = taken.as_ref().map(|(source, ..)| source);
+        let is_current = source.is_some_and(|source| *source == Source::Bundle(layout.current()));
         // Evaluated before the problems below are added: those problems do not prevent a link.
-        let vacant = self.is_vacant();
+        let vacant = !is_current && self.is_vacant();
         let plan = layout.recover(listing, vacant, source, now);
         // `Layout::best` prefers pairs in use: one that it does not choose has expired.
         let expired = found.iter().filter(|(.., in_use)| *in_use);
         let expired = expired.map(|(source, ..)| DirectoryError::Expired { path: self.path(names_of(source)[0]) });
         self.problems.extend(expired.collect::<Vec<_>>());
         let is_served = taken.as_ref().is_none_or(|(source, credential, _)| self.add_flaws(source, credential));
-        let in_use = vacant || source.is_none_or(|source| *source == Source::Bundle(layout.current()));
-        let credential = taken.map(|(source, credential, _)| (credential, self.path(names_of(&source)[0])));
-        let waiting = credential.as_ref().and_then(|(held, _)| {
-            let others = self.directory.dated(self.folder, listing);
+        let in_use = vacant || is_current || source.is_none();
+        let waiting = taken.as_ref().and_then(|(source, held, _)| {
+            let own: Vec<&str> = names_of(source).into_iter().filter_map(|name| listing.file_behind(name)).collect();
+            let others = self.directory.dated(self.folder, listing, &own);
             waiting_beside(held, others.map(|(_, other)| Arc::new(other)), now)
         });
+        let credential = taken.map(|(source, credential, _)| (credential, self.path(names_of(&source)[0])));
         let Self { foreign, problems, .. } = self;
         (Loaded { credential, foreign, waiting, in_use: in_use && is_served, problems }, plan)
     }

@@ -23,14 +23,29 @@ impl Directory {
     /// # Errors
     /// The directory cannot be read. Problems of its files are in [`Loaded::problems`].
     pub fn load_settled(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        Ok(self.settled(|| Ok((self.load(common_name, now)?, ())))?.0)
+    }
+
+    /// Reads the directory as [`load_settled`](Self::load_settled) does, and repairs it as [`recover`](Self::recover)
+    /// does.
+    pub(super) fn recover_settled(&self, common_name: Option<&str>, now: UnixTime) -> Result<Loaded, DirectoryError> {
+        let (loaded, repairs) = self.settled(|| self.plan_recovery(common_name, now))?;
+        Ok(self.repair(loaded, repairs))
+    }
+
+    /// Calls `read` until the unreadable files have settled. Returns the result of the last call.
+    fn settled<T>(
+        &self,
+        read: impl Fn() -> Result<(Loaded, T), DirectoryError>,
+    ) -> Result<(Loaded, T), DirectoryError> {
         let begun = Instant::now();
         let (mut unchanged, mut since, mut reads) = (Vec::new(), begun, 0);
         loop {
-            let loaded = self.load(common_name, now)?;
+            let (loaded, rest) = read()?;
             let stamps = self.stamps_of_unreadable(&loaded)?;
             let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
             if stamps.iter().all(|stamp| settled.contains(stamp)) {
-                return Ok(loaded);
+                return Ok((loaded, rest));
             }
             if reads == 0 {
                 log(&loaded);
@@ -41,7 +56,7 @@ impl Directory {
             reads += 1;
             if reads >= READS && since.elapsed() >= SPAN || begun.elapsed() >= LIMIT {
                 *settled = unchanged;
-                return Ok(loaded);
+                return Ok((loaded, rest));
             }
             drop(settled);
             // `READS` reads at this interval take `SPAN`.

@@ -18,13 +18,7 @@ impl Store for Directory {
         if keys.is_some() {
             return Err(DirectoryError::KeysElsewhere { path: self.path().into() }.into());
         }
-        let loaded = if has_signer {
-            // Only to wait for other writers: `recover` reads again, after its repairs.
-            let _ = self.load_settled(common_name, now)?;
-            self.recover(common_name, now)?
-        } else {
-            self.load(common_name, now)?
-        };
+        let loaded = if has_signer { self.recover_settled(common_name, now)? } else { self.load(common_name, now)? };
         loaded.problems.iter().for_each(DirectoryError::log);
         Ok(Stored {
             credential: loaded.credential.map(|(credential, _)| credential).or(loaded.foreign),
