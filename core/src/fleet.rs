@@ -92,10 +92,10 @@ impl Fleet {
         self.machines.get_mut(key.index as usize)?.take()
     }
 
-    /// Lets a member handle one event, and returns the actions that follow. A driver ignores `SetTimer` among them, since
-    /// [`deadline`](Self::deadline) is that of all members. A [`SignerChanged`](Event::SignerChanged) to `Ready` counts as one to
-    /// `Shared`, and [`TurnGranted`](Event::TurnGranted) as a Tick: turns are for the fleet to grant. The event of a
-    /// member that has been removed is [ignored](Outcome::Ignored).
+    /// Lets a member handle one event, and returns the actions that follow. A driver ignores `SetTimer` among them,
+    /// since [`deadline`](Self::deadline) is that of all members. A [`SignerChanged`](Event::SignerChanged) to `Ready`
+    /// counts as one to `Shared`, and [`TurnGranted`](Event::TurnGranted) as a Tick: turns are for the fleet to grant.
+    /// The event of a member that has been removed is [ignored](Outcome::Ignored).
     pub fn handle(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
         self.step(
             key,

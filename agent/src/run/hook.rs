@@ -145,8 +145,8 @@ impl Hooks {
         self.debts.notify();
     }
 
-    /// Starts a run for the new certificate `subject`, if certificate `of` has a hook. From now on this run is owed, and a run for an earlier
-    /// certificate no longer. Failures are logged.
+    /// Starts a run for the new certificate `subject`, if certificate `of` has a hook. From now on this run is owed,
+    /// and a run for an earlier certificate no longer. Failures are logged.
     pub(super) fn run(&self, of: &str, subject: Subject) {
         let mut debts = self.debts.all();
         if let Some(common) = &self.common {
@@ -285,7 +285,8 @@ impl Shared {
     }
 
     /// Waits until the next run of the hook of certificate `of` may start. Returns the number of the debt, and the hook
-    /// and the certificate of this run. Returns `None` if no run is owed or may be started any more: the calling thread must then end.
+    /// and the certificate of this run. Returns `None` if no run is owed or may be started any more: the calling thread
+    /// must then end.
     fn next(&self, of: &str, debts: &Debts) -> Option<(u64, Arc<Hook>, Subject)> {
         let mut all = debts.all();
         loop {

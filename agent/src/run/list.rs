@@ -41,7 +41,8 @@ use workers::Workers;
 const STORE_POLL: Duration = Duration::from_secs(30);
 /// Interval between attempts to start a member that could not start.
 const START_RETRY: Duration = Duration::from_secs(30);
-/// Interval between checks of members that are ending, of threads that hang while work waits, and of the limit of `--exit-without-certificate`.
+/// Interval between checks of members that are ending, of threads that hang while work waits, and of the limit of
+/// `--exit-without-certificate`.
 const SHORT_POLL: Duration = Duration::from_secs(5);
 /// Most threads that read the files of running members, without those whose disk hangs.
 const FILE_THREADS: usize = 2;

@@ -119,8 +119,8 @@ impl RotationMachine {
         }
     }
 
-    /// Submits a request for the template now, in the place of a request in flight. With a shared signer and without the
-    /// turn, queues for the turn instead.
+    /// Submits a request for the template now, in the place of a request in flight. With a shared signer and without
+    /// the turn, queues for the turn instead.
     fn submit_in_turn(&mut self, has_turn: bool, now: Now, actions: &mut Actions) {
         if self.facts.signer.is_shared() && !has_turn {
             // A request in flight for another template goes on until the turn comes, as it does without budget.

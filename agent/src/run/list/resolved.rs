@@ -80,8 +80,8 @@ impl Resolved {
         is_wanted.then(|| Arc::new(Hook { label: LIST_HOOK, command, signal, limit }))
     }
 
-    /// Creates the signer. `sources` has the credentials in files. `has_certificate` is true if the member has a valid certificate already, and does not wait
-    /// for the members that come before it.
+    /// Creates the signer. `sources` has the credentials in files. `has_certificate` is true if the member has a valid
+    /// certificate already, and does not wait for the members that come before it.
     pub(super) fn signer(
         &self,
         server: &Server,
