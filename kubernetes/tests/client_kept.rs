@@ -128,6 +128,38 @@ fn dead_kept_connection_is_replaced_by_one_new_connection() {
 }
 
 #[test]
+fn bytes_that_a_server_sends_unasked_are_no_answer_to_the_next_request() {
+    let kept = Kept::new();
+    // A second answer, and the answer by which proxies end an idle connection. Then no bytes, only the end.
+    let again = Reply::object(201, &kept.scene.object(&[]));
+    let unasked = [
+        (again.pieces[0].1.clone(), End::Keep),
+        (b"HTTP/1.1 408 Request Time-out\r\nConnection: close\r\n\r\n".to_vec(), End::Close),
+        (b"HTTP/1.1 408 Request Time-out\r\nContent-Length: 0\r\n\r\n".to_vec(), End::Cut),
+        (Vec::new(), End::Close),
+        (Vec::new(), End::Reset),
+    ];
+    for (bytes, end) in unasked {
+        let late = (Duration::from_secs(1), bytes);
+        let mut world = kept.world();
+        world.script = Box::new(|request| {
+            let mut reply = kept.issue(request);
+            if !request.is_post() && request.connection == 1 {
+                reply.pieces.push(late.clone());
+                reply.end = end;
+            }
+            reply
+        });
+        kept.submit(&mut world, &token("a"));
+        world.now = later(&world, 2);
+        kept.submit(&mut world, &token("a"));
+        assert_eq!(connections(&world), [1, 1, 2, 2], "{late:?}, {end:?}");
+        assert!(world.steps.iter().all(|step| !step.starts_with("wait") || step == "wait 100ms"), "{:?}", world.steps);
+        kept.signer().close_kept(later(&world, 5));
+    }
+}
+
+#[test]
 fn connection_is_kept_for_five_seconds() {
     let kept = Kept::new();
     let mut world = kept.world();

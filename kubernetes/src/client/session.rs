@@ -26,6 +26,8 @@ const LONGEST_BODY: usize = 4 << 20;
 /// Time limit for reading the server's alert or answer after a failed write, and for writing the last bytes before
 /// closing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a kept connection is read before it is used. Bytes that have arrived are read at once.
+const CHECK: Duration = Duration::from_millis(1);
 /// The longest pause once the certificate to be replaced has expired.
 const URGENT: Duration = Duration::from_secs(120);
 
@@ -116,7 +118,7 @@ impl Session {
     pub(crate) const fn connecting(&self) -> bool {
         match &self.link {
             Link::Down | Link::Closing(_) => true,
-            Link::Open(open) => matches!(open.operation, Operation::Connecting | Operation::Reusing(_)),
+            Link::Open(open) => open.operation.is_opening(),
             Link::Keeping(..) => false,
         }
     }
@@ -172,7 +174,7 @@ impl Session {
             Link::Open(open) => Link::Closing(match open.operation {
                 // There is no TLS yet, or writing has already failed.
                 Operation::Connecting | Operation::Reusing(_) | Operation::Listening(_) => Vec::new(),
-                Operation::Writing | Operation::Reading => open.exchange.close(),
+                Operation::Checking | Operation::Writing | Operation::Reading => open.exchange.close(),
             }),
         };
     }
@@ -181,13 +183,9 @@ impl Session {
     pub(crate) fn handle(&mut self, input: IoEvent<'_>, now: Now) {
         let Link::Open(open) = &mut self.link else { return };
         match (&open.operation, input) {
-            (Operation::Connecting | Operation::Reusing(_), IoEvent::Connected) => {
-                open.operation = Operation::Reading;
-                // One bound for the handshake and the answer ([`Limits::answer`]).
-                open.until = now.instant.after(self.limits.answer);
-                if let Some(current) = &self.current {
-                    open.exchange.send(&current.request, &self.cluster, &self.identity);
-                }
+            (Operation::Connecting, IoEvent::Connected) => self.begin(now),
+            (Operation::Reusing(_), IoEvent::Connected) => {
+                (open.operation, open.until) = (Operation::Checking, now.instant.after(CHECK));
             }
             (Operation::Connecting, IoEvent::Failed(why)) => open.exchange.fail(match self.cluster.proxy() {
                 Some(proxy) => ExchangeError::Proxy(format!("cannot connect to the proxy {proxy}: {why}")),
@@ -201,17 +199,35 @@ impl Session {
                 open.operation = Operation::Listening(why);
                 open.until = open.until.min(now.instant.after(LAST_WORDS));
             }
-            (Operation::Reading | Operation::Listening(_), IoEvent::Failed(why)) => {
+            (Operation::Checking | Operation::Reading | Operation::Listening(_), IoEvent::Failed(why)) => {
                 open.exchange.fail(ExchangeError::Broken(why));
             }
-            (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Received(bytes)) => {
-                open.exchange.receive(bytes);
-            }
-            (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Ended) => {
-                open.exchange.received_eof()
-            }
-            (Operation::Connecting | Operation::Reusing(_), IoEvent::Received(_) | IoEvent::Ended)
-            | (Operation::Writing | Operation::Reading | Operation::Listening(_), IoEvent::Connected) => {}
+            (Operation::Connecting | Operation::Reusing(_), IoEvent::Received(_) | IoEvent::Ended) => {}
+            (_, IoEvent::Received(bytes)) => open.exchange.receive(bytes),
+            (_, IoEvent::Ended) => open.exchange.received_eof(),
+            (_, IoEvent::Connected) => {}
+        }
+    }
+
+    /// Begins the current request over the connection, which has just been opened or checked.
+    fn begin(&mut self, now: Now) {
+        let (Link::Open(open), Some(current)) = (&mut self.link, &self.current) else { return };
+        open.operation = Operation::Reading;
+        // One bound for the handshake and the answer ([`Limits::answer`]).
+        open.until = now.instant.after(self.limits.answer);
+        open.exchange.send(&current.request, &self.cluster, &self.identity);
+    }
+
+    /// Begins the current request once the kept connection has been read, unless the server has closed the connection, or
+    /// has sent bytes that no request has asked for: they are no answer to the request to come. The next connection is a
+    /// new one then.
+    fn check(&mut self, now: Now) {
+        let Link::Open(open) = &self.link else { return };
+        if !open.exchange.is_idle() {
+            self.kept_was_dead = true;
+            self.hang_up();
+        } else if open.until <= now.instant {
+            self.begin(now);
         }
     }
 
@@ -220,6 +236,10 @@ impl Session {
         let event = match (&self.current, &self.link) {
             (None, _) | (_, Link::Closing(_) | Link::Keeping(..)) => None,
             (Some(_), Link::Down) => self.open(now),
+            (Some(_), Link::Open(open)) if matches!(open.operation, Operation::Checking) => {
+                self.check(now);
+                None
+            }
             (Some(_), Link::Open(_)) => match self.read(now) {
                 Ok(event) => event,
                 Err(error) => self.lose(error),

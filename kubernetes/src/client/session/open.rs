@@ -22,11 +22,20 @@ pub(super) enum Operation {
     Connecting,
     /// Taking a kept connection out of this place.
     Reusing(KeptConnection),
+    /// Reading from a kept connection before the request is sent.
+    Checking,
     Writing,
     Reading,
     /// After a failed write, read the alert or answer that the server may have sent before it closed the connection.
     /// Contains the error of the write.
     Listening(String),
+}
+
+impl Operation {
+    /// True unless the connection can take a request.
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self, Self::Connecting | Self::Reusing(_) | Self::Checking)
+    }
 }
 
 impl Open {
@@ -38,7 +47,7 @@ impl Open {
                 return IoRequest::Connect { host: host.to_owned(), port, until };
             }
             Operation::Reusing(stream) => return IoRequest::Reuse(stream.clone()),
-            Operation::Listening(_) => return IoRequest::Receive { until },
+            Operation::Checking | Operation::Listening(_) => return IoRequest::Receive { until },
             Operation::Writing | Operation::Reading => {}
         }
         let bytes = self.exchange.transmit();
@@ -54,7 +63,7 @@ impl Open {
     pub(super) fn late(&self) -> ExchangeError {
         match self.operation {
             Operation::Connecting | Operation::Reusing(_) => ExchangeError::Connect("timed out".to_owned()),
-            Operation::Writing | Operation::Reading | Operation::Listening(_) => {
+            Operation::Checking | Operation::Writing | Operation::Reading | Operation::Listening(_) => {
                 ExchangeError::TimedOut(self.exchange.awaited())
             }
         }
