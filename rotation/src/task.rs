@@ -119,7 +119,8 @@ impl Task {
             return Schedule::default();
         }
         let planned = self.rotation.machine().schedule(now);
-        let pause = self.paused_until.filter(|_| planned.queued.is_some() && self.is_paused(now));
+        // The turns that come in a pause are lost: one at its end, in which the machine reads the clocks, replaces them.
+        let pause = self.paused_until.filter(|_| self.is_paused(now));
         Schedule {
             deadline: self.deadline().into_iter().chain(pause).min(),
             queued: planned.queued.filter(|_| pause.is_none()),

@@ -1,16 +1,17 @@
 //! The task of a fleet in virtual time: it wakes only for turns, deadlines and messages.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use std::{fmt, future};
 
-use perennial::{Budget, Failure, Now, State, Template, UnixTime};
+use perennial::{Budget, Failure, Now, Policy, State, Template, UnixTime};
 use perennial_pki::{Credential, interim};
 use perennial_rotation::{
-    Authentication, Cancel, Exchange, Fleet, FleetTask, Handle, Identity, Limits, LoadRequest, Memory, News, Rotator,
-    SignError, SignWith, StartError, Store, StoreError, Stored, Work, clock,
+    Authentication, Cancel, Exchange, Fleet, FleetTask, Handle, Identity, Limits, LoadRequest, Memory, News, Profile,
+    Rotator, SignError, SignRequest, SignWith, Signer, StartError, Store, StoreError, Stored, Work, clock,
 };
 use zeroize::Zeroizing;
 
@@ -153,6 +154,56 @@ fn member_that_ends_in_its_turn_returns_the_token_of_the_fleet() {
     let work = task.step(clock::now());
     assert!(second.get().unwrap().has_ended());
     assert!([first, third].iter().all(|handle| matches!(handle.state(), State::Requesting { .. })), "{work:?}");
+}
+
+/// A signer that panics once in the loop, when the test has armed it.
+#[derive(Debug)]
+struct PanicsOnce {
+    signer: SignWith,
+    is_armed: AtomicBool,
+}
+
+impl Signer for PanicsOnce {
+    fn name(&self) -> &str {
+        self.signer.name()
+    }
+
+    fn profile(&self) -> &Profile {
+        assert!(!self.is_armed.swap(false, Ordering::SeqCst), "a bug in the profile");
+        Signer::profile(&self.signer)
+    }
+
+    fn authentication(&self) -> &Authentication {
+        Signer::authentication(&self.signer)
+    }
+
+    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
+        self.signer.begin(request, now)
+    }
+}
+
+#[test]
+fn clock_that_steps_in_the_pause_after_a_panic_is_noticed_after_the_pause() {
+    let mut life = Life::new();
+    let (handle, not_after) = life.add("a");
+    let signer = SignWith::blocking("example.com/ca", |_, _| Err(SignError::new(Failure::Unreachable, "down")));
+    let signer = Arc::new(PanicsOnce { signer, is_armed: AtomicBool::new(false) });
+    handle.set_signer(Some(signer.clone()));
+    life.step();
+    let scheduled = handle.state();
+    assert!(matches!(scheduled, State::Scheduled { .. }));
+    signer.is_armed.store(true, Ordering::SeqCst);
+    // The first message panics, the second one is handled within the pause.
+    for _ in 0..2 {
+        handle.set_policy(Policy::default());
+        life.step();
+    }
+    assert_eq!(handle.state(), scheduled);
+    life.now.unix = not_after.before(MINUTE);
+    life.step();
+    assert_eq!(handle.state(), scheduled, "the member pauses");
+    life.run(Duration::from_secs(2));
+    assert!(matches!(handle.state(), State::BackingOff { .. }), "{:?}", handle.state());
 }
 
 /// A store whose drop panics.
