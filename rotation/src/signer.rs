@@ -56,7 +56,8 @@ pub trait Signer: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Closes the kept connections whose time is over.
+    /// Closes the kept connections whose time is over at `now`. A rotation that ends or gets another signer calls this
+    /// early, with the time from [`kept_until`](Self::kept_until).
     fn close_kept(&self, now: Now) {
         let _ = now;
     }

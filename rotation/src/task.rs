@@ -10,7 +10,7 @@ use perennial::{Instant, Now, RequestId, Schedule};
 use crate::Wait;
 use crate::exchange::text_of;
 use crate::fleet::hub::FleetEnding;
-use crate::handle::link::{Ending, Link, Message};
+use crate::handle::link::{Ending, Link, Message, contain};
 use crate::jobs::{Job, Jobs};
 use crate::reporter::Reporter;
 use crate::{Command, Exchange, Input, News, Rotation, Snapshot, Store};
@@ -173,6 +173,9 @@ impl Task {
             };
             match (self.stage, message) {
                 (Stage::Running, Message::Input(input)) => {
+                    if matches!(input, Input::SignerChanged(_)) {
+                        self.close_kept_early(now);
+                    }
                     is_ticked |= matches!(input, Input::Tick | Input::TurnGranted);
                     self.handle(input, now, work);
                 }
@@ -180,6 +183,7 @@ impl Task {
                 (Stage::Running, Message::Stop) => {
                     // A request is dropped at once; only calls to the store are waited for.
                     self.drop_exchange(work);
+                    self.close_kept_early(now);
                     self.rotation.end();
                     self.stage = Stage::Stopping;
                     self.finish(None, now);
@@ -200,6 +204,15 @@ impl Task {
             self.driven = Some((id, self.exchanges));
             let (exchange_number, link) = (self.exchanges, self.link().clone());
             work.push(Work::Drive(exchange, Reporter::new(id, exchange_number, link)));
+        }
+    }
+
+    /// Closes the connections that the last exchange has kept, as if their time were over: later, this task does not
+    /// call their signer any more.
+    fn close_kept_early(&mut self, now: Now) {
+        if let Some(until) = self.kept_until.take() {
+            // A panic of the signer must not lose the message that is being handled.
+            contain(|| self.rotation.close_kept(Now { instant: until, ..now }));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{Event, Failure, Instant, Now, Template};
 use perennial_pki::Usage;
 use perennial_rotation::{
-    Authentication, Exchange, News, Profile, Rotator, SignError, SignRequest, Signer, Work, clock,
+    Authentication, Exchange, Handle, News, Profile, Rotator, SignError, SignRequest, Signer, Task, Work, clock,
 };
 
 /// A signer that keeps a connection until `until`, once that is set, and refuses all requests.
@@ -44,36 +44,63 @@ impl Signer for Keeper {
     }
 }
 
+impl Keeper {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            until: OnceLock::new(),
+            closed: Mutex::default(),
+            profile: Profile::new([Usage::ServerAuth]),
+            authentication: Authentication::None,
+        })
+    }
+
+    /// A rotation whose exchange has ended, and has kept a connection until two seconds later.
+    fn kept(self: &Arc<Self>) -> (Handle, Task, Now) {
+        let rotator = Rotator::new().template(Template::new("mesh-1")).signer(self.clone());
+        let (handle, mut task) = rotator.prepare().unwrap();
+        // No earlier: the request is due at the time at which the rotation was prepared.
+        let now = clock::now();
+        self.until.set(later(now, 2).instant).unwrap();
+        let mut work = task.step(now).into_iter();
+        let Some(Work::Drive(Exchange::Blocking(sign), reporter)) = work.next() else { panic!("no request") };
+        // Nothing is kept before the exchange has ended.
+        assert_ne!(task.deadline(), self.until.get().copied());
+        reporter.finish(sign(&Arc::default()));
+        assert!(task.step(later(now, 1)).is_empty());
+        assert_eq!(task.deadline(), self.until.get().copied());
+        assert!(self.closed.lock().unwrap().is_empty());
+        (handle, task, now)
+    }
+}
+
+fn later(now: Now, seconds: u64) -> Now {
+    let span = Duration::from_secs(seconds);
+    Now { instant: now.instant.after(span), unix: now.unix.after(span) }
+}
+
 #[test]
 fn kept_connection_is_closed_in_time_without_a_tick() {
-    let keeper = Arc::new(Keeper {
-        until: OnceLock::new(),
-        closed: Mutex::default(),
-        profile: Profile::new([Usage::ServerAuth]),
-        authentication: Authentication::None,
-    });
-    let (handle, mut task) = Rotator::new().template(Template::new("mesh-1")).signer(keeper.clone()).prepare().unwrap();
-    // No earlier: the request is due at the time at which the rotation was prepared.
-    let now = clock::now();
-    let later = |seconds| {
-        let span = Duration::from_secs(seconds);
-        Now { instant: now.instant.after(span), unix: now.unix.after(span) }
-    };
-    let until = later(2).instant;
-    keeper.until.set(until).unwrap();
-    let mut work = task.step(now).into_iter();
-    let Some(Work::Drive(Exchange::Blocking(sign), reporter)) = work.next() else { panic!("no request") };
-    // Nothing is kept before the exchange has ended.
-    assert_ne!(task.deadline(), Some(until));
-    reporter.finish(sign(&Arc::default()));
-    assert!(task.step(later(1)).is_empty());
-    assert_eq!(task.deadline(), Some(until));
-    assert!(keeper.closed.lock().unwrap().is_empty());
-
+    let keeper = Keeper::new();
+    let (handle, mut task, now) = keeper.kept();
+    let until = later(now, 2).instant;
     let mut notices = handle.notices(100);
-    assert!(task.step(later(2)).is_empty());
+    assert!(task.step(later(now, 2)).is_empty());
     assert_eq!(*keeper.closed.lock().unwrap(), [until]);
     let ticked = std::iter::from_fn(|| notices.try_recv())
         .any(|notice| matches!(notice.news, News::Stepped(step) if step.event == Event::Tick));
     assert!(!ticked && task.deadline() > Some(until));
+}
+
+#[test]
+fn kept_connection_is_closed_before_its_rotation_ends_or_gets_another_signer() {
+    for ends in [true, false] {
+        let keeper = Keeper::new();
+        let (handle, mut task, now) = keeper.kept();
+        match ends {
+            true => drop(handle.shutdown()),
+            false => handle.set_signer(None),
+        }
+        assert!(task.step(later(now, 1)).is_empty());
+        assert_eq!(*keeper.closed.lock().unwrap(), [later(now, 2).instant], "as if its time were over");
+    }
 }
