@@ -7,14 +7,15 @@ mod stack;
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::SignatureScheme;
 use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
 use rustls::sign::SigningKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
 pub use error::KeyError;
+use external::Remote;
 pub use external::{ExternalKey, ExternalKeyError, ecdsa_signature};
 pub(crate) use form::has_compressed_point;
 
@@ -47,6 +48,15 @@ impl KeyAlgorithm {
     /// True if this build of perennial can generate keys of this kind. Every build can import all kinds.
     pub const fn can_be_generated(self) -> bool {
         !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
+    }
+
+    /// The kind of signatures that keys of this kind make in TLS, as rustls names it.
+    const fn of_tls(self) -> SignatureAlgorithm {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 => SignatureAlgorithm::ECDSA,
+            Self::Ed25519 => SignatureAlgorithm::ED25519,
+            Self::Rsa => SignatureAlgorithm::RSA,
+        }
     }
 
     /// The scheme in which keys of this kind sign CSRs and certificates: its identifier in TLS, and its identifier in
@@ -88,25 +98,25 @@ impl KeyEncoding {
 
 /// A private key with its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
-/// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copy of the
-/// crypto provider in [`KeyPair::signing_key`] is not wiped.
+/// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copies of the
+/// crypto provider, which exist during a CSR's signature and in [`KeyPair::signing_key`], are not wiped.
 #[derive(derive_more::Debug)]
 #[debug("KeyPair {{ algorithm: {algorithm:?}, .. }}")]
 pub struct KeyPair {
     held: Held,
     algorithm: KeyAlgorithm,
-    public_key_der: Vec<u8>,
-    signing_key: Arc<dyn SigningKey>,
-    skipped: Vec<PemError>,
+    public_key_der: Box<[u8]>,
+    skipped: Box<[PemError]>,
 }
 
 /// The place of a private key.
 enum Held {
-    /// The private key itself.
+    /// The private key itself. Only its encoding: the form in which the crypto provider signs is several times as
+    /// large, and is made when it is needed.
     Here(Zeroizing<PrivateKeyDer<'static>>),
-    /// The reference of a private key that stays elsewhere. `proven` is set once the key has made a signature that its
-    /// public key verifies.
-    Elsewhere { reference: String, proven: OnceLock<()> },
+    /// A private key that stays elsewhere. `proven` is set once the key has made a signature that its public key
+    /// verifies.
+    Elsewhere { key: Arc<Remote>, proven: OnceLock<()> },
 }
 
 impl KeyPair {
@@ -181,7 +191,7 @@ impl KeyPair {
             });
         };
         let key = Self::from_block(block, public_key_der)?;
-        Ok(Self { skipped: text.damage, ..key })
+        Ok(Self { skipped: text.damage.into(), ..key })
     }
 
     /// Reads the key in `block`, with `public_key_der` as for [`KeyPair::from_pem_of`].
@@ -220,9 +230,8 @@ impl KeyPair {
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
             .ok_or_else(unsupported)?;
-        let public_key_der = signing_key.public_key().ok_or_else(unsupported)?.to_vec();
-        let (held, signing_key) = (Held::Here(der), Arc::new(WipingKey(signing_key)));
-        Ok(Self { held, algorithm, public_key_der, signing_key, skipped: Vec::new() })
+        let public_key_der = signing_key.public_key().ok_or_else(unsupported)?.to_vec().into();
+        Ok(Self { held: Held::Here(der), algorithm, public_key_der, skipped: Box::default() })
     }
 
     /// The damage in the PEM text that [`from_pem`](Self::from_pem) skipped. For warnings.
@@ -236,7 +245,7 @@ impl KeyPair {
     pub fn to_pem(&self) -> Zeroizing<String> {
         let der = match &self.held {
             Held::Here(der) => der,
-            Held::Elsewhere { reference, .. } => return pem::encode(pem::KEY_REFERENCE, reference.as_bytes()),
+            Held::Elsewhere { key, .. } => return pem::encode(pem::KEY_REFERENCE, key.reference().as_bytes()),
         };
         let encoding = match **der {
             PrivateKeyDer::Pkcs1(_) => KeyEncoding::Pkcs1,
@@ -263,9 +272,13 @@ impl KeyPair {
         &self.public_key_der
     }
 
-    /// The private key in the form in which rustls signs handshakes.
+    /// The private key in the form in which rustls signs handshakes. Each call makes that form of a key in memory anew:
+    /// retain the result, as [`Credential::certified_key`](crate::Credential::certified_key) does.
     pub fn signing_key(&self) -> Arc<dyn SigningKey> {
-        Arc::clone(&self.signing_key)
+        match &self.held {
+            Held::Here(der) => Arc::new(WipingKey::load(der, self.algorithm)),
+            Held::Elsewhere { key, .. } => key.clone(),
+        }
     }
 
     /// The signature algorithm of [`KeyPair::sign`]: the content of an X.509 `AlgorithmIdentifier`.
@@ -285,11 +298,11 @@ impl KeyPair {
         const MESSAGE: &[u8] = b"perennial: this key is the certificate's";
         match &self.held {
             Held::Elsewhere { proven, .. } if proven.get().is_some() => Ok(true),
-            Held::Elsewhere { reference, .. } => match self.sign(MESSAGE) {
+            Held::Elsewhere { key, .. } => match self.sign(MESSAGE) {
                 Ok(_) => Ok(true),
                 Err(error) => {
                     let why = crate::describe(&error, &[]);
-                    Err(KeyError::External { reference: reference.clone(), why })
+                    Err(KeyError::External { reference: key.reference().to_owned(), why })
                 }
             },
             Held::Here(_) if self.algorithm != KeyAlgorithm::Rsa => Ok(true),
@@ -311,13 +324,13 @@ impl KeyPair {
     /// makes a signature that its public key does not verify.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let (scheme, _) = self.algorithm.signature();
-        let signer = self.signing_key.choose_scheme(&[scheme]);
+        let signer = self.signing_key().choose_scheme(&[scheme]);
         let unable = || rustls::Error::General(format!("the {} key cannot sign", self.algorithm));
         let signature = signer.ok_or_else(unable)?.sign(message)?;
-        if let Held::Elsewhere { reference, proven } = &self.held {
+        if let Held::Elsewhere { key, proven } = &self.held {
             // Without this check, a peer would find the wrong signature, and could not name the cause.
             if !self.verify(message, &signature) {
-                return Err(external::unverified(reference));
+                return Err(external::unverified(key.reference()));
             }
             let _ = proven.set(());
         }

@@ -78,13 +78,12 @@ impl KeyPair {
         let algorithm = algorithm.ok_or_else(|| {
             refuse("its kind is not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of 2048 bits")
         })?;
-        let remote = Remote { key, reference: reference.clone(), algorithm, public_key_der: public_key_der.clone() };
+        let remote = Remote { key, reference, algorithm, public_key_der: public_key_der.clone() };
         Ok(Self {
-            held: Held::Elsewhere { reference, proven: OnceLock::new() },
+            held: Held::Elsewhere { key: Arc::new(remote), proven: OnceLock::new() },
             algorithm,
-            public_key_der,
-            signing_key: Arc::new(remote),
-            skipped: Vec::new(),
+            public_key_der: public_key_der.into(),
+            skipped: Box::default(),
         })
     }
 
@@ -119,7 +118,7 @@ impl KeyPair {
     pub fn reference(&self) -> Option<&str> {
         match &self.held {
             Held::Here(_) => None,
-            Held::Elsewhere { reference, .. } => Some(reference),
+            Held::Elsewhere { key, .. } => Some(key.reference()),
         }
     }
 }
@@ -149,13 +148,19 @@ fn is_reference(text: &str) -> bool {
 
 /// A key elsewhere in the form in which rustls signs handshakes.
 #[derive(derive_more::Debug)]
-struct Remote {
+pub(super) struct Remote {
     // The program's own type, which may hold a PIN: credentials end up in logs.
     #[debug(skip)]
     key: Arc<dyn ExternalKey>,
     reference: String,
     algorithm: KeyAlgorithm,
     public_key_der: Vec<u8>,
+}
+
+impl Remote {
+    pub(super) fn reference(&self) -> &str {
+        &self.reference
+    }
 }
 
 impl SigningKey for Remote {
@@ -175,11 +180,7 @@ impl SigningKey for Remote {
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
-        match self.algorithm {
-            KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => SignatureAlgorithm::ECDSA,
-            KeyAlgorithm::Ed25519 => SignatureAlgorithm::ED25519,
-            KeyAlgorithm::Rsa => SignatureAlgorithm::RSA,
-        }
+        self.algorithm.of_tls()
     }
 }
 
