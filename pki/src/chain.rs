@@ -19,17 +19,18 @@ const MAX_CERTIFICATES: usize = 16;
 
 /// A certificate chain, the leaf (the end entity certificate) first. Cheap to clone.
 #[derive(Clone, derive_more::Debug)]
-#[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, _0.serial, _0.issuer, _0.ends.len())]
+#[debug("Chain({:?}, serial {}, issuer {}, length {})", _0.certificate, self.serial(), self.issuer(), _0.issuers.len() + 1)]
 pub struct Chain(Arc<Parsed>);
 
 struct Parsed {
     certificate: Arc<Certificate>,
     /// The certificates of the chain in DER, one after another.
     der: Box<[u8]>,
-    /// For each certificate in `der`, the index after its last byte.
-    ends: Box<[usize]>,
-    serial: Box<str>,
-    issuer: Box<str>,
+    /// For each certificate in `der` but the leaf, the index of its first byte.
+    issuers: Box<[usize]>,
+    /// The serial number and the issuer of the leaf as text, one after another.
+    serial_and_issuer: Box<str>,
+    serial_length: usize,
     /// The place of the leaf's `SubjectPublicKeyInfo` in `der`.
     public_key: Range<usize>,
     constraints: Constraints,
@@ -114,12 +115,13 @@ impl Chain {
             *end += der.len();
             Some(*end)
         };
+        let serial = serial(&leaf);
         let parsed = Parsed {
             certificate: Arc::new(facts(&leaf, names)?),
             der: der.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat().into(),
-            ends: der.iter().scan(0, end_of).collect(),
-            serial: serial(&leaf).into(),
-            issuer: names::display(leaf.issuer()).into(),
+            issuers: der.iter().scan(0, end_of).take(issuers.len()).collect(),
+            serial_and_issuer: [&*serial, &names::display(leaf.issuer())].concat().into(),
+            serial_length: serial.len(),
             public_key: start..start + public_key.len(),
             constraints: constraints(&leaf).map_err(unreadable_leaf)?,
             skipped: skipped.into(),
@@ -153,8 +155,9 @@ impl Chain {
 
     /// The certificates in DER, the leaf first. Never empty. Makes a list of references; copies no certificate.
     pub fn der(&self) -> Vec<CertificateDer<'_>> {
-        let starts = [0].into_iter().chain(self.0.ends.iter().copied());
-        let certificates = starts.zip(&self.0.ends).filter_map(|(start, end)| self.bytes().get(start..*end));
+        let issuers = self.0.issuers.iter().copied();
+        let (starts, ends) = ([0].into_iter().chain(issuers.clone()), issuers.chain([self.bytes().len()]));
+        let certificates = starts.zip(ends).filter_map(|(start, end)| self.bytes().get(start..end));
         certificates.map(CertificateDer::from).collect()
     }
 
@@ -176,12 +179,12 @@ impl Chain {
 
     /// The serial number of the leaf: upper-case hexadecimal, as `openssl x509 -serial` prints it.
     pub fn serial(&self) -> &str {
-        &self.0.serial
+        &self.0.serial_and_issuer[..self.0.serial_length]
     }
 
     /// The issuer of the leaf, as `O=…, CN=…`.
     pub fn issuer(&self) -> &str {
-        &self.0.issuer
+        &self.0.serial_and_issuer[self.0.serial_length..]
     }
 
     /// The public key of the leaf as a DER `SubjectPublicKeyInfo`.
@@ -219,7 +222,7 @@ impl Chain {
 /// Two chains are equal if they consist of the same certificates in the same order.
 impl PartialEq for Chain {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.ends == other.0.ends && self.bytes() == other.bytes()
+        Arc::ptr_eq(&self.0, &other.0) || self.0.issuers == other.0.issuers && self.bytes() == other.bytes()
     }
 }
 
