@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use perennial::store::{Found, Layout};
 use perennial::{Certificate, UnixTime};
@@ -139,6 +139,9 @@ fn facts(credential: &Credential) -> &Certificate {
     credential.chain().certificate()
 }
 
+const CURRENT: &str = "current";
+const WAITING: &str = "waiting";
+
 /// Storage of values under keys, such as a table of a database. Every `KeyValue` is also a [`Store`], so that a program
 /// needs little code for a store of its own. The keys are `current` and `waiting`, each for a pair in PEM, and
 /// `record`, for the pending record.
@@ -156,15 +159,6 @@ pub trait KeyValue: Debug + Send + Sync {
     /// The new value is not durable; the old one still is.
     fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError>;
 
-    /// Replaces the pair of `key` by `credential`. By default, [`put`](Self::put)s the pair in PEM. A store in memory
-    /// may retain the credential itself, which costs no memory, and encode it in [`get`](Self::get).
-    ///
-    /// # Errors
-    /// Those of [`put`](Self::put).
-    fn put_pair(&self, key: &'static str, credential: &Arc<Credential>) -> Result<(), StoreError> {
-        self.put(key, credential.to_pem().as_bytes())
-    }
-
     /// True if all calls return at once: see [`Store::is_instant`]. False by default.
     fn is_instant(&self) -> bool {
         false
@@ -174,16 +168,16 @@ pub trait KeyValue: Debug + Send + Sync {
 impl<T: KeyValue> Store for T {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let mut held = Vec::new();
-        for key in ["current", "waiting"] {
+        for key in [CURRENT, WAITING] {
             if let Some(pem) = self.get(key)? {
-                held.push(Arc::new(request.read_pair(&pem).map_err(|error| unusable(key, &error))?));
+                held.push(read_pair(key, &pem, request)?);
             }
         }
         Ok(Stored::best_of(held, request))
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
-        self.put_pair(if serve { "current" } else { "waiting" }, credential)
+        self.put(if serve { CURRENT } else { WAITING }, credential.to_pem().as_bytes())
     }
 
     fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
@@ -197,6 +191,11 @@ impl<T: KeyValue> Store for T {
     fn is_instant(&self) -> bool {
         KeyValue::is_instant(self)
     }
+}
+
+/// Reads the pair with this key in a store of values.
+fn read_pair(key: &str, pem: &[u8], request: &LoadRequest<'_>) -> Result<Arc<Credential>, String> {
+    request.read_pair(pem).map(Arc::new).map_err(|error| unusable(key, &error))
 }
 
 /// Returns the error text for a pair of a [`KeyValue`] that cannot be used.
@@ -215,43 +214,46 @@ fn unusable(key: &str, error: &CredentialError) -> String {
 /// contents.
 #[derive(Clone, derive_more::Debug, Default)]
 #[debug("Memory")]
-pub struct Memory(Arc<Mutex<Vec<(&'static str, MemoryValue)>>>);
+pub struct Memory(Arc<Mutex<Contents>>);
 
-/// A value in memory. A pair is the credential that the rotation has, too, and takes no memory of its own.
-enum MemoryValue {
-    Bytes(Zeroizing<Box<[u8]>>),
-    Pair(Arc<Credential>),
+/// The contents of a store in memory. The pairs are the credentials that the rotation has, too, and take no memory of
+/// their own.
+#[derive(Default)]
+struct Contents {
+    current: Option<Arc<Credential>>,
+    waiting: Option<Arc<Credential>>,
+    record: Option<Zeroizing<Box<[u8]>>>,
 }
 
 impl Memory {
-    fn insert(&self, key: &'static str, value: MemoryValue) {
-        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match values.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, old)) => *old = value,
-            None => {
-                values.reserve_exact(1);
-                values.push((key, value));
-            }
-        }
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl KeyValue for Memory {
-    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(values.iter().find(|(known, _)| *known == key).map(|(_, value)| match value {
-            MemoryValue::Bytes(bytes) => Zeroizing::new(bytes.to_vec()),
-            MemoryValue::Pair(credential) => Zeroizing::new(credential.to_pem().as_bytes().to_vec()),
-        }))
+impl Store for Memory {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let contents = self.contents();
+        let pairs = [(CURRENT, contents.current.clone()), (WAITING, contents.waiting.clone())];
+        drop(contents);
+        // From the text, as in any other store: a key that stays elsewhere is found anew.
+        let read = |(key, pair): (_, Option<Arc<Credential>>)| Some(read_pair(key, pair?.to_pem().as_bytes(), request));
+        Ok(Stored::best_of(pairs.into_iter().filter_map(read).collect::<Result<_, _>>()?, request))
     }
 
-    fn put(&self, key: &'static str, value: &[u8]) -> Result<(), StoreError> {
-        self.insert(key, MemoryValue::Bytes(Zeroizing::new(value.into())));
+    fn write(&self, credential: &Arc<Credential>, serve: bool, _now: UnixTime) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        let place = if serve { &mut contents.current } else { &mut contents.waiting };
+        *place = Some(credential.clone());
         Ok(())
     }
 
-    fn put_pair(&self, key: &'static str, credential: &Arc<Credential>) -> Result<(), StoreError> {
-        self.insert(key, MemoryValue::Pair(credential.clone()));
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Ok(self.contents().record.as_ref().map(|record| Zeroizing::new(record.to_vec())))
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        self.contents().record = Some(Zeroizing::new(record.into()));
         Ok(())
     }
 

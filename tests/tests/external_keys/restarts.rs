@@ -1,13 +1,13 @@
 //! Restarts and stores: references of keys in place of keys.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Device, Fault, mesh, reference};
 use perennial::Template;
 use perennial_dev::{Approval, ClusterSetup, Decision, Options, TestCluster};
 use perennial_pki::Usage;
 use perennial_rotation::{
-    Credential, Directory, KeyValue as _, LoadRequest, Memory, Rotator, Store, StoreError, Stored, UnixTime, clock,
+    Credential, Directory, LoadRequest, Memory, Rotator, Store, StoreError, Stored, UnixTime, clock,
 };
 use perennial_tests::loopback::{BOUND, Runtime, issued, on_both, start, waits_for_approval};
 use zeroize::Zeroizing;
@@ -140,7 +140,7 @@ fn next_rotation_replaces_key_in_memory_by_external_key() {
 
 /// A store whose writes fail once a credential has been written.
 #[derive(Debug, Default)]
-struct FullAfterFirst(Memory);
+struct FullAfterFirst(Memory, OnceLock<()>);
 
 impl Store for FullAfterFirst {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
@@ -148,7 +148,7 @@ impl Store for FullAfterFirst {
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
-        if self.0.get("current")?.is_some() {
+        if self.1.set(()).is_err() {
             return Err("the table is full".into());
         }
         self.0.write(credential, serve, now)
