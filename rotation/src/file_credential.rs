@@ -52,7 +52,7 @@ struct Shared {
     /// locked, and handshakes on other threads must not wait for the disk.
     latest: Mutex<Latest>,
     /// Notified when a pair is replaced, when a watch ends, and when the receiver of a watch is dropped.
-    changed: Arc<Event>,
+    changed: Event,
     /// The number of watches. While there is one, `credential` does not read the files.
     watches: AtomicUsize,
 }
@@ -102,7 +102,7 @@ impl FileCredential {
             certificate,
             files: Mutex::new(Files { every: EVERY, followed }),
             latest: Mutex::new(Latest { credential, last_error: None }),
-            changed: Arc::default(),
+            changed: Event::new(),
             watches: AtomicUsize::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })

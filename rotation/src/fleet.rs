@@ -77,8 +77,8 @@ impl Fleet {
     /// for calls of [`add`](Self::add): those fail once they have read their store.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.hub().close(true);
-        let hub = self.hub().clone();
-        Wait::new(&self.hub().ended, move || hub.has_ended().then_some(()), || ())
+        let (hub, ending) = (self.hub().clone(), self.hub().clone());
+        Wait::new(move || ending.ended.listen(), move || hub.has_ended().then_some(()), || ())
     }
 
     /// True once all members have ended, and none can be added any more.
@@ -106,12 +106,12 @@ impl FleetNotices {
 
     /// Waits for the next notice; `None` after the last notice of a fleet that has ended, or if the wait times out.
     pub fn recv(&mut self) -> Wait<'_, Option<MemberNotice>> {
-        let notified = self.hub.notified.clone();
+        let hub = self.hub.clone();
         let check = || {
             // Read first: the last notice could be queued and the fleet end between the two reads.
             let ended = self.hub.has_ended();
             self.try_recv().map(Some).or(ended.then_some(None))
         };
-        Wait::new(&notified, check, || None)
+        Wait::new(move || hub.notified.listen(), check, || None)
     }
 }

@@ -188,8 +188,8 @@ impl Handle {
     where
         T: 'a,
     {
-        let (link, too_late) = (self.link.clone(), self.link.clone());
-        Wait::new(&self.link.changed, move || check(&link), move || late(&too_late))
+        let [changing, link, too_late] = [(); 3].map(|()| self.link.clone());
+        Wait::new(move || changing.changed.listen(), move || check(&link), move || late(&too_late))
     }
 }
 

@@ -304,8 +304,8 @@ impl Task {
     /// Waits until a message of a handle or of an exchange arrives, for [`step`](Self::step) to handle.
     /// [`Wait::within`] limits the wait.
     pub fn arrival(&self) -> Wait<'static, ()> {
-        let link = self.link().clone();
-        Wait::new(&self.link().arrived, move || link.has_messages().then_some(()), || ())
+        let (link, arriving) = (self.link().clone(), self.link().clone());
+        Wait::new(move || arriving.arrived.listen(), move || link.has_messages().then_some(()), || ())
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {

@@ -63,8 +63,8 @@ impl Watch {
 
     /// Waits until the receiver is dropped.
     pub fn ended(&self) -> Wait<'static, ()> {
-        let receiver = self.receiver.clone();
-        Wait::new(&self.files.shared.changed, move || (receiver.strong_count() == 0).then_some(()), || ())
+        let (receiver, shared) = (self.receiver.clone(), self.files.shared.clone());
+        Wait::new(move || shared.changed.listen(), move || (receiver.strong_count() == 0).then_some(()), || ())
     }
 }
 
@@ -92,7 +92,7 @@ impl Published for Receiver {
         self.is_over.load(Ordering::Acquire)
     }
 
-    fn changed(&self) -> &Arc<Event> {
+    fn changed(&self) -> &Event {
         &self.files.shared.changed
     }
 }

@@ -16,14 +16,14 @@ use crate::{Handle, Notice, Task};
 pub(crate) struct Hub {
     arrivals: Mutex<Arrivals>,
     /// Notified when something arrives for the loop.
-    pub(crate) arrived: Arc<Event>,
+    pub(crate) arrived: Event,
     /// The queues of the observers of all members.
     queues: Mutex<Queues>,
     /// Notified when a notice of a member is queued, and when the fleet ends.
-    pub(crate) notified: Arc<Event>,
+    pub(crate) notified: Event,
     has_ended: AtomicBool,
     /// Notified when the fleet ends.
-    pub(crate) ended: Arc<Event>,
+    pub(crate) ended: Event,
 }
 
 /// Members and messages that have arrived for the loop of a fleet since its last step.

@@ -97,11 +97,11 @@ impl FleetTask {
     /// Waits until a message of a handle or of an exchange arrives, or a new member, for [`step`](Self::step) to
     /// handle. [`Wait::within`] limits the wait.
     pub fn arrival(&self) -> Wait<'static, ()> {
-        let hub = self.ending.hub().clone();
+        let (hub, arriving) = (self.ending.hub().clone(), self.ending.hub().clone());
         // Closed without members: the runtime has to notice that the task is over.
         let is_empty = self.members.is_empty();
         let check = move || (hub.has_arrivals() || is_empty && hub.is_closed()).then_some(());
-        Wait::new(&self.ending.hub().arrived, check, || ())
+        Wait::new(move || arriving.arrived.listen(), check, || ())
     }
 }
 

@@ -35,14 +35,15 @@ pub(crate) struct Link {
     /// The fleet that this rotation is a member of.
     hub: Option<Arc<Hub>>,
     inbox: Mutex<Inbox>,
-    /// Notified when a message for the loop arrives. The members of a fleet share this event.
-    pub(crate) arrived: Arc<Event>,
+    /// Notified when a message for the loop of this rotation arrives. The loop of a fleet waits for an event of its
+    /// [`Hub`] instead.
+    pub(crate) arrived: Event,
     // A mutex, held only for a clone: publishing costs the same however many threads read.
     shown: Mutex<Shown>,
     /// Notified when the snapshot changes, and when the rotation ends.
-    pub(crate) changed: Arc<Event>,
+    pub(crate) changed: Event,
     /// Notified when a notice is queued, and when the rotation ends.
-    pub(crate) notified: Arc<Event>,
+    pub(crate) notified: Event,
 }
 
 /// Messages that the loop has not handled yet.
@@ -81,12 +82,12 @@ impl Link {
         };
         Self {
             name: name.into(),
-            arrived: hub.as_ref().map_or_else(Arc::default, |hub| hub.arrived.clone()),
+            arrived: Event::new(),
             hub,
             inbox: Mutex::new(Inbox { messages: VecDeque::new(), member: None, has_signer }),
             shown: Mutex::new(shown),
-            changed: Arc::default(),
-            notified: Arc::default(),
+            changed: Event::new(),
+            notified: Event::new(),
         }
     }
 

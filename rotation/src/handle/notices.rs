@@ -37,12 +37,12 @@ impl Notices {
 
     /// Waits for the next notice; `None` after [`News::Ended`], or if the wait times out.
     pub fn recv(&mut self) -> Wait<'_, Option<Notice>> {
-        let notified = self.link.notified.clone();
+        let link = self.link.clone();
         let check = || match self.is_over {
             true => Some(None),
             false => self.try_recv().map(Some),
         };
-        Wait::new(&notified, check, || None)
+        Wait::new(move || link.notified.listen(), check, || None)
     }
 }
 

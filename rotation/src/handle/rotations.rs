@@ -19,7 +19,7 @@ pub(crate) trait Published: fmt::Debug + Send + Sync {
     fn has_ended(&self) -> bool;
 
     /// Notified after each replacement of the credential, and when the source ends.
-    fn changed(&self) -> &Arc<Event>;
+    fn changed(&self) -> &Event;
 }
 
 impl Published for Link {
@@ -31,7 +31,7 @@ impl Published for Link {
         self.has_ended()
     }
 
-    fn changed(&self) -> &Arc<Event> {
+    fn changed(&self) -> &Event {
         &self.changed
     }
 }
@@ -74,13 +74,13 @@ impl Rotations {
     /// Waits for the next rotation; `None` if the rotation or the watch of the files has ended, so that no rotation
     /// will follow, or if the wait times out.
     pub fn recv(&mut self) -> Wait<'_, Option<Rotated>> {
-        let changed = self.source.changed().clone();
+        let source = self.source.clone();
         let check = || {
             // Read `has_ended` before the credential. In the other order, the last credential could be published and
             // the rotation end between the two reads, and that credential would be missed.
             let ended = self.source.has_ended();
             self.try_recv().map(Some).or(ended.then_some(None))
         };
-        Wait::new(&changed, check, || None)
+        Wait::new(move || source.changed().listen(), check, || None)
     }
 }

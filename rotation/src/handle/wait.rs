@@ -1,12 +1,12 @@
 //! [`Wait`]: waits for a change of a rotation or of files, as a future or by blocking a thread.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use event_listener::{Event, EventListener, Listener as _};
+use event_listener::{EventListener, Listener as _};
 
+type Listen<'a> = Box<dyn Fn() -> EventListener + Send + 'a>;
 type Check<'a, T> = Box<dyn FnMut() -> Option<T> + Send + 'a>;
 
 /// A wait for a change of a rotation or of files: await it as a future, or block a thread with [`wait`](Self::wait) or
@@ -14,8 +14,9 @@ type Check<'a, T> = Box<dyn FnMut() -> Option<T> + Send + 'a>;
 #[must_use = "nothing waits until this is awaited, or `wait` or `within` is called"]
 #[derive(derive_more::Debug)]
 pub struct Wait<'a, T> {
-    /// Notified when `check` may return another result.
-    event: Arc<Event>,
+    /// Listens to the event that is notified when `check` may return another result.
+    #[debug(skip)]
+    listen: Listen<'a>,
     /// Returns the result once the wait is over, else `None`.
     #[debug(skip)]
     check: Check<'a, T>,
@@ -27,11 +28,11 @@ pub struct Wait<'a, T> {
 
 impl<'a, T> Wait<'a, T> {
     pub(crate) fn new(
-        event: &Arc<Event>,
+        listen: impl Fn() -> EventListener + Send + 'a,
         check: impl FnMut() -> Option<T> + Send + 'a,
         late: impl FnOnce() -> T + Send + 'a,
     ) -> Self {
-        Self { event: event.clone(), check: Box::new(check), late: Box::new(late), listener: None }
+        Self { listen: Box::new(listen), check: Box::new(check), late: Box::new(late), listener: None }
     }
 
     /// Blocks the thread until the wait is over, without a timeout.
@@ -64,7 +65,7 @@ impl<'a, T> Wait<'a, T> {
         if let Some(seen) = (self.check)() {
             return Ok(seen);
         }
-        let listener = self.event.listen();
+        let listener = (self.listen)();
         // Check again: a change before the listener existed did not notify it.
         (self.check)().ok_or(listener)
     }
