@@ -30,13 +30,14 @@ use perennial::{
 };
 use perennial_pki::{Credential, KeyPair};
 
-use crate::{Health, Identity, KeySource, NotYet, Signer};
+use crate::{Health, Identity, NotYet, Signer};
 
-use addressee::Addressee;
+use addressee::{Address, Addressee};
 use awaited::Awaited;
 pub use clock::ClockOffset;
 pub use command::Command;
 pub use input::Input;
+use keyed::KeysElsewhere;
 pub use notice::{News, Notice};
 pub use record::{Record, RecordError};
 use request::InFlight;
@@ -51,7 +52,6 @@ pub use transition::Transition;
 pub struct Rotation {
     machine: Arc<RotationMachine>,
     signer: Option<Arc<dyn Signer>>,
-    seed: u64,
     served: Option<Arc<Credential>>,
     /// The latest certificate that was both served and durable; at first, the one that the rotation began with.
     in_place: Option<Arc<Certificate>>,
@@ -61,10 +61,8 @@ pub struct Rotation {
     pending: Option<Arc<KeyPair>>,
     /// True for a member of a fleet, which submits a request only when its turn is granted.
     is_shared: bool,
-    /// The source of keys that stay elsewhere.
-    keys: Option<Arc<dyn KeySource>>,
-    /// The keys of all certificates that the store may contain.
-    stored_keys: Vec<Arc<KeyPair>>,
+    /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
+    keys: Option<Box<KeysElsewhere>>,
     /// The request whose key and CSR the key source is making, and its template.
     keying: Option<(RequestId, Arc<Template>)>,
     /// The request in flight.
@@ -73,20 +71,20 @@ pub struct Rotation {
     addressee: Option<Addressee>,
     /// Fingerprint of the own certificate if a server rejected it: requests then prefer the bootstrap identity. `None`
     /// again once a server rejects the bootstrap identity, too.
-    refused: Option<Fingerprint>,
+    refused: Option<Box<Fingerprint>>,
     /// Error of the last request, for people; `None` once the machine has no last failure.
     request_error: Option<Arc<str>>,
     health: Option<Health>,
     /// Error of the last attempt to write the credential; `None` once the credential is durable.
     write_error: Option<Arc<str>>,
     /// The name of the last request object.
-    request_name: String,
+    request_name: Box<str>,
     saving: Saving,
     issued: u64,
     /// The warning for the last issued certificate, if its lifetime is too short for the policy.
     short_lived: Option<Arc<str>>,
     /// The wanted common name, if it is known before the template.
-    common_name: Option<String>,
+    common_name: Option<Box<str>>,
     /// The error about the stored credential, if that credential is foreign (of another common name) and so is not
     /// used.
     foreign: Option<Arc<str>>,
@@ -101,7 +99,7 @@ pub struct Rotation {
     /// When a member of a fleet emits the next reminder: no regular check of the clocks wakes it for that.
     reminds_at: Option<Instant>,
     /// The identity that a request waits for.
-    awaited: Option<Awaited>,
+    awaited: Option<Box<Awaited>>,
     /// Woken by an identity source when the awaited identity may be available.
     identity_waker: Option<Waker>,
     /// Set once the task is ending: no request is begun any more.
@@ -133,7 +131,7 @@ impl Rotation {
 
     /// When to pass the next [`Input::Tick`]; `None`: no Tick is needed until another input.
     pub fn deadline(&self) -> Option<Instant> {
-        let save = self.saving.again_at.filter(|_| self.saves());
+        let save = self.saving.again_at().filter(|_| self.saves());
         let panicked = self.panicked.as_ref().map(|_| Instant::from_millis(0));
         let own = [save, self.polls_identity_at(), panicked, self.reminds_at];
         self.machine.deadline().into_iter().chain(own.into_iter().flatten()).min()
@@ -182,6 +180,11 @@ impl Rotation {
         }
     }
 
+    /// The seed of all jitter of this rotation.
+    fn seed(&self) -> u64 {
+        self.machine.checkpoint().seed
+    }
+
     fn clock_offset(&self, now: Now) -> Option<ClockOffset> {
         let known = self.machine.server_time(now).map(|server| ClockOffset::between(server, now));
         known.or(self.clock_offset)
@@ -190,7 +193,7 @@ impl Rotation {
     fn gravest_error(&self) -> Option<&Arc<str>> {
         let errors = [&self.request_error, &self.foreign, &self.write_error];
         let known = errors.into_iter().flatten().next();
-        known.or_else(|| self.awaited_reason()).or(self.saving.error.as_ref())
+        known.or_else(|| self.awaited_reason()).or_else(|| self.saving.error())
     }
 
     /// Resets the rotation to the machine and the snapshot that were published last, since a panic may have left the
@@ -202,7 +205,8 @@ impl Rotation {
         (self.in_flight, self.keying, self.found_identity) = (None, None, None);
         let waits = self.signer.is_some() && self.machine.checkpoint().signer == SignerStatus::NotReady;
         let awaited = self.awaited.take();
-        self.awaited = waits.then(|| awaited.unwrap_or_else(|| Awaited::new(&NotYet::coming(&**error), now)));
+        let begun = || Box::new(Awaited::new(&NotYet::coming(&**error), now));
+        self.awaited = waits.then(|| awaited.unwrap_or_else(begun));
         // The record that was to be saved may be lost.
         self.saving.given = None;
         self.panicked = Some(error.clone());
@@ -306,14 +310,14 @@ impl Rotation {
     /// The pending record: the facts and the key that let a restart continue the last request. `None` before the first
     /// request to the current signer.
     pub fn record(&self, now: Now) -> Option<Record> {
-        let Addressee { name: signer_name, endpoint: server } = self.addressee.clone()?;
+        let Address { name: signer_name, endpoint: server } = self.last_address()?;
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
         Some(Record {
             server,
             signer_name,
-            request_name: self.request_name.clone(),
+            request_name: self.request_name.to_string(),
             pending,
             turned_down: self.turned_down(),
             key,
@@ -327,7 +331,7 @@ impl Rotation {
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && pending.key == Key::Pending;
-        let mark = Mark::of(&pending, self.machine.policy(), self.turned_down(), has_key);
+        let mark = Mark::of(&pending, self.turned_down(), has_key);
         let is_news = self.saving.wants(mark, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }

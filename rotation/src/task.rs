@@ -34,8 +34,8 @@ pub struct Task {
     rotation: Rotation,
     // Dropped before `ending`: a caller that waits for the end may open the store then.
     jobs: Jobs,
-    /// The request whose exchange waits until the pending record is durable, and the end of that wait.
-    held: Option<(RequestId, Exchange, Instant)>,
+    /// The request whose exchange waits until the pending record is durable.
+    held: Option<Box<Held>>,
     /// The request whose exchange the runtime drives now, and the number of that exchange.
     driven: Option<(RequestId, u64)>,
     exchanges: u64,
@@ -48,6 +48,14 @@ pub struct Task {
     paused_until: Option<Instant>,
     stage: Stage,
     ending: Ending,
+}
+
+/// A request whose exchange waits, and the end of that wait.
+#[derive(Debug)]
+struct Held {
+    id: RequestId,
+    exchange: Exchange,
+    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +207,8 @@ impl Task {
             }
         }
         let is_durable = !self.jobs.has_saves();
-        if let Some((id, exchange, _)) = self.held.take_if(|(.., until)| is_durable || *until <= now.instant) {
+        if let Some(held) = self.held.take_if(|held| is_durable || held.until <= now.instant) {
+            let Held { id, exchange, .. } = *held;
             self.exchanges += 1;
             self.driven = Some((id, self.exchanges));
             let (exchange_number, link) = (self.exchanges, self.link().clone());
@@ -245,13 +254,15 @@ impl Task {
         for command in commands {
             match command {
                 Command::Drop { id } => {
-                    self.held.take_if(|(held, ..)| *held == id);
+                    self.held.take_if(|held| held.id == id);
                     work.extend(self.driven.take_if(|(driven, _)| *driven == id).map(|_| Work::Cancel));
                 }
                 Command::Write { id, credential, serve } => self.jobs.write(id, credential, serve),
                 Command::Save { record } => self.jobs.save(*record),
                 Command::Key { id, call } => self.jobs.key(id, call),
-                Command::Drive { id, exchange } => self.held = Some((id, exchange, now.instant.after(RECORD))),
+                Command::Drive { id, exchange } => {
+                    self.held = Some(Box::new(Held { id, exchange, until: now.instant.after(RECORD) }));
+                }
             }
         }
     }
@@ -296,7 +307,7 @@ impl Task {
     pub fn deadline(&self) -> Option<Instant> {
         // After a panic, Ticks wait for the end of the pause; messages do not.
         let tick = self.rotation.deadline().map(|deadline| deadline.max(self.paused_until.unwrap_or(deadline)));
-        let held = self.held.as_ref().map(|(.., until)| *until);
+        let held = self.held.as_ref().map(|held| held.until);
         let deadlines = tick.into_iter().chain(held).chain(self.kept_until);
         deadlines.min().filter(|_| self.stage == Stage::Running)
     }

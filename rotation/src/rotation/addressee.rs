@@ -10,16 +10,25 @@ use super::start::ready;
 use super::{Command, Record, Rotation};
 use crate::signer::Signer;
 
-/// The signer that a request was submitted to. Two signers with the same name and endpoint count as one.
+/// The signer that a request was submitted to.
+#[derive(Debug)]
+pub(super) enum Addressee {
+    /// The current signer of the rotation.
+    Current,
+    /// An earlier signer, which was removed since, or the signer that a record names.
+    Former(Box<Address>),
+}
+
+/// Name and endpoint of a signer. Two signers with the same name and endpoint count as one.
 #[derive(Clone, Debug)]
-pub(super) struct Addressee {
+pub(super) struct Address {
     pub(super) name: String,
     /// The signer's endpoint. `None` if the signer has no endpoint, or if an old version wrote the record, without the
     /// endpoint.
     pub(super) endpoint: Option<String>,
 }
 
-impl Addressee {
+impl Address {
     pub(super) fn of(signer: &dyn Signer) -> Self {
         Self { name: signer.name().to_owned(), endpoint: signer.endpoint() }
     }
@@ -36,6 +45,14 @@ impl Addressee {
 }
 
 impl Rotation {
+    /// The address of the last request's signer; `None` before the first request to the current signer.
+    pub(super) fn last_address(&self) -> Option<Address> {
+        match self.addressee.as_ref()? {
+            Addressee::Current => self.signer.as_deref().map(Address::of),
+            Addressee::Former(address) => Some(Address::clone(address)),
+        }
+    }
+
     /// Handles [`Input::SignerChanged`](super::Input::SignerChanged): continues or forgets the last request, and
     /// returns the events for the machine.
     pub(super) fn signer_changed(
@@ -44,9 +61,11 @@ impl Rotation {
         commands: &mut Vec<Command>,
         now: Now,
     ) -> VecDeque<Event> {
+        let last = self.last_address();
         self.signer = signer;
         self.awaited = None;
         let Some(signer) = self.signer.as_deref() else {
+            self.addressee = last.map(|last| Addressee::Former(Box::new(last)));
             self.saving.give_up();
             return [Event::SignerChanged(SignerStatus::Absent)].into();
         };
@@ -55,7 +74,7 @@ impl Rotation {
         let ready = ready(self.is_shared);
         let replaced = [SignerStatus::Absent, ready].map(Event::SignerChanged);
         let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
-        if !fits || self.addressee.as_ref().is_some_and(|addressee| !addressee.is(signer)) {
+        if !fits || last.as_ref().is_some_and(|last| !last.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
             if !self.is_issued_unwritten() {
                 self.pending = None;
@@ -70,6 +89,7 @@ impl Rotation {
             let [absent, returned] = replaced;
             return [absent].into_iter().chain(other_clock).chain([returned]).collect();
         }
+        self.addressee = last.map(|_| Addressee::Current);
         if let Some(InFlight { id, template, .. }) = self.in_flight.as_deref() {
             // Same signer and endpoint: the request continues, with the new signer's connection and identity.
             let (id, template) = (*id, template.clone());

@@ -37,7 +37,8 @@ impl Rotation {
             return false;
         }
         let wait = awaited.wait.saturating_mul(2).min(LONGEST);
-        let again = |why: NotYet| Awaited { poll_at: now.instant.after(wait), wait, ..Awaited::new(&why, now) };
+        let again =
+            |why: NotYet| Box::new(Awaited { poll_at: now.instant.after(wait), wait, ..Awaited::new(&why, now) });
         self.awaited = self.coming(now).map(again);
         self.awaited.is_none()
     }
@@ -47,7 +48,7 @@ impl Rotation {
     pub(super) fn must_await(&mut self, step: &Transition, now: Now) -> bool {
         let submits = step.actions.clone().any(|action| matches!(action, Action::SubmitCsr { .. }));
         if submits && !self.is_ending && self.found_identity.is_none() && self.identity_source().is_some() {
-            self.awaited = self.coming(now).map(|why| Awaited::new(&why, now));
+            self.awaited = self.coming(now).map(|why| Box::new(Awaited::new(&why, now)));
         }
         submits && (self.is_ending || self.awaited.is_some())
     }

@@ -108,6 +108,10 @@ impl Rotation {
                 let held = held.map(|held| held.chain().certificate().validity);
                 let why = held.and_then(|validity| too_short(&policy, validity, validity.not_before()));
                 self.short_lived = why.map(Arc::from);
+                if policy.budget != self.machine.policy().budget {
+                    // Another budget changes the meaning of `budget_whole` in the record.
+                    self.saving.given = None;
+                }
                 Event::PolicyChanged(policy)
             }
             Input::SignerChanged(signer) => return self.signer_changed(signer, commands, now),
@@ -121,7 +125,9 @@ impl Rotation {
                 // Treated like a rejection by the API server that requests go to: the next request authenticates with
                 // the bootstrap credential, if there is one.
                 let held = self.served.as_ref().map(|own| own.chain().certificate().fingerprint);
-                self.refused = held.filter(|held| *held == fingerprint).or(self.refused);
+                if held == Some(fingerprint) {
+                    self.refused = Some(Box::new(fingerprint));
+                }
                 Event::CertRefused { fingerprint }
             }
             Input::Keyed { id, keyed } => return self.keyed(id, keyed, commands, now).into_iter().collect(),
@@ -155,8 +161,8 @@ impl Rotation {
                 let written = self.unwritten().filter(|_| is_owed).map(|(pair, serve)| (pair.key().clone(), serve));
                 if let Some((key, serve)) = written {
                     self.pending.take_if(|pending| Arc::ptr_eq(&key, pending));
-                    if serve {
-                        self.stored_keys = vec![key];
+                    if let Some(keys) = self.keys.as_mut().filter(|_| serve) {
+                        keys.stored = vec![key];
                     }
                 }
                 self.foreign = None;
@@ -167,9 +173,9 @@ impl Rotation {
                 Event::WriteFailed { id }
             }
             Input::Saved { result } => {
-                let before = self.saving.error.clone();
-                self.saving.saved(result, self.machine.policy(), self.seed, now.instant);
-                let error = self.saving.error.as_ref().filter(|error| before.as_ref() != Some(error));
+                let before = self.saving.error().cloned();
+                self.saving.saved(result, self.machine.policy(), self.seed(), now.instant);
+                let error = self.saving.error().filter(|error| before.as_ref() != Some(error));
                 self.news.extend(error.map(|error| News::Unsaved { error: error.clone() }));
                 return VecDeque::new();
             }

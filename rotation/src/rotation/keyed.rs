@@ -3,12 +3,20 @@
 use std::sync::Arc;
 
 use perennial::{Event, Now, RequestId, Template};
-use perennial_pki::Credential;
+use perennial_pki::{Credential, KeyPair};
 
 use super::request::local;
 use super::{Command, Rotation};
 use crate::key_source::Unkeyed;
 use crate::{KeyCall, KeySource, Keyed, SignError};
+
+/// The keys of a rotation whose keys stay elsewhere.
+#[derive(Debug)]
+pub(super) struct KeysElsewhere {
+    pub(super) source: Arc<dyn KeySource>,
+    /// The keys of all certificates that the store may contain.
+    pub(super) stored: Vec<Arc<KeyPair>>,
+}
 
 impl Rotation {
     /// Returns the call of the key source for a request. With a pending key, the call signs the CSR with this key;
@@ -28,7 +36,8 @@ impl Rotation {
             self.bootstrapping = own.is_none() && self.has_bootstrap();
         }
         let held = [&self.served, &self.waiting].into_iter().flatten().map(|pair| pair.key());
-        let in_use = held.chain(&self.stored_keys).cloned().collect();
+        let stored = self.keys.iter().flat_map(|keys| &keys.stored);
+        let in_use = held.chain(stored).cloned().collect();
         // An exchange of this request with an earlier signer has been dropped.
         self.in_flight = None;
         self.keying = Some((id, template.clone()));
@@ -65,8 +74,9 @@ impl Rotation {
     /// Notes that the store may contain this pair. Its key then counts as in use until a newer pair has replaced the
     /// pair in the store.
     pub(super) fn note_stored(&mut self, pair: &Credential) {
-        if self.keys.is_some() && !self.stored_keys.iter().any(|key| Arc::ptr_eq(key, pair.key())) {
-            self.stored_keys.push(pair.key().clone());
+        let Some(keys) = &mut self.keys else { return };
+        if !keys.stored.iter().any(|key| Arc::ptr_eq(key, pair.key())) {
+            keys.stored.push(pair.key().clone());
         }
     }
 }

@@ -65,7 +65,7 @@ impl Rotation {
         }
         if is_identity_refused || error.failure == Failure::Forbidden {
             // If the bootstrap identity was rejected, our own certificate is tried again: nothing else may be left.
-            self.refused = refused;
+            self.refused = refused.map(Box::new);
         }
         let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
@@ -91,7 +91,7 @@ impl Rotation {
     /// Prefixes an error with the name of the request (the name of the signer if the request has no name), and with the
     /// signer's endpoint if it has one.
     fn at_fault(&self, signer: &dyn Signer, error: impl fmt::Display) -> String {
-        match (self.request_name.as_str(), signer.endpoint()) {
+        match (&*self.request_name, signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
             ("", Some(endpoint)) => format!("signer {} at {endpoint}: {error}", printable(signer.name())),
             (name, None) => format!("CSR {}: {error}", printable(name)),
@@ -114,7 +114,7 @@ impl Rotation {
             // Dropped before a new key is made: the old key is spent, even if making the new key fails.
             self.pending = None;
         }
-        if let Some(source) = self.keys.clone() {
+        if let Some(source) = self.keys.as_ref().map(|keys| keys.source.clone()) {
             return match self.call_of(source, id, template) {
                 Ok(call) => {
                     commands.push(Command::Key { id, call });
@@ -166,7 +166,7 @@ impl Rotation {
     /// There is no signer.
     pub(super) fn address(&mut self) -> Result<Arc<dyn Signer>, SignError> {
         let signer = self.signer.clone().ok_or_else(|| local("rotation is not enabled: there is no signer"))?;
-        self.addressee = Some(Addressee::of(&*signer));
+        self.addressee = Some(Addressee::Current);
         Ok(signer)
     }
 
@@ -192,13 +192,13 @@ impl Rotation {
     ) -> Result<Exchange, SignError> {
         let signer = self.address()?;
         let profile = signer.profile();
-        self.request_name = signer.request_name(template, key.public_key_der());
+        self.request_name = signer.request_name(template, key.public_key_der()).into();
         let found = self.found_identity.take();
         let found = found.map_or_else(|| self.identity(signer.authentication(), now), |found| *found);
         let (identity, own) = found.map_err(local)?;
         let left = self.machine.certificate_at(now.unix).map(|held| held.validity.not_after().since(now.unix));
         let request = SignRequest {
-            name: self.request_name.clone(),
+            name: self.request_name.to_string(),
             template: template.clone(),
             csr,
             public_key_der: key.public_key_der().to_vec(),
@@ -211,7 +211,7 @@ impl Rotation {
                 State::Requesting { until, .. } => until.since(now.instant),
                 _ => Duration::ZERO,
             },
-            seed: self.seed ^ id.get(),
+            seed: self.seed() ^ id.get(),
         };
         self.bootstrapping = own.is_none() && self.has_bootstrap();
         self.in_flight =
@@ -260,8 +260,9 @@ impl Rotation {
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
         // A request for one party never authenticates with the certificate of another.
         let wanted = self.machine.template().map(|template| template.common_name());
-        let is_accepted =
-            |own: &&Arc<Credential>| self.refused != Some(fingerprint(own)) && foreign_to(wanted, Some(own)).is_none();
+        let is_accepted = |own: &&Arc<Credential>| {
+            self.refused.as_deref() != Some(&fingerprint(own)) && foreign_to(wanted, Some(own)).is_none()
+        };
         let accepted = valid.filter(is_accepted);
         match (accepted, bootstrap, valid) {
             (Some(own), _, _) | (None, None, Some(own)) => {

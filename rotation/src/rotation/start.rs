@@ -6,7 +6,8 @@ use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template
 use perennial_pki::{Credential, KeyPair};
 
 use super::Rotation;
-use super::addressee::Addressee;
+use super::addressee::{Address, Addressee};
+use super::keyed::KeysElsewhere;
 use super::record::Record;
 use super::saving::Saving;
 use super::shortfall::foreign;
@@ -67,7 +68,8 @@ impl Rotation {
         }
         let named_later = common_name.clone();
         // Includes the key of a foreign certificate: the certificate is not used, but must not be lost either.
-        let stored_keys = [&credential, &waiting].into_iter().flatten().map(|pair| pair.key().clone()).collect();
+        let stored = || [&credential, &waiting].into_iter().flatten().map(|pair| pair.key().clone()).collect();
+        let keys = keys.map(|source| Box::new(KeysElsewhere { source, stored: stored() }));
         // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
         let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
@@ -75,15 +77,17 @@ impl Rotation {
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
-        // Made from the signer if there is one, since a record of an old version does not name the signer's endpoint.
-        let of_record = |record| signer.as_deref().map_or_else(|| Addressee::of_record(record), Addressee::of);
-        let addressee = record.as_ref().map(of_record);
+        // The current signer if there is one, since a record of an old version does not name the signer's endpoint.
+        let addressee = record.as_ref().map(|record| match signer {
+            Some(_) => Addressee::Current,
+            None => Addressee::Former(Box::new(Address::of_record(record))),
+        });
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // Rotation points are drawn from signer name and common name: restarts, and tools that read the directory, know
         // both.
         let signed_by = signer.as_ref().map(|signer| signer.name()).or(signer_name.as_deref());
         let seed = perennial::seed(signed_by.unwrap_or(""), named.or(named_later.as_deref()).unwrap_or(""));
-        let saving = Saving::new(&policy, record.as_ref());
+        let saving = Saving::new(record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {
                 // The certificate of the record's key is stored, and the process ended before it saved a record without
@@ -120,16 +124,14 @@ impl Rotation {
             in_place: machine.certificate().cloned(),
             machine,
             signer,
-            seed,
             served: credential,
             waiting,
             pending: key,
             addressee,
-            request_name,
+            request_name: request_name.into(),
             saving,
-            common_name,
+            common_name: common_name.map(Into::into),
             keys,
-            stored_keys,
             is_shared,
             ..Self::default()
         };
@@ -168,7 +170,7 @@ pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Op
 fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
     let of_signer = signer.is_none_or(|signer| {
         let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
-        Addressee::of_record(record).is(signer) && record.key.as_ref().is_none_or(fits)
+        Address::of_record(record).is(signer) && record.key.as_ref().is_none_or(fits)
     });
     of_signer && named.is_none_or(|name| name == record.pending.template.common_name())
 }
