@@ -16,6 +16,8 @@ use crate::files;
 const VERSION: &str = "perennial/v1";
 /// The longest list. A node keeps tens of certificates; the limit bounds the time of a reload.
 const MOST: usize = 10_000;
+/// Most unknown names for which the errors of a list name the one that was meant: each is compared with all names.
+const MOST_GUESSES: usize = 20;
 
 /// A member, and its mapping in the file for the errors of later checks.
 pub(super) struct Placed<'a> {
@@ -111,6 +113,7 @@ fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed
 fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
     let known: Vec<&str> = names.keys().map(String::as_str).collect();
     let members: HashMap<&str, &Member> = placed.iter().map(|Placed { member, .. }| (&*member.name, member)).collect();
+    let mut meant: HashMap<&str, Option<&str>> = HashMap::new();
     for Placed { section, member } in placed {
         let asker = match &member.asker {
             Asker::Member(name) => Some(("identity", name)),
@@ -120,11 +123,11 @@ fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
             if *name == member.name {
                 section.fault(key, "a certificate cannot wait for itself; name another one, or remove this");
             } else if !names.contains_key(name) {
-                let meant = super::reader::nearest(name, &known).map(|meant| format!("; did you mean {meant}?"));
-                section.fault(
-                    key,
-                    format!("no certificate of this list has the name {name}{}", meant.unwrap_or_default()),
-                );
+                let is_one_of_few = meant.len() < MOST_GUESSES;
+                let guess = || is_one_of_few.then(|| super::reader::nearest(name, &known)).flatten();
+                let meant = *meant.entry(name).or_insert_with(guess);
+                let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+                section.fault(key, format!("no certificate of this list has the name {name}{meant}"));
             }
         }
         if let Some(of) = asker.and_then(|(_, name)| members.get(name.as_str()))

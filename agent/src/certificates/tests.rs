@@ -292,6 +292,16 @@ fn name_with_variable_counts_as_the_name_that_it_stands_for() {
 }
 
 #[test]
+fn guesses_for_unknown_names_are_bounded() {
+    let unknown: Vec<_> = (0..100).map(|n| (format!("m{n}"), format!("after: [mm{}]", n % 50))).collect();
+    let list: Vec<_> = unknown.iter().map(|(name, fields)| (name.as_str(), fields.as_str())).collect();
+    let faults = parse(&members(&list)).unwrap_err();
+    assert!(faults[0].contains("has the name mm0; did you mean m"), "{}", faults[0]);
+    // Each name twice.
+    assert_eq!((faults.len(), faults.iter().filter(|fault| fault.contains("did you mean")).count()), (100, 40));
+}
+
+#[test]
 fn cluster_is_inherited_through_long_chain_of_identities() {
     let first = (0..1000).map(|n| (format!("m{n}"), format!("identity: {{certificate: m{}}}", n + 1)));
     let last = ("m1000".to_owned(), "identity: {bootstrapKubeconfig: /b}, clusterKubeconfig: /c".to_owned());
