@@ -149,17 +149,22 @@ impl FileStore {
 
     /// Compares the public files with the current pair, and writes them again if they differ: if another program has
     /// removed or replaced them, or an earlier write failed. Also copies the CA file again if its source has changed.
-    /// Returns true if it wrote a file. Leaves a pair in place that expires later than the current one.
+    /// Leaves a pair in place that expires later than the current one.
     ///
     /// Call this now and then, on any thread: a rotation writes only new certificates. Waits for a write in progress.
     ///
     /// # Errors
     /// The files cannot be compared or written.
-    pub fn restore(&self, now: UnixTime) -> Result<bool, FileStoreError> {
+    pub fn restore(&self, now: UnixTime) -> Result<Restored, FileStoreError> {
         let _turn = self.turn();
-        let current = self.private.load(None, now)?.credential;
-        let published = current.map(|(credential, _)| self.publish_if_changed(&credential, now)).transpose()?;
-        Ok(published == Some(Published::Written))
+        let Some((current, _)) = self.private.load(None, now)?.credential else {
+            // A pair that was adopted has no copy before the next write.
+            return Ok(if self.files.has_pair()? { Restored::Unchanged } else { Restored::Missing });
+        };
+        Ok(match self.publish_if_changed(&current, now)? {
+            Published::Already | Published::Newer => Restored::Unchanged,
+            Published::Written => Restored::Written,
+        })
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -240,6 +245,19 @@ impl FileStore {
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
+
+/// The result of [`FileStore::restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The public files stay as they were.
+    Unchanged,
+    /// The store wrote public files again.
+    Written,
+    /// The certificate or the key is missing, and the private directory has no pair to write them from: no pair was
+    /// written yet, or another program has removed it. A rotation that holds the credential writes it again after
+    /// [`Handle::report_replaced`](crate::Handle::report_replaced).
+    Missing,
+}
 
 /// How the public files came to be a pair at least as new as a given pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -291,7 +291,7 @@ pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store,
 }
 
 /// True if there is a valid certificate and it is on disk.
-fn is_on_disk(handle: &Handle) -> bool {
+pub(super) fn is_on_disk(handle: &Handle) -> bool {
     handle.credential().is_some() && !handle.snapshot().unwritten
 }
 

@@ -281,7 +281,9 @@ impl<'a> Listed<'a> {
                     let _ = self.files.begin(&format!("missing {name}"), active.reporter.restoration());
                 }
                 // The files of a certificate in memory are old: the rotation writes them.
-                MemberStore::Files(files) if active.reporter.is_on_disk() => stores.push((name.clone(), files.clone())),
+                MemberStore::Files(files) if active.reporter.is_on_disk() => {
+                    stores.push((active.reporter.rotation.handle().clone(), files.clone()));
+                }
                 MemberStore::Files(_) => {}
             }
         }

@@ -22,6 +22,12 @@ impl Files {
         Ok(contents.map(|contents| contents.bytes).filter(|bytes| !bytes.trim_ascii().is_empty()))
     }
 
+    /// True if the files with the certificate and the key exist.
+    pub(super) fn has_pair(&self) -> Result<bool, FileStoreError> {
+        let mut pair = self.all.iter().filter(|file| file.content != Content::Ca);
+        pair.try_fold(true, |is_there, file| Ok(is_there && self.read(file)?.is_some()))
+    }
+
     /// The contents of all files, in their order. Files that switch together are read from one directory.
     fn read_all(&self) -> Result<Vec<Option<Bytes>>, FileStoreError> {
         let data = match self.is_linked {

@@ -14,7 +14,7 @@ use std::thread;
 
 use perennial_pki::{Credential, KeyPair};
 use perennial_rotation::{
-    CaCopy, FileCredential, FileLayout, FileOptions, FileStore, KeyEncoding, LoadRequest, Store, Stored,
+    CaCopy, FileCredential, FileLayout, FileOptions, FileStore, KeyEncoding, LoadRequest, Restored, Store, Stored,
 };
 use perennial_tests::disk::{NOW, pair};
 
@@ -227,7 +227,11 @@ fn restore_beside_writes_disturbs_no_write() {
         thread::scope(|scope| {
             let restorer = scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    assert!(!store.restore(NOW).unwrap(), "{layout}: wrote files of a write in progress");
+                    assert_eq!(
+                        store.restore(NOW).unwrap(),
+                        Restored::Unchanged,
+                        "{layout}: wrote files of a write in progress"
+                    );
                 }
             });
             let written: Vec<_> = pairs.iter().map(|pair| store.write(pair, true, NOW)).collect();
@@ -284,9 +288,9 @@ fn ca_file_is_copied_and_kept_while_its_source_is_unreadable() {
         assert!(!place.at("ca.crt").exists(), "{layout}: the source does not exist yet");
         let [one, other] = two_cas();
         fs::write(&from, &one).unwrap();
-        assert!(store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Written, "{layout}");
         assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), one, "{layout}");
-        assert!(!store.restore(NOW).unwrap(), "{layout}: nothing has changed");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}: nothing has changed");
         fs::write(&from, "no certificate").unwrap();
         write(&store, &numbered(1));
         assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), one, "{layout}");

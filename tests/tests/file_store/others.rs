@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
-use perennial_rotation::{FileOptions, FileStore, Store as _};
+use perennial_rotation::{FileOptions, FileStore, Restored, Store as _};
 use perennial_tests::disk::{NOW, expired, pair};
 
 use super::{LAYOUTS, NAME, Place, files_in, is, load, names, numbered, request, two_cas, write};
@@ -127,7 +127,7 @@ fn equal_ca_file_of_another_program_is_replaced_with_its_pair() {
         let store = place.store(place.with_ca());
         write(&store, &numbered(1));
         fs::write(place.issuers(), &other).unwrap();
-        assert!(store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Written, "{layout}");
         assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), other, "{layout}");
     }
 }
@@ -145,7 +145,7 @@ fn ca_file_stays_in_linked_directory_while_its_source_is_unreadable() {
     write(&store, &numbered(1));
     is_found("with an old directory");
     fs::write(&from, &ours).unwrap();
-    assert!(store.restore(NOW).unwrap());
+    assert_eq!(store.restore(NOW).unwrap(), Restored::Written);
     assert_eq!(fs::read_to_string(place.at("ca.crt")).unwrap(), ours);
     fs::remove_file(&from).unwrap();
     // An operator puts a file in the place of the link.
@@ -204,25 +204,40 @@ fn key_without_certificate_is_kept_unless_it_is_ours() {
 }
 
 #[test]
+fn restore_misses_pair_once_neither_files_nor_copy_have_it() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let store = place.store(FileOptions::default());
+        write(&store, &numbered(0));
+        fs::remove_dir_all(store.private_directory()).unwrap();
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}: as adopted files");
+        fs::remove_file(&place.files()[1]).unwrap();
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Missing, "{layout}: a key without its certificate");
+        fs::remove_dir_all(place.at("")).unwrap();
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Missing, "{layout}");
+    }
+}
+
+#[test]
 fn restore_writes_changed_files_and_keeps_newer_pair() {
     for layout in LAYOUTS {
         let place = Place::new(layout);
         let store = place.store(FileOptions::default());
         let [old, newer] = [numbered(3), numbered(9)];
-        assert!(!store.restore(NOW).unwrap(), "{layout}: no pair yet");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Missing, "{layout}: no pair yet");
         write(&store, &old);
-        assert!(!store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}");
         fs::remove_file(&place.files()[1]).unwrap();
-        assert!(store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Written, "{layout}");
         assert!(is(place.public().ok().as_deref(), &old), "{layout}");
         for path in place.files() {
             let _ = fs::remove_file(path);
         }
         place.put(&pair(NAME, 1));
-        assert!(store.restore(NOW).unwrap(), "{layout}: a pair that expires sooner");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Written, "{layout}: a pair that expires sooner");
         assert!(is(place.public().ok().as_deref(), &old), "{layout}");
         place.put(&newer);
-        assert!(!store.restore(NOW).unwrap(), "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}");
         assert!(is(place.public().ok().as_deref(), &newer), "{layout}");
         assert!(is(load(&store).credential.as_deref(), &newer), "{layout}");
     }

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::Command;
 
-use perennial_rotation::FileOptions;
+use perennial_rotation::{FileOptions, Restored};
 use perennial_tests::disk::NOW;
 
 use super::{LAYOUTS, Place, is, load, numbered, write};
@@ -90,7 +90,7 @@ fn process_with_documented_capabilities_writes_files_of_another_owner() {
                 write(&store, &credential);
                 assert_eq!(fs::metadata(&place.files()[1]).unwrap().uid(), 1234, "{layout}");
                 assert!(is(load(&store).credential.as_deref(), &credential), "{layout}");
-                assert!(!store.restore(NOW).unwrap(), "{layout}: the files can be compared");
+                assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}: the files can be compared");
             }
         }
         return;
@@ -115,7 +115,7 @@ fn store_below_directory_that_can_only_be_searched_is_used() {
             store.claim().unwrap();
             write(&store, &credential);
             assert!(is(load(&store).credential.as_deref(), &credential), "{layout}");
-            assert!(!store.restore(NOW).unwrap(), "{layout}");
+            assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}");
             fs::set_permissions(place.root.path(), Permissions::from_mode(0o700)).unwrap();
         }
         return;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use perennial_rotation::{FileStore, clock};
+use perennial_rotation::{FileStore, Handle, Restored, clock};
 
 use super::workers::Workers;
+use crate::run::cert_reporter::is_on_disk;
 
 /// Compares files with their certificates.
 pub(super) struct Restorer {
@@ -22,14 +23,14 @@ impl Restorer {
         Self { workers, troubles: Troubles::default() }
     }
 
-    /// Begins to compare the files of these stores with their certificates, and to write files again. Logs what was
-    /// written, and new errors.
-    pub(super) fn begin(&self, stores: Vec<(String, Arc<FileStore>)>) {
-        let names: BTreeSet<&String> = stores.iter().map(|(name, _)| name).collect();
-        lock(&self.troubles).retain(|name, _| names.contains(name));
-        for (name, store) in stores {
-            let (troubles, key) = (self.troubles.clone(), format!("restore {name}"));
-            if let Err(why) = self.workers.begin(&key, move || restore(&name, &store, &troubles)) {
+    /// Begins to compare the files of these stores with the certificates of their rotations, and to write files again.
+    /// Logs what was written, and new errors.
+    pub(super) fn begin(&self, stores: Vec<(Handle, Arc<FileStore>)>) {
+        let names: BTreeSet<&str> = stores.iter().map(|(handle, _)| handle.name()).collect();
+        lock(&self.troubles).retain(|name, _| names.contains(name.as_str()));
+        for (handle, store) in stores {
+            let (troubles, key) = (self.troubles.clone(), format!("restore {}", handle.name()));
+            if let Err(why) = self.workers.begin(&key, move || restore(&handle, &store, &troubles)) {
                 tracing::warn!("{why}; files that other programs have removed are not written again");
                 return;
             }
@@ -37,16 +38,25 @@ impl Restorer {
     }
 }
 
-fn restore(name: &str, store: &FileStore, troubles: &Troubles) {
+fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
+    let name = handle.name();
     let restored = store.restore(clock::now().unix).map_err(|error| error.to_string());
     let mut troubles = lock(troubles);
     match restored {
-        Ok(is_written) => {
+        Ok(restored) => {
             troubles.remove(name);
-            if is_written {
-                tracing::warn!(
+            match restored {
+                Restored::Written => tracing::warn!(
                     "{name}: another program has removed or changed files of the certificate; wrote them again"
-                );
+                ),
+                Restored::Missing if is_on_disk(handle) => {
+                    let directory = store.private_directory().display();
+                    tracing::warn!(
+                        "{name}: another program has removed files of the certificate, and {directory}; writing them again"
+                    );
+                    handle.report_replaced(None);
+                }
+                Restored::Missing | Restored::Unchanged => {}
             }
         }
         Err(why) => {
