@@ -67,7 +67,8 @@ impl Fleet {
 
     /// Returns a queue of the news of all members from now on, each with the handle of its member. The queue has room
     /// for `most` notices. While it is full, notices are dropped, and one [`News::Missed`](crate::News::Missed) for each
-    /// member takes their place.
+    /// member takes their place. The [end](crate::News::Ended) of a member is never dropped: a queue that is not read
+    /// grows with each member that ends.
     pub fn notices(&self, most: usize) -> FleetNotices {
         FleetNotices { hub: self.hub().clone(), queue: self.hub().subscribe(most) }
     }
