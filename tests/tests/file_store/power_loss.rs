@@ -232,3 +232,33 @@ fn omitting_any_sync_of_public_files_loses_the_pair() {
         }
     }
 }
+
+#[test]
+fn write_that_failed_at_any_operation_succeeds_when_repeated() {
+    for layout in LAYOUTS {
+        for (old, start) in [(None, Disk::default()), (Some(0), written(layout))] {
+            let (_, _, calls) = states(&start, layout, 1, no_fates());
+            for failing in 0..calls {
+                let fates: Fates = Box::new(move |number, _| match number == failing {
+                    true => Fate::Failed(ErrorKind::StorageFull),
+                    false => Fate::Done,
+                });
+                let volume = Virtual::with_fates(start.clone(), fates);
+                // The store of a rotation that goes on, not that of a restart.
+                let store = store(&volume, layout);
+                let first = store.write(&PAIRS[1], true, NOW);
+                let at = format!("{layout} from {old:?}, call {failing}: {first:?}");
+                store.write(&PAIRS[1], true, NOW).unwrap_or_else(|error| panic!("{at}, then {error}"));
+                let repeated = volume.disk();
+                let names: Vec<_> = repeated.list().0.into_iter().map(|entry| entry.name).collect();
+                let most = if layout == "linked" { 5 } else { 3 };
+                assert!(public(&repeated, layout) == Public::Pair(1) && names.len() <= most, "{at}, then {names:?}");
+                for left in repeated.outcomes() {
+                    check_once(&left, layout, old, true).unwrap_or_else(|loss| panic!("{at}: {loss}"));
+                }
+                store.write(&PAIRS[2], true, NOW).unwrap_or_else(|error| panic!("{at}, then {error}"));
+                assert_eq!(public(&volume.disk(), layout), Public::Pair(2), "{at}");
+            }
+        }
+    }
+}
