@@ -423,3 +423,35 @@ fn fleet_without_handles_ends_after_its_last_member() {
         assert!(notices.recv().within(Duration::ZERO).is_none());
     });
 }
+
+#[test]
+fn dropped_future_of_a_fleet_ends_its_members_and_cancels_their_requests() {
+    let (fleet, run) = perennial_smol::fleet(Limits::default());
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let running = thread::spawn(move || smol::block_on(smol::future::or(run, async { drop(stopped.recv().await) })));
+    let (ca, gate) = (Ca::new(), Arc::new((Mutex::new(false), Condvar::new())));
+    // More calls than the runtime makes at once: some have begun, the others never will.
+    let hangs = |n| fleet.add(ca.member(&format!("store-{n}")).store(HangingStore(gate.clone()))).unwrap();
+    let stores: Vec<_> = (0..6).map(hangs).collect();
+    for handle in &stores {
+        handle.wait_for(|now| now.issued == 1).within(BOUND).expect("is issued");
+    }
+    let ((begin, begun), (cancel, cancelled)) = (smol::channel::bounded(1), smol::channel::bounded(1));
+    let signer = SignWith::blocking("example.com/ca", move |_, cancelled| {
+        begin.send_blocking(()).unwrap();
+        cancelled.sleep(Duration::MAX);
+        cancel.send_blocking(()).unwrap();
+        Err(SignError::new(Failure::Unreachable, "cancelled"))
+    });
+    let requesting = fleet.add(ca.member("requesting").signer(signer)).unwrap();
+    begun.recv_blocking().unwrap();
+    drop(stop);
+    running.join().unwrap();
+    cancelled.recv_blocking().unwrap();
+    assert!(requesting.has_ended() && !fleet.has_ended(), "calls of stores go on");
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    stores.iter().for_each(|handle| drop(handle.wait_for(|_| false).within(BOUND)));
+    fleet.shutdown().within(BOUND);
+    assert!(fleet.has_ended() && stores.iter().all(Handle::has_ended));
+}
