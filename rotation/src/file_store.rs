@@ -308,7 +308,9 @@ impl Store for FileStore {
         if let Some(own) = own
             && request.has_signer
         {
-            let published = self.publish_if_changed(own, request.now);
+            // An earlier pair is taken if the current one has another name: `restore` must not bring that one back.
+            let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
+            let published = kept.map_err(Into::into).and_then(|()| self.publish_if_changed(own, request.now));
             match &published {
                 Ok(Published::Written) => {
                     tracing::info!("{}: completed the files of the certificate", self.certificate().display());
@@ -353,7 +355,8 @@ impl Store for FileStore {
                 tracing::error!("{error}");
             }
         }
-        Ok(Stored { is_misplaced: false, ..stored })
+        // With a signer, the files were completed.
+        Ok(Stored { is_misplaced: stored.is_misplaced && !request.has_signer, ..stored })
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {

@@ -93,8 +93,8 @@ pub struct Stored {
     pub credential: Option<Arc<Credential>>,
     /// The successor of `credential`, not valid yet.
     pub waiting: Option<Arc<Credential>>,
-    /// True if other programs that read the store do not find `credential` at its usual place: the rotation then
-    /// requests a new one at once.
+    /// True if other programs that read the store do not find `credential` at its usual place: a rotation with a signer
+    /// then requests a new one at once.
     pub is_misplaced: bool,
 }
 

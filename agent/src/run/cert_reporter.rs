@@ -269,11 +269,12 @@ impl CertReporter {
 }
 
 /// Reads the store. If another program has put a pair there, reports this pair to the rotation, which uses the better
-/// one of this pair and its own. Changes no file. `name` names the certificate in the log.
+/// one of this pair and its own. An earlier pair, which the store keeps, is not in its place. Changes no file. `name`
+/// names the certificate in the log.
 pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: &str) {
     let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
     let found = match store.load(&request) {
-        Ok(stored) => stored.credential,
+        Ok(stored) => stored.credential.filter(|_| !stored.is_misplaced),
         Err(error) => {
             tracing::warn!("{name}: {error}; continuing with the credential in memory");
             return;

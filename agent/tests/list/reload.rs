@@ -101,6 +101,40 @@ fn moved_files_of_member_get_certificate_at_new_place() {
 }
 
 #[test]
+fn certificate_gets_its_first_name_back_after_two_changes() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let at = directory.display();
+    let write = |name: &str| {
+        let fields = format!("signer: example.com/mesh, commonName: {name}, identity: {{certificate: node}}");
+        List::new(directory).with_node().with("web", &fields).write();
+        let text = fs::read_to_string(directory.join("list.yaml")).unwrap();
+        let bundle = format!("- {{name: site, {fields}, store: {{bundle: {{file: {at}/site.pem}}}}}}\n");
+        fs::write(directory.join("list.yaml"), text + &bundle).unwrap();
+    };
+    write("first");
+    let run = start(directory, &run_list(&[]));
+    for (count, name) in ["first", "second", "first"].iter().enumerate() {
+        if count > 0 {
+            write(name);
+            run.signal(Signal::HUP);
+        }
+        for member in ["web", "site"] {
+            until("resting", || {
+                (run.events("resting").iter().filter(|event| event["of"] == member).count() > count).then_some(())
+            });
+        }
+        let site = Credential::from_pem(&fs::read(directory.join("site.pem")).unwrap()).unwrap();
+        for credential in [site, current(directory, "web")] {
+            assert_eq!(credential.chain().certificate().common_name(), *name);
+        }
+    }
+    assert_eq!(signer.requests().len(), 7);
+    stop(run);
+}
+
+#[test]
 fn member_removed_during_its_start_ends_and_starts_again() {
     for is_added_during_start in [true, false] {
         let directory = TempDir::new().unwrap();

@@ -23,7 +23,7 @@ impl Store for Directory {
         Ok(Stored {
             credential: loaded.credential.map(|(credential, _)| credential).or(loaded.foreign),
             waiting: loaded.waiting,
-            is_misplaced: has_signer && !loaded.in_use,
+            is_misplaced: !loaded.in_use,
         })
     }
 

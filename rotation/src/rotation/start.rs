@@ -108,12 +108,12 @@ impl Rotation {
             waiting: waiting.as_ref().map(|waiting| waiting.chain().certificate().clone()),
             // The last run's request has not ended: continue it, even if its reason, such as RotateNow, has not
             // survived.
-            rotate_now: is_misplaced
-                || signer.is_some()
-                    && pending.as_ref().is_some_and(|pending| {
+            rotate_now: signer.is_some()
+                && (is_misplaced
+                    || pending.as_ref().is_some_and(|pending| {
                         let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
                         credential.is_some() && pending.key == Key::Pending && wanted
-                    }),
+                    })),
             template,
             pending,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use perennial::Template;
 use perennial_pki::{Credential, interim};
-use perennial_rotation::{FileOptions, FileStore, Restored, Store as _};
+use perennial_rotation::{FileOptions, FileStore, LoadRequest, Restored, Store as _};
 use perennial_tests::disk::{NOW, expired, pair};
 
 use super::{LAYOUTS, NAME, Place, files_in, is, load, names, numbered, request, two_cas, write};
@@ -163,6 +163,24 @@ fn own_pair_with_earlier_name_is_replaced() {
         write(&store, &Arc::new(pair("etcd-old", 0)));
         write(&store, &numbered(1));
         assert_eq!(place.public().unwrap().chain().certificate().common_name(), NAME, "{layout}");
+    }
+}
+
+#[test]
+fn earlier_pair_that_a_start_takes_stays_public() {
+    for layout in LAYOUTS {
+        let place = Place::new(layout);
+        let store = place.store(FileOptions::default());
+        let (wanted, other) = (numbered(0), Arc::new(pair("other", 1)));
+        write(&store, &wanted);
+        write(&store, &other);
+        let found = store.load(&LoadRequest { has_signer: false, ..request(NAME) }).unwrap();
+        assert!(is(found.credential.as_deref(), &wanted) && found.is_misplaced, "{layout}");
+        assert!(is(place.public().ok().as_deref(), &other), "{layout}: a load without a signer changes nothing");
+        let found = load(&store);
+        assert!(is(found.credential.as_deref(), &wanted) && !found.is_misplaced, "{layout}");
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Unchanged, "{layout}");
+        assert!(is(place.public().ok().as_deref(), &wanted), "{layout}");
     }
 }
 
