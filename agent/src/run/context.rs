@@ -88,5 +88,6 @@ impl Context<'_> {
         let in_use = in_use.map(|(credential, _)| hook::subject(file, credential.chain()));
         let path = hook_debt::record_path(&self.options.cert_dir, prefix);
         self.hooks.begin(prefix, self.hooks.common().cloned(), path, in_use);
+        self.hooks.run_owed(prefix);
     }
 }

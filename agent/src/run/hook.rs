@@ -65,9 +65,9 @@ impl Hooks {
     }
 
     /// Continues from the hook record at `path`, which an earlier process may have written. If the record does not name
-    /// the current certificate (`in_use`), a run is owed for that certificate and begins. Must be called before the
-    /// rotation of certificate `of` starts, because the rotation may replace the current certificate. Without a hook,
-    /// removes the record, and the debt of an earlier hook.
+    /// the current certificate (`in_use`), a run is owed for that certificate, which [`run_owed`](Self::run_owed)
+    /// begins. Must be called before the rotation of certificate `of` starts, because the rotation may replace the
+    /// current certificate. Without a hook, removes the record, and the debt of an earlier hook.
     ///
     /// Logs if the record cannot be read or written. If the record cannot be read, a run is owed, as if the hook had
     /// never succeeded.
@@ -105,8 +105,6 @@ impl Hooks {
         let fingerprint = || in_use.as_ref().map(|subject| subject.fingerprint.clone());
         let record = found.unwrap_or_else(|| Record { done: fingerprint(), failed: None });
         let owed = in_use.filter(|subject| record.done.as_ref() != Some(&subject.fingerprint));
-        let is_owed = owed.is_some();
-        let label = hook.label;
         let mut debts = self.debts.all();
         // The thread of a forgotten debt, which may still run the hook, goes on for this debt: of one certificate, no two
         // runs overlap.
@@ -118,7 +116,14 @@ impl Hooks {
         if is_first {
             save(of, &self.debts);
         }
-        if is_owed {
+    }
+
+    /// Begins the run that is owed for certificate `of` from before its rotation started, if there is one. Must be called
+    /// after that start, which completes the files that the hook's program reads.
+    pub(super) fn run_owed(&self, of: &str) {
+        let owed = self.debts.all().get(of).filter(|debt| debt.owed.is_some() && !debt.has_thread).cloned();
+        if let Some(debt) = owed {
+            let label = debt.hook.label;
             tracing::info!("{of}: {label} has not succeeded yet for the certificate in use; running it now");
             self.ensure_thread(of);
         }
@@ -379,6 +384,18 @@ mod tests {
         hooks.finish().unwrap();
         assert_eq!(runs(&directory), "start\nend\nstart\nend\n");
         assert_eq!(Record::read(&path).unwrap().unwrap().done.as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn run_owed_from_earlier_process_begins_after_start_of_rotation() {
+        let directory = TempDir::new().unwrap();
+        let (hooks, path) = (Hooks::new(None, false), directory.path().join("web-hook.json"));
+        Record { done: Some("old".into()), failed: None }.write(&path).unwrap();
+        hooks.begin("web", Some(hook(&directory, "echo run >> runs")), path, Some(subject("new")));
+        assert!(!hooks.debts.all()["web"].has_thread);
+        hooks.run_owed("web");
+        hooks.finish().unwrap();
+        assert_eq!(runs(&directory), "run\n");
     }
 
     #[test]

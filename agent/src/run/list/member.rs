@@ -71,6 +71,7 @@ impl Active {
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
         let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| error.to_string())?;
+        shared.hooks.run_owed(name);
         shared.handles.set(name, rotation.handle().clone());
         let reporter = CertReporter::new(name, rotation, files.certificate()).began_with(held);
         let acceptance = accept(&config, &server, &reporter, shared);
@@ -90,6 +91,7 @@ impl Active {
             }
             if next.member.reaction != before.member.reaction {
                 begin_hook(&next, &files, stored(&files, next.common_name()), &shared.hooks);
+                shared.hooks.run_owed(&next.member.name);
             }
             Ok(Some((next, server)))
         }
