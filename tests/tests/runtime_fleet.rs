@@ -428,7 +428,10 @@ fn fleet_without_handles_ends_after_its_last_member() {
 fn dropped_future_of_a_fleet_ends_its_members_and_cancels_their_requests() {
     let (fleet, run) = perennial_smol::fleet(Limits::default());
     let (stop, stopped) = smol::channel::bounded::<()>(1);
-    let running = thread::spawn(move || smol::block_on(smol::future::or(run, async { drop(stopped.recv().await) })));
+    let until_stopped = async move {
+        let _ = stopped.recv().await;
+    };
+    let running = thread::spawn(move || smol::block_on(smol::future::or(run, until_stopped)));
     let (ca, gate) = (Ca::new(), Arc::new((Mutex::new(false), Condvar::new())));
     // More calls than the runtime makes at once: some have begun, the others never will.
     let hangs = |n| fleet.add(ca.member(&format!("store-{n}")).store(HangingStore(gate.clone()))).unwrap();
