@@ -21,9 +21,9 @@ pub trait IdentitySource: Send + Sync {
     /// identity. Otherwise the request fails, and is retried with backoff. The reason is shown to people.
     fn identity(&self) -> Result<Identity, NotYet>;
 
-    /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. The rotation
-    /// calls this before each read of an identity for which it may have to wait. The default implementation does
-    /// nothing. A rotation that waits does not depend on the waker: it also polls the source, after one second and then
+    /// Wakes `waker` once, as soon as [`identity`](Self::identity) may return another identity or error. A rotation calls
+    /// this whenever the identity is [coming](NotYet::coming), and then reads the identity again. The default
+    /// implementation does nothing. A rotation that waits does not depend on the waker: it also polls the source, after one second and then
     /// at intervals that double up to ten seconds.
     fn wake_on_change(&self, waker: &Waker) {
         let _ = waker;

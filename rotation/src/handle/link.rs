@@ -324,7 +324,14 @@ impl Drop for EndOnDrop {
 
 #[cfg(test)]
 mod tests {
-    use crate::Rotator;
+    use std::future;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use perennial::{Now, State, Template};
+    use perennial_pki::interim;
+
+    use crate::{Authentication, Memory, Rotator, SignWith, Store as _, clock};
 
     #[test]
     fn dropped_observers_leave_no_queue_behind() {
@@ -333,5 +340,32 @@ mod tests {
         (0..100).for_each(|_| drop(handle.notices(10)));
         let _last = handle.notices(10);
         assert_eq!(handle.link.shown().queues.len(), 2);
+    }
+
+    #[test]
+    fn only_requests_that_wait_for_an_identity_leave_a_waker_and_leave_it_once() {
+        for has_identity in [true, false] {
+            let (store, template) = (Memory::default(), Template::new("node-1"));
+            if has_identity {
+                let now = clock::now().unix;
+                store.write(&Arc::new(interim(&template, now).unwrap()), true, now).unwrap();
+            }
+            let (node, _task) = Rotator::new().template(template).store(store).prepare().unwrap();
+            let signer = || {
+                let signer = SignWith::future("example.com/mesh", |_| future::pending());
+                signer.authentication(Authentication::other(node.clone()))
+            };
+            for _ in 0..3 {
+                let rotator = Rotator::new().template(Template::new("mesh-1")).signer(signer());
+                let (handle, mut task) = rotator.prepare().unwrap();
+                let begin = clock::now();
+                for seconds in [0, 1, 3, 7] {
+                    let span = Duration::from_secs(seconds);
+                    drop(task.step(Now { instant: begin.instant.after(span), unix: begin.unix.after(span) }));
+                }
+                assert_eq!(matches!(handle.state(), State::Requesting { .. }), has_identity);
+            }
+            assert_eq!(node.link.waiting(), if has_identity { 0 } else { 3 });
+        }
     }
 }

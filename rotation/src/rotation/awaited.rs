@@ -58,9 +58,16 @@ impl Rotation {
     fn coming(&mut self, now: Now) -> Option<NotYet> {
         let (signer, source) = (self.signer.as_ref()?, self.identity_source()?);
         let read = || {
-            // Register before reading: a change in between is not missed.
-            self.identity_waker.iter().for_each(|waker| source.wake_on_change(waker));
-            self.identity(signer.authentication(), now)
+            let found = self.identity(signer.authentication(), now);
+            match &self.identity_waker {
+                // Only a rotation that waits registers: the source keeps the waker until its next change. Then reads again,
+                // so that a change in between is not missed.
+                Some(waker) if found.as_ref().is_err_and(NotYet::is_coming) => {
+                    source.wake_on_change(waker);
+                    self.identity(signer.authentication(), now)
+                }
+                _ => found,
+            }
         };
         let found = contain(read).unwrap_or_else(|error| Err(NotYet::new(error.message)));
         let coming = found.as_ref().err().filter(|why| why.is_coming()).cloned();
