@@ -3,8 +3,9 @@
 //!
 //! Threads and futures can wait on a link, so that one type serves every runtime.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
@@ -57,6 +58,14 @@ struct Inbox {
     has_signer: bool,
 }
 
+/// The addresses of a waker's data and functions. Equal for two wakers if one [will wake](Waker::will_wake) the task of
+/// the other.
+type WakerKey = (usize, usize);
+
+fn waker_key(waker: &Waker) -> WakerKey {
+    (waker.data().addr(), ptr::from_ref(waker.vtable()).addr())
+}
+
 /// The published state of the rotation, which handles and observers see.
 #[derive(Debug)]
 struct Shown {
@@ -64,8 +73,8 @@ struct Shown {
     machine: Arc<RotationMachine>,
     queues: Queues,
     /// Wakers of other rotations. The requests of those rotations authenticate with the certificate of this rotation,
-    /// and wait until there is one.
-    dependents: Vec<Waker>,
+    /// and wait until there is one. All members of a fleet may be among them, and register again at each poll.
+    dependents: BTreeMap<WakerKey, Waker>,
     ended: bool,
 }
 
@@ -77,7 +86,7 @@ impl Link {
             snapshot: Arc::new(snapshot),
             machine,
             queues: Queues::default(),
-            dependents: Vec::new(),
+            dependents: BTreeMap::new(),
             ended: false,
         };
         Self {
@@ -189,20 +198,17 @@ impl Link {
         // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being
         // woken.
         let dependents = std::mem::take(&mut self.shown().dependents);
-        dependents.into_iter().for_each(|waker| contain(|| waker.wake()));
+        dependents.into_values().for_each(|waker| contain(|| waker.wake()));
     }
 
     /// Registers `waker`. It is woken once: when the snapshot changes, or when the rotation ends.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
-        let mut shown = self.shown();
-        if !shown.dependents.iter().any(|known| known.will_wake(waker)) {
-            shown.dependents.push(waker.clone());
-        }
+        self.shown().dependents.entry(waker_key(waker)).or_insert_with(|| waker.clone());
     }
 
     /// Removes a waker that [`wake_on_change`](Self::wake_on_change) has registered.
     pub(crate) fn forget(&self, waker: &Waker) {
-        self.shown().dependents.retain(|known| !known.will_wake(waker));
+        self.shown().dependents.remove(&waker_key(waker));
     }
 
     /// The number of wakers that wait for the next change.
