@@ -60,7 +60,7 @@ fn request(member: &Member) -> String {
 fn identity(member: &Member) -> String {
     match &member.asker {
         Asker::Own { bootstrap_kubeconfig } => {
-            format!("its own certificate; the first time the user of {}", bootstrap_kubeconfig.display())
+            format!("its own certificate; without a valid one, the user of {}", bootstrap_kubeconfig.display())
         }
         Asker::Member(name) => format!("the certificate {name}"),
         Asker::Kubeconfig(path) => format!("the user of {}", path.display()),
@@ -98,7 +98,7 @@ fn rotation(member: &Member) -> String {
     let at = match member.lifetime {
         Some(lifetime) => {
             let part = |permille: u16| words(lifetime * u32::from(permille) / 1000);
-            format!(": {} to {} after it begins", part(window.from()), part(window.to()))
+            format!(": {} to {} after notBefore", part(window.from()), part(window.to()))
         }
         None => String::new(),
     };

@@ -33,7 +33,7 @@ pub(crate) const PREFIX: &str = "kubelet-client";
 /// The prefix of kubelet's serving certificate files.
 pub(crate) const SERVING_PREFIX: &str = "kubelet-server";
 
-/// Keeps certificates rotated: those of a Kubernetes node, or one of any other signer
+/// Requests certificates from a Kubernetes API server and rotates them: those of a node, or any others
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -112,10 +112,11 @@ pub(crate) struct Status {
     /// The certificate directory, such as kubelet's --cert-dir
     #[arg(long, value_name = "DIR", required_unless_present = "certificates")]
     pub(crate) cert_dir: Option<PathBuf>,
-    /// The certificate list of `run --certificates`. Shows all certificates of the list, each by the timing in the list
+    /// The certificate list of `run --certificates`. Shows all certificates of the list, with the timing that the list gives each
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_DIRECTORY)]
     pub(crate) certificates: Option<PathBuf>,
-    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the host name]
+    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the environment variable
+    /// NODE_NAME, or the host name]
     #[arg(long, value_name = "NAME", requires = "certificates")]
     pub(crate) node_name: Option<String>,
     /// Prefix of the certificate's file names [default: kubelet-client, and kubelet-server if it has files]
@@ -170,7 +171,8 @@ pub(crate) struct Verify {
     /// list; kubelet's verdict is for --cert-dir only
     #[arg(long, value_name = "FILE", conflicts_with = "cert_dir")]
     pub(crate) certificates: Option<PathBuf>,
-    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the host name]
+    /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the environment variable
+    /// NODE_NAME, or the host name]
     #[arg(long, value_name = "NAME", requires = "certificates")]
     pub(crate) node_name: Option<String>,
     /// Report as one JSON object
@@ -180,8 +182,9 @@ pub(crate) struct Verify {
 
 /// Rotate certificates of a running `perennial run` now, whether or not they are due
 ///
-/// `perennial run --control FILE` listens at a socket that only its user and root may connect to. perennial
-/// requests the new certificates at once and in the order that its submission budget allows; its log reports them.
+/// Needs `perennial run --control FILE`, whose socket only its user and root may connect to. `perennial run` then
+/// requests a new certificate for each name, at once unless its submission budget makes the request wait. This
+/// command does not wait for the certificates: the log of `perennial run` reports them.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -192,13 +195,14 @@ Examples:
   perennial rotate                     # all certificates
 
 Exit codes:
-  0  requested
+  0  `perennial run` rotates the certificates
   1  failed: no `perennial run` listens at the socket, or it does not answer
-  2  bad usage or input: there is no such certificate, or it is not rotated; nothing was requested"
+  2  bad usage or input: one of the names is unknown, or perennial does not rotate that certificate; nothing was
+     requested"
 )]
 pub(crate) struct Rotate {
-    /// Names of certificates: of the certificate list, or the prefixes of the files, such as kubelet-client [default:
-    /// all certificates]
+    /// Names of certificates: with a certificate list, the names in the list; without, the prefixes of the files, such
+    /// as kubelet-client [default: all certificates]
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// The socket of `perennial run --control`

@@ -4,7 +4,7 @@ use perennial::Failure;
 use perennial_rotation::DirectoryError;
 
 /// The remedy for a certificate in memory that cannot be written.
-pub(crate) const UNWRITTEN: &str = "make room on the disk, or the certificate directory writable; do not restart \
+pub(crate) const UNWRITTEN: &str = "make room on the disk, or make the directory of the certificate writable; do not restart \
     perennial before: a restart loses the certificate";
 /// The remedy for a failed command of `--on-rotated`.
 pub(crate) const HOOK: &str =
@@ -12,7 +12,7 @@ pub(crate) const HOOK: &str =
 /// The remedy for a clock that differs from the API server's.
 pub(crate) const CLOCK: &str = "check the time synchronization (NTP) of this machine and of the API server";
 /// The remedy for a standing error that no failed request has caused.
-pub(crate) const STANDING: &str = "mend the cause, if it lasts; perennial continues by itself";
+pub(crate) const STANDING: &str = "if the problem lasts, mend its cause; perennial retries by itself";
 
 /// The remedy for a problem, as a clause for the operator. `another` is true if the directory has another usable pair.
 pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
@@ -53,8 +53,8 @@ pub(crate) fn remedy(problem: &DirectoryError, another: bool) -> &'static str {
 pub(crate) fn after_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::Denied => {
-            "read the approver's reason above; when the approver would approve, send SIGUSR1 to `perennial run` for a \
-             request at once"
+            "read the approver's reason above; perennial repeats the request later, or at once after `perennial rotate` \
+             or a SIGUSR1 to `perennial run`"
         }
         Failure::SignerFailed | Failure::Rejected => {
             "read the reason above; request names and usages that the signer allows"

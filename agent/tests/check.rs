@@ -43,9 +43,9 @@ fn shipped_list_is_good_and_covers_the_certificates_of_a_node() {
     assert_eq!(code, Some(0));
     for line in [
         "good, 8 certificates",
-        "  identity  its own certificate; the first time the user of /etc/kubernetes/bootstrap-kubelet.conf",
+        "  identity  its own certificate; without a valid one, the user of /etc/kubernetes/bootstrap-kubelet.conf",
         "  files     /var/lib/kube-proxy/pki/client.pem (mode 0600)",
-        "  rotation  at 50% to 70% of 1 d: 12 h to 16 h 48 min after it begins; ecdsa-p256 key",
+        "  rotation  at 50% to 70% of 1 d: 12 h to 16 h 48 min after notBefore; ecdsa-p256 key",
         "  signals   SIGHUP to the process in /run/node-agent.pid",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
@@ -81,6 +81,6 @@ fn bad_list_is_refused_with_every_error_and_no_change() {
     }
     let (code, _, stderr) = check(directory.path(), &["missing.yaml"]);
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("missing.yaml: cannot be read: "), "{stderr}");
+    assert!(stderr.contains("cannot read the certificate list"), "{stderr}");
     assert_eq!(files(directory.path()), before);
 }

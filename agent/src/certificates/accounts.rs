@@ -32,7 +32,7 @@ fn id(text: &str, database: &Path, kind: &str) -> Result<u32, String> {
         .map_err(|error| format!("cannot read {shown} for the ID of the {kind} `{}`: {error}", printable(text)))?;
     find(&entries, text).ok_or_else(|| {
         format!(
-            "{shown} has no {kind} `{}`; create it first, or write its numeric ID (as for users of LDAP)",
+            "{shown} has no {kind} `{}`; create the {kind} first, or write the numeric ID, as for a {kind} of LDAP",
             printable(text)
         )
     })

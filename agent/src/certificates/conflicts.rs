@@ -43,8 +43,11 @@ fn report_cycle(placed: &[Placed<'_>], cycle: &[usize]) {
     let names: Vec<&str> = cycle.iter().chain([first]).map(|at| placed[*at].member.name.as_str()).collect();
     let Placed { section, .. } = &placed[*first];
     let key = if section.has("after") { "after" } else { "identity" };
-    let why =
-        format!("certificates wait for each other: {}; none of them could be requested first", names.join(" -> "));
+    let why = format!(
+        "each of these certificates waits for the next: {}; change `after` or `identity` of one of them, else none is \
+         ever requested",
+        names.join(" -> ")
+    );
     section.fault(key, why);
 }
 
@@ -73,7 +76,7 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
                 }
                 Some(first) => {
                     let (path, first) = (claim.path.display(), &first.by.member.name);
-                    fault(&claim, &format!("{path} is a file of certificate {first}, too; give each its own"));
+                    fault(&claim, &format!("certificate {first} writes {path}, too; name another file"));
                 }
                 None => drop(written.insert(claim.path.clone(), claim)),
             }
@@ -92,13 +95,19 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
                 let (path, writer) = (path.display(), &writer.by.member.name);
                 fault(
                     &Claim { by, key, path: PathBuf::new() },
-                    &format!("certificate {writer} writes {path}; name another file"),
+                    &format!("certificate {writer} writes {path}; name a file that no certificate of this list writes"),
                 );
             }
         }
     }
     if let Some(claim) = written.get(list) {
-        fault(claim, &format!("{} is this certificate list", list.display()));
+        fault(
+            claim,
+            &format!(
+                "{} is this certificate list; name another file, since the certificate would overwrite it",
+                list.display()
+            ),
+        );
     }
 }
 
@@ -118,11 +127,11 @@ fn check_place(
     let path = claim.path.display();
     if let Some(other) = directories.get(&claim.path) {
         let other = &other.by.member.name;
-        fault(claim, &format!("{path} is a directory of certificate {other}; a file cannot have the same path"));
+        fault(claim, &format!("{path} is a directory of certificate {other}; give this file another path"));
     }
     if let Some(file) = claim.path.ancestors().skip(1).find_map(|above| written.get(above)) {
         let (file, other) = (file.path.display(), &file.by.member.name);
-        fault(claim, &format!("{path} lies below {file}, which is a file of certificate {other}"));
+        fault(claim, &format!("{path} lies below {file}, a file of certificate {other}; name another directory"));
     }
     // The prefix of one member may begin like that of another.
     if is_in_directory(claim.by) {
@@ -137,7 +146,11 @@ fn check_place(
         let is_like = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with(['-', '.']));
         if directory == parent && is_like {
             let other = &other.member.name;
-            fault(claim, &format!("{path} has a name like the files of certificate {other} in this directory"));
+            let why = format!(
+                "{path}: in this directory, names that begin with {prefix}- or {prefix}. are for the files of certificate \
+                 {other}; give this file another name or directory"
+            );
+            fault(claim, &why);
         }
     }
 }

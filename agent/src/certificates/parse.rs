@@ -63,8 +63,8 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
         && !is_identity(signer, &required_usages)
     {
         let why = format!(
-            "API servers accept no certificate of {signer} with these usages as an identity; name another member's \
-             with `identity: {{certificate: NAME}}`"
+            "this certificate cannot request its own successor: API servers do not accept certificates of {signer} \
+             with these usages as an identity; name another certificate with `identity: {{certificate: NAME}}`"
         );
         section.fault("identity", why);
     }
@@ -275,7 +275,7 @@ fn reaction(section: &Section<'_>) -> Reaction {
     });
     for (key, other) in [("timeout", "run"), ("signal", "pidFile")] {
         if section.has(key) && !section.has(other) {
-            section.fault(key, format!("needs `{other}` beside it"));
+            section.fault(key, format!("has no effect without `{other}`; add `{other}`, or remove this key"));
         }
     }
     if !section.has("run") && !section.has("pidFile") {

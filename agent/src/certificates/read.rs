@@ -33,8 +33,8 @@ impl List {
     /// [`Failure::Usage`] with all errors of the file, one per line, each with the file, line and column.
     pub(crate) fn read(path: &Path, variables: &Variables<'_>) -> Result<Self, Failure> {
         let file = path.display();
-        let text =
-            files::read_text(path).map_err(|error| Failure::Usage(format!("{file}: cannot be read: {error}")))?;
+        let text = files::read_text(path)
+            .map_err(|error| Failure::Usage(format!("cannot read the certificate list {file}: {error}")))?;
         Self::parse(path, &text, variables).map_err(|faults| {
             let lines: Vec<String> = faults.iter().map(|fault| format!("{file}:{fault}")).collect();
             let count = match lines.len() {
@@ -69,7 +69,7 @@ fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed
     root.require("apiVersion", VERSION);
     root.parse("apiVersion", |text| match text {
         VERSION => Ok(()),
-        _ => Err(format!("this perennial reads {VERSION}; write `apiVersion: {VERSION}`")),
+        _ => Err(format!("expected {VERSION}, the only version that this perennial reads")),
     });
     let defaults = root.section("defaults");
     if let Some(defaults) = &defaults {
@@ -135,8 +135,9 @@ fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
             && !parse::is_identity(&of.signer, &of.required_usages)
         {
             let why = format!(
-                "API servers do not accept the certificate {} as an identity: its signer is {}, not \
-                 kubernetes.io/kube-apiserver-client or -client-kubelet with the usage 'client auth'",
+                "API servers do not accept the certificate {}, from the signer {}, as an identity; name a certificate \
+                 with the usage 'client auth' from kubernetes.io/kube-apiserver-client or \
+                 kubernetes.io/kube-apiserver-client-kubelet",
                 of.name, of.signer
             );
             section.fault("identity", why);

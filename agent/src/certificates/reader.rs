@@ -71,7 +71,12 @@ impl<'a> Section<'a> {
             Value::Map(entries) => entries.as_slice(),
             Value::Empty => &[],
             Value::Text(_) | Value::List(_) => {
-                context.fault(node.at, member, &path, format!("expected a mapping, found {}", node.value.kind()));
+                context.fault(
+                    node.at,
+                    member,
+                    &path,
+                    format!("expected keys and values (`key: value`), found {}", node.value.kind()),
+                );
                 return None;
             }
         };
@@ -211,7 +216,7 @@ impl<'a> Section<'a> {
         let chosen: Vec<_> = choices.iter().copied().filter(|key| self.field(key).is_some()).collect();
         match chosen[..] {
             [one] => return Some(one),
-            [] => self.fault_here(format!("give one of {}", choices.join(", "))),
+            [] => self.fault_here(format!("has none of the keys {}; add one of them", choices.join(", "))),
             [..] => self.fault_here(format!("{} exclude each other; keep one", chosen.join(" and "))),
         }
         None

@@ -155,7 +155,7 @@ certificates:
     )
     .unwrap_err();
     let expected = [
-        "1:13: apiVersion: this perennial reads perennial/v1; write `apiVersion: perennial/v1`",
+        "1:13: apiVersion: expected perennial/v1, the only version that this perennial reads",
         "3:3: defaults.keyTyp: unknown key; did you mean keyType?",
         "5:3: certificate Proxy: no names: add `commonName`, `dnsNames`, `ipAddresses` or `uris`",
         "5:9: certificate Proxy: name: expected a DNS label: at most 63 lower-case letters, digits and '-', for example \
@@ -164,16 +164,16 @@ certificates:
         "9:26: certificate Proxy: store.bundle.file: expected an absolute path without `..`, for example \
          /etc/kubernetes/pki, found `proxy.pem`",
         "10:3: certificate 2: `name` is missing; add it, for example `name: kube-proxy`",
-        "11:15: certificate 2: commonName: the environment variable ABSENT is not set or is empty; set it for perennial, \
-         or write the value",
+        "11:15: certificate 2: commonName: the environment variable ABSENT is not set or is empty; set it in perennial's \
+         environment, or write the value instead",
         "12:13: certificate 2: lifetime: the API accepts ten minutes at least, for example 10m or 24h",
         "13:13: certificate 2: identity: kubeconfig and tokenFile exclude each other; keep one",
-        "14:10: certificate 2: store: give one of directory, linked, files, bundle",
+        "14:10: certificate 2: store: has none of the keys directory, linked, files, bundle; add one of them",
         "18:12: certificate node: usages[0]: unknown usage `client-auth` of a CSR; did you mean `client auth`?",
         "21:14: certificate node: onRotated: add `run`, a command, or `pidFile`, the file with the ID of a process to \
          signal",
         "21:23: certificate node: onRotated.signal: expected HUP, USR1 or USR2",
-        "21:23: certificate node: onRotated.signal: needs `pidFile` beside it",
+        "21:23: certificate node: onRotated.signal: has no effect without `pidFile`; add `pidFile`, or remove this key",
     ];
     assert_eq!(faults, expected, "{faults:#?}");
 }
@@ -201,7 +201,7 @@ fn wrong_value_is_refused_with_its_remedy() {
         ("  access: {owner: no-such-user}", "/etc/passwd has no user `no-such-user`"),
         ("  access: {group: no-such-group}", "/etc/group has no group `no-such-group`"),
         ("  acceptExtraRights: yes", "acceptExtraRights: expected true or false"),
-        ("  identity: {bootstrapKubeconfig: /b}", "API servers accept no certificate of example.com/mesh"),
+        ("  identity: {bootstrapKubeconfig: /b}", "this certificate cannot request its own successor"),
         ("  identity: {tokenFile: /t}", "a token names no API server; add `clusterKubeconfig`"),
         ("  identity: {certificate: a}", "a certificate cannot wait for itself"),
         ("  after: [b]", "after: no certificate of this list has the name b"),
@@ -215,12 +215,12 @@ fn wrong_value_is_refused_with_its_remedy() {
             "access: does not apply to `store.directory`",
         ),
         ("  onRotated: {run: []}", "onRotated.run: expected a command and its arguments"),
-        ("  onRotated: {pidFile: /p, timeout: 5s}", "onRotated.timeout: needs `run` beside it"),
+        ("  onRotated: {pidFile: /p, timeout: 5s}", "onRotated.timeout: has no effect without `run`"),
         ("  name: a\n  name: a", "5:3: certificate a: name: given twice; remove one"),
         ("  uris: &x [b]", "4:12: anchors (&) and aliases (*) are not supported"),
         ("  uris: !!str b", "tags (!) are not supported"),
         ("  commonName: \"a", "not valid YAML: "),
-        ("  [a]: b", "a key must be text"),
+        ("  [a]: b", "a key cannot be a list"),
         ("  lifetime: 1h\n---\n  a: b", "a second document begins here"),
     ] {
         refuses(&with(lines), why);
@@ -233,8 +233,11 @@ fn wrong_value_is_refused_with_its_remedy() {
             "apiVersion: perennial/v1\ncertificates: a",
             "2:15: certificates: expected a list of certificates, found text",
         ),
-        ("- a", "1:1: expected a mapping, found a list"),
-        ("apiVersion: perennial/v1\ncertificates: [a]", "2:16: certificate 1: expected a mapping, found text"),
+        ("- a", "1:1: expected keys and values (`key: value`), found a list"),
+        (
+            "apiVersion: perennial/v1\ncertificates: [a]",
+            "2:16: certificate 1: expected keys and values (`key: value`), found text",
+        ),
     ] {
         let faults = parse(text).expect_err(text);
         assert!(faults.iter().any(|fault| fault.contains(why)), "{text}: {faults:#?}");
@@ -266,9 +269,9 @@ fn members(members: &[(&str, &str)]) -> String {
 fn dependency_cycle_and_wrong_identity_are_refused() {
     refuses(
         &members(&[("a", "after: [b]"), ("b", "after: [c]"), ("c", "after: [a]")]),
-        "wait for each other: a -> b -> c -> a",
+        "waits for the next: a -> b -> c -> a",
     );
-    refuses(&members(&[("a", "after: [b]"), ("b", "identity: {certificate: a}")]), "wait for each other: a -> b -> a");
+    refuses(&members(&[("a", "after: [b]"), ("b", "identity: {certificate: a}")]), "waits for the next: a -> b -> a");
     refuses(
         &members(&[("a", ""), ("a", "store: {bundle: {file: /b}}")]),
         "another certificate has this name, in line 3",
@@ -276,7 +279,7 @@ fn dependency_cycle_and_wrong_identity_are_refused() {
     let other =
         "signer: example.com/mesh, commonName: b, name: b, identity: {kubeconfig: /k}, store: {bundle: {file: /b}}";
     let text = members(&[("a", "identity: {certificate: b}")]) + &format!("- {{{other}}}\n");
-    refuses(&text, "do not accept the certificate b as an identity: its signer is example.com/mesh");
+    refuses(&text, "do not accept the certificate b, from the signer example.com/mesh, as an identity");
     refuses(&members(&[("proxy", ""), ("b", "after: [proxi]")]), "has the name proxi; did you mean proxy?");
     let diamond = [("a", "after: [b, c]"), ("b", "after: [d]"), ("c", "after: [d, d]"), ("d", "")];
     assert_eq!(parse(&members(&diamond)).unwrap().members[2].after, ["d"]);
@@ -314,25 +317,25 @@ fn cluster_is_inherited_through_long_chain_of_identities() {
 #[test]
 fn stores_that_overlap_are_refused() {
     for (a, b, why) in [
-        ("bundle: {file: /x}", "bundle: {file: /x}", "/x is a file of certificate a, too"),
-        ("bundle: {file: /x}", "bundle: {file: //x/}", "/x is a file of certificate a, too"),
-        ("files: {certificate: /x, key: /y}", "bundle: {file: /y}", "/y is a file of certificate a, too"),
+        ("bundle: {file: /x}", "bundle: {file: /x}", "certificate a writes /x, too"),
+        ("bundle: {file: /x}", "bundle: {file: //x/}", "certificate a writes /x, too"),
+        ("files: {certificate: /x, key: /y}", "bundle: {file: /y}", "certificate a writes /y, too"),
         ("bundle: {file: /c}", "files: {certificate: /x, key: /x}", "/x is named twice"),
         (
             "linked: {path: /p}",
             "linked: {path: /p, certificate: b.crt, key: b.key}",
-            "/p/..data is a file of certificate a",
+            "certificate a writes /p/..data, too",
         ),
-        ("linked: {path: /p}", "bundle: {file: /p/tls.key}", "/p/tls.key is a file of certificate a, too"),
-        ("directory: {path: /p, prefix: x}", "directory: {path: /p, prefix: x}", "is a file of certificate a, too"),
+        ("linked: {path: /p}", "bundle: {file: /p/tls.key}", "certificate a writes /p/tls.key, too"),
         (
             "directory: {path: /p, prefix: x}",
-            "bundle: {file: /p/x-1.pem}",
-            "has a name like the files of certificate a",
+            "directory: {path: /p, prefix: x}",
+            "certificate a writes /p/x-current.pem, too",
         ),
-        ("directory: {path: /p, prefix: x}", "bundle: {file: /p/x.key}", "has a name like the files of certificate a"),
+        ("directory: {path: /p, prefix: x}", "bundle: {file: /p/x-1.pem}", "are for the files of certificate a"),
+        ("directory: {path: /p, prefix: x}", "bundle: {file: /p/x.key}", "are for the files of certificate a"),
         ("directory: {path: /p/q, prefix: x}", "bundle: {file: /p}", "/p is a directory of certificate a"),
-        ("bundle: {file: /k}", "bundle: {file: /b}", "certificate a writes /k; name another file"),
+        ("bundle: {file: /k}", "bundle: {file: /b}", "certificate a writes /k; name a file that no"),
         ("bundle: {file: /etc/perennial/certificates.yaml}", "bundle: {file: /b}", "is this certificate list"),
     ] {
         let text = members(&[("a", &format!("store: {{{a}}}")), ("b", &format!("store: {{{b}}}"))]);

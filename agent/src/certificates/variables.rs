@@ -47,7 +47,10 @@ pub(super) fn replace(text: &str, variables: &Variables<'_>) -> Result<String, S
             ));
         }
         let value = variables(name).filter(|value| !value.is_empty()).ok_or_else(|| {
-            format!("the environment variable {name} is not set or is empty; set it for perennial, or write the value")
+            format!(
+                "the environment variable {name} is not set or is empty; set it in perennial's environment, or write \
+                 the value instead"
+            )
         })?;
         replaced.extend([before, &value]);
         rest = tail;

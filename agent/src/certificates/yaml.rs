@@ -93,7 +93,10 @@ fn fault(span: &Span, why: &str) -> Fault {
 /// Composes the node that begins with `event`, inside of `depth` lists and mappings.
 fn compose<'a>(event: Event<'a>, span: &Span, events: &mut Events<'a>, depth: usize) -> Result<Node, Fault> {
     if depth > DEEPEST {
-        return Err(fault(span, "too deeply nested"));
+        return Err(fault(
+            span,
+            "nested more deeply than a certificate list ever is; check the brackets and the indentation",
+        ));
     }
     if matches!(event, Event::Alias(_)) || event.anchor_id().is_some() {
         return Err(fault(span, "anchors (&) and aliases (*) are not supported; put shared values under `defaults`"));
@@ -124,7 +127,9 @@ fn compose<'a>(event: Event<'a>, span: &Span, events: &mut Events<'a>, depth: us
                 let key = compose(event, &span, events, depth + 1)?;
                 let (event, span) = next(events)?.ok_or_else(early)?;
                 let node = compose(event, &span, events, depth + 1)?;
-                let Value::Text(text) = key.value else { return Err((key.at, "a key must be text".into())) };
+                let Value::Text(text) = key.value else {
+                    return Err((key.at, "a key cannot be a list, a mapping or empty; write `key: value`".into()));
+                };
                 entries.push(Entry { key: text, at: key.at, node });
             }
         }

@@ -9,8 +9,9 @@ use clap::Args;
 /// Reads the list and changes nothing. Reports all errors of the list at once, each with line, column,
 /// certificate and remedy. For a good list, shows each certificate: what is requested from which signer, with
 /// whose identity, where its files go, when it is rotated, and what follows a rotation. Replaces variables
-/// such as ${NODE_NAME} by this command's environment, which may differ from that of a service. Does not read
-/// the kubeconfigs, tokens and certificates that the list names, and contacts no server.
+/// such as ${NODE_IP} by their values in this command's environment: give it the environment of the service.
+/// Contacts no server, and does not read the kubeconfigs, tokens and certificates that the list names: whether
+/// these work, only `perennial run` finds out.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

@@ -23,9 +23,9 @@ pub(crate) struct Observe {
     /// names are refused, since a web page of another site may have sent them (DNS rebinding)
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     pub(crate) metrics_host: Vec<String>,
-    /// Write every step of the rotation to this file, for `perennial replay`; the file contains no secrets. While the
-    /// file cannot be written, steps are lost: the log reports it, and the file states their number. A file that is not
-    /// a journal stays unchanged
+    /// Write every step of every rotation to this file, for `perennial replay`; the file contains no secrets. While the
+    /// file cannot be written, steps are lost: the log reports the loss, and the file has their number later. A file
+    /// that is not a journal stays unchanged
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
     /// Size limit of the journal, for example 16MiB. A full journal is moved to FILE.1, which it replaces

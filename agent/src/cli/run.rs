@@ -23,18 +23,19 @@ use crate::timing::Timing;
 /// SIGTERM and SIGINT end the process within ten seconds, even if a disk, a hook or the reader of the log
 /// does not answer. The next start continues with the certificate in the directory and with the pending
 /// request, so that no second request has to be approved, and a denial is remembered. SIGHUP reads all
-/// files again and applies changes to the running rotations; flags stay as they are. SIGUSR1 rotates the
-/// certificates now. A submission budget limits requests: after about eight rotations on demand in quick
-/// succession, each further one waits up to 90 seconds; the log has the time.
-///
-/// With --certificates, a file describes the certificates in the place of flags, and SIGHUP starts added ones,
-/// ends removed ones and changes changed ones. A certificate that cannot start is tried again every 30 seconds
-/// and disturbs no other. systemd's READY=1 comes once all certificates are on disk, after a minute at the latest.
+/// files again and applies changes to the running rotations; flags stay as they are. SIGUSR1 rotates all
+/// certificates now; `perennial rotate` rotates some. A submission budget limits the requests for each
+/// certificate: after about eight rotations on demand in quick succession, each further one waits up to 90
+/// seconds; the log has the time.
 ///
 /// The files are laid out as kubelet's: DIR/kubelet-client-current.pem always links to the pair in use.
 /// DIR/kubelet-client-pending.json holds the last request and its key. With --rotate-server-certificates
 /// there is a second certificate, kubelet-server, for the addresses of the node, which perennial requests
 /// with the client certificate.
+///
+/// With --certificates, a file takes the place of the flags that describe one certificate. A certificate that
+/// cannot start, for example because its store cannot be read, is tried again every 30 seconds, and does not
+/// affect the others. systemd is notified (READY=1) once all certificates are on disk, or after a minute.
 #[derive(Clone, Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -50,13 +51,21 @@ Examples:
                 --dns proxy.example.com --key-type ed25519 --on-rotated 'systemctl reload proxy'
   perennial run --certificates /etc/perennial/certificates.yaml --control /run/perennial/control.sock
 
-Events with --json (\"of\" names the certificate): started, waiting_for_approval (csr), issued, rotated and
-kept (serial, not_before, not_after), resting (rotate_at), disabled, kubeconfig (path), trouble (reason),
-reloaded (with a list: added, changed, removed), listening (address), missed (count: the number of events
-dropped because stdout was not read); then stopped, or failed (reason).
+Events with --json (\"of\" names the certificate):
+  started               the configuration is good, and the rotations run
+  waiting_for_approval  a request waits for its approval: csr
+  issued, rotated       a certificate is on disk, the first or a later one: serial, not_before, not_after
+  kept                  the certificate that another program rotates, as it was at the start: fields as in issued
+  resting, disabled     no request before the time rotate_at; or none at all, since rotation is off
+  kubeconfig            the kubeconfig was written: path
+  trouble               an error, after which perennial continues: reason
+  reloaded              SIGHUP was handled; with a certificate list: added, changed, removed
+  listening             --metrics-listen serves: address
+  missed                events were dropped, because stdout was not read: count
+  stopped, failed       the last event: ended by a signal or by --once, or failed: reason
 
-For a slow reader, up to 1 MiB of log lines and up to 1 MiB of events are queued; the number of dropped
-lines is logged. With --once, perennial waits up to five seconds at its end until the result has been read
+For a slow reader, up to 1 MiB of log lines and up to 1 MiB of events are queued; later ones are dropped, and
+their number is logged. With --once, perennial waits up to five seconds at its end until the result has been read
 from stdout, and fails if it was not.
 
 Exit codes:
@@ -68,9 +77,10 @@ pub(crate) struct Run {
     /// The directory for certificates and keys; created if missing
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
-    /// A YAML file with any number of certificates to keep, each with its signer, names, files, identity and hook, in
-    /// the place of the flags for one certificate. SIGHUP reads the file again: added certificates start, removed ones
-    /// end and keep their files, changed ones change, all others are not touched. `perennial check` validates the file
+    /// The certificate list: a YAML file with any number of certificates, each with its signer, names, files, identity
+    /// and hook. Excludes the flags that describe one certificate. SIGHUP reads the file again: perennial starts to rotate
+    /// added certificates, ceases to rotate removed ones, whose files stay, applies changes, and leaves all others
+    /// alone. `perennial check` validates the file; agent/docs/certificates.md explains it
     #[arg(long, value_name = "FILE")]
     pub(crate) certificates: Option<PathBuf>,
     /// The node's kubeconfig. Names the cluster if its credential is usable. perennial writes it once a certificate
@@ -273,10 +283,11 @@ pub(crate) struct Service {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = spans::parse, requires = "on_rotated")]
     pub(crate) on_rotated_timeout: Duration,
     /// Listen at this Unix socket for `perennial rotate`, for example /run/perennial/control.sock. Only the user of this
-    /// process and root may connect. The file is replaced if no process listens there any more [default: do not listen]
+    /// process and root may connect. A socket that an ended process has left there is replaced [default: do not listen]
     #[arg(long, value_name = "FILE")]
     pub(crate) control: Option<PathBuf>,
-    /// Exit with 1 after this long without a valid client certificate, for example 5m [default: never]
+    /// Exit with 1 after this long without a valid client certificate (with --certificates: without any valid
+    /// certificate), for example 5m [default: never]
     #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
     pub(crate) exit_without_certificate: Option<Duration>,
 }

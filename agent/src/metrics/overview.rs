@@ -129,15 +129,21 @@ fn write_process_problems(page: &mut String, process: &Process<'_>) {
     }
     if let Some(journal) = &about.journal {
         if let Some(trouble) = journal.trouble() {
-            problem(&trouble, "make room, or the file writable; rotation does not need the journal");
+            problem(
+                &trouble,
+                "make room for the file of --journal, or make it writable; rotation does not need the journal",
+            );
         } else if journal.lost() > 0 {
-            let lost = format!("The journal lacks {} steps: its disk was full, failing or too slow.", journal.lost());
+            let lost = format!(
+                "The journal lacks {} steps: the disk of --journal was full, failing or too slow.",
+                journal.lost()
+            );
             problem(&lost, "nothing, if the disk works again");
         }
     }
     for (name, lines) in about.outputs.iter().filter(|(_, lines)| lines.dropped() > 0) {
         let dropped = format!("{} lines for {name} were dropped.", lines.dropped());
-        problem(&dropped, "check the reader of the log or report: it was too slow, or its disk was full");
+        problem(&dropped, "check the program that reads this output: it was too slow, or its disk was full");
     }
 }
 

@@ -27,8 +27,8 @@ pub(super) fn location(
         "directory" => {
             // `defaults` are for the other stores.
             for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
-                let why = "does not apply to `store.directory`, whose files are kubelet's: PKCS#8, mode 0600; use \
-                           another store, or remove this";
+                let why = "does not apply to `store.directory`, whose files are as kubelet's: PKCS#8, mode 0600; remove \
+                           this key, or use another store";
                 section.fault(key, why);
             }
             return directory(&store.section("directory")?);
@@ -80,7 +80,7 @@ fn key_encoding(text: &str) -> Result<KeyEncoding, &'static str> {
 /// Reports a `ca` without `issuerCAFile`, the file of which `ca` is a copy.
 fn requires_issuers(member: &Section<'_>, store: &Section<'_>) {
     if store.has("ca") && member.field("issuerCAFile").is_none() {
-        let why = "this file is a copy of `issuerCAFile`, which the member lacks; add `issuerCAFile: FILE`";
+        let why = "this file is a copy of `issuerCAFile`, which this certificate lacks; add `issuerCAFile: FILE`";
         store.fault("ca", why);
     }
 }

@@ -98,10 +98,11 @@ impl Shown {
                 format!("Next request at {}, after {times}.", at(until))
             }
             State::Waiting { until, .. } => {
-                format!("Next request at {}: the limit of requests allows none earlier.", at(until))
+                format!("Next request at {}: spacing or the submission budget allows none earlier.", at(until))
             }
             State::Queued { .. } => {
-                "The request is queued: certificates that expire earlier are requested first.".into()
+                "The request is queued: too many others are in flight, and certificates that expire earlier come first."
+                    .into()
             }
             State::NoIdentity { .. } => "The request waits for a credential that authenticates it.".into(),
             State::NotEnabled => "Another program replaces this certificate; perennial only observes it.".into(),

@@ -36,22 +36,22 @@ pub(super) fn condition(view: &CertView, debt: Option<&Debt>, now: Now) -> Condi
     let validity = view.certificate().map(|certificate| certificate.validity);
     let is_off = view.snapshot.as_ref().is_none_or(|snapshot| snapshot.state == State::NotEnabled);
     let due = view.snapshot.as_ref().and_then(|snapshot| snapshot.due);
-    // Without rotation, another program has to renew the certificate.
-    let is_renewed = due.is_some() && !is_off;
+    // Without rotation, another program has to replace the certificate.
+    let is_rotated = due.is_some() && !is_off;
     let owed = debt.filter(|debt| debt.owed.is_some());
     let conditions = [
         (validity.is_none(), (Trouble, "no certificate")),
         (validity.is_some_and(|validity| validity.expired(now.unix)), (Trouble, "expired")),
         (due == Some(Reason::Refused), (Trouble, "refused by the server")),
         (view.unwritten_since().is_some() && view.trouble.is_some(), (Trouble, "not written")),
-        (is_renewed && view.trouble.is_some(), (Trouble, "renewal fails")),
+        (is_rotated && view.trouble.is_some(), (Trouble, "rotation fails")),
         (owed.is_some_and(|owed| owed.failed().is_some()), (Trouble, "hook fails")),
         (view.trouble.is_some(), (Attention, "problem")),
         (view.approvable().is_some(), (Attention, "waits for approval")),
         (view.unwritten_since().is_some(), (Attention, "being written")),
-        (owed.is_some(), (Attention, "hook owed")),
+        (owed.is_some(), (Attention, "hook not run yet")),
         (validity.is_some_and(|validity| validity.not_before() > now.unix), (Attention, "not valid yet")),
-        (is_renewed, (Attention, "renewing")),
+        (is_rotated, (Attention, "being rotated")),
         (is_off, (Good, "externally managed")),
     ];
     conditions.into_iter().find_map(|(applies, condition)| applies.then_some(condition)).unwrap_or((Good, "good"))

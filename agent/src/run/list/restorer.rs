@@ -31,7 +31,7 @@ impl Restorer {
         for (handle, store) in stores {
             let (troubles, key) = (self.troubles.clone(), format!("restore {}", handle.name()));
             if let Err(why) = self.workers.begin(&key, move || restore(&handle, &store, &troubles)) {
-                tracing::warn!("{why}; files that other programs have removed are not written again");
+                tracing::warn!("{why}; until this ends, files that other programs have removed are not written again");
                 return;
             }
         }
@@ -61,7 +61,9 @@ fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
         }
         Err(why) => {
             if troubles.insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
-                tracing::warn!("{name}: cannot compare the files with the certificate: {why}");
+                tracing::warn!(
+                    "{name}: cannot check that the files are those of the certificate: {why}; will check again"
+                );
             }
         }
     }
