@@ -14,10 +14,11 @@ use crate::outcome::Outcome;
 use crate::setup::Setup;
 use crate::time::{Instant, Now};
 
-/// Many [`RotationMachine`]s in one arena, under common [`Limits`]. A [`Planner`] decides whose turn it is.
+/// Many [`RotationMachine`]s, its members, under common [`Limits`]. A [`Planner`] decides which member has its turn next.
 ///
-/// The driver calls [`tick`](Self::tick) until it returns `None`, carries out the actions, hands replies to
-/// [`handle`](Self::handle) with the key of the member, and sleeps until [`deadline`](Self::deadline):
+/// The driver calls [`tick`](Self::tick) until it returns `None`, and carries out the actions of each member. It then
+/// sleeps until [`deadline`](Self::deadline), or until a reply for a member arrives, which it passes to
+/// [`handle`](Self::handle):
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,8 +44,8 @@ use crate::time::{Instant, Now};
 /// assert!(fleet.deadline().unwrap().since(now.instant) <= Duration::from_secs(60));
 /// ```
 ///
-/// All promises of a [`RotationMachine`] hold for each member; the wait for a turn comes in addition. After the members
-/// have been inserted, no method but [`insert`](Self::insert) and [`remove`](Self::remove) allocates.
+/// All promises of a [`RotationMachine`] hold for each member, except that a request also waits for its turn. Only
+/// [`insert`](Self::insert), [`remove`](Self::remove) and [`reserve`](Self::reserve) allocate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     planner: Planner,
@@ -64,8 +65,9 @@ impl Fleet {
         self.machines.reserve_exact(additional);
     }
 
-    /// Adds a machine, which has its first turn at the next [`tick`](Self::tick). A signer that is ready is shared with
-    /// the other members ([`SignerStatus::Shared`]).
+    /// Adds a machine, which has its first turn at the next [`tick`](Self::tick). The signer status
+    /// [`Ready`](SignerStatus::Ready) in `setup` counts as [`Shared`](SignerStatus::Shared): the machine submits
+    /// requests only in its turns.
     ///
     /// # Panics
     /// If there are 4,294,967,295 members already.
@@ -82,8 +84,8 @@ impl Fleet {
         key
     }
 
-    /// Removes a member and returns its machine. The driver cancels the request in flight, if there is one: a late
-    /// reply changes nothing. `None`: the member has been removed already.
+    /// Removes a member and returns its machine; `None` if the member has been removed already. The driver should cancel
+    /// the member's request in flight. A reply that still arrives is ignored.
     pub fn remove(&mut self, key: MemberKey) -> Option<RotationMachine> {
         if !self.planner.contains(key) {
             return None;
@@ -92,10 +94,10 @@ impl Fleet {
         self.machines.get_mut(key.index as usize)?.take()
     }
 
-    /// Lets a member handle one event, and returns the actions that follow. A driver ignores `SetTimer` among them,
-    /// since [`deadline`](Self::deadline) is that of all members. A [`SignerChanged`](Event::SignerChanged) to `Ready`
-    /// counts as one to `Shared`, and [`TurnGranted`](Event::TurnGranted) as a Tick: turns are for the fleet to grant.
-    /// The event of a member that has been removed is [ignored](Outcome::Ignored).
+    /// Lets a member handle one event, and returns the actions that follow. The driver ignores `SetTimer` among them:
+    /// the [`deadline`](Self::deadline) of the fleet includes that of each member. The fleet alone grants turns, so
+    /// [`TurnGranted`](Event::TurnGranted) counts as a `Tick`, and a [`SignerChanged`](Event::SignerChanged) to `Ready` as
+    /// one to `Shared`. Events for a member that has been removed are [ignored](Outcome::Ignored).
     pub fn handle(&mut self, key: MemberKey, event: Event, now: Now) -> Actions {
         self.step(
             key,
@@ -108,8 +110,8 @@ impl Fleet {
         )
     }
 
-    /// Lets the member whose turn it is act, and returns its actions. `None`: there is nothing to do before the
-    /// [`deadline`](Self::deadline) or another event.
+    /// Gives the next member its turn, and returns the member's key and actions. `None`: no member has anything to do
+    /// before the [`deadline`](Self::deadline), unless an event arrives.
     pub fn tick(&mut self, now: Now) -> Option<(MemberKey, Actions)> {
         let (key, event) = match self.planner.next(now)? {
             Turn::Tick(key) => (key, Event::Tick),

@@ -9,23 +9,24 @@ use super::heap::Heap;
 use crate::policy::Budget;
 use crate::time::{Instant, Now, at_least_a_millisecond};
 
-/// The limits of a fleet: how many requests at once, how many in a span of time, and how long to sleep. The default is
-/// 64 requests in flight, no budget, and a check of the clocks every minute.
+/// The limits of a fleet: for requests in flight, for requests in a span of time, and for the time between checks of the
+/// clocks. The default is 64 requests in flight, no budget, and a check every minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most requests in flight at any time. A request that waits for its signer or for an approver counts until it
     /// is answered or times out.
     ///
-    /// The limit is common to all signers of the fleet. If one signer does not answer, and more members of it than this
-    /// limit have no valid certificate, their repeated requests come first in the queue and can take all turns. A member
-    /// of another signer then gets its turn when its own certificate expires, or after
-    /// [`PATIENCE`](Planner::PATIENCE). A limit above the number of members of each signer prevents this, and so does a
-    /// fleet for each signer.
+    /// All signers of the fleet share this limit, so a signer that does not answer can delay the others: once more of its
+    /// members than this limit have no valid certificate, their repeated requests are first in the queue and can take all
+    /// turns. A member of another signer then gets its turn when its own certificate expires, or after
+    /// [`PATIENCE`](Planner::PATIENCE). To prevent this, choose a limit above the number of members of each signer, or
+    /// make a fleet for each signer.
     pub in_flight: NonZeroU32,
-    /// The submission budget of the fleet; `None`: each member has its own budget only
-    /// ([`Policy::budget`](crate::Policy::budget)), which holds in any case.
+    /// The submission budget of all members together, in addition to that of each member
+    /// ([`Policy::budget`](crate::Policy::budget)); `None`: only the latter.
     pub budget: Option<Budget>,
-    /// The longest time between two checks of the clocks. Durations of zero count as 1 ms.
+    /// The longest time between two checks of the clocks; at least 1 ms. A step of the wall clock is noticed after this
+    /// time at the latest.
     pub max_sleep: Duration,
 }
 
@@ -51,8 +52,8 @@ pub struct Schedule {
     pub deadline: Option<Instant>,
     /// When the request in flight was submitted; `None`: no request is in flight.
     pub in_flight: Option<Instant>,
-    /// When the served certificate expires, if a request waits for its turn; now, if no usable certificate is served.
-    /// `None`: no request waits.
+    /// The urgency of a request that waits for its turn: when the served certificate expires, or the present time if no
+    /// usable certificate is served. `None`: no request waits.
     pub queued: Option<Instant>,
 }
 
@@ -65,14 +66,14 @@ pub enum Turn {
     Grant(MemberKey),
 }
 
-/// Decides for the owner of many machines which machine has its turn next. The machines may be of any kind and lie
-/// anywhere: a planner knows only the [`Schedule`] of each. [`Fleet`](crate::Fleet) joins a planner to its machines.
+/// Decides for the owner of many machines which machine has its turn next. A planner knows only the [`Schedule`] of each
+/// machine, so the owner stores the machines as it likes. [`Fleet`](crate::Fleet) is a planner with its machines.
 ///
 /// The owner calls [`next`](Self::next) until it returns `None`, and then sleeps until [`deadline`](Self::deadline).
 /// After each step of a machine, it calls [`update`](Self::update).
 ///
-/// - **Requests** wait in one queue. The first is the one whose certificate expires first. No machine that comes later
-///   overtakes one that has waited for longer than [`PATIENCE`](Self::PATIENCE), so that none waits forever. At most
+/// - **Requests** wait in one queue, first the one whose certificate expires first. A request that has waited for
+///   [`PATIENCE`](Self::PATIENCE) is overtaken by none that is queued later, so that none waits forever. At most
 ///   [`Limits::in_flight`] requests are in flight, and [`Limits::budget`] holds whatever happens.
 /// - **Clocks** are checked in each call of `next`, and [`Limits::max_sleep`] apart at most. If the wall clock has
 ///   moved against the monotonic one by more than [`TOLERANCE`](Self::TOLERANCE), by a step, a suspend or
@@ -118,13 +119,13 @@ impl Place {
 }
 
 impl Planner {
-    /// The time after which a machine in the queue is overtaken by none that comes later: a day. Within this time,
-    /// machines overtake whose certificates expire earlier.
+    /// The time after which a request in the queue is overtaken by none that is queued later: a day. Before, each
+    /// request whose certificate expires earlier overtakes it.
     pub const PATIENCE: Duration = Duration::from_secs(86_400);
 
     /// The difference up to which the wall clock may have moved against the monotonic clock before each machine plans
-    /// anew: a second. A moment of the wall clock, such as a rotation point, is therefore noticed two seconds late at
-    /// most while clocks are slewed.
+    /// anew: a second. While the wall clock is slewed, a time of the wall clock, such as a rotation point, is therefore
+    /// noticed at most two seconds late.
     pub const TOLERANCE: Duration = Duration::from_secs(1);
 
     /// Makes a planner without members.
@@ -206,8 +207,7 @@ impl Planner {
         key
     }
 
-    /// Takes over the schedule of a member after a step of its machine. Ignores the key of a member that has been
-    /// removed.
+    /// Replaces the schedule of a member, after a step of its machine. Does nothing if the member has been removed.
     pub fn update(&mut self, key: MemberKey, schedule: Schedule, now: Now) {
         let Some(place) = self.place_mut(key) else { return };
         let before = *place;
