@@ -12,14 +12,15 @@ use crate::{Handle, MemberNotice, Rotator, StartError, Wait};
 use hub::{FleetEnding, Hub, WeakFleetEnding};
 pub use task::FleetTask;
 
-/// Any number of certificates that one loop rotates, under common [`Limits`]. Cheap to clone. A member costs a few
-/// kilobytes of memory, and no processor time before its rotation point.
+/// Any number of certificates that one loop rotates, under common [`Limits`]. Each certificate is a member, with a
+/// [`Handle`] of its own; it takes a few kilobytes of memory, and no processor time before its rotation point.
 ///
-/// The function `fleet` of a runtime returns a fleet; [`Fleet::prepare`] is for runtimes. The fleet grants each request
-/// its turn: at most [`Limits::in_flight`] requests are in flight, and the certificate that expires first goes first.
+/// The function `fleet` of a runtime starts a fleet and returns this type, which is cheap to clone; [`Fleet::prepare`] is
+/// for runtimes. At most [`Limits::in_flight`] requests of all members are in flight. While further requests wait, the one
+/// whose certificate expires first goes first.
 ///
-/// The fleet ends after [`shutdown`](Self::shutdown). Once all clones of the `Fleet` are dropped, it ends when its last
-/// member has ended.
+/// The fleet ends after [`shutdown`](Self::shutdown), or, once all clones of this `Fleet` are dropped, with its last
+/// member.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     door: Arc<Door>,
@@ -48,10 +49,10 @@ impl Fleet {
     /// Reads the store of a certificate, and adds the certificate to the fleet. The handle has the stored credential at
     /// once. [`Handle::shutdown`] ends this member, and removes it from the fleet; the other members do not notice.
     ///
-    /// The name that [`Rotator::name`] sets is that of the member in logs and in [notices](Self::notices). Members that
-    /// share a signer in an `Arc` need less memory. Like [`Rotator::prepare`], this call blocks while it reads the
-    /// store. To authenticate with the certificate of another member, pass the handle of that member to
-    /// [`Authentication::other`](crate::Authentication::other).
+    /// Blocks while it reads the store, as [`Rotator::prepare`] does. Logs and [notices](Self::notices) name the member as
+    /// [`Rotator::name`] does. To authenticate requests with the certificate of another member, pass the handle of that
+    /// member to [`Authentication::other`](crate::Authentication::other). Members take less memory if they share one
+    /// signer in an `Arc`.
     ///
     /// # Errors
     /// [`StartError`]: the template has names that no certificate can carry, the store cannot be read, or the fleet has
@@ -65,17 +66,17 @@ impl Fleet {
         Ok(handle)
     }
 
-    /// Returns a queue of the news of all members from now on, each with the handle of its member. The queue has room
-    /// for `most` notices. While it is full, notices are dropped, and one [`News::Missed`](crate::News::Missed) for each
-    /// member takes their place. The [end](crate::News::Ended) of a member is never dropped: a queue that is not read
-    /// grows with each member that ends.
+    /// Returns a queue with the news of all members from now on. Each notice has the handle of its member. The queue has
+    /// room for `most` notices. Notices that find it full are dropped, and replaced by one
+    /// [`News::Missed`](crate::News::Missed) for each member concerned. Only the [end](crate::News::Ended) of a member is
+    /// never dropped, so a queue that is not read grows by each member that ends.
     pub fn notices(&self, most: usize) -> FleetNotices {
         FleetNotices { hub: self.hub().clone(), queue: self.hub().subscribe(most) }
     }
 
-    /// Ends all members in order, as [`Handle::shutdown`] does, and then the fleet. The fleet takes no members from now
-    /// on. The returned [`Wait`] ends once no call of a member's store or key source is running any more. It does not wait
-    /// for calls of [`add`](Self::add): those fail once they have read their store.
+    /// Ends all members as [`Handle::shutdown`] does, with their last writes, and then the fleet. Calls of
+    /// [`add`](Self::add) fail from now on, also those that are reading a store now. The returned [`Wait`] ends once no call
+    /// of a member's store or key source is running any more; it does not wait for calls of `add`.
     pub fn shutdown(&self) -> Wait<'static, ()> {
         self.hub().close(true);
         let (hub, ending) = (self.hub().clone(), self.hub().clone());

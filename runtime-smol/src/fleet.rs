@@ -17,12 +17,13 @@ const MOST_CALLS: usize = 4;
 /// How long a call may take before it counts as hanging.
 const HANGS: Duration = Duration::from_secs(3);
 
-/// Returns a fleet, and the future to spawn. [`Fleet::add`] adds certificates, which rotate only while the future is
-/// polled. The future ends after [`Fleet::shutdown`]; dropping it ends the rotations at once, without a last write.
+/// Returns a fleet, and the future that runs it: spawn the future on an executor. [`Fleet::add`] adds certificates, which
+/// rotate only while the future is polled. The future ends after [`Fleet::shutdown`], or once all clones of the [`Fleet`]
+/// are dropped and all members have ended. Dropping the future ends the rotations at once, without a last write.
 ///
-/// Each request in flight is driven inside of this future. Stores and key sources are called on a few threads, apart
-/// from those of smol's pool, on which signers may block. A call that hangs keeps its thread, and other members get
-/// another one.
+/// The future itself drives each request in flight. Stores and key sources are called on a few threads that are not those
+/// of smol's pool, on which signers may block. If such a call hangs, another thread takes over the calls for other
+/// members.
 pub fn fleet(limits: Limits) -> (Fleet, impl Future<Output = ()> + Send + use<>) {
     let (fleet, task) = Fleet::prepare(limits);
     (fleet, run_fleet(task))

@@ -13,10 +13,11 @@ use crate::run::drive_on_thread;
 /// The most calls to stores at once, and the most calls to key sources. Calls that hang do not count.
 const MOST_CALLS: usize = 4;
 
-/// Starts a fleet on a thread of its own, which ends after [`Fleet::shutdown`]. [`Fleet::add`] adds certificates.
+/// Starts a fleet on a thread of its own, which ends after [`Fleet::shutdown`], or once all clones of the [`Fleet`] are
+/// dropped and all members have ended. [`Fleet::add`] adds certificates.
 ///
-/// Requests have a thread each while they are in flight; stores and key sources are called on a few further threads. A
-/// call that hangs keeps its thread, and other members get another one. A thread without work ends after a few seconds.
+/// Each request in flight has a thread; stores and key sources are called on a few more. If such a call hangs, another
+/// thread takes over the calls for other members. A thread without work ends after a few seconds.
 ///
 /// # Errors
 /// The operating system cannot start a thread.

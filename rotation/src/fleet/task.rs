@@ -9,12 +9,12 @@ use super::hub::{Arrivals, FleetEnding};
 use crate::handle::link::{Message, contain};
 use crate::{Input, Task, Wait, Work};
 
-/// A fleet, for a runtime to run. The loop of any runtime is that of a [`Task`]: [`step`](Self::step), carry out the
-/// [`Work`] of each member, end if [`is_over`](Self::is_over), and wait for [`arrival`](Self::arrival) until
-/// [`deadline`](Self::deadline).
+/// A fleet, for a runtime to run. The loop is the same as for a single [`Task`]: call [`step`](Self::step), carry out the
+/// [`Work`] of each member, end if [`is_over`](Self::is_over), and wait for [`arrival`](Self::arrival), until
+/// [`deadline`](Self::deadline) at the latest.
 ///
-/// A step costs as much as its members have to do: members without messages that are not due cost nothing. Dropping a
-/// fleet task ends all members at once, without a last write.
+/// A step takes no time for members that have no messages and are not due. Dropping a fleet task ends all members at
+/// once, without a last write.
 #[derive(Debug)]
 pub struct FleetTask {
     planner: Planner,
@@ -29,8 +29,9 @@ impl FleetTask {
         Self { planner: Planner::new(limits), members: BTreeMap::new(), ending }
     }
 
-    /// Lets each member step that is new, has messages or whose turn it is; returns their work, in order. A panic in the code
-    /// of one member is caught as in [`Task::step`], and does not affect the others.
+    /// Lets each member take a step that is new, has messages, or has its turn. Returns the work of these members, which the
+    /// runtime starts in this order. A panic in the code of one member is caught as in [`Task::step`], and does not affect
+    /// the others.
     pub fn step(&mut self, now: Now) -> Vec<(MemberKey, Work)> {
         let mut work = Vec::new();
         let Arrivals { added, ready, stops, .. } = self.ending.hub().take();
@@ -94,8 +95,8 @@ impl FleetTask {
         self.planner.deadline()
     }
 
-    /// Waits until a message of a handle or of an exchange arrives, or a new member, for [`step`](Self::step) to
-    /// handle. [`Wait::within`] limits the wait.
+    /// Waits for something that [`step`](Self::step) has to handle: a message of a handle or of an exchange, or a new
+    /// member. [`Wait::within`] limits the wait.
     pub fn arrival(&self) -> Wait<'static, ()> {
         let (hub, arriving) = (self.ending.hub().clone(), self.ending.hub().clone());
         // Closed without members: the runtime has to notice that the task is over.
