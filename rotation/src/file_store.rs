@@ -42,21 +42,21 @@ const PRIVATE: &str = ".perennial";
 ///   reader that opens one file before the switch and the other after it gets a key that does not belong to the
 ///   certificate.
 /// - [`FileLayout::Bundle`]: the file is replaced by one rename.
-/// - [`FileLayout::Plain`]: one rename per file: first the CA file, then the key, then the certificate. All new files
-///   are durable under temporary names before the first rename. Between the renames, which follow one another at once,
-///   and after a loss of power until the next start, the key does not belong to the certificate.
-///   Each rotation has a new key, so a reader always notices. A reader that waits for a new certificate file finds the
-///   key in place.
+/// - [`FileLayout::Plain`]: each file is replaced by one rename: first the CA file, then the key, then the certificate.
+///   All new files are durable under temporary names before the first rename. The key does not belong to the certificate
+///   for a moment between two renames, and, after a loss of power in that moment, until the next start. TLS libraries
+///   refuse such a pair, since each rotation has a new key. A reader that waits until the certificate file changes always
+///   finds its key.
 ///
 /// [`FileCredential`](crate::FileCredential) reads each layout correctly at any time.
 ///
 /// # Files of other programs
 ///
-/// A pair with the wanted common name is adopted: the rotation starts from it. A pair without a common name is not
-/// adopted, but replaced if it is for the names of the new pair. Other files are not replaced, unless
-/// [`FileOptions::replaces_foreign`] is set; writes then fail with an error that names the file. A CA file with other
-/// contents counts as a file of another program until a pair that this store wrote is beside it. Symbolic links on the
-/// path are followed only if root or the user of this process owns them.
+/// A pair of another program is adopted if it has the wanted common name: the rotation starts from it. A pair without a
+/// common name is not adopted, but replaced if it is for the names of the new pair. Other files are replaced only if
+/// [`FileOptions::replaces_foreign`] is set; without, writes fail with an error that names the file. A CA file with other
+/// contents than its source counts as a file of another program until this store has written a pair beside it. Symbolic
+/// links on the path are followed only if root or the user of this process owns them.
 #[derive(Debug)]
 pub struct FileStore {
     private: Directory,
@@ -147,11 +147,12 @@ impl FileStore {
         self.private.path()
     }
 
-    /// Compares the public files with the current pair, and writes them again if they differ: if another program has
-    /// removed or replaced them, or an earlier write failed. Also copies the CA file again if its source has changed.
-    /// Leaves a pair in place that expires later than the current one.
+    /// Writes the public files again if they are not those of the current pair: if another program has removed or
+    /// replaced them, or an earlier write failed. Copies the CA file again if its source has changed. A pair that expires
+    /// later than the current one stays in place.
     ///
-    /// Call this now and then, on any thread: a rotation writes only new certificates. Waits for a write in progress.
+    /// A rotation writes only new certificates, so a program should call this regularly, for example once a minute, on any
+    /// thread. Waits for a write in progress.
     ///
     /// # Errors
     /// The files cannot be compared or written.

@@ -39,8 +39,8 @@ pub enum FileStoreError {
     /// The file contains a certificate with another common name, which this store did not write. Certificates without a
     /// common name differ if their other names do.
     #[error(
-        "{path}: the certificate in it is for {}, not for {}, and perennial did not write it; not replaced. If no \
-         program needs the file, remove it or allow the store to replace foreign files",
+        "{path}: not replaced: the certificate in this file is for {}, not for {}, and perennial did not write it. If \
+         no program needs the file, remove it or allow the store to replace foreign files (replaceForeign)",
         printable(name),
         printable(wanted)
     )]
@@ -54,8 +54,8 @@ pub enum FileStoreError {
     },
     /// The file contains no certificate or key that perennial can read, or CA certificates of another program.
     #[error(
-        "{path}: {why}; not replaced, since another program may need it. If none does, remove it or allow the store to \
-         replace foreign files"
+        "{path}: not replaced, since another program may need this file: {why}. If none does, remove it or allow the \
+         store to replace foreign files (replaceForeign)"
     )]
     Unrecognized {
         /// The file.
@@ -64,7 +64,9 @@ pub enum FileStoreError {
         why: String,
     },
     /// Another user could have written the file.
-    #[error("{path}: not replaced: {why}. Remove the file, or allow the store to replace foreign files")]
+    #[error(
+        "{path}: not replaced: {why}. Remove the file, or allow the store to replace foreign files (replaceForeign)"
+    )]
     Untrusted {
         /// The file, or a link that leads to it.
         path: PathBuf,
@@ -74,8 +76,8 @@ pub enum FileStoreError {
     },
     /// A symbolic link has the name of a file to write. Its target would go on with the old pair.
     #[error(
-        "{path}: this is a symbolic link to {}; not replaced. Use the path of its target, remove the link, or allow the \
-         store to replace foreign files",
+        "{path}: not replaced: this is a symbolic link to {}. Use the path of its target, remove the link, or allow the \
+         store to replace foreign files (replaceForeign)",
         printable(target)
     )]
     Link {
@@ -86,7 +88,7 @@ pub enum FileStoreError {
     },
     /// Another program, such as kubelet for a volume, switches the link `..data` in this directory.
     #[error(
-        "{path}: another program switches this link, to {}; use a directory of its own for the certificate",
+        "{path}: another program switches this link, to {}; use another directory, for this certificate alone",
         printable(target)
     )]
     Volume {

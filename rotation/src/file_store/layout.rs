@@ -13,7 +13,7 @@ use crate::directory::volume::{FileAccess, Folder, Volume};
 pub enum FileLayout {
     /// Files in one directory that switch together: each is a link through `..data`, which is switched atomically.
     Linked {
-        /// The directory. No other certificate may be in it.
+        /// The directory, which contains no other certificate.
         directory: PathBuf,
         /// The name of the file with the certificate chain.
         certificate: String,
