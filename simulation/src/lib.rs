@@ -1,9 +1,9 @@
 //! Simulates fleets of nodes that rotate their certificates, in virtual time.
 //!
-//! A [`Scenario`] describes the fleet, its cluster and the outages; [`simulate`] runs it and returns a [`Report`]: the
-//! load on the API server in each second, the certificates that expired, the request objects in etcd. Each node is a
-//! [`RotationMachine`](perennial::RotationMachine) of the crate `perennial`, or a port of client-go's certificate
-//! manager ([`Oracle`]).
+//! A [`Scenario`] describes the nodes, their cluster and the outages. [`simulate`] runs it and returns a [`Report`]: the
+//! load on the API server in each second, the certificates that expired, the request objects in etcd. Each node runs a
+//! [`RotationMachine`](perennial::RotationMachine) of the crate `perennial`, or an [`Oracle`], a port of client-go's
+//! certificate manager.
 //!
 //! ```
 //! use perennial_simulation::{Outage, OutageKind, Scenario, simulate};

@@ -21,7 +21,7 @@ pub struct Totals {
     pub first_certificates: u64,
     /// Submissions: each is one POST.
     pub submissions: u64,
-    /// Submissions that the API server did not accept a connection for.
+    /// Submissions that failed because the API server refused the connection.
     pub unreachable: u64,
     /// Submissions that the API server answered with `Retry-After`.
     pub throttled: u64,
@@ -31,14 +31,13 @@ pub struct Totals {
     pub denied: u64,
     /// Submissions whose request object was deleted before a decision.
     pub deleted: u64,
-    /// Submissions for whose decision the node stopped to wait: because of its timeout, another submission or a
-    /// restart.
+    /// Submissions that the node gave up before a decision: because of its timeout, another submission or a restart.
     pub abandoned: u64,
-    /// Submissions whose decision the node still waits for at the end.
+    /// Submissions that are undecided at the end, and that the node still waits for.
     pub open: u64,
     /// Request objects that were created.
     pub objects: u64,
-    /// Times at which a node's only certificate expired.
+    /// Certificates that expired before the node had the next one.
     pub expiries: u64,
     /// Nodes that were without a valid certificate at some time.
     pub nodes_without: u32,
@@ -64,12 +63,12 @@ pub struct Report {
     /// The number of rotations at each age of the replaced certificate: entry `n` counts ages from `n` to `n + 1`
     /// percent of the lifetime, counted from notBefore. The last entry counts all greater ages.
     pub ages: Vec<u64>,
-    /// When certificates were replaced, and when the replaced ones would have expired; only if the simulation was asked
-    /// to record the lives of certificates.
+    /// The end of each replaced certificate's life. Empty after [`simulate`](crate::simulate):
+    /// [`simulate_with_lives`](crate::simulate_with_lives) records lives.
     pub lives: Vec<Life>,
 }
 
-/// The end of a certificate's life.
+/// The end of a certificate's life: when the certificate was replaced, and when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
     /// When the node had the successor, since the start of the simulation.

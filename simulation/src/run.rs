@@ -23,8 +23,8 @@ const REQUESTS_OF_PERENNIAL: u8 = 1;
 /// The HTTP requests beside the POST that client-go makes for a decision: a list and a watch.
 const REQUESTS_OF_CLIENT_GO: u8 = 2;
 
-/// Simulates the fleet of a scenario. The result depends on nothing but the scenario. Calls `progress` with the number
-/// of nodes that are done, now and then and at the end.
+/// Simulates a scenario. Equal scenarios have equal reports. Calls `progress` from time to time, and at the end, with
+/// the number of nodes that are done.
 pub fn simulate(scenario: &Scenario, progress: impl FnMut(u32)) -> Report {
     run(scenario, false, progress)
 }

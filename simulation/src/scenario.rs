@@ -32,15 +32,15 @@ pub struct Scenario {
     pub denied: f64,
     /// The outages.
     pub outages: Vec<Outage>,
-    /// When every node restarts its program. A restart forgets what the program had only in memory.
+    /// The times at which every node restarts its program. A restart loses what the program had only in memory.
     pub restarts: Vec<Duration>,
     /// Distinguishes fleets: the names of the nodes contain this number, and all jitter follows from the names.
     pub seed: u64,
 }
 
 impl Scenario {
-    /// A fleet of this many nodes that run perennial with the policy for this lifetime, in a cluster without faults that
-    /// signs two seconds after the creation of a request.
+    /// A fleet of `nodes` nodes that run perennial with [`Policy::for_lifetime`], in a cluster without faults. Requests
+    /// are approved at once and signed two seconds later; the nodes start with certificates of all ages.
     pub fn new(nodes: u32, lifetime: Duration, span: Duration) -> Self {
         Self {
             nodes,
@@ -70,8 +70,8 @@ impl Scenario {
 /// The program that each node runs.
 #[derive(Clone, Debug)]
 pub enum Program {
-    /// perennial with this policy: a [`RotationMachine`](perennial::RotationMachine) a node. The simulation replaces
-    /// the policy's `max_sleep`, since its clocks are steady and need no checks.
+    /// perennial with this policy: each node is a [`RotationMachine`](perennial::RotationMachine). The policy's
+    /// `max_sleep` has no effect, since simulated clocks are steady and need no checks.
     Perennial(Arc<Policy>),
     /// client-go's certificate manager, as the [`Oracle`](crate::Oracle) ports it.
     ClientGo,
@@ -80,8 +80,7 @@ pub enum Program {
 /// The certificates with which the nodes start.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// Each node has a certificate. The ages are spread evenly over the time before the earliest rotation: 0–70 % of
-    /// the lifetime.
+    /// Each node has a certificate. Their ages are spread evenly from 0 to 70 % of the lifetime, so none is due yet.
     Spread,
     /// The nodes are installed without certificates, one after another within this time.
     Within(Duration),
@@ -89,7 +88,7 @@ pub enum Start {
     With(Arc<[Validity]>),
 }
 
-/// A time in which requests are not answered as they should be.
+/// A time in which the API server, or approver and signer, do not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// When the outage begins.

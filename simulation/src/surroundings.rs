@@ -10,7 +10,7 @@ pub trait Surroundings {
     /// The time by the clocks of the program's computer.
     fn now(&self) -> Now;
 
-    /// The time for which the computer has been awake. Timers of programs run by this time.
+    /// The time for which the computer has been awake, by which timers of programs expire: a suspend delays them.
     fn awake(&self) -> Duration;
 
     /// The template that is wanted now; `None`: nothing is wanted.
@@ -41,7 +41,7 @@ pub struct Object(pub u64);
 /// The state of one request object, as a watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// No news: the object is undecided, or the API cannot be reached.
+    /// No decision is known: the object is undecided, or the API cannot be reached.
     Nothing,
     /// The signer has issued this certificate.
     Issued(Arc<Certificate>),

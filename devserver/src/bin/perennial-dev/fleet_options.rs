@@ -18,9 +18,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Simulate a fleet of nodes that rotate their certificates: load, expiries, outages
 ///
-/// Runs in virtual time; each node is the real state machine of perennial, or a port of client-go's
-/// certificate manager. The same arguments give the same result. Prints a summary, and writes numbers over
-/// time (--csv), plots (--svg) or one page with everything (--html).
+/// Runs in virtual time. Each node is the real state machine of perennial, or a port of client-go's certificate
+/// manager. The same arguments give the same result. Prints a summary; --csv writes numbers over time, --svg
+/// plots, and --html one page with summary and plots. docs/simulation.md explains each row, and what is not
+/// modelled.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -45,32 +46,35 @@ pub(crate) struct Simulate {
     /// Time to simulate, at most 20y; a year has 365 days
     #[arg(long, value_name = "DURATION", default_value = "1y", value_parser = span)]
     pub(crate) span: Duration,
-    /// Program that each node runs: perennial with its default policy or with client-go's timing, or client-go itself
+    /// Program of each node: perennial with its default policy (default) or with client-go's timing (kubelet), or the
+    /// port of client-go's certificate manager (client-go)
     #[arg(long, value_enum, default_value_t = ProgramName::Default)]
     pub(crate) policy: ProgramName,
-    /// Simulate all three programs with the same fleet
+    /// Simulate all three programs of --policy, side by side, with the same fleet
     #[arg(long, conflicts_with = "policy")]
     pub(crate) compare: bool,
-    /// Install all nodes within this time, without certificates [default: the nodes have certificates of all ages]
+    /// Install all nodes within this time after the start, without certificates, for example 1h [default: all nodes have
+    /// certificates, of all ages]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) installed_within: Option<Duration>,
-    /// Outage: its length, when it begins, and its kind (default: refused); may be repeated. Kinds: refused (the API
-    /// server refuses connections), 503 (it answers 503, Retry-After 30 s), signer (approver and signer do not work)
+    /// Outage: its length, the time of its beginning, and its kind (default: refused), for example 6h@10d:503; may be
+    /// repeated. Kinds: refused (the API server refuses connections), 503 (the API server answers 503 with Retry-After
+    /// 30 s), signer (approver and signer do not work)
     #[arg(long, value_name = "LENGTH@TIME[:KIND]", value_parser = outage)]
     pub(crate) outage: Vec<Outage>,
     /// Share of requests that the approver denies, for example 2%
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = share)]
     pub(crate) denied: f64,
-    /// Time until the approver decides on a request
+    /// Time from a request's creation until the approver decides on it
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span_or_zero)]
     pub(crate) approver_delay: Duration,
-    /// Time from the approval until the certificate
+    /// Time from the approval until the signer issues the certificate
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = span_or_zero)]
     pub(crate) signer_latency: Duration,
-    /// Restart the program of every node at this time, for example 10d; may be repeated
+    /// Restart the program of every node at this time after the start, for example 10d; may be repeated
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) restart_all: Vec<Duration>,
-    /// Number from which names and jitter of the fleet follow
+    /// Any number. Names of nodes, and with them all jitter, follow from it: another seed is another fleet
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Print the summary as one JSON object
@@ -109,11 +113,12 @@ impl ProgramName {
 /// - a directory of certificates or pairs (*.pem, *.crt)
 /// - a text file with the metrics of kubelets (kubelet_certificate_manager_client_ttl_seconds and others)
 ///
-/// With --kubeconfig: the certificates in the cluster's CertificateSigningRequests instead. Those are deleted an
-/// hour after their approval, so the metrics of its kubelets describe a whole cluster better.
+/// With --kubeconfig, the certificates are those in the cluster's CertificateSigningRequests. A cluster deletes
+/// these an hour after their approval, so for all nodes of a cluster, give the metrics of its kubelets instead.
 ///
-/// Simulates the coming weeks with one node for each certificate; then outages of approver and signer, each
-/// at the hour that costs the most certificates; then other lifetimes, and how soon each makes the load even.
+/// Simulates the coming weeks, with one node for each certificate. Prints when the load peaks; how many
+/// certificates expire in outages of approver and signer that begin at the worst hour; and how soon the load is
+/// even with other lifetimes.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -125,26 +130,27 @@ Examples:
 
 Exit codes:
   0  done
-  1  the cluster cannot be reached, or its answer cannot be read
-  2  bad usage or input, or a file that cannot be read or written"
+  1  the cluster of --kubeconfig cannot be reached, or its answer cannot be read
+  2  bad usage or input, or a file that cannot be read"
 )]
 pub(crate) struct Forecast {
-    /// CSV file, directory of certificates, or file with kubelet metrics
+    /// CSV file, directory of certificates, or file with kubelet metrics (see above)
     #[arg(value_name = "SOURCE", required_unless_present = "kubeconfig", conflicts_with = "kubeconfig")]
     pub(crate) source: Option<PathBuf>,
-    /// Read the certificates in the CertificateSigningRequests of this kubeconfig's cluster
+    /// Read the certificates of this kubeconfig's cluster, in place of SOURCE
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Time to forecast
     #[arg(long, value_name = "DURATION", default_value = "4w", value_parser = span)]
     pub(crate) span: Duration,
-    /// Lifetime of the certificates to come [default: the median of the given ones]
+    /// Lifetime of future certificates [default: the median lifetime of the given ones]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(crate) lifetime: Option<Duration>,
-    /// Time at which to begin (RFC 3339), for certificates of another day [default: now]
+    /// Time at which the forecast begins (RFC 3339), for example 2026-01-01T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<jiff::Timestamp>,
-    /// Program that each node runs: perennial with its default policy or with client-go's timing, or client-go itself
+    /// Program of each node: perennial with its default policy (default) or with client-go's timing (kubelet), or the
+    /// port of client-go's certificate manager (client-go)
     #[arg(long, value_enum, default_value_t = ProgramName::Default)]
     pub(crate) policy: ProgramName,
     /// Print the forecast as one JSON object
