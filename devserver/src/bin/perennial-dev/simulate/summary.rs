@@ -247,7 +247,7 @@ pub(crate) fn time(span: Duration) -> String {
     match (days, rest) {
         (0, 0) if millis > 0 => format!("{millis}ms"),
         (0, rest) if rest % 3600 == 0 && rest > 0 => format!("{}h", rest / 3600),
-        (0, rest) if rest % 60 == 0 && rest > 0 => format!("{}m", rest / 60),
+        (0, rest) if rest % 60 == 0 && rest > 0 && rest < 7200 => format!("{}m", rest / 60),
         (0, rest) if rest < 600 => format!("{rest}s"),
         (1, 0) => "24h".to_owned(),
         (days, 0) if days > 0 => format!("{days}d"),
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn times_and_numbers_are_formatted_for_people() {
-        let formatted = [0, 59, 90, 3600, 5400, 86_400, 90_061, 31_536_000, 864_000_000]
+        let formatted = [0, 59, 90, 3600, 5400, 33_720, 86_400, 90_061, 31_536_000, 864_000_000]
             .map(|seconds| time(Duration::from_secs(seconds)));
-        assert_eq!(formatted, ["0s", "59s", "90s", "1h", "90m", "24h", "1d 01:01:01", "365d", "10000d"]);
+        assert_eq!(formatted, ["0s", "59s", "90s", "1h", "90m", "09:22:00", "24h", "1d 01:01:01", "365d", "10000d"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
