@@ -123,13 +123,14 @@ impl Fleet {
 }
 
 /// The full hour, `latest` at the latest, at which an outage of this length makes the most certificates expire: those
-/// that would have been replaced during the outage, and expire before its end.
+/// that would have been replaced in time during the outage, and expire before its end.
 fn worst_hour(lives: &[Life], lasts: Duration, latest: Duration) -> Duration {
     let hour = |at: Duration| usize::try_from(at.as_secs() / 3600).unwrap_or(usize::MAX);
     let last = hour(latest);
     // The difference between each hour and the one before.
     let mut changes = vec![0_i64; last + 2];
-    for life in lives {
+    // A certificate that expired before it was replaced, even without an outage, is not the outage's cost.
+    for life in lives.iter().filter(|life| life.replaced < life.expires) {
         // The outage begins after `expires - lasts`, and not after `replaced`.
         let first = life.expires.checked_sub(lasts).map_or(0, |before| hour(before) + 1);
         let until = hour(life.replaced) + 1;
@@ -176,5 +177,11 @@ mod tests {
         assert_eq!(worst_hour(&lives, HOUR * 4, HOUR * 9), HOUR, "from 1 to 5, the one that expires at 4");
         assert_eq!(worst_hour(&lives, HOUR, HOUR * 100), Duration::ZERO, "none expires");
         assert_eq!(worst_hour(&[], HOUR, HOUR), Duration::ZERO);
+        let lives = [life(1, 0), life(1, 0), life(10, 12)];
+        assert_eq!(
+            worst_hour(&lives, HOUR * 4, HOUR * 100),
+            HOUR * 9,
+            "two had expired at the start, whatever happens"
+        );
     }
 }
