@@ -35,7 +35,8 @@ use crate::timing::Timing;
 ///
 /// With --certificates, a file takes the place of the flags that describe one certificate. A certificate that
 /// cannot start, for example because a file is missing, is tried again every 30 seconds and does not affect the
-/// others; if none can start, perennial fails. systemd is notified (READY=1) once all certificates are on disk, or after a minute.
+/// others; if none can start, perennial fails. systemd is notified (READY=1) once all certificates are on disk, or
+/// after a minute.
 #[derive(Clone, Debug, Args)]
 #[command(
     verbatim_doc_comment,
