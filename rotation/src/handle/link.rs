@@ -71,24 +71,24 @@ fn waker_key(waker: &Waker) -> WakerKey {
 struct Shown {
     snapshot: Arc<Snapshot>,
     machine: Arc<RotationMachine>,
+    observers: Option<Box<Observers>>,
+    ended: bool,
+}
+
+/// The observers of one rotation.
+#[derive(Debug, Default)]
+struct Observers {
     queues: Queues,
     /// Wakers of other rotations. The requests of those rotations authenticate with the certificate of this rotation,
     /// and wait until there is one. All members of a fleet may be among them, and register again at each poll.
     dependents: BTreeMap<WakerKey, Waker>,
-    ended: bool,
 }
 
 impl Link {
     /// Makes a link whose handles see `snapshot` until the loop publishes another. Log lines begin with `name`.
     pub(crate) fn new(name: String, snapshot: Snapshot, machine: Arc<RotationMachine>, hub: Option<Arc<Hub>>) -> Self {
         let has_signer = snapshot.state != State::NotEnabled;
-        let shown = Shown {
-            snapshot: Arc::new(snapshot),
-            machine,
-            queues: Queues::default(),
-            dependents: BTreeMap::new(),
-            ended: false,
-        };
+        let shown = Shown { snapshot: Arc::new(snapshot), machine, observers: None, ended: false };
         Self {
             name: name.into(),
             arrived: Event::new(),
@@ -164,7 +164,7 @@ impl Link {
     /// [`News::Ended`] only.
     pub(crate) fn subscribe(self: &Arc<Self>, most: usize) -> Arc<Queue> {
         let mut shown = self.shown();
-        let queue = shown.queues.subscribe(most);
+        let queue = shown.observers.get_or_insert_default().queues.subscribe(most);
         if shown.ended {
             queue.push(&Handle::new(self.clone()), &shown.end(), &shown.machine);
         }
@@ -186,8 +186,8 @@ impl Link {
     /// Adds notices to the queue of each observer of this rotation and of its fleet. Never waits for an observer.
     fn queue(self: &Arc<Self>, shown: &mut Shown, notices: &[Notice]) {
         let member = Handle::new(self.clone());
-        let Shown { queues, machine, .. } = shown;
-        queues.push(&member, notices, machine);
+        let Shown { observers, machine, .. } = shown;
+        observers.iter_mut().for_each(|observers| observers.queues.push(&member, notices, machine));
         if let Some(hub) = &self.hub {
             hub.queue(&member, notices, machine);
         }
@@ -197,24 +197,28 @@ impl Link {
         notify(&self.changed);
         // Taken out of the lock first: wakers are foreign code. A panic of one must not keep the others from being
         // woken.
-        let dependents = std::mem::take(&mut self.shown().dependents);
-        dependents.into_values().for_each(|waker| contain(|| waker.wake()));
+        let dependents = self.shown().observers.as_mut().map(|observers| std::mem::take(&mut observers.dependents));
+        dependents.into_iter().flatten().for_each(|(_, waker)| contain(|| waker.wake()));
     }
 
     /// Registers `waker`. It is woken once: when the snapshot changes, or when the rotation ends.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
-        self.shown().dependents.entry(waker_key(waker)).or_insert_with(|| waker.clone());
+        let mut shown = self.shown();
+        let dependents = &mut shown.observers.get_or_insert_default().dependents;
+        dependents.entry(waker_key(waker)).or_insert_with(|| waker.clone());
     }
 
     /// Removes a waker that [`wake_on_change`](Self::wake_on_change) has registered.
     pub(crate) fn forget(&self, waker: &Waker) {
-        self.shown().dependents.remove(&waker_key(waker));
+        if let Some(observers) = &mut self.shown().observers {
+            observers.dependents.remove(&waker_key(waker));
+        }
     }
 
     /// The number of wakers that wait for the next change.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.shown().dependents.len()
+        self.shown().observers.as_ref().map_or(0, |observers| observers.dependents.len())
     }
 
     /// A waker that sends [`Input::IdentityChanged`] to the loop, if the link still exists.
@@ -345,7 +349,7 @@ mod tests {
         let _kept = handle.notices(10);
         (0..100).for_each(|_| drop(handle.notices(10)));
         let _last = handle.notices(10);
-        assert_eq!(handle.link.shown().queues.len(), 2);
+        assert_eq!(handle.link.shown().observers.as_ref().unwrap().queues.len(), 2);
     }
 
     #[test]
