@@ -77,7 +77,7 @@ pub struct Rotation {
     health: Option<Health>,
     /// Error of the last attempt to write the credential; `None` once the credential is durable.
     write_error: Option<Arc<str>>,
-    /// The name of the last request object.
+    /// The name of the last request object; empty once the certificate of that request is durable.
     request_name: Box<str>,
     saving: Saving,
     issued: u64,

@@ -161,6 +161,7 @@ impl Rotation {
                 let written = self.unwritten().filter(|_| is_owed).map(|(pair, serve)| (pair.key().clone(), serve));
                 if let Some((key, serve)) = written {
                     self.pending.take_if(|pending| Arc::ptr_eq(&key, pending));
+                    self.request_name = Box::default();
                     if let Some(keys) = self.keys.as_mut().filter(|_| serve) {
                         keys.stored = vec![key];
                     }

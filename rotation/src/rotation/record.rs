@@ -26,7 +26,8 @@ pub struct Record {
     pub server: Option<String>,
     /// Name of the signer that the request was submitted to.
     pub signer_name: String,
-    /// The name of the request object; empty if requests to this signer have no name.
+    /// The name of the request object; empty if requests to this signer have no name, and once the certificate of the
+    /// request is durable.
     pub request_name: String,
     /// The machine's part: the request, the submission budget and the refusal.
     pub pending: Pending,
