@@ -7,7 +7,9 @@ mod stack;
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::{AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
+use rustls::pki_types::{
+    AlgorithmIdentifier, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer, alg_id,
+};
 use rustls::sign::SigningKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::FromDer;
@@ -105,7 +107,6 @@ impl KeyEncoding {
 pub struct KeyPair {
     held: Held,
     algorithm: KeyAlgorithm,
-    public_key_der: Box<[u8]>,
     skipped: Box<[PemError]>,
 }
 
@@ -113,10 +114,45 @@ pub struct KeyPair {
 enum Held {
     /// The private key itself. Only its encoding: the form in which the crypto provider signs is several times as
     /// large, and is made when it is needed.
-    Here(Zeroizing<PrivateKeyDer<'static>>),
+    Here(Encoded),
     /// A private key that stays elsewhere. `proven` is set once the key has made a signature that its public key
     /// verifies.
     Elsewhere { key: Arc<Remote>, proven: OnceLock<()> },
+}
+
+/// The encoding of a private key with its public key, in one allocation that is wiped on drop.
+struct Encoded {
+    /// The private key, then the public key.
+    bytes: Zeroizing<Box<[u8]>>,
+    private_length: usize,
+    encoding: KeyEncoding,
+}
+
+impl Encoded {
+    fn new(private_key: &PrivateKeyDer<'_>, public_key_der: &[u8]) -> Self {
+        let encoding = match private_key {
+            PrivateKeyDer::Pkcs1(_) => KeyEncoding::Pkcs1,
+            PrivateKeyDer::Sec1(_) => KeyEncoding::Sec1,
+            _ => KeyEncoding::Pkcs8,
+        };
+        let private_key = private_key.secret_der();
+        let bytes = Zeroizing::new([private_key, public_key_der].concat().into_boxed_slice());
+        Self { bytes, private_length: private_key.len(), encoding }
+    }
+
+    /// Borrows the private key.
+    fn private_key(&self) -> PrivateKeyDer<'_> {
+        let (private_key, _) = self.bytes.split_at(self.private_length);
+        match self.encoding {
+            KeyEncoding::Pkcs8 => PrivatePkcs8KeyDer::from(private_key).into(),
+            KeyEncoding::Pkcs1 => PrivatePkcs1KeyDer::from(private_key).into(),
+            KeyEncoding::Sec1 => PrivateSec1KeyDer::from(private_key).into(),
+        }
+    }
+
+    fn public_key_der(&self) -> &[u8] {
+        self.bytes.split_at(self.private_length).1
+    }
 }
 
 impl KeyPair {
@@ -230,8 +266,8 @@ impl KeyPair {
             .into_iter()
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
             .ok_or_else(unsupported)?;
-        let public_key_der = signing_key.public_key().ok_or_else(unsupported)?.to_vec().into();
-        Ok(Self { held: Held::Here(der), algorithm, public_key_der, skipped: Box::default() })
+        let encoded = Encoded::new(&der, &signing_key.public_key().ok_or_else(unsupported)?);
+        Ok(Self { held: Held::Here(encoded), algorithm, skipped: Box::default() })
     }
 
     /// The damage in the PEM text that [`from_pem`](Self::from_pem) skipped. For warnings.
@@ -243,23 +279,17 @@ impl KeyPair {
     /// unless it is an EC key that had to be completed, such as by its public key: then it is in SEC 1. For a key that
     /// stays elsewhere, the block is a `KEY REFERENCE`: other programs skip this block, and find no key.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let der = match &self.held {
-            Held::Here(der) => der,
-            Held::Elsewhere { key, .. } => return pem::encode(pem::KEY_REFERENCE, key.reference().as_bytes()),
-        };
-        let encoding = match **der {
-            PrivateKeyDer::Pkcs1(_) => KeyEncoding::Pkcs1,
-            PrivateKeyDer::Sec1(_) => KeyEncoding::Sec1,
-            _ => KeyEncoding::Pkcs8,
-        };
-        pem::encode(encoding.label(), der.secret_der())
+        match &self.held {
+            Held::Here(key) => pem::encode(key.encoding.label(), key.private_key().secret_der()),
+            Held::Elsewhere { key, .. } => pem::encode(pem::KEY_REFERENCE, key.reference().as_bytes()),
+        }
     }
 
     /// The key as one PEM block in this encoding, wiped on drop. `None` if keys of this kind have no such encoding, or if
     /// the key stays elsewhere.
     pub fn to_pem_as(&self, encoding: KeyEncoding) -> Option<Zeroizing<String>> {
-        let Held::Here(der) = &self.held else { return None };
-        form::encoded(der, encoding, &self.public_key_der).map(|der| pem::encode(encoding.label(), &der))
+        let Held::Here(key) = &self.held else { return None };
+        form::encoded(&key.private_key(), encoding, key.public_key_der()).map(|der| pem::encode(encoding.label(), &der))
     }
 
     /// The kind of the key.
@@ -269,14 +299,17 @@ impl KeyPair {
 
     /// The public key as a DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
     pub fn public_key_der(&self) -> &[u8] {
-        &self.public_key_der
+        match &self.held {
+            Held::Here(key) => key.public_key_der(),
+            Held::Elsewhere { key, .. } => key.public_key_der(),
+        }
     }
 
     /// The private key in the form in which rustls signs handshakes. Each call makes that form of a key in memory anew:
     /// retain the result, as [`Credential::certified_key`](crate::Credential::certified_key) does.
     pub fn signing_key(&self) -> Arc<dyn SigningKey> {
         match &self.held {
-            Held::Here(der) => Arc::new(WipingKey::load(der, self.algorithm)),
+            Held::Here(key) => Arc::new(WipingKey::load(&key.private_key(), self.algorithm)),
             Held::Elsewhere { key, .. } => key.clone(),
         }
     }
@@ -315,7 +348,7 @@ impl KeyPair {
 
     /// True if `signature` over `message` verifies with this key and the algorithm of [`KeyPair::sign`].
     fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Ok((_, public_key)) = SubjectPublicKeyInfo::from_der(&self.public_key_der) else { return false };
+        let Ok((_, public_key)) = SubjectPublicKeyInfo::from_der(self.public_key_der()) else { return false };
         let (scheme, _) = self.algorithm.signature();
         provider::verify(scheme, &public_key.subject_public_key.data, message, signature)
     }

@@ -78,11 +78,10 @@ impl KeyPair {
         let algorithm = algorithm.ok_or_else(|| {
             refuse("its kind is not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of 2048 bits")
         })?;
-        let remote = Remote { key, reference, algorithm, public_key_der: public_key_der.clone() };
+        let remote = Remote { key, reference, algorithm, public_key_der };
         Ok(Self {
             held: Held::Elsewhere { key: Arc::new(remote), proven: OnceLock::new() },
             algorithm,
-            public_key_der: public_key_der.into(),
             skipped: Box::default(),
         })
     }
@@ -160,6 +159,10 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) fn reference(&self) -> &str {
         &self.reference
+    }
+
+    pub(super) fn public_key_der(&self) -> &[u8] {
+        &self.public_key_der
     }
 }
 
