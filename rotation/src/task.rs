@@ -86,7 +86,7 @@ impl Task {
         link: Arc<Link>,
         fleet: Option<FleetEnding>,
     ) -> Self {
-        rotation.wake_on_identity(link.identity_waker());
+        rotation.wake_on_identity(link.clone().into());
         let (jobs, ending) = (Jobs::new(store), Ending::new(link, fleet));
         let (held, driven, kept_until, paused_until) = (None, None, None, None);
         let (exchanges, panics, stage) = (0, 0, Stage::Running);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use event_listener::Event;
@@ -201,9 +201,13 @@ impl Link {
         dependents.into_iter().flatten().for_each(|(_, waker)| contain(|| waker.wake()));
     }
 
-    /// Registers `waker`. It is woken once: when the snapshot changes, or when the rotation ends.
+    /// Registers `waker`. It is woken once: when the snapshot changes, or when the rotation ends. Does nothing after the
+    /// end.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
         let mut shown = self.shown();
+        if shown.ended {
+            return;
+        }
         let dependents = &mut shown.observers.get_or_insert_default().dependents;
         dependents.entry(waker_key(waker)).or_insert_with(|| waker.clone());
     }
@@ -219,11 +223,6 @@ impl Link {
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.shown().observers.as_ref().map_or(0, |observers| observers.dependents.len())
-    }
-
-    /// A waker that sends [`Input::IdentityChanged`] to the loop, if the link still exists.
-    pub(crate) fn identity_waker(self: &Arc<Self>) -> Waker {
-        Arc::new(IdentityWaker(Arc::downgrade(self))).into()
     }
 
     /// True once the rotation has ended.
@@ -291,15 +290,11 @@ impl Shown {
     }
 }
 
-/// Waker that sends [`Input::IdentityChanged`]. Its reference to the link is weak: if two rotations wait for each
-/// other's identity, neither must keep the other alive.
-struct IdentityWaker(Weak<Link>);
-
-impl Wake for IdentityWaker {
+/// A link is the waker of requests that wait for an identity. If two rotations wait for each other's identity, each has
+/// the other as a dependent, but only until one of them ends.
+impl Wake for Link {
     fn wake(self: Arc<Self>) {
-        if let Some(link) = self.0.upgrade() {
-            link.send(Message::Input(Input::IdentityChanged));
-        }
+        self.send(Message::Input(Input::IdentityChanged));
     }
 }
 
