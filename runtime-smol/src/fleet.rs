@@ -21,8 +21,8 @@ const HANGS: Duration = Duration::from_secs(3);
 /// rotate only while the future is polled. The future ends after [`Fleet::shutdown`], or once all clones of the [`Fleet`]
 /// are dropped and all members have ended. Dropping the future ends the rotations at once, without a last write.
 ///
-/// The future itself drives each request in flight. Stores and key sources are called on a few threads that are not those
-/// of smol's pool, on which signers may block. If such a call hangs, another thread takes over the calls for other
+/// The future itself drives each request in flight. A signer that blocks has a thread for each request. Stores and key
+/// sources are called on a few further threads. If such a call hangs, another thread takes over the calls for other
 /// members.
 pub fn fleet(limits: Limits) -> (Fleet, impl Future<Output = ()> + Send + use<>) {
     let (fleet, task) = Fleet::prepare(limits);

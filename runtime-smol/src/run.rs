@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
-use perennial::Instant;
+use perennial::{Failure, Instant};
 use perennial_rotation::{
-    CancelOnDrop, Exchange, FileCredential, Handle, Job, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
+    Cancel, CancelOnDrop, Exchange, FileCredential, Handle, Issued, Job, Reporter, Rotations, Rotator, SignError,
+    StartError, Task, Work, clock,
 };
 use smol::channel::{self, Receiver};
 use smol::future::{self, Boxed, FutureExt as _};
@@ -49,14 +50,28 @@ pub(crate) async fn drive_and_report(exchange: Exchange, mut reporter: Reporter)
         Exchange::Conversation(conversation) => {
             drive(conversation, |conversation| reporter.progress(&**conversation)).await
         }
-        Exchange::Blocking(work) => {
-            let cancel = CancelOnDrop(Arc::default());
-            let cancelled = cancel.0.clone();
-            smol::unblock(move || work(&cancelled)).await
-        }
+        Exchange::Blocking(work) => sign_on_thread(work).await,
         Exchange::Future(future) => future.await,
     };
     reporter.finish(result);
+}
+
+/// Runs a signer that may block on a thread of its own. Dropping the future cancels the signer. One that ignores this
+/// keeps its thread, and must not take a thread of smol's pool from others.
+async fn sign_on_thread(
+    sign: impl FnOnce(&Cancel) -> Result<Issued, SignError> + Send + 'static,
+) -> Result<Issued, SignError> {
+    let cancel = CancelOnDrop(Arc::default());
+    let (cancelled, (ended, result)) = (cancel.0.clone(), channel::bounded(1));
+    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
+        // The receiver is gone if the request was dropped.
+        drop(ended.try_send(sign(&cancelled)));
+    });
+    let failed = |why| Err(SignError::new(Failure::Local, why));
+    if let Err(error) = spawned {
+        return failed(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
+    }
+    result.recv().await.unwrap_or_else(|_| failed("the signer ended without a result".into()))
 }
 
 /// Makes a call to a store or a key source on a thread of its own. The returned channel is closed when the call has

@@ -192,6 +192,21 @@ impl Drop for Bomb {
 }
 
 #[test]
+fn signer_that_blocks_takes_no_thread_from_a_pool_of_the_program() {
+    on_both(|fleet| {
+        let (ca, names) = (Ca::new(), Arc::new(Mutex::new(Vec::new())));
+        let (noted, signing) = (names.clone(), ca.clone());
+        let signer = SignWith::blocking("example.com/ca", move |request, _| {
+            noted.lock().unwrap().push(thread::current().name().map(str::to_owned));
+            Ok(signing.sign(&request))
+        });
+        issued(&fleet.add(ca.member("a").signer(signer)).unwrap(), 1);
+        assert_eq!(*names.lock().unwrap(), [Some("perennial-exchange".to_owned())]);
+        fleet.shutdown().wait();
+    });
+}
+
+#[test]
 fn panics_at_the_end_of_one_members_request_leave_the_others_alone() {
     on_both(|fleet| {
         let ca = Ca::new();
