@@ -54,7 +54,7 @@ pub enum FileStoreError {
     },
     /// The file contains no certificate or key that perennial can read, or CA certificates of another program.
     #[error(
-        "{path}: not replaced, since another program may need this file: {why}. If none does, remove it or allow the \
+        "{path}: not replaced, since another program may need it: {why}. If none does, remove it or allow the \
          store to replace foreign files (replaceForeign)"
     )]
     Unrecognized {
