@@ -39,7 +39,7 @@ fn pair_with_other_name_is_kept_unless_operator_allows() {
         assert!(stored.credential.is_none(), "{layout}");
         let ours = numbered(1);
         let error = store.write(&ours, true, NOW).unwrap_err().to_string();
-        assert!(error.contains("the certificate in it is for postgres, not for etcd"), "{layout}: {error}");
+        assert!(error.contains("the certificate in this file is for postgres, not for etcd"), "{layout}: {error}");
         assert!(is(place.public().ok().as_deref(), &foreign), "{layout}");
         // The pair itself is not lost: the next start continues with it.
         assert!(is(load(&store).credential.as_deref(), &ours), "{layout}");
