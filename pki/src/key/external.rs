@@ -116,7 +116,7 @@ impl KeyPair {
     /// The reference of a key that stays elsewhere ([`ExternalKey::reference`]); `None` if the key is in memory.
     pub fn reference(&self) -> Option<&str> {
         match &self.held {
-            Held::Here(..) => None,
+            Held::Here(_) => None,
             Held::Elsewhere { key, .. } => Some(key.reference()),
         }
     }

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use zeroize::Zeroize as _;
+
+use super::KeyAlgorithm;
+use crate::provider;
 
 /// The number of bytes of stack to wipe: more than crypto libraries use to generate, parse or sign, even in debug
 /// builds.
@@ -36,19 +39,32 @@ fn wipe() {
 
 /// A signing key that wipes the stack after each signature.
 #[derive(Debug)]
-pub(super) struct WipingKey(pub(super) Arc<dyn SigningKey>);
+pub(super) struct WipingKey {
+    /// `None` if the provider could not load the key: it then signs in no scheme. The encoding was loaded once before,
+    /// so that only a lack of random bytes can be the cause.
+    loaded: Option<Arc<dyn SigningKey>>,
+    algorithm: KeyAlgorithm,
+}
+
+impl WipingKey {
+    /// Makes a signing key of the encoding of a [`KeyPair`](super::KeyPair).
+    pub(super) fn load(der: &PrivateKeyDer<'_>, algorithm: KeyAlgorithm) -> Self {
+        Self { loaded: wiped(|| provider::load(der).ok()), algorithm }
+    }
+}
 
 impl SigningKey for WipingKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        self.0.choose_scheme(offered).map(|signer| Box::new(WipingSigner(signer)) as Box<dyn Signer>)
+        let signer = self.loaded.as_ref()?.choose_scheme(offered)?;
+        Some(Box::new(WipingSigner(signer)))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        self.0.public_key()
+        self.loaded.as_ref()?.public_key()
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
-        self.0.algorithm()
+        self.algorithm.of_tls()
     }
 }
 
