@@ -104,6 +104,8 @@ fn simulate_refuses_wrong_arguments_with_the_expected_form() {
         (&["--outage", "x@10d"], &["--outage", "LENGTH: this is not a duration"]),
         (&["--outage", "6h@soon"], &["--outage", "TIME: this is not a duration"]),
         (&["--outage", "6h@10d:fire"], &["--outage", "the kind is refused, 503 or signer"]),
+        (&["--span", "2d", "--outage", "1h@5d"], &["--outage: 5d", "2d", "--span"]),
+        (&["--span", "2d", "--restart-all", "2d"], &["--restart-all: 2d", "--span"]),
         (&["--denied", "2"], &["--denied", "expected a percentage", "2%"]),
         (&["--denied", "200%"], &["--denied", "expected a percentage"]),
         (&["--policy", "fast"], &["--policy", "default, kubelet, client-go"]),

@@ -22,6 +22,14 @@ pub(crate) use progress::Progress;
 use summary::Run;
 
 pub(crate) fn simulate(options: &Simulate) -> Result<(), Failure> {
+    let outages = options.outage.iter().map(|outage| ("--outage", outage.from));
+    let restarts = options.restart_all.iter().map(|at| ("--restart-all", *at));
+    if let Some((flag, at)) = outages.chain(restarts).find(|(_, at)| *at >= options.span) {
+        let [at, span] = [at, options.span].map(summary::time);
+        return Err(Failure::usage(format!(
+            "{flag}: {at} lies after the end of the simulation, {span}; lengthen --span"
+        )));
+    }
     let programs: &[ProgramName] = if options.compare { &ProgramName::ALL } else { &[options.policy] };
     let runs: Vec<Run> = programs.iter().map(|program| run(options, *program)).collect();
     if let Some(path) = &options.csv {
