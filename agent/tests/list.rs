@@ -153,14 +153,19 @@ fn member_that_cannot_start_disturbs_no_other() {
     // A regular file in the place of the directory.
     fs::write(directory.join("broken"), "").unwrap();
     List::new(directory).with_node().with_other("broken", "mesh").with_other("proxy", "mesh").write();
-    let run = start(directory, &run_list(&[]));
+    let mut run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     event_of(&run, "proxy", "issued", 1);
     event_of(&run, "node", "issued", 1);
     let trouble = event_of(&run, "broken", "trouble", 1);
     assert!(trouble["reason"].as_str().unwrap().starts_with("cannot start: "), "{trouble}");
+    // An alert needs a sample of a member that cannot start.
+    let shows = |sample: &str| get(&address, "/metrics").contains(&format!("\nperennial_cannot_start{sample}\n"));
+    until("metric", || (shows("{certificate=\"broken\"} 1") && shows("{certificate=\"proxy\"} 0")).then_some(()));
     fs::remove_file(directory.join("broken")).unwrap();
     run.signal(Signal::HUP);
     event_of(&run, "broken", "issued", 1);
+    assert!(shows("{certificate=\"broken\"} 0"));
     stop(run);
 
     // With --once, the other members get their certificates first.

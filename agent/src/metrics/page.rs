@@ -29,6 +29,8 @@ perennial_submissions_total counter Requests that were submitted.
 perennial_attempt_failures_total counter Requests that ended without a usable certificate, by reason.
 perennial_write_failures_total counter Attempts to write a certificate to disk that failed.
 perennial_panics_total counter Panics after which the rotation continued; each is a bug to report.
+perennial_cannot_start gauge 1 if perennial could not start to rotate the certificate, so that other metrics about it \
+    may have no sample.
 perennial_state gauge 1 for the present state of the rotation, 0 for all other states.
 perennial_waiting_seconds gauge Seconds since the request in flight was submitted; 0 if none is in flight.
 perennial_waiting_for_approval gauge 1 while an approver has to approve the request in flight, 0 otherwise.
@@ -126,6 +128,7 @@ fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
 /// Adds the state of a rotation, and the last answer of its API server.
 fn add_state(page: &mut Exposition, view: &CertView, now: Now) {
     let of = view.label();
+    page.add("perennial_cannot_start", &of, view.cannot_start.map(flag));
     if let Some(machine) = view.machine() {
         let since = machine.checkpoint().in_flight.map(|(_, since)| since);
         let waiting = since.map_or(0.0, |since| now.instant.since(since).as_secs_f64());

@@ -25,6 +25,8 @@ pub(super) struct CertView {
     /// The last error, until the failed operation succeeds. Without such an error, the reason why no request can be
     /// submitted; `None` if requests can be submitted.
     pub(super) trouble: Option<String>,
+    /// True if perennial could not start the rotation; `None` for an externally managed certificate.
+    pub(super) cannot_start: Option<bool>,
 }
 
 impl CertView {
@@ -42,7 +44,12 @@ impl CertView {
             Some(Source::Files(files)) => (None, Some(files.credential()), files.last_error()),
             None => (None, None, None),
         };
-        Self { name, tally, snapshot, credential, trouble }
+        let cannot_start = match source {
+            Some(Source::Rotation(..)) => Some(false),
+            Some(Source::Starting(_)) => Some(trouble.is_some()),
+            Some(Source::Files(_)) | None => None,
+        };
+        Self { name, tally, snapshot, credential, trouble, cannot_start }
     }
 
     /// The label that names the certificate in metrics.
