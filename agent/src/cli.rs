@@ -149,6 +149,9 @@ pub(crate) struct Status {
 /// lock its files. Permissions are checked for the user who runs this command. The serving certificate,
 /// kubelet-server, is checked if it has files; it may be missing or expired, since it is requested with the
 /// client certificate. The files that kubelet's own kubeconfig names are not checked.
+///
+/// For a certificate list, the files that its keys name are read as well, as by `perennial run`. A certificate
+/// may be missing if the credential that requests it can be read; the API server may still refuse that credential.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -168,7 +171,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "DIR", required_unless_present = "certificates")]
     pub(crate) cert_dir: Option<PathBuf>,
     /// The certificate list of `run --certificates`. Checks whether perennial could start with each certificate of the
-    /// list; kubelet's verdict is for --cert-dir only
+    /// list, or could request it; kubelet's verdict is for --cert-dir only
     #[arg(long, value_name = "FILE", conflicts_with = "cert_dir")]
     pub(crate) certificates: Option<PathBuf>,
     /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the environment variable

@@ -37,6 +37,7 @@ use acceptance::Checks;
 use context::Context;
 use hook::Hooks;
 use list::Listed;
+pub(crate) use list::{Resolved, Servers};
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;

@@ -30,6 +30,7 @@ use crate::fleet::Rotations;
 use crate::signals::END;
 use crate::spans::words;
 use member::{Active, Shared};
+pub(crate) use resolved::{Resolved, Servers};
 use restorer::Restorer;
 use slot::{Phase, Slot};
 use starter::{Outcome, Starter};
@@ -93,7 +94,7 @@ impl<'a> Listed<'a> {
         let files = Workers::new("files", "reading the files of certificates", FILE_THREADS);
         let shared = Shared {
             handles: handles::Handles::default(),
-            servers: resolved::Servers::default(),
+            servers: Servers::default(),
             sources: resolved::Sources::default(),
             hooks: context.hooks.clone(),
             checks: context.checks.clone(),

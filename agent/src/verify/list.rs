@@ -9,7 +9,9 @@ use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest,
 use super::{Fault, Finding, Opinion, Pair, Role, report};
 use crate::certificates::{Asker, List, Location, Member, MemberStore, of_process};
 use crate::cli;
+use crate::cli::Proxy;
 use crate::failure::Failure;
+use crate::run::{Resolved, Servers};
 
 /// Runs `perennial verify --certificates` for the list at this path.
 ///
@@ -22,48 +24,73 @@ pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> 
     report("list", path, &found, options.json)
 }
 
-/// Checks a member. A member that requests with another identity than its own certificate may lack a certificate.
+/// Checks a member: the files that it names as a start reads them, and the files of its certificate.
 fn finding(member: &Member, now: UnixTime) -> Finding {
-    let role = if matches!(member.asker, Asker::Own { .. }) { Role::Client } else { Role::Serving };
     let found = match &member.location {
         Location::Directory { path, prefix } => match Directory::open_existing(path, prefix) {
-            Ok(directory) => Finding::own(member.name.clone(), &directory, prefix, role, now),
+            // Without a certificate `run` starts, and requests one.
+            Ok(directory) => Finding::own(member.name.clone(), &directory, prefix, Role::Serving, now),
             // `run` creates the directory.
             Err(DirectoryError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                let perennial = Opinion { faults: role.fault(None, now).into_iter().collect(), ..Opinion::default() };
-                Ok(Finding::of_list(member.name.clone(), perennial))
+                Ok(Finding::of_list(member.name.clone(), Opinion::default()))
             }
             Err(error) => Err(Failure::usage(error)),
         },
-        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, role, now)),
+        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, now)),
     };
-    found.unwrap_or_else(|error| {
+    let mut finding = found.unwrap_or_else(|error| {
         let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
         let perennial = Opinion { faults: vec![fault], ..Opinion::default() };
         Finding::of_list(member.name.clone(), perennial)
-    })
+    });
+    let perennial = &mut finding.perennial;
+    // `run` replaces an expired certificate, and one with another name, at once, as if there were none.
+    perennial.pair.take_if(|Pair { chain, .. }| {
+        let facts = chain.certificate();
+        facts.validity.expired(now) || facts.common_name() != member.template.common_name()
+    });
+    let is_valid = perennial.pair.as_ref().is_some_and(|pair| now >= pair.chain.certificate().validity.not_before());
+    // In front, since the error on stderr names the first fault only.
+    perennial.faults.splice(0..0, fault_of_config(member, is_valid));
+    finding
+}
+
+/// The fault of the files that a member names: its kubeconfig and CA file or, without a valid certificate, the
+/// credential of its first request.
+fn fault_of_config(member: &Member, has_certificate: bool) -> Option<Fault> {
+    let resolved = Resolved::read(member.clone());
+    // The flag --proxy is not known; it decides only whether the environment is read.
+    match resolved.and_then(|resolved| Servers::default().of(&resolved, Proxy::Environment).map(|_| resolved)) {
+        Err(why) => Some(Fault::start(why, "mend this file, or name another one in the list".into())),
+        Ok(_) if has_certificate => None,
+        Ok(resolved) => resolved.check_identity().err().map(|why| Fault {
+            why: format!("could not request a certificate: there is no valid one, and {why}"),
+            remedy: match member.asker {
+                Asker::Own { .. } => "provide a bootstrap kubeconfig with a valid token",
+                _ => "provide a valid credential in this file",
+            }
+            .into(),
+        }),
+    }
 }
 
 /// Checks a member whose files are laid out for other programs.
-fn of_files(member: &Member, files: &MemberStore, role: Role, now: UnixTime) -> Finding {
+fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> Finding {
     let advice = "make sure that the user who runs perennial can read and write the files and their directories";
-    let common_name = Some(member.template.common_name());
-    let loaded = files.store().load(&LoadRequest { common_name, has_signer: false, now, keys: None });
-    let file = files.certificate().display().to_string();
-    let (pair, mut faults) = match loaded {
-        Ok(stored) => (stored.credential.map(|held| Pair { file, chain: held.chain().clone() }), Vec::new()),
+    let common_name = member.template.common_name();
+    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
+    let file = files.certificate();
+    let (held, mut faults) = match files.store().load(&request) {
+        Ok(stored) => (stored.credential, Vec::new()),
         Err(error) => (None, vec![Fault::start(error.to_string(), advice.into())]),
     };
-    if faults.is_empty() {
-        faults.extend(role.fault(pair.as_ref(), now));
-    }
-    if let MemberStore::Files(files) = files {
-        match files.is_free() {
+    if let MemberStore::Files(store) = files {
+        match store.is_free() {
             // A lock that another `run` holds is no fault.
             Ok(()) | Err(FileStoreError::Private(DirectoryError::Owned { .. })) => {}
             Err(error) => faults.push(Fault::start(error.to_string(), advice.into())),
         }
     }
-    let perennial = Opinion { pair, faults, doubt: None };
-    Finding::of_list(member.name.clone(), perennial)
+    let pair = held.map(|held| Pair { file: file.display().to_string(), chain: held.chain().clone() });
+    Finding::of_list(member.name.clone(), Opinion { pair, faults, doubt: None })
 }

@@ -7,7 +7,6 @@ use crate::service::Systemd;
 fn status_and_verify_cover_all_certificates_of_list() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
-    let _signer = Signer::start(directory, &["--other-signers", "true"]);
     let list = List::new(directory).with_node().with_other("one", "mesh");
     list.write();
     // Before the first start there is no directory.
@@ -16,8 +15,13 @@ fn status_and_verify_cover_all_certificates_of_list() {
     };
     let before = list_of("verify", &[]);
     assert_eq!(before.code, Some(1), "{before:?}");
-    assert!(before.stderr.contains("node (perennial): could not start: there is no certificate"), "{before:?}");
-    assert!(before.stdout.contains("and would request this certificate with the identity in the list"), "{before:?}");
+    assert!(before.stderr.contains("node (perennial): could not start: "), "{before:?}");
+    assert!(before.stderr.contains("signer/bootstrap.kubeconfig: there is no such file"), "{before:?}");
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    let before = list_of("verify", &[]);
+    assert_eq!(before.code, Some(0), "{before:?}");
+    let would = "and would request this certificate with the identity in the list";
+    assert_eq!(before.stdout.matches(would).count(), 2, "{before:?}");
     assert_eq!(list_of("status", &[]).code, Some(1));
 
     assert_eq!(perennial(directory, &run_list(&["--once"])).code, Some(0));
@@ -61,6 +65,40 @@ fn status_and_verify_cover_all_certificates_of_list() {
         list_of(command, &["--cert-dir", "pki"]).expect_refusal(&[command], &["cannot be used with"]);
         perennial(directory, &[command]).expect_refusal(&[command], &["--cert-dir <DIR>"]);
     }
+}
+
+#[test]
+fn verify_finds_what_prevents_start_of_run() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    let at = directory.display();
+    let mesh = "signer: example.com/mesh, identity: {certificate: node}, commonName";
+    let token = format!(
+        "signer: example.com/mesh, commonName: token, identity: {{tokenFile: {at}/token}}, \
+         clusterKubeconfig: {at}/signer/bootstrap.kubeconfig"
+    );
+    let list = List::new(directory).with_node();
+    let list = list.with("ca", &format!("{mesh}: ca, issuerCAFile: {at}/ca.crt"));
+    list.with("cluster", &format!("{mesh}: cluster, clusterKubeconfig: {at}/absent")).with("token", &token).write();
+
+    let verified = perennial(directory, &["verify", "--certificates", "list.yaml", "--json"]);
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    let verified: Value = serde_json::from_str(&verified.stdout).unwrap();
+    let why = |name: &str| {
+        let faults = &verified["certificates"][name]["perennial"]["faults"];
+        faults[0]["why"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(why("node"), "");
+    assert!(why("token").contains("there is no valid one, and ") && why("token").contains("/token"), "{verified}");
+    let run = start(directory, &run_list(&[]));
+    for name in ["ca", "cluster"] {
+        let trouble = event_of(&run, name, "trouble", 1)["reason"].as_str().unwrap().to_owned();
+        let reason = trouble.strip_prefix("cannot start: ").unwrap();
+        assert_eq!(why(name), format!("could not start: {reason}"));
+    }
+    event_of(&run, "node", "issued", 1);
+    stop(run);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::kubeconfig::Endpoint;
 use perennial_pki::Roots;
-use perennial_rotation::{Authentication, IdentitySource, NotYet, Profile, Signer, TokenFile};
+use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Profile, Signer, TokenFile};
 use rustix::process::Signal;
 
 use super::handles::{After, CertificateOf, Handles};
@@ -19,7 +19,7 @@ use crate::patience;
 
 /// A member with the contents of its kubeconfig and CA file. Two are equal if a running rotation has nothing to change.
 #[derive(Clone, PartialEq)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     pub(super) member: Member,
     endpoint: Endpoint,
     issuers: Option<Roots>,
@@ -30,7 +30,7 @@ impl Resolved {
     ///
     /// # Errors
     /// A clause with the file that cannot be used.
-    pub(super) fn read(member: Member) -> Result<Self, String> {
+    pub(crate) fn read(member: Member) -> Result<Self, String> {
         let endpoint = kubeconfigs::endpoint(&member.cluster_kubeconfig)?;
         let issuers = member.issuer_ca_file.as_deref().map(|path| {
             let pem = files::read(path).map_err(|error| error.to_string());
@@ -40,6 +40,18 @@ impl Resolved {
             Ok::<_, String>(roots)
         });
         Ok(Self { endpoint, issuers: issuers.transpose()?, member })
+    }
+
+    /// Reads the credential in the file that the member names for its requests, as a request would. Reads nothing if the
+    /// member requests with the certificate of another member.
+    ///
+    /// # Errors
+    /// A clause with the reason why a request cannot use the credential.
+    pub(crate) fn check_identity(&self) -> Result<(), String> {
+        match &self.member.asker {
+            Asker::Member(_) => Ok(()),
+            in_file => identity_in(in_file, &self.endpoint).map(drop).map_err(|error| error.to_string()),
+        }
     }
 
     /// True if `other` submits the same requests in the same way: its signer needs no change.
@@ -142,29 +154,34 @@ impl Sources {
             return source.clone();
         }
         let (file, to) = (asker.clone(), endpoint.clone());
-        let source = patience::bounded(Arc::new(move || match &file {
-            Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) => {
-                kubeconfigs::identity_for(&to, path).map_err(NotYet::new)
-            }
-            Asker::TokenFile(path) => TokenFile::new(path).identity(),
-            Asker::Member(name) => Err(NotYet::new(format!("the certificate {name} is in no file"))),
-        }));
+        let source = patience::bounded(Arc::new(move || identity_in(&file, &to)));
         sources.push((asker.clone(), endpoint.clone(), source.clone()));
         source
+    }
+}
+
+/// Reads the credential in the file that `asker` names, for requests to the API server at `endpoint`.
+fn identity_in(asker: &Asker, endpoint: &Endpoint) -> Result<Identity, NotYet> {
+    match asker {
+        Asker::Own { bootstrap_kubeconfig: path } | Asker::Kubeconfig(path) => {
+            kubeconfigs::identity_for(endpoint, path).map_err(NotYet::new)
+        }
+        Asker::TokenFile(path) => TokenFile::new(path).identity(),
+        Asker::Member(name) => Err(NotYet::new(format!("the certificate {name} is in no file"))),
     }
 }
 
 /// The API servers of all members. Members whose kubeconfigs name a server in the same way share its CAs and, if their
 /// requests have the same identity, connections to it. Clones share the servers.
 #[derive(Clone, Default)]
-pub(super) struct Servers(Arc<Mutex<Vec<(Endpoint, Server)>>>);
+pub(crate) struct Servers(Arc<Mutex<Vec<(Endpoint, Server)>>>);
 
 impl Servers {
     /// The server of a member.
     ///
     /// # Errors
     /// A clause with the kubeconfig that cannot be used.
-    pub(super) fn of(&self, resolved: &Resolved, proxy: Proxy) -> Result<Server, String> {
+    pub(crate) fn of(&self, resolved: &Resolved, proxy: Proxy) -> Result<Server, String> {
         let path = &resolved.member.cluster_kubeconfig;
         let is_same =
             |(endpoint, server): &&(Endpoint, Server)| *endpoint == resolved.endpoint && server.kubeconfig() == path;
