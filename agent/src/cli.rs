@@ -84,11 +84,12 @@ const OF_DIRECTORY: [&str; 9] = [
 ///
 /// Reads the directory and changes nothing. `perennial run` computes the same rotation point if it has the
 /// same --policy, --policy-file and --rotation-window: the point depends only on these, the certificate and
-/// the signer. Also shows a request that has no certificate yet (its name, its age and, after a refusal, the
-/// time of the next request), the previous pairs, and problems with their remedies. Shows the serving
-/// certificate, kubelet-server, if it has files. With --kubeconfig, shows the API server of `run` as well:
-/// its URL, the CAs that verify it and the proxy, each with its source. Contacts no server: `perennial run`
-/// checks that the API server accepts the certificate (--certificate-check-interval).
+/// the signer. A `run` whose common name was changed by SIGHUP keeps its own point until its next start. Also
+/// shows a request that has no certificate yet (its name, its age and, after a refusal, the time of the next
+/// request), the previous pairs, and problems with their remedies. Shows the serving certificate,
+/// kubelet-server, if it has files. With --kubeconfig, shows the API server of `run` as well: its URL, the CAs
+/// that verify it and the proxy, each with its source. Contacts no server: `perennial run` checks that the API
+/// server accepts the certificate (--certificate-check-interval).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

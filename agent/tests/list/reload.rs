@@ -101,6 +101,25 @@ fn moved_files_of_member_get_certificate_at_new_place() {
 }
 
 #[test]
+fn status_has_rotation_point_of_run_after_signer_changes() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    List::new(directory).with_node().with_other("proxy", "mesh").write();
+    let run = start(directory, &run_list(&[]));
+    let before = event_of(&run, "proxy", "resting", 1)["rotate_at"].clone();
+    List::new(directory).with_node().with_other("proxy", "etcd").write();
+    run.signal(Signal::HUP);
+    let after = event_of(&run, "proxy", "resting", 2)["rotate_at"].clone();
+    assert_ne!(after, before);
+    let status = perennial(directory, &["status", "--certificates", "list.yaml", "--json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["certificates"]["proxy"]["rotate_at"], after);
+    assert_eq!(signer.requests().len(), 2);
+    stop(run);
+}
+
+#[test]
 fn certificate_gets_its_first_name_back_after_two_changes() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

@@ -131,7 +131,7 @@ impl Listed<'_> {
             match &slot.phase {
                 Phase::Due | Phase::Starting(_) => {}
                 Phase::Failed { .. } => slot.phase = Phase::Due,
-                Phase::Running(active) if active.config().member.is_stored_like(&slot.member) => {
+                Phase::Running(active) if active.can_become(&slot.member) => {
                     let read = active.rereading(slot.member.clone(), &self.shared);
                     let (name, sender) = (name.clone(), sender.clone());
                     // Without a thread, the result is missing, as if the disk did not answer.

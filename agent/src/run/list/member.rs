@@ -97,6 +97,16 @@ impl Active {
         }
     }
 
+    /// True if the running rotation can follow `next`, which is this member after a reload. Otherwise the rotation must end,
+    /// and another one start: with other files, and with another signer.
+    pub(super) fn can_become(&self, next: &Member) -> bool {
+        let now = &self.config.member;
+        // Rotation points are drawn from the signer's name, when a rotation starts. A rotation whose certificate is in
+        // memory only does not end: the certificate would be lost.
+        let keeps_signer = now.signer == next.signer || self.reporter.rotation.handle().snapshot().unwritten;
+        now.is_stored_like(next) && keeps_signer
+    }
+
     /// Applies a changed configuration to the running rotation. The location of the files must be unchanged.
     pub(super) fn apply(&mut self, (next, server): (Resolved, Server), shared: &Shared) {
         let (before, handle) = (&self.config, self.reporter.rotation.handle());
