@@ -41,6 +41,31 @@ fn start_at(directory: &Path, address: &str) -> Process {
     process
 }
 
+#[test]
+fn other_signers_are_served_with_flag_only() {
+    for (flags, is_served) in [([].as_slice(), false), (&["--other-signers"], true)] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        let arguments = [["signer", "--listen", "127.0.0.1:0", "--dir", "signer"].as_slice(), flags].concat();
+        let process = crate::support::start(path, &arguments);
+        until("introduction", || process.stdout().contains("--bootstrap-kubeconfig").then_some(()));
+        let introduction = process.stdout();
+        let named = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "--other-signers"];
+        assert_eq!(named.map(|name| introduction.contains(name)), [true, true, !is_served], "{introduction}");
+        let signer = CsrSigner {
+            signer_name: "example.com/mesh".into(),
+            ..CsrSigner::kubelet_client(cluster(path), Some(token(path)))
+        };
+        let mesh = perennial_std::start(Rotator::new().template(Template::node("worker")).signer(signer)).unwrap();
+        if is_served {
+            mesh.ready().within(BOUND).unwrap();
+        } else {
+            let hint = "from signer example.com/mesh; waiting for `kubectl certificate approve`";
+            until("hint", || process.stdout().contains(hint).then_some(()));
+        }
+    }
+}
+
 /// The API server that the bootstrap kubeconfig names.
 fn cluster(directory: &Path) -> Arc<Cluster> {
     let path = directory.join("signer/bootstrap.kubeconfig");

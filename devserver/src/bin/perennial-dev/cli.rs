@@ -83,7 +83,8 @@ pub(crate) struct Demo {
 ///
 /// Serves certificate signing requests as a cluster does, and signs with a CA of its own. Approves nodes'
 /// client certificates, and serving certificates for the node's own name and for names given with
-/// --allow-serving-name. DIR keeps the CA and the bootstrap token for the next start, and two kubeconfigs,
+/// --allow-serving-name. Signs also for kubernetes.io/kube-apiserver-client, whose requests a person approves;
+/// with --other-signers, approves and signs for every signer outside kubernetes.io/, too. DIR keeps the CA and the bootstrap token for the next start, and two kubeconfigs,
 /// admin.kubeconfig and bootstrap.kubeconfig. Requests are in memory only.
 ///
 /// SIGHUP reads the CA and the --faults file again. For a new CA, first move ca.crt and ca.key away; the
@@ -97,6 +98,7 @@ Examples:
   perennial-dev signer --listen 127.0.0.1:7443 --dir /tmp/signer --signing-duration 10m
   perennial-dev signer --approve manual   # then: kubectl certificate approve …
   perennial-dev signer --allow-serving-name 10.0.0.7 --allow-serving-name worker-1.example
+  perennial-dev signer --other-signers    # for a list with signers such as example.com/mesh
   perennial-dev signer --faults faults.yaml
 
 Faults; the first rule that matches a request applies:
@@ -144,6 +146,9 @@ pub(crate) struct Signer {
     /// Approve serving certificates for this DNS name or IP address, too, or * for any; may be repeated
     #[arg(long, value_name = "NAME", value_parser = serving_name)]
     pub(crate) allow_serving_name: Vec<String>,
+    /// Approve and sign for every signer outside kubernetes.io/, too, such as example.com/mesh
+    #[arg(long)]
+    pub(crate) other_signers: bool,
     /// Inject the faults in this file, YAML or JSON: which requests fail, and how (see below)
     #[arg(long, value_name = "FILE")]
     pub(crate) faults: Option<PathBuf>,

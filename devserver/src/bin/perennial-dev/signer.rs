@@ -12,7 +12,9 @@ use perennial_dev::{
     Answer, ApiRequest, Approval, ClusterSetup, Method, Next, Options, Random, ServingApproval, TestCluster, User,
     Watcher,
 };
-use perennial_kubernetes::objects::{CSR_PATH, CertificateSigningRequest, Condition};
+use perennial_kubernetes::objects::{
+    CLIENT_SIGNER, CSR_PATH, CertificateSigningRequest, Condition, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER,
+};
 use perennial_kubernetes::text;
 use perennial_pki::{Chain, read_request};
 use perennial_rotation::clock;
@@ -46,6 +48,7 @@ pub(crate) fn signer(options: &cli::Signer) -> Result<(), Failure> {
             names if names.iter().any(|name| name == "*") => ServingApproval::Any,
             names => ServingApproval::Own(names.clone()),
         },
+        other_signers: options.other_signers,
         signing_duration: options.signing_duration,
         backdate: options.backdate,
         ..Options::default()
@@ -163,6 +166,11 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
         }
         Approval::Manual => "waits for you to approve requests",
     };
+    let others = if options.other_signers {
+        "and for every signer outside kubernetes.io/"
+    } else {
+        "and for no other signer (others, such as example.com/mesh: --other-signers)"
+    };
     let faults = if options.faults.is_some() { "\nIt injects the faults of --faults." } else { "" };
     let caution = if options.listen.ip().is_loopback() {
         ""
@@ -172,6 +180,8 @@ fn introduction(options: &cli::Signer, server: &str) -> String {
     format!(
         "Embedded API server at {server}, for development only: not a cluster, not a CA to trust.
 It issues certificates for at most {} and {approval}.
+It signs for {KUBELET_CLIENT_SIGNER}, {KUBELET_SERVING_SIGNER}, {CLIENT_SIGNER}
+{others}.
 CA and bootstrap token are in {}.{faults}{caution}
 
 As an administrator:
