@@ -184,6 +184,9 @@ fn list_of_which_no_member_can_start_is_refused() {
     let directory = directory.path();
     List::new(directory).with_node().write();
     perennial(directory, &run_list(&[])).expect_refusal(&["run"], &["no certificate of the list can start", "node"]);
+    // Names the key and the remedy.
+    let missing = ["bootstrap.kubeconfig: there is no such file", "`clusterKubeconfig`", "provide the file"];
+    perennial(directory, &run_list(&[])).expect_refusal(&["run"], &missing);
     assert!(!directory.join("node").exists());
 }
 

@@ -31,11 +31,18 @@ impl Resolved {
     /// # Errors
     /// A clause with the file that cannot be used.
     pub(crate) fn read(member: Member) -> Result<Self, String> {
-        let endpoint = kubeconfigs::endpoint(&member.cluster_kubeconfig)?;
+        let endpoint = kubeconfigs::endpoint(&member.cluster_kubeconfig).map_err(|why| {
+            format!(
+                "{why}; the API server and its CA are read from this file (`clusterKubeconfig` or, without it, the \
+                 kubeconfig of `identity`): provide the file, or name another kubeconfig"
+            )
+        })?;
         let issuers = member.issuer_ca_file.as_deref().map(|path| {
             let pem = files::read(path).map_err(|error| error.to_string());
             let roots = pem.and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()));
-            let roots = roots.map_err(|error| format!("{}: {error}", path.display()))?;
+            let roots = roots.map_err(|error| {
+                format!("{}: {error}; `issuerCAFile` names this file: provide it, or remove the key", path.display())
+            })?;
             files::warn_of_skipped(path, roots.skipped());
             Ok::<_, String>(roots)
         });
