@@ -1,6 +1,7 @@
 //! `perennial check`: checks a certificate list, and prints what a run with this list would do.
 
-use perennial_rotation::{FileLayout, FileOptions};
+use perennial_kubernetes::CsrSigner;
+use perennial_rotation::{FileLayout, FileOptions, Profile};
 use serde_json::{Value, json};
 
 use crate::certificates::{self, Asker, List, Location, Member};
@@ -30,6 +31,7 @@ fn to_text(list: &List) -> String {
         let mut lines = vec![
             ("certificate", member.name.clone()),
             ("  request", format!("{} from {}", request(member), member.signer)),
+            ("  usages", usages(member).join(", ")),
             ("  identity", identity(member)),
             ("  server", format!("the API server of {}", member.cluster_kubeconfig.display())),
             ("  files", files(member)),
@@ -54,6 +56,12 @@ fn to_text(list: &List) -> String {
 fn request(member: &Member) -> String {
     let names = member.template.to_string();
     names.strip_prefix("CN=,").map_or_else(|| names.clone(), str::to_owned)
+}
+
+/// The usages to request, `spec.usages`.
+fn usages(member: &Member) -> Vec<String> {
+    let profile = Profile { key_algorithm: member.key_type, ..Profile::new(member.required_usages.iter().copied()) };
+    member.usages.clone().unwrap_or_else(|| CsrSigner::default_usages(&profile))
 }
 
 /// The identity that the requests of a member authenticate with, as a clause.
@@ -131,7 +139,7 @@ fn member_json(member: &Member) -> Value {
         "signer": member.signer,
         "request": request(member),
         "common_name": template.common_name(),
-        "usages": member.usages,
+        "usages": usages(member),
         "key_type": member.key_type.to_string(),
         "lifetime_seconds": member.lifetime.map(|lifetime| lifetime.as_secs()),
         "identity": { "kind": identity, "of": of },

@@ -38,11 +38,13 @@ fn shipped_list_is_good_and_covers_the_certificates_of_a_node() {
     ];
     assert_eq!(names, expected);
     assert_eq!(certificates[0]["common_name"], "system:node:worker-1");
+    assert_eq!(certificates[1]["usages"], serde_json::json!(["digital signature", "server auth"]));
     assert_eq!(certificates[4]["after"], serde_json::json!(["kubelet-client", "etcd-server"]));
     let (code, text, _) = check(directory.path(), &[SHIPPED]);
     assert_eq!(code, Some(0));
     for line in [
         "good, 8 certificates",
+        "  usages    digital signature, client auth",
         "  identity  its own certificate; without a valid one, the user of /etc/kubernetes/bootstrap-kubelet.conf",
         "  files     /var/lib/kube-proxy/pki/client.pem (mode 0600)",
         "  rotation  at 50% to 70% of 1 d: 12 h to 16 h 48 min after notBefore; ecdsa-p256 key",

@@ -56,7 +56,7 @@ impl CsrSigner {
     }
 
     /// Checks the names of a template by Kubernetes' rules for the signer `signer_name`, as each request does. Accepts
-    /// all names for a signer other than those for kubelets, since its controller decides.
+    /// all names for a signer of another controller than Kubernetes' own, which decides.
     ///
     /// # Errors
     /// The rule by which the signer would refuse the request, as a sentence.
@@ -64,17 +64,28 @@ impl CsrSigner {
         rules::check(signer_name, template)
     }
 
-    fn usages(&self) -> Vec<String> {
-        if let Some(usages) = &self.usages {
-            return usages.clone();
-        }
+    /// Checks usages, `spec.usages`, by Kubernetes' rules for the signer `signer_name`. Accepts all usages for a signer of
+    /// another controller than Kubernetes' own, which decides.
+    ///
+    /// # Errors
+    /// The rule by which the signer would refuse the request, as a sentence.
+    pub fn check_usages(signer_name: &str, usages: &[String]) -> Result<(), String> {
+        rules::check_usages(signer_name, usages)
+    }
+
+    /// The usages that a signer with this profile and without [`usages`](Self::usages) requests.
+    pub fn default_usages(profile: &Profile) -> Vec<String> {
         // kubelet's usages for an RSA key, which TLS 1.2 may encrypt with.
-        let more = (self.profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
+        let more = (profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
         ["digital signature".to_owned()]
             .into_iter()
             .chain(more)
-            .chain(self.profile.usages.iter().map(Usage::to_string))
+            .chain(profile.usages.iter().map(Usage::to_string))
             .collect()
+    }
+
+    fn usages(&self) -> Vec<String> {
+        self.usages.clone().unwrap_or_else(|| Self::default_usages(&self.profile))
     }
 }
 

@@ -52,6 +52,12 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     let template = template(section, signer.as_deref());
     let usages = section.parse_all("usages", usage);
     let required_usages = required_usages(section, usages.as_deref(), signer.as_deref());
+    if let (Some(usages), Some(signer)) = (&usages, &signer)
+        && !required_usages.is_empty()
+        && let Err(why) = CsrSigner::check_usages(signer, usages)
+    {
+        section.fault("usages", why);
+    }
     let key_type = key_type(section);
     let issuer_ca_file = section.parse("issuerCAFile", absolute);
     let location = location(section, key_type, issuer_ca_file.as_ref());

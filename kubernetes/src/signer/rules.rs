@@ -1,12 +1,13 @@
-//! The names that Kubernetes' signers for kubelets admit (`ValidateKubeletClientCSR` and `ValidateKubeletServingCSR` in
-//! `pkg/apis/certificates/helpers.go`).
+//! The names and usages that Kubernetes' own signers admit: `ValidateKubeletClientCSR` and `ValidateKubeletServingCSR` in
+//! `pkg/apis/certificates/helpers.go`, `pkg/controller/certificates/signer/signer.go`, and the admission plugin
+//! CertificateSubjectRestriction.
 
 use perennial::Template;
 
-use crate::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use crate::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 
-/// Checks the names of `template` by Kubernetes' rules for the signer. Accepts all names for a signer other than those
-/// for kubelets, since its controller decides.
+/// Checks the names of `template` by Kubernetes' rules for the signer. Accepts all names for a signer of another
+/// controller, which decides.
 ///
 /// # Errors
 /// The rule by which the signer would refuse the request, as a sentence.
@@ -14,6 +15,12 @@ pub(super) fn check(signer_name: &str, template: &Template) -> Result<(), String
     let is_serving = match signer_name {
         KUBELET_CLIENT_SIGNER => false,
         KUBELET_SERVING_SIGNER => true,
+        CLIENT_SIGNER if template.organizations().any(|name| name == "system:masters") => {
+            return Err(format!(
+                "API servers refuse a request for the organization system:masters to the signer {signer_name}; remove \
+                 the organization, and grant rights with RBAC"
+            ));
+        }
         _ => return Ok(()),
     };
     let has_hosts = template.dns_names().next().is_some() || template.ip_addresses().next().is_some();
@@ -33,10 +40,34 @@ pub(super) fn check(signer_name: &str, template: &Template) -> Result<(), String
     }
 }
 
+/// Checks usages by Kubernetes' rules for the signer. Accepts all usages for a signer of another controller.
+///
+/// # Errors
+/// The rule by which the signer would refuse the request, as a sentence.
+pub(super) fn check_usages(signer_name: &str, usages: &[String]) -> Result<(), String> {
+    let (needed, admitted): (&[&str], &[&str]) = match signer_name {
+        KUBELET_CLIENT_SIGNER => (&["digital signature", "client auth"], &["key encipherment"]),
+        KUBELET_SERVING_SIGNER => (&["digital signature", "server auth"], &["key encipherment"]),
+        CLIENT_SIGNER => (&["client auth"], &["digital signature", "key encipherment"]),
+        _ => return Ok(()),
+    };
+    let has = |usage: &&str| usages.iter().any(|given| given == usage);
+    let is_known = |usage: &String| needed.iter().chain(admitted).any(|known| usage == known);
+    if needed.iter().all(has) && usages.iter().all(is_known) {
+        return Ok(());
+    }
+    Err(format!(
+        "the signer {signer_name} needs the usages {}, admits {}, and would refuse a request for {}; change the usages, \
+         or use a signer for other certificates",
+        needed.join(", "),
+        admitted.join(", "),
+        usages.join(", "),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::CLIENT_SIGNER;
 
     #[test]
     fn signers_for_kubelets_refuse_names_that_kubernetes_refuses() {
@@ -56,6 +87,8 @@ mod tests {
             (KUBELET_SERVING_SIGNER, node().with_dns_names(["a"]), None),
             (KUBELET_SERVING_SIGNER, node(), Some("needs a DNS name or an IP address")),
             (KUBELET_SERVING_SIGNER, serving().with_uris(uri), Some("no URIs")),
+            (CLIENT_SIGNER, Template::new("a").with_organizations(["b", "system:masters"]), Some("system:masters")),
+            ("example.com/mesh", Template::new("a").with_organizations(["system:masters"]), None),
             (CLIENT_SIGNER, Template::new("a").with_uris(uri).with_dns_names(["a"]), None),
             ("example.com/mesh", Template::default().with_uris(uri), None),
         ] {
@@ -63,6 +96,28 @@ mod tests {
             let refused = checked.as_ref().err();
             assert_eq!(refused.is_some(), why.is_some(), "{signer} {template}: {refused:?}");
             assert!(refused.is_none_or(|text| text.contains(why.unwrap())), "{signer} {template}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn signers_of_kubernetes_refuse_usages_that_kubernetes_refuses() {
+        let [signature, key, client, server] = ["digital signature", "key encipherment", "client auth", "server auth"];
+        for (signer, usages, is_good) in [
+            (KUBELET_CLIENT_SIGNER, &[signature, client][..], true),
+            (KUBELET_CLIENT_SIGNER, &[client, key, signature], true),
+            (KUBELET_CLIENT_SIGNER, &[client], false),
+            (KUBELET_CLIENT_SIGNER, &[signature, client, server], false),
+            (KUBELET_SERVING_SIGNER, &[signature, key, server], true),
+            (KUBELET_SERVING_SIGNER, &[signature, client], false),
+            (CLIENT_SIGNER, &[client], true),
+            (CLIENT_SIGNER, &[client, key, signature], true),
+            (CLIENT_SIGNER, &[signature, server], false),
+            (CLIENT_SIGNER, &[client, server], false),
+            ("example.com/mesh", &[server, client, "any"], true),
+        ] {
+            let usages: Vec<String> = usages.iter().map(ToString::to_string).collect();
+            let checked = check_usages(signer, &usages);
+            assert_eq!(checked.is_ok(), is_good, "{signer} {usages:?}: {checked:?}");
         }
     }
 }
