@@ -86,8 +86,10 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
         }
     }
     let in_directories: Vec<_> = placed.iter().filter(|placed| is_in_directory(placed)).collect();
+    let linked: HashMap<_, _> =
+        placed.iter().filter_map(|placed| linked_directory(placed).map(|path| (path, placed))).collect();
     for claim in written.values() {
-        check_place(claim, &written, &directories, &in_directories);
+        check_place(claim, &written, &directories, &in_directories, &linked);
     }
     for by in placed {
         for (key, path) in read_by(&by.member) {
@@ -116,13 +118,22 @@ fn is_in_directory(placed: &Placed<'_>) -> bool {
     matches!(placed.member.location, Location::Directory { .. })
 }
 
+/// The directory of a store `linked`.
+fn linked_directory<'a>(placed: &'a Placed<'_>) -> Option<&'a Path> {
+    match &placed.member.location {
+        Location::Files(FileLayout::Linked { directory, .. }, _) => Some(directory),
+        Location::Files(FileLayout::Plain { .. } | FileLayout::Bundle { .. }, _) | Location::Directory { .. } => None,
+    }
+}
+
 /// Reports a file whose path is a directory of another use, or that lies among the files of another member's store.
-/// `in_directories` are the members in kubelet's layout.
+/// `in_directories` are the members in kubelet's layout, and `linked` those with a directory of their own, by its path.
 fn check_place(
     claim: &Claim<'_>,
     written: &HashMap<PathBuf, Claim<'_>>,
     directories: &HashMap<PathBuf, Claim<'_>>,
     in_directories: &[&Placed<'_>],
+    linked: &HashMap<&Path, &Placed<'_>>,
 ) {
     let path = claim.path.display();
     if let Some(other) = directories.get(&claim.path) {
@@ -132,6 +143,18 @@ fn check_place(
     if let Some(file) = claim.path.ancestors().skip(1).find_map(|above| written.get(above)) {
         let (file, other) = (file.path.display(), &file.by.member.name);
         fault(claim, &format!("{path} lies below {file}, a file of certificate {other}; name another directory"));
+    }
+    if let Some(alone) = claim.path.parent().and_then(|parent| linked.get(parent))
+        && !std::ptr::eq(*alone, claim.by)
+        && linked_directory(claim.by) != claim.path.parent()
+    {
+        let why = format!(
+            "{path} lies in the directory of certificate {}, whose store `linked` needs a directory for it alone; name \
+             another directory",
+            alone.member.name
+        );
+        fault(claim, &why);
+        return;
     }
     // The prefix of one member may begin like that of another.
     if is_in_directory(claim.by) {
