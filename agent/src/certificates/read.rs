@@ -162,11 +162,11 @@ fn finish(context: &Context<'_>, path: &Path, mut placed: Vec<Placed<'_>>) -> Ve
         });
     }
     conflicts::check_cycles(&placed);
-    // With errors, the clusters and files below may be those of half a member.
+    // A list with errors may have a cycle.
     if context.faults.borrow().is_empty() {
         inherit_clusters(&mut placed);
-        conflicts::check_files(path, &placed);
     }
+    conflicts::check_files(path, &placed);
     placed.into_iter().map(|placed| placed.member).collect()
 }
 

@@ -335,6 +335,8 @@ fn stores_that_overlap_are_refused() {
         ("directory: {path: /p, prefix: x}", "bundle: {file: /p/x-1.pem}", "are for the files of certificate a"),
         ("directory: {path: /p, prefix: x}", "bundle: {file: /p/x.key}", "are for the files of certificate a"),
         ("directory: {path: /p/q, prefix: x}", "bundle: {file: /p}", "/p is a directory of certificate a"),
+        ("linked: {path: /p}", "directory: {path: /p, prefix: x}", "lies in the directory of certificate a, whose"),
+        ("files: {certificate: /c, key: /p/k}", "linked: {path: /p}", "lies in the directory of certificate b, whose"),
         ("bundle: {file: /k}", "bundle: {file: /b}", "certificate a writes /k; name a file that no"),
         ("bundle: {file: /etc/perennial/certificates.yaml}", "bundle: {file: /b}", "is this certificate list"),
     ] {
@@ -352,6 +354,28 @@ fn stores_that_overlap_are_refused() {
         let text = members(&[("a", &format!("store: {{{a}}}")), ("b", &format!("store: {{{b}}}"))]);
         assert!(parse(&text).is_ok(), "{a} {b}: {:#?}", parse(&text));
     }
+}
+
+#[test]
+fn members_with_other_errors_are_compared_too() {
+    let store = "store: {bundle: {file: /x}}, access: {mode: 0666}";
+    let faults = parse(&members(&[("a", store), ("b", store), ("c", "after: [d]")])).unwrap_err();
+    for why in ["certificate a: access.mode", "certificate a writes /x, too", "has the name d"] {
+        assert!(faults.iter().any(|fault| fault.contains(why)), "{why}: {faults:#?}");
+    }
+}
+
+#[test]
+fn names_and_usages_that_the_signer_refuses_are_refused() {
+    let signer = "  signer: kubernetes.io/kube-apiserver-client\n";
+    refuses(&with(&format!("{signer}  organizations: ['system:masters']")), "refuse a request for the organization");
+    refuses(
+        &with(&format!("{signer}  usages: [server auth]")),
+        "usages: the signer kubernetes.io/kube-apiserver-client",
+    );
+    refuses(&with(&format!("{signer}  usages: [client auth, any]")), "needs the usages client auth, admits");
+    parse(&with(&format!("{signer}  usages: [client auth]"))).unwrap();
+    parse(&with("  usages: [server auth]")).unwrap();
 }
 
 #[test]
