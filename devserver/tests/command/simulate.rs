@@ -110,8 +110,10 @@ fn simulate_refuses_wrong_arguments_with_the_expected_form() {
         (&["--denied", "200%"], &["--denied", "expected a percentage"]),
         (&["--policy", "fast"], &["--policy", "default, kubelet, client-go"]),
         (&["--policy", "kubelet", "--compare"], &["--policy", "--compare"]),
-        (&["--nodes", "1", "--span", "1d", "--csv", "missing/file"], &["cannot write missing/file"]),
-        (&["--nodes", "1", "--span", "1d", "--svg", "file"], &["cannot create file"]),
+        // A simulation of these ends after the time limit of a command: the paths are tried first.
+        (&["--nodes", "10000000", "--span", "20y", "--csv", "missing/file"], &["cannot write missing/file"]),
+        (&["--nodes", "10000000", "--span", "20y", "--html", "."], &["cannot write .: Is a directory"]),
+        (&["--nodes", "10000000", "--span", "20y", "--svg", "file"], &["cannot create file"]),
     ] {
         let arguments = [&["simulate"], arguments].concat();
         perennial_dev(directory.path(), &arguments).expect_refusal(&arguments, words);

@@ -6,7 +6,8 @@ mod plot;
 mod progress;
 pub(crate) mod summary;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub(crate) fn simulate(options: &Simulate) -> Result<(), Failure> {
             "{flag}: {at} lies after the end of the simulation, {span}; lengthen --span"
         )));
     }
+    try_outputs(options)?;
     let programs: &[ProgramName] = if options.compare { &ProgramName::ALL } else { &[options.policy] };
     let runs: Vec<Run> = programs.iter().map(|program| run(options, *program)).collect();
     if let Some(path) = &options.csv {
@@ -41,8 +43,6 @@ pub(crate) fn simulate(options: &Simulate) -> Result<(), Failure> {
             write(path, &page::page(options, &runs, &charts))?;
         }
         if let Some(directory) = &options.svg {
-            let unable = |error| Failure::usage(format!("cannot create {}: {error}", directory.display()));
-            fs::create_dir_all(directory).map_err(unable)?;
             for chart in &charts {
                 write(&directory.join(chart.name).with_extension("svg"), &chart.file())?;
             }
@@ -88,6 +88,33 @@ pub(crate) fn program(name: ProgramName, lifetime: Duration) -> Program {
     }
 }
 
+/// Fails if an output could not be written after the simulation, which may take long. Creates the directory of `--svg`,
+/// and changes no file.
+fn try_outputs(options: &Simulate) -> Result<(), Failure> {
+    for path in options.csv.iter().chain(&options.html) {
+        let tried = match fs::metadata(path) {
+            Ok(found) if found.is_file() || found.is_dir() => OpenOptions::new().append(true).open(path).map(drop),
+            // The reader of a pipe would see an end.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+                tempfile::tempfile_in(directory.unwrap_or(Path::new("."))).map(drop)
+            }
+        };
+        tried.map_err(|error| cannot_write(path, &error))?;
+    }
+    if let Some(directory) = &options.svg {
+        let unable = |error| Failure::usage(format!("cannot create {}: {error}", directory.display()));
+        fs::create_dir_all(directory).map_err(unable)?;
+        tempfile::tempfile_in(directory).map_err(|error| cannot_write(directory, &error))?;
+    }
+    Ok(())
+}
+
 fn write(path: &Path, contents: &str) -> Result<(), Failure> {
-    fs::write(path, contents).map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
+    fs::write(path, contents).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("cannot write {}: {error}", path.display()))
 }
