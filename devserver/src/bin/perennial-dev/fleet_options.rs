@@ -110,11 +110,12 @@ impl ProgramName {
 ///
 /// SOURCE is one of:
 /// - a CSV file with a line NOTBEFORE,NOTAFTER for each certificate (RFC 3339)
-/// - a directory of certificates or pairs (*.pem, *.crt)
+/// - a directory of certificates or pairs (*.pem, *.crt): the newest of each common name and usages
 /// - a text file with the metrics of kubelets (kubelet_certificate_manager_client_ttl_seconds and others)
 ///
-/// With --kubeconfig, the certificates are those in the cluster's CertificateSigningRequests. A cluster deletes
-/// these an hour after their approval, so for all nodes of a cluster, give the metrics of its kubelets instead.
+/// With --kubeconfig, the certificates are those in the cluster's CertificateSigningRequests: the newest of each
+/// signer, names and usages. A cluster deletes these objects an hour after their approval, so for all nodes of a
+/// cluster, give the metrics of its kubelets instead.
 ///
 /// Simulates the coming weeks, with one node for each certificate. Prints when the load peaks; how many
 /// certificates expire in outages of approver and signer that begin at the worst hour; and how soon the load is

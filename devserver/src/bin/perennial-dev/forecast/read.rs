@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use perennial::{UnixTime, Validity, printable};
-use perennial_pki::Chain;
+use perennial_pki::{Chain, Usage};
 
 use crate::Failure;
 
@@ -68,11 +68,28 @@ fn of_csv(path: &Path, text: &str) -> Result<Vec<Validity>, Failure> {
     Ok(found)
 }
 
-/// The newest certificate of each common name in the files of a directory. Links are skipped: in kubelet's directory
+/// The newest certificate of each purpose: certificates that replace each other have the same purpose.
+#[derive(Default)]
+pub(super) struct Newest(BTreeMap<[String; 3], Validity>);
+
+impl Newest {
+    pub(super) fn add(&mut self, purpose: [String; 3], validity: Validity) {
+        let newest = self.0.entry(purpose).or_insert(validity);
+        if newest.not_after() < validity.not_after() {
+            *newest = validity;
+        }
+    }
+
+    pub(super) fn into_validities(self) -> Vec<Validity> {
+        self.0.into_values().collect()
+    }
+}
+
+/// The newest certificate of each common name and usages in the files of a directory. Links are skipped: in kubelet's directory
 /// they name files that are there, too.
 fn of_directory(path: &Path) -> Result<Vec<Validity>, Failure> {
     let unable = |error| Failure::usage(format!("cannot read {}: {error}", path.display()));
-    let mut newest: BTreeMap<String, Validity> = BTreeMap::new();
+    let mut newest = Newest::default();
     for entry in fs::read_dir(path).map_err(unable)? {
         let entry = entry.map_err(unable)?;
         let file = entry.path();
@@ -84,13 +101,17 @@ fn of_directory(path: &Path) -> Result<Vec<Validity>, Failure> {
         let pem = fs::read(&file).map_err(|error| wrong(&error))?;
         let chain = Chain::from_pem(&pem).map_err(|error| wrong(&error))?;
         let certificate = chain.certificate();
-        let name = certificate.names.common_name().to_owned();
-        let validity = newest.entry(name).or_insert(certificate.validity);
-        if validity.not_after() < certificate.validity.not_after() {
-            *validity = certificate.validity;
-        }
+        // The addresses of a node may have changed with a rotation. Without a common name, the other names tell
+        // certificates apart.
+        let name = match certificate.names.common_name() {
+            "" => certificate.names.to_string(),
+            name => name.to_owned(),
+        };
+        let [client, server] = [Usage::ClientAuth, Usage::ServerAuth]
+            .map(|usage| if chain.is_for(usage) { usage.to_string() } else { String::new() });
+        newest.add([name, client, server], certificate.validity);
     }
-    Ok(newest.into_values().collect())
+    Ok(newest.into_validities())
 }
 
 /// The samples of metrics with the time until a certificate expires, in the text format of Prometheus.
@@ -125,6 +146,9 @@ fn of_metrics(path: &Path, text: &str, now: UnixTime, lifetime: Option<Duration>
 
 #[cfg(test)]
 mod tests {
+    use perennial_dev::{Authority, Random};
+    use perennial_pki::Credential;
+
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -155,6 +179,24 @@ mod tests {
                     other_metric 7\n";
         let ends = NOW.after(Duration::from_secs(3600));
         assert_eq!(metrics(text), Ok(vec![Validity::new(ends.before(DAY), ends).unwrap(); 2]));
+    }
+
+    #[test]
+    fn directory_counts_client_and_server_certificate_of_one_name() {
+        let mut random = Random::from_seed([1; 32]);
+        let authority = Authority::generate(&mut random, NOW, DAY * 365).unwrap();
+        let server = authority.server_credential(&[], &[[192, 0, 2, 1].into()], &mut random, NOW, DAY).unwrap();
+        let name = server.chain().certificate().names.common_name();
+        let directory = tempfile::tempdir().unwrap();
+        let write = |file: &str, pair: &Credential| fs::write(directory.path().join(file), pair.chain().pem()).unwrap();
+        write("server.pem", &server);
+        for days in [3, 2] {
+            let client = authority.client_credential(name, &[], &mut random, NOW, DAY * days).unwrap();
+            write(&format!("client-{days}.pem"), &client);
+        }
+        let found = read(directory.path(), NOW, None).map_err(|failure| failure.reason).unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().any(|validity| validity.not_after() > NOW.after(DAY * 2)), "{found:?}");
     }
 
     #[test]
