@@ -69,6 +69,7 @@ fn forecast_as_text_names_peak_outages_and_lifetimes() {
         "The load peaks in the hour from 2026-01-01T",
         "2026-01-03T12:00:00Z",
         "signer outage of",
+        "day from                submissions  busiest hour from     submissions",
         "12h                             300  2026-01-01T1",
         "with a lifetime of",
     ] {
@@ -114,6 +115,9 @@ fn forecast_reads_requests_of_a_cluster_and_directory_of_a_node() {
     let of_directory = forecast(directory.path(), &["pki", "--span", "1d"]);
     assert_eq!(of_directory["certificates"], 1);
     assert_eq!(of_cluster["lifetime_seconds"], of_directory["lifetime_seconds"]);
+    fs::write(directory.path().join("one.csv"), issued_in_an_hour(1)).unwrap();
+    let text = perennial_dev(directory.path(), &[&["forecast", "one.csv", "--span", "2d"][..], &AT].concat());
+    assert!(text.stdout.starts_with("1 certificate; 2d from"), "{text:?}");
     signer.signal(rustix::process::Signal::TERM);
     assert_eq!(signer.end().code, Some(0));
     let output = perennial_dev(directory.path(), &["forecast", "--kubeconfig", "signer/admin.kubeconfig"]);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::fleet_options::{Forecast, SHORTEST_LIFETIME};
 use crate::report::print_line;
-use crate::simulate::summary::{grouped, sums, time};
+use crate::simulate::summary::{grouped, sums};
 use estimate::{Fleet, Lifetime, WorstOutage};
 
 const HOUR: usize = 3600;
@@ -85,6 +85,18 @@ struct Day {
     busiest: (UnixTime, u64),
 }
 
+/// A span of time in days, hours, minutes and seconds, the largest unit first: `7d 13h 12m`, and `24h` for a day.
+fn time(span: Duration) -> String {
+    let seconds = span.as_secs();
+    if seconds == 86_400 {
+        return "24h".to_owned();
+    }
+    let units = [(seconds / 86_400, 'd'), (seconds / 3600 % 24, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let parts = units.into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, unit)| format!("{}{unit}", grouped(count))).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 impl Findings {
     fn at(&self, elapsed: Duration) -> UnixTime {
         self.now.after(elapsed)
@@ -119,24 +131,33 @@ impl Findings {
 
     fn text(&self) -> String {
         let Fleet { certificates, lifetime, span, program, .. } = &self.fleet;
-        let (nodes, lifetime, span) = (grouped(certificates.len() as u64), time(*lifetime), time(*span));
-        let mut lines = vec![format!(
-            "{nodes} certificates; {span} from {} on, each new certificate for {lifetime}, {program}",
-            self.now
-        )];
-        if self.expired > 0 {
-            lines.push(format!("{} of them have expired: their nodes submit at once", grouped(self.expired as u64)));
+        let (lifetime, span) = (time(*lifetime), time(*span));
+        let fleet = match certificates.len() {
+            1 => "1 certificate".to_owned(),
+            many => format!("{} certificates", grouped(many as u64)),
+        };
+        let mut lines =
+            vec![format!("{fleet}; {span} from {} on, each new certificate for {lifetime}, {program}", self.now)];
+        match self.expired {
+            0 => {}
+            1 => lines.push("1 of them has expired: its node submits at once".to_owned()),
+            many => lines.push(format!("{} of them have expired: their nodes submit at once", grouped(many as u64))),
         }
         let days = self.days();
         let (at, most) = self.busiest(&days);
         let share = most as f64 / self.mean().max(f64::MIN_POSITIVE);
         lines.push(format!(
-            "\nThe load peaks in the hour from {at} on: {} submissions, {share:.1} times the mean",
-            grouped(most)
+            "\nThe load peaks in the hour from {at} on: {} submission{}, {share:.1} times the mean",
+            grouped(most),
+            if most == 1 { "" } else { "s" }
         ));
-        lines.push(format!("\n{:<22}{:>13}  busiest hour", "day from", "submissions"));
+        lines.push(format!(
+            "\n{:<22}{:>13}  {:<20}{:>13}",
+            "day from", "submissions", "busiest hour from", "submissions"
+        ));
         for Day { begins, submissions, busiest: (hour, most) } in days {
-            let hour = if most == 0 { "-".to_owned() } else { format!("{hour}  {}", grouped(most)) };
+            let hour =
+                if most == 0 { "-".to_owned() } else { format!("{:<20}{:>13}", hour.to_string(), grouped(most)) };
             lines.push(format!("{:<22}{:>13}  {hour}", begins.to_string(), grouped(submissions)));
         }
         lines.push(format!("\n{:<22}{:>13}  worst time to begin", "signer outage of", "expire"));
@@ -147,7 +168,9 @@ impl Findings {
         lines.push(format!("\n{:<22}{:>13}  load is even after", "with a lifetime of", "each day"));
         for Lifetime { lifetime, rotations_a_day, even_after } in &self.lifetimes {
             let after = even_after.map_or_else(|| "more than was simulated".to_owned(), time);
-            lines.push(format!("{:<22}{rotations_a_day:>13.1}  {after}", time(*lifetime)));
+            let (whole, tenth) =
+                ((rotations_a_day * 10.0).round() as u64 / 10, (rotations_a_day * 10.0).round() as u64 % 10);
+            lines.push(format!("{:<22}{:>13}  {after}", time(*lifetime), format!("{}.{tenth}", grouped(whole))));
         }
         lines.join("\n")
     }
@@ -186,5 +209,16 @@ impl Findings {
             "outages": outages.collect::<Vec<_>>(),
             "lifetimes": lifetimes.collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_of_falling_size() {
+        let shown = [0, 59, 90, 3600, 86_400, 172_800, 652_320, 90_061].map(|span| time(Duration::from_secs(span)));
+        assert_eq!(shown, ["0s", "59s", "1m 30s", "1h", "24h", "2d", "7d 13h 12m", "1d 1h 1m 1s"]);
     }
 }
