@@ -115,6 +115,22 @@ fn forbidden_error_names_cluster_role() {
 }
 
 #[test]
+fn forbidden_error_of_admission_has_whole_reason_and_no_cluster_role() {
+    let scene = Scene::new();
+    let policy = "p".repeat(253);
+    for reason in [
+        "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed".to_owned(),
+        format!("ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: no such names here"),
+    ] {
+        let message = format!("certificatesigningrequests.certificates.k8s.io \\\"csr-1\\\" is forbidden: {reason}");
+        let error = scene.error(|_| Reply::status(403, "Forbidden", &message));
+        assert_eq!(error.failure, Failure::Forbidden);
+        mentions(&error, &[&reason, "change the names, usages or signer of the request"]);
+        assert!(!error.to_string().contains("ClusterRole"), "{error}");
+    }
+}
+
+#[test]
 fn error_carries_retry_after_of_header_or_body() {
     let scene = Scene::new();
     let header = Reply::raw("HTTP/1.1 503 X\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n");

@@ -32,6 +32,11 @@ impl ErrorContext<'_> {
         let shown = self.identity.describe();
         let advice = match response.status {
             401 => format!("; it refused the credential ({shown}): is it expired, revoked or for another cluster?"),
+            403 if is_of_admission(response) => {
+                "; the credential may create requests, but not this one: change the names, usages or signer of the \
+                    request, or the policy of the cluster"
+                    .to_owned()
+            }
             403 => {
                 "; the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its \
                     user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), \
@@ -164,6 +169,14 @@ impl fmt::Display for ErrorContext<'_> {
         let creating = if self.exists { "" } else { "cannot create " };
         write!(f, "{creating}CSR {} at {}", printable(self.name), self.cluster)
     }
+}
+
+/// True if an admission plugin or a policy of the API server has refused the object of the HTTP request, and not the
+/// authorizer its user. Both give 403 (`NewForbidden` of apimachinery); the authorizer's message is
+/// `User "NAME" cannot VERB resource …` (`forbiddenMessage` of apiserver).
+fn is_of_admission(response: &Response) -> bool {
+    let ErrorAnswer { text, by_the_api, .. } = ErrorAnswer::read(response);
+    by_the_api && text.contains(" is forbidden: ") && !text.contains("\" cannot ")
 }
 
 /// Advice for a redirect: its target, and why perennial does not follow it.

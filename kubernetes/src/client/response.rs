@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial::printable;
+use perennial::{printable, printable_within};
 use perennial_rotation::ServerDate;
 
 use super::exchange_error::ExchangeError;
@@ -42,6 +42,10 @@ pub(crate) enum Event {
     Lost(ExchangeError),
 }
 
+/// Most characters of an API server's message. Messages of admission plugins and of policies end with the reason, after
+/// the names of the request, the policy and its binding, each of up to 253 characters.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// The text of an error answer, and how long the server wants the client to wait.
 pub(crate) struct ErrorAnswer {
     pub(crate) text: String,
@@ -58,7 +62,7 @@ impl ErrorAnswer {
         };
         let retry_after = details.and_then(|details| details.retry_after_seconds);
         Self {
-            text: sentence(response.status, &reason, &message),
+            text: sentence(response.status, &reason, &printable_within(&message, LONGEST_MESSAGE)),
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
             by_the_api: true,
         }
@@ -79,12 +83,12 @@ fn foreign(response: &Response) -> String {
         "" => String::new(),
         kind => format!("with {kind}"),
     };
-    sentence(response.status, &kind, &String::from_utf8_lossy(start))
+    sentence(response.status, &kind, &printable(&String::from_utf8_lossy(start)))
 }
 
-/// Joins a status with a reason and an explanation, both of which are optional.
+/// Joins a status with a reason and a printable explanation, both of which are optional.
 fn sentence(status: u16, reason: &str, explanation: &str) -> String {
-    match (&*printable(reason), &*printable(explanation)) {
+    match (&*printable(reason), explanation) {
         ("", "") => format!("{status} without an explanation"),
         ("", explanation) => format!("{status}: {explanation}"),
         (reason, "") => format!("{status} {reason}"),
