@@ -64,11 +64,13 @@ pub(crate) fn after_failure(failure: Failure) -> &'static str {
         }
         Failure::AlreadyDue => "let the signer issue longer lifetimes, or begin the rotation window later",
         Failure::Unauthorized => {
-            "check whether the client CA of the API server was replaced; without a valid certificate, give \
-             `perennial run` a bootstrap kubeconfig with a valid token"
+            "replace the credential that the server refused: put a new token into the kubeconfig or token file of the \
+             request or, if it was the certificate itself, give `perennial run` a bootstrap kubeconfig with a valid \
+             token; if the server refuses all credentials, check whether its client CA was replaced"
         }
         Failure::Forbidden => {
-            "allow the credential to create, get, list and watch certificatesigningrequests; see agent/docs/cluster.md"
+            "read the server's reason above; if it names a user who cannot create, get, list or watch \
+             certificatesigningrequests, allow that (agent/docs/cluster.md), else request what the cluster admits"
         }
         Failure::Throttled => "nothing, unless it lasts: then the API server is overloaded",
         Failure::Unreachable => "check that the API server runs, and that this machine reaches it and trusts its CA",
