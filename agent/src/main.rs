@@ -6,6 +6,7 @@ mod certificates;
 mod check;
 mod cli;
 mod control;
+mod descriptors;
 mod failure;
 mod files;
 mod fleet;

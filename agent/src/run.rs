@@ -27,6 +27,7 @@ use serde_json::json;
 use crate::certificates::List;
 use crate::cli;
 use crate::control::Control;
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::hook_debt::Hook;
 use crate::lines::{Lines, OUTPUT, RESULT};
@@ -69,6 +70,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 
 /// Reads the configuration, starts the rotations, and runs until the end.
 fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
+    descriptors::raise_limit();
     let service = &options.service;
     let hook = service.on_rotated.as_deref().map(|command| Hook::of_flag(command, service.on_rotated_timeout));
     let hooks = Hooks::new(hook, options.once);

@@ -1,5 +1,6 @@
 //! `perennial run --certificates`: many certificates in one process.
 
+mod descriptors;
 mod reload;
 mod rotate;
 mod status;
