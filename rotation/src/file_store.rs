@@ -5,6 +5,7 @@ mod found;
 mod layout;
 mod linked;
 mod replace;
+mod unpublished;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ use crate::store::{LoadRequest, Store, StoreError, Stored};
 
 pub use error::FileStoreError;
 pub use layout::{CaCopy, FileLayout, FileOptions};
+pub use unpublished::Unpublished;
 
 use found::are_for_same;
 use layout::{Content, Files};
@@ -65,6 +67,8 @@ pub struct FileStore {
     /// Held by each call that compares or changes files, so that a [`restore`](FileStore::restore) never comes between
     /// the private files and the public files of a write. Other processes are excluded by the lock of `private`.
     turn: Mutex<()>,
+    /// The error of the last attempt to replace the public files. A lock of its own: `turn` may wait for a disk.
+    unpublished: Mutex<Option<Unpublished>>,
 }
 
 impl FileStore {
@@ -105,7 +109,7 @@ impl FileStore {
         let why = "a file name must not begin with a dot";
         let layout = Layout::new(prefix).map_err(|_| FileStoreError::Layout { path: path.clone(), why })?;
         let private = Directory::on(private(&path, prefix), path, layout);
-        Ok(Self { private, files, options, turn: Mutex::default() })
+        Ok(Self { private, files, options, turn: Mutex::default(), unpublished: Mutex::default() })
     }
 
     /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
@@ -176,6 +180,7 @@ impl FileStore {
     fn publish_if_changed(&self, credential: &Credential, now: UnixTime) -> Result<Published, FileStoreError> {
         let contents = self.contents(credential)?;
         if self.files.are(&contents)? {
+            self.note_published(&Ok(()), now);
             return Ok(Published::Already);
         }
         let is_newer = |found: &Credential| {
@@ -185,13 +190,26 @@ impl FileStore {
                 && found.validity.not_after() > ours.validity.not_after()
         };
         if self.found_pair().is_ok_and(|found| found.is_some_and(|found| is_newer(&found))) {
+            self.note_published(&Ok(()), now);
             return Ok(Published::Newer);
         }
         self.publish(credential, &contents, now)?;
         Ok(Published::Written)
     }
 
+    /// Writes the public files. The pair must be durable in the private directory.
     fn publish(
+        &self,
+        credential: &Credential,
+        contents: &[Option<Bytes>],
+        now: UnixTime,
+    ) -> Result<(), FileStoreError> {
+        let published = self.replace_files(credential, contents, now);
+        self.note_published(&published, now);
+        published
+    }
+
+    fn replace_files(
         &self,
         credential: &Credential,
         contents: &[Option<Bytes>],
@@ -362,13 +380,17 @@ impl Store for FileStore {
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
         let _turn = self.turn();
-        self.claim()?;
         if !serve {
+            self.claim()?;
             return Ok(self.private.write_ahead(credential, now)?);
         }
-        let contents = self.contents(credential)?;
-        // First, so that a crash or a failure on the way to the public files loses nothing.
-        self.private.write(credential, now)?;
+        let kept = self.claim().and_then(|()| self.contents(credential)).and_then(|contents| {
+            // First, so that a crash or a failure on the way to the public files loses nothing.
+            self.private.write(credential, now)?;
+            Ok(contents)
+        });
+        // The credential is in memory only: an earlier failure to publish is not about this one.
+        let contents = kept.inspect_err(|_| self.note_published(&Ok(()), now))?;
         Ok(self.publish(credential, &contents, now)?)
     }
 

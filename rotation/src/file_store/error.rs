@@ -108,6 +108,12 @@ pub enum FileStoreError {
 }
 
 impl FileStoreError {
+    /// True if a file or link of another program is in the way, which stays until a person removes it, or
+    /// [`replaces_foreign`](crate::FileOptions::replaces_foreign) is set.
+    pub const fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Unrecognized { .. } | Self::Untrusted { .. } | Self::Link { .. })
+    }
+
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { what, path: path.into(), source }
     }

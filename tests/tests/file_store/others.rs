@@ -50,6 +50,54 @@ fn pair_with_other_name_is_kept_unless_operator_allows() {
     }
 }
 
+#[test]
+fn pair_kept_aside_is_reported_until_file_of_other_program_is_removed() {
+    for (layout, is_link) in LAYOUTS.into_iter().flat_map(|layout| [(layout, false), (layout, true)]) {
+        let what = format!("{layout}, link: {is_link}");
+        let place = Place::new(layout);
+        let files = place.files();
+        if is_link {
+            fs::create_dir(place.at("")).unwrap();
+            symlink("elsewhere", &files[0]).unwrap();
+        } else {
+            place.put(&pair("postgres", 0));
+        }
+        let store = place.store(FileOptions::default());
+        let before = load(&store);
+        assert!(before.credential.is_none() && store.unpublished().is_none(), "{what}: nothing to publish");
+        assert!(store.check_files(NAME, NOW).is_err_and(|error| error.is_foreign()), "{what}");
+        let ours = numbered(1);
+        let error = store.write(&ours, true, NOW).unwrap_err().to_string();
+        let unpublished = store.unpublished().unwrap();
+        assert!((unpublished.since, unpublished.is_foreign) == (NOW, true) && unpublished.error == error, "{what}");
+        // Also after a restart, and as long as it lasts.
+        drop(store);
+        let store = place.store(FileOptions::default());
+        load(&store);
+        assert_eq!(store.unpublished().unwrap(), unpublished, "{what}");
+        store.restore(NOW.after(Duration::from_secs(60))).unwrap_err();
+        assert_eq!(store.unpublished().unwrap(), unpublished, "{what}: since the first failure");
+        files.iter().for_each(|file| drop(fs::remove_file(file)));
+        store.check_files(NAME, NOW).unwrap();
+        assert_eq!(store.restore(NOW).unwrap(), Restored::Written, "{what}");
+        assert!(store.unpublished().is_none() && is(place.public().ok().as_deref(), &ours), "{what}");
+    }
+}
+
+#[test]
+fn pair_that_is_in_memory_only_is_not_reported_as_kept_aside() {
+    let place = Place::new("plain");
+    place.put(&pair("postgres", 0));
+    let store = place.store(FileOptions::default());
+    store.write(&numbered(1), true, NOW).unwrap_err();
+    assert!(store.unpublished().is_some());
+    // A file in the place of the private directory keeps the pair from being written.
+    fs::remove_dir_all(store.private_directory()).unwrap();
+    fs::write(store.private_directory(), "").unwrap();
+    store.write(&numbered(2), true, NOW).unwrap_err();
+    assert!(store.unpublished().is_none());
+}
+
 /// A pair without a common name that expires the later, the higher `number` is.
 fn nameless(dns_name: &str, number: u64) -> Arc<Credential> {
     let names = Template::new("").with_dns_names([dns_name]);
