@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use perennial::Now;
-use perennial_rotation::{FileCredential, Handle, clock};
+use perennial_rotation::{FileCredential, FileStore, Handle, clock};
 
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
@@ -68,8 +68,8 @@ pub(crate) type BlockedOn = Latest<String>;
 /// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// perennial rotates the certificate.
-    Rotation(Handle, BlockedOn),
+    /// perennial rotates the certificate. The store is `None` for a certificate directory.
+    Rotation(Handle, BlockedOn, Option<Arc<FileStore>>),
     /// perennial will rotate the certificate, and could not start the rotation yet; the reason is empty before the first
     /// attempt has failed.
     Starting(BlockedOn),
@@ -151,7 +151,7 @@ impl Metrics {
 }
 
 /// Returns the response to a probe: 200 with the text `good` if `why_not` is empty, else 503 with `why_not`. Adds a
-/// line for each certificate that is in memory only.
+/// line for each certificate that is not in its files.
 fn probed(good: &str, why_not: String, views: &[CertView], now: Now) -> Response {
     let is_good = why_not.is_empty();
     let body = if is_good { format!("{good}\n") } else { why_not };
@@ -192,7 +192,7 @@ mod tests {
         fn of(rotator: Rotator) -> Self {
             let (handle, task) = rotator.prepare().unwrap();
             let metrics = Metrics::new(About::default(), Arc::default());
-            metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), BlockedOn::default()))].into());
+            metrics.watch([("node".to_owned(), Source::Rotation(handle.clone(), BlockedOn::default(), None))].into());
             Self { metrics, handle, task }
         }
 
@@ -209,7 +209,7 @@ mod tests {
         let credential = interim(&Template::node("worker"), Now::default().unix).unwrap();
         let end = credential.chain().certificate().validity.not_after();
         let rotation = Rotation::holding(credential);
-        let source = Source::Rotation(rotation.handle.clone(), BlockedOn::default());
+        let source = Source::Rotation(rotation.handle.clone(), BlockedOn::default(), None);
         metrics.watch([("kubelet-client".to_owned(), source)].into());
         let span = end.since(Now::default().unix) + Duration::from_secs(10);
         let page = metrics.answer("/metrics", "", later(span), Instant::now()).unwrap().body;

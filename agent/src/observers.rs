@@ -75,7 +75,7 @@ impl Observers {
     pub(crate) fn watch(&self, certificates: impl Iterator<Item = (String, Source)>, servers: Vec<Server>) {
         let certificates: BTreeMap<String, Source> = certificates.collect();
         let rotations = certificates.iter().filter_map(|(name, source)| match source {
-            Source::Rotation(handle, _) => Some((name.clone(), Some(handle.clone()))),
+            Source::Rotation(handle, ..) => Some((name.clone(), Some(handle.clone()))),
             Source::Starting(_) => Some((name.clone(), None)),
             Source::Files(_) => None,
         });

@@ -6,6 +6,13 @@ use perennial_rotation::DirectoryError;
 /// The remedy for a certificate in memory that cannot be written.
 pub(crate) const UNWRITTEN: &str = "make room on the disk, or make the directory of the certificate writable; do not restart \
     perennial before: a restart loses the certificate";
+/// The remedy for a durable certificate in whose place a file of another program is.
+pub(crate) const FOREIGN: &str = "if no program needs the file in the certificate's place, remove it, or set \
+    `replaceForeign: true` in the certificate list and send SIGHUP; the certificate is kept in the directory \
+    `.perennial` until then, also over a restart";
+/// The remedy for a durable certificate that cannot be written to the files that other programs read.
+pub(crate) const UNPUBLISHED: &str = "make room on the disk, or make the directory of the certificate writable; the \
+    certificate is kept in the directory `.perennial` until then, also over a restart";
 /// The remedy for a failed command of `--on-rotated`.
 pub(crate) const HOOK: &str =
     "run the command by hand to see its error, and mend the command; perennial runs it again by itself";

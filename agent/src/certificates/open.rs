@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial_rotation::{Directory, FileStore, Store};
+use perennial::UnixTime;
+use perennial_rotation::{Directory, FileStore, FileStoreError, Store};
 
 use super::conflicts::written_by;
 use super::member::{Location, Member};
@@ -80,6 +81,18 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => directory.path(),
             Self::Files(files) => files.private_directory(),
+        }
+    }
+
+    /// The reason why a file of another program is in the way of a pair for `common_name`; `None` if no file is, or if
+    /// this cannot be checked.
+    pub(crate) fn obstacle(&self, common_name: &str, now: UnixTime) -> Option<String> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Files(files) => {
+                let error = files.check_files(common_name, now).err().filter(FileStoreError::is_foreign)?;
+                Some(error.to_string())
+            }
         }
     }
 

@@ -168,7 +168,7 @@ mod tests {
             store.write(&Arc::new(credential), true, UnixTime::default()).unwrap();
         }
         let (handle, _) = Rotator::new().store(store).prepare().unwrap();
-        CertView::new(name.into(), None, Some(&Source::Rotation(handle, BlockedOn::default())))
+        CertView::new(name.into(), None, Some(&Source::Rotation(handle, BlockedOn::default(), None)))
     }
 
     fn issued() -> Credential {

@@ -36,8 +36,8 @@ perennial_waiting_seconds gauge Seconds since the request in flight was submitte
 perennial_waiting_for_approval gauge 1 while an approver has to approve the request in flight, 0 otherwise.
 perennial_due_seconds gauge Seconds for which a new certificate has been due, failed requests included; \
     0 if none is due.
-perennial_unwritten gauge 1 if the certificate in use is in memory only, where a crash loses it.
-perennial_unwritten_seconds gauge Seconds for which the certificate in use has been in memory only; 0 if it is on disk.
+perennial_unwritten gauge 1 if the certificate in use is not in its files: in memory only, where a crash loses it, or kept aside because a file of another program is in its place.
+perennial_unwritten_seconds gauge Seconds for which the certificate in use has not been in its files; 0 if it is.
 perennial_server_answer gauge 1, with the class and the HTTP code of the API server's last answer as labels.
 perennial_server_answer_timestamp_seconds gauge Unix time of the API server's last answer; of equal \
     answers to one request, one in ten seconds counts.
@@ -104,7 +104,7 @@ fn add_validity(page: &mut Exposition, view: &CertView) {
 }
 
 /// Adds the counters of a rotation. Also adds how long a new certificate has been due, and how long the current
-/// certificate has been in memory only.
+/// certificate has not been in its files.
 fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
     let Some(tally) = &view.tally else { return };
     let of = view.label();
@@ -121,7 +121,7 @@ fn add_counters(page: &mut Exposition, view: &CertView, now: Now) {
     page.add("perennial_panics_total", &of, tally.panics as f64);
     let due = tally.due_since.map_or(0.0, |since| now.instant.since(since).as_secs_f64());
     page.add("perennial_due_seconds", &of, due);
-    let unwritten = tally.unwritten_since.map_or(0.0, |since| now.unix.since(since).as_secs_f64());
+    let unwritten = view.unwritten_since().map_or(0.0, |since| now.unix.since(since).as_secs_f64());
     page.add("perennial_unwritten_seconds", &of, unwritten);
 }
 
@@ -139,7 +139,7 @@ fn add_state(page: &mut Exposition, view: &CertView, now: Now) {
             page.add("perennial_state", &[of[0], ("state", name)], flag(snapshot.state.name() == name));
         }
         page.add("perennial_waiting_for_approval", &of, flag(view.approvable().is_some()));
-        page.add("perennial_unwritten", &of, flag(snapshot.unwritten));
+        page.add("perennial_unwritten", &of, flag(view.is_unwritten()));
         let offset = snapshot.clock_offset.map(|offset| offset.millis as f64 / 1000.0);
         page.add("perennial_server_clock_offset_seconds", &of, offset);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use perennial::{Certificate, Escaped, Instant, Now, Reason, RotationMachine, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
 use perennial_pki::Credential;
-use perennial_rotation::{Answer, Health, Progress, Snapshot};
+use perennial_rotation::{Answer, Health, Progress, Snapshot, Unpublished};
 use serde_json::{Value, json};
 
 use super::exposition::Label;
@@ -27,15 +27,20 @@ pub(super) struct CertView {
     pub(super) trouble: Option<String>,
     /// True if perennial could not start the rotation; `None` for an externally managed certificate.
     pub(super) cannot_start: Option<bool>,
+    /// Set if the current certificate is durable, but not in the files that other programs read.
+    pub(super) unpublished: Option<Unpublished>,
 }
 
 impl CertView {
     /// Reads the state of certificate `name`. May wait for a disk if the certificate is externally managed.
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
+        let mut unpublished = None;
         let (snapshot, credential, trouble) = match source {
-            Some(Source::Rotation(handle, blocked_on)) => {
+            Some(Source::Rotation(handle, blocked_on, files)) => {
                 let snapshot = handle.snapshot();
+                unpublished = files.as_ref().and_then(|files| files.unpublished());
                 let trouble = snapshot.last_error.as_deref().map(str::to_owned);
+                let trouble = trouble.or_else(|| Some(unpublished.as_ref()?.error.clone()));
                 let trouble = trouble.or_else(|| Some(blocked_on.get()).filter(|blocked_on| !blocked_on.is_empty()));
                 let credential = snapshot.credential.clone();
                 (Some(snapshot), credential, trouble)
@@ -49,7 +54,7 @@ impl CertView {
             Some(Source::Starting(_)) => Some(trouble.is_some()),
             Some(Source::Files(_)) | None => None,
         };
-        Self { name, tally, snapshot, credential, trouble, cannot_start }
+        Self { name, tally, snapshot, credential, trouble, cannot_start, unpublished }
     }
 
     /// The label that names the certificate in metrics.
@@ -84,10 +89,16 @@ impl CertView {
         Some(Escaped(&format!("{why}{more}")).to_string())
     }
 
-    /// Time from which the current certificate has been in memory only, so that a crash would lose the certificate;
-    /// `None` if the certificate is on disk.
+    /// Time from which the current certificate has not been in its files: in memory only, where a crash loses it, or
+    /// [`unpublished`](Self::unpublished). `None` if the certificate is in its files.
     pub(super) fn unwritten_since(&self) -> Option<UnixTime> {
-        self.tally.as_ref()?.unwritten_since
+        let unpublished = self.unpublished.as_ref().map(|unpublished| unpublished.since);
+        unpublished.or_else(|| self.tally.as_ref()?.unwritten_since)
+    }
+
+    /// True if the current certificate is not in its files.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.unpublished.is_some() || self.snapshot.as_ref().is_some_and(|snapshot| snapshot.unwritten)
     }
 
     /// The last answer of the API server.
@@ -146,7 +157,7 @@ impl CertView {
             "due": snapshot.due.map(Reason::describe),
             "due_seconds": self.due_since().map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),
-            "unwritten": snapshot.unwritten,
+            "unwritten": self.is_unwritten(),
             "unwritten_since": self.unwritten_since().map(|since| since.to_string()),
             "issued": snapshot.issued,
             "progress": self.progress().map(ToString::to_string),
@@ -167,14 +178,19 @@ pub(super) fn why_not_ready(views: &[CertView], now: Now) -> String {
     if views.is_empty() { "no rotation has started yet\n".into() } else { why }
 }
 
-/// Lists the certificates that are in memory only, a line each. They do not make `/healthz` answer 503: that would
-/// cause a restart, which would lose the certificates.
+/// Lists the certificates that are not in their files, a line each. They do not make `/healthz` answer 503: that would
+/// cause a restart, which would lose the certificates that are in memory only.
 pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
     let line = |view: &CertView| {
         let since = view.unwritten_since()?;
-        let trouble = view.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
         let (name, span) = (&view.name, words(now.unix.since(since)));
-        let line = format!("{name}: certificate in memory only since {since} ({span}){trouble}");
+        let line = match (&view.unpublished, &view.trouble) {
+            (Some(Unpublished { error, .. }), _) => {
+                format!("{name}: certificate not in its files since {since} ({span}): {error}")
+            }
+            (None, Some(trouble)) => format!("{name}: certificate in memory only since {since} ({span}): {trouble}"),
+            (None, None) => format!("{name}: certificate in memory only since {since} ({span})"),
+        };
         Some(format!("{}\n", Escaped(&line)))
     };
     views.iter().filter_map(line).collect()

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use perennial::{Certificate, Slot, State, UnixTime};
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::{Handle, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
+use perennial_rotation::{FileStore, Handle, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hooks};
@@ -118,9 +118,10 @@ impl CertReporter {
         }
     }
 
-    /// The source of the certificate's state, for metrics.
-    pub(super) fn source(&self) -> Source {
-        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone())
+    /// The source of the certificate's state, for metrics. `files` is the store of a certificate whose files are laid
+    /// out for other programs.
+    pub(super) fn source(&self, files: Option<Arc<FileStore>>) -> Source {
+        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone(), files)
     }
 
     /// The activity of the rotation, for a summary of several certificates.

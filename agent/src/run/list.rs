@@ -320,7 +320,7 @@ impl<'a> Listed<'a> {
         let mut failed = None;
         for (name, slot) in &self.members {
             match &slot.phase {
-                Phase::Running(active) if active.reporter.is_in_place() => {}
+                Phase::Running(active) if active.reporter.is_in_place() && !active.is_unpublished() => {}
                 Phase::Failed { why, .. } => failed = failed.or_else(|| Some(format!("{name}: {why}"))),
                 _ => return Ok(None),
             }

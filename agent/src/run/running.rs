@@ -177,7 +177,7 @@ impl<'a> Running<'a> {
 
     /// Passes the certificates and the API server of the configuration to the observers.
     fn observe(&self) {
-        let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source()));
+        let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source(None)));
         let external = self.config.external.iter().map(ExternalCert::source);
         self.context.observers.watch(rotated.chain(external), vec![self.config.access.server.clone()]);
     }

@@ -14,10 +14,12 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::files;
 use crate::hook_debt::LIST_HOOK;
+use crate::remedies::FOREIGN;
 use crate::report::{self, print};
 
 /// The remedy for files that are not those of the newest certificate.
-const WRITES: &str = "nothing: `perennial run` writes the files again, at most 30 seconds after its start";
+const WRITES: &str = "start `perennial run` if it does not run: it writes the files again within 30 seconds after the certificate's start, \
+    and its log has the reason if the certificate cannot start";
 
 /// The status of a member, or the reason why its files cannot be read.
 type View<'a> = (&'a Member, Result<CertStatus, String>);
@@ -63,7 +65,7 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
     let (store, certificate) = (files.store(), files.certificate());
     let common_name = Some(member.template.common_name());
     let loaded = store.load(&LoadRequest { common_name, has_signer: false, now, keys: None });
-    let file = shown(&certificate);
+    let mut file = shown(&certificate);
     let (mut problems, mut next) = (Vec::new(), None);
     let found = match loaded {
         Err(error) => Found::Bad { state: "unreadable", file, why: error.to_string() },
@@ -73,10 +75,19 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
             next = waiting.map(|waiting| (shown(files.private_directory()), waiting.chain().clone()));
             let public = files::read(&certificate).map_err(|error| error.to_string());
             let public = public.and_then(|pem| Chain::from_pem(&pem).map_err(|error| error.to_string()));
-            match public {
-                Ok(public) if public == chain => {}
-                Ok(_) => problems.push((format!("{file}: this is not the newest certificate"), WRITES)),
-                Err(why) => problems.push((format!("{file}: {why}"), WRITES)),
+            let problem = match public {
+                Ok(public) if public == chain => None,
+                Ok(_) => Some("this is not the newest certificate".to_owned()),
+                Err(why) => Some(why),
+            };
+            // The file of another program stays, or has a pair that perennial adopts.
+            if let Some(why) = files.obstacle(member.template.common_name(), now) {
+                problems.push((why, FOREIGN));
+            } else if let Some(why) = &problem {
+                problems.push((format!("{file}: {why}"), WRITES));
+            }
+            if problem.is_some() {
+                file = shown(files.private_directory());
             }
             Found::Certificate { file, chain, key_matches: true }
         }

@@ -1,7 +1,9 @@
 //! Members whose files are laid out for other programs.
 
 use super::*;
-use perennial_pki::Chain;
+use perennial::Template;
+use perennial_pki::{Chain, interim};
+use perennial_rotation::clock;
 
 /// A list with a member of each layout for other programs.
 fn write_list(directory: &Path) {
@@ -78,6 +80,61 @@ fn members_with_files_of_other_programs_are_kept_and_shown() {
     assert_eq!((once.code, signer.requests().len()), (Some(0), requests), "{once:?}");
     let hook = serde_json::from_str::<Value>(&list("status").stdout).unwrap();
     assert_eq!(hook["certificates"]["plain"]["hook"]["owed"], false, "{hook}");
+}
+
+/// Starts `run` with metrics. Returns the address of the metrics, too.
+fn start_with_metrics(directory: &Path) -> (Process, String) {
+    let mut run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    (run, address)
+}
+
+#[test]
+fn certificate_kept_aside_from_foreign_file_is_shown_also_after_restart() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &["--other-signers", "true"]);
+    List::new(directory).with_node().write();
+    write_list(directory);
+    fs::create_dir(directory.join("proxy")).unwrap();
+    let foreign = interim(&Template::new("postgres"), clock::now().unix).unwrap();
+    fs::write(directory.join("proxy/tls.crt"), foreign.chain().pem()).unwrap();
+    fs::write(directory.join("proxy/tls.key"), foreign.key().to_pem().as_bytes()).unwrap();
+    let (mut run, mut address) = start_with_metrics(directory);
+    event_of(&run, "plain", "trouble", 1);
+    for what in ["first run", "restart"] {
+        ["node", "linked", "bundle"].iter().for_each(|name| _ = event_of(&run, name, "resting", 1));
+        let ready = until(what, || {
+            let ready = get(&address, "/readyz");
+            ready.contains("plain: certificate not in its files since ").then_some(ready)
+        });
+        assert!(ready.contains(" 200 OK") && ready.contains("is for postgres, not for plain"), "{what}: {ready}");
+        assert!(!ready.contains("in memory only"), "{what}: {ready}");
+        let page = get(&address, "/");
+        assert!(page.contains("not written") && page.contains("replaceForeign: true"), "{what}: {page}");
+        assert!(!page.contains("do not restart"), "{what}: {page}");
+        assert!(get(&address, "/metrics").contains("perennial_unwritten{certificate=\"plain\"} 1\n"), "{what}");
+        let state = get(&address, "/state");
+        let state: Value = serde_json::from_str(state.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let plain = &state["certificates"]["plain"];
+        assert!(plain["last_error"].as_str().unwrap().contains("postgres"), "{what}: {plain}");
+        assert!(plain["unwritten"] == true && plain["unwritten_since"].is_string(), "{what}: {plain}");
+        let status = perennial(directory, &["status", "--certificates", "list.yaml"]);
+        assert!(status.stdout.contains("replaceForeign: true"), "{what}: {status:?}");
+        let kept_in = format!("{}/proxy/.perennial\n", directory.display());
+        assert!(status.stdout.contains(&kept_in), "{what}: {status:?}");
+        if what == "first run" {
+            stop(run);
+            (run, address) = start_with_metrics(directory);
+        }
+    }
+    ["tls.crt", "tls.key"].iter().for_each(|name| fs::remove_file(directory.join("proxy").join(name)).unwrap());
+    run.signal(Signal::HUP);
+    until("metric", || {
+        get(&address, "/metrics").contains("perennial_unwritten{certificate=\"plain\"} 0\n").then_some(())
+    });
+    assert!(directory.join("proxy/tls.crt").exists());
+    stop(run);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use perennial::{Now, RotationMachine, State, UnixTime};
-use perennial_rotation::Snapshot;
+use perennial_rotation::{Snapshot, Unpublished};
 
 use super::super::html::{Text, Time};
 use super::super::view::CertView;
@@ -130,8 +130,11 @@ impl Shown {
             (Some(trouble), None) => problem(trouble, remedies::STANDING),
             (None, _) => {}
         }
+        if let Some(Unpublished { since, error, is_foreign, .. }) = &self.view.unpublished {
+            let remedy = if *is_foreign { remedies::FOREIGN } else { remedies::UNPUBLISHED };
+            problem(&format!("The certificate is not in its files since {since}: {error}"), remedy);
         // A write that has not failed needs no person.
-        if let (Some(since), Some(trouble)) = (unwritten, &self.view.trouble) {
+        } else if let (Some(since), Some(trouble)) = (unwritten, &self.view.trouble) {
             let error = if failure.is_none() { format!(": {trouble}") } else { String::new() };
             problem(&format!("The certificate is in memory only since {since}{error}"), remedies::UNWRITTEN);
         }

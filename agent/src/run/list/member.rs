@@ -12,6 +12,7 @@ use crate::certificates::{Member, MemberStore};
 use crate::cli::Proxy;
 use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
+use crate::metrics::Source;
 use crate::observers::Watchers;
 use crate::run::acceptance::{Acceptance, Checks};
 use crate::run::cert_reporter::{CertReporter, report_replacement};
@@ -142,6 +143,17 @@ impl Active {
     /// The files of the member.
     pub(super) const fn files(&self) -> &MemberStore {
         &self.files
+    }
+
+    /// The source of the certificate's state, for metrics.
+    pub(super) fn source(&self) -> Source {
+        let files = if let MemberStore::Files(files) = &self.files { Some(files.clone()) } else { None };
+        self.reporter.source(files)
+    }
+
+    /// True if the certificate is durable, but not in the files that other programs read.
+    pub(super) fn is_unpublished(&self) -> bool {
+        matches!(&self.files, MemberStore::Files(files) if files.unpublished().is_some())
     }
 
     /// The configuration that the rotation follows.

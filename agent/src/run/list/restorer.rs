@@ -62,7 +62,7 @@ fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
         Err(why) => {
             if troubles.insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
                 tracing::warn!(
-                    "{name}: cannot check that the files are those of the certificate: {why}; will check again"
+                    "{name}: the files may not be those of the certificate: {why}; trying again every 30 seconds"
                 );
             }
         }

@@ -52,12 +52,13 @@ impl Slot {
         match &self.phase {
             Phase::Due | Phase::Starting(_) => Activity::Waiting,
             Phase::Failed { .. } => Activity::Failing,
+            Phase::Running(active) if active.is_unpublished() => Activity::Failing,
             Phase::Running(active) => active.reporter.activity(),
         }
     }
 
     /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
-        self.active().map_or_else(|| Source::Starting(self.blocked_on.clone()), |active| active.reporter.source())
+        self.active().map_or_else(|| Source::Starting(self.blocked_on.clone()), |active| active.source())
     }
 }
