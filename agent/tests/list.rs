@@ -3,6 +3,7 @@
 mod descriptors;
 mod reload;
 mod rotate;
+mod shipped;
 mod status;
 mod stores;
 
