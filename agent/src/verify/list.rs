@@ -11,12 +11,14 @@ use crate::certificates::{Asker, List, Location, Member, MemberStore, of_process
 use crate::cli;
 use crate::cli::Proxy;
 use crate::failure::Failure;
+use crate::remedies::FOREIGN;
 use crate::run::{Resolved, Servers};
 
 /// Runs `perennial verify --certificates` for the list at this path.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the list has an error. [`Failure::Failed`] if perennial could not start with a certificate.
+/// [`Failure::Usage`] if the list has an error. [`Failure::Failed`] if perennial could not start with a certificate, or
+/// not put the next one in place.
 pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> {
     let list = List::read(path, &of_process(options.node_name.as_deref())?)?;
     let now = clock::now().unix;
@@ -79,7 +81,7 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> Finding {
     let advice = "make sure that the user who runs perennial can read and write the files and their directories";
     let common_name = member.template.common_name();
     let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
-    let file = files.certificate();
+    let mut file = files.certificate();
     let (held, mut faults) = match files.store().load(&request) {
         Ok(stored) => (stored.credential, Vec::new()),
         Err(error) => (None, vec![Fault::start(error.to_string(), advice.into())]),
@@ -90,6 +92,12 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> Finding {
             Ok(()) | Err(FileStoreError::Private(DirectoryError::Owned { .. })) => {}
             Err(error) => faults.push(Fault::start(error.to_string(), advice.into())),
         }
+    }
+    if let Some(why) = files.obstacle(common_name, now) {
+        // The pair, if there is one, is perennial's own copy.
+        file = files.private_directory().to_owned();
+        let why = format!("could not put its next certificate in place: {why}");
+        faults.push(Fault { why, remedy: FOREIGN.into() });
     }
     let pair = held.map(|held| Pair { file: file.display().to_string(), chain: held.chain().clone() });
     Finding::of_list(member.name.clone(), Opinion { pair, faults, doubt: None })

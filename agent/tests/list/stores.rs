@@ -123,6 +123,9 @@ fn certificate_kept_aside_from_foreign_file_is_shown_also_after_restart() {
         assert!(status.stdout.contains("replaceForeign: true"), "{what}: {status:?}");
         let kept_in = format!("{}/proxy/.perennial\n", directory.display());
         assert!(status.stdout.contains(&kept_in), "{what}: {status:?}");
+        let verify = perennial(directory, &["verify", "--certificates", "list.yaml"]);
+        assert!(verify.code == Some(1) && verify.stdout.contains("could not put its next certificate in place"));
+        assert!(verify.stdout.contains("is for postgres"), "{verify:?}");
         if what == "first run" {
             stop(run);
             (run, address) = start_with_metrics(directory);
