@@ -3,6 +3,7 @@
 pub(crate) mod hub;
 mod task;
 
+use std::fmt;
 use std::sync::Arc;
 
 use perennial::Limits;
@@ -21,14 +22,19 @@ pub use task::FleetTask;
 ///
 /// The fleet ends after [`shutdown`](Self::shutdown), or, once all clones of this `Fleet` are dropped, with its last
 /// member.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Fleet {
     door: Arc<Door>,
     ending: WeakFleetEnding,
 }
 
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("has_ended", &self.has_ended()).finish_non_exhaustive()
+    }
+}
+
 /// The part of a fleet that adds members. The last clone of a [`Fleet`] closes it.
-#[derive(Debug)]
 struct Door(Arc<Hub>);
 
 impl Drop for Door {
@@ -94,10 +100,15 @@ impl Fleet {
 }
 
 /// The news of all members of a fleet, in order for each member.
-#[derive(Debug)]
 pub struct FleetNotices {
     hub: Arc<Hub>,
     queue: Arc<Queue>,
+}
+
+impl fmt::Debug for FleetNotices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetNotices").field("has_ended", &self.hub.has_ended()).finish_non_exhaustive()
+    }
 }
 
 impl FleetNotices {

@@ -5,6 +5,7 @@ mod notices;
 pub(crate) mod rotations;
 mod wait;
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -20,9 +21,16 @@ pub use wait::Wait;
 
 /// Handle of a running rotation, for threads and futures. Cheap to clone. Dropping a handle changes nothing;
 /// [`shutdown`](Self::shutdown) ends the rotation. Two handles are equal if they are handles of one rotation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     pub(crate) link: Arc<Link>,
+}
+
+/// Shows the name only, and takes no lock. All else is in the [`snapshot`](Handle::snapshot).
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("name", &self.name()).finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Handle {

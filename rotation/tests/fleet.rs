@@ -75,6 +75,21 @@ impl Life {
 }
 
 #[test]
+fn fleet_and_its_notices_are_short_in_debug() {
+    let mut life = Life::new();
+    let mut notices = life.fleet.notices(10);
+    let (handle, _) = life.add("a");
+    handle.rotate_now();
+    life.step();
+    let news = std::iter::from_fn(|| notices.try_recv()).find(|news| matches!(news.notice.news, News::Failed { .. }));
+    let news = format!("{:?}", news.unwrap());
+    assert!(news.starts_with("MemberNotice { member: \"a\", at: Now {") && news.contains("news: Failed {"), "{news}");
+    let rest = format!("{handle:?} {:?} {notices:?}", life.fleet);
+    assert!(rest.starts_with("Handle { name: \"a\", .. } Fleet { has_ended: false, .. }"), "{rest}");
+    assert!(news.len() < 1000 && rest.len() < 200, "{news} {rest}");
+}
+
+#[test]
 fn resting_members_step_only_for_the_common_clock_check() {
     let mut life = Life::new();
     let handles = ["a", "b", "c"].map(|name| life.add(name).0);

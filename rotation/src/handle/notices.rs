@@ -1,6 +1,7 @@
 //! [`Notices`]: a bounded queue of news for each observer of a rotation.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use perennial::RotationMachine;
@@ -47,13 +48,22 @@ impl Notices {
 }
 
 /// A notice of one member of a fleet.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct MemberNotice {
     /// The handle of the member that the notice is about. [`Handle::name`] is its name.
     pub member: Handle,
     /// The notice.
     pub notice: Notice,
+}
+
+/// Member, time and news, without the state of the rotation.
+impl fmt::Debug for MemberNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Notice { at, news, .. } = &self.notice;
+        let mut shown = f.debug_struct("MemberNotice");
+        shown.field("member", &self.member.name()).field("at", at).field("news", news).finish_non_exhaustive()
+    }
 }
 
 /// The queues of all observers of a rotation or of a fleet. An observer that is dropped drops its queue.
