@@ -56,8 +56,8 @@ impl Fleet {
     /// once. [`Handle::shutdown`] ends this member, and removes it from the fleet; the other members do not notice.
     ///
     /// Blocks while it reads the store, as [`Rotator::prepare`] does. Logs and [notices](Self::notices) name the member as
-    /// [`Rotator::name`] does. To authenticate requests with the certificate of another member, pass the handle of that
-    /// member to [`Authentication::other`](crate::Authentication::other). Members take less memory if they share one
+    /// [`Rotator::name`] does. To authenticate requests with the certificate of another member, give the signer the
+    /// handle of that member as its [`IdentitySource`](crate::IdentitySource). Members take less memory if they share one
     /// signer in an `Arc`.
     ///
     /// # Errors

@@ -19,6 +19,37 @@ const MOST_CALLS: usize = 4;
 /// Each request in flight has a thread; stores and key sources are called on a few more. If such a call hangs, another
 /// thread takes over the calls for other members. A thread without work ends after a few seconds.
 ///
+/// # Examples
+/// The client certificate and the serving certificate of a node, and the news of both:
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// use perennial_kubernetes::CsrSigner;
+/// use perennial_std::{Limits, MemberNotice, News, Rotator, Template, tls};
+///
+/// # use perennial_kubernetes::cluster::Cluster;
+/// # use perennial_std::Token;
+/// # fn example(cluster: Arc<Cluster>, token: Token) -> Result<(), Box<dyn std::error::Error>> {
+/// let fleet = perennial_std::fleet(Limits { in_flight: 8.try_into()?, ..Limits::default() })?;
+/// let mut notices = fleet.notices(1000);
+/// let client = CsrSigner::kubelet_client(cluster.clone(), Some(Arc::new(token)));
+/// let client = Rotator::new().name("client").template(Template::node("worker-1")).signer(client);
+/// let client = fleet.add(client)?;
+/// // Requests for this certificate authenticate with that of `client`, and wait until there is one.
+/// let serving = CsrSigner::kubelet_serving(cluster, Arc::new(client.clone()));
+/// let template = Template::node("worker-1").with_dns_names(["worker-1"]);
+/// let serving = fleet.add(Rotator::new().name("serving").template(template).signer(serving))?;
+/// let server = tls::server_config(&serving);
+/// while let Some(MemberNotice { member, notice, .. }) = notices.recv().wait() {
+///     match notice.news {
+///         News::Issued { .. } => println!("{}: a new certificate", member.name()),
+///         News::Failed { error, .. } => println!("{}: {error}", member.name()),
+///         _ => {}
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// The operating system cannot start a thread.
 pub fn fleet(limits: Limits) -> Result<Fleet, StartError> {
