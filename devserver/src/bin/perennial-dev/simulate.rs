@@ -98,7 +98,7 @@ fn try_outputs(options: &Simulate) -> Result<(), Failure> {
             Ok(_) => Ok(()),
             Err(_) => {
                 let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-                tempfile::tempfile_in(directory.unwrap_or(Path::new("."))).map(drop)
+                tempfile::tempfile_in(directory.unwrap_or_else(|| Path::new("."))).map(drop)
             }
         };
         tried.map_err(|error| cannot_write(path, &error))?;
