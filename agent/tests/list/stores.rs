@@ -155,6 +155,18 @@ fn file_of_another_program_is_kept_and_reported() {
     event_of(&run, "plain", "issued", 1);
     assert_eq!(fs::read_to_string(directory.join("haproxy/site.pem")).unwrap(), "not ours");
     stop(run);
-    let verify = perennial(directory, &["verify", "--certificates", "list.yaml"]);
-    assert!(verify.stdout.contains("bundle"), "{verify:?}");
+    let is_refused = |why: &str| {
+        let verify = perennial(directory, &["verify", "--certificates", "list.yaml"]);
+        assert_eq!(verify.code, Some(1), "{verify:?}");
+        assert!(
+            verify.stderr.contains("bundle (perennial): could not put its next certificate in place: "),
+            "{verify:?}"
+        );
+        assert!(verify.stderr.contains(why) && verify.stderr.contains("replaceForeign: true"), "{verify:?}");
+        assert_eq!(verify.stdout.matches("could start, with ").count(), 3, "{verify:?}");
+    };
+    is_refused("another program may need it");
+    fs::remove_file(directory.join("haproxy/site.pem")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", directory.join("haproxy/site.pem")).unwrap();
+    is_refused("symbolic link to elsewhere");
 }
