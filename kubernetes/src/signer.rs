@@ -73,7 +73,7 @@ impl CsrSigner {
         rules::check_usages(signer_name, usages)
     }
 
-    /// The usages that a signer with this profile and without [`usages`](Self::usages) requests.
+    /// The usages that a signer with this profile and without [`usages`](field@Self::usages) requests.
     pub fn default_usages(profile: &Profile) -> Vec<String> {
         // kubelet's usages for an RSA key, which TLS 1.2 may encrypt with.
         let more = (profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
