@@ -31,14 +31,9 @@ fn must_be_escaped(c: char) -> bool {
 /// Makes one line for a message: a run of white space becomes one space, control characters are [`Escaped`], and an
 /// ellipsis replaces the text after 200 characters.
 pub fn printable(text: &str) -> String {
-    printable_within(text, 200)
-}
-
-/// Makes one line for a message, as [`printable`] does. An ellipsis replaces the text after `longest` characters.
-pub fn printable_within(text: &str, longest: usize) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let line = Escaped(&words.join(" ")).to_string();
-    match line.char_indices().nth(longest) {
+    match line.char_indices().nth(200) {
         Some((at, _)) => line[..at].to_owned() + "…",
         None => line,
     }

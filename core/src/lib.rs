@@ -157,7 +157,7 @@ mod trace;
 pub use action::{Action, Actions, Key};
 pub use certificate::{Certificate, Fingerprint, Validity, ValidityError};
 pub use checkpoint::{Checkpoint, Unwritten};
-pub use escaped::{Escaped, printable, printable_within};
+pub use escaped::{Escaped, printable};
 pub use event::{Event, Failure, RequestId, SignerStatus};
 pub use fleet::{Fleet, Limits, MemberKey, Planner, Schedule, Turn};
 pub use jitter::{mix, seed};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial::{printable, printable_within};
+use perennial::{Escaped, printable};
 use perennial_rotation::ServerDate;
 
 use super::exchange_error::ExchangeError;
@@ -62,7 +62,7 @@ impl ErrorAnswer {
         };
         let retry_after = details.and_then(|details| details.retry_after_seconds);
         Self {
-            text: sentence(response.status, &reason, &printable_within(&message, LONGEST_MESSAGE)),
+            text: sentence(response.status, &reason, &line(&message)),
             retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
             by_the_api: true,
         }
@@ -86,6 +86,17 @@ fn foreign(response: &Response) -> String {
     sentence(response.status, &kind, &printable(&String::from_utf8_lossy(start)))
 }
 
+/// Makes one line of a message of an API server, as [`printable`] does of a shorter text. An ellipsis replaces the text
+/// after [`LONGEST_MESSAGE`] characters.
+fn line(message: &str) -> String {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let line = Escaped(&words.join(" ")).to_string();
+    match line.char_indices().nth(LONGEST_MESSAGE) {
+        Some((at, _)) => line[..at].to_owned() + "…",
+        None => line,
+    }
+}
+
 /// Joins a status with a reason and a printable explanation, both of which are optional.
 fn sentence(status: u16, reason: &str, explanation: &str) -> String {
     match (&*printable(reason), explanation) {
@@ -107,5 +118,13 @@ mod tests {
         assert_eq!(text("", "no token"), "401: no token");
         assert_eq!(text("Unauthorized", ""), "401 Unauthorized");
         assert_eq!(text("", ""), "401 without an explanation");
+    }
+
+    #[test]
+    fn message_keeps_its_end_up_to_the_longest_length() {
+        let longest = "ä".repeat(LONGEST_MESSAGE);
+        assert_eq!(line(&longest), longest);
+        assert_eq!(line(&format!("{longest}b")), longest + "…");
+        assert_eq!(line("denied\n by\u{1b}[1m policy"), "denied by\\u{1b}[1m policy");
     }
 }
