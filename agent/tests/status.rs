@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{Ca, as_nobody, files, perennial, put_in_use};
-use perennial::{Failure, Key, Pending, Refusal, Template};
+use perennial::{Failure, Fingerprint, Key, Pending, Refusal, Renewal, Template};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_rotation::{Record, clock};
@@ -58,6 +58,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         submitted: now.before(HOUR / 6),
         budget_whole: now,
         refusal: refused.then_some(refusal),
+        renewal: None,
     };
     let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
     Record { server: None, signer_name, request_name, pending, turned_down: None, key }
@@ -79,6 +80,22 @@ fn status_shows_pending_request_until_certificate_is_issued() {
         assert_eq!(value["pending"], Value::Null);
         assert!(!sentences.contains("pending"), "{sentences}");
     }
+}
+
+#[test]
+fn status_shows_rotation_point_of_hint() {
+    let credential = Ca::new().node(Duration::ZERO, HOUR);
+    let pem = credential.to_pem();
+    let certificate = credential.chain().certificate();
+    let rotate_at = certificate.validity.not_before().after(HOUR / 4);
+    let mut hinted = record(None, false);
+    hinted.pending.renewal = Some(Renewal { fingerprint: certificate.fingerprint, rotate_at });
+    let (value, ..) = status_with(Some(pem.as_str()), Some(&hinted.encode()));
+    assert_eq!(value["rotate_at"], rotate_at.to_string());
+    // A hint about another certificate says nothing about this one.
+    hinted.pending.renewal = Some(Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at });
+    let (value, ..) = status_with(Some(pem.as_str()), Some(&hinted.encode()));
+    assert_ne!(value["rotate_at"], rotate_at.to_string());
 }
 
 #[test]

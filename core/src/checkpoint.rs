@@ -2,6 +2,7 @@
 
 use crate::certificate::Certificate;
 use crate::event::{RequestId, SignerStatus};
+use crate::judge::rotation_point;
 use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
@@ -10,7 +11,7 @@ use crate::server_clock::ServerClock;
 use crate::state::Reason;
 use crate::sync::Arc;
 use crate::template::Template;
-use crate::time::Instant;
+use crate::time::{Instant, UnixTime};
 
 /// The complete state of a machine as plain data. [`RotationMachine::checkpoint`](crate::RotationMachine::checkpoint)
 /// takes a checkpoint, [`RotationMachine::restore`](crate::RotationMachine::restore) rebuilds the machine. For replay,
@@ -31,6 +32,12 @@ pub struct Checkpoint {
     pub certificate: Option<Arc<Certificate>>,
     /// The waiting certificate: the successor of the served one, not valid yet.
     pub waiting: Option<Arc<Certificate>>,
+    /// The rotation point of the newest certificate: the waiting one, else the served one. The epoch without a
+    /// certificate.
+    pub rotate_at: UnixTime,
+    /// True if a hint of the signer has set the rotation point. False: it follows from the policy's window, and
+    /// [`restore`](crate::RotationMachine::restore) computes it anew.
+    pub hinted: bool,
     /// True if a server refused the served certificate ([`Event::CertRefused`](crate::Event::CertRefused)).
     pub refused: bool,
     /// True if a rotation was requested ([`Event::RotateNow`](crate::Event::RotateNow)) and the machine has taken no
@@ -56,6 +63,23 @@ pub struct Checkpoint {
     pub server_clock: ServerClock,
     /// When the next Tick is wanted. `None`: only another event can change anything.
     pub deadline: Option<Instant>,
+}
+
+impl Checkpoint {
+    /// The certificate whose age decides whether a new one is due: the waiting one, else the served one.
+    pub(crate) fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
+        self.waiting.as_ref().or(self.certificate.as_ref())
+    }
+
+    /// The rotation point by the signer's hint, if it is about this certificate; else by the policy's window.
+    pub(crate) fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
+        let is_newest =
+            || self.newest_certificate().is_some_and(|newest| newest.fingerprint == certificate.fingerprint);
+        if self.hinted && is_newest() {
+            return self.rotate_at;
+        }
+        rotation_point(&self.policy, self.seed, certificate)
+    }
 }
 
 /// The write of a certificate that is not known to be durable. The machine repeats it until the driver confirms it, and

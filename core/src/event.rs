@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::certificate::{Certificate, Fingerprint};
 use crate::policy::Policy;
+use crate::renewal::RenewalHint;
 use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::UnixTime;
@@ -72,6 +73,15 @@ pub enum Event {
         id: RequestId,
         /// The certificate, for the pending key.
         certificate: Arc<Certificate>,
+    },
+    /// The signer has said when to rotate a certificate: with the certificate, or later. From now on, the rotation point
+    /// follows from the hint, and not from the policy's window. Report a hint that comes with a certificate after
+    /// [`CsrIssued`](Self::CsrIssued), in the same step.
+    RenewalHinted {
+        /// The certificate that the hint is about. The machine ignores a hint about any other than its newest one.
+        fingerprint: Fingerprint,
+        /// The hint.
+        hint: RenewalHint,
     },
     /// The request ended without a usable certificate.
     CsrFailed {

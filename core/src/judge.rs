@@ -128,7 +128,8 @@ impl Judge<'_> {
         let served_grade = || {
             // A certificate that its server refused is due, however good it is.
             let at_most = if self.facts.refused { Grade::Due } else { Grade::Good };
-            served.map_or(Grade::Expired, |served| self.grade(served, self.rotation_point_of(served)).min(at_most))
+            served
+                .map_or(Grade::Expired, |served| self.grade(served, self.facts.rotation_point_of(served)).min(at_most))
         };
         match grade {
             // A server with another party's certificate speaks in that party's name, which is worse than none.
@@ -160,10 +161,6 @@ impl Judge<'_> {
         } else {
             Grade::Good
         }
-    }
-
-    fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
-        rotation_point(&self.facts.policy, self.facts.seed, certificate)
     }
 
     fn is_satisfied_by(&self, certificate: &Certificate) -> bool {

@@ -112,6 +112,7 @@
 //! | `judge.rs`, `server_clock.rs` | grades of certificates, and the clocks to judge by |
 //! | `certificate.rs`, `template.rs`, `names.rs`, `time.rs` | the facts of a certificate, the names to request, the two clocks |
 //! | `template/check.rs` | the rules for names that a certificate can carry |
+//! | `renewal.rs` | the signer's hint when to rotate a certificate |
 //! | `pacing.rs`, `policy.rs`, `jitter.rs` | when the next request may be submitted |
 //! | `fleet.rs`, `fleet/planner.rs`, `fleet/heap.rs` | many machines: deadlines, the queue for requests, limits |
 //! | `pending_key.rs` | whether a retry uses the same key |
@@ -145,6 +146,7 @@ mod outcome;
 mod pacing;
 mod pending_key;
 mod policy;
+mod renewal;
 mod server_clock;
 mod setup;
 mod state;
@@ -167,6 +169,7 @@ pub use outcome::{Outcome, Outcomes, Slot};
 pub use pacing::RequestPacing;
 pub use pending_key::PendingKey;
 pub use policy::{Backoff, Budget, Policy, PolicyError, Window};
+pub use renewal::{HintFault, Renewal, RenewalHint};
 pub use server_clock::ServerClock;
 pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};

@@ -15,7 +15,7 @@ use crate::action::{Actions, Key};
 use crate::certificate::Certificate;
 use crate::checkpoint::Checkpoint;
 use crate::event::{Event, RequestId};
-use crate::judge::{Judge, is_foreign};
+use crate::judge::{Judge, is_foreign, rotation_point};
 use crate::outcome::Slot;
 use crate::pacing::RequestPacing;
 use crate::pending_key::PendingKey;
@@ -29,9 +29,6 @@ use crate::time::{Now, UnixTime, at_least_a_millisecond};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RotationMachine {
     facts: Checkpoint,
-    /// The rotation point of the newest certificate, as computed from the facts when certificate or policy changed.
-    /// The epoch without a certificate.
-    rotates_at: UnixTime,
 }
 
 const _: () = assert!(size_of::<RotationMachine>() <= 168);
@@ -57,11 +54,11 @@ impl RotationMachine {
             deadline: Some(now.instant),
             ..Checkpoint::default()
         });
-        // Computed at the start: if a certificate is due already, the first event must not report that as a change.
-        machine.facts.due = machine.due(now);
         if let Some(pending) = pending {
             machine.resume(pending, now);
         }
+        // Computed at the start: if a certificate is due already, the first event must not report that as a change.
+        machine.facts.due = machine.due(now);
         machine
     }
 
@@ -72,8 +69,8 @@ impl RotationMachine {
 
     /// Rebuilds a machine from its checkpoint.
     pub fn restore(checkpoint: Checkpoint) -> Self {
-        let mut machine = Self { facts: checkpoint, rotates_at: UnixTime::default() };
-        machine.plan_rotation();
+        let mut machine = Self { facts: checkpoint };
+        machine.plan_rotation(machine.hinted_rotation_point());
         machine
     }
 
@@ -100,7 +97,7 @@ impl RotationMachine {
     /// [`due`](Self::due), by the earlier and the later wall clock.
     fn due_by(&self, clocks: (UnixTime, UnixTime)) -> Option<Reason> {
         match self.newest_certificate() {
-            Some(certificate) => self.judge_by(clocks).due(certificate, self.rotates_at),
+            Some(certificate) => self.judge_by(clocks).due(certificate, self.facts.rotate_at),
             None => Some(Reason::NoCertificate),
         }
     }
@@ -109,7 +106,8 @@ impl RotationMachine {
     /// driver makes the record durable, with the pending key, before it carries out a
     /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
-        self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
+        let pending = self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)?;
+        Some(Pending { renewal: self.renewal(), ..pending })
     }
 
     /// Continues from the record of an earlier run: from its key, its refusal and its spent budget.
@@ -119,6 +117,9 @@ impl RotationMachine {
         // One allocation for both templates if they are equal, so that comparisons are those of addresses.
         let wanted = self.facts.template.clone().filter(|wanted| *wanted == pending.template);
         self.facts.pending_key = PendingKey::used_for(wanted.unwrap_or(pending.template), is_kept);
+        let newest = self.newest_certificate().zip(pending.renewal);
+        let point = newest.and_then(|(newest, renewal)| renewal.rotation_point_of(newest));
+        self.plan_rotation(point);
         self.reconsider_refusal();
     }
 
@@ -140,9 +141,8 @@ impl RotationMachine {
         self.facts.template.as_ref() != self.facts.pending_key.template()
     }
 
-    /// The certificate whose age decides whether a new one is due: the waiting one, else the served one.
     fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
-        self.facts.waiting.as_ref().or(self.facts.certificate.as_ref())
+        self.facts.newest_certificate()
     }
 
     /// Puts a certificate into its slot: served from now on, or waiting for its notBefore. Returns the certificate that
@@ -157,7 +157,7 @@ impl RotationMachine {
         self.facts.due = None;
         self.facts.rotate_now = false;
         // In either slot, the certificate is the newest one from now on.
-        self.rotates_at = rotation_point;
+        (self.facts.rotate_at, self.facts.hinted) = (rotation_point, false);
         match slot {
             Slot::Served => {
                 self.facts.refused = false;
@@ -171,10 +171,17 @@ impl RotationMachine {
         }
     }
 
-    /// Computes the rotation point of the newest certificate from the facts.
-    fn plan_rotation(&mut self) {
-        let newest = self.newest_certificate();
-        self.rotates_at = newest.map(|newest| self.rotation_point_of(newest)).unwrap_or_default();
+    fn hinted_rotation_point(&self) -> Option<UnixTime> {
+        self.facts.hinted.then_some(self.facts.rotate_at)
+    }
+
+    /// Sets the rotation point of the newest certificate: to the time that a hint has set, else to the one that follows
+    /// from the policy's window.
+    fn plan_rotation(&mut self, hinted: Option<UnixTime>) {
+        let Checkpoint { policy, seed, .. } = &self.facts;
+        let by_window = || self.newest_certificate().map(|newest| rotation_point(policy, *seed, newest));
+        let rotate_at = hinted.or_else(by_window).unwrap_or_default();
+        (self.facts.rotate_at, self.facts.hinted) = (rotate_at, hinted.is_some());
     }
 
     fn judge(&self, now: Now) -> Judge<'_> {

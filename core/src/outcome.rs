@@ -3,8 +3,10 @@
 
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId};
+use crate::renewal::HintFault;
 use crate::state::Reason;
 use crate::sync::Arc;
+use crate::time::UnixTime;
 
 /// The place of a certificate in the machine: served, or waiting for its notBefore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +76,16 @@ pub enum Outcome {
     Withdrawn {
         /// The id of the request.
         id: RequestId,
+    },
+    /// The rotation point follows from the signer's hint.
+    Hinted {
+        /// The rotation point.
+        rotate_at: UnixTime,
+    },
+    /// The signer's hint when to rotate the certificate has a fault. The policy's window decides.
+    HintDisregarded {
+        /// The fault of the hint.
+        fault: HintFault,
     },
     /// The certificate is durable.
     Written {

@@ -4,6 +4,7 @@ use crate::action::Key;
 use crate::certificate::Certificate;
 use crate::event::{Failure, SignerStatus};
 use crate::policy::Policy;
+use crate::renewal::Renewal;
 use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::UnixTime;
@@ -47,6 +48,9 @@ pub struct Pending {
     /// The refusal of the last request; `None` if that request was not refused. A restart continues the backoff after
     /// the refusal.
     pub refusal: Option<Refusal>,
+    /// The rotation point that a hint of the signer has set for the newest certificate; `None`: the policy's window
+    /// decides.
+    pub renewal: Option<Renewal>,
 }
 
 impl Pending {

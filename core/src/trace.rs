@@ -8,6 +8,7 @@ use crate::escaped::Escaped;
 use crate::event::{Event, Failure};
 use crate::machine::RotationMachine;
 use crate::policy::Policy;
+use crate::renewal::{HintFault, RenewalHint};
 use crate::state::{Reason, State};
 use crate::template::Template;
 use crate::time::{Instant, Now};
@@ -80,6 +81,7 @@ impl Display for Event {
             Self::SignerChanged(status) => write!(f, "SignerChanged {}", status.name()),
             Self::PolicyChanged(policy) => write!(f, "PolicyChanged {policy}"),
             Self::CsrIssued { id, certificate } => write!(f, "CsrIssued {id} {certificate}"),
+            Self::RenewalHinted { fingerprint, hint } => write!(f, "RenewalHinted {fingerprint} {hint}"),
             Self::CsrFailed { id, failure, retry_after: None } => write!(f, "CsrFailed {id} {}", failure.name()),
             Self::CsrFailed { id, failure, retry_after: Some(span) } => {
                 write!(f, "CsrFailed {id} {} retry after {span:?}", failure.name())
@@ -92,6 +94,21 @@ impl Display for Event {
             Self::RotateNow => f.write_str("RotateNow"),
             Self::ServerDated { unix } => write!(f, "ServerDated {unix}"),
         }
+    }
+}
+
+impl Display for RenewalHint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { from, until } if until > from => write!(f, "between {from} and {until}"),
+            Self { from, .. } => write!(f, "after {from}"),
+        }
+    }
+}
+
+impl Display for HintFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.describe())
     }
 }
 

@@ -10,7 +10,7 @@ mod form;
 mod replay;
 mod values;
 
-use perennial::{Actions, Escaped, Event, Now, RotationMachine};
+use perennial::{Actions, Escaped, Event, Now, RotationMachine, UnixTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,7 +31,11 @@ pub fn begin(of: &str, now: Now, machine: &RotationMachine) -> String {
 /// (of all machines) before this line. Ends with a line break.
 pub fn begin_after(of: &str, now: Now, machine: &RotationMachine, missing: u64) -> String {
     // Names, numbers and lists always serialize.
-    let machine = CheckpointFields::serialize(&machine.checkpoint(), serde_json::value::Serializer).unwrap_or_default();
+    let mut checkpoint = machine.checkpoint();
+    if !checkpoint.hinted {
+        checkpoint.rotate_at = UnixTime::default();
+    }
+    let machine = CheckpointFields::serialize(&checkpoint, serde_json::value::Serializer).unwrap_or_default();
     let perennial = Some(env!("CARGO_PKG_VERSION").to_owned());
     line(&Line::Begin { version: VERSION, perennial, of: of.to_owned(), at: now, missing, machine })
 }

@@ -41,6 +41,9 @@ pub(crate) fn line(name: &str, notice: &Notice) {
                  this as a bug"
             );
         }
+        News::HintDisregarded { fault } => tracing::warn!(
+            "{of}the signer's hint when to rotate the certificate {fault}: the policy decides when the certificate is due"
+        ),
         News::ShortLived { error } => tracing::warn!("{of}{error}"),
         News::LifetimeDiffers { issued, requested } => tracing::warn!(
             "{of}issued lifetime of {} s differs from the requested {} s: API servers before Kubernetes 1.22 ignore \

@@ -1,6 +1,6 @@
 //! [`Progress`] of a request at its signer, and [`Issued`], its successful result.
 
-use perennial::Instant;
+use perennial::{Instant, RenewalHint};
 use perennial_pki::Chain;
 
 use crate::health::Health;
@@ -15,12 +15,22 @@ pub struct Issued {
     pub requests: u32,
     /// Health of the signer's server by its last answer; `None` if the signer has no server.
     pub health: Option<Health>,
+    /// The signer's hint when to rotate the certificate; `None` if the signer gave none.
+    pub renewal: Option<RenewalHint>,
+}
+
+impl Issued {
+    /// Adds the signer's hint when to rotate the certificate.
+    #[must_use]
+    pub fn with_renewal(self, hint: RenewalHint) -> Self {
+        Self { renewal: Some(hint), ..self }
+    }
 }
 
 /// The result of a signer without a server.
 impl From<Chain> for Issued {
     fn from(chain: Chain) -> Self {
-        Self { chain, requests: 0, health: None }
+        Self { chain, requests: 0, health: None, renewal: None }
     }
 }
 

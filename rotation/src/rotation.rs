@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use perennial::{
-    Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, RequestId, RotationMachine,
-    SignerStatus, Template,
+    Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RequestId,
+    RotationMachine, SignerStatus, Template,
 };
 use perennial_pki::{Credential, KeyPair};
 
@@ -303,7 +303,11 @@ impl Rotation {
         self.remind(now);
         self.request_error.take_if(|_| self.machine.last_failure().is_none());
         self.write_error.take_if(|_| !self.machine.is_unwritten());
-        commands.extend(self.save(now));
+        if let Some(save) = self.save(now) {
+            // Before the write: a restart that finds the certificate in the store needs its rotation point, too.
+            let write = commands.iter().position(|command| matches!(command, Command::Write { .. }));
+            commands.insert(write.unwrap_or(commands.len()), save);
+        }
         commands
     }
 
@@ -312,7 +316,7 @@ impl Rotation {
     pub fn record(&self, now: Now) -> Option<Record> {
         let Address { name: signer_name, endpoint: server } = self.last_address()?;
         let mut pending = self.machine.pending(now)?;
-        let key = self.pending.clone().filter(|_| pending.key == Key::Pending);
+        let key = self.pending.clone().filter(|_| self.keeps_key(&pending));
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
         Some(Record {
             server,
@@ -330,16 +334,23 @@ impl Rotation {
             return None;
         }
         let pending = self.machine.pending(now)?;
-        let has_key = self.pending.is_some() && pending.key == Key::Pending;
+        let has_key = self.pending.is_some() && self.keeps_key(&pending);
         let mark = Mark::of(&pending, self.turned_down(), has_key);
         let is_news = self.saving.wants(mark, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }
 
+    /// True if a record has the pending key: for a retry, or as the only way back to a certificate that is not durable.
+    fn keeps_key(&self, pending: &Pending) -> bool {
+        pending.key == Key::Pending || self.is_issued_unwritten()
+    }
+
     /// False if a new record would be useless, or worse than the saved one: without a signer, before the first request
-    /// to a new signer, and while the saved record is the only way back to a certificate that is not durable.
+    /// to a new signer, and while a certificate is not durable, to which the saved record leads a restart. A rotation
+    /// point by the signer's hint is saved even then: only the record has it.
     fn saves(&self) -> bool {
-        self.signer.is_some() && self.addressee.is_some() && !self.is_issued_unwritten()
+        let is_useful = !self.is_issued_unwritten() || self.machine.renewal().is_some();
+        self.signer.is_some() && self.addressee.is_some() && is_useful
     }
 
     /// The last failure, if the server rejected the identity of the request (401) or did not allow that identity to

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
+use perennial::{Failure, Fingerprint, Key, Pending, Refusal, Renewal, Template, UnixTime};
 use perennial_pki::{KeyAlgorithm, KeyPair};
 use perennial_rotation::{Record, RecordError};
 use proptest::collection::vec;
@@ -27,6 +27,7 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
         submitted: UnixTime::from_millis(1_800_000_000_123),
         budget_whole: UnixTime::from_millis(1_800_000_090_456),
         refusal,
+        renewal: None,
     };
     let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
     let server = Some("https://api.example:6443".into());
@@ -70,7 +71,8 @@ proptest! {
         ips in vec(any::<std::net::IpAddr>(), 0..3),
         rare in vec(vec(any::<String>(), 0..3), 2),
         serial_number in any::<String>(),
-        times in any::<[i64; 3]>(),
+        times in any::<[i64; 4]>(),
+        fingerprint in proptest::option::of(any::<[u8; 32]>()),
         refusal in proptest::option::of((0..6_usize, any::<u32>())),
         turned_down in proptest::sample::select(vec![None, Some(Failure::Unauthorized), Some(Failure::Forbidden)]),
     ) {
@@ -81,9 +83,10 @@ proptest! {
             .with_uris(rare[0].clone())
             .with_organizational_units(rare[1].clone())
             .with_serial_number(serial_number);
-        let [submitted, budget_whole, retry_at] = times.map(UnixTime::from_millis);
+        let [submitted, budget_whole, retry_at, rotate_at] = times.map(UnixTime::from_millis);
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
-        let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
+        let renewal = fingerprint.map(|bytes| Renewal { fingerprint: Fingerprint(bytes), rotate_at });
+        let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal, renewal };
         let (signer_name, request_name) = (names[2].clone(), names[3].clone());
         let record = Record { server, signer_name, request_name, pending, turned_down, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
@@ -109,7 +112,7 @@ fn decode_accepts_a_record_without_server() {
 /// refuses a record with unknown fields. A record of today that has none of these names must therefore have no new
 /// field.
 #[test]
-fn record_without_rare_names_has_the_fields_of_older_versions() {
+fn record_without_rare_names_and_hint_has_the_fields_of_older_versions() {
     let older = r#"{
   "version": 1,
   "server": "https://api.example:6443",
@@ -136,6 +139,19 @@ fn record_without_rare_names_has_the_fields_of_older_versions() {
     let record = record(None, Some(denied()));
     assert_eq!(std::str::from_utf8(&record.encode()).unwrap(), older);
     assert!(same(&Record::decode(older.as_bytes()).unwrap(), &record));
+}
+
+#[test]
+fn record_with_hinted_rotation_point_names_its_certificate() {
+    let renewal = Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at: UnixTime::from_secs(1_800_000_400) };
+    let mut record = record(None, None);
+    record.pending.renewal = Some(renewal);
+    let encoded = record.encode();
+    let text = std::str::from_utf8(&encoded).unwrap();
+    assert!(text.contains(&format!("\"fingerprint\": \"{}\"", "ab".repeat(32))), "{text}");
+    assert_eq!(Record::decode(&encoded).unwrap().pending.renewal, Some(renewal));
+    let damaged = text.replace(&"ab".repeat(32), "not a fingerprint");
+    assert_eq!(Record::decode(damaged.as_bytes()).unwrap_err(), RecordError::Fingerprint);
 }
 
 /// True if `text` shows a part of `key`: any eight consecutive characters of the base64 of its PEM text.

@@ -100,6 +100,7 @@ impl<S: Subject> Law<S> {
             "the served certificate is stored or rewritten",
             Self::Step(certificates::the_served_certificate_is_stored_or_rewritten),
         ),
+        ("hints move the rotation point", Self::Step(certificates::hints_move_the_rotation_point)),
         ("outcomes report every change", Self::Step(outcomes::outcomes_report_every_change)),
     ];
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use perennial::{
     Backoff, Certificate, Key, Now, Pending, Policy, Reason, RequestId, RotationMachine, SignerStatus, State, Template,
-    UnixTime, rotation_point,
+    UnixTime,
 };
 
 use crate::laws::Verdict;
@@ -53,6 +53,9 @@ fn check_rotation_points(trace: &Trace) -> Verdict {
     let mut drawn = HashMap::new();
     for (_, Record { now, after, .. }) in trace.steps() {
         let Some((held, point)) = after.certificate().zip(after.rotation_point()) else { continue };
+        if after.renewal().is_some() {
+            continue;
+        }
         let (begin, point) = (unix(held.validity.not_before()), unix(point));
         let life = unix(held.validity.not_after()) - begin;
         let window = after.policy().window;
@@ -164,7 +167,7 @@ impl Model {
             }
             _ if history.signer() == SignerStatus::Absent => State::NotEnabled,
             _ if history.template().is_none() => State::NoTemplate,
-            (_, None, Some(held)) => State::Scheduled { rotate_at: rotation_point(&self.policy, self.seed, held) },
+            (_, None, Some(held)) => State::Scheduled { rotate_at: self.rotation_point(held) },
             _ if history.signer() == SignerStatus::NotReady => {
                 State::NoIdentity { reason: reason.unwrap_or(Reason::NoCertificate) }
             }
@@ -203,6 +206,9 @@ impl Model {
         )?;
         check_equal("budget whole", &wall(self.affordable_at(self.policy.budget.size())), &unix(pending.budget_whole))?;
         let refused = self.history.failures().filter(|(failure, _)| failure.is_refusal());
+        let renewal = self.history.newest_certificate().zip(self.history.hinted_rotation_point());
+        let renewal = renewal.map(|(newest, at)| (newest.fingerprint, at));
+        check_equal("renewal", &renewal, &pending.renewal.map(|renewal| (renewal.fingerprint, renewal.rotate_at)))?;
         check_equal("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
         let (earliest, latest) = self.history.backoff_ends();
         match pending.refusal.map(|refusal| unix(refusal.retry_at)) {

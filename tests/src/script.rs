@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use perennial::{
-    Action, Certificate, Event, Failure, Fingerprint, Instant, Now, Policy, RequestId, RotationMachine, Setup,
-    SignerStatus, Template, UnixTime,
+    Action, Certificate, Event, Failure, Fingerprint, Instant, Now, Policy, RenewalHint, RequestId, RotationMachine,
+    Setup, SignerStatus, Template, UnixTime,
 };
 use proptest::prelude::*;
 
@@ -78,6 +78,8 @@ pub enum LifeStep {
     Restored,
     /// Another program puts a new certificate of this kind into the store.
     Replaced(Issue),
+    /// The signer gives a hint when to rotate the newest certificate.
+    Hint(HintKind),
     /// A server refuses the served certificate (true), or a certificate that the machine does not serve (false).
     Refused(bool),
     /// The wall clock is stepped by this many milliseconds.
@@ -100,6 +102,34 @@ pub enum LifeStep {
     JumpMonotonic(Instant),
     /// The wall clock jumps to this time (only if the life is [`wild`](Life::wild)).
     JumpWallClock(UnixTime),
+}
+
+/// A hint when to rotate the newest certificate, in permille of its lifetime after its notBefore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintKind {
+    /// Whether the hint names the newest certificate, or one that the machine does not have.
+    pub is_known: bool,
+    /// The time of the hint; negative: before notBefore.
+    pub from: i16,
+    /// The end of the period; `None`: the hint is a single time.
+    pub until: Option<i16>,
+}
+
+impl HintKind {
+    fn event(self, machine: &RotationMachine, now: Now) -> Event {
+        let newest = machine.waiting().or(machine.certificate());
+        let (begin, life) = newest.map_or((now.unix, Duration::from_secs(1)), |newest| {
+            (newest.validity.not_before(), newest.validity.lifetime())
+        });
+        let at = |permille: i16| {
+            let span = life / 1000 * u32::from(permille.unsigned_abs());
+            if permille < 0 { begin.before(span) } else { begin.after(span) }
+        };
+        let from = at(self.from);
+        let hint = self.until.map_or(RenewalHint::after(from), |until| RenewalHint { from, until: at(until) });
+        let fingerprint = newest.filter(|_| self.is_known).map(|newest| newest.fingerprint);
+        Event::RenewalHinted { fingerprint: fingerprint.unwrap_or(Fingerprint([0xff; 32])), hint }
+    }
 }
 
 impl Script {
@@ -191,6 +221,7 @@ impl LifeStep {
                 let held = machine.certificate().filter(|_| *known).map(|held| held.fingerprint);
                 Event::CertRefused { fingerprint: held.unwrap_or(Fingerprint([0xff; 32])) }
             }
+            Self::Hint(kind) => kind.event(machine, now),
             Self::ForeignReply => {
                 let id = foreign_id();
                 return vec![

@@ -116,6 +116,11 @@ pub fn in_flight(machine: &RotationMachine) -> Option<RequestId> {
     if let State::Requesting { id, .. } = machine.state() { Some(id) } else { None }
 }
 
+/// The certificate whose rotation point counts: the waiting one, else the served one.
+pub fn newest(machine: &RotationMachine) -> Option<&Arc<Certificate>> {
+    machine.waiting().or(machine.certificate())
+}
+
 /// Whether requests can be submitted: there is a template, and the signer is ready.
 pub fn can_submit(machine: &RotationMachine) -> bool {
     machine.template().is_some() && machine.signer().is_ready()

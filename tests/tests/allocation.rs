@@ -153,7 +153,7 @@ fn long_life(number: u64) -> Script {
     Script::decode(&noise.take(400).collect::<Vec<_>>())
 }
 
-const EVENTS: usize = 13;
+const EVENTS: usize = 14;
 
 const fn kind(event: &Event) -> usize {
     match event {
@@ -170,6 +170,7 @@ const fn kind(event: &Event) -> usize {
         Event::ServerDated { .. } => 10,
         Event::PolicyChanged(_) => 11,
         Event::TurnGranted => 12,
+        Event::RenewalHinted { .. } => 13,
         _ => EVENTS,
     }
 }

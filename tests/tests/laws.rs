@@ -64,6 +64,7 @@ laws! {
     only_current_certificates_are_written,
     unwritten_certificates_have_an_owed_write,
     the_served_certificate_is_stored_or_rewritten,
+    hints_move_the_rotation_point,
     outcomes_report_every_change,
 }
 

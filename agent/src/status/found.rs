@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use perennial::{Policy, UnixTime, rotation_point};
+use perennial::{Certificate, Policy, Renewal, UnixTime, rotation_point};
 use perennial_pki::{Chain, CredentialError};
 use perennial_rotation::{DirectoryError, Loaded};
 use serde_json::{Value, json};
@@ -91,16 +91,32 @@ impl Found {
         }
     }
 
-    /// The verdict on the pair or problem. The rotation point in the verdict follows from `policy`, `signer_name` and
-    /// the certificate. `request` is a clause about the request for a new certificate, and is added to the verdict's
+    /// The verdict on the pair or problem. The rotation point in the verdict is that of `renewal`, if the signer's hint was
+    /// about this certificate, and else follows from `policy`, `signer_name` and the certificate. `request` is a clause about the request for a new certificate, and is added to the verdict's
     /// sentence.
-    pub(super) fn verdict(&self, policy: &Policy, signer_name: &str, request: Option<&str>, now: UnixTime) -> Verdict {
-        let verdict = self.verdict_alone(policy, signer_name, request.is_some(), now);
+    pub(super) fn verdict(
+        &self,
+        policy: &Policy,
+        signer_name: &str,
+        renewal: Option<Renewal>,
+        request: Option<&str>,
+        now: UnixTime,
+    ) -> Verdict {
+        let by_window =
+            |facts: &Certificate| rotation_point(policy, perennial::seed(signer_name, facts.common_name()), facts);
+        let hinted = |facts: &Certificate| renewal.and_then(|renewal| renewal.rotation_point_of(facts));
+        let rotation_point = |facts: &Certificate| hinted(facts).unwrap_or_else(|| by_window(facts));
+        let verdict = self.verdict_alone(rotation_point, request.is_some(), now);
         let more = request.map(|request| format!("; {request}")).unwrap_or_default();
         Verdict { words: verdict.words + &more, ..verdict }
     }
 
-    fn verdict_alone(&self, policy: &Policy, signer_name: &str, requested: bool, now: UnixTime) -> Verdict {
+    fn verdict_alone(
+        &self,
+        rotation_point: impl Fn(&Certificate) -> UnixTime,
+        requested: bool,
+        now: UnixTime,
+    ) -> Verdict {
         let bad = |state, words: String| Verdict { state, words, good: false, rotate_at: None };
         let (chain, key_matches) = match self {
             Self::Nothing => return bad("none", "there is no certificate".into()),
@@ -109,7 +125,7 @@ impl Found {
         };
         let facts = chain.certificate();
         let (from, until) = (facts.validity.not_before(), facts.validity.not_after());
-        let rotate_at = rotation_point(policy, perennial::seed(signer_name, facts.common_name()), facts);
+        let rotate_at = rotation_point(facts);
         let left = words(until.since(now));
         let verdict = if !key_matches {
             bad("mismatch", "the certificate was issued for another key".into())

@@ -8,6 +8,7 @@ use crate::certificate::{Certificate, Fingerprint};
 use crate::event::{Event, Failure, RequestId, SignerStatus};
 use crate::outcome::{Outcome, Slot};
 use crate::policy::Policy;
+use crate::renewal::RenewalHint;
 use crate::sync::Arc;
 use crate::template::Template;
 use crate::time::{Instant, Now, at_least_a_millisecond};
@@ -21,6 +22,7 @@ impl RotationMachine {
             Event::SignerChanged(status) => self.signer_changed(status),
             Event::PolicyChanged(policy) => self.policy_changed(policy, now),
             Event::CsrIssued { id, certificate } => self.issued(id, certificate, now),
+            Event::RenewalHinted { fingerprint, hint } => self.hinted(fingerprint, hint, now),
             Event::CsrFailed { id, failure, retry_after } => self.csr_failed(id, failure, retry_after, now),
             Event::CertWritten { id } => self.written(id, now),
             Event::WriteFailed { id } => self.write_failed(id, now),
@@ -73,7 +75,7 @@ impl RotationMachine {
         if new.new_key_per_attempt {
             self.facts.pending_key.spend();
         }
-        self.plan_rotation();
+        self.plan_rotation(self.hinted_rotation_point());
         Outcome::Noted
     }
 
@@ -109,6 +111,16 @@ impl RotationMachine {
         // The next request with this key would find this request object, and its certificate, again.
         self.facts.pending_key.spend();
         outcome
+    }
+
+    /// Plans the rotation of the newest certificate by the signer's hint. A hint with a fault leaves the policy's window.
+    fn hinted(&mut self, fingerprint: Fingerprint, hint: RenewalHint, now: Now) -> Outcome {
+        let newest = self.newest_certificate().filter(|newest| newest.fingerprint == fingerprint);
+        let Some(newest) = newest else { return Outcome::Ignored };
+        let (_, latest) = self.both_clocks(now);
+        let found = hint.rotation_point(self.facts.seed, newest, latest);
+        self.plan_rotation(found.ok());
+        found.map_or_else(|fault| Outcome::HintDisregarded { fault }, |rotate_at| Outcome::Hinted { rotate_at })
     }
 
     /// Ends the request in flight if it has this id, and returns when that request was submitted. `None`: no request in

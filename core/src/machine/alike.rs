@@ -8,12 +8,13 @@ use crate::time::Now;
 
 impl RotationMachine {
     /// Hashes every fact that decides what this machine does from `now` on, except the [served](Self::certificate) and
-    /// the [waiting](Self::waiting) certificate. Times are hashed relative to `now`. A wait that is over is hashed as
-    /// zero. Ids are not hashed.
+    /// the [waiting](Self::waiting) certificate, and a rotation point that a [hint](Self::renewal) has set. Times are
+    /// hashed relative to `now`. A wait that is over is hashed as zero. Ids are not hashed.
     ///
     /// Two machines behave alike, each by its own clocks, if they have the same policy and seed, certificates that both
-    /// machines judge alike, and equal hashes. Only the jitter of the two may differ, since jitter is computed from ids
-    /// and fingerprints. A model checker thus meets no new state while time passes, until a wait ends.
+    /// machines judge alike, rotation points that lie equally far ahead, and equal hashes. Only the jitter of the two may
+    /// differ, since jitter is computed from ids and fingerprints. A model checker thus meets no new state while time
+    /// passes, until a wait ends.
     pub fn hash_at<H: Hasher>(&self, now: Now, state: &mut H) {
         // Every field by name: a new field breaks this build and is not forgotten.
         let Checkpoint {
@@ -23,6 +24,8 @@ impl RotationMachine {
             template,
             certificate: _,
             waiting: _,
+            rotate_at: _,
+            hinted,
             refused,
             rotate_now,
             due,
@@ -35,7 +38,7 @@ impl RotationMachine {
             server_clock,
             deadline,
         } = &self.facts;
-        (signer, template, refused, rotate_now, due, queued, pending_key).hash(state);
+        (signer, template, hinted, refused, rotate_now, due, queued, pending_key).hash(state);
         let write = unwritten.map(|Unwritten { id: _, slot, again_at, failures, in_flight }| {
             (slot, again_at.since(now.instant), policy.write.clamp_failures(failures), in_flight)
         });

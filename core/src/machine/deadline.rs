@@ -34,7 +34,7 @@ impl RotationMachine {
             add(self.next_submission());
         }
         // By the later clock: rotation point and notBefore count as passed if they have by either clock.
-        add(self.newest_certificate().and_then(|_| until(self.rotates_at, latest)));
+        add(self.newest_certificate().and_then(|_| until(self.facts.rotate_at, latest)));
         add(self.facts.waiting.as_ref().and_then(|waiting| until(waiting.validity.not_before(), latest)));
         // `shorten_wait` counts the time left by the local clock, so the local expiry comes first; then that by both
         // clocks.

@@ -76,18 +76,18 @@ impl RotationMachine {
         let waiting = self.facts.waiting.as_ref()?;
         let is_needed = self.facts.refused || self.certificate_at(now.unix).is_none();
         // The waiting certificate is the newest one.
-        let rotation_point = self.rotates_at;
+        let rotation_point = self.facts.rotate_at;
         if !self.judge(now).is_no_worse(waiting, rotation_point) {
             self.facts.waiting = None;
-            self.plan_rotation();
+            self.plan_rotation(None);
             self.facts.unwritten.take_if(|write| write.slot == Slot::Waiting);
             Some(Outcome::Dropped)
         } else if is_needed || self.judge(now).has_begun(waiting) {
-            // A rotation that was requested while this certificate waited is for its successor: `take` must not clear
-            // the demand.
-            let rotate_now = self.facts.rotate_now;
+            // A rotation that was requested while this certificate waited is for its successor, and a hint about it stays
+            // true: `take` must clear neither.
+            let Checkpoint { rotate_now, hinted, .. } = self.facts;
             let replaced = self.take(waiting.clone(), rotation_point, Slot::Served);
-            self.facts.rotate_now = rotate_now;
+            (self.facts.rotate_now, self.facts.hinted) = (rotate_now, hinted);
             let id = self.take_id();
             self.owe_write(id, Slot::Served, now);
             Some(Outcome::TookTurn { replaced })

@@ -6,10 +6,10 @@ use super::RotationMachine;
 use crate::certificate::Certificate;
 use crate::event::{Failure, RequestId, SignerStatus};
 use crate::fleet::Schedule;
-use crate::judge::rotation_point;
 use crate::outcome::Slot;
 use crate::pacing::Priority;
 use crate::policy::Policy;
+use crate::renewal::Renewal;
 use crate::state::{Reason, State};
 use crate::sync::Arc;
 use crate::template::Template;
@@ -24,7 +24,7 @@ impl RotationMachine {
         match (self.facts.due, self.newest_certificate()) {
             _ if !self.facts.signer.is_configured() => State::NotEnabled,
             _ if self.facts.template.is_none() => State::NoTemplate,
-            (None, Some(_)) => State::Scheduled { rotate_at: self.rotates_at },
+            (None, Some(_)) => State::Scheduled { rotate_at: self.facts.rotate_at },
             (reason, _) => {
                 // Without a certificate, one is always due.
                 let reason = reason.unwrap_or(Reason::NoCertificate);
@@ -124,6 +124,13 @@ impl RotationMachine {
         self.facts.pacing.last_failure
     }
 
+    /// The rotation point that a hint of the signer has set for the newest certificate: the waiting one, else the served
+    /// one. `None`: the policy's window decides.
+    pub fn renewal(&self) -> Option<Renewal> {
+        let newest = self.newest_certificate()?;
+        self.facts.hinted.then_some(Renewal { fingerprint: newest.fingerprint, rotate_at: self.facts.rotate_at })
+    }
+
     /// The rotation point of the served certificate. `None` without a certificate.
     pub fn rotation_point(&self) -> Option<UnixTime> {
         self.facts.certificate.as_ref().map(|certificate| self.rotation_point_of(certificate))
@@ -131,6 +138,6 @@ impl RotationMachine {
 
     /// The rotation point of this certificate.
     pub(super) fn rotation_point_of(&self, certificate: &Certificate) -> UnixTime {
-        rotation_point(&self.facts.policy, self.facts.seed, certificate)
+        self.facts.rotation_point_of(certificate)
     }
 }

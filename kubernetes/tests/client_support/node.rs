@@ -37,7 +37,7 @@ impl Node {
 
     pub(crate) fn issued(&mut self, pem: &str, health: Option<Health>) {
         let chain = Chain::from_pem(pem.as_bytes()).unwrap();
-        let result = Ok(Issued { chain, requests: 2, health });
+        let result = Ok(Issued { chain, requests: 2, health, renewal: None });
         self.rotation.handle(Input::Finished { id: self.request, result }, self.now);
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use perennial::{
     Backoff, Budget, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Now, PendingKey, Policy, Reason,
-    RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity, Window,
+    RenewalHint, RequestId, RequestPacing, ServerClock, SignerStatus, Slot, Template, UnixTime, Unwritten, Validity,
+    Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ form!(Validity as (i64, i64), |of| (of.not_before().form(), of.not_after().form(
 });
 form!(ServerClock as (i64, u8), |clock| (clock.origin().form(), clock.agreeing()), |(origin, agreeing)| {
     Ok(Self::new(UnixTime::read(origin)?, agreeing))
+});
+form!(RenewalHint as (i64, i64), |hint| (hint.from.form(), hint.until.form()), |(from, until)| {
+    Ok(Self { from: UnixTime::read(from)?, until: UnixTime::read(until)? })
 });
 form!(Window as (u16, u16), |of| (of.from(), of.to()), |(from, to)| Ok(Self::new(from, to)?));
 form!(Budget as (u32, Duration), |of| (of.size(), of.refill()), |(size, refill)| Ok(Self::new(size, refill)?));
@@ -165,6 +169,12 @@ pub(super) enum EventFields {
         #[serde(with = "form")]
         certificate: Arc<Certificate>,
     },
+    RenewalHinted {
+        #[serde(with = "form")]
+        fingerprint: Fingerprint,
+        #[serde(with = "form")]
+        hint: RenewalHint,
+    },
     CsrFailed {
         #[serde(with = "form")]
         id: RequestId,
@@ -206,6 +216,12 @@ pub(super) struct CheckpointFields {
     certificate: Option<Arc<Certificate>>,
     #[serde(with = "form")]
     waiting: Option<Arc<Certificate>>,
+    // Computed anew by the reader, unless a hint has set it. Absent without a hint, as in the journals of versions
+    // without hints.
+    #[serde(default, with = "form", skip_serializing_if = "is_epoch")]
+    rotate_at: UnixTime,
+    #[serde(default, skip_serializing_if = "Not::not")]
+    hinted: bool,
     refused: bool,
     rotate_now: bool,
     #[serde(with = "form")]
@@ -227,6 +243,10 @@ pub(super) struct CheckpointFields {
     server_clock: ServerClock,
     #[serde(with = "form")]
     deadline: Option<Instant>,
+}
+
+fn is_epoch(at: &UnixTime) -> bool {
+    *at == UnixTime::default()
 }
 
 #[derive(Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Failure, Now, Outcome, Reason, RotationMachine, Slot, State};
+use perennial::{Certificate, Failure, HintFault, Now, Outcome, Reason, RotationMachine, Slot, State};
 
 use super::{ClockOffset, Snapshot, Transition};
 use crate::progress::Progress;
@@ -73,6 +73,12 @@ pub enum News {
         failure: Failure,
         /// The error, for people. In a replay: the description of the failure, since journals hold no errors.
         error: Arc<str>,
+    },
+    /// The signer's hint when to rotate the certificate has a fault. The policy's window decides when the certificate is
+    /// due.
+    HintDisregarded {
+        /// The fault of the hint.
+        fault: HintFault,
     },
     /// The certificate is durable.
     Written {
@@ -166,6 +172,7 @@ fn news(outcome: &Outcome) -> Option<News> {
         Outcome::TookTurn { replaced } => News::TookTurn { replaced: replaced.clone() },
         Outcome::TakenOver { slot, replaced } => News::TakenOver { slot: *slot, replaced: replaced.clone() },
         Outcome::Written { slot, .. } => News::Written { slot: *slot },
+        Outcome::HintDisregarded { fault } => News::HintDisregarded { fault: *fault },
         _ => return None,
     })
 }

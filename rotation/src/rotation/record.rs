@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use perennial::{Failure, Key, Pending, Refusal, Template, UnixTime};
+use data_encoding::HEXLOWER;
+use perennial::{Failure, Fingerprint, Key, Pending, Refusal, Renewal, Template, UnixTime};
 use perennial_pki::{KeyError, KeyPair};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -43,7 +44,7 @@ const VERSION: u64 = 1;
 impl Record {
     /// Encodes the record as JSON. The returned buffer is wiped on drop.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Pending { template, submitted, budget_whole, refusal, .. } = &self.pending;
+        let Pending { template, submitted, budget_whole, refusal, renewal, .. } = &self.pending;
         let pem = self.key.as_ref().map(|key| key.to_pem());
         let mut text = Text {
             version: VERSION,
@@ -63,6 +64,10 @@ impl Record {
                 retry_at: retry_at.as_millis(),
             }),
             turned_down: self.turned_down.map(disk_name::failure),
+            renewal: renewal.map(|Renewal { fingerprint, rotate_at }| RenewalText {
+                fingerprint: HEXLOWER.encode(&fingerprint.0),
+                rotate_at: rotate_at.as_millis(),
+            }),
             key: None,
         };
         // Names, numbers and lists always serialize.
@@ -120,6 +125,7 @@ impl Record {
             submitted: UnixTime::from_millis(text.submitted),
             budget_whole: UnixTime::from_millis(text.budget_whole),
             refusal: refusal.transpose()?,
+            renewal: text.renewal.map(RenewalText::read).transpose()?,
         };
         // An unknown name, of another version, is harmless: the field is for people only.
         let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
@@ -155,6 +161,8 @@ struct Text<'a> {
     refusal: Option<RefusalText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewal: Option<RenewalText>,
     /// The lines of the PEM text of the key or, if the key stays elsewhere, of its reference. No line contains a
     /// character that JSON escapes, so that serde borrows the lines when it reads a record, and makes no copy of the
     /// key.
@@ -168,6 +176,21 @@ struct RefusalText {
     reason: String,
     failures: u32,
     retry_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RenewalText {
+    fingerprint: String,
+    rotate_at: i64,
+}
+
+impl RenewalText {
+    fn read(self) -> Result<Renewal, RecordError> {
+        let bytes = HEXLOWER.decode(self.fingerprint.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        let fingerprint = Fingerprint(bytes.ok_or(RecordError::Fingerprint)?);
+        Ok(Renewal { fingerprint, rotate_at: UnixTime::from_millis(self.rotate_at) })
+    }
 }
 
 /// Error of a record that cannot be decoded. Shows nothing of the record's contents.
@@ -193,6 +216,9 @@ pub enum RecordError {
     /// The record contains a refusal for a reason that this version of perennial does not know.
     #[error("it names a reason of refusal that this version of perennial does not know")]
     Reason,
+    /// The fingerprint of the certificate that the rotation point is for is not one.
+    #[error("the fingerprint in it is not 64 hexadecimal digits")]
+    Fingerprint,
     /// The record's key cannot be read.
     #[error("its private key cannot be used: {0}")]
     Key(#[source] KeyError),

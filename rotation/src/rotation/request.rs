@@ -41,13 +41,16 @@ impl Rotation {
         now: Now,
     ) -> VecDeque<Event> {
         let id = in_flight.id;
-        let error = match result.map(|issued| self.checked_pair(issued.chain, &in_flight, now)) {
-            Ok(Ok(credential)) => {
+        let checked = |issued: Issued| (self.checked_pair(issued.chain, &in_flight, now), issued.renewal);
+        let error = match result.map(checked) {
+            Ok((Ok(credential), renewal)) => {
                 let certificate = credential.chain().certificate().clone();
                 *candidate = Some(Arc::new(credential));
-                return VecDeque::from([Event::CsrIssued { id, certificate }]);
+                let fingerprint = certificate.fingerprint;
+                let hinted = renewal.map(|hint| Event::RenewalHinted { fingerprint, hint });
+                return [Event::CsrIssued { id, certificate }].into_iter().chain(hinted).collect();
             }
-            Ok(Err(why)) => {
+            Ok((Err(why), _)) => {
                 self.request_error = Some(why.into());
                 let failure = Failure::BadCertificate;
                 return VecDeque::from([Event::CsrFailed { id, failure, retry_after: None }]);

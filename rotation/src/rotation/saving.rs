@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Failure, Instant, Pending, Policy, RequestId, mix};
+use perennial::{Failure, Instant, Pending, Policy, RequestId, UnixTime, mix};
 
 use super::record::Record;
 
@@ -38,12 +38,15 @@ pub(super) struct Mark {
     key: bool,
     refusal: Option<(Failure, u32)>,
     turned_down: Option<Failure>,
+    /// The rotation point that a hint of the signer has set.
+    rotate_at: Option<UnixTime>,
 }
 
 impl Mark {
     pub(super) fn of(pending: &Pending, turned_down: Option<Failure>, key: bool) -> Self {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
-        Self { submission: None, key, refusal, turned_down }
+        let rotate_at = pending.renewal.map(|renewal| renewal.rotate_at);
+        Self { submission: None, key, refusal, turned_down, rotate_at }
     }
 }
 

@@ -52,6 +52,9 @@ pub enum Move {
     Policy,
     /// A rotation is requested.
     RotateNow,
+    /// The signer gives a hint about the newest certificate: a time this many milliseconds after its notBefore, or
+    /// (`None`) after its notAfter.
+    Hint(Option<u64>),
     /// A server refuses the served certificate.
     Refused,
     /// The signer issues a certificate of this kind for the request in flight.
@@ -175,6 +178,8 @@ const EVERY_ISSUE: [Move; 8] = [
 ];
 /// Two readings of the API server's clock that disagree: they differ by more than ten seconds.
 const SERVERS_CLOCK: [Move; 2] = [Move::ServerDated(0), Move::ServerDated(20_000)];
+/// A good hint, one that is too early soon, and one with a fault.
+const HINTS: [Move; 3] = [Move::Hint(Some(6)), Move::Hint(Some(2)), Move::Hint(None)];
 const DISK: [Move; 2] = [Move::Written, Move::WriteFailed];
 const LOST_RECORDS: [Move; 2] = [Move::RestartBlank, Move::RestartStale];
 const EVERY_FIND: [Move; 10] = [
@@ -196,6 +201,13 @@ pub fn settings() -> Vec<Setting> {
     vec![
         setting("replies", small(), 8, usize::MAX, &[&EVERY_ISSUE, &EVERY_FAILURE, &DISK]),
         setting("templates", small(), 6, usize::MAX, &[&few, &TEMPLATE_CHANGES, &SIGNERS, &[Move::RotateNow]]),
+        setting(
+            "hints",
+            small(),
+            8,
+            usize::MAX,
+            &[&few[..2], &HINTS, &[Move::Issue(Flavour::Early), Move::Written, Move::Restart, Move::WallClock]],
+        ),
         setting("policies", small(), 6, usize::MAX, &[&few, &DISK, &[Move::Policy, Move::RotateNow]]),
         setting("the store", small(), 6, usize::MAX, &[&few[..2], &DISK, &EVERY_FIND]),
         setting("clocks", small(), 8, usize::MAX, &[&few, &[Move::WallClock, Move::Sleep(6)]]),
@@ -219,6 +231,7 @@ pub fn settings() -> Vec<Setting> {
 /// are equal.
 fn everything() -> Vec<Move> {
     let rest = [
+        Move::Hint(Some(6)),
         Move::Sleep(6),
         Move::WallClock,
         Move::RotateNow,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RequestId, Setup, SignerStatus, Template,
+    Certificate, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RenewalHint, RequestId, Setup, SignerStatus,
+    Template,
 };
 
 use super::setting::{AHEAD, Flavour, LATE, Move, Setting, TEMPLATES};
@@ -96,7 +97,7 @@ impl<S: Subject> WorldState<S> {
             Move::Sleep(_) => deadline.is_some_and(|at| self.now.instant <= at),
             Move::Issue(_) | Move::Fail(..) => self.driver.in_flight.is_some(),
             Move::Written | Move::WriteFailed => self.writing,
-            Move::Refused | Move::FoundOurs => machine.certificate().is_some(),
+            Move::Refused | Move::FoundOurs | Move::Hint(_) => machine.certificate().is_some(),
             Move::RestartAhead => !self.ahead,
             Move::Signer(status) => machine.signer() != status,
             Move::Tick
@@ -215,6 +216,13 @@ impl<S: Subject> WorldState<S> {
             Move::ServerDated(ahead) => {
                 let truth = self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO });
                 return Some(Event::ServerDated { unix: truth.after(Duration::from_millis(ahead)) });
+            }
+            Move::Hint(at) => {
+                let about = machine.waiting().or(machine.certificate())?;
+                let (begin, end) = (about.validity.not_before(), about.validity.not_after());
+                let at = at.map_or(end.after(Duration::from_millis(1)), |at| begin.after(Duration::from_millis(at)));
+                let hint = RenewalHint::after(at);
+                return Some(Event::RenewalHinted { fingerprint: about.fingerprint, hint });
             }
             Move::Refused => return Some(Event::CertRefused { fingerprint: held?.fingerprint }),
             Move::Issue(flavour) => {
@@ -352,6 +360,8 @@ impl<S: Subject> WorldState<S> {
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let validity = certificate.validity;
         let due = [&setting.policy, &setting.other].map(|policy| perennial::rotation_point(policy, SEED, certificate));
+        let renewal = self.subject.machine().renewal().and_then(|renewal| renewal.rotation_point_of(certificate));
+        let due = renewal.map_or(due, |point| [point; 2]);
         let named = TEMPLATES.each_ref().map(|template| template.is_named_by(certificate));
         let fits = TEMPLATES.each_ref().map(|template| template.satisfied_by(certificate));
         let times = [validity.not_before(), due[0], due[1], validity.not_after()].map(ahead);
@@ -365,25 +375,34 @@ impl<S: Subject> WorldState<S> {
 
     /// The facts of a pending record that matter to a run which starts from this record: template, key, two times (when
     /// the spacing allows a request, and when the submission budget is full), and the number of refusals with the end
-    /// of their backoff. Times are in milliseconds from now.
+    /// of their backoff, and the rotation point by a hint. Times are in milliseconds from now.
     fn record_facts<'a>(
         &self,
         spacing: Duration,
         record: &'a Pending,
-    ) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>) {
-        let Pending { template, key, submitted, budget_whole, refusal } = record;
+    ) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>, Option<i64>) {
+        let Pending { template, key, submitted, budget_whole, refusal, renewal } = record;
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
         // Every policy of the settings reaches its cap after this many failures.
         let (earliest, enough) = (self.now.unix.before(back), 3);
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let refusal = refusal.map(|refusal| (refusal.failures.min(enough), ahead(refusal.retry_at)));
-        (template, *key, [submitted.after(spacing), *budget_whole].map(ahead), refusal)
+        (
+            template,
+            *key,
+            [submitted.after(spacing), *budget_whole].map(ahead),
+            refusal,
+            renewal.map(|renewal| ahead(renewal.rotate_at)),
+        )
     }
 
     /// Events that must change nothing: late replies to a request that has ended, and the refusal of a certificate that
     /// the machine does not serve.
     pub(super) fn late_reports(&self) -> Vec<Event> {
-        let mut stale = vec![Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) }];
+        let mut stale = vec![
+            Event::CertRefused { fingerprint: Fingerprint([0xff; 32]) },
+            Event::RenewalHinted { fingerprint: Fingerprint([0xff; 32]), hint: RenewalHint::after(self.now.unix) },
+        ];
         if let Some(id) = self.ended {
             stale.push(Event::CsrFailed { id, failure: Failure::Denied, retry_after: None });
             if self.driver.owed.is_none_or(|(owed, _)| owed != id) {

@@ -122,6 +122,7 @@ impl Scene {
             submitted: now.unix.before(hour),
             budget_whole: now.unix.before(hour),
             refusal: None,
+            renewal: None,
         };
         let record = Record {
             server: None,

@@ -4,7 +4,9 @@ use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use perennial::{Event, Key, Now, Pending, Refusal, RotationMachine, Setup, Template};
+use perennial::{
+    Event, Fingerprint, Key, Now, Pending, Refusal, Renewal, RenewalHint, RotationMachine, Setup, Template,
+};
 use perennial_kubernetes::addresses::Addresses;
 use perennial_kubernetes::kubelet_config::KubeletConfig;
 use perennial_rotation::journal::{self, Replay, ReplayError};
@@ -109,6 +111,7 @@ static SECRET: LazyLock<String> = LazyLock::new(|| {
 static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let template = Arc::new(Template::node("worker-1").with_ip_addresses([[192, 0, 2, 1].into()]));
     let refusal = Refusal { failure: perennial::Failure::Denied, failures: 3, retry_at: EPOCH.after(super::pki::DAY) };
+    let renewal = Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at: EPOCH.after(super::pki::DAY) };
     let record = |key: Option<_>| {
         let pending = Pending {
             template: template.clone(),
@@ -116,6 +119,7 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             submitted: EPOCH,
             budget_whole: EPOCH.after(super::pki::DAY),
             refusal: key.is_none().then_some(refusal),
+            renewal: key.is_none().then_some(renewal),
         };
         let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
         let server = Some("https://127.0.0.1:6443".into());
@@ -128,9 +132,11 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     words.push(journal::begin("node", START, &machine).into_bytes());
     let id = perennial::RequestId::new(std::num::NonZeroU64::MIN);
     let certificate = Arc::new(mint::certificate(&template, 1, EPOCH, super::pki::DAY));
+    let hint = RenewalHint { from: EPOCH.after(super::pki::DAY / 2), until: EPOCH.after(super::pki::DAY) };
+    let hinted = Event::RenewalHinted { fingerprint: certificate.fingerprint, hint };
     let dated = Event::ServerDated { unix: START.unix };
-    for event in [Event::Tick, Event::CsrIssued { id, certificate }, Event::CertWritten { id }, Event::RotateNow, dated]
-    {
+    let issued = Event::CsrIssued { id, certificate };
+    for event in [Event::Tick, issued, hinted, Event::CertWritten { id }, Event::RotateNow, dated] {
         let step = Transition::of(&mut machine, event, START);
         words.push(journal::step("node", &step).into_bytes());
     }

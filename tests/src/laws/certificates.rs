@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Instant, Now, Policy, Reason, RotationMachine, Setup, State};
-use perennial::{SignerStatus, UnixTime, rotation_point};
+use perennial::{
+    Certificate, Event, Failure, Instant, Now, Outcome, Policy, Reason, RotationMachine, Setup, SignerStatus, State,
+    UnixTime, rotation_point,
+};
 
 use super::bounds::{later, longest_silence};
 use super::clocks::{ticks, ticks_lead_to};
@@ -14,7 +16,7 @@ use crate::mint;
 use crate::simulation::Member as _;
 use crate::simulation::world::{Answer, World};
 use crate::subject::Subject;
-use crate::trace::{Trace, can_submit, in_flight, submitted};
+use crate::trace::{Trace, can_submit, in_flight, newest, submitted};
 
 /// A valid certificate is served until it expires or one at least as good takes its place: no failure, no refusal, no
 /// change of template and no empty directory removes it.
@@ -28,8 +30,9 @@ pub(super) fn a_valid_certificate_is_never_replaced_by_a_worse_one(step: &Step<'
         return Err(format!("at {now} {old}, which is valid, is dropped without a successor"));
     };
     if old != new {
-        let quality = |certificate| Quality::of(&step.driver_after.policy, seed, certificate, after, now);
-        let (was, is) = (quality(&old), quality(&new));
+        let quality =
+            |holder, certificate| Quality::of(&step.driver_after.policy, seed, certificate, holder, after, now);
+        let (was, is) = (quality(before, &old), quality(after, &new));
         // A certificate that a server refused counts as due at best.
         let was = if before.due(now) == Some(Reason::Refused) { Quality { due: true, ..was } } else { was };
         ensure!(is.is_no_worse_than(&was), "at {now} {old} is replaced by {new}, which is worse");
@@ -79,6 +82,38 @@ pub(super) fn no_early_certificate_displaces_a_valid_one(step: &Step<'_>) -> Ver
     Ok(())
 }
 
+/// A hint about the newest certificate moves the rotation point into the period of the hint, as far as that lies within
+/// the lifetime and not close to its ends. A hint with a fault leaves the rotation point that follows from the policy's
+/// window, and is reported. A hint never makes a certificate due at once.
+pub(super) fn hints_move_the_rotation_point(step: &Step<'_>) -> Verdict {
+    let Event::RenewalHinted { fingerprint, hint } = step.event else { return Ok(()) };
+    let Some(about) = newest(step.before).filter(|newest| newest.fingerprint == *fingerprint) else { return Ok(()) };
+    let Some(about) = newest(step.after).filter(|after| *after == about) else { return Ok(()) };
+    let (begin, end) = (about.validity.not_before(), about.validity.not_after());
+    let life = about.validity.lifetime();
+    let (margin, spread) = ((life / 6).min(Duration::from_secs(600)), (life / 12).min(Duration::from_secs(300)));
+    let (from, until) = (hint.from, if hint.until > hint.from { hint.until } else { hint.from.after(spread) });
+    let within = |at: UnixTime| at.clamp(begin.after(margin), end.before(margin));
+    let (earliest, last) = (within(from), within(until));
+    let (is_outside, (_, latest)) = (from < begin || from > end, step.after.both_clocks(step.now));
+    match step.after.renewal().map(|renewal| renewal.rotate_at) {
+        Some(at) => ensure!(
+            !is_outside && at >= earliest && at <= last && at > latest,
+            "at {} the hint {hint} sets the rotation point of {about} to {at}",
+            step.now
+        ),
+        None => {
+            let is_reported = step.duties.outcomes.iter().any(|it| matches!(it, Outcome::HintDisregarded { .. }));
+            ensure!(
+                is_reported && (is_outside || earliest <= latest),
+                "at {} the hint {hint} about {about} is disregarded",
+                step.now
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Ticks alone make the machine serve a waiting certificate from its notBefore on, unless the certificate does not
 /// satisfy the template by then.
 pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment: &Moment<'_, S>) -> Verdict {
@@ -88,8 +123,9 @@ pub(super) fn waiting_certificates_are_served_from_not_before<S: Subject>(moment
     // A certificate may wait for years of virtual time.
     for _ in 0..2_000 {
         if now.unix >= begins || machine.waiting().is_none() {
-            let quality =
-                |certificate: &Certificate| Quality::of(moment.policy, moment.seed, certificate, &machine, now);
+            let quality = |certificate: &Certificate| {
+                Quality::of(moment.policy, moment.seed, certificate, &machine, &machine, now)
+            };
             // A waiting certificate that is due from its start on does not displace one that lives longer.
             let is_worse = |served: &Arc<Certificate>| !quality(waiting).is_no_worse_than(&quality(served));
             let is_wanted = machine.template().is_none_or(|template| template.satisfied_by(waiting))
@@ -116,12 +152,23 @@ struct Quality {
 }
 
 impl Quality {
-    fn of(policy: &Policy, seed: u64, certificate: &Certificate, machine: &RotationMachine, now: Now) -> Self {
+    /// `holder` is a machine that has the certificate, and knows the signer's hint about it.
+    fn of(
+        policy: &Policy,
+        seed: u64,
+        certificate: &Certificate,
+        holder: &RotationMachine,
+        machine: &RotationMachine,
+        now: Now,
+    ) -> Self {
+        let is_newest = newest(holder).is_some_and(|newest| newest.fingerprint == certificate.fingerprint);
+        let hinted = holder.renewal().filter(|_| is_newest).map(|renewal| renewal.rotate_at);
+        let rotate_at = hinted.unwrap_or_else(|| rotation_point(policy, seed, certificate));
         Self {
             own: !certificate.provisional,
             named: machine.template().is_none_or(|template| template.common_name() == certificate.common_name()),
             satisfying: machine.template().is_none_or(|template| template.satisfied_by(certificate)),
-            due: machine.both_clocks(now).1 >= rotation_point(policy, seed, certificate),
+            due: machine.both_clocks(now).1 >= rotate_at,
             life: certificate.validity.not_after().since(now.unix),
         }
     }

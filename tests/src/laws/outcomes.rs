@@ -4,7 +4,7 @@
 use perennial::{Event, Failure, Outcome, Outcomes, RotationMachine, Slot};
 
 use super::{Step, Verdict, ensure};
-use crate::trace::in_flight;
+use crate::trace::{in_flight, newest};
 
 /// The outcomes of a step report every change of the machine, and no change that did not happen.
 pub(super) fn outcomes_report_every_change(step: &Step<'_>) -> Verdict {
@@ -75,6 +75,10 @@ fn answers(before: &RotationMachine, event: &Event, outcomes: &Outcomes) -> bool
         }
         (Event::CertReplaced(Some(_)), Some(Outcome::TakenOver { .. })) => true,
         (Event::CertReplaced(_), Some(Outcome::Ignored | Outcome::Reinstated)) => true,
+        (Event::RenewalHinted { fingerprint, .. }, Some(outcome)) => {
+            let is_newest = newest(before).is_some_and(|newest| newest.fingerprint == *fingerprint);
+            matches!(outcome, Outcome::Hinted { .. } | Outcome::HintDisregarded { .. }) == is_newest
+        }
         (Event::Tick | Event::TurnGranted | Event::RotateNow, Some(outcome)) => *outcome == Outcome::Noted,
         (
             Event::TemplateChanged(_)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup};
+use perennial::{Certificate, Checkpoint, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup};
 
 use super::bounds::longest_silence;
 use super::clocks::{ticks, without_server_clock};
@@ -30,8 +30,10 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // Readings of the API server's clock are lost in a restart.
     let machine = &without_server_clock(machine);
-    // Without a request there is no record, and a restart begins with a full budget.
+    // Without a request there is no record: a restart begins with a full budget, and without the signer's hint.
     let pending = machine.pending(now);
+    let unrecorded = RotationMachine::restore(Checkpoint { hinted: false, ..machine.checkpoint() });
+    let machine = if pending.is_some() { machine } else { &unrecorded };
     let restarted = restart(policy, seed, machine, pending.clone(), now);
     // The machine still serves a certificate from before a change of the name; a restart with the new name does not.
     let is_foreign = |held: &Arc<Certificate>| {

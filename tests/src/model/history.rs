@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Failure, Key, Now, Reason, SignerStatus, Template};
+use perennial::{Certificate, Failure, Fingerprint, Key, Now, Reason, SignerStatus, Template, UnixTime};
 
 /// Milliseconds of the monotonic or the wall clock, in an integer so wide that no sum of times overflows.
 pub(super) type Millis = i128;
@@ -22,6 +22,8 @@ pub(super) enum Fact {
     Served(Arc<Certificate>),
     /// This certificate waits for its notBefore; `None`: no certificate waits any more.
     Waiting(Option<Arc<Certificate>>),
+    /// A hint about the certificate with this fingerprint has set its rotation point; `None`: the hint had a fault.
+    Hinted(Fingerprint, Option<UnixTime>),
     RefusedByServer,
     RotateNow,
     /// The run began with a pending record: an earlier run requested this template, and a retry uses this key.
@@ -102,6 +104,18 @@ impl History {
     /// The certificate whose rotation point counts: the waiting one if there is one, or else the served one.
     pub(super) fn newest_certificate(&self) -> Option<&Arc<Certificate>> {
         self.waiting().or_else(|| self.served())
+    }
+
+    /// The rotation point that a hint has set for the newest certificate, since the certificate was accepted.
+    pub(super) fn hinted_rotation_point(&self) -> Option<UnixTime> {
+        let newest = self.newest_certificate()?.fingerprint;
+        self.last(|_, fact| match fact {
+            Fact::Hinted(about, at) => Some(at.filter(|_| *about == newest)),
+            // The newest certificate has taken its turn: the hint may have come while it waited.
+            Fact::Served(certificate) if certificate.fingerprint == newest => None,
+            Fact::Served(_) | Fact::Waiting(_) => Some(None),
+            _ => None,
+        })?
     }
 
     /// Whether a server refused the served certificate.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Certificate, Event, Failure, Now, Pending, Policy, SignerStatus, rotation_point};
+use perennial::{
+    Certificate, Event, Failure, Fingerprint, Now, Pending, Policy, Renewal, RenewalHint, SignerStatus, UnixTime,
+    rotation_point,
+};
 
 use super::history::{Fact, Millis, NO_WAIT};
 use super::{Model, instant, is_expired, millis, unix, wait};
@@ -23,6 +26,9 @@ impl Model {
             let at = later(unix(refusal.retry_at), 2 * millis(self.policy.refused.cap()));
             self.history.push(now, Fact::Failed(refusal.failure, refusal.failures));
             self.history.push(now, Fact::BackoffEnds((at, at)));
+        }
+        if let Some(Renewal { fingerprint, rotate_at }) = pending.renewal {
+            self.history.push(now, Fact::Hinted(fingerprint, Some(rotate_at)));
         }
         self.forget_refusal_of_other_template(now);
     }
@@ -68,6 +74,12 @@ impl Model {
             {
                 return false;
             }
+            Event::RenewalHinted { fingerprint, .. }
+                if history.newest_certificate().is_none_or(|newest| newest.fingerprint != *fingerprint) =>
+            {
+                return false;
+            }
+            Event::RenewalHinted { fingerprint, hint } => self.hinted(*fingerprint, *hint, now),
             Event::CertRefused { .. } => history.push(now, Fact::RefusedByServer),
             Event::RotateNow => {
                 history.push(now, Fact::RotateNow);
@@ -113,6 +125,15 @@ impl Model {
             let latest = at + millis(policy.write.cap()).max(millis(policy.write.longest())).max(1);
             self.history.push(now, Fact::WriteDue((earliest.min(latest), longest.min(latest))));
         }
+    }
+
+    /// Plans the rotation of the newest certificate by a hint, unless the hint has a fault.
+    fn hinted(&mut self, fingerprint: Fingerprint, hint: RenewalHint, now: Now) {
+        let Some(newest) = self.history.newest_certificate() else { return };
+        let later = self.both_clocks(now).1.clamp(i64::MIN.into(), i64::MAX.into());
+        let later = UnixTime::from_millis(i64::try_from(later).expect("clamped"));
+        let point = hint.rotation_point(self.seed, newest, later).ok();
+        self.history.push(now, Fact::Hinted(fingerprint, point));
     }
 
     /// Serves an issued certificate if it is no worse than the served one. If it is not valid yet, lets it wait for its
@@ -348,6 +369,14 @@ impl Model {
     }
 
     pub(super) fn is_past_rotation_point(&self, certificate: &Certificate, now: Now) -> bool {
-        self.both_clocks(now).1 >= unix(rotation_point(&self.policy, self.seed, certificate))
+        self.both_clocks(now).1 >= unix(self.rotation_point(certificate))
+    }
+
+    /// The rotation point of a certificate: by the hint about it, if it is the newest one and there is a hint; else by the
+    /// policy's window.
+    pub(super) fn rotation_point(&self, certificate: &Certificate) -> UnixTime {
+        let is_newest = |newest: &&Arc<Certificate>| newest.fingerprint == certificate.fingerprint;
+        let hinted = self.history.newest_certificate().filter(is_newest).and(self.history.hinted_rotation_point());
+        hinted.unwrap_or_else(|| rotation_point(&self.policy, self.seed, certificate))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Event, Failure, Key, Now, Reason, SignerStatus, Template, rotation_point};
+use perennial::{Event, Failure, Key, Now, Reason, SignerStatus, Template};
 
 use super::history::{Between, Fact, Millis};
 use super::{Duties, Model, instant, is_expired, millis, unix};
@@ -183,8 +183,7 @@ impl Model {
         let until = |at: Millis, clock: Millis| (at > clock).then(|| instant(now) + at - clock);
         let held = self.history.served();
         let newest_certificate = self.history.newest_certificate();
-        let rotates =
-            newest_certificate.and_then(|held| until(unix(rotation_point(&self.policy, self.seed, held)), later));
+        let rotates = newest_certificate.and_then(|held| until(unix(self.rotation_point(held)), later));
         let begins = self.history.waiting().and_then(|waits| until(unix(waits.validity.not_before()), later));
         // Expiry by the local clock comes first, since waits are shortened by it; then by both clocks.
         let ends = |clock| held.and_then(|held| until(unix(held.validity.not_after()) + 1, clock));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use perennial::{Backoff, Budget, Failure, Instant, Policy, SignerStatus, Template, UnixTime, Window};
 use proptest::prelude::*;
 
-use super::{Life, LifeStep, Script, node};
+use super::{HintKind, Life, LifeStep, Script, node};
 use crate::simulation::world::{Answer, DiskHabit, Flaw, Issue, Outcome};
 
 const HEADER: usize = 16;
@@ -106,6 +106,7 @@ fn step(bytes: &[u8; STEP], life: &Life) -> LifeStep {
         }
         27 => LifeStep::Restart,
         28 | 29 => LifeStep::RepeatReply(usize::from(a % 8)),
+        30 if a >= 64 => LifeStep::Hint(hint(a, b, c)),
         30 => LifeStep::ForeignReply,
         _ if life.wild && a & 4 == 0 => LifeStep::JumpMonotonic(Instant::from_millis(anywhere(a, b, c))),
         // Shifts `anywhere`, which prefers the ends of `u64`, to the ends of `i64`.
@@ -157,6 +158,12 @@ fn server_clock(a: u8, b: u8, life: &Life) -> LifeStep {
     let span = i64::try_from(span(a, life).as_millis()).unwrap_or(0).saturating_add(i64::from(a % 4) * 4_000);
     let ahead = [span, -span, 0, span][usize::from(b) % 4];
     LifeStep::ServerClock(ahead, 1 + usize::from(b / 4 % 4))
+}
+
+/// A hint about a time from a quarter of the lifetime before notBefore to a quarter after notAfter.
+fn hint(a: u8, b: u8, c: u8) -> HintKind {
+    let at = |byte: u8| i16::from(byte) * 6 - 250;
+    HintKind { is_known: a & 7 != 0, from: at(b), until: (a & 8 != 0).then(|| at(c)) }
 }
 
 fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {

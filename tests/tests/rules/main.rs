@@ -6,6 +6,7 @@ mod clocks;
 mod due;
 mod failures;
 mod fleets;
+mod hints;
 mod outcomes;
 mod policies;
 mod policy_changes;

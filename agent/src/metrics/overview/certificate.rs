@@ -197,7 +197,10 @@ fn write_dates(view: &CertView, fact: &mut impl FnMut(&str, String)) {
     if let Some(machine) = view.machine() {
         let (window, lifetime) = (machine.policy().window, validity.lifetime());
         let at = |permille: u16| Time(validity.not_before().after(lifetime / 1000 * permille.into()));
-        fact("Rotation window", format!("{} to {}", at(window.from()), at(window.to())));
+        match machine.renewal() {
+            Some(_) => fact("Rotation window", "by the signer's hint".to_owned()),
+            None => fact("Rotation window", format!("{} to {}", at(window.from()), at(window.to()))),
+        }
         if let Some(point) = machine.rotation_point() {
             fact("Rotation point", Time(point).to_string());
         }

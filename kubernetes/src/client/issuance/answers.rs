@@ -172,7 +172,7 @@ impl Issuance {
             Ok(Verdict::Issued(chain)) => {
                 let requests = self.session.requests();
                 let health = self.health();
-                return self.finish(Ok(Issued { chain, requests, health }));
+                return self.finish(Ok(Issued { chain, requests, health, renewal: None }));
             }
             Err((failure, what)) => return self.fail(self.error_context().judged(failure, what)),
         }
