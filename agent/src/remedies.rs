@@ -82,7 +82,9 @@ pub(crate) fn after_failure(failure: Failure) -> &'static str {
         Failure::Throttled => "nothing, unless it lasts: then the API server is overloaded",
         Failure::Unreachable => "check that the API server runs, and that this machine reaches it and trusts its CA",
         Failure::TimedOut => "find out with `kubectl get csr` whether the approver or the signer has not answered",
-        Failure::Deleted | Failure::Outdated => "nothing: `perennial run` submits a new request",
+        Failure::Deleted | Failure::Outdated | Failure::UnsupportedKey => {
+            "nothing: `perennial run` submits a new request"
+        }
         _ => "mend the cause above, on this machine",
     }
 }

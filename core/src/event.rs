@@ -218,13 +218,16 @@ pub enum Failure {
     /// The API server already has a request object of this name, from an earlier run, and the certificate in that
     /// object has expired.
     Outdated,
+    /// The signer refuses keys of this kind, and accepts keys of another kind, which the next request has. If the driver
+    /// has no such key for the next request, it reports [`Denied`](Self::Denied) instead.
+    UnsupportedKey,
     /// A problem on the side of the driver, not of a server: no key, or no credential to authenticate with.
     Local,
 }
 
 impl Failure {
     /// Every failure, for metrics that show a counter of each from the start.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Denied,
         Self::SignerFailed,
         Self::Rejected,
@@ -238,6 +241,7 @@ impl Failure {
         Self::TimedOut,
         Self::Deleted,
         Self::Outdated,
+        Self::UnsupportedKey,
         Self::Local,
     ];
 
@@ -262,9 +266,9 @@ impl Failure {
     }
 
     /// True if the next request after this failure needs a new key. With the old key, the next request would have the
-    /// name of the old request object, whose outcome is decided already.
+    /// name of the old request object, whose outcome is decided already, or the kind of key that the signer refuses.
     pub(crate) const fn spends_key(self) -> bool {
-        self.is_refusal() || matches!(self, Self::Outdated)
+        self.is_refusal() || matches!(self, Self::Outdated | Self::UnsupportedKey)
     }
 
     /// A phrase for people, which completes "the last request failed: …".
@@ -288,6 +292,7 @@ impl Failure {
             Self::TimedOut => ("timed_out", "no certificate within the request timeout"),
             Self::Deleted => ("deleted", "the request was deleted"),
             Self::Outdated => ("outdated", "an earlier request of this name exists, and its certificate has expired"),
+            Self::UnsupportedKey => ("unsupported_key", "the signer accepts keys of another kind only"),
             Self::Local => ("local", "a problem on this machine"),
         }
     }

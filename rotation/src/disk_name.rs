@@ -24,7 +24,7 @@ mod tests {
         assert_eq!(
             failures,
             "Denied SignerFailed Rejected BadCertificate Unsatisfying AlreadyDue Unauthorized Forbidden Throttled \
-             Unreachable TimedOut Deleted Outdated Local"
+             Unreachable TimedOut Deleted Outdated UnsupportedKey Local"
         );
         assert!(Failure::ALL.into_iter().all(|known| failure_named(&failure(known)) == Some(known)));
         assert_eq!((failure_named("timed_out"), failure_named("")), (None, None));

@@ -28,7 +28,7 @@ use perennial::{
     Action, Certificate, Checkpoint, Event, Failure, Fingerprint, Instant, Key, Now, Pending, RequestId,
     RotationMachine, SignerStatus, Template,
 };
-use perennial_pki::{Credential, KeyPair};
+use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 
 use crate::{Health, Identity, NotYet, Signer};
 
@@ -72,6 +72,8 @@ pub struct Rotation {
     /// Fingerprint of the own certificate if a server rejected it: requests then prefer the bootstrap identity. `None`
     /// again once a server rejects the bootstrap identity, too.
     refused: Option<Box<Fingerprint>>,
+    /// The algorithm of the keys of requests, if the signer has refused keys of the profile's.
+    other_key: Option<KeyAlgorithm>,
     /// Error of the last request, for people; `None` once the machine has no last failure.
     request_error: Option<Arc<str>>,
     health: Option<Health>,

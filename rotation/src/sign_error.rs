@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use perennial::Failure;
+use perennial_pki::KeyAlgorithm;
 
 use crate::health::Health;
 
@@ -20,6 +21,8 @@ pub struct SignError {
     /// True if the signer rejected the identity of the request. The next request then authenticates with another
     /// identity, if there is another.
     pub credential_refused: bool,
+    /// The kind of keys that the signer accepts, if it has refused the request because of its key.
+    pub accepted_key: Option<KeyAlgorithm>,
     /// Health of the signer's server by its last answer; `None` without an answer, or without a server.
     pub health: Option<Health>,
 }
@@ -28,7 +31,22 @@ impl SignError {
     /// Makes an error of this kind that rejects no identity, demands no wait, and reports no health of a server.
     /// `message` is one line for people, without secrets.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, retry_after: None, message: message.into(), credential_refused: false, health: None }
+        Self {
+            failure,
+            retry_after: None,
+            message: message.into(),
+            credential_refused: false,
+            accepted_key: None,
+            health: None,
+        }
+    }
+
+    /// Sets the kind of keys that the signer accepts instead of the kind that it has refused. The next request follows
+    /// soon, with a key of this kind, if [`Profile::other_key_algorithms`](crate::Profile::other_key_algorithms) allows
+    /// it and no other kind has been tried.
+    #[must_use]
+    pub fn accepts_key(self, algorithm: KeyAlgorithm) -> Self {
+        Self { accepted_key: Some(algorithm), ..self }
     }
 
     /// Sets the least time that the signer demands until the next request, counted from now.

@@ -70,6 +70,9 @@ pub struct Profile {
     pub usages: Vec<Usage>,
     /// The algorithm of the keys to generate.
     pub key_algorithm: KeyAlgorithm,
+    /// The algorithms of keys that a request may have instead, if the signer refuses a key and names one of these
+    /// ([`SignError::accepts_key`](crate::SignError::accepts_key)). Empty by default.
+    pub other_key_algorithms: Vec<KeyAlgorithm>,
     /// The lifetime to request; `None`: the signer decides.
     pub lifetime: Option<Duration>,
     /// How long after its notAfter an issued certificate is still accepted, in case the local clock is ahead of the
@@ -85,11 +88,17 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// True if a request may have a key of this algorithm.
+    pub(crate) fn allows(&self, algorithm: KeyAlgorithm) -> bool {
+        self.key_algorithm == algorithm || self.other_key_algorithms.contains(&algorithm)
+    }
+
     /// Makes a profile with these usages, and the defaults for the other fields.
     pub fn new(usages: impl IntoIterator<Item = Usage>) -> Self {
         Self {
             usages: usages.into_iter().collect(),
             key_algorithm: KeyAlgorithm::default(),
+            other_key_algorithms: Vec::new(),
             lifetime: None,
             skew: Duration::from_secs(3600),
             issuers: None,

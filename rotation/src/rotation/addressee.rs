@@ -73,7 +73,7 @@ impl Rotation {
         // forgets failures.
         let ready = ready(self.is_shared);
         let replaced = [SignerStatus::Absent, ready].map(Event::SignerChanged);
-        let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == signer.profile().key_algorithm);
+        let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == self.key_algorithm(signer));
         if !fits || last.as_ref().is_some_and(|last| !last.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
             if !self.is_issued_unwritten() {
@@ -81,7 +81,7 @@ impl Rotation {
             }
             self.addressee = None;
             self.saving.give_up();
-            (self.refused, self.bootstrapping) = (None, false);
+            (self.refused, self.other_key, self.bootstrapping) = (None, None, false);
             (self.health, self.server_read_at, self.clock_offset) = (None, None, None);
             // The new signer has another clock. A reading of our own clock disagrees with the readings so far, so that
             // the machine discards them.

@@ -30,7 +30,8 @@ impl Rotation {
         id: RequestId,
         template: &Arc<Template>,
     ) -> Result<KeyCall, SignError> {
-        let algorithm = self.address()?.profile().key_algorithm;
+        let signer = self.address()?;
+        let algorithm = self.key_algorithm(&*signer);
         if let Some(Ok((_, own))) = self.found_identity.as_deref() {
             // The identity is read again once there is a CSR; until then, observers see this one.
             self.bootstrapping = own.is_none() && self.has_bootstrap();
@@ -56,7 +57,7 @@ impl Rotation {
         let (_, template) = self.keying.take_if(|(keying, _)| *keying == id)?;
         match keyed.0 {
             Ok((key, csr)) => {
-                let wanted = self.signer.as_ref().map(|signer| signer.profile().key_algorithm);
+                let wanted = self.signer.as_ref().map(|signer| self.key_algorithm(&**signer));
                 if wanted != Some(key.algorithm()) {
                     self.pending = None;
                     return Some(self.failed(id, local("the signer wants a key of another kind than the one made")));

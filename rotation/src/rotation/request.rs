@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template, printable};
-use perennial_pki::{CertificateRequest, Chain, Credential, Expected, KeyPair, Usage, certificate_request};
+use perennial_pki::{
+    CertificateRequest, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, certificate_request,
+};
 
 use super::addressee::Addressee;
 use super::shortfall::excess;
@@ -70,8 +72,29 @@ impl Rotation {
             // If the bootstrap identity was rejected, our own certificate is tried again: nothing else may be left.
             self.refused = refused.map(Box::new);
         }
-        let failed = Event::CsrFailed { id, failure: error.failure, retry_after: error.retry_after };
+        let failure = self.tries_other_key(&error).unwrap_or(error.failure);
+        let failed = Event::CsrFailed { id, failure, retry_after: error.retry_after };
         refused.map(|fingerprint| Event::CertRefused { fingerprint }).into_iter().chain([failed]).collect()
+    }
+
+    /// If the signer has refused the key, but accepts keys of another kind that the profile allows, lets the next request
+    /// have such a key, and returns the failure to report. Only one other kind is tried, so that a signer that names a
+    /// new kind each time is not asked without end.
+    fn tries_other_key(&mut self, error: &SignError) -> Option<Failure> {
+        let (accepted, profile) = (error.accepted_key?, self.signer.as_ref()?.profile());
+        let is_allowed = profile.other_key_algorithms.contains(&accepted) && profile.key_algorithm != accepted;
+        if !is_allowed || self.other_key.is_some() {
+            return None;
+        }
+        self.other_key = Some(accepted);
+        self.request_error = Some(format!("{error}; the next request has a key of the kind {accepted}").into());
+        Some(Failure::UnsupportedKey)
+    }
+
+    /// The algorithm of the key of the next request to `signer`.
+    pub(super) fn key_algorithm(&self, signer: &dyn Signer) -> KeyAlgorithm {
+        let profile = signer.profile();
+        self.other_key.filter(|other| profile.allows(*other)).unwrap_or(profile.key_algorithm)
     }
 
     /// Joins the issued chain with its key, if the chain is usable and grants no rights beyond the request. The machine
@@ -175,7 +198,8 @@ impl Rotation {
 
     /// Takes the pending key or generates one, and signs a CSR (PKCS#10) with it.
     fn prepare(&mut self, template: &Template) -> Result<(Arc<KeyPair>, CertificateRequest), SignError> {
-        let algorithm = self.address()?.profile().key_algorithm;
+        let signer = self.address()?;
+        let algorithm = self.key_algorithm(&*signer);
         let key = match &self.pending {
             Some(pending) => pending.clone(),
             None => self.pending.insert(Arc::new(KeyPair::generate(algorithm).map_err(local)?)).clone(),

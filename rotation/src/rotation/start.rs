@@ -169,7 +169,7 @@ pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Op
 /// a record of any signer is of use, since a later signer may continue the request.
 fn is_of_use(record: &Record, signer: Option<&dyn Signer>, named: Option<&str>) -> bool {
     let of_signer = signer.is_none_or(|signer| {
-        let fits = |key: &Arc<KeyPair>| key.algorithm() == signer.profile().key_algorithm;
+        let fits = |key: &Arc<KeyPair>| signer.profile().allows(key.algorithm());
         Address::of_record(record).is(signer) && record.key.as_ref().is_none_or(fits)
     });
     of_signer && named.is_none_or(|name| name == record.pending.template.common_name())

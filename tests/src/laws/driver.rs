@@ -131,7 +131,9 @@ impl DriverState {
 pub(crate) fn spends_key(reply: &Event) -> bool {
     match reply {
         Event::CsrIssued { .. } => true,
-        Event::CsrFailed { failure, .. } => failure.is_refusal() || *failure == Failure::Outdated,
+        Event::CsrFailed { failure, .. } => {
+            failure.is_refusal() || matches!(failure, Failure::Outdated | Failure::UnsupportedKey)
+        }
         _ => false,
     }
 }

@@ -232,7 +232,7 @@ impl Model {
         self.history.push(now, Fact::Ended);
         self.history.push(now, Fact::Failed(failure, 1));
         // A request with the same key would get the same answer.
-        if failure.is_refusal() || failure == Failure::Outdated {
+        if failure.is_refusal() || matches!(failure, Failure::Outdated | Failure::UnsupportedKey) {
             self.history.push(now, Fact::KeySpent);
         }
         let backoff = if failure.is_refusal() { self.policy.refused } else { self.policy.transient };

@@ -175,7 +175,7 @@ fn answer(a: u8, b: u8, c: u8, life: &Life) -> Answer {
     Answer { outcome, delay: span(c / 2, life), repeated: a >= 224 }
 }
 
-const FAILURES: [Failure; 14] = [
+const FAILURES: [Failure; 15] = [
     Failure::Unreachable,
     Failure::Denied,
     Failure::Throttled,
@@ -190,6 +190,7 @@ const FAILURES: [Failure; 14] = [
     Failure::Deleted,
     Failure::Local,
     Failure::Outdated,
+    Failure::UnsupportedKey,
 ];
 
 fn issue(a: u8, b: u8, life: &Life) -> Issue {

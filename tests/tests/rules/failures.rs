@@ -232,6 +232,7 @@ fn each_failure_has_its_own_description() {
         Failure::TimedOut,
         Failure::Deleted,
         Failure::Outdated,
+        Failure::UnsupportedKey,
         Failure::Local,
     ];
     let phrases = all.map(|failure| {

@@ -167,12 +167,14 @@ fn refusal_leads_to_a_new_key() {
 }
 
 #[test]
-fn request_answered_by_old_expired_certificate_is_repeated_with_new_key() {
-    let (mut holder, request) = Holder::requesting();
-    holder.fail(request.id, Failure::Outdated);
-    let next = holder.next_request();
-    assert_eq!(next.key, Key::New);
-    assert!(next.at.since(request.at) <= Policy::default().transient.longest());
+fn request_that_another_key_may_save_is_repeated_with_it_soon() {
+    for failure in [Failure::Outdated, Failure::UnsupportedKey] {
+        let (mut holder, request) = Holder::requesting();
+        holder.fail(request.id, failure);
+        let next = holder.next_request();
+        assert_eq!(next.key, Key::New, "{failure}");
+        assert!(next.at.since(request.at) <= Policy::default().transient.longest(), "{failure}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn released_names_of_failures_reasons_and_states_never_change() {
     assert_eq!(
         Failure::ALL.map(Failure::name).join(" "),
         "denied signer_failed rejected bad_certificate unsatisfying already_due unauthorized forbidden throttled \
-         unreachable timed_out deleted outdated local"
+         unreachable timed_out deleted outdated unsupported_key local"
     );
     assert_eq!(
         Reason::ALL.map(Reason::name).join(" "),
