@@ -1,12 +1,13 @@
-//! The HTTP requests that create, read, list and watch a request object, and the comparison with an existing object.
+//! [`DesiredCsr`]: a CertificateSigningRequest to create, and its comparison with an existing one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use perennial::UnixTime;
 use perennial_pki::{CertificateRequest, read_request};
 
-use super::http::Request;
+use super::desired::Desired;
+use super::verdict::Judged;
 use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
 /// A certificate request for a signer of the Kubernetes API.
@@ -30,47 +31,6 @@ pub struct DesiredCsr {
 }
 
 impl DesiredCsr {
-    /// The HTTP request that creates the object. The server answers 409 if an object of this name exists.
-    pub(crate) fn create(&self) -> Request {
-        let object = CertificateSigningRequest {
-            api_version: API_VERSION.to_owned(),
-            kind: "CertificateSigningRequest".to_owned(),
-            metadata: ObjectMeta { name: self.name.clone(), ..ObjectMeta::default() },
-            spec: CsrSpec {
-                request: self.request.pem.clone().into_bytes(),
-                signer_name: self.signer_name.clone(),
-                expiration_seconds: self.expiration_seconds,
-                usages: self.usages.clone(),
-                ..CsrSpec::default()
-            },
-            ..CertificateSigningRequest::default()
-        };
-        // Strings, numbers and lists always serialize.
-        Request::post(CSR_PATH, serde_json::to_vec(&object).unwrap_or_default())
-    }
-
-    /// The HTTP request that reads the object by its name.
-    pub(crate) fn read(&self) -> Request {
-        Request::get(format!("{CSR_PATH}/{}", encoded(&self.name)))
-    }
-
-    /// The HTTP request that lists only this object. The answer has the server's current resource version, from which a
-    /// watch can begin.
-    pub(crate) fn list(&self) -> Request {
-        Request::get(format!("{CSR_PATH}?fieldSelector=metadata.name%3D{}", encoded(&self.name)))
-    }
-
-    /// The HTTP request that watches the object for changes after `resource_version`. The server ends the watch after
-    /// `seconds`.
-    pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
-        Request::get(format!(
-            "{CSR_PATH}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
-             &timeoutSeconds={seconds}",
-            encoded(&self.name),
-            encoded(resource_version),
-        ))
-    }
-
     /// Checks that an existing object's `spec` requests the same key, subject, names, signer and usages as `self`. The
     /// bytes of the PKCS#10 request may differ (ECDSA signatures are random), and so may the lifetime.
     ///
@@ -100,12 +60,40 @@ impl DesiredCsr {
     }
 }
 
-fn set(items: &[String]) -> BTreeSet<&String> {
-    items.iter().collect()
+impl Desired for DesiredCsr {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self) -> &str {
+        CSR_PATH
+    }
+
+    fn object(&self) -> Vec<u8> {
+        let object = CertificateSigningRequest {
+            api_version: API_VERSION.to_owned(),
+            kind: "CertificateSigningRequest".to_owned(),
+            metadata: ObjectMeta { name: self.name.clone(), ..ObjectMeta::default() },
+            spec: CsrSpec {
+                request: self.request.pem.clone().into_bytes(),
+                signer_name: self.signer_name.clone(),
+                expiration_seconds: self.expiration_seconds,
+                usages: self.usages.clone(),
+                ..CsrSpec::default()
+            },
+            ..CertificateSigningRequest::default()
+        };
+        // Strings, numbers and lists always serialize.
+        serde_json::to_vec(&object).unwrap_or_default()
+    }
+
+    fn judge(&self, object: &[u8], found: bool, now: UnixTime) -> serde_json::Result<Judged> {
+        let object: CertificateSigningRequest = serde_json::from_slice(object)?;
+        let verdict = self.verdict(&object, found, now);
+        Ok(Judged { metadata: object.metadata, verdict })
+    }
 }
 
-/// Percent-encodes a value for a query or a path segment. Only unreserved characters stay as they are (RFC 3986 §2.3).
-fn encoded(text: &str) -> PercentEncode<'_> {
-    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    utf8_percent_encode(text, ESCAPED)
+fn set(items: &[String]) -> BTreeSet<&String> {
+    items.iter().collect()
 }

@@ -20,6 +20,7 @@ use perennial::{Failure, Instant, Now};
 use super::backoff::Jitter;
 use super::csr_error::ErrorContext;
 use super::cursor::Cursor;
+use super::desired::Desired;
 use super::desired_csr::DesiredCsr;
 use super::http::Request;
 use super::limits::Limits;
@@ -48,9 +49,9 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// One submission of a certificate request. Its outcome is the issued chain, or the reason why there is none. The
 /// caller limits the total time: dropping the submission ends it.
 #[derive(derive_more::Debug)]
-#[debug("Issuance({}, {session:?}, {:?})", desired_csr.name, self.progress())]
+#[debug("Issuance({}, {session:?}, {:?})", desired.name(), self.progress())]
 pub struct Issuance {
-    desired_csr: DesiredCsr,
+    desired: Box<dyn Desired>,
     session: Session,
     stage: Stage,
     jitter: Jitter,
@@ -112,7 +113,7 @@ impl Issuance {
     /// with different seeds do not retry at the same time.
     pub fn new(desired_csr: DesiredCsr, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self {
-            desired_csr,
+            desired: Box::new(desired_csr),
             session: Session::new(cluster, identity, limits),
             stage: Stage::Next(Purpose::Create),
             jitter: Jitter::new(seed),
@@ -177,10 +178,10 @@ impl Issuance {
         let (request, stream) = match purpose {
             Purpose::Create => {
                 self.creations += 1;
-                (self.desired_csr.create(), None)
+                (self.desired.create(), None)
             }
-            Purpose::Read => (self.desired_csr.read(), None),
-            Purpose::List => (self.desired_csr.list(), None),
+            Purpose::Read => (self.desired.read(), None),
+            Purpose::List => (self.desired.list(), None),
             Purpose::Group => (Request::get(GROUP_PATH), None),
             Purpose::Watch => {
                 // The duration of client-go's reflector (`minWatchTimeout`), random so that a fleet does not reconnect
@@ -188,10 +189,7 @@ impl Issuance {
                 let seconds = self.jitter.between(300, 600);
                 // A line that the end of the previous watch cut off must not join the first one of this watch.
                 self.lines = Lines::default();
-                (
-                    self.desired_csr.watch(self.cursor.version(), seconds),
-                    Some(Duration::from_secs(seconds) + WATCH_GRACE),
-                )
+                (self.desired.watch(self.cursor.version(), seconds), Some(Duration::from_secs(seconds) + WATCH_GRACE))
             }
         };
         self.session.send(request, stream, now);
@@ -320,7 +318,7 @@ impl Issuance {
 
     fn error_context(&self) -> ErrorContext<'_> {
         let (cluster, identity) = (self.session.cluster(), self.session.identity());
-        ErrorContext { cluster, identity, name: &self.desired_csr.name, exists: self.uid.is_some() }
+        ErrorContext { cluster, identity, name: self.desired.name(), exists: self.uid.is_some() }
     }
 }
 
@@ -348,7 +346,7 @@ impl Conversation for Issuance {
 
 impl SignerConversation for Issuance {
     fn progress(&self) -> Progress {
-        let request_name = self.desired_csr.name.clone();
+        let request_name = self.desired.name().to_owned();
         match (&self.retry, &self.uid) {
             _ if matches!(self.stage, Stage::Finished(_)) => Progress::Finished,
             (Some((at, why)), _) => Progress::Retrying { at: *at, why: why.clone() },

@@ -10,6 +10,7 @@ mod call;
 mod connections;
 mod csr_error;
 mod cursor;
+mod desired;
 mod desired_csr;
 mod echo;
 mod exchange;

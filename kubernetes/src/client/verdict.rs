@@ -5,7 +5,7 @@ use perennial_pki::{BadCertificate, Chain, Usage};
 
 use super::desired_csr::DesiredCsr;
 use crate::cluster::printable;
-use crate::objects::CertificateSigningRequest;
+use crate::objects::{CertificateSigningRequest, ObjectMeta};
 
 /// The state of a request object that is neither denied nor marked as failed.
 pub(crate) enum Verdict {
@@ -18,6 +18,12 @@ pub(crate) enum Verdict {
     Issued(Chain),
 }
 
+/// A request object, as a submission judges it.
+pub(crate) struct Judged {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) verdict: Result<Verdict, Refusal>,
+}
+
 /// Why a submission has failed: the failure for the machine, and a sentence for people.
 pub(crate) type Refusal = (Failure, String);
 
@@ -27,7 +33,7 @@ impl DesiredCsr {
     ///
     /// # Errors
     /// The [`Refusal`]: the object requests another certificate, is denied or failed, or holds an unusable certificate.
-    pub(crate) fn judge(
+    pub(crate) fn verdict(
         &self,
         object: &CertificateSigningRequest,
         found: bool,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cluster::printable;
-use crate::objects::{CertificateSigningRequest, ListMeta, ObjectMeta, Status};
+use crate::objects::{ListMeta, ObjectMeta, Status};
 
 /// The longest event, in bytes: 1.5 MiB, etcd's limit on a request.
 const LONGEST_LINE: usize = 3 << 19;
@@ -39,10 +39,10 @@ impl Lines {
 
 /// An event of a watch.
 pub(crate) enum WatchEvent {
-    /// The object was added or changed to this state.
-    Object(Box<CertificateSigningRequest>),
-    /// The object was deleted. Contains the object's last state.
-    Deleted(Box<CertificateSigningRequest>),
+    /// The object of this name was added or changed to this state.
+    Object { name: String, object: Box<RawValue> },
+    /// The object of this name was deleted.
+    Deleted { name: String },
     /// An empty line, or an event of an unknown type.
     Nothing,
     /// A bookmark: the server has delivered all events up to this version.
@@ -57,25 +57,35 @@ pub(crate) fn decode(line: &[u8]) -> WatchEvent {
     if line.trim_ascii().is_empty() {
         return WatchEvent::Nothing;
     }
-    read(line).unwrap_or_else(|error| WatchEvent::Over(format!("an event of the watch cannot be read: {error}")))
+    read(line).unwrap_or_else(|error| WatchEvent::Over(unreadable(&error)))
+}
+
+/// Why a watch with an event that cannot be read is over.
+pub(crate) fn unreadable(error: &serde_json::Error) -> String {
+    format!("an event of the watch cannot be read: {error}")
+}
+
+/// The name of an object in JSON, of any kind.
+pub(crate) fn name_of(object: &RawValue) -> serde_json::Result<String> {
+    let Described { metadata } = serde_json::from_str(object.get())?;
+    Ok(metadata.name)
 }
 
 fn read(line: &[u8]) -> serde_json::Result<WatchEvent> {
     let RawEvent { kind, object } = serde_json::from_slice(line)?;
-    let object = object.get().as_bytes();
     Ok(match &*kind {
-        "ADDED" | "MODIFIED" => WatchEvent::Object(serde_json::from_slice(object)?),
-        "DELETED" => WatchEvent::Deleted(serde_json::from_slice(object)?),
+        "ADDED" | "MODIFIED" => WatchEvent::Object { name: name_of(object)?, object: object.to_owned() },
+        "DELETED" => WatchEvent::Deleted { name: name_of(object)? },
         "ERROR" => {
-            let status: Status = serde_json::from_slice(object)?;
+            let status: Status = serde_json::from_str(object.get())?;
             if status.code == 410 {
                 return Ok(WatchEvent::Expired);
             }
             WatchEvent::Over(format!("the watch reported {} {}", status.code, printable(&status.message)))
         }
         "BOOKMARK" => {
-            let bookmark: Bookmark = serde_json::from_slice(object)?;
-            WatchEvent::Bookmark(bookmark.metadata.resource_version)
+            let Described { metadata } = serde_json::from_str(object.get())?;
+            WatchEvent::Bookmark(metadata.resource_version)
         }
         // Later versions of Kubernetes may add types.
         _ => WatchEvent::Nothing,
@@ -92,21 +102,21 @@ struct RawEvent<'a> {
     object: &'a RawValue,
 }
 
-/// The object of a bookmark, which has only a version.
+/// An object of any kind. The object of a bookmark has only a version.
 #[derive(Deserialize)]
-struct Bookmark {
+struct Described {
     #[serde(default)]
     metadata: ObjectMeta,
 }
 
 /// A list of request objects.
 #[derive(Deserialize)]
-pub(crate) struct List {
+pub(crate) struct List<'a> {
     #[serde(default)]
     pub(crate) metadata: ListMeta,
     /// The objects. A server written in Go may send `null` for an empty list. A list without this field is malformed.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub(crate) items: Option<Vec<CertificateSigningRequest>>,
+    #[serde(borrow, deserialize_with = "Option::deserialize")]
+    pub(crate) items: Option<Vec<&'a RawValue>>,
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use super::{CREATE_ATTEMPTS, Issuance, Purpose, Stage};
 use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{ErrorAnswer, Response};
-use crate::client::verdict::Verdict;
-use crate::client::watch::{List, WatchEvent, decode};
-use crate::objects::CertificateSigningRequest;
+use crate::client::verdict::{Judged, Verdict};
+use crate::client::watch::{List, WatchEvent, decode, name_of, unreadable};
 
 impl Issuance {
     /// Handles the answer to creating the object.
@@ -42,16 +41,12 @@ impl Issuance {
     /// Handles the answer to listing the object.
     pub(super) fn listed(&mut self, response: &Response, now: Now) {
         match response.status {
-            200 => match serde_json::from_slice::<List>(&response.body) {
-                Ok(list) => {
-                    match list.items.into_iter().flatten().find(|item| item.metadata.name == self.desired_csr.name) {
-                        Some(object) => {
-                            self.cursor.listed(list.metadata.resource_version, &object.metadata.resource_version);
-                            self.settle(object, now);
-                        }
-                        None => self.vanished("it is gone: the server lists no object of this name"),
-                    }
+            200 => match self.judge_listed(&response.body, now) {
+                Ok(Some((version, judged))) => {
+                    self.cursor.listed(version, &judged.metadata.resource_version);
+                    self.settle(judged, now);
                 }
+                Ok(None) => self.vanished("it is gone: the server lists no object of this name"),
                 Err(_) => self.stage = Stage::Next(Purpose::Read),
             },
             401 => self.fail(self.error_context().refused(response)),
@@ -59,6 +54,18 @@ impl Issuance {
             // The object may still be readable where a role lacks the verb list.
             _ => self.stage = Stage::Next(Purpose::Read),
         }
+    }
+
+    /// Judges the object in a list. Also returns the version of the list. `None` if the list lacks the object.
+    fn judge_listed(&self, list: &[u8], now: Now) -> serde_json::Result<Option<(String, Judged)>> {
+        let list: List<'_> = serde_json::from_slice(list)?;
+        for item in list.items.into_iter().flatten() {
+            if name_of(item)? == self.desired.name() {
+                let judged = self.desired.judge(item.get().as_bytes(), self.found, now.unix)?;
+                return Ok(Some((list.metadata.resource_version, judged)));
+            }
+        }
+        Ok(None)
     }
 
     /// Handles an answer that refuses a watch.
@@ -97,10 +104,14 @@ impl Issuance {
         match event {
             WatchEvent::Nothing => {}
             // A server that ignores field selectors sends the events of all objects.
-            WatchEvent::Object(object) | WatchEvent::Deleted(object)
-                if object.metadata.name != self.desired_csr.name => {}
-            WatchEvent::Object(object) => self.settle(*object, now),
-            WatchEvent::Deleted(_) => self.vanished("it was deleted"),
+            WatchEvent::Object { name, .. } | WatchEvent::Deleted { name } if name != self.desired.name() => {}
+            WatchEvent::Object { object, .. } => {
+                match self.desired.judge(object.get().as_bytes(), self.found, now.unix) {
+                    Ok(judged) => self.settle(judged, now),
+                    Err(error) => self.read_again(unreadable(&error), now),
+                }
+            }
+            WatchEvent::Deleted { .. } => self.vanished("it was deleted"),
             WatchEvent::Bookmark(version) => self.cursor.bookmark(version),
             WatchEvent::Expired => self.expired(now),
             WatchEvent::Over(why) => self.read_again(why, now),
@@ -151,8 +162,8 @@ impl Issuance {
 
     /// Handles a successful answer. A body that is not a request object counts as a lost answer.
     fn settle_or_lose(&mut self, purpose: Purpose, response: &Response, now: Now) {
-        match serde_json::from_slice(&response.body) {
-            Ok(object) => self.settle(object, now),
+        match self.desired.judge(&response.body, self.found, now.unix) {
+            Ok(judged) => self.settle(judged, now),
             Err(error) => {
                 let found = if error.is_data() { "JSON, but not a CSR" } else { "not JSON" };
                 let what = format!("the answer is {found}: {}", ErrorAnswer::read(response).text);
@@ -162,12 +173,12 @@ impl Issuance {
     }
 
     /// Judges the current state of the request object. Ends the submission, or waits for the next change of the object.
-    fn settle(&mut self, object: CertificateSigningRequest, now: Now) {
-        if self.uid.get_or_insert_with(|| object.metadata.uid.clone()) != &object.metadata.uid {
+    fn settle(&mut self, Judged { metadata, verdict }: Judged, now: Now) {
+        if self.uid.get_or_insert_with(|| metadata.uid.clone()) != &metadata.uid {
             // Another UID: the object was deleted and created again since this submission first read the object.
             return self.vanished("it was replaced by another of the same name");
         }
-        match self.desired_csr.judge(&object, self.found, now.unix) {
+        match verdict {
             Ok(Verdict::Undecided { approved }) => self.approved |= approved,
             Ok(Verdict::Issued(chain)) => {
                 let requests = self.session.requests();
@@ -176,7 +187,7 @@ impl Issuance {
             }
             Err((failure, what)) => return self.fail(self.error_context().judged(failure, what)),
         }
-        self.cursor.saw(&object.metadata.resource_version);
+        self.cursor.saw(&metadata.resource_version);
         match self.stage {
             Stage::Watching(_) => {}
             Stage::Next(_) | Stage::Requesting(_) | Stage::Pausing { .. } | Stage::Finished(_) => {

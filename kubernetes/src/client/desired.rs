@@ -1,0 +1,64 @@
+//! [`Desired`]: a kind of request object, and the HTTP requests that create, read, list and watch it.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use perennial::UnixTime;
+
+use super::http::Request;
+use super::verdict::Judged;
+
+/// The request object of one submission. Each kind of object has a type that implements this trait.
+pub(crate) trait Desired: fmt::Debug + Send {
+    /// The name of the object.
+    fn name(&self) -> &str;
+
+    /// The API path of all objects of this kind, in the namespace of the object if the kind has namespaces.
+    fn path(&self) -> &str;
+
+    /// The object to create, as JSON.
+    fn object(&self) -> Vec<u8>;
+
+    /// Judges the state of the object, given as JSON. `found` is true if the object existed before this submission: its
+    /// certificate may have expired in the meantime.
+    ///
+    /// # Errors
+    /// This is not JSON, or not an object of this kind.
+    fn judge(&self, object: &[u8], found: bool, now: UnixTime) -> serde_json::Result<Judged>;
+}
+
+impl dyn Desired {
+    /// The HTTP request that creates the object. The server answers 409 if an object of this name exists.
+    pub(crate) fn create(&self) -> Request {
+        Request::post(self.path(), self.object())
+    }
+
+    /// The HTTP request that reads the object by its name.
+    pub(crate) fn read(&self) -> Request {
+        Request::get(format!("{}/{}", self.path(), encoded(self.name())))
+    }
+
+    /// The HTTP request that lists only this object. The answer has the server's current resource version, from which a
+    /// watch can begin.
+    pub(crate) fn list(&self) -> Request {
+        Request::get(format!("{}?fieldSelector=metadata.name%3D{}", self.path(), encoded(self.name())))
+    }
+
+    /// The HTTP request that watches the object for changes after `resource_version`. The server ends the watch after
+    /// `seconds`.
+    pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
+        Request::get(format!(
+            "{}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
+             &timeoutSeconds={seconds}",
+            self.path(),
+            encoded(self.name()),
+            encoded(resource_version),
+        ))
+    }
+}
+
+/// Percent-encodes a value for a query or a path segment. Only unreserved characters stay as they are (RFC 3986 §2.3).
+fn encoded(text: &str) -> PercentEncode<'_> {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, ESCAPED)
+}
