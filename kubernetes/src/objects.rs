@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod pod_certificate_request;
+
+pub use pod_certificate_request::{
+    POD_CERTIFICATE_API_VERSION, PodCertificateRequest, PodCertificateSpec, PodCertificateStatus, UNSUPPORTED_KEY_TYPE,
+};
+
 /// The API group of certificate signing requests, with its version: `certificates.k8s.io/v1`. Since 1.22, Kubernetes
 /// serves these requests in no other version.
 pub const API_VERSION: &str = "certificates.k8s.io/v1";
@@ -55,6 +61,9 @@ pub struct ObjectMeta {
     /// The unique name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The namespace of the object; empty if objects of this kind have no namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     /// A prefix that the server completes to a name if `name` is empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub generate_name: String,
@@ -73,6 +82,29 @@ pub struct ObjectMeta {
     /// The annotations of the object.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// The owners of the object: once the last owner is gone, the server deletes the object.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// The owner of an object, in the same namespace or without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// The API group and version of the owner, such as `v1`.
+    pub api_version: String,
+    /// The kind of the owner, such as `Pod`.
+    pub kind: String,
+    /// The name of the owner.
+    pub name: String,
+    /// The unique ID of the owner.
+    pub uid: String,
+    /// True if the owner is the controller of the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    /// True if the owner cannot be deleted in the foreground before the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
 }
 
 /// A certificate signing request, with the decisions of approvers and of the signer.
@@ -137,14 +169,14 @@ pub struct CsrStatus {
     pub certificate: Vec<u8>,
 }
 
-/// A decision of an approver or of the signer about a request.
+/// A decision of an approver or of the signer about a request: a CSR, or a [`PodCertificateRequest`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// `Approved`, `Denied` or `Failed`.
+    /// `Approved`, `Denied` or `Failed`; of a pod certificate request `Issued`, `Denied` or `Failed`.
     #[serde(rename = "type")]
     pub type_: String,
-    /// Always `True`: the API allows no other value for the three types.
+    /// Always `True`: the API allows no other value for these types.
     pub status: String,
     /// The reason of the decision, one word for programs.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -152,7 +184,7 @@ pub struct Condition {
     /// The reason of the decision, a sentence for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The time at which the condition last changed (RFC 3339).
+    /// The time at which the condition last changed (RFC 3339). Conditions of pod certificate requests have no such time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<String>,
     /// The time at which `status` last changed (RFC 3339).
