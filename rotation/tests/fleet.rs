@@ -178,6 +178,14 @@ struct PanicsOnce {
     is_armed: AtomicBool,
 }
 
+impl PanicsOnce {
+    /// A signer that cannot be reached, and is not armed yet.
+    fn new() -> Arc<Self> {
+        let signer = SignWith::blocking("example.com/ca", |_, _| Err(SignError::new(Failure::Unreachable, "down")));
+        Arc::new(Self { signer, is_armed: AtomicBool::new(false) })
+    }
+}
+
 impl Signer for PanicsOnce {
     fn name(&self) -> &str {
         self.signer.name()
@@ -198,11 +206,33 @@ impl Signer for PanicsOnce {
 }
 
 #[test]
+fn panic_in_the_loop_pauses_only_its_member() {
+    let mut life = Life::new();
+    let [buggy, healthy] = ["buggy", "healthy"].map(|name| life.add(name).0);
+    let signer = PanicsOnce::new();
+    buggy.set_signer(Some(signer.clone()));
+    life.step();
+    let mut notices = life.fleet.notices(usize::MAX);
+    signer.is_armed.store(true, Ordering::SeqCst);
+    buggy.rotate_now();
+    healthy.rotate_now();
+    life.step();
+    assert!(matches!(buggy.state(), State::Scheduled { .. }), "{:?}", buggy.state());
+    assert!(matches!(healthy.state(), State::BackingOff { .. }), "{:?}", healthy.state());
+    // The panic has lost the demand.
+    buggy.rotate_now();
+    life.run(Duration::from_secs(2));
+    assert!(matches!(buggy.state(), State::BackingOff { .. }), "{:?}", buggy.state());
+    let panicked = |news: &News| matches!(news, News::Panicked { .. });
+    let all = std::iter::from_fn(|| notices.try_recv()).filter(|news| panicked(&news.notice.news));
+    assert_eq!(all.map(|news| news.member.name().to_owned()).collect::<Vec<_>>(), ["buggy"]);
+}
+
+#[test]
 fn clock_that_steps_in_the_pause_after_a_panic_is_noticed_after_the_pause() {
     let mut life = Life::new();
     let (handle, not_after) = life.add("a");
-    let signer = SignWith::blocking("example.com/ca", |_, _| Err(SignError::new(Failure::Unreachable, "down")));
-    let signer = Arc::new(PanicsOnce { signer, is_armed: AtomicBool::new(false) });
+    let signer = PanicsOnce::new();
     handle.set_signer(Some(signer.clone()));
     life.step();
     let scheduled = handle.state();

@@ -2,7 +2,7 @@
 //! disturbing other members.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{Chain, Credential, Issuer, Terms, Usage, read_request};
 use perennial_rotation::{
-    Authentication, Directory, Exchange, Fleet, Handle, Limits, LoadRequest, News, Now, Profile, Rotator, SignError,
-    SignRequest, SignWith, Signer, StartError, Store, StoreError, Stored, Zeroizing, clock,
+    Authentication, Directory, Fleet, Handle, Limits, LoadRequest, News, Rotator, SignError, SignRequest, SignWith,
+    StartError, Store, StoreError, Stored, Zeroizing, clock,
 };
 use perennial_tests::loopback::{
     BOUND, LoopbackServer, Runtime, break_directory, fleet, issued, mend_directory, node, policy, serve, steady,
@@ -236,57 +236,6 @@ fn panics_at_the_end_of_one_members_request_leave_the_others_alone() {
             issued(&healthy, before + 1);
         }
         fleet.shutdown().wait();
-    });
-}
-
-/// A signer that panics once in the loop, when the test has armed it.
-#[derive(Debug)]
-struct PanickingOnce {
-    signer: SignWith,
-    is_armed: AtomicBool,
-}
-
-impl Signer for PanickingOnce {
-    fn name(&self) -> &str {
-        self.signer.name()
-    }
-
-    fn profile(&self) -> &Profile {
-        assert!(!self.is_armed.swap(false, Ordering::SeqCst), "a bug in the profile");
-        Signer::profile(&self.signer)
-    }
-
-    fn authentication(&self) -> &Authentication {
-        Signer::authentication(&self.signer)
-    }
-
-    fn begin(&self, request: SignRequest, now: Now) -> Result<Exchange, SignError> {
-        self.signer.begin(request, now)
-    }
-}
-
-#[test]
-fn panic_in_the_loop_pauses_only_its_member() {
-    on_both(|fleet| {
-        let (ca, mut notices) = (Ca::new(), fleet.notices(usize::MAX));
-        let signer = Arc::new(PanickingOnce { signer: ca.signer(), is_armed: AtomicBool::new(false) });
-        let buggy = fleet.add(ca.member("buggy").signer(signer.clone())).unwrap();
-        let healthy = fleet.add(ca.member("healthy")).unwrap();
-        // A demand before the first certificate would be met by the first certificate.
-        issued(&buggy, 1);
-        issued(&healthy, 1);
-        signer.is_armed.store(true, Ordering::SeqCst);
-        buggy.rotate_now();
-        healthy.rotate_now();
-        issued(&healthy, 2);
-        // The panic has lost the demand.
-        buggy.rotate_now();
-        issued(&buggy, 2);
-        fleet.shutdown().wait();
-        let panicked = |news: &News| matches!(news, News::Panicked { .. });
-        let all: Vec<_> =
-            std::iter::from_fn(|| notices.try_recv()).filter(|news| panicked(&news.notice.news)).collect();
-        assert_eq!(all.iter().map(|news| news.member.name()).collect::<Vec<_>>(), ["buggy"]);
     });
 }
 
