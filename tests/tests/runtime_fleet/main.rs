@@ -1,23 +1,24 @@
 //! Fleets on both runtimes: members are added, changed and removed, panic, depend on each other and end, without
 //! disturbing other members.
 
+mod panics;
+mod stores;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use perennial::{Failure, Policy, State, Template, UnixTime};
+use perennial::{State, Template};
 use perennial_dev::{Approval, Decision};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{Chain, Credential, Issuer, Terms, Usage, read_request};
 use perennial_rotation::{
-    Authentication, Directory, Fleet, Handle, Limits, LoadRequest, News, Rotator, SignError, SignRequest, SignWith,
-    StartError, Store, StoreError, Stored, Zeroizing, clock,
+    Authentication, Fleet, Handle, Limits, News, Rotator, SignRequest, SignWith, StartError, clock,
 };
 use perennial_tests::loopback::{
-    BOUND, LoopbackServer, Runtime, break_directory, fleet, issued, mend_directory, node, policy, serve, steady,
-    stored, waits_for_approval,
+    BOUND, LoopbackServer, Runtime, fleet, issued, node, policy, serve, waits_for_approval,
 };
 
 /// Runs a scenario with a fleet on threads, and again with one on smol.
@@ -161,37 +162,6 @@ fn members_join_and_leave_during_a_burst() {
 }
 
 #[test]
-fn panic_of_one_members_signer_leaves_the_others_alone() {
-    on_both(|fleet| {
-        let ca = Ca::new();
-        let buggy = SignWith::blocking("example.com/ca", |_, _| -> Result<Chain, SignError> { panic!("a bug") });
-        let buggy = fleet.add(ca.member("buggy").signer(buggy)).unwrap();
-        let healthy = fleet.add(ca.member("healthy")).unwrap();
-        issued(&healthy, 1);
-        buggy
-            .wait_for(|now| now.last_error.as_deref().is_some_and(|error| error.contains("a bug")))
-            .within(BOUND)
-            .unwrap();
-        healthy.rotate_now();
-        issued(&healthy, 2);
-        // The buggy member mends itself once its signer is mended.
-        buggy.set_signer(Some(Arc::new(ca.signer())));
-        issued(&buggy, 1);
-        fleet.shutdown().wait();
-    });
-}
-
-/// Code of a member with a bug: its drop panics.
-#[derive(Debug)]
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        panic!("a bug in a drop");
-    }
-}
-
-#[test]
 fn signer_that_blocks_takes_no_thread_from_a_pool_of_the_program() {
     on_both(|fleet| {
         let (ca, names) = (Ca::new(), Arc::new(Mutex::new(Vec::new())));
@@ -207,87 +177,6 @@ fn signer_that_blocks_takes_no_thread_from_a_pool_of_the_program() {
 }
 
 #[test]
-fn panics_at_the_end_of_one_members_request_leave_the_others_alone() {
-    on_both(|fleet| {
-        let ca = Ca::new();
-        let healthy = fleet.add(ca.member("healthy")).unwrap();
-        issued(&healthy, 1);
-        let hook = SignWith::blocking("example.com/ca", |_, cancel| {
-            cancel.on_cancel(|| panic!("a bug in the hook"));
-            cancel.sleep(Duration::MAX);
-            Err(SignError::new(Failure::Unreachable, "cancelled"))
-        });
-        let future = SignWith::future("example.com/ca", |_| {
-            let bomb = Bomb;
-            async move {
-                let _bomb = bomb;
-                std::future::pending().await
-            }
-        });
-        for signer in [hook, future] {
-            let buggy = fleet.add(ca.member("buggy").signer(signer)).unwrap();
-            buggy.wait_for(|now| matches!(now.state, State::Requesting { .. })).within(BOUND).unwrap();
-            // The exchange has begun, and set its hook.
-            thread::sleep(Duration::from_millis(100));
-            buggy.set_signer(Some(Arc::new(ca.signer())));
-            issued(&buggy, 1);
-            let before = healthy.snapshot().issued;
-            healthy.rotate_now();
-            issued(&healthy, before + 1);
-        }
-        fleet.shutdown().wait();
-    });
-}
-
-/// A store whose writes hang until the gate opens.
-#[derive(Debug)]
-struct HangingStore(Arc<(Mutex<bool>, Condvar)>);
-
-impl Store for HangingStore {
-    fn load(&self, _: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        Ok(Stored::default())
-    }
-
-    fn write(&self, _: &Arc<Credential>, _: bool, _: UnixTime) -> Result<(), StoreError> {
-        let (is_open, opened) = &*self.0;
-        drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
-        Ok(())
-    }
-
-    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        Ok(None)
-    }
-
-    fn remember(&self, _: &[u8]) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-#[test]
-fn hanging_stores_keep_no_other_member_from_its_store() {
-    on_both(|fleet| {
-        let (ca, gate) = (Ca::new(), Arc::new((Mutex::new(false), Condvar::new())));
-        let hangs = |n| fleet.add(ca.member(&format!("hangs-{n}")).store(HangingStore(gate.clone()))).unwrap();
-        // More than the runtimes call at once.
-        let hanging: Vec<_> = (0..5).map(hangs).collect();
-        for handle in &hanging {
-            handle.wait_for(|now| now.issued == 1).within(BOUND).expect("is issued");
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let store = Directory::open(directory.path().join("pki"), "healthy").unwrap();
-        let healthy = fleet.add(ca.member("healthy").store(store)).unwrap();
-        let begun = Instant::now();
-        issued(&healthy, 1);
-        assert!(begun.elapsed() < Duration::from_secs(30), "written after {:?}", begun.elapsed());
-        assert!(hanging.iter().all(|handle| handle.snapshot().unwritten));
-        *gate.0.lock().unwrap() = true;
-        gate.1.notify_all();
-        fleet.shutdown().within(BOUND);
-        assert!(fleet.has_ended());
-    });
-}
-
-#[test]
 fn shutdown_of_a_fleet_drops_requests_in_flight() {
     on_both(|fleet| {
         let server = serve(Approval::Manual);
@@ -296,32 +185,6 @@ fn shutdown_of_a_fleet_drops_requests_in_flight() {
         fleet.shutdown().within(Duration::from_secs(10));
         assert!(fleet.has_ended() && handles.iter().all(Handle::has_ended));
         assert!(matches!(fleet.add(member(&server, "late")), Err(StartError::FleetEnded)));
-    });
-}
-
-#[test]
-fn removed_member_writes_an_owed_credential_before_it_ends() {
-    on_both(|fleet| {
-        let server = serve(Approval::Auto);
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("pki");
-        let patient = steady(Duration::from_secs(3600));
-        let store = Directory::open(&path, "kubelet-client").unwrap();
-        let signer = node(Runtime::Std, &server.cluster).signer.unwrap();
-        let holder = Rotator::new().policy(Policy { write: patient, ..policy() }).signer(signer).store(store);
-        let handle = fleet.add(holder).unwrap();
-        let other = add(&fleet, &server, "worker-2");
-        handle.wait_for(|now| now.state == State::NoTemplate).within(BOUND).unwrap();
-        break_directory(&path);
-        handle.set_template(Some(Template::node("worker-1"))).unwrap();
-        handle.wait_for(|now| now.unwritten && now.last_error.is_some()).within(BOUND).unwrap();
-        mend_directory(&path);
-        let served = handle.credential().unwrap();
-        handle.shutdown().wait();
-        assert_eq!(stored(&path).chain(), served.chain());
-        issued(&other, 1);
-        assert!(!other.has_ended());
-        fleet.shutdown().wait();
     });
 }
 
@@ -386,39 +249,4 @@ fn fleet_without_handles_ends_after_its_last_member() {
         assert!(matches!(end.notice.news, News::Ended));
         assert!(notices.recv().within(Duration::ZERO).is_none());
     });
-}
-
-#[test]
-fn dropped_future_of_a_fleet_ends_its_members_and_cancels_their_requests() {
-    let (fleet, run) = perennial_smol::fleet(Limits::default());
-    let (stop, stopped) = smol::channel::bounded::<()>(1);
-    let until_stopped = async move {
-        let _ = stopped.recv().await;
-    };
-    let running = thread::spawn(move || smol::block_on(smol::future::or(run, until_stopped)));
-    let (ca, gate) = (Ca::new(), Arc::new((Mutex::new(false), Condvar::new())));
-    // More calls than the runtime makes at once: some have begun, the others never will.
-    let hangs = |n| fleet.add(ca.member(&format!("store-{n}")).store(HangingStore(gate.clone()))).unwrap();
-    let stores: Vec<_> = (0..6).map(hangs).collect();
-    for handle in &stores {
-        handle.wait_for(|now| now.issued == 1).within(BOUND).expect("is issued");
-    }
-    let ((begin, begun), (cancel, cancelled)) = (smol::channel::bounded(1), smol::channel::bounded(1));
-    let signer = SignWith::blocking("example.com/ca", move |_, cancelled| {
-        begin.send_blocking(()).unwrap();
-        cancelled.sleep(Duration::MAX);
-        cancel.send_blocking(()).unwrap();
-        Err(SignError::new(Failure::Unreachable, "cancelled"))
-    });
-    let requesting = fleet.add(ca.member("requesting").signer(signer)).unwrap();
-    begun.recv_blocking().unwrap();
-    drop(stop);
-    running.join().unwrap();
-    cancelled.recv_blocking().unwrap();
-    assert!(requesting.has_ended() && !fleet.has_ended(), "calls of stores go on");
-    *gate.0.lock().unwrap() = true;
-    gate.1.notify_all();
-    stores.iter().for_each(|handle| drop(handle.wait_for(|_| false).within(BOUND)));
-    fleet.shutdown().within(BOUND);
-    assert!(fleet.has_ended() && stores.iter().all(Handle::has_ended));
 }
