@@ -34,11 +34,18 @@ enum Call {
 impl Job {
     /// Makes the call, and reports the result to the rotation: an error if the store or the key source panics.
     pub fn run(self) {
+        self.run_then(&|| {});
+    }
+
+    /// Like [`run`](Self::run), and calls `freed` between the call and the report of its result. A pool of threads counts
+    /// this thread as free from then on, so that work that follows from the result needs no other thread.
+    pub fn run_then(self, freed: &dyn Fn()) {
         let Self { call, at, store, ending } = self;
         let input = call.make(&*store, at);
         // Drop the store before the result arrives: a caller that waits for the end of the rotation may open the store
         // then.
         drop(store);
+        freed();
         ending.link().send(Message::Input(input));
     }
 

@@ -1,17 +1,10 @@
 //! Runs a fleet: one thread for any number of certificates, and further threads only while there is work for them.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::thread;
 
-use perennial_rotation::{CancelOnDrop, Fleet, FleetTask, Limits, MemberKey, StartError, Work, clock};
+use perennial_rotation::{Fleet, FleetTask, Limits, StartError, clock};
 
-use crate::calls::Calls;
-use crate::pool::Pool;
-use crate::run::drive_on_thread;
-
-/// The most calls to stores at once, and the most calls to key sources. Calls that hang do not count.
-const MOST_CALLS: usize = 4;
+use crate::threads::Threads;
 
 /// Starts a fleet on a thread of its own, which ends after [`Fleet::shutdown`], or once all clones of the [`Fleet`] are
 /// dropped and all members have ended. [`Fleet::add`] adds certificates.
@@ -60,27 +53,11 @@ pub fn fleet(limits: Limits) -> Result<Fleet, StartError> {
 
 /// Runs the task to its end, on the calling thread.
 fn run(mut task: FleetTask) {
-    // Without a limit: the fleet limits the requests in flight, and a signer that ignores the end of its request must not
-    // keep other requests waiting.
-    let exchanges = Pool::new("perennial-exchange", None);
-    let calls = Calls::new(MOST_CALLS);
-    // The guards of the exchanges in flight: dropping one cancels its exchange.
-    let mut in_flight: HashMap<MemberKey, CancelOnDrop> = HashMap::new();
+    let mut threads = Threads::of_fleet();
     while !task.is_over() {
-        for (member, work) in task.step(clock::now()) {
-            match work {
-                Work::Drive(exchange, reporter) => {
-                    // An exchange that has ended has dropped its half of the guard.
-                    in_flight.retain(|_, guard| Arc::strong_count(&guard.0) > 1);
-                    let guard = drive_on_thread(exchange, reporter, |driven| exchanges.run(driven));
-                    in_flight.extend(guard.map(|guard| (member, guard)));
-                }
-                Work::Cancel => drop(in_flight.remove(&member)),
-                Work::Store(job) => calls.make(job),
-            }
-        }
+        task.step(clock::now()).into_iter().for_each(|(member, work)| threads.begin(member, work));
         if !task.is_over() {
-            let waits = calls.relieve().into_iter().chain(task.deadline().map(clock::until)).min();
+            let waits = threads.relieve().into_iter().chain(task.deadline().map(clock::until)).min();
             task.arrival().within(waits);
         }
     }

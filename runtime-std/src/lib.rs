@@ -1,5 +1,5 @@
-//! perennial on plain threads: one thread for each rotated certificate or for a fleet of them, another one while a
-//! request is in flight, and another one while the store works.
+//! perennial on plain threads: one thread for each rotated certificate or for a fleet of them, and further threads while a
+//! request is in flight or the store works.
 //!
 //! A kubelet client certificate from a Kubernetes API server:
 //!
@@ -110,11 +110,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod calls;
 mod drive;
 mod fleet;
 mod pool;
 mod run;
+mod threads;
 
 pub use drive::drive;
 pub use fleet::fleet;

@@ -1,5 +1,6 @@
 //! [`Pool`]: threads that stay a few seconds after their work, for the next work.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,9 @@ const HANGS: Duration = Duration::from_secs(3);
 /// How often to look for hanging work while other work waits.
 const RELIEF: Duration = Duration::from_secs(1);
 
-type Work = Box<dyn FnOnce() + Send>;
+/// Work for a thread. It may call its argument once all that may block or hang is done, and before it reports the result:
+/// its thread then counts as free, so that work that follows from the result needs no other thread.
+type Work = Box<dyn FnOnce(&dyn Fn()) + Send>;
 
 /// Threads for work that may block. Work begins on an idle thread, or on a new one; with the most threads busy, it
 /// waits. Work that hangs keeps no other work waiting: its thread does not count. Dropping the pool ends idle threads at
@@ -40,7 +43,6 @@ struct PoolState {
     /// When each running work began.
     running: Vec<Instant>,
     threads: usize,
-    idle: usize,
     is_closed: bool,
 }
 
@@ -55,13 +57,10 @@ impl Pool {
     /// # Errors
     /// The operating system cannot start a thread, and either there is none, or work of this pool never waits. The work
     /// is dropped.
-    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn run(&self, work: impl FnOnce(&dyn Fn()) + Send + 'static) -> io::Result<()> {
         let mut state = self.shared.state();
         state.waiting.push_back(Box::new(work));
-        if state.waiting.len() <= state.idle {
-            self.shared.changed.notify_one();
-            return Ok(());
-        }
+        self.shared.changed.notify_one();
         match self.grow(&mut state) {
             // The threads that exist will come to the work.
             Err(_) if self.most.is_some() && state.threads > 0 => Ok(()),
@@ -103,6 +102,13 @@ impl PoolState {
         self.threads - self.running.len()
     }
 
+    /// Notes the end of work that began at this instant.
+    fn note_end(&mut self, begun: Instant) {
+        // Of two that began at one instant, either may go.
+        let index = self.running.iter().position(|other| *other == begun);
+        index.map(|index| self.running.swap_remove(index));
+    }
+
     /// The number of threads whose work hangs.
     fn hanging(&self) -> usize {
         self.running.iter().filter(|begun| begun.elapsed() >= HANGS).count()
@@ -125,21 +131,23 @@ impl Shared {
                 let begun = Instant::now();
                 state.running.push(begun);
                 drop(state);
+                let is_free = Cell::new(false);
+                let freed = || {
+                    if !is_free.replace(true) {
+                        self.state().note_end(begun);
+                    }
+                };
                 // The panic hook has reported the panic; the other members of the fleet need this thread.
-                let _ = catch_unwind(AssertUnwindSafe(work));
+                let _ = catch_unwind(AssertUnwindSafe(|| work(&freed)));
+                freed();
                 state = self.state();
-                // Of two that began at one instant, either may go.
-                let index = state.running.iter().position(|other| *other == begun);
-                index.map(|index| state.running.swap_remove(index));
                 continue;
             }
             if state.is_closed {
                 break;
             }
-            state.idle += 1;
             let (woken, waited) = self.changed.wait_timeout(state, LINGER).unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            state.idle -= 1;
             if waited.timed_out() && state.waiting.is_empty() {
                 break;
             }

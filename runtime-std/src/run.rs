@@ -1,18 +1,17 @@
-//! Runs each rotation on a thread, with one more thread while a request is in flight or the store is called.
+//! Runs each rotation on a thread of its own, with one more thread while there is work that may block.
 
 use std::io;
-use std::sync::Arc;
 use std::thread;
 
-use perennial_rotation::{
-    Cancel, CancelOnDrop, Exchange, FileCredential, Handle, Reporter, Rotations, Rotator, StartError, Task, Work, clock,
-};
+use perennial_rotation::{FileCredential, Handle, Rotations, Rotator, StartError, Task, clock};
 
-use crate::calls::Calls;
-use crate::drive::{block_on, drive};
+use crate::threads::Threads;
 
 /// Reads the store and starts the rotation on a thread of its own, which ends after [`Handle::shutdown`]. This call
 /// blocks while it reads the store, for as long as [`Rotator::prepare`] does.
+///
+/// One more thread saves the record of a request, then drives the request, then writes the new pair. It ends after a few
+/// seconds without work. If a store or a signer hangs, other work gets another thread.
 ///
 /// # Errors
 /// [`StartError`]: the store cannot be read, or the operating system cannot start a thread. No certificate was
@@ -33,61 +32,12 @@ pub fn spawn(task: Task) -> io::Result<()> {
 
 /// Runs a task to its end, on the calling thread.
 fn run(mut task: Task) {
-    // The guard of the exchange in flight: dropping it cancels the exchange.
-    let mut exchange = None;
-    // One at a time to the store, and one to the key source. The thread of a request's first call makes the later ones,
-    // too.
-    let calls = Calls::new(1);
+    let mut threads = Threads::of_one();
     while !task.is_over() {
-        for work in task.step(clock::now()) {
-            match work {
-                Work::Drive(begun, reporter) => {
-                    let thread = thread::Builder::new().name("perennial-exchange".into());
-                    exchange = drive_on_thread(begun, reporter, |driven| thread.spawn(driven).map(drop));
-                }
-                Work::Cancel => drop(exchange.take()),
-                Work::Store(job) => calls.make(job),
-            }
-        }
+        task.step(clock::now()).into_iter().for_each(|work| threads.begin((), work));
         if !task.is_over() {
             task.arrival().within(task.deadline().map(clock::until));
         }
-    }
-}
-
-/// Drives an exchange on the thread that `start` starts, and reports its result. Dropping the returned guard cancels the
-/// exchange. If `start` fails, reports that failure and returns `None`.
-pub(crate) fn drive_on_thread(
-    exchange: Exchange,
-    reporter: Reporter,
-    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
-) -> Option<CancelOnDrop> {
-    let cancel = Arc::new(Cancel::default());
-    let (cancelled, failed) = (cancel.clone(), reporter.clone());
-    match start(Box::new(move || drive_to_end(exchange, reporter, &cancelled))) {
-        Ok(()) => Some(CancelOnDrop(cancel)),
-        Err(error) => {
-            failed.fail(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
-            None
-        }
-    }
-}
-
-/// Drives an exchange to its end, and reports its result. Reports nothing once the exchange is cancelled, and does not
-/// begin an exchange that is cancelled already.
-fn drive_to_end(exchange: Exchange, mut reporter: Reporter, cancel: &Cancel) {
-    if cancel.is_cancelled() {
-        return;
-    }
-    let outcome = match exchange {
-        Exchange::Conversation(conversation) => {
-            drive(conversation, cancel, |conversation| reporter.progress(&**conversation))
-        }
-        Exchange::Blocking(work) => Some(work(cancel)),
-        Exchange::Future(future) => block_on(future, cancel),
-    };
-    if let Some(result) = outcome {
-        reporter.finish(result);
     }
 }
 

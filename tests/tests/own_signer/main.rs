@@ -1,6 +1,7 @@
 //! Signers in closures of the program, blocking or async, on both runtimes.
 
 mod panics;
+mod threads;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
