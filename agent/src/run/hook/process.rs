@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -10,7 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::files;
 use crate::folder;
@@ -48,15 +52,51 @@ impl Hook {
 
 /// Sends a signal to the process whose number is in the file.
 fn signal_process(signal: Signal, file: &Path) -> Result<(), String> {
-    let pid = process_in(file).map_err(|why| format!("could not signal the process in {}: {why}", file.display()))?;
-    let name = |error| format!("could not signal process {}, of {}: {error}", pid.as_raw_nonzero(), file.display());
-    kill_process(pid, signal).map_err(name)
+    let target =
+        process_in(file).map_err(|why| format!("could not signal the process in {}: {why}", file.display()))?;
+    let pid = target.pid.as_raw_nonzero();
+    target.send(signal).map_err(|error| format!("could not signal process {pid}, of {}: {error}", file.display()))
+}
+
+/// A process to signal.
+#[derive(Debug)]
+struct Target {
+    pid: Pid,
+    /// Refers to the process even if it ends, and another one gets its number. `None` without pidfd_open(2): before
+    /// Linux 5.3, behind some seccomp filters, and on other systems.
+    handle: Option<OwnedFd>,
+}
+
+impl Target {
+    /// Finds a running process by its number.
+    ///
+    /// # Errors
+    /// `ESRCH`: there is no such process.
+    fn find(pid: Pid) -> io::Result<Self> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            // Seccomp filters refuse unknown calls with EPERM, which is no error of the call.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            opened => Some(opened?),
+        };
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let handle = None;
+        Ok(Self { pid, handle })
+    }
+
+    fn send(&self, signal: Signal) -> rustix::io::Result<()> {
+        match &self.handle {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Some(handle) => pidfd_send_signal(handle, signal),
+            _ => kill_process(self.pid, signal),
+        }
+    }
 }
 
 /// Reads the number of a running process. A user who may write the file must not make us signal processes of others:
 /// the file has to be ours or root's, or the process has to be the file owner's, and no link on the way may belong to
 /// another user than us or root.
-fn process_in(file: &Path) -> Result<Pid, String> {
+fn process_in(file: &Path) -> Result<Target, String> {
     // The number, the owner and the mode are of one open file: the path may lead to another file at any time.
     let opened = folder::open_file(file).and_then(|file| Ok((file.metadata()?, file)));
     let (about, file) = opened.map_err(|error| error.to_string())?;
@@ -69,9 +109,11 @@ fn process_in(file: &Path) -> Result<Pid, String> {
     if about.mode() & 0o022 != 0 {
         return Err("group or others may write this file; chmod go-w it".into());
     }
+    // Found before its owner is read: if the process ends in between, the signal reaches no process.
+    let target = Target::find(pid).map_err(|error| format!("process {}: {error}", pid.as_raw_nonzero()))?;
     let owner = fs::metadata(format!("/proc/{}", pid.as_raw_nonzero())).map(|process| process.uid());
     if about.uid() == 0 || about.uid() == geteuid().as_raw() || owner.is_ok_and(|owner| owner == about.uid()) {
-        Ok(pid)
+        Ok(target)
     } else {
         Err("the owner of this file does not own the process; have root own the file".into())
     }
@@ -145,7 +187,7 @@ mod tests {
         let own = std::process::id().cast_signed();
         fs::write(at("own"), format!("{own}\n")).unwrap();
         symlink(at("own"), at("link")).unwrap();
-        let found = |name: &str| process_in(&at(name)).map(|pid| pid.as_raw_nonzero().get());
+        let found = |name: &str| process_in(&at(name)).map(|target| target.pid.as_raw_nonzero().get());
         assert_eq!((found("own"), found("link")), (Ok(own), Ok(own)));
         fs::write(at("shared"), "12345").unwrap();
         fs::set_permissions(at("shared"), Permissions::from_mode(0o664)).unwrap();
@@ -158,5 +200,25 @@ mod tests {
             chown(at("own"), Some(1234), None).unwrap();
             assert!(found("own").unwrap_err().contains("does not own the process"));
         }
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn process_that_ends_after_its_file_is_read_is_not_signalled() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("pid");
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(&file, child.id().to_string()).unwrap();
+        let target = process_in(&file).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Stands for the process that gets the number of the one that has ended.
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let renumbered = Target { pid: Pid::from_child(&other), ..target };
+        assert!(renumbered.handle.is_some(), "this system lacks pidfd_open");
+        assert_eq!(renumbered.send(Signal::KILL), Err(Errno::SRCH));
+        assert!(matches!(other.try_wait(), Ok(None)));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(process_in(&file).unwrap_err().ends_with("No such process (os error 3)"));
     }
 }
