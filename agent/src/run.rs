@@ -42,7 +42,7 @@ pub(crate) use list::{Resolved, Servers};
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;
-use wake::Wakes;
+use wake::{Early, Wakes};
 
 /// Longest time that the process waits at its end for runs of hooks before it kills them.
 const HOOK_LIMIT: Duration = Duration::from_secs(5);
@@ -70,6 +70,7 @@ pub(crate) fn run(options: &cli::Run, log: Option<Lines>) -> Result<(), Failure>
 
 /// Reads the configuration, starts the rotations, and runs until the end.
 fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Result<(), Failure> {
+    let early = Early::record()?;
     descriptors::raise_limit();
     let service = &options.service;
     let hook = service.on_rotated.as_deref().map(|command| Hook::of_flag(command, service.on_rotated_timeout));
@@ -84,7 +85,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     // Members of a list may get hooks at a reload.
     let has_hooks = hooks.common().is_some() || options.certificates.is_some();
     let observers = Observers::start(options, outputs, has_hooks.then(|| hooks.debts()));
-    let wakes = Wakes::new()?;
+    let wakes = Wakes::new(early)?;
     let control = options.service.control.as_deref().map(|path| Control::start(path, wakes.waker())).transpose()?;
     if let Input::Node(prepared) = &input {
         prepared.claim()?;

@@ -57,6 +57,13 @@ pub(crate) fn restore_defaults() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns a flag that is set each time `signal` arrives, before the calls of [`on_each`] for that signal.
+pub(crate) fn flag(signal: i32) -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::<AtomicBool>::default();
+    signal_hook::flag::register(signal, flag.clone()).map_err(unable)?;
+    Ok(flag)
+}
+
 /// Starts a thread that calls `then` each time one of the signals in `which` arrives.
 pub(crate) fn on_each(which: &[i32], then: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
     let mut signals = Signals::new(which).map_err(unable)?;

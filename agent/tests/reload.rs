@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::preload::library;
 use crate::support::{self, Process, Signer, perennial, run_arguments, until};
 use perennial_dev::Decision;
 use perennial_pki::Credential;
@@ -285,4 +286,24 @@ fn thousand_sighups_neither_add_nor_lose_a_request() {
         run.signal(Signal::TERM);
         assert_eq!(run.end().code, Some(0));
     }
+}
+
+#[test]
+fn sighup_while_first_input_hangs_reloads_after_start() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let _signer = Signer::start(directory, &[]);
+    fs::write(directory.join("hung"), "").unwrap();
+    let preload = library().to_str().unwrap();
+    let faults = [("LD_PRELOAD", preload), ("HANG_OPEN", "bootstrap.kubeconfig")];
+    let mut run = support::start_with(directory, &run_arguments(&["--json"]), &faults);
+    until("hanging file", || run.stderr().contains("hanging").then_some(()));
+    run.signal(Signal::HUP);
+    fs::write(directory.join("freed"), "").unwrap();
+    run.event("issued", 1);
+    run.event("reloaded", 1);
+    run.signal(Signal::TERM);
+    let ended = run.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(support::events(&ended.stdout).iter().filter(|event| event["event"] == "reloaded").count(), 1);
 }

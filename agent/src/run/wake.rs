@@ -24,23 +24,36 @@ pub(super) struct Wakes {
     to_rotate: Arc<AtomicBool>,
 }
 
+/// The signals that are recorded from the start of the process, before there is a main loop.
+pub(super) struct Early {
+    to_reload: Arc<AtomicBool>,
+    to_rotate: Arc<AtomicBool>,
+}
+
+impl Early {
+    /// Starts recording SIGHUP and SIGUSR1, which would end the process. SIGTERM and SIGINT still end it: a file that is
+    /// read at the start may hang.
+    ///
+    /// # Errors
+    /// If the system refuses the handlers.
+    pub(super) fn record() -> Result<Self, Failure> {
+        Ok(Self { to_reload: signals::flag(SIGHUP)?, to_rotate: signals::flag(SIGUSR1)? })
+    }
+}
+
 impl Wakes {
-    /// Starts handling SIGTERM, SIGINT, SIGHUP and SIGUSR1.
+    /// Starts handling SIGTERM, SIGINT, and what `early` has recorded.
     ///
     /// # Errors
     /// If the system refuses a descriptor or a thread.
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(super) fn new(early: Early) -> Result<Self, Failure> {
         let (sender, arrived) = mpsc::sync_channel(1);
-        let [to_reload, to_rotate] = [(); 2].map(|()| Arc::<AtomicBool>::default());
+        let Early { to_reload, to_rotate } = early;
         let wake = waker(&sender);
         signals::restore_defaults()?;
         let stopping = signals::on_stop(wake.clone())?;
-        let flags = [to_reload.clone(), to_rotate.clone()];
-        signals::on_each(&[SIGHUP, SIGUSR1], move |signal| {
-            // Before the wake, or the loop could check the flag too early and sleep on.
-            flags[usize::from(signal == SIGUSR1)].store(true, Ordering::SeqCst);
-            wake();
-        })?;
+        // After the handlers of `early`, or the loop could check a flag too early and sleep on.
+        signals::on_each(&[SIGHUP, SIGUSR1], move |_| wake())?;
         Ok(Self { arrived, sender, stopping, to_reload, to_rotate })
     }
 
