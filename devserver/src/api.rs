@@ -3,6 +3,7 @@
 mod access;
 mod body;
 pub(crate) mod controllers;
+mod csr;
 mod discovery;
 pub mod faults;
 mod fields;
@@ -10,10 +11,12 @@ pub(crate) mod list;
 pub(crate) mod message;
 mod metadata;
 mod nodes;
+mod object;
 mod options;
 mod patch;
 mod protobuf;
 mod requests;
+mod resource;
 mod review;
 mod selector;
 pub(crate) mod serving;
@@ -42,6 +45,7 @@ use list::Listing;
 use message::{Answer, ApiRequest, Response};
 use nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
+use resource::{Key, Resource};
 use serving::ServingApproval;
 use store::Store;
 use user::{Tokens, User};
@@ -85,12 +89,12 @@ pub struct Options {
     pub backdate: Option<Duration>,
     /// Time between the approval of a request and the signing of its certificate.
     pub signing_delay: Duration,
-    /// Largest number of stored certificate signing requests. The creation of a further one is answered with 429.
+    /// Largest number of stored objects of all resources. The creation of a further one is answered with 429.
     pub capacity: usize,
     /// Number of latest changes of objects that the server remembers. A watch that falls further behind gets an `ERROR`
     /// event with 410.
     pub history: usize,
-    /// Limit for the total size of the stored requests, in bytes of JSON. The changes that the server remembers have a
+    /// Limit for the total size of the stored objects, in bytes of JSON. The changes that the server remembers have a
     /// limit of the same size, counted separately.
     pub memory: usize,
     /// Largest number of open watches. The request for a further watch is answered with 429.
@@ -156,8 +160,8 @@ pub struct Api {
     pub(super) random: Random,
     tokens: Tokens,
     store: Store,
-    /// Stored requests that the controllers have to handle: for each, the time to handle it and its name.
-    pub(super) work: BTreeSet<(UnixTime, String)>,
+    /// Stored objects that the controllers have to handle: for each, the time to handle it and its key.
+    work: BTreeSet<(UnixTime, Key)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
     nodes: Nodes,
@@ -194,7 +198,8 @@ impl Api {
         self.nodes.put(name, addresses);
         self.store.write_elsewhere();
         // The new addresses may allow the approval of a pending serving certificate.
-        self.work.extend(self.store.iter().map(|stored| (UnixTime::default(), stored.object.metadata.name.clone())));
+        let requests = self.store.iter(Resource::CertificateSigningRequests);
+        self.work.extend(requests.map(|stored| (UnixTime::default(), stored.key.clone())));
     }
 
     /// Increments the resource version, as the write of another resource (a Lease, an Event) does in a cluster.
@@ -279,18 +284,24 @@ impl Api {
         if request.impersonates {
             return Err(access::no_impersonation(&user));
         }
+        if let Some(target) = Resource::in_path(&path) {
+            // The release that is imitated may lack the version of the group.
+            let served = self.options.minor >= target.0.since();
+            return if served { self.collection(request, &user, target, now) } else { Err(status::no_such_path()) };
+        }
         match path.as_slice() {
             ["apis", status::GROUP, "v1", ..] if self.options.minor < discovery::V1_SINCE => {
                 Err(status::no_such_path())
             }
-            ["apis", status::GROUP, "v1", status::RESOURCE, rest @ ..] => self.collection(request, &user, rest, now),
-            // Earlier versions are gone since Kubernetes 1.22.
-            ["apis", status::GROUP, _, status::RESOURCE, ..] => Err(status::no_such_resource()),
+            ["apis", group, _, plural, ..] if Resource::named(group, plural).is_some() => {
+                // Earlier versions are gone since Kubernetes 1.22.
+                Err(status::no_such_resource())
+            }
             ["apis", group @ ("authentication.k8s.io" | "authorization.k8s.io"), "v1", resource] => {
                 if request.method != Method::POST {
                     return Err(status::method_not_allowed());
                 }
-                let wanted = Attributes { verb: "create", group, resource, subresource: "", name: "" };
+                let wanted = Attributes { verb: "create", group, resource, ..Attributes::default() };
                 access::authorize(&user, &wanted)?;
                 review::answer(request, &user, resource, now).map(Answer::Response)
             }

@@ -5,6 +5,7 @@ use perennial_pki::{RequestFacts, read_request};
 use serde::Deserialize;
 
 use super::message::Response;
+use super::resource::{Key, Resource};
 use super::user::{AUTHENTICATED, BOOTSTRAPPERS, MASTERS, NODES, User};
 use super::{signer, status};
 use perennial_kubernetes::objects::CsrSpec;
@@ -17,6 +18,8 @@ pub(super) struct Attributes<'a> {
     pub(super) group: &'a str,
     pub(super) resource: &'a str,
     pub(super) subresource: &'a str,
+    /// Empty for a resource without namespaces, or for objects of all namespaces.
+    pub(super) namespace: &'a str,
     pub(super) name: &'a str,
 }
 
@@ -28,14 +31,16 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
         return true;
     }
     match (wanted.group, wanted.resource, wanted.subresource) {
-        (status::GROUP, status::RESOURCE, "") => {
+        (status::GROUP, "certificatesigningrequests", "") => {
             let is_request_verb = matches!(wanted.verb, "create" | "get" | "list" | "watch");
             is_request_verb && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
         }
         // Subresources of automatic approval: `nodeclient` for any node's first certificate, `selfnodeclient` for a
         // node's own next one.
-        (status::GROUP, status::RESOURCE, "nodeclient") => wanted.verb == "create" && user.is_in(BOOTSTRAPPERS),
-        (status::GROUP, status::RESOURCE, "selfnodeclient") => wanted.verb == "create" && user.is_in(NODES),
+        (status::GROUP, "certificatesigningrequests", "nodeclient") => {
+            wanted.verb == "create" && user.is_in(BOOTSTRAPPERS)
+        }
+        (status::GROUP, "certificatesigningrequests", "selfnodeclient") => wanted.verb == "create" && user.is_in(NODES),
         ("authentication.k8s.io", "selfsubjectreviews", "")
         | ("authorization.k8s.io", "selfsubjectaccessreviews", "") => {
             wanted.verb == "create" && user.is_in(AUTHENTICATED)
@@ -49,15 +54,18 @@ pub(super) fn authorize(user: &User, wanted: &Attributes<'_>) -> Result<(), Resp
     if allowed(user, wanted) {
         return Ok(());
     }
-    let Attributes { verb, group, resource, subresource, name } = wanted;
+    let Attributes { verb, group, resource, subresource, namespace, name } = wanted;
+    let scope = match *namespace {
+        "" => "at the cluster scope".into(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
     let slash = if subresource.is_empty() { "" } else { "/" };
     let why = format!(
-        "User {:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} at the cluster \
-         scope",
+        "User {:?} cannot {verb} resource \"{resource}{slash}{subresource}\" in API group {group:?} {scope}",
         user.username
     );
-    if *resource == status::RESOURCE {
-        return Err(status::forbidden(name, why));
+    if let Some(resource) = Resource::named(group, resource) {
+        return Err(status::forbidden(&Key::new(resource, "", name), why));
     }
     Err(status::forbidden_path(format!("{resource}.{group} is forbidden: {why}")))
 }
@@ -75,12 +83,12 @@ pub(super) fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), 
 }
 
 /// Refuses approval and signing to all users but administrators, with 403: no other role has rights on signers.
-pub(super) fn authorize_signer(user: &User, verb: &str, name: &str, signer_name: &str) -> Result<(), Response> {
+pub(super) fn authorize_signer(user: &User, verb: &str, key: &Key, signer_name: &str) -> Result<(), Response> {
     if user.is_in(MASTERS) {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {signer_name:?}");
-    Err(status::forbidden(name, why))
+    Err(status::forbidden(key, why))
 }
 
 /// The answer (403) to a request with impersonation headers, even from an administrator. This server does not support
@@ -94,25 +102,25 @@ pub(super) fn no_impersonation(user: &User) -> Response {
 }
 
 /// Admission plugin NodeRestriction: refuses a node's request for a kubelet certificate of another node.
-pub(super) fn restrict_node(user: &User, name: &str, spec: &CsrSpec) -> Result<(), Response> {
+pub(super) fn restrict_node(user: &User, key: &Key, spec: &CsrSpec) -> Result<(), Response> {
     let Some(node) = user.node() else { return Ok(()) };
     if !matches!(spec.signer_name.as_str(), signer::KUBELET_CLIENT | signer::KUBELET_SERVING) {
         return Ok(());
     }
-    let request = read_request(&spec.request)
-        .map_err(|error| status::forbidden(name, format!("unable to parse csr: {error}")))?;
+    let request =
+        read_request(&spec.request).map_err(|error| status::forbidden(key, format!("unable to parse csr: {error}")))?;
     if request.common_name.strip_prefix("system:node:") == Some(node) {
         return Ok(());
     }
-    Err(status::forbidden(name, format!("can only create a node CSR with CN=system:node:{node}")))
+    Err(status::forbidden(key, format!("can only create a node CSR with CN=system:node:{node}")))
 }
 
 /// Admission plugin CertificateSubjectRestriction: refuses a request for the group `system:masters` to the signer
 /// `kubernetes.io/kube-apiserver-client`.
-pub(super) fn restrict_subject(request: &RequestFacts, name: &str, spec: &CsrSpec) -> Result<(), Response> {
+pub(super) fn restrict_subject(request: &RequestFacts, key: &Key, spec: &CsrSpec) -> Result<(), Response> {
     if spec.signer_name != signer::CLIENT || !request.organizations.iter().any(|group| group == MASTERS) {
         return Ok(());
     }
     let why = format!("use of {} signer with {MASTERS} group is not allowed", signer::CLIENT);
-    Err(status::forbidden(name, why))
+    Err(status::forbidden(key, why))
 }

@@ -5,54 +5,58 @@ use serde_json::Value;
 
 use super::fields::{self, FieldValidation};
 use super::message::{ApiRequest, Response, to_json};
+use super::object::Object;
 use super::options::is_dry_run;
 use super::protobuf::{self, Fields};
+use super::resource::Resource;
 use super::status;
-use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, ObjectMeta};
 
-/// Largest certificate signing request that the server takes from a body or from the result of a patch, in bytes.
+/// Largest object that the server takes from a body or from the result of a patch, in bytes.
 pub(super) const LARGEST: usize = 64 * 1024;
 
-/// Reads a certificate signing request from a body. Returns the object and warnings about unknown fields.
-pub(super) fn csr(
+/// Reads an object of `resource` from a body. Returns the object and warnings about unknown fields.
+pub(super) fn stored_object(
     request: &ApiRequest,
+    resource: Resource,
     fields: FieldValidation,
-) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+) -> Result<(Object, Vec<String>), Response> {
     if request.body.len() > LARGEST {
         return Err(too_large());
     }
-    let value = object(request, protobuf::CSR, status::KIND, API_VERSION)?;
-    typed(value, fields, |why| status::bad_request(fields::cannot_be_handled(why)))
+    let value = object(request, protobuf_fields(resource), resource.kind(), &resource.api_version())?;
+    typed(value, resource, fields, |why| status::bad_request(fields::cannot_be_handled(resource, why)))
 }
 
-/// Reads a certificate signing request from the result of a patch. Returns the object and warnings about unknown
-/// fields.
+/// Reads an object of `resource` from the result of a patch. Returns the object and warnings about unknown fields.
 pub(super) fn patched(
     mut value: Value,
+    resource: Resource,
     fields: FieldValidation,
-) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
+) -> Result<(Object, Vec<String>), Response> {
     drop_nulls(&mut value);
     // The patch was within the limit, but its result may not be.
     if to_json(&value).len() > LARGEST {
         return Err(too_large());
     }
-    expect_type(&value, status::KIND, API_VERSION)?;
-    typed(value, fields, status::unreadable_patch)
+    expect_type(&value, resource.kind(), &resource.api_version())?;
+    typed(value, resource, fields, status::unreadable_patch)
 }
 
 fn typed(
     value: Value,
+    resource: Resource,
     fields: FieldValidation,
     refuse: impl Fn(&str) -> Response,
-) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
-    let warnings = fields.check(&value).map_err(|why| refuse(&why))?;
-    let csr: CertificateSigningRequest = serde_json::from_value(value).map_err(|error| refuse(&error.to_string()))?;
-    Ok((CertificateSigningRequest { kind: status::KIND.into(), api_version: API_VERSION.into(), ..csr }, warnings))
+) -> Result<(Object, Vec<String>), Response> {
+    let warnings = fields.check(resource, &value).map_err(|why| refuse(&why))?;
+    let object = Object::read(resource, value).map_err(|error| refuse(&error.to_string()))?;
+    Ok((object, warnings))
 }
 
-/// Converts a stored request to a JSON value, for patches and tables.
-pub(super) fn to_value(csr: &CertificateSigningRequest) -> Value {
-    serde_json::to_value(csr).expect("our objects have string keys and infallible fields")
+fn protobuf_fields(resource: Resource) -> Fields {
+    match resource {
+        Resource::CertificateSigningRequests => protobuf::CSR,
+    }
 }
 
 pub(super) fn too_large() -> Response {
@@ -77,7 +81,8 @@ pub(super) struct Preconditions {
 
 impl Preconditions {
     /// Refuses, with 409, a change of an object that has another UID or resource version than required.
-    pub(super) fn check(&self, metadata: &ObjectMeta) -> Result<(), Response> {
+    pub(super) fn check(&self, object: &Object) -> Result<(), Response> {
+        let metadata = object.metadata();
         let checks = [
             ("UID", &self.uid, &metadata.uid),
             ("ResourceVersion", &self.resource_version, &metadata.resource_version),
@@ -86,7 +91,7 @@ impl Preconditions {
             if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != actual) {
                 let why =
                     format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
-                return Err(status::conflict(&metadata.name, why));
+                return Err(status::conflict(&object.key(), why));
             }
         }
         Ok(())

@@ -7,10 +7,12 @@ use perennial::UnixTime;
 use perennial_pki::{Chain, read_request};
 
 use super::access::{Attributes, allowed};
+use super::object::Object;
+use super::resource::{Key, Resource};
 use super::store::Stored;
 use super::user::User;
 use super::{Api, Approval, Options};
-use super::{rfc3339, signer, status};
+use super::{rfc3339, signer};
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec};
 
 /// Lower bound of [`Options::cleaning_interval`].
@@ -21,10 +23,10 @@ const RETRY: Duration = Duration::from_secs(60);
 impl Api {
     /// Runs the controllers that are due: approves, signs and removes requests.
     pub fn tick(&mut self, now: UnixTime) {
-        while let Some((_, name)) = self.work.first().filter(|(due, _)| *due <= now).cloned() {
+        while let Some((_, key)) = self.work.first().filter(|(due, _)| *due <= now).cloned() {
             // Before `reconcile`, which may schedule the request again for now, to sign what it has approved.
             self.work.pop_first();
-            self.reconcile(&name, now);
+            self.reconcile(&key, now);
         }
         if self.next_cleaning <= now {
             self.next_cleaning = now.after(self.options.cleaning_interval.max(CLEANING));
@@ -39,7 +41,7 @@ impl Api {
 
     /// The stored requests, sorted by name.
     pub fn requests(&self) -> impl Iterator<Item = &CertificateSigningRequest> {
-        self.store.iter().map(|stored| &stored.object)
+        self.store.iter(Resource::CertificateSigningRequests).filter_map(|stored| stored.object.csr())
     }
 
     /// Approves or denies a request, as `kubectl certificate` does, and runs the controllers. Repeating the same
@@ -55,19 +57,21 @@ impl Api {
         message: &str,
         now: UnixTime,
     ) -> Result<(), DecisionError> {
-        let stored = self.store.get(name).map(Arc::clone).ok_or(DecisionError::NotFound)?;
+        let key = Key::csr(name);
+        let stored = self.store.get(&key).map(Arc::clone).ok_or(DecisionError::NotFound)?;
+        let csr = stored.object.csr().ok_or(DecisionError::NotFound)?;
         let (kind, opposite) = match decision {
             Decision::Approve => ("Approved", "Denied"),
             Decision::Deny => ("Denied", "Approved"),
         };
-        if has(&stored.object, opposite) {
+        if has(csr, opposite) {
             return Err(DecisionError::Decided);
         }
-        if !has(&stored.object, kind) {
-            let mut object = stored.object.clone();
-            object.status.conditions.push(condition(kind, "Decided", message, now));
-            self.store.replace(&stored, object);
-            self.schedule(name, now.after(self.options.signing_delay));
+        if !has(csr, kind) {
+            let mut csr = csr.clone();
+            csr.status.conditions.push(condition(kind, "Decided", message, now));
+            self.store.replace(&stored, Object::Csr(Box::new(csr)));
+            self.schedule(&key, now.after(self.options.signing_delay));
         }
         self.tick(now);
         Ok(())
@@ -79,23 +83,28 @@ impl Api {
         self.options.approval == Approval::Manual || self.grounds_for_approval(&request.spec).is_none()
     }
 
-    fn reconcile(&mut self, name: &str, now: UnixTime) {
-        let Some(stored) = self.store.get(name).map(Arc::clone) else { return };
-        let object = &stored.object;
-        let decided = has(object, "Approved") || has(object, "Denied");
-        if !decided && self.options.approval == Approval::Auto {
-            self.approve_if_allowed(&stored, now);
-        } else if has(object, "Approved") && !has(object, "Denied") && !has(object, "Failed") {
-            self.sign(&stored, now);
+    fn reconcile(&mut self, key: &Key, now: UnixTime) {
+        let Some(stored) = self.store.get(key).map(Arc::clone) else { return };
+        match &stored.object {
+            Object::Csr(csr) => self.reconcile_csr(&stored, csr, now),
         }
     }
 
-    fn approve_if_allowed(&mut self, stored: &Arc<Stored>, now: UnixTime) {
-        let Some(message) = self.grounds_for_approval(&stored.object.spec) else { return };
-        let mut object = stored.object.clone();
-        object.status.conditions.push(condition("Approved", "AutoApproved", message, now));
-        self.store.replace(stored, object);
-        self.schedule(&stored.object.metadata.name, now.after(self.options.signing_delay));
+    fn reconcile_csr(&mut self, stored: &Arc<Stored>, csr: &CertificateSigningRequest, now: UnixTime) {
+        let decided = has(csr, "Approved") || has(csr, "Denied");
+        if !decided && self.options.approval == Approval::Auto {
+            self.approve_if_allowed(stored, csr, now);
+        } else if has(csr, "Approved") && !has(csr, "Denied") && !has(csr, "Failed") {
+            self.sign(stored, csr, now);
+        }
+    }
+
+    fn approve_if_allowed(&mut self, stored: &Arc<Stored>, csr: &CertificateSigningRequest, now: UnixTime) {
+        let Some(message) = self.grounds_for_approval(&csr.spec) else { return };
+        let mut csr = csr.clone();
+        csr.status.conditions.push(condition("Approved", "AutoApproved", message, now));
+        self.store.replace(stored, Object::Csr(Box::new(csr)));
+        self.schedule(&stored.key, now.after(self.options.signing_delay));
     }
 
     /// The reason to approve a request without a person; `None` leaves the decision to a person.
@@ -105,8 +114,9 @@ impl Api {
         signer::check(&request, spec).ok()?;
         let user = User::new(&spec.username, spec.groups.iter().cloned());
         let may = |subresource| {
-            let (group, resource) = (status::GROUP, status::RESOURCE);
-            allowed(&user, &Attributes { verb: "create", group, resource, subresource, name: "" })
+            let resource = Resource::CertificateSigningRequests;
+            let (group, resource) = (resource.group(), resource.plural());
+            allowed(&user, &Attributes { verb: "create", group, resource, subresource, ..Attributes::default() })
         };
         let own = request.common_name == spec.username;
         match spec.signer_name.as_str() {
@@ -130,43 +140,37 @@ impl Api {
         }
     }
 
-    fn sign(&mut self, stored: &Arc<Stored>, now: UnixTime) {
-        let spec = &stored.object.spec;
-        if !stored.object.status.certificate.is_empty()
-            || !signer::serves(&spec.signer_name, self.options.other_signers)
-        {
+    fn sign(&mut self, stored: &Arc<Stored>, csr: &CertificateSigningRequest, now: UnixTime) {
+        let spec = &csr.spec;
+        if !csr.status.certificate.is_empty() || !signer::serves(&spec.signer_name, self.options.other_signers) {
             return;
         }
         // Cannot fail: requests were validated at their creation.
         let Ok(request) = read_request(&spec.request) else { return };
-        let mut object = stored.object.clone();
+        let mut csr = csr.clone();
         match signer::check(&request, spec) {
-            Err(why) => object.status.conditions.push(condition("Failed", "SignerValidationFailure", &why, now)),
+            Err(why) => csr.status.conditions.push(condition("Failed", "SignerValidationFailure", &why, now)),
             Ok(()) => {
                 match signer::issue(&self.authority, &mut self.random, &request, spec, &self.options, now) {
-                    Ok(chain) => object.status.certificate = chain.pem().into(),
+                    Ok(chain) => csr.status.certificate = chain.pem().into(),
                     // As in a cluster: the client is not notified, and waits.
-                    Err(_) => return self.schedule(&stored.object.metadata.name, now.after(RETRY)),
+                    Err(_) => return self.schedule(&stored.key, now.after(RETRY)),
                 }
             }
         }
-        self.store.replace(stored, object);
+        self.store.replace(stored, Object::Csr(Box::new(csr)));
     }
 
-    /// Has the controllers handle the request `name` at the time `due`.
-    pub(super) fn schedule(&mut self, name: &str, due: UnixTime) {
-        self.work.insert((due, name.to_owned()));
+    /// Has the controllers handle the object `key` at the time `due`.
+    pub(super) fn schedule(&mut self, key: &Key, due: UnixTime) {
+        self.work.insert((due, key.clone()));
     }
 
     fn clean(&mut self, now: UnixTime) {
-        let old: Vec<String> = self
-            .store
-            .iter()
-            .filter(|stored| is_old(stored, &self.options, now))
-            .map(|stored| stored.object.metadata.name.clone())
-            .collect();
-        for name in old {
-            self.store.remove(&name);
+        let requests = self.store.iter(Resource::CertificateSigningRequests);
+        let old = requests.filter(|stored| is_old(stored, &self.options, now)).map(|stored| stored.key.clone());
+        for key in old.collect::<Vec<_>>() {
+            self.store.remove(&key);
         }
     }
 }
@@ -196,12 +200,13 @@ pub enum DecisionError {
 /// [`Options::keep_ended`] after the latest condition of a request with a certificate, denial or failure, and
 /// [`Options::keep_pending`] after the creation of any other request.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
-    let status = &stored.object.status;
+    let Some(csr) = stored.object.csr() else { return false };
+    let status = &csr.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();
     if !status.certificate.is_empty() && certificate().is_some_and(|chain| chain.certificate().validity.expired(now)) {
         return true;
     }
-    let ended = !status.certificate.is_empty() || has(&stored.object, "Denied") || has(&stored.object, "Failed");
+    let ended = !status.certificate.is_empty() || has(csr, "Denied") || has(csr, "Failed");
     let since =
         status.conditions.iter().filter_map(|condition| condition.last_update_time.as_deref()).filter_map(parse).max();
     match (ended, since) {

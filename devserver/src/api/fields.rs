@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::status::KIND;
+use super::resource::{Names, Resource};
 
 /// The OpenAPI v3 document of `certificates.k8s.io/v1`.
 pub(super) static SCHEMA: LazyLock<Value> =
@@ -29,12 +29,14 @@ pub(super) enum FieldValidation {
 impl FieldValidation {
     /// Checks `object` for fields that the schema lacks. `Warn` returns a warning for each, `Strict` one error about
     /// all, and `Ignore` checks nothing.
-    pub(super) fn check(self, object: &Value) -> Result<Vec<String>, String> {
+    pub(super) fn check(self, resource: Resource, object: &Value) -> Result<Vec<String>, String> {
         if self == Self::Ignore {
             return Ok(Vec::new());
         }
         let mut unknown = Vec::new();
-        find_unknown(object, resolve(ROOT), "", &mut unknown);
+        match resource {
+            Resource::CertificateSigningRequests => find_unknown(object, resolve(ROOT), "", &mut unknown),
+        }
         if unknown.is_empty() || self == Self::Warn {
             return Ok(unknown);
         }
@@ -43,8 +45,9 @@ impl FieldValidation {
 }
 
 /// The message of a real API server for an object that it cannot decode.
-pub(super) fn cannot_be_handled(why: &str) -> String {
-    format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {why}")
+pub(super) fn cannot_be_handled(resource: Resource, why: &str) -> String {
+    let Names { kind, version, .. } = resource.names();
+    format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}")
 }
 
 fn find_unknown(value: &Value, schema: &Value, path: &str, unknown: &mut Vec<String>) {
@@ -78,9 +81,11 @@ mod tests {
     use super::*;
     use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
 
+    const CSR: Resource = Resource::CertificateSigningRequests;
+
     #[test]
     fn schema_contains_all_fields_of_the_request_type() {
-        let mut object = CertificateSigningRequest { kind: KIND.into(), ..CertificateSigningRequest::default() };
+        let mut object = CertificateSigningRequest { kind: CSR.kind().into(), ..CertificateSigningRequest::default() };
         let metadata = &mut object.metadata;
         for field in
             [&mut metadata.name, &mut metadata.generate_name, &mut metadata.uid, &mut metadata.resource_version]
@@ -108,7 +113,7 @@ mod tests {
             ..Condition::default()
         });
         let object = serde_json::to_value(&object).unwrap();
-        assert_eq!(FieldValidation::Strict.check(&object), Ok(vec![]));
+        assert_eq!(FieldValidation::Strict.check(CSR, &object), Ok(vec![]));
     }
 
     #[test]
@@ -122,17 +127,17 @@ mod tests {
         let warnings = ["foo", "metadata.nmae", "spec.Request", "status.conditions[1].reson"];
         let warnings: Vec<String> = warnings.iter().map(|field| format!("unknown field {field:?}")).collect();
         assert_eq!(
-            FieldValidation::Strict.check(&object),
+            FieldValidation::Strict.check(CSR, &object),
             Err(format!("strict decoding error: {}", warnings.join(", ")))
         );
-        assert_eq!(FieldValidation::Warn.check(&object), Ok(warnings));
-        assert_eq!(FieldValidation::Ignore.check(&object), Ok(vec![]));
+        assert_eq!(FieldValidation::Warn.check(CSR, &object), Ok(warnings));
+        assert_eq!(FieldValidation::Ignore.check(CSR, &object), Ok(vec![]));
     }
 
     #[test]
     fn number_and_length_of_unknown_field_warnings_are_bounded() {
         let object: Value = (0..100).map(|n| ("é".repeat(1000) + &n.to_string(), Value::Null)).collect();
-        let warnings = FieldValidation::Warn.check(&object).unwrap();
+        let warnings = FieldValidation::Warn.check(CSR, &object).unwrap();
         assert!(
             warnings.len() == MOST && warnings.iter().all(|warning| warning.chars().count() < 2 * LONGEST),
             "{warnings:?}"

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::message::{Query, Response, to_json};
+use super::resource::Key;
 use super::selector::Selector;
 use super::status;
 use super::store::{Store, Stored};
@@ -27,7 +28,7 @@ struct ListVersion {
     version: Option<u64>,
     /// True if the list must show exactly `version`; false if the list may show a later version.
     exact: bool,
-    /// Least name that the page may contain, from the continue token; `None` for the first page.
+    /// Least key that the page may contain, as in the continue token; `None` for the first page.
     start: Option<String>,
 }
 
@@ -37,7 +38,8 @@ struct ContinueToken {
     v: String,
     /// Resource version of the list; -1 is the latest version.
     rv: i64,
-    /// Least name that the requested page may contain: the last name of the page before, followed by a zero byte.
+    /// Least key that the requested page may contain: the last key of the page before, followed by a zero byte. A key is
+    /// `namespace/name`, or `name` for a resource without namespaces.
     start: String,
 }
 
@@ -64,8 +66,8 @@ impl ContinueToken {
 
 impl Api {
     /// Lists the objects that `query` selects, as of the version that `query` requests.
-    pub(super) fn list(&self, query: &Query, shape: Shape, now: UnixTime) -> Result<Listing, Response> {
-        let selector = Selector::from_query(query)?;
+    pub(super) fn list(&self, scope: &Key, query: &Query, shape: Shape, now: UnixTime) -> Result<Listing, Response> {
+        let selector = Selector::new(scope, query)?;
         let limit = match query.get("limit").filter(|limit| !limit.is_empty()) {
             Some(limit) => limit.parse().map_err(|_| status::bad_request(format!("invalid limit {limit:?}")))?,
             // As in a cluster, zero is no limit.
@@ -75,18 +77,19 @@ impl Api {
         let version = self.version_to_list(&list_version)?;
         let mut objects = objects_at(&self.store, &selector, version);
         if let Some(start) = &list_version.start {
-            objects.retain(|stored| stored.object.metadata.name >= *start);
+            let start = start.split_once('/').unwrap_or(("", start));
+            objects.retain(|stored| (stored.key.namespace.as_str(), stored.key.name.as_str()) >= start);
         }
 
         let mut metadata = ListMeta { resource_version: version.to_string(), ..ListMeta::default() };
         if (1..objects.len()).contains(&limit) {
             let left = objects.split_off(limit).len();
-            let last = objects.last().map_or("", |stored| &stored.object.metadata.name);
+            let last = objects.last().map(|stored| stored.key.path()).unwrap_or_default();
             metadata.continue_ = ContinueToken::new(version.cast_signed(), &format!("{last}\0")).encode();
             // As in a cluster: the count is omitted with a selector.
-            metadata.remaining_item_count = (selector == Selector::default()).then_some(left as u64);
+            metadata.remaining_item_count = (!selector.is_restricted()).then_some(left as u64);
         }
-        let opening = shape.opening(&metadata);
+        let opening = shape.opening(scope.resource, &metadata);
         Ok(Listing { opening, objects: objects.into_iter(), shape, now, version, begun: false, ended: false })
     }
 
@@ -150,16 +153,16 @@ pub(super) fn parse_version(text: &str) -> Result<u64, Response> {
     text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))
 }
 
-/// The objects that `selector` selects as of `version`, sorted by name. At the latest version, a selector for one name
+/// The objects that `selector` selects as of `version`, sorted by key. At the latest version, a selector for one key
 /// needs only one look-up.
 fn objects_at(store: &Store, selector: &Selector, version: u64) -> Vec<Arc<Stored>> {
     let matches = |stored: &&Arc<Stored>| selector.matches(&stored.object);
     if version != store.version() {
-        return store.at(version).into_values().filter(matches).cloned().collect();
+        return store.at(selector.resource(), version).into_values().filter(matches).cloned().collect();
     }
-    match selector.name() {
-        Some(name) => store.get(name).into_iter().filter(matches).cloned().collect(),
-        None => store.iter().filter(matches).cloned().collect(),
+    match selector.key() {
+        Some(key) => store.get(&key).into_iter().filter(matches).cloned().collect(),
+        None => store.iter(selector.resource()).filter(matches).cloned().collect(),
     }
 }
 

@@ -29,7 +29,7 @@ impl Nodes {
     pub(super) fn get(&self, user: &User, name: &str) -> Result<Response, Response> {
         let own = user.username.strip_prefix("system:node:") == Some(name);
         if !own {
-            access::authorize(user, &Attributes { verb: "get", group: "", resource: "nodes", subresource: "", name })?;
+            access::authorize(user, &Attributes { verb: "get", resource: "nodes", name, ..Attributes::default() })?;
         }
         let addresses = self.0.get(name).ok_or_else(|| status::no_such_node(name))?;
         let node = json!({

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::body;
 use super::fields::FieldValidation;
 use super::message::{ApiRequest, Response};
+use super::object::Object;
 use super::status;
-use perennial_kubernetes::objects::CertificateSigningRequest;
 
 /// Largest depth, in levels, of an object that a patch may produce. A valid request has less than half of this depth.
 const DEEPEST: usize = 32;
@@ -19,10 +19,10 @@ const DEEPEST: usize = 32;
 /// unknown fields.
 pub(super) fn apply(
     request: &ApiRequest,
-    object: &CertificateSigningRequest,
+    object: &Object,
     fields: FieldValidation,
-) -> Result<(CertificateSigningRequest, Vec<String>), Response> {
-    let mut value = body::to_value(object);
+) -> Result<(Object, Vec<String>), Response> {
+    let mut value = object.to_value();
     match body::media_type(request) {
         "application/json-patch+json" => operate(&mut value, &decode::<Vec<PatchOperation>>(request)?)?,
         media @ ("application/merge-patch+json" | "application/strategic-merge-patch+json") => {
@@ -37,7 +37,7 @@ pub(super) fn apply(
         }
         _ => return Err(status::unsupported_patch()),
     }
-    body::patched(value, fields)
+    body::patched(value, object.resource(), fields)
 }
 
 fn decode<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, Response> {

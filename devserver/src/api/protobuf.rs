@@ -35,6 +35,7 @@ pub(super) const CSR: Fields =
 const METADATA: Fields = &[
     (1, "name", Text),
     (2, "generateName", Text),
+    (3, "namespace", Text),
     (5, "uid", Text),
     (6, "resourceVersion", Text),
     (8, "creationTimestamp", Time),
@@ -62,8 +63,14 @@ const ACCESS_SPEC: Fields = &[
     (1, "resourceAttributes", Message(RESOURCE)),
     (2, "nonResourceAttributes", Message(&[(1, "path", Text), (2, "verb", Text)])),
 ];
-const RESOURCE: Fields =
-    &[(2, "verb", Text), (3, "group", Text), (5, "resource", Text), (6, "subresource", Text), (7, "name", Text)];
+const RESOURCE: Fields = &[
+    (1, "namespace", Text),
+    (2, "verb", Text),
+    (3, "group", Text),
+    (5, "resource", Text),
+    (6, "subresource", Text),
+    (7, "name", Text),
+];
 /// Fields of the envelope around each object (`runtime.Unknown`), except the field [`RAW`].
 const ENVELOPE: Fields = &[(1, "type", Message(&[(1, "apiVersion", Text), (2, "kind", Text)]))];
 /// Number of the field of the envelope that contains the bytes of the object.

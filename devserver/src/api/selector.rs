@@ -1,12 +1,16 @@
 //! Field and label selectors of LIST and WATCH.
 
 use super::message::{Query, Response};
+use super::object::Object;
+use super::resource::{Key, Resource};
 use super::status;
-use perennial_kubernetes::objects::CertificateSigningRequest;
 
-/// A selection of objects: those that meet all requirements. The default has no requirements, and selects all objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A selection of objects: those of a resource, in a namespace or in all, that meet all requirements.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selector {
+    resource: Resource,
+    /// Empty to select objects of all namespaces.
+    namespace: String,
     requirements: Vec<Requirement>,
 }
 
@@ -18,8 +22,8 @@ struct Requirement {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Operand {
-    Name,
-    SignerName,
+    /// A field that [`Object::field`] reads.
+    Field(String),
     Label(String),
 }
 
@@ -33,8 +37,14 @@ enum Test {
 }
 
 impl Selector {
-    /// Reads `fieldSelector` and `labelSelector`.
-    pub(super) fn from_query(query: &Query) -> Result<Self, Response> {
+    /// Selects the object `scope`, or, if the name of `scope` is empty, the objects in `scope` that meet `fieldSelector`
+    /// and `labelSelector` of the query.
+    pub(super) fn new(scope: &Key, query: &Query) -> Result<Self, Response> {
+        let Key { resource, namespace, name } = scope.clone();
+        if !name.is_empty() {
+            let named = Requirement { of: Operand::Field(NAME.into()), test: Test::In(vec![name]) };
+            return Ok(Self { resource, namespace, requirements: vec![named] });
+        }
         let mut requirements = Vec::new();
         for term in terms(query.get("fieldSelector").unwrap_or_default()) {
             let (field, test) = parse(term)
@@ -43,12 +53,10 @@ impl Selector {
                 .ok_or_else(|| {
                     status::bad_request(format!("invalid field selector {term:?}; want name=value or name!=value"))
                 })?;
-            let of = match field {
-                "metadata.name" => Operand::Name,
-                "spec.signerName" => Operand::SignerName,
-                other => return Err(status::bad_request(format!("field label not supported: {other}"))),
-            };
-            requirements.push(Requirement { of, test });
+            if !resource.selectable_fields().contains(&field) {
+                return Err(status::bad_request(format!("field label not supported: {field}")));
+            }
+            requirements.push(Requirement { of: Operand::Field(field.into()), test });
         }
         for term in terms(query.get("labelSelector").unwrap_or_default()) {
             let (label, test) = parse(term).ok_or_else(|| {
@@ -59,38 +67,52 @@ impl Selector {
             })?;
             requirements.push(Requirement { of: Operand::Label(label.into()), test });
         }
-        Ok(Self { requirements })
+        Ok(Self { resource, namespace, requirements })
     }
 
-    /// Selects the object named `name`.
-    pub(super) fn named(name: &str) -> Self {
-        Self { requirements: vec![Requirement { of: Operand::Name, test: Test::In(vec![name.into()]) }] }
+    pub(super) fn resource(&self) -> Resource {
+        self.resource
     }
 
-    pub(super) fn matches(&self, object: &CertificateSigningRequest) -> bool {
-        self.requirements.iter().all(|requirement| requirement.matches(object))
+    /// True if there are requirements besides resource and namespace.
+    pub(super) fn is_restricted(&self) -> bool {
+        !self.requirements.is_empty()
     }
 
-    /// The name that an object must have to match; `None` if the selector does not require one name.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(super) fn matches(&self, object: &Object) -> bool {
+        object.resource() == self.resource
+            && (self.namespace.is_empty() || object.metadata().namespace == self.namespace)
+            && self.requirements.iter().all(|requirement| requirement.matches(object))
+    }
+
+    /// The key that an object must have to match; `None` if the selector does not require one key.
+    pub(super) fn key(&self) -> Option<Key> {
+        if self.resource.is_namespaced() && self.namespace.is_empty() {
+            return None;
+        }
         self.requirements.iter().find_map(|requirement| match (&requirement.of, &requirement.test) {
-            (Operand::Name, Test::In(names)) => names.first().map(String::as_str),
-            (Operand::Name | Operand::SignerName | Operand::Label(_), _) => None,
+            (Operand::Field(field), Test::In(names)) if field == NAME => {
+                Some(Key::new(self.resource, &self.namespace, names.first()?))
+            }
+            (Operand::Field(_) | Operand::Label(_), _) => None,
         })
     }
 }
 
+/// The field that contains the name of an object.
+const NAME: &str = "metadata.name";
+
 impl Requirement {
-    fn matches(&self, object: &CertificateSigningRequest) -> bool {
+    fn matches(&self, object: &Object) -> bool {
         let value = match &self.of {
-            Operand::Name => Some(&object.metadata.name),
-            Operand::SignerName => Some(&object.spec.signer_name),
-            Operand::Label(label) => object.metadata.labels.get(label),
+            Operand::Field(path) => object.field(path),
+            Operand::Label(label) => object.metadata().labels.get(label).map(String::as_str),
         };
+        let is_in = |values: &[String]| value.is_some_and(|value| values.iter().any(|one| one == value));
         match &self.test {
-            Test::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
+            Test::In(wanted) => is_in(wanted),
             // As in a cluster, `!=` and `notin` also match objects without the label.
-            Test::NotIn(unwanted) => value.is_none_or(|value| !unwanted.contains(value)),
+            Test::NotIn(unwanted) => !is_in(unwanted),
             Test::Exists => value.is_some(),
             Test::Missing => value.is_none(),
         }
@@ -135,20 +157,21 @@ fn parse(term: &str) -> Option<(&str, Test)> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::message::ApiRequest;
     use super::*;
     use crate::Method;
 
     fn selector(query: &str) -> Result<Selector, Response> {
-        Selector::from_query(&ApiRequest::new(Method::GET, format!("/?{query}")).query())
+        Selector::new(&Key::csr(""), &ApiRequest::new(Method::GET, format!("/?{query}")).query())
     }
 
     #[test]
     fn selectors_match_objects_by_fields_and_labels() {
-        let mut object = CertificateSigningRequest::default();
-        object.metadata.name = "a".into();
-        object.spec.signer_name = "example.com/s".into();
-        object.metadata.labels.insert("tier".into(), "one".into());
+        let object = json!({ "metadata": { "name": "a" }, "spec": { "signerName": "example.com/s" } });
+        let mut object = Object::read(Resource::CertificateSigningRequests, object).unwrap();
+        object.metadata_mut().labels.insert("tier".into(), "one".into());
         for (query, matches) in [
             ("", true),
             ("fieldSelector=metadata.name%3Da", true),

@@ -4,11 +4,10 @@ use std::fmt::Display;
 
 use super::Options;
 use super::message::Response;
+use super::resource::Key;
 use perennial_kubernetes::objects::{ListMeta, Status, StatusCause, StatusDetails};
 
 pub(super) const GROUP: &str = "certificates.k8s.io";
-pub(super) const RESOURCE: &str = "certificatesigningrequests";
-pub(super) const KIND: &str = "CertificateSigningRequest";
 
 fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
     Status {
@@ -36,9 +35,10 @@ fn with_cause(cause: StatusCause) -> StatusDetails {
     StatusDetails { causes: vec![cause], ..StatusDetails::default() }
 }
 
-/// `Status` details that name an object of this kind in `certificates.k8s.io`.
-fn details(name: &str, kind: &str) -> StatusDetails {
-    StatusDetails { name: name.into(), group: GROUP.into(), kind: kind.into(), ..StatusDetails::default() }
+/// `Status` details that name an object and, as `kind`, its kind or its resource.
+fn details(key: &Key, kind: &str) -> StatusDetails {
+    let group = key.resource.group().into();
+    StatusDetails { name: key.name.clone(), group, kind: kind.into(), ..StatusDetails::default() }
 }
 
 /// The HTTP response with this `Status` object as its body.
@@ -48,12 +48,12 @@ pub(super) fn response(status: &Status) -> Response {
     response
 }
 
-fn about_object(name: &str, status: Status) -> Response {
-    detailed(details(name, RESOURCE), status)
+fn about_object(key: &Key, status: Status) -> Response {
+    detailed(details(key, key.resource.plural()), status)
 }
 
-pub(super) fn deleted(name: &str, uid: &str) -> Response {
-    let details = StatusDetails { uid: uid.into(), ..details(name, RESOURCE) };
+pub(super) fn deleted(key: &Key, uid: &str) -> Response {
+    let details = StatusDetails { uid: uid.into(), ..details(key, key.resource.plural()) };
     let status = Status {
         api_version: "v1".into(),
         kind: "Status".into(),
@@ -77,9 +77,10 @@ pub(super) fn forbidden_path(message: impl Into<String>) -> Response {
     refused(403, "Forbidden", message)
 }
 
-pub(super) fn forbidden(name: &str, why: impl Display) -> Response {
-    let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-    about_object(name, failure(403, "Forbidden", format!("{RESOURCE}.{GROUP}{named} is forbidden: {why}")))
+pub(super) fn forbidden(key: &Key, why: impl Display) -> Response {
+    let resource = key.resource.qualified();
+    let named = if key.name.is_empty() { String::new() } else { format!(" {:?}", key.name) };
+    about_object(key, failure(403, "Forbidden", format!("{resource}{named} is forbidden: {why}")))
 }
 
 /// Not found (404), in plain text as from Go's HTTP server: the answer to a path outside all APIs.
@@ -93,8 +94,8 @@ pub(super) fn no_such_resource() -> Response {
     detailed(details, failure(404, "NotFound", "the server could not find the requested resource"))
 }
 
-pub(super) fn not_found(name: &str) -> Response {
-    about_object(name, failure(404, "NotFound", format!("{RESOURCE}.{GROUP} {name:?} not found")))
+pub(super) fn not_found(key: &Key) -> Response {
+    about_object(key, failure(404, "NotFound", format!("{} {:?} not found", key.resource.qualified(), key.name)))
 }
 
 pub(super) fn no_such_node(name: &str) -> Response {
@@ -110,13 +111,14 @@ pub(super) fn not_acceptable() -> Response {
     refused(406, "NotAcceptable", message)
 }
 
-pub(super) fn already_exists(name: &str) -> Response {
-    about_object(name, failure(409, "AlreadyExists", format!("{RESOURCE}.{GROUP} {name:?} already exists")))
+pub(super) fn already_exists(key: &Key) -> Response {
+    let message = format!("{} {:?} already exists", key.resource.qualified(), key.name);
+    about_object(key, failure(409, "AlreadyExists", message))
 }
 
-pub(super) fn conflict(name: &str, why: impl Display) -> Response {
-    let message = format!("Operation cannot be fulfilled on {RESOURCE}.{GROUP} {name:?}: {why}");
-    about_object(name, failure(409, "Conflict", message))
+pub(super) fn conflict(key: &Key, why: impl Display) -> Response {
+    let message = format!("Operation cannot be fulfilled on {} {:?}: {why}", key.resource.qualified(), key.name);
+    about_object(key, failure(409, "Conflict", message))
 }
 
 /// Message of a conflict (409): the stored object has a newer resource version than the object in the update.
@@ -176,8 +178,8 @@ pub(super) fn unreadable_patch(why: &str) -> Response {
     invalid_object(StatusDetails::default(), vec![cause("FieldValueInvalid", "patch", why)])
 }
 
-pub(super) fn invalid(name: &str, causes: Vec<StatusCause>) -> Response {
-    invalid_object(details(name, KIND), causes)
+pub(super) fn invalid(key: &Key, causes: Vec<StatusCause>) -> Response {
+    invalid_object(details(key, key.resource.kind()), causes)
 }
 
 /// Invalid (422): a query parameter of a LIST or WATCH has the error `cause`.
@@ -202,14 +204,13 @@ fn invalid_object(details: StatusDetails, causes: Vec<StatusCause>) -> Response 
 }
 
 /// Too many requests (429), with a `Retry-After` of 60 seconds: the store is full.
-pub(super) fn store_full(options: &Options) -> Response {
+pub(super) fn store_full(key: &Key, options: &Options) -> Response {
     let message = format!(
-        "this server keeps at most {} certificate signing requests, and {} KiB of them; delete some, or wait until \
-         old ones are removed",
+        "this server keeps at most {} objects, and {} KiB of them; delete some, or wait until old requests are removed",
         options.capacity,
         options.memory / 1024
     );
-    let details = StatusDetails { retry_after_seconds: Some(60), ..details("", RESOURCE) };
+    let details = StatusDetails { retry_after_seconds: Some(60), ..details(key, key.resource.plural()) };
     detailed(details, failure(429, "TooManyRequests", message))
 }
 

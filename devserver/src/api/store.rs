@@ -7,12 +7,14 @@ use perennial::UnixTime;
 
 use super::Options;
 use super::message::to_json;
-use perennial_kubernetes::objects::CertificateSigningRequest;
+use super::object::Object;
+use super::resource::{Key, Resource};
 
 /// A stored object. Shared between the store, the log and the answers that contain it; never changed in place.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) object: CertificateSigningRequest,
+    pub(super) key: Key,
+    pub(super) object: Object,
     /// The object as JSON text, encoded once for all clients.
     pub(super) json: Box<[u8]>,
     /// `metadata.resourceVersion` of the object, as a number.
@@ -21,8 +23,8 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn new(object: CertificateSigningRequest, version: u64, created: UnixTime) -> Self {
-        Self { json: to_json(&object).into(), object, version, created }
+    pub(super) fn new(object: Object, version: u64, created: UnixTime) -> Self {
+        Self { key: object.key(), json: to_json(&object).into(), object, version, created }
     }
 
     fn size(&self) -> usize {
@@ -46,10 +48,10 @@ impl Event {
     }
 }
 
-/// The objects by name, and the log of their changes.
+/// The objects of all resources by key, and the log of their changes.
 #[derive(Debug)]
 pub(super) struct Store {
-    objects: BTreeMap<String, Arc<Stored>>,
+    objects: BTreeMap<Key, Arc<Stored>>,
     /// Total size of the objects, in bytes of JSON.
     size: usize,
     log: VecDeque<Event>,
@@ -90,24 +92,26 @@ impl Store {
         (self.log_size, self.since) = (0, self.version);
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Arc<Stored>> {
-        self.objects.get(name)
+    pub(super) fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
+        self.objects.get(key)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Stored>> {
-        self.objects.values()
+    /// The objects of a resource, sorted by key.
+    pub(super) fn iter(&self, resource: Resource) -> impl Iterator<Item = &Arc<Stored>> {
+        let first = Key::new(resource, "", "");
+        self.objects.range(first..).map(|(_, stored)| stored).take_while(move |stored| stored.key.resource == resource)
     }
 
-    /// The objects as they were at `version`, which must not be older than [`Store::oldest`].
-    pub(super) fn at(&self, version: u64) -> BTreeMap<&str, &Arc<Stored>> {
-        let mut objects: BTreeMap<&str, &Arc<Stored>> =
-            self.objects.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+    /// The objects of a resource as they were at `version`, which must not be older than [`Store::oldest`].
+    pub(super) fn at(&self, resource: Resource, version: u64) -> BTreeMap<&Key, &Arc<Stored>> {
+        let mut objects: BTreeMap<&Key, &Arc<Stored>> =
+            self.iter(resource).map(|stored| (&stored.key, stored)).collect();
         // Undo the changes after `version`, the latest first.
-        for event in self.log.iter().rev().take_while(|event| event.object.version > version) {
-            let name = event.object.object.metadata.name.as_str();
+        let changes = self.log.iter().rev().take_while(|event| event.object.version > version);
+        for event in changes.filter(|event| event.object.key.resource == resource) {
             match &event.before {
-                Some(before) => objects.insert(name, before),
-                None => objects.remove(name),
+                Some(before) => objects.insert(&event.object.key, before),
+                None => objects.remove(&event.object.key),
             };
         }
         objects
@@ -122,43 +126,38 @@ impl Store {
 
     /// True if the store has room for `object`, either as the replacement of `before` or, if `before` is `None`, as a
     /// new object. Controllers write without this check, since they add little to an object.
-    pub(super) fn has_room(&self, before: Option<&Stored>, object: &CertificateSigningRequest) -> bool {
+    pub(super) fn has_room(&self, before: Option<&Stored>, object: &Object) -> bool {
         let (size, replaced) = (to_json(object).len(), before.map_or(0, Stored::size));
         // An object that does not grow is accepted even by a full store.
         let fits = size <= replaced || self.size - replaced + size <= self.options.memory;
         fits && (before.is_some() || self.objects.len() < self.options.capacity)
     }
 
-    /// Inserts an object whose name is free.
-    pub(super) fn insert(&mut self, object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
+    /// Inserts an object whose key is free.
+    pub(super) fn insert(&mut self, object: Object, created: UnixTime) -> Arc<Stored> {
         self.write(None, object, created)
     }
 
     /// Replaces the stored object `before` by `object`. If the two are equal, the version stays, and watches get no
     /// event.
-    pub(super) fn replace(&mut self, before: &Arc<Stored>, object: CertificateSigningRequest) -> Arc<Stored> {
+    pub(super) fn replace(&mut self, before: &Arc<Stored>, object: Object) -> Arc<Stored> {
         if object == before.object {
             return Arc::clone(before);
         }
         self.write(Some(Arc::clone(before)), object, before.created)
     }
 
-    fn write(
-        &mut self,
-        before: Option<Arc<Stored>>,
-        object: CertificateSigningRequest,
-        created: UnixTime,
-    ) -> Arc<Stored> {
+    fn write(&mut self, before: Option<Arc<Stored>>, object: Object, created: UnixTime) -> Arc<Stored> {
         let stored = self.stamp(object, created);
         self.size += stored.size();
-        let replaced = self.objects.insert(stored.object.metadata.name.clone(), Arc::clone(&stored));
+        let replaced = self.objects.insert(stored.key.clone(), Arc::clone(&stored));
         self.size -= replaced.map_or(0, |replaced| replaced.size());
         self.record(Event { is_deletion: false, object: Arc::clone(&stored), before });
         stored
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Stored>> {
-        let before = self.objects.remove(name)?;
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
+        let before = self.objects.remove(key)?;
         self.size -= before.size();
         let last = self.stamp(before.object.clone(), before.created);
         self.record(Event { is_deletion: true, object: last, before: Some(Arc::clone(&before)) });
@@ -166,9 +165,9 @@ impl Store {
     }
 
     /// Gives an object the next version.
-    fn stamp(&mut self, mut object: CertificateSigningRequest, created: UnixTime) -> Arc<Stored> {
+    fn stamp(&mut self, mut object: Object, created: UnixTime) -> Arc<Stored> {
         self.version += 1;
-        object.metadata.resource_version = self.version.to_string();
+        object.metadata_mut().resource_version = self.version.to_string();
         Arc::new(Stored::new(object, self.version, created))
     }
 
@@ -191,14 +190,15 @@ mod tests {
     use super::*;
 
     const MEMORY: usize = 100_000;
+    const CSR: Resource = Resource::CertificateSigningRequests;
 
     fn options() -> Options {
         Options { capacity: 10, history: 10, memory: MEMORY, ..Options::default() }
     }
 
-    fn named(name: &str) -> CertificateSigningRequest {
-        let mut object = CertificateSigningRequest::default();
-        object.metadata.name = name.into();
+    fn named(name: &str) -> Object {
+        let mut object = Object::empty(CSR);
+        object.metadata_mut().name = name.into();
         object
     }
 
@@ -208,11 +208,11 @@ mod tests {
         let first = store.insert(named("a"), UnixTime::default());
         let same = store.replace(&first, first.object.clone());
         assert_eq!((first.version, same.version, store.version()), (2, 2, 2));
-        assert!(store.get("a").is_some());
-        store.remove("a").unwrap();
-        assert!(store.remove("a").is_none());
+        assert!(store.get(&Key::csr("a")).is_some());
+        store.remove(&Key::csr("a")).unwrap();
+        assert!(store.remove(&Key::csr("a")).is_none());
         assert_eq!(store.version(), 3);
-        assert_eq!(store.after(2).unwrap().object.object.metadata.resource_version, "3");
+        assert_eq!(store.after(2).unwrap().object.object.metadata().resource_version, "3");
         assert!(store.after(3).is_none());
     }
 
@@ -221,11 +221,11 @@ mod tests {
         let mut store = Store::new(options());
         let first = store.insert(named("a"), UnixTime::default());
         let mut changed = first.object.clone();
-        changed.metadata.labels.insert("x".into(), "y".into());
+        changed.metadata_mut().labels.insert("x".into(), "y".into());
         store.replace(&first, changed);
         store.insert(named("b"), UnixTime::default());
-        store.remove("a").unwrap();
-        let versions = |at| store.at(at).values().map(|stored| stored.version).collect::<Vec<_>>();
+        store.remove(&Key::csr("a")).unwrap();
+        let versions = |at| store.at(CSR, at).values().map(|stored| stored.version).collect::<Vec<_>>();
         assert_eq!(
             [versions(1), versions(2), versions(3), versions(4), versions(5)],
             [vec![], vec![2], vec![3], vec![3, 4], vec![4]]
@@ -240,7 +240,7 @@ mod tests {
         store.insert(named("b"), UnixTime::default());
         assert!(!store.has_room(None, &named("c")));
         for _ in 0..5 {
-            store.remove("a").unwrap();
+            store.remove(&Key::csr("a")).unwrap();
             store.insert(named("a"), UnixTime::default());
         }
         assert_eq!((store.log.len(), store.oldest()), (3, store.version() - 3));
@@ -271,7 +271,7 @@ mod tests {
     fn objects_and_history_are_bounded_in_bytes() {
         let large = |name: &str| {
             let mut object = named(name);
-            object.metadata.annotations.insert("filler".into(), "x".repeat(30_000));
+            object.metadata_mut().annotations.insert("filler".into(), "x".repeat(30_000));
             object
         };
         let mut store = Store::new(options());
@@ -283,11 +283,11 @@ mod tests {
         let small = store.insert(named("d"), UnixTime::default());
         assert!(!store.has_room(Some(&small), &large("d")) && store.has_room(Some(&small), &named("d")));
         assert!(store.log_size <= MEMORY && store.log.len() == 4);
-        store.remove("a").unwrap();
+        store.remove(&Key::csr("a")).unwrap();
         assert!(store.log_size <= MEMORY && store.log.len() < 4, "{}", store.log.len());
         assert!(store.has_room(None, &large("e")));
         for name in ["b", "c", "d"] {
-            store.remove(name).unwrap();
+            store.remove(&Key::csr(name)).unwrap();
         }
         assert_eq!(store.size, 0);
     }

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::controllers::has;
 use super::message::{Query, to_json};
+use super::object::Object;
+use super::resource::Resource;
 use super::store::Stored;
-use super::{body, status};
-use perennial_kubernetes::objects::{API_VERSION, ListMeta};
+use perennial_kubernetes::objects::{CertificateSigningRequest, CsrSpec, ListMeta};
 
 /// Representation of objects in an answer: as objects, or as rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +65,12 @@ impl Include {
 
 impl Shape {
     /// The text of a list before its first item. Commas separate the items, and [`CLOSING`] ends the list.
-    pub(super) fn opening(self, metadata: &ListMeta) -> Vec<u8> {
+    pub(super) fn opening(self, resource: Resource, metadata: &ListMeta) -> Vec<u8> {
         let (list, items) = match self {
             Self::Objects => (
                 json!({
-                    "kind": format!("{}List", status::KIND),
-                    "apiVersion": API_VERSION,
+                    "kind": format!("{}List", resource.kind()),
+                    "apiVersion": resource.api_version(),
                     "metadata": metadata,
                 }),
                 "items",
@@ -79,14 +80,7 @@ impl Shape {
                     "kind": "Table",
                     "apiVersion": "meta.k8s.io/v1",
                     "metadata": metadata,
-                    "columnDefinitions": [
-                        column("Name", "name", "Name must be unique within a namespace."),
-                        column("Age", "", "Time since the object was created."),
-                        column("SignerName", "", "The requested signer."),
-                        column("Requestor", "", "The user who submitted the request."),
-                        column("RequestedDuration", "", "The requested lifetime; a signer may shorten it."),
-                        column("Condition", "", "The conditions of the request, and whether a certificate was issued."),
-                    ],
+                    "columnDefinitions": columns(resource),
                 }),
                 "rows",
             ),
@@ -115,10 +109,26 @@ pub(super) fn shaped(stored: &Stored, shape: Shape, now: UnixTime) -> Cow<'_, [u
     match shape {
         Shape::Objects => shape.item(stored, now),
         Shape::Table(_) => {
-            let resource_version = stored.object.metadata.resource_version.clone();
-            let opening = shape.opening(&ListMeta { resource_version, ..ListMeta::default() });
+            let resource_version = stored.object.metadata().resource_version.clone();
+            let opening = shape.opening(stored.key.resource, &ListMeta { resource_version, ..ListMeta::default() });
             Cow::Owned([&opening, &*shape.item(stored, now), CLOSING].concat())
         }
+    }
+}
+
+/// The columns of tables of this resource (`pkg/printers/internalversion`).
+fn columns(resource: Resource) -> Vec<Value> {
+    let name = column("Name", "name", "Name must be unique within a namespace.");
+    let age = column("Age", "", "Time since the object was created.");
+    match resource {
+        Resource::CertificateSigningRequests => vec![
+            name,
+            age,
+            column("SignerName", "", "The requested signer."),
+            column("Requestor", "", "The user who submitted the request."),
+            column("RequestedDuration", "", "The requested lifetime; a signer may shorten it."),
+            column("Condition", "", "The conditions of the request, and whether a certificate was issued."),
+        ],
     }
 }
 
@@ -127,30 +137,37 @@ fn column(name: &str, format: &str, description: &str) -> Value {
 }
 
 fn row(stored: &Stored, include: Include, now: UnixTime) -> Value {
-    let (metadata, spec) = (&stored.object.metadata, &stored.object.spec);
-    let requested =
-        spec.expiration_seconds.map_or_else(|| "<none>".into(), |seconds| human_duration(i64::from(seconds)));
-    let cells = json!([
-        metadata.name,
-        human_duration((now.as_millis() - stored.created.as_millis()) / 1000),
-        spec.signer_name,
-        spec.username,
-        requested,
-        condition(stored),
-    ]);
+    let cells = cells(stored, now);
     match include {
         Include::Nothing => json!({ "cells": cells, "object": null }),
         Include::Metadata => json!({
             "cells": cells,
-            "object": { "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata },
+            "object": {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": stored.object.metadata(),
+            },
         }),
-        Include::Object => json!({ "cells": cells, "object": body::to_value(&stored.object) }),
+        Include::Object => json!({ "cells": cells, "object": stored.object.to_value() }),
     }
 }
 
-fn condition(stored: &Stored) -> String {
-    let status = &stored.object.status;
-    let has = |kind| has(&stored.object, kind);
+/// The cells of a row, one for each of the [`columns`].
+fn cells(stored: &Stored, now: UnixTime) -> Value {
+    let name = &stored.object.metadata().name;
+    let age = human_duration((now.as_millis() - stored.created.as_millis()) / 1000);
+    match &stored.object {
+        Object::Csr(csr) => {
+            let CsrSpec { expiration_seconds, signer_name, username, .. } = &csr.spec;
+            let requested =
+                expiration_seconds.map_or_else(|| "<none>".into(), |seconds| human_duration(i64::from(seconds)));
+            json!([name, age, signer_name, username, requested, csr_condition(csr)])
+        }
+    }
+}
+
+fn csr_condition(csr: &CertificateSigningRequest) -> String {
+    let has = |kind| has(csr, kind);
     let mut text = String::from(match (has("Denied"), has("Approved")) {
         (true, _) => "Denied",
         (false, true) => "Approved",
@@ -159,7 +176,7 @@ fn condition(stored: &Stored) -> String {
     if has("Failed") {
         text.push_str(",Failed");
     }
-    if !status.certificate.is_empty() {
+    if !csr.status.certificate.is_empty() {
         text.push_str(",Issued");
     }
     text

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use perennial_pki::{Chain, RequestFacts, read_request};
 
+use super::resource::Resource;
 use super::status::cause;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, CsrSpec, StatusCause, USAGES};
 
@@ -111,6 +112,17 @@ pub(super) enum Subresource {
     Approval,
     /// `/status`: the certificate and the condition `Failed`.
     Status,
+}
+
+impl Subresource {
+    /// The subresource of this name; `None` if the resource has no such subresource.
+    pub(super) fn find(resource: Resource, name: &str) -> Option<Self> {
+        match (resource, name) {
+            (Resource::CertificateSigningRequests, "approval") => Some(Self::Approval),
+            (Resource::CertificateSigningRequests, "status") => Some(Self::Status),
+            _ => None,
+        }
+    }
 }
 
 /// Checks the status of `new`, and whether an update of `subresource` may change the status of `old` into it. `old` is

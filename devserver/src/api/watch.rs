@@ -9,11 +9,13 @@ use perennial::UnixTime;
 use super::Api;
 use super::list::parse_version;
 use super::message::{Query, Response, to_json};
+use super::object::Object;
+use super::resource::{Key, Resource};
 use super::selector::Selector;
 use super::store::{Event, Store, Stored};
 use super::table::{Shape, shaped};
 use super::{status, validation};
-use perennial_kubernetes::objects::{API_VERSION, CertificateSigningRequest, Status};
+use perennial_kubernetes::objects::Status;
 
 /// One watch. [`Api::next_event`](super::Api::next_event) returns its events and never blocks.
 #[derive(Debug)]
@@ -69,8 +71,8 @@ pub enum Next {
 }
 
 impl Api {
-    pub(super) fn watch(&self, query: &Query, name: &str, shape: Shape, now: UnixTime) -> Result<Watcher, Response> {
-        let selector = if name.is_empty() { Selector::from_query(query)? } else { Selector::named(name) };
+    pub(super) fn watch(&self, scope: &Key, query: &Query, shape: Shape, now: UnixTime) -> Result<Watcher, Response> {
+        let selector = Selector::new(scope, query)?;
         let timeout =
             query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
         let timeout = timeout.map_or(DEFAULT_DURATION, Duration::from_secs);
@@ -93,7 +95,8 @@ impl Api {
             _ => None,
         };
         let sends_objects = from_objects && refusal.is_none();
-        let objects = self.store.iter().filter(|stored| sends_objects && selector.matches(&stored.object));
+        let objects =
+            self.store.iter(scope.resource).filter(|stored| sends_objects && selector.matches(&stored.object));
         let after = version.filter(|_| !from_objects).unwrap_or(current);
         let bookmarks = query.flag("allowWatchBookmarks");
         Ok(Watcher {
@@ -147,7 +150,7 @@ impl Watcher {
         }
         if std::mem::take(&mut self.marks_initial_end) {
             self.sent = self.after;
-            return Next::Event(encode("BOOKMARK", &bookmark(self.after, true)));
+            return Next::Event(encode("BOOKMARK", &self.bookmark_object(true)));
         }
         while let Some(event) = store.after(self.after) {
             self.after = event.object.version;
@@ -170,7 +173,11 @@ impl Watcher {
         }
         self.sent = self.after;
         self.bookmark = Some(now.after(BOOKMARK_INTERVAL));
-        Some(encode("BOOKMARK", &bookmark(self.after, false)))
+        Some(encode("BOOKMARK", &self.bookmark_object(false)))
+    }
+
+    fn bookmark_object(&self, ends_initial_events: bool) -> Vec<u8> {
+        bookmark(self.selector.resource(), self.after, ends_initial_events)
     }
 
     /// The type of an event for this watcher: ADDED for an object that enters the selection, MODIFIED for one that
@@ -187,13 +194,13 @@ impl Watcher {
     }
 }
 
-/// The JSON object of a bookmark at this version.
-pub(super) fn bookmark(version: u64, ends_initial_events: bool) -> Vec<u8> {
-    let mut object = CertificateSigningRequest::default();
-    (object.kind, object.api_version) = (status::KIND.into(), API_VERSION.into());
-    object.metadata.resource_version = version.to_string();
+/// The JSON object of a bookmark at this version, in a watch of `resource`.
+pub(super) fn bookmark(resource: Resource, version: u64, ends_initial_events: bool) -> Vec<u8> {
+    let mut object = Object::empty(resource);
+    let metadata = object.metadata_mut();
+    metadata.resource_version = version.to_string();
     if ends_initial_events {
-        object.metadata.annotations.insert("k8s.io/initial-events-end".into(), "true".into());
+        metadata.annotations.insert("k8s.io/initial-events-end".into(), "true".into());
     }
     to_json(&object)
 }

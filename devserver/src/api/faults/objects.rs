@@ -10,6 +10,7 @@ use super::fault::{CertificateFault, EventFault, Fault, ObjectFault};
 use crate::Api;
 use crate::api::controllers::condition;
 use crate::api::message::to_json;
+use crate::api::resource::Resource;
 use crate::api::status;
 use crate::api::watch::{bookmark, encode};
 use crate::authority::Authority;
@@ -40,7 +41,10 @@ impl EventFaultState {
                     (Vec::new(), false)
                 }
             },
-            EventFault::OnlyBookmarks => (vec![encode("BOOKMARK", &bookmark(api.store.version(), false))], false),
+            EventFault::OnlyBookmarks => {
+                let bookmark = bookmark(Resource::CertificateSigningRequests, api.store.version(), false);
+                (vec![encode("BOOKMARK", &bookmark)], false)
+            }
             EventFault::Expired => (vec![encode("ERROR", &to_json(&status::expired(1, api.store.version())))], true),
             EventFault::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
             EventFault::Deleted => {
@@ -75,7 +79,7 @@ fn spoil(
     now: UnixTime,
 ) -> Option<CertificateSigningRequest> {
     // A bookmark has the kind of a request, but an empty spec.
-    if object.kind != status::KIND || object.spec.request.is_empty() {
+    if object.kind != Resource::CertificateSigningRequests.kind() || object.spec.request.is_empty() {
         return None;
     }
     let decided = |kind| vec![condition(kind, "InjectedFault", "injected fault of the development server", now)];
