@@ -54,6 +54,28 @@ impl Roots {
         Ok(Self { store: Arc::new(store), pem: chain::encode(&certificates).into(), skipped: skipped.into() })
     }
 
+    /// Reads the CA bundle of a publisher, and skips no damage: all blocks must be `CERTIFICATE` blocks without headers, and
+    /// all certificates usable as trust anchors. Text around the blocks is allowed, as in `spec.trustBundle` of a
+    /// Kubernetes ClusterTrustBundle. Keeps a repeated certificate once.
+    ///
+    /// # Errors
+    /// [`ChainError`]: any damage, a block of another kind or with headers, an unusable certificate, no certificate, or
+    /// more than 1 MiB.
+    pub fn from_trust_bundle(pem: &[u8]) -> Result<Self, ChainError> {
+        let text = pem::read(pem, pem::MAX_PAIR)?;
+        if text.blocks.is_empty() {
+            return Err(text.why_empty().map_or(ChainError::Empty, ChainError::Pem));
+        }
+        let (mut store, mut certificates) = (RootCertStore::empty(), Vec::new());
+        for block in text.undamaged()? {
+            let der = add(&block, &mut store)?;
+            if !certificates.contains(&der) {
+                certificates.push(der);
+            }
+        }
+        Self::from_der(certificates)
+    }
+
     /// Takes CA certificates in DER, such as those of the system, and leaves out certificates that cannot be trust
     /// anchors.
     ///

@@ -210,6 +210,29 @@ fn roots_keep_usable_certificates_among_other_blocks() {
     assert_eq!(Roots::from_pem(b"none").unwrap_err(), ChainError::Empty);
 }
 
+#[test]
+fn trust_bundle_with_any_damage_is_refused() {
+    let [a, b] = ["a", "b"].map(|name| Authority::root(name).pem.replace("\r\n", "\n"));
+    let good = Roots::from_trust_bundle(format!("# CAs\n{b}\nbetween\n{a}{b}").as_bytes()).unwrap();
+    assert_eq!(good.pem(), format!("{b}{a}"), "in the order of the bundle, each once");
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let headers = a.replacen("-----\n", "-----\nName: value\n\n", 1);
+    let cut = &a[..a.len() / 2];
+    for (bad, why) in [
+        (format!("{a}{P256}"), "is a EC PARAMETERS; only CERTIFICATE blocks are allowed"),
+        (format!("{a}{garbage}"), "cannot be used: it is not valid DER"),
+        (format!("{a}{headers}"), "has headers"),
+        (format!("{a}{cut}"), "is cut short"),
+        (format!("{}{b}", a.trim_end()), "holds a PEM boundary and something else"),
+        (String::new(), "no certificate found"),
+        ("none".to_owned(), "no certificate found"),
+        (format!("{a}{}", " ".repeat(1 << 20)), "exceed the limit of 1 MiB"),
+    ] {
+        let error = Roots::from_trust_bundle(bad.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -220,5 +243,6 @@ proptest! {
         pem[position] = byte;
         let _ = Chain::from_pem(&pem);
         let _ = Roots::from_pem(&pem);
+        let _ = Roots::from_trust_bundle(&pem);
     }
 }
