@@ -1,6 +1,7 @@
 //! The Kubernetes certificate API, sans-IO: this crate opens no socket, reads no clock and no file.
 //!
 //! - [`CsrSigner`]: the signer of a rotation that submits CertificateSigningRequest objects to an API server.
+//! - [`TrustBundles`]: the CAs that a cluster publishes as ClusterTrustBundles, kept current by a [`BundleWatch`].
 //! - [`client`]: one request for a certificate, from the `POST` to the issued chain.
 //! - [`cluster`]: the API server, the CAs that verify it, and the proxy in between.
 //! - [`kubeconfig`]: reads the API server and the identity from a kubeconfig file, and writes kubeconfig files.
@@ -24,5 +25,7 @@ pub mod kubelet_config;
 pub mod objects;
 mod signer;
 pub mod text;
+mod trust_bundles;
 
 pub use signer::CsrSigner;
+pub use trust_bundles::{BundleSelection, BundleState, BundleWatch, TrustBundles};

@@ -73,7 +73,7 @@ impl Connections {
 }
 
 /// True if both identities present the same certificate and the same token.
-fn is_same(one: &Identity, other: &Identity) -> bool {
+pub(crate) fn is_same(one: &Identity, other: &Identity) -> bool {
     let same_token = one.token().map(Token::reveal) == other.token().map(Token::reveal);
     same_token && one.certificate() == other.certificate()
 }

@@ -58,7 +58,7 @@ impl dyn Desired {
 }
 
 /// Percent-encodes a value for a query or a path segment. Only unreserved characters stay as they are (RFC 3986 §2.3).
-fn encoded(text: &str) -> PercentEncode<'_> {
+pub(crate) fn encoded(text: &str) -> PercentEncode<'_> {
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, ESCAPED)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use open::{Open, Operation};
 use perennial::{Instant, Now};
 
-use super::connections::Connections;
+use super::connections::{Connections, is_same};
 use super::echo::hide_token;
 use super::exchange::Exchange;
 use super::exchange_error::ExchangeError;
@@ -90,6 +90,14 @@ impl Session {
 
     pub(crate) const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Authenticates the requests to come as `identity`. Closes the connection if it was opened with another identity.
+    pub(crate) fn authenticate(&mut self, identity: Identity) {
+        if !is_same(&self.identity, &identity) {
+            self.close();
+            self.identity = identity;
+        }
     }
 
     /// The number of HTTP requests begun so far.

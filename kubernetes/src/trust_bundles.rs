@@ -1,0 +1,236 @@
+//! The CA certificates that a cluster publishes: [`TrustBundles`] and [`BundleWatch`].
+
+mod held;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use perennial::{Now, UnixTime, printable};
+use perennial_pki::Roots;
+use perennial_rotation::{Conversation, IdentitySource, IoEvent, IoRequest, NotYet, RootsSource};
+
+use crate::client::{Limits, ListWatch, Selected};
+use crate::cluster::Cluster;
+use held::Held;
+
+/// The advice for a server that does not serve ClusterTrustBundles.
+const ABSENT: &str = "; the server does not serve ClusterTrustBundles: they need Kubernetes 1.27 or newer, with \
+                      --feature-gates=ClusterTrustBundle=true and \
+                      --runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true (v1alpha1 before 1.33) on \
+                      kube-apiserver";
+
+/// ClusterTrustBundle objects to read, selected as by kubelet's projected volume source `clusterTrustBundle`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BundleSelection {
+    /// The ClusterTrustBundle of this name.
+    Name(String),
+    /// All ClusterTrustBundles of a signer.
+    Signer {
+        /// The name of the signer, as in `spec.signerName`.
+        name: String,
+        /// A label selector, as in `kubectl get -l`. Empty for all bundles of the signer. (In a volume source of
+        /// Kubernetes, an absent selector selects no bundle, and an empty one all.)
+        labels: String,
+    },
+}
+
+impl BundleSelection {
+    /// Selects all ClusterTrustBundles of a signer.
+    pub fn of_signer(name: impl Into<String>) -> Self {
+        Self::Signer { name: name.into(), labels: String::new() }
+    }
+
+    fn selected(&self) -> Selected {
+        let (fields, labels) = match self {
+            Self::Name(name) => (format!("metadata.name={}", escaped(name)), String::new()),
+            Self::Signer { name, labels } => (format!("spec.signerName={}", escaped(name)), labels.clone()),
+        };
+        Selected {
+            group: "certificates.k8s.io",
+            versions: &["v1", "v1beta1", "v1alpha1"],
+            resource: "clustertrustbundles",
+            fields,
+            labels,
+            absent: ABSENT,
+        }
+    }
+
+    /// True for an object that the server should have selected.
+    fn includes(&self, object_name: &str, signer_name: &str) -> bool {
+        match self {
+            Self::Name(name) => name == object_name,
+            Self::Signer { name, .. } => name == signer_name,
+        }
+    }
+}
+
+/// Escapes a value in a field selector (`EscapeValue` of apimachinery).
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=")
+}
+
+/// Shows the selection as a noun phrase, such as `the ClusterTrustBundles of signer example.com/mesh`.
+impl fmt::Display for BundleSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "the ClusterTrustBundle {}", printable(name)),
+            Self::Signer { name, labels } if labels.is_empty() => {
+                write!(f, "the ClusterTrustBundles of signer {}", printable(name))
+            }
+            Self::Signer { name, labels } => {
+                write!(f, "the ClusterTrustBundles of signer {} with labels {}", printable(name), printable(labels))
+            }
+        }
+    }
+}
+
+/// Source of CAs: the ClusterTrustBundles of a cluster, as a [`BundleWatch`] has read them last. Clones share the CAs.
+///
+/// The certificates of all selected bundles are joined, each once, and sorted by their DER: equal bundles give equal
+/// [`Roots`] on each node and after each restart, however the certificates are divided among the bundles. (kubelet
+/// shuffles them once per start.)
+///
+/// # When CAs are removed
+///
+/// A certificate that a bundle does not contain any more is not trusted any more, since its removal is the only way to
+/// withdraw trust from a CA; so are all certificates of a bundle that is deleted while others are left. Two cases change
+/// nothing but [`BundleState::problem`], so that a mistake at one place does not cut off all nodes:
+///
+/// - A bundle with damage, with a block other than `CERTIFICATE`, or without any certificate is disregarded as a whole.
+///   The CAs that this bundle contained before stay trusted.
+/// - If no selected bundle is left, the CAs read last stay trusted. To withdraw trust from a signer, stop using its
+///   bundles, or let them contain another CA.
+///
+/// ```
+/// use std::sync::Arc;
+/// use perennial_kubernetes::client::Limits;
+/// use perennial_kubernetes::{BundleSelection, TrustBundles};
+/// # use perennial_kubernetes::cluster::Cluster;
+/// # use perennial_rotation::Identity;
+///
+/// # fn example(cluster: Arc<Cluster>, identity: Identity) {
+/// let bundles = TrustBundles::new(BundleSelection::of_signer("example.com/mesh"));
+/// let watch = bundles.watch(cluster, Arc::new(identity), Limits::default(), 7);
+/// // On a thread: `perennial_std::drive(watch, &cancel, |_| {})`. Verifiers take `bundles` as their source of CAs.
+/// # }
+/// ```
+#[derive(Clone, derive_more::Debug)]
+#[debug("TrustBundles({}, {:?})", self.selection(), self.state())]
+pub struct TrustBundles(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    selection: BundleSelection,
+    held: Mutex<Held>,
+}
+
+/// The state of [`TrustBundles`] at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BundleState {
+    /// The CAs to trust; `None` before the first good bundle was read.
+    pub roots: Option<Roots>,
+    /// The time at which `roots` became as they are; `None` without `roots`.
+    pub changed: Option<UnixTime>,
+    /// The time of the last answer or event of the server; `None` before the first list.
+    pub read: Option<UnixTime>,
+    /// The number of selected bundles on the server when they were read last.
+    pub bundles: usize,
+    /// The reason why `roots` may not be those of the server: the server cannot be read, no bundle is left, or a bundle
+    /// is damaged. `None` if the CAs are current.
+    pub problem: Option<String>,
+}
+
+impl TrustBundles {
+    /// Makes a source that has no CAs before a [`watch`](Self::watch) has read the selected bundles.
+    pub fn new(selection: BundleSelection) -> Self {
+        Self(Arc::new(Shared { selection, held: Mutex::default() }))
+    }
+
+    /// The selection of bundles.
+    pub fn selection(&self) -> &BundleSelection {
+        &self.0.selection
+    }
+
+    /// The state now.
+    pub fn state(&self) -> BundleState {
+        self.held().state().clone()
+    }
+
+    /// Returns the conversation that reads the bundles of `cluster`, and keeps this source current while it is driven.
+    /// Each list authenticates with what `identity` returns then. Of `limits`, only [`Limits::connect`] and
+    /// [`Limits::answer`] apply. `seed` determines the pauses: nodes of a fleet with different seeds do not retry at the
+    /// same time.
+    pub fn watch(
+        &self,
+        cluster: Arc<Cluster>,
+        identity: Arc<dyn IdentitySource>,
+        limits: Limits,
+        seed: u64,
+    ) -> BundleWatch {
+        let objects = ListWatch::new(self.selection().selected(), cluster, identity, limits, seed);
+        BundleWatch { objects, bundles: self.clone() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RootsSource for TrustBundles {
+    fn roots(&self) -> Result<Roots, NotYet> {
+        let held = self.held();
+        let BundleState { roots, problem, .. } = held.state();
+        roots.clone().ok_or_else(|| match problem {
+            Some(problem) => NotYet::new(format!("{} give no CA: {problem}", self.selection())),
+            None => NotYet::new(format!("{} have not been read yet", self.selection())),
+        })
+    }
+
+    fn origin(&self) -> String {
+        let held = self.held();
+        let BundleState { changed, read, problem, .. } = held.state();
+        let at = match (problem, changed, read) {
+            // With a problem, the CAs may be older than the last answer.
+            (Some(_), Some(changed), _) => format!(", unchanged since {changed}"),
+            (None, _, Some(read)) => format!(", read at {read}"),
+            _ => String::new(),
+        };
+        format!("{}{at}", self.selection())
+    }
+}
+
+/// A conversation that keeps [`TrustBundles`] current: it lists the selected bundles, and watches them for changes. Ends
+/// only when it is dropped.
+///
+/// Tries the API versions v1, v1beta1 and v1alpha1. A watch lasts five to ten minutes; a list follows each. After an error
+/// it retries with a backoff of up to 30 seconds; after an error that only a person can mend (no permission, or a server
+/// without ClusterTrustBundles), once in one to two minutes.
+#[derive(Debug)]
+pub struct BundleWatch {
+    objects: ListWatch,
+    bundles: TrustBundles,
+}
+
+impl BundleWatch {
+    fn advance(&mut self, now: Now) {
+        while let Some(change) = self.objects.change(now) {
+            self.bundles.held().apply(change, self.bundles.selection(), now.unix);
+        }
+    }
+}
+
+impl Conversation for BundleWatch {
+    type Outcome = Infallible;
+
+    fn handle(&mut self, input: IoEvent<'_>, now: Now) {
+        self.objects.handle(input, now);
+        self.advance(now);
+    }
+
+    fn poll(&mut self, now: Now) -> IoRequest<Infallible> {
+        self.advance(now);
+        self.objects.step(now)
+    }
+}
