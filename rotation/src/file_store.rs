@@ -6,6 +6,7 @@ mod layout;
 mod linked;
 mod publish;
 mod replace;
+mod switch;
 mod unpublished;
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use perennial::{Template, UnixTime};
 use perennial_pki::{Chain, Credential, KeyPair};
 
 use super::layout::{Content, Files, PublicFile};
-use super::linked::link_of;
+use super::switch::link_of;
 use super::{Bytes, FileStore, FileStoreError};
 
 impl Files {
@@ -31,7 +31,7 @@ impl Files {
     /// The contents of all files, in their order. Files that switch together are read from one directory.
     fn read_all(&self) -> Result<Vec<Option<Bytes>>, FileStoreError> {
         let data = match self.is_linked {
-            true => self.existing(0)?.map_or(Ok(None), |folder| self.data(&*folder))?,
+            true => self.existing(0)?.map_or(Ok(None), |folder| self.switched(&*folder).data())?,
             false => None,
         };
         let Some(data) = data else { return self.all.iter().map(|file| self.read(file)).collect() };
@@ -65,8 +65,9 @@ impl Files {
     /// True if the file is a link through `..data`.
     fn is_switched(&self, file: &PublicFile) -> Result<bool, FileStoreError> {
         let folder = self.existing(file.directory)?;
-        Ok(folder
-            .is_some_and(|folder| folder.link_target(&file.name).is_ok_and(|target| target == Some(link_of(file)))))
+        Ok(folder.is_some_and(|folder| {
+            folder.link_target(&file.name).is_ok_and(|target| target == Some(link_of(&file.name)))
+        }))
     }
 
     /// The certificate and the key in the files.

@@ -191,7 +191,7 @@ impl Files {
                 return Err(FileStoreError::Layout { path: path.join(&file.name), why });
             }
             if self.is_linked {
-                self.data(&*folder)?;
+                self.switched(&*folder).data()?;
             }
             match folder.is_free() {
                 // A pair can be read from a disk that is read-only or full; writes report their own errors.

@@ -5,7 +5,7 @@ use std::path::Path;
 use perennial::store::{FileOp, Kind, Listing};
 
 use super::layout::{Files, PublicFile};
-use super::linked::SWITCHED;
+use super::switch::SWITCHED;
 use super::{Bytes, FileStoreError};
 use crate::directory::volume::Folder;
 
@@ -101,7 +101,7 @@ impl Files {
                 clear(&*folder, &listing, &temporary(&file.name)).map_err(failed)?;
             }
             if self.is_linked {
-                self.sweep_folders(&*folder, &listing, path)?;
+                self.switched(&*folder).sweep(&listing)?;
             }
         }
         Ok(())
