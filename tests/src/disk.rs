@@ -142,11 +142,12 @@ impl Disk {
         let mut path = name.to_owned();
         for _ in 0..8 {
             // A link in the place of a folder: `..data/tls.crt`.
-            let (parent, last) = split(&path);
-            if let Some(target) = self.link_text(parent).filter(|_| !parent.is_empty()) {
-                path = join(target, last);
+            let links = path.match_indices('/').find_map(|(at, _)| Some((at, self.link_text(&path[..at])?)));
+            if let Some((at, target)) = links {
+                path = join(&join(split(&path[..at]).0, target), &path[at + 1..]);
                 continue;
             }
+            let (parent, _) = split(&path);
             let Some(node) = self.names.get(path.as_str()) else { return Ok(None) };
             match self.nodes[node].kind {
                 NodeKind::File => return Ok(Some(self.nodes[node].bytes.clone())),

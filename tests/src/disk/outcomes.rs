@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Disk, Node, split};
+use super::{Disk, Node};
 
 impl Disk {
     /// Every state in which the directory may be when the power is back.
@@ -32,8 +32,8 @@ impl Disk {
                 None => names.remove(&change.name),
             };
         }
-        let folders: BTreeSet<Arc<str>> = names.keys().cloned().collect();
-        names.retain(|name, _| split(name).0.is_empty() || folders.contains(split(name).0));
+        let found: BTreeSet<Arc<str>> = names.keys().cloned().collect();
+        names.retain(|name, _| name.match_indices('/').all(|(at, _)| found.contains(&name[..at])));
         names
     }
 

@@ -148,23 +148,15 @@ impl Folder for Virtual {
     }
 
     fn create_folder(&self, name: &str) -> Result<()> {
-        self.call(Call::CreateFolder(name), (), |state| {
-            state.disk.create_folder(name)?;
-            state.seen.push(state.disk.clone());
-            Ok(())
-        })
+        self.at("").create_folder(name)
     }
 
     fn remove_folder(&self, name: &str) -> Result<()> {
-        self.call(Call::RemoveFolder(name), (), |state| {
-            state.disk.remove_folder(name)?;
-            state.seen.push(state.disk.clone());
-            Ok(())
-        })
+        self.at("").remove_folder(name)
     }
 
     fn link_target(&self, name: &str) -> Result<Option<String>> {
-        self.call(Call::Read(name), None, |state| Ok(state.disk.link_text(name).map(Into::into)))
+        self.at("").link_target(name)
     }
 }
 
@@ -201,8 +193,8 @@ impl Volume for VirtualFolder {
         if exists {
             return Ok(());
         }
-        self.disk.create_folder(&self.name)?;
         // The folder is durable, as those that perennial creates.
+        Folder::create_folder(&self.disk, &self.name)?;
         self.disk.execute(&FileOp::SyncDir, &[])
     }
 }
@@ -222,5 +214,30 @@ impl Folder for VirtualFolder {
             let State { disk, seen, .. } = state;
             disk.execute_in(&self.name, op, contents, |state| seen.push(state.clone()))
         })
+    }
+
+    fn folder(&self, name: &str) -> Result<Box<dyn Folder + '_>> {
+        self.clone().into_folder(&join(&self.name, name))
+    }
+
+    fn create_folder(&self, name: &str) -> Result<()> {
+        self.disk.call(Call::CreateFolder(name), (), |state| {
+            state.disk.create_folder(&join(&self.name, name))?;
+            state.seen.push(state.disk.clone());
+            Ok(())
+        })
+    }
+
+    fn remove_folder(&self, name: &str) -> Result<()> {
+        self.disk.call(Call::RemoveFolder(name), (), |state| {
+            state.disk.remove_folder(&join(&self.name, name))?;
+            state.seen.push(state.disk.clone());
+            Ok(())
+        })
+    }
+
+    fn link_target(&self, name: &str) -> Result<Option<String>> {
+        let path = join(&self.name, name);
+        self.disk.call(Call::Read(name), None, |state| Ok(state.disk.link_text(&path).map(Into::into)))
     }
 }
