@@ -5,8 +5,8 @@ mod found;
 mod layout;
 mod linked;
 mod publish;
-mod replace;
-mod switch;
+pub(crate) mod replace;
+pub(crate) mod switch;
 mod unpublished;
 
 use std::path::{Path, PathBuf};

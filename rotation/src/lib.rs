@@ -30,6 +30,7 @@
 //! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
 //!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
 //! - [`FileStore`]: a store for other programs: two files or a bundle, with owner, modes and key encoding.
+//! - [`ProjectedVolume`]: a directory whose files switch together, as in volumes of Kubernetes.
 //! - [`KeySource`]: keys that stay elsewhere, such as in an HSM.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
@@ -178,6 +179,7 @@ mod kept_connection;
 mod key_source;
 mod log;
 mod progress;
+mod projected_volume;
 mod rare_names;
 mod reporter;
 mod root_files;
@@ -222,6 +224,7 @@ pub use jobs::Job;
 pub use kept_connection::KeptConnection;
 pub use key_source::{KeyCall, KeySource, Keyed};
 pub use progress::{Issued, Progress};
+pub use projected_volume::{ProjectedFile, ProjectedVolume};
 pub use reporter::Reporter;
 pub use root_files::{RootFiles, RootsError};
 pub use roots_source::RootsSource;

@@ -210,11 +210,21 @@ impl Folder for Opened<'_> {
     }
 
     fn folder(&self, name: &str) -> io::Result<Box<dyn Folder + '_>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty())?;
-        let found = fstat(&fd)?;
-        is_trusted(found.st_uid, Some(found.st_mode))?;
-        Ok(Box::new(Opened { disk: self.disk, fd }))
+        Ok(Box::new(Opened { disk: self.disk, fd: walk::inner(&self.fd, name)? }))
+    }
+
+    fn link_across(&self, file: &str, new: &str) -> io::Result<()> {
+        let ((from, file), (to, new)) = (walk::parent(&self.fd, file)?, walk::parent(&self.fd, new)?);
+        Ok(rustix::fs::linkat(from, file, to, new, AtFlags::empty())?)
+    }
+
+    fn has_access(&self, name: &str, access: &FileAccess) -> bool {
+        statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| {
+            let FileAccess { owner, group, mode } = *access;
+            found.st_mode & 0o7777 == mode
+                && owner.is_none_or(|owner| owner == found.st_uid)
+                && group.is_none_or(|group| group == found.st_gid)
+        })
     }
 
     fn create_folder(&self, name: &str) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fsync, mkdirat, openat, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, fsync, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -87,7 +87,7 @@ pub(super) fn trusted_target(directory: impl AsFd, path: impl Arg + Copy) -> io:
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let (found, directory, path) = {
         let entry = openat(directory, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        (rustix::fs::fstat(&entry)?, entry, "")
+        (fstat(&entry)?, entry, "")
     };
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let found = rustix::fs::statat(&directory, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
@@ -118,13 +118,29 @@ pub(super) fn make(parent: impl AsFd, name: impl Arg + Copy, mode: Mode) -> io::
     Ok(made)
 }
 
+/// Opens a directory inside of another one, without following a link. Fails if another user could have made it.
+pub(super) fn inner(directory: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    let fd = openat(directory, name, OPEN, Mode::empty())?;
+    let found = fstat(&fd)?;
+    is_trusted(found.st_uid, Some(found.st_mode))?;
+    Ok(fd)
+}
+
+/// Opens the directory that contains the entry at `path`, one name after the other. Returns the name of the entry, too.
+pub(super) fn parent<'a>(directory: &OwnedFd, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+    let mut names = path.split('/');
+    let entry = names.next_back().unwrap_or_default();
+    let fd = names.try_fold(directory.try_clone()?, inner)?;
+    Ok((fd, entry))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
     use std::thread;
 
-    use rustix::fs::{RenameFlags, fstat, renameat_with};
+    use rustix::fs::{RenameFlags, renameat_with};
 
     use super::*;
 

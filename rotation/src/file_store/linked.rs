@@ -8,14 +8,14 @@ use perennial::store::Listing;
 
 use super::layout::{Files, PublicFile};
 use super::replace::failed;
-use super::switch::{Switch, SwitchedFile, link_of};
+use super::switch::{FileSource, Naming, Switch, SwitchedFile, link_of};
 use super::{Bytes, FileStoreError};
 use crate::directory::volume::Folder;
 
 impl Files {
     /// The directory of files that switch together.
     pub(super) fn switched<'a>(&'a self, folder: &'a dyn Folder) -> Switch<'a> {
-        Switch { folder, path: &self.directories[0].1 }
+        Switch { folder, path: &self.directories[0].1, naming: Naming::Perennial }
     }
 
     /// Writes the files to a new directory, and switches `..data` to it. A file whose contents are `None` is copied from
@@ -52,7 +52,8 @@ impl Files {
                 (None, Some(old)) => self.kept(folder, listing, file, old)?.map(Cow::Owned),
                 (None, None) => None,
             };
-            all.extend(contents.map(|contents| SwitchedFile { name: &file.name, contents, access: file.access }));
+            let source = contents.map(|contents| FileSource::New { contents, access: file.access });
+            all.extend(source.map(|source| SwitchedFile { path: &file.name, source }));
         }
         Ok(all)
     }

@@ -17,6 +17,11 @@ pub(super) fn temporary(name: &str) -> String {
     format!(".{name}{NEW}")
 }
 
+/// True if `name` is the temporary name of a file or link.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(NEW)
+}
+
 impl Files {
     /// Replaces the files by their new contents, in order. A file whose contents are `None` stays as it is.
     ///
@@ -117,7 +122,7 @@ pub(super) fn clear(folder: &dyn Folder, listing: &Listing, name: &str) -> std::
 }
 
 /// The error of an operation on the directory itself.
-pub(super) fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> FileStoreError {
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> FileStoreError {
     let path = path.to_owned();
     move |error| FileStoreError::io(what, &path, error)
 }
