@@ -30,7 +30,8 @@
 //! - [`Store`]: keeps the credential and the pending record. [`Directory`] (kubelet's layout) and
 //!   [`Memory`] are stores, and so is every [`KeyValue`], such as a table of a database.
 //! - [`FileStore`]: a store for other programs: two files or a bundle, with owner, modes and key encoding.
-//! - [`ProjectedVolume`]: a directory whose files switch together, as in volumes of Kubernetes.
+//! - [`ProjectedVolume`]: a directory whose files switch together, as in volumes of Kubernetes. [`VolumeStore`]: the store
+//!   of one of several certificates in such a volume.
 //! - [`KeySource`]: keys that stay elsewhere, such as in an HSM.
 //! - [`IdentitySource`]: the identity that requests authenticate with: a [`Token`], a [`TokenFile`], a credential, or
 //!   the [`Handle`] of another certificate.
@@ -193,6 +194,7 @@ mod signer_roots;
 mod store;
 mod task;
 pub mod tls;
+mod volume_store;
 
 // Not `///`: rustdoc puts a comment of a re-export before the documentation of each of the types.
 pub use perennial::{
@@ -238,3 +240,4 @@ pub use signer::{Authentication, Profile, SignRequest, Signer};
 pub use signer_roots::SignerRoots;
 pub use store::{KeyValue, LoadRequest, Memory, Store, StoreError, Stored};
 pub use task::{Task, Work};
+pub use volume_store::{Projection, VolumeStore};

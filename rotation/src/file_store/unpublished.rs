@@ -6,7 +6,8 @@ use perennial::UnixTime;
 
 use super::{FileStore, FileStoreError};
 
-/// A pair that is durable in the private directory of a [`FileStore`], and could not be written to the public files.
+/// A pair that is durable in the private directory of a [`FileStore`] or of a [`VolumeStore`](crate::VolumeStore), and
+/// could not be written to the files that other programs read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unpublished {
@@ -17,6 +18,14 @@ pub struct Unpublished {
     /// True if a file or link of another program is in the way ([`FileStoreError::is_foreign`]). False if writing has
     /// failed.
     pub is_foreign: bool,
+}
+
+impl Unpublished {
+    /// Makes the record of a failed attempt. `before` is the record of the attempt before, if that failed, too.
+    pub(crate) fn after(before: Option<&Self>, error: &FileStoreError, now: UnixTime) -> Self {
+        let since = before.map_or(now, |before| before.since);
+        Self { since, error: error.to_string(), is_foreign: error.is_foreign() }
+    }
 }
 
 impl FileStore {
@@ -51,9 +60,7 @@ impl FileStore {
     /// Records the result of an attempt to write the public files.
     pub(super) fn note_published(&self, published: &Result<(), FileStoreError>, now: UnixTime) {
         let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = unpublished.as_ref().map_or(now, |before| before.since);
         let error = published.as_ref().err();
-        *unpublished =
-            error.map(|error| Unpublished { since, error: error.to_string(), is_foreign: error.is_foreign() });
+        *unpublished = error.map(|error| Unpublished::after(unpublished.as_ref(), error, now));
     }
 }

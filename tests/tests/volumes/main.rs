@@ -1,7 +1,8 @@
-//! `ProjectedVolume`: volumes of pods on a real disk, and on a virtual one that loses power.
+//! `ProjectedVolume` and `VolumeStore`: volumes of pods on a real disk, and on a virtual one that loses power.
 
 mod hostile;
 mod power_loss;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::fs;

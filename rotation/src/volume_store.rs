@@ -1,0 +1,216 @@
+//! [`VolumeStore`]: the store of a certificate that the containers of a pod read from a volume.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use perennial::UnixTime;
+use perennial_pki::{Credential, KeyEncoding};
+use zeroize::Zeroizing;
+
+use crate::directory::volume::FileAccess;
+use crate::store::{LoadRequest, Store, StoreError, Stored};
+use crate::{Directory, FileStoreError, ProjectedFile, ProjectedVolume, Restored, Unpublished};
+
+/// The files of a certificate in a volume. Paths are relative to the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Projection {
+    /// One file with the private key (PKCS#8) and, behind it, the certificate chain: `credentialBundlePath` of a pod.
+    Bundle {
+        /// The path of the file.
+        path: String,
+    },
+    /// Two files, which switch together: `keyPath` and `certificateChainPath` of a pod. A program that opens one file
+    /// before a switch and the other one after it finds a key that does not belong to the certificate.
+    Files {
+        /// The path of the file with the private key (PKCS#8).
+        key: String,
+        /// The path of the file with the certificate chain.
+        certificate_chain: String,
+    },
+}
+
+impl Projection {
+    /// The paths of the files.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match self {
+            Self::Bundle { path } => (path, None),
+            Self::Files { key, certificate_chain } => (key, Some(certificate_chain)),
+        };
+        [first].into_iter().chain(second).map(String::as_str)
+    }
+}
+
+/// The store of a certificate in a [`ProjectedVolume`]: first the private copy, then the files in the volume.
+///
+/// The private copy and the pending record are in a [`Directory`], which survives a restart of the node; the volume may be
+/// a tmpfs. A new pair is durable in the private copy before the volume changes, and a [`load`](Store::load) completes the
+/// volume from the private copy. A certificate that is not valid yet is in the private copy only.
+///
+/// If the volume cannot be written, `write` fails, so that the rotation repeats the write. After a `load` that could not
+/// complete the volume, and if another program removes files of the volume, call [`restore`](Self::restore).
+#[derive(Debug)]
+pub struct VolumeStore {
+    private: Directory,
+    volume: Arc<ProjectedVolume>,
+    projection: Projection,
+    access: FileAccess,
+    /// Held by each call that changes files.
+    stage: Mutex<Stage>,
+    /// The error of the last attempt to write to the volume. A lock of its own: `stage` may wait for a disk.
+    unpublished: Mutex<Option<Unpublished>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Closed,
+}
+
+impl VolumeStore {
+    /// Makes a store with its private copy in `private`, which no other certificate uses, and its files in `volume`, with
+    /// this owner, group and mode. Changes nothing on disk.
+    ///
+    /// # Errors
+    /// [`FileStoreError::Layout`]: a path of the projection is bad.
+    pub fn new(
+        private: Directory,
+        volume: Arc<ProjectedVolume>,
+        projection: Projection,
+        access: FileAccess,
+    ) -> Result<Self, FileStoreError> {
+        projection.paths().try_for_each(ProjectedVolume::check_path)?;
+        let (stage, unpublished) = (Mutex::new(Stage::Open), Mutex::default());
+        Ok(Self { private, volume, projection, access, stage, unpublished })
+    }
+
+    /// Makes this process the owner of the private copy: see [`Directory::claim`].
+    ///
+    /// # Errors
+    /// The errors of [`Directory::claim`].
+    pub fn claim(&self) -> Result<(), FileStoreError> {
+        Ok(self.private.claim()?)
+    }
+
+    /// Ends the use of the store, and releases the lock of the private copy, so that the caller can remove the directory.
+    /// Waits for a call of the store that is running. Later calls change nothing, and report success: the certificate is
+    /// not wanted any more.
+    pub fn close(&self) {
+        let mut stage = self.stage();
+        *stage = Stage::Closed;
+        self.private.release();
+    }
+
+    /// Path of the directory with the private copy.
+    pub fn private_directory(&self) -> &Path {
+        self.private.path()
+    }
+
+    /// The failure to write the current pair to the volume; `None` if the last load, write or [`restore`](Self::restore)
+    /// found or made the files of the volume those of the pair. Never waits for a disk.
+    pub fn unpublished(&self) -> Option<Unpublished> {
+        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes the files of the volume again, if they are not those of the current pair.
+    ///
+    /// # Errors
+    /// The private copy cannot be read, or the volume cannot be read or written.
+    pub fn restore(&self, now: UnixTime) -> Result<Restored, FileStoreError> {
+        let stage = self.stage();
+        if *stage == Stage::Closed {
+            return Ok(Restored::Unchanged);
+        }
+        let Some((current, _)) = self.private.load(None, now)?.credential else { return Ok(Restored::Missing) };
+        Ok(if self.publish(&current, now)? { Restored::Written } else { Restored::Unchanged })
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the files of the pair, which must be durable in the private copy. Returns false if the volume has them.
+    fn publish(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
+        let published = self.files(credential).and_then(|files| self.volume.set(&files, now));
+        self.note_published(published.as_ref().err(), now);
+        published
+    }
+
+    fn note_published(&self, error: Option<&FileStoreError>, now: UnixTime) {
+        let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
+        *unpublished = error.map(|error| Unpublished::after(unpublished.as_ref(), error, now));
+    }
+
+    fn files(&self, credential: &Credential) -> Result<Vec<ProjectedFile>, FileStoreError> {
+        let chain = credential.chain().pem();
+        let path = || self.projection.paths().next().unwrap_or_default().into();
+        let key = credential.key().to_pem_as(KeyEncoding::Pkcs8);
+        let algorithm = credential.key().algorithm();
+        let key = key.ok_or_else(|| FileStoreError::Encoding { path: path(), algorithm })?;
+        let file = |path: &str, parts: &[&str]| ProjectedFile {
+            path: path.into(),
+            contents: Zeroizing::new(parts.concat().into_bytes()),
+            access: self.access,
+        };
+        Ok(match &self.projection {
+            Projection::Bundle { path } => vec![file(path, &[&key, &chain])],
+            Projection::Files { key: key_path, certificate_chain } => {
+                vec![file(key_path, &[&key]), file(certificate_chain, &[&chain])]
+            }
+        })
+    }
+}
+
+/// With a signer, `load` completes the files of the volume. A volume that cannot be written does not prevent the start: the
+/// error is logged, and in [`VolumeStore::unpublished`].
+impl Store for VolumeStore {
+    fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
+        let stage = self.stage();
+        // The directory has one certificate only. Without a wanted name, its signer has chosen the names.
+        let request = &LoadRequest { common_name: request.common_name.filter(|name| !name.is_empty()), ..*request };
+        let stored = Store::load(&self.private, request)?;
+        let is_wanted =
+            |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
+        let own = stored.credential.as_ref().filter(|own| is_wanted(own));
+        if let Some(own) = own.filter(|_| request.has_signer && *stage == Stage::Open) {
+            // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
+            let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
+            match kept.map_err(Into::into).and_then(|()| self.publish(own, request.now)) {
+                Ok(true) => tracing::info!("{}: completed the volume", self.volume.path().display()),
+                Ok(false) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        // No other program reads the private copy.
+        Ok(Stored { is_misplaced: false, ..stored })
+    }
+
+    fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
+        let stage = self.stage();
+        if *stage == Stage::Closed {
+            return Ok(());
+        }
+        self.claim()?;
+        if !serve {
+            return Ok(self.private.write_ahead(credential, now)?);
+        }
+        // First, so that a crash or a failure on the way to the volume loses nothing.
+        let kept = self.private.write(credential, now);
+        // The credential is in memory only: an earlier failure to publish is not about this one.
+        kept.inspect_err(|_| self.note_published(None, now))?;
+        self.publish(credential, now)?;
+        Ok(())
+    }
+
+    fn recall(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        Store::recall(&self.private)
+    }
+
+    fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
+        let stage = self.stage();
+        if *stage == Stage::Closed {
+            return Ok(());
+        }
+        self.claim()?;
+        Store::remember(&self.private, record)
+    }
+}
