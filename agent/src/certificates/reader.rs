@@ -143,9 +143,11 @@ impl<'a> Section<'a> {
         self.context.fault(self.at, &self.member, &self.path, why);
     }
 
-    /// Reports that `key` is missing, unless it has a value. `example` is a value.
+    /// Reports that `key` is missing, unless it has a value, or is misspelt in `defaults`, which is reported there.
+    /// `example` is a value.
     pub(super) fn require(&self, key: &str, example: &str) {
-        if self.field(key).is_none() {
+        let is_misspelt = |entry: &Entry| entry.key != key && nearest(&entry.key, &[key]).is_some();
+        if self.field(key).is_none() && !self.defaults.iter().any(is_misspelt) {
             self.fault_here(format!("`{key}` is missing; add it, for example `{key}: {example}`"));
         }
     }

@@ -179,6 +179,24 @@ certificates:
 }
 
 #[test]
+fn misspelt_key_of_defaults_is_one_error() {
+    let list = |defaults: &str| {
+        let members = ["a", "b"]
+            .map(|name| format!("- {{name: {name}, commonName: {name}, store: {{bundle: {{file: /{name}.pem}}}}}}\n"));
+        format!("apiVersion: perennial/v1\ndefaults: {{{defaults}}}\ncertificates:\n{}", members.concat())
+    };
+    let faults = parse(&list("sgner: example.com/mesh, identiy: {kubeconfig: /k}")).unwrap_err();
+    let expected = [
+        "2:12: defaults.sgner: unknown key; did you mean signer?",
+        "2:37: defaults.identiy: unknown key; did you mean identity?",
+    ];
+    assert_eq!(faults, expected, "{faults:#?}");
+    // A default without a value stands for none.
+    let faults = parse(&list("signer: , identity: {kubeconfig: /k}")).unwrap_err();
+    assert!(faults.len() == 2 && faults.iter().all(|fault| fault.contains("`signer` is missing")), "{faults:#?}");
+}
+
+#[test]
 fn wrong_value_is_refused_with_its_remedy() {
     for (lines, why) in [
         ("  name: ''", "name: expected a DNS label"),
