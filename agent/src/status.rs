@@ -22,7 +22,7 @@ use crate::kubeconfigs::{self, Server};
 use crate::remedies::{is_harmless, remedy};
 use crate::report::{self, print};
 use crate::spans::words;
-use found::{Found, Verdict, find, shown};
+use found::{Drawn, Found, Verdict, find, shown};
 use pending::Pending;
 
 /// Runs `perennial status`. Prints the state of the certificates and, with a kubeconfig, of the API server.
@@ -157,7 +157,7 @@ fn judge(
     found: &Found,
     in_order: bool,
     record: Result<Option<perennial_rotation::Record>, String>,
-    signer_name: &str,
+    drawn: Drawn<'_>,
     policy: &Policy,
     now: UnixTime,
 ) -> (Verdict, Pending, Option<UnixTime>) {
@@ -165,7 +165,7 @@ fn judge(
     let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
     let renewal = known.and_then(|record| record.pending.renewal);
     let pending = Pending::of(record, found.chain());
-    let mut verdict = found.verdict(policy, signer_name, renewal, pending.phrase(now).as_deref(), now);
+    let mut verdict = found.verdict(policy, drawn, renewal, pending.phrase(now).as_deref(), now);
     // A valid certificate is not enough: a program that reads its files may get another one.
     if verdict.good && !in_order {
         let words = format!("problems found; {}", verdict.words);
@@ -198,7 +198,8 @@ impl CertStatus {
         // The rotation point depends on the signer. Without a record, kubelet's signer is assumed.
         let kubelets = if prefix == SERVING_PREFIX { KUBELET_SERVING_SIGNER } else { KUBELET_CLIENT_SIGNER };
         let signer_name = signer.or_else(|| Some(&known?.signer_name)).unwrap_or(kubelets).to_owned();
-        let (mut verdict, pending, on_demand_at) = judge(&found, in_order, record, &signer_name, policy, now);
+        let (mut verdict, pending, on_demand_at) =
+            judge(&found, in_order, record, Drawn { signer_name: &signer_name, name: None }, policy, now);
         let previous = previous.filter(|(file, _)| Some(file.as_str()) != found.file());
         let waiting = loaded.waiting.as_ref().map(|waiting| waiting.chain());
         let (next, previous): (Vec<_>, Vec<_>) = previous.partition(|(_, chain)| Some(chain) == waiting);

@@ -112,24 +112,40 @@ impl Template {
         self.texts(Kind::SerialNumber).next().unwrap_or_default()
     }
 
-    /// Whether `certificate` has the template's common name, byte for byte.
+    /// True if the template has no names. A request for it leaves all names to the signer, and every certificate
+    /// satisfies it.
+    pub fn is_empty(&self) -> bool {
+        self.names.iter().next().is_none()
+    }
+
+    /// The common name that a certificate must have: empty if it must have none, `None` if the signer chooses the names
+    /// because the template [has none](Self::is_empty).
+    pub fn wanted_common_name(&self) -> Option<&str> {
+        (!self.is_empty()).then(|| self.common_name())
+    }
+
+    /// Whether `certificate` has the template's common name, byte for byte. True for every certificate if the template
+    /// is [empty](Self::is_empty).
     pub fn is_named_by(&self, certificate: &Certificate) -> bool {
-        ptr::eq(self, &*certificate.names) || self.common_name() == certificate.common_name()
+        ptr::eq(self, &*certificate.names)
+            || self.wanted_common_name().is_none_or(|wanted| wanted == certificate.common_name())
     }
 
     /// Whether `certificate` carries at least what this template requests: the same common name and every other name.
     /// The certificate may carry more names (as in client-go's `certSatisfiesTemplate`). DNS names compare by
-    /// [`same_dns_name`], addresses by value, all others byte for byte.
+    /// [`same_dns_name`], addresses by value, all others byte for byte. An [empty](Self::is_empty) template is satisfied
+    /// by every certificate.
     #[inline]
     pub fn satisfied_by(&self, certificate: &Certificate) -> bool {
         ptr::eq(self, &*certificate.names) || self.is_within(&certificate.names)
     }
 
-    /// Whether `other` has the same common name, and every name of this template.
+    /// Whether `other` has the common name that this template wants, and every other name of it.
     fn is_within(&self, other: &Self) -> bool {
         // Both sets are sorted: the search for a name goes on behind the name before.
         let mut present = other.names.iter();
-        self.common_name() == other.common_name() && self.names.iter().all(|wanted| present.any(|name| name == wanted))
+        self.wanted_common_name().is_none_or(|wanted| wanted == other.common_name())
+            && self.names.iter().all(|wanted| present.any(|name| name == wanted))
     }
 
     fn texts(&self, wanted: Kind) -> impl Iterator<Item = &str> + Clone {

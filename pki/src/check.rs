@@ -1,5 +1,6 @@
 //! [`Expected`]: checks that an issued chain is usable in TLS and matches its request.
 
+use std::slice;
 use std::time::Duration;
 
 use perennial::UnixTime;
@@ -34,7 +35,7 @@ use crate::{Chain, Roots, Usage, describe, provider, strict, x509};
 ///
 /// let skew = Duration::from_secs(300);
 /// let expected =
-///     Expected { public_key_der: key.public_key_der(), usage: Usage::ClientAuth, skew, roots: None };
+///     Expected { public_key_der: key.public_key_der(), usages: &[Usage::ClientAuth], skew, roots: None };
 /// expected.check(&chain, now)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -46,13 +47,14 @@ pub struct Expected<'a> {
     /// The public key of the request, as a DER `SubjectPublicKeyInfo`. The public key of the leaf must have the same
     /// bytes.
     pub public_key_der: &'a [u8],
-    /// The extended key usage that the leaf must allow.
-    pub usage: Usage,
+    /// The extended key usages that the leaf must allow. If there are none, the leaf may be for any usage.
+    pub usages: &'a [Usage],
     /// Tolerance for a local clock that is ahead of the signer's: a chain passes until this long after the leaf's
     /// notAfter.
     pub skew: Duration,
     /// The CA certificates that the chain must lead to; `None` accepts every issuer. rustls verifies the chain, and
-    /// does not accept `anyExtendedKeyUsage` in place of `usage`.
+    /// does not accept `anyExtendedKeyUsage` in place of a usage. Without usages, rustls verifies the chain as that of a
+    /// TLS server, or as that of a client if the leaf excludes servers.
     pub roots: Option<&'a Roots>,
 }
 
@@ -68,13 +70,13 @@ impl Expected<'_> {
             return Err(BadCertificate::NotOurKey);
         }
         check_encoding(chain)?;
-        self.check_usage(chain)?;
+        self.check_usages(chain)?;
         self.check_validity(chain, now)?;
         check_order(chain)?;
         self.roots.map_or(Ok(()), |roots| self.check_trust(chain, roots, now))
     }
 
-    fn check_usage(&self, chain: &Chain) -> Result<(), BadCertificate> {
+    fn check_usages(&self, chain: &Chain) -> Result<(), BadCertificate> {
         // webpki, as every peer of rustls, refuses a CA certificate as an end entity.
         if chain.constraints().is_ca {
             return Err(BadCertificate::CertificateAuthority);
@@ -82,10 +84,10 @@ impl Expected<'_> {
         if !chain.constraints().may_sign {
             return Err(BadCertificate::NoDigitalSignature);
         }
-        if !chain.is_for(self.usage) {
-            return Err(BadCertificate::WrongUsage { wanted: self.usage });
+        match self.usages.iter().find(|usage| !chain.is_for(**usage)) {
+            Some(wanted) => Err(BadCertificate::WrongUsage { wanted: *wanted }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_validity(&self, chain: &Chain, now: UnixTime) -> Result<(), BadCertificate> {
@@ -103,32 +105,36 @@ impl Expected<'_> {
         // within the validity.
         let at = now.clamp(validity.not_before(), validity.not_after());
         let at = Duration::from_secs(at.as_secs().try_into().unwrap_or(0));
-        self.verify(chain, roots, pki_types::UnixTime::since_unix_epoch(at)).map_err(|error| {
+        let at = pki_types::UnixTime::since_unix_epoch(at);
+        let any = if chain.is_for(Usage::ServerAuth) { Usage::ServerAuth } else { Usage::ClientAuth };
+        let usages = if self.usages.is_empty() { slice::from_ref(&any) } else { self.usages };
+        usages.iter().try_for_each(|usage| verify(chain, *usage, roots, at)).map_err(|error| {
             BadCertificate::UntrustedIssuer {
                 issuer: chain.issuer().to_owned(),
                 reason: describe(&error, &chain.der()),
             }
         })
     }
+}
 
-    fn verify(&self, chain: &Chain, roots: &Roots, at: pki_types::UnixTime) -> Result<(), rustls::Error> {
-        let der = chain.der();
-        let (leaf, issuers) = der.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
-        match self.usage {
-            Usage::ClientAuth => WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?
-                .verify_client_cert(leaf, issuers, at)
-                .map(drop),
-            // Not `WebPkiServerVerifier`, which requires a server name: the machine compares the names.
-            Usage::ServerAuth => verify_server_cert_signed_by_trust_anchor(
-                &ParsedCertificate::try_from(leaf)?,
-                &roots.store(),
-                issuers,
-                at,
-                provider().signature_verification_algorithms.all,
-            ),
-        }
+/// Verifies the chain as rustls verifies that of a peer with this usage.
+fn verify(chain: &Chain, usage: Usage, roots: &Roots, at: pki_types::UnixTime) -> Result<(), rustls::Error> {
+    let der = chain.der();
+    let (leaf, issuers) = der.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    match usage {
+        Usage::ClientAuth => WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_client_cert(leaf, issuers, at)
+            .map(drop),
+        // Not `WebPkiServerVerifier`, which requires a server name: the machine compares the names.
+        Usage::ServerAuth => verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &roots.store(),
+            issuers,
+            at,
+            provider().signature_verification_algorithms.all,
+        ),
     }
 }
 

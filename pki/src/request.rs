@@ -19,13 +19,16 @@ pub struct CertificateRequest {
 ///
 /// The layout is that of Go's `crypto/x509`, which Kubernetes signers know from kubelets. The organizations precede the
 /// common name and are in one RDN. DNS names precede IP addresses and URIs. If there are no alternative names, there is
-/// no extension request. Empty parts of the template are left out.
+/// no extension request. Empty parts of the template are left out. The CSR for a template without names has an empty
+/// subject, and only proves the possession of the key, as the stub of a PodCertificateRequest.
 ///
 /// # Errors
-/// [`RequestError::Template`] for a template without names, or with a name that no certificate can carry;
-/// [`RequestError::Signing`] if the key does not sign.
+/// [`RequestError::Template`] for a template with a name that no certificate can carry; [`RequestError::Signing`] if the
+/// key does not sign.
 pub fn certificate_request(template: &Template, key: &KeyPair) -> Result<CertificateRequest, RequestError> {
-    template.check()?;
+    if !template.is_empty() {
+        template.check()?;
+    }
     let subject = write::subject(template);
     let names = AlternativeNames {
         dns_names: template.dns_names().map(Into::into).collect(),

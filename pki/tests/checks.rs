@@ -21,7 +21,7 @@ fn noon() -> UnixTime {
 
 fn check(pem: &str, usage: Usage, roots: Option<&Roots>, now: UnixTime) -> Result<(), BadCertificate> {
     let key = key();
-    let expected = Expected { public_key_der: key.public_key_der(), usage, skew: SKEW, roots };
+    let expected = Expected { public_key_der: key.public_key_der(), usages: &[usage], skew: SKEW, roots };
     expected.check(&Chain::from_pem(pem.as_bytes()).unwrap(), now)
 }
 
@@ -195,4 +195,24 @@ fn check_errors_name_the_requirement_that_failed() {
     ] {
         assert_eq!(refusal.to_string(), message);
     }
+}
+
+#[test]
+fn check_without_usages_accepts_every_extended_key_usage() {
+    let (root, key) = (Authority::root("root"), key());
+    let roots = Roots::from_pem(root.pem.as_bytes()).unwrap();
+    let check = |purposes: &[ExtendedKeyUsagePurpose], roots: Option<&Roots>| {
+        let pem = root.issue(&key, |params| params.extended_key_usages = purposes.to_vec());
+        let expected = Expected { public_key_der: key.public_key_der(), usages: &[], skew: SKEW, roots };
+        expected.check(&Chain::from_pem(pem.as_bytes()).unwrap(), noon())
+    };
+    use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+    for purposes in [&[][..], &[ClientAuth], &[ServerAuth], &[CodeSigning]] {
+        assert_eq!(check(purposes, None), Ok(()), "{purposes:?}");
+        let verified = check(purposes, Some(&roots));
+        // rustls verifies the chains of TLS peers only.
+        assert_eq!(verified.is_ok(), purposes != [CodeSigning], "{purposes:?}: {verified:?}");
+    }
+    let other = Roots::from_pem(Authority::root("other").pem.as_bytes()).unwrap();
+    assert!(matches!(check(&[ServerAuth], Some(&other)), Err(BadCertificate::UntrustedIssuer { .. })));
 }

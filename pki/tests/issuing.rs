@@ -61,7 +61,7 @@ fn issuer_of_every_algorithm_issues_verifiable_certificate() {
         let roots = Roots::from_pem(issuer.credential().chain().pem().as_bytes()).unwrap();
         let expected = Expected {
             public_key_der: key.public_key_der(),
-            usage: Usage::ClientAuth,
+            usages: &[Usage::ClientAuth],
             skew: Duration::ZERO,
             roots: Some(&roots),
         };

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
-use perennial::{Template, TemplateError};
+use perennial::Template;
 use perennial_pki::{KeyAlgorithm, KeyPair, PemError, RequestError, RequestFacts, certificate_request, read_request};
 use proptest::prelude::*;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 const P256: &str = include_str!("data/p256.sec1.pem");
 
@@ -71,7 +73,16 @@ fn request_for_invalid_template_is_not_made() {
         let error = certificate_request(&template, &key()).unwrap_err();
         assert_eq!(error, RequestError::Template(template.check().unwrap_err()));
     }
-    assert_eq!(certificate_request(&Template::default(), &key()), Err(RequestError::Template(TemplateError::Empty)));
+}
+
+/// As upstream's `stubPKCS10Request`.
+#[test]
+fn request_for_template_without_names_has_empty_subject_and_no_attributes() {
+    let der = certificate_request(&Template::default(), &key()).unwrap().der;
+    let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+    let info = &request.certification_request_info;
+    assert_eq!((info.subject.as_raw(), info.attributes().len()), (&[0x30, 0][..], 0));
+    request.verify_signature().unwrap();
 }
 
 #[test]

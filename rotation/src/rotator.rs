@@ -24,7 +24,6 @@ use crate::{
 /// store, a credential lives as long as the process.
 #[derive(Debug, Default)]
 pub struct Rotator {
-    name: String,
     start: Start,
     store: Option<Arc<dyn Store>>,
 }
@@ -35,10 +34,12 @@ impl Rotator {
         Self::default()
     }
 
-    /// Sets the name of the certificate in logs, for a process that rotates several certificates.
+    /// Sets the name of the certificate in logs, for a process that rotates several certificates. Without a common name
+    /// in the template, rotation points and jitter are computed from this name.
     #[must_use]
-    pub fn name(self, name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..self }
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.start.name = name.into();
+        self
     }
 
     /// Sets the timing: rotation window, backoff and submission budget.
@@ -48,7 +49,8 @@ impl Rotator {
         self
     }
 
-    /// Sets the names to request; [`prepare`](Self::prepare) checks them. [`Handle::set_template`] sets or changes them
+    /// Sets the names to request; [`prepare`](Self::prepare) checks them. A template without names leaves them to the
+    /// signer, if the signer [chooses names](Signer::chooses_names). [`Handle::set_template`] sets or changes them
     /// later.
     ///
     /// A certificate in the store is served from the start if its common name is that of the template, and replaced at
@@ -135,13 +137,13 @@ impl Rotator {
     /// Prepares as [`prepare`](Self::prepare) does, for a member of this fleet. A store that does not answer does not
     /// keep the fleet from ending.
     pub(crate) fn prepare_for(self, fleet: Option<&WeakFleetEnding>) -> Result<(Handle, Task), StartError> {
-        let Self { name, mut start, store } = self;
+        let Self { mut start, store } = self;
         start.is_shared = fleet.is_some();
-        start.template.as_deref().map_or(Ok(()), Template::check)?;
+        start.check_template()?;
         let store = store.unwrap_or_else(|| Arc::new(Memory::default()));
         let has_signer = start.signer.is_some();
         let later = start.common_name.as_deref().filter(|_| has_signer);
-        let common_name = start.template.as_deref().map(Template::common_name).or(later);
+        let common_name = start.template.as_deref().map_or(later, Template::wanted_common_name);
         let keys = start.keys.as_deref();
         let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys };
         start.stored = contain(|| store.load(&request)).map_err(StartError::Store)?;
@@ -149,6 +151,7 @@ impl Rotator {
         let fleet = fleet.map(|fleet| fleet.upgrade().ok_or(StartError::FleetEnded)).transpose()?;
         // Read again: loading may have taken seconds.
         let now = clock::now();
+        let name = start.name.clone();
         let rotation = Rotation::new(start, now);
         let hub = fleet.as_ref().map(|fleet| fleet.hub().clone());
         let link = Arc::new(Link::new(name, rotation.snapshot(now), rotation.machine().clone(), hub));

@@ -43,6 +43,13 @@ pub trait Signer: fmt::Debug + Send + Sync {
         String::new()
     }
 
+    /// True if the signer chooses the names of a certificate by other means than the request, such as by the pod that the
+    /// request is for. The template of a rotation may be [empty](Template::is_empty) then. False by default: a request
+    /// without names is an error.
+    fn chooses_names(&self) -> bool {
+        false
+    }
+
     /// Begins a request, and returns the exchange that carries it out. Must not block: the loop of the rotation makes
     /// this call.
     ///

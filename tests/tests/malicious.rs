@@ -40,7 +40,7 @@ fn malicious_certificates_are_rejected_with_reason() {
         let answer = pem(&row.forge(&ca, &ISSUER, key.public_key_der(), now()));
         let expected = Expected {
             public_key_der: key.public_key_der(),
-            usage: Usage::ClientAuth,
+            usages: &[Usage::ClientAuth],
             skew: std::time::Duration::ZERO,
             roots: None,
         };
@@ -82,7 +82,7 @@ fn broken_signature_is_detected_if_issuer_is_in_chain() {
         let answer = Chain::from_issued(format!("{leaf}{}", issuer.pem()).as_bytes()).unwrap();
         let skew = std::time::Duration::ZERO;
         let public_key_der = key.public_key_der();
-        let expected = Expected { public_key_der, usage: Usage::ClientAuth, skew, roots: None };
+        let expected = Expected { public_key_der, usages: &[Usage::ClientAuth], skew, roots: None };
         assert_eq!(expected.check(&answer, now()), verdict, "{name}");
     }
 }

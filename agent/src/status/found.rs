@@ -77,6 +77,14 @@ pub(super) fn find(loaded: &Loaded) -> Found {
     Found::Bad { state, file: path.map(|path| shown(path)).unwrap_or_default(), why }
 }
 
+/// The names from which a rotation draws its rotation points.
+#[derive(Clone, Copy)]
+pub(super) struct Drawn<'a> {
+    pub(super) signer_name: &'a str,
+    /// `None`: the common name of the certificate.
+    pub(super) name: Option<&'a str>,
+}
+
 impl Found {
     pub(super) fn chain(&self) -> Option<&Chain> {
         if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
@@ -91,19 +99,21 @@ impl Found {
         }
     }
 
-    /// The verdict on the pair or problem. The rotation point in the verdict is that of `renewal`, if the signer's hint was
-    /// about this certificate, and else follows from `policy`, `signer_name` and the certificate. `request` is a clause about the request for a new certificate, and is added to the verdict's
-    /// sentence.
+    /// The verdict on the pair or problem. The rotation point in the verdict is that of `renewal`, if the signer's hint
+    /// was about this certificate, and else follows from `policy`, `drawn` and the certificate. `request` is a clause
+    /// about the request for a new certificate, and is added to the verdict's sentence.
     pub(super) fn verdict(
         &self,
         policy: &Policy,
-        signer_name: &str,
+        drawn: Drawn<'_>,
         renewal: Option<Renewal>,
         request: Option<&str>,
         now: UnixTime,
     ) -> Verdict {
-        let by_window =
-            |facts: &Certificate| rotation_point(policy, perennial::seed(signer_name, facts.common_name()), facts);
+        let by_window = |facts: &Certificate| {
+            let name = drawn.name.unwrap_or(facts.common_name());
+            rotation_point(policy, perennial::seed(drawn.signer_name, name), facts)
+        };
         let hinted = |facts: &Certificate| renewal.and_then(|renewal| renewal.rotation_point_of(facts));
         let rotation_point = |facts: &Certificate| hinted(facts).unwrap_or_else(|| by_window(facts));
         let verdict = self.verdict_alone(rotation_point, request.is_some(), now);

@@ -7,7 +7,7 @@ use perennial_pki::Chain;
 use perennial_rotation::{Directory, LoadRequest, Store as _, Stored, clock};
 use serde_json::{Map, Value, json};
 
-use super::found::{Found, shown};
+use super::found::{Drawn, Found, shown};
 use super::{CertStatus, HookState, judge, pending};
 use crate::certificates::{List, Location, Member, MemberStore, of_process};
 use crate::cli;
@@ -93,8 +93,10 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
         }
     };
     let record = pending::read_from(&*store, shown(files.private_directory()));
-    let (verdict, pending, on_demand_at) =
-        judge(&found, problems.is_empty(), record, &member.signer, &member.policy, now);
+    // As `run` draws it: a rotation without a common name has its own name only.
+    let name = Some(member.template.common_name()).filter(|name| !name.is_empty()).unwrap_or(&member.name);
+    let drawn = Drawn { signer_name: &member.signer, name: Some(name) };
+    let (verdict, pending, on_demand_at) = judge(&found, problems.is_empty(), record, drawn, &member.policy, now);
     let hook = HookState::read(LIST_HOOK, &member.hook_record(files), found.chain());
     let (prefix, previous, aside) = (member.name.clone(), Vec::new(), Vec::new());
     CertStatus { prefix, found, verdict, pending, on_demand_at, previous, next, problems, aside, hook }

@@ -26,7 +26,7 @@ type Check = fn(&str) -> Result<(), &'static str>;
 impl Template {
     /// Checks that a certificate can carry the names. Signers and peers refuse certificates that break these rules:
     ///
-    /// - There is at least one name.
+    /// - There is at least one name. A signer that chooses the names itself needs no such check.
     /// - The common name, each organization, each organizational unit and the serial number have 1 to 64 characters,
     ///   none of them a control character (RFC 5280 appendix A.1). A common name or organization that begins with
     ///   `system:` may have up to 339, since Kubernetes issues certificates to nodes and service accounts with names of
@@ -43,7 +43,7 @@ impl Template {
     /// # Errors
     /// [`TemplateError`]: the first name that breaks a rule, and the rule.
     pub fn check(&self) -> Result<(), TemplateError> {
-        if *self == Self::default() {
+        if self.is_empty() {
             return Err(TemplateError::Empty);
         }
         let refused = |kind, name: &str, why| TemplateError::Name { kind, name: name.to_owned(), why };

@@ -195,7 +195,7 @@ fn leads_to(credential: &Credential, roots: &[u8]) -> bool {
     let chain = credential.chain();
     let expected = Expected {
         public_key_der: chain.public_key_der(),
-        usage: perennial_pki::Usage::ClientAuth,
+        usages: &[perennial_pki::Usage::ClientAuth],
         skew: Duration::ZERO,
         roots: Some(&roots),
     };

@@ -25,7 +25,8 @@ fn issue(server: &mut Server, name: &str) -> (Chain, Vec<u8>) {
 }
 
 fn verifies((chain, key): &(Chain, Vec<u8>), roots: &Roots) -> bool {
-    let expected = Expected { public_key_der: key, usage: Usage::ClientAuth, skew: Duration::ZERO, roots: Some(roots) };
+    let expected =
+        Expected { public_key_der: key, usages: &[Usage::ClientAuth], skew: Duration::ZERO, roots: Some(roots) };
     expected.check(chain, NOW).is_ok()
 }
 

@@ -42,7 +42,7 @@ fn keys_of_every_kind_get_certificates_that_verify() {
         let chain = server.chain(&name).expect("approved and signed at once");
         let expected = Expected {
             public_key_der: key.public_key_der(),
-            usage: Usage::ClientAuth,
+            usages: &[Usage::ClientAuth],
             skew: Duration::ZERO,
             roots: Some(&roots),
         };
@@ -153,7 +153,7 @@ fn approved_serving_request_gets_certificate_for_tls_servers() {
     let chain = server.chain("a").unwrap();
     let expected = Expected {
         public_key_der: key.public_key_der(),
-        usage: Usage::ServerAuth,
+        usages: &[Usage::ServerAuth],
         skew: Duration::ZERO,
         roots: Some(&roots),
     };
@@ -405,7 +405,7 @@ fn authority_loaded_from_kubeadm_like_files_issues_valid_certificate() {
     server.create(&Role::Bootstrap, &csr("a", KUBELET_CLIENT, &CLIENT_USAGES, &pem));
     let expected = Expected {
         public_key_der: key.public_key_der(),
-        usage: Usage::ClientAuth,
+        usages: &[Usage::ClientAuth],
         skew: Duration::ZERO,
         roots: Some(&roots),
     };

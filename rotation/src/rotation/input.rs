@@ -97,7 +97,7 @@ impl Rotation {
             Input::TurnGranted => Event::TurnGranted,
             Input::TemplateChanged(template) => {
                 // The current certificate stays in use until one for the new name is issued.
-                let wanted = template.as_deref().map(Template::common_name);
+                let wanted = template.as_deref().and_then(Template::wanted_common_name);
                 self.note_foreign(foreign_to(wanted, self.served.as_deref()).map(Arc::from));
                 Event::TemplateChanged(template)
             }
@@ -209,8 +209,8 @@ impl Rotation {
     /// Records an error if the stored credential `found` is foreign. Returns `None` for a foreign credential if there
     /// is no template. Otherwise returns `found`: with a template, the machine itself rejects a foreign certificate.
     fn not_foreign(&mut self, found: Option<Arc<Credential>>) -> Option<Arc<Credential>> {
-        let template = self.machine.template().map(|template| template.common_name());
-        let wanted = template.or(self.common_name.as_deref());
+        let template = self.machine.template();
+        let wanted = template.map_or(self.common_name.as_deref(), |template| template.wanted_common_name());
         let held = |found: &&Arc<Credential>| self.machine.certificate() != Some(found.chain().certificate());
         let foreign = foreign_to(wanted, found.as_ref().filter(held).map(Arc::as_ref)).map(Arc::from);
         let has_template = template.is_some();

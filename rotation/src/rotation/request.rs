@@ -5,10 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template, printable};
-use perennial_pki::{
-    CertificateRequest, Chain, Credential, Expected, KeyAlgorithm, KeyPair, Usage, certificate_request,
-};
+use perennial::{Event, Failure, Fingerprint, Key, Now, RequestId, State, Template, TemplateError, printable};
+use perennial_pki::{CertificateRequest, Chain, Credential, Expected, KeyAlgorithm, KeyPair, certificate_request};
 
 use super::addressee::Addressee;
 use super::shortfall::excess;
@@ -105,9 +103,9 @@ impl Rotation {
         let (public_key_der, roots) = (in_flight.key.public_key_der(), profile.issuers.as_ref());
         // This skew includes the lead of the local clock over the signer's clock: see `local_lead`.
         let skew = self.skew(profile, now);
-        let check = |usage: &Usage| Expected { public_key_der, usage: *usage, skew, roots }.check(&chain, now.unix);
-        profile.usages.iter().try_for_each(check).map_err(|error| self.at_fault(&**signer, error))?;
-        if !profile.accepts_extra_rights {
+        let expected = Expected { public_key_der, usages: &profile.usages, skew, roots };
+        expected.check(&chain, now.unix).map_err(|error| self.at_fault(&**signer, error))?;
+        if !profile.accepts_extra_rights && !in_flight.template.is_empty() {
             excess(&chain, &in_flight.template).map_or(Ok(()), Err)?;
         }
         chain.share_names(&in_flight.template);
@@ -218,6 +216,9 @@ impl Rotation {
         now: Now,
     ) -> Result<Exchange, SignError> {
         let signer = self.address()?;
+        if template.is_empty() && !signer.chooses_names() {
+            return Err(SignError::new(Failure::Rejected, TemplateError::Empty.to_string()));
+        }
         let profile = signer.profile();
         self.request_name = signer.request_name(template, key.public_key_der()).into();
         let found = self.found_identity.take();
@@ -286,7 +287,7 @@ impl Rotation {
         let valid = self.served.as_ref().filter(|_| self.machine.valid_by_either_clock(now).is_some());
         let fingerprint = |own: &Arc<Credential>| own.chain().certificate().fingerprint;
         // A request for one party never authenticates with the certificate of another.
-        let wanted = self.machine.template().map(|template| template.common_name());
+        let wanted = self.machine.template().and_then(|template| template.wanted_common_name());
         let is_accepted = |own: &&Arc<Credential>| {
             self.refused.as_deref() != Some(&fingerprint(own)) && foreign_to(wanted, Some(own)).is_none()
         };

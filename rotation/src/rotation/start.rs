@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template};
+use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template, TemplateError};
 use perennial_pki::{Credential, KeyPair};
 
 use super::Rotation;
@@ -16,6 +16,9 @@ use crate::{KeySource, Signer, Stored};
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug)]
 pub struct Start {
+    /// The name of the rotation among others. Rotation points and jitter are computed from this name if there is no
+    /// common name.
+    pub name: String,
     /// The timing: rotation window, backoff and submission budget.
     pub policy: Arc<Policy>,
     /// The signer to request certificates from. `None`: rotation is not enabled, and `credential` is served as it is.
@@ -45,6 +48,7 @@ impl Default for Start {
         /// One policy for all rotations that keep the default: a process may have thousands.
         static POLICY: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
         Self {
+            name: String::new(),
             policy: POLICY.clone(),
             signer: None,
             template: None,
@@ -58,10 +62,20 @@ impl Default for Start {
     }
 }
 
+impl Start {
+    /// Checks that a certificate can carry the names of the template, or that the signer chooses the names.
+    pub(crate) fn check_template(&self) -> Result<(), TemplateError> {
+        let chooses = self.signer.as_ref().is_some_and(|signer| signer.chooses_names());
+        let checked = self.template.as_deref().filter(|template| !(chooses && template.is_empty()));
+        checked.map_or(Ok(()), Template::check)
+    }
+}
+
 impl Rotation {
     /// Makes a rotation. Its first Tick is due at `now`.
     pub fn new(start: Start, now: Now) -> Self {
-        let Start { policy, signer, template, common_name, signer_name, stored, pending, keys, is_shared } = start;
+        let Start { name, policy, signer, template, common_name, signer_name, stored, pending, keys, is_shared } =
+            start;
         let Stored { mut credential, mut waiting, is_misplaced } = stored;
         if let Some(template) = &template {
             [&mut credential, &mut waiting].into_iter().flatten().for_each(|pair| share_names(pair, template));
@@ -72,7 +86,7 @@ impl Rotation {
         let keys = keys.map(|source| Box::new(KeysElsewhere { source, stored: stored() }));
         // Without a signer, another program manages the certificate and chooses its name.
         let common_name = common_name.filter(|_| signer.is_some());
-        let wanted = template.as_deref().map(Template::common_name).or(common_name.as_deref());
+        let wanted = template.as_deref().map_or(common_name.as_deref(), Template::wanted_common_name);
         let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
@@ -84,9 +98,10 @@ impl Rotation {
         });
         let named = named.or_else(|| record.as_ref().map(|record| record.pending.template.common_name()));
         // Rotation points are drawn from signer name and common name: restarts, and tools that read the directory, know
-        // both.
+        // both. Without a common name, the rotations of one signer differ in their own names alone.
         let signed_by = signer.as_ref().map(|signer| signer.name()).or(signer_name.as_deref());
-        let seed = perennial::seed(signed_by.unwrap_or(""), named.or(named_later.as_deref()).unwrap_or(""));
+        let drawn_by = named.or(named_later.as_deref()).filter(|named| !named.is_empty()).unwrap_or(&name);
+        let seed = perennial::seed(signed_by.unwrap_or(""), drawn_by);
         let saving = Saving::new(record.as_ref());
         let (request_name, pending, key) =
             record.map_or_else(Default::default, |Record { request_name, mut pending, key, .. }| {

@@ -143,7 +143,7 @@ impl Scene {
         let id = rotation.handle(Input::Tick, now).into_iter().find_map(drive).expect("a request");
         let Profile { usages, skew, issuers, .. } = &self.signer.profile;
         let (public_key_der, roots) = (self.key.public_key_der(), issuers.as_ref());
-        let expected = Expected { public_key_der, usage: usages[0], skew: *skew, roots };
+        let expected = Expected { public_key_der, usages, skew: *skew, roots };
         let is_good = expected.check(&issued.chain, now.unix).is_ok();
         rotation.handle(Input::Finished { id, result: Ok(issued) }, now);
         let served = rotation.snapshot(now).credential;

@@ -60,10 +60,10 @@ fn chain(pem: &[u8]) {
     let validity = facts.validity;
     let own = Roots::from_pem(pem).ok();
     let authority = Roots::from_pem(PKI.issuer.credential().chain().pem().as_bytes()).expect("an authority");
-    for usage in [Usage::ClientAuth, Usage::ServerAuth] {
+    for usages in [&[][..], &[Usage::ClientAuth], &[Usage::ServerAuth], &[Usage::ClientAuth, Usage::ServerAuth]] {
         for roots in [None, own.as_ref(), Some(&authority)] {
             let skew = Duration::from_secs(300);
-            let expected = Expected { public_key_der: chain.public_key_der(), usage, skew, roots };
+            let expected = Expected { public_key_der: chain.public_key_der(), usages, skew, roots };
             for now in [EPOCH, validity.not_before(), validity.not_after()] {
                 let usable = expected.check(&chain, now);
                 assert_eq!(expected.check(&again, now), usable);

@@ -37,7 +37,8 @@ pub(crate) const ROWS: &[Row] = &[
     same(SOURCE, "TestCertificateAuthority/ext key usage", "a client certificate, not a serving certificate", || {
         let chain = signed(HOUR, ZERO, &client()).chain("a").unwrap();
         let check = |usage| {
-            let expected = Expected { public_key_der: chain.public_key_der(), usage, skew: SECOND, roots: None };
+            let expected =
+                Expected { public_key_der: chain.public_key_der(), usages: &[usage], skew: SECOND, roots: None };
             expected.check(&chain, START)
         };
         assert_eq!(check(Usage::ClientAuth), Ok(()));

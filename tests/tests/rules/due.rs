@@ -94,6 +94,37 @@ fn template_comparison_matches_upstream_cases() {
 }
 
 #[test]
+fn template_without_names_is_satisfied_by_every_certificate() {
+    let unnamed = Template::default();
+    assert!(unnamed.is_empty() && unnamed.wanted_common_name().is_none());
+    assert!(!node().is_empty());
+    let only_dns = Template::default().with_dns_names(["a.example"]);
+    assert_eq!(only_dns.wanted_common_name(), Some(""));
+    for names in [node(), only_dns.clone(), Template::default()] {
+        let certificate = issued(&names, 1, Duration::ZERO, DAY);
+        assert!(unnamed.is_named_by(&certificate) && unnamed.satisfied_by(&certificate), "{names}");
+    }
+    // A template with names but without a common name wants a certificate without a common name.
+    assert!(!only_dns.satisfied_by(&issued(&node().with_dns_names(["a.example"]), 1, Duration::ZERO, DAY)));
+}
+
+#[test]
+fn certificate_with_the_signers_names_fulfils_template_without_names() {
+    let mut holder = Holder::with(None);
+    holder.set_template(Template::default());
+    let request = holder.next_request();
+    let certificate = issued(&node().with_uris(["spiffe://a.example/b"]), 2, Duration::ZERO, DAY);
+    holder.issue(request.id, &certificate);
+    assert!(holder.serves(&certificate));
+    assert_eq!(holder.machine.due(holder.now), None);
+    // Names are wanted now, which the certificate lacks.
+    holder.set_template(with_name());
+    assert_eq!(holder.machine.due(holder.now), Some(Reason::TemplateNotSatisfied));
+    holder.set_template(Template::default());
+    assert_eq!(holder.machine.due(holder.now), None);
+}
+
+#[test]
 fn ipv4_mapped_address_equals_ipv4_address() {
     let mapped: std::net::IpAddr = "::ffff:192.0.2.1".parse().unwrap();
     let certificate = issued(&node().with_ip_addresses([mapped]), 1, Duration::ZERO, DAY);

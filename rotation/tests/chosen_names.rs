@@ -1,0 +1,132 @@
+//! A signer that chooses the names of its certificates: the template of the rotation has none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Now, State, Template, TemplateError, Validity};
+use perennial_pki::{
+    Credential, Issuer, KeyAlgorithm, KeyPair, Terms, Usage, certificate_request, read_request, self_signed,
+};
+use perennial_rotation::{
+    Authentication, Cancel, Exchange, Handle, Memory, Profile, Rotator, SignError, SignRequest, Signer, StartError,
+    Task, Work, clock,
+};
+
+/// A CA that issues each certificate for a pod of its own choice.
+#[derive(Debug)]
+struct Ca {
+    issuer: Arc<Issuer>,
+    validity: Validity,
+    profile: Profile,
+    authentication: Authentication,
+    chooses: bool,
+}
+
+impl Ca {
+    fn new(chooses: bool) -> Arc<Self> {
+        let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
+        let begin = clock::now().unix;
+        let validity = Validity::new(begin, begin.after(Duration::from_secs(86_400))).unwrap();
+        let chain = self_signed("CA", &key, &[1], validity).unwrap();
+        let issuer = Arc::new(Issuer::new(Credential::new(chain, key).unwrap()).unwrap());
+        // Of no usage: kubelet checks none of a pod's certificate.
+        let (profile, authentication) = (Profile::new([]), Authentication::None);
+        Arc::new(Self { issuer, validity, profile, authentication, chooses })
+    }
+}
+
+/// The names that the signer chooses: both kinds that can grant rights among them.
+fn chosen() -> Template {
+    Template::new("web").with_organizations(["pods"]).with_uris(["spiffe://cluster.example/ns/default/sa/web"])
+}
+
+impl Signer for Ca {
+    fn name(&self) -> &'static str {
+        "example.com/pods"
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn chooses_names(&self) -> bool {
+        self.chooses
+    }
+
+    fn begin(&self, request: SignRequest, _: Now) -> Result<Exchange, SignError> {
+        let (issuer, validity) = (self.issuer.clone(), self.validity);
+        Ok(Exchange::blocking(move |_| {
+            let stub = read_request(request.csr.pem.as_bytes()).unwrap();
+            assert_eq!((&*stub.common_name, stub.names.uris.len()), ("", 0));
+            let own = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
+            let named = certificate_request(&chosen(), &own).unwrap();
+            let mut facts = read_request(named.pem.as_bytes()).unwrap();
+            facts.public_key_der = stub.public_key_der;
+            let usages = &[Usage::ClientAuth, Usage::ServerAuth];
+            let terms = Terms { serial: &[7], validity, key_usages: &[], extended_key_usages: usages };
+            Ok(issuer.issue(&facts, &terms).unwrap().into())
+        }))
+    }
+}
+
+/// Steps once, and carries all work out.
+fn step(task: &mut Task) {
+    for work in task.step(clock::now()) {
+        match work {
+            Work::Drive(Exchange::Blocking(sign), reporter) => reporter.finish(sign(&Cancel::default())),
+            work => panic!("{work:?}"),
+        }
+    }
+}
+
+fn named(handle: &Handle) -> Option<Template> {
+    handle.credential().map(|held| Template::clone(&held.chain().certificate().names))
+}
+
+#[test]
+fn certificate_with_names_of_the_signer_is_served_again_after_restart() {
+    let (ca, store) = (Ca::new(true), Arc::new(Memory::default()));
+    let rotator = || Rotator::new().name("web/0").template(Template::default()).signer(ca.clone()).store(store.clone());
+    let (handle, mut task) = rotator().prepare().unwrap();
+    step(&mut task);
+    assert!(task.step(clock::now()).is_empty());
+    assert_eq!(named(&handle), Some(chosen()));
+    let State::Scheduled { rotate_at } = handle.state() else { panic!("{}", handle.state()) };
+    drop(task);
+    let (restarted, mut task) = rotator().prepare().unwrap();
+    assert!(task.step(clock::now()).is_empty(), "nothing is requested anew");
+    assert_eq!((named(&restarted), restarted.state()), (Some(chosen()), State::Scheduled { rotate_at }));
+}
+
+/// Rotations of one signer without common names would all rotate at one time.
+#[test]
+fn rotation_points_without_common_names_differ_by_the_names_of_the_rotations() {
+    let (ca, store) = (Ca::new(true), Arc::new(Memory::default()));
+    let mut points = Vec::new();
+    for name in ["web/0", "web/1"] {
+        let rotator = Rotator::new().name(name).template(Template::default()).signer(ca.clone()).store(store.clone());
+        let (handle, mut task) = rotator.prepare().unwrap();
+        step(&mut task);
+        task.step(clock::now());
+        points.push(handle.state());
+    }
+    // Both rotations have the certificate of the first one.
+    assert!(matches!(points[..], [State::Scheduled { .. }, State::Scheduled { .. }]), "{points:?}");
+    assert_ne!(points[0], points[1]);
+}
+
+#[test]
+fn template_without_names_is_an_error_for_signers_that_choose_none() {
+    let (ca, template) = (Ca::new(false), Template::default());
+    let refused = Rotator::new().template(template.clone()).signer(ca.clone()).prepare();
+    assert!(matches!(refused, Err(StartError::Template(TemplateError::Empty))), "{refused:?}");
+    let (handle, mut task) = Rotator::new().template(template).signer(Ca::new(true)).prepare().unwrap();
+    handle.set_signer(Some(ca));
+    assert!(task.step(clock::now()).is_empty(), "nothing is requested");
+    let State::BackingOff { last, .. } = handle.state() else { panic!("{}", handle.state()) };
+    assert_eq!(last, Failure::Rejected);
+}
