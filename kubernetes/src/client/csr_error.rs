@@ -6,22 +6,18 @@ use perennial::Failure;
 use perennial_pki::Roots;
 use serde::Deserialize;
 
+use super::desired::{Desired, Resource};
 use super::exchange_error::ExchangeError;
 use super::response::{ErrorAnswer, Response};
 use crate::cluster::{Cluster, printable};
 use perennial_rotation::{Identity, SignError};
-
-const NOT_SERVED: &str = "; the server does not serve certificates.k8s.io/v1, which Kubernetes has from 1.19 on; check \
-                          the version and the URL of the server";
-const UNKNOWN_GROUP: &str = "; the server does not know the API group certificates.k8s.io: check that the URL is that \
-                             of a Kubernetes API server, of 1.19 or newer";
 
 /// The facts that messages name: the request object, the API server, and the identity of the submission.
 #[derive(Clone, Copy)]
 pub(crate) struct ErrorContext<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) identity: &'a Identity,
-    pub(crate) name: &'a str,
+    pub(crate) desired: &'a dyn Desired,
     /// True if the request object is known to exist.
     pub(crate) exists: bool,
 }
@@ -29,22 +25,17 @@ pub(crate) struct ErrorContext<'a> {
 impl ErrorContext<'_> {
     /// The error for an answer that refuses an HTTP request. The advice in its message depends on the status code.
     pub(crate) fn refused(self, response: &Response) -> SignError {
-        let shown = self.identity.describe();
+        let (shown, resource) = (self.identity.describe(), self.desired.resource());
         let advice = match response.status {
             401 => format!("; it refused the credential ({shown}): is it expired, revoked or for another cluster?"),
             403 if is_of_admission(response) => {
-                "; the credential may create requests, but not this one: change the names, usages or signer of the \
-                    request, or the policy of the cluster"
-                    .to_owned()
+                format!("; the credential may create requests, but not this one: {}", resource.admission)
             }
-            403 => {
-                "; the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its \
-                    user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), \
-                    and check that it may request this name"
-                    .to_owned()
-            }
-            404 if ErrorAnswer::read(response).by_the_api => NOT_SERVED.to_owned(),
-            404 => UNKNOWN_GROUP.to_owned(),
+            403 => format!(
+                "; the credential must be allowed to create, get, list and watch {}: {}",
+                resource.name, resource.grant
+            ),
+            404 => resource.not_served(response),
             300..=399 => redirected(response),
             _ if !ErrorAnswer::read(response).by_the_api => "; check that this is a Kubernetes API server".to_owned(),
             _ => String::new(),
@@ -52,27 +43,30 @@ impl ErrorContext<'_> {
         self.turned_down(response, &advice)
     }
 
-    /// The error for a 404 to the creation of the request object, the answer of a server that does not serve
-    /// `certificates.k8s.io/v1`. `response` is the 404, and `group` the answer to a GET of the API group. If `group`
-    /// lists v1 nevertheless, the failure is [`Failure::Unreachable`], since a retry may succeed.
+    /// The error for a 404 to the creation of the request object, the answer of a server that does not serve the
+    /// resource. `response` is the 404, and `group` the answer to a GET of the API group. If `group` lists the version of
+    /// the resource nevertheless, the failure is [`Failure::Unreachable`], since a retry may succeed.
     pub(crate) fn absent(self, response: &Response, group: &Response) -> SignError {
+        let resource @ Resource { version, since, settings, .. } = self.desired.resource();
         let advice = match served_versions(group) {
-            Some(versions) if versions.iter().any(|version| version == "v1") => {
+            Some(versions) if versions.iter().any(|served| served == version) => {
                 // Of several API servers, one may still be starting. The request was not refused, so a retry may
                 // succeed.
-                let advice = "; yet it lists certificates.k8s.io/v1: one of several API servers may still be starting, \
-                              or a proxy in between answered";
-                return SignError { failure: Failure::Unreachable, ..self.turned_down(response, advice) };
+                let advice = format!(
+                    "; yet it lists certificates.k8s.io/{version}: one of several API servers may still be starting, \
+                     or a proxy in between answered{}",
+                    resource.or_disabled()
+                );
+                return SignError { failure: Failure::Unreachable, ..self.turned_down(response, &advice) };
             }
             Some(versions) => {
                 let versions = printable(&versions.join(" and "));
                 format!(
-                    "; it serves certificates.k8s.io only as {versions}, and perennial needs v1, which Kubernetes has \
-                     from 1.19 on"
+                    "; it serves certificates.k8s.io only as {versions}, and perennial needs {version}, which \
+                     Kubernetes has from {since} on{settings}"
                 )
             }
-            None if ErrorAnswer::read(group).by_the_api => NOT_SERVED.to_owned(),
-            None => UNKNOWN_GROUP.to_owned(),
+            None => resource.not_served(group),
         };
         self.turned_down(response, &advice)
     }
@@ -167,7 +161,33 @@ impl ErrorContext<'_> {
 impl fmt::Display for ErrorContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let creating = if self.exists { "" } else { "cannot create " };
-        write!(f, "{creating}CSR {} at {}", printable(self.name), self.cluster)
+        write!(f, "{creating}{} at {}", self.desired.title(), self.cluster)
+    }
+}
+
+impl Resource {
+    /// Advice for the 404 of a server that does not serve the resource.
+    fn not_served(&self, response: &Response) -> String {
+        let Self { version, since, settings, .. } = self;
+        if ErrorAnswer::read(response).by_the_api {
+            return format!(
+                "; the server does not serve certificates.k8s.io/{version}, which Kubernetes has from {since} \
+                 on{settings}; check the version and the URL of the server"
+            );
+        }
+        format!(
+            "; the server does not know the API group certificates.k8s.io: check that the URL is that of a Kubernetes \
+             API server, of {since} or newer"
+        )
+    }
+
+    /// A further reason, as a clause, why a server that serves the version may lack the resource. Empty if servers serve
+    /// the resource by default.
+    fn or_disabled(&self) -> String {
+        match self.settings {
+            "" => String::new(),
+            settings => format!(", or it has no {}, which Kubernetes has from {} on{settings}", self.name, self.since),
+        }
     }
 }
 

@@ -3,15 +3,43 @@
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-use perennial::UnixTime;
+use perennial::{UnixTime, printable};
 
 use super::http::Request;
 use super::verdict::Judged;
 
+/// A resource of the API group `certificates.k8s.io`, as messages name it.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    /// The kind of one object: `CSR`.
+    pub(crate) kind: &'static str,
+    /// The version of the group: `v1`.
+    pub(crate) version: &'static str,
+    /// The name of the resource, in paths and roles: `certificatesigningrequests`.
+    pub(crate) name: &'static str,
+    /// The first release of Kubernetes that serves the resource as this client needs it: `1.19`.
+    pub(crate) since: &'static str,
+    /// The settings with which an API server serves the resource, as a clause that begins with a comma; empty if it does
+    /// by default.
+    pub(crate) settings: &'static str,
+    /// Advice if the authorizer refuses the user, as a clause.
+    pub(crate) grant: &'static str,
+    /// Advice if admission refuses the object, as a clause.
+    pub(crate) admission: &'static str,
+}
+
 /// The request object of one submission. Each kind of object has a type that implements this trait.
 pub(crate) trait Desired: fmt::Debug + Send {
+    /// The resource of the object.
+    fn resource(&self) -> &'static Resource;
+
     /// The name of the object.
     fn name(&self) -> &str;
+
+    /// The object as messages name it, such as `CSR node-csr-1`.
+    fn title(&self) -> String {
+        format!("{} {}", self.resource().kind, printable(self.name()))
+    }
 
     /// The API path of all objects of this kind, in the namespace of the object if the kind has namespaces.
     fn path(&self) -> &str;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::UnixTime;
 use perennial_pki::{CertificateRequest, read_request};
 
-use super::desired::Desired;
+use super::desired::{Desired, Resource};
 use super::verdict::Judged;
 use crate::objects::{API_VERSION, CSR_PATH, CertificateSigningRequest, CsrSpec, ObjectMeta};
 
@@ -60,7 +60,22 @@ impl DesiredCsr {
     }
 }
 
+const RESOURCE: Resource = Resource {
+    kind: "CSR",
+    version: "v1",
+    name: "certificatesigningrequests",
+    since: "1.19",
+    settings: "",
+    grant: "bind its user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), and \
+            check that it may request this name",
+    admission: "change the names, usages or signer of the request, or the policy of the cluster",
+};
+
 impl Desired for DesiredCsr {
+    fn resource(&self) -> &'static Resource {
+        &RESOURCE
+    }
+
     fn name(&self) -> &str {
         &self.name
     }

@@ -318,7 +318,7 @@ impl Issuance {
 
     fn error_context(&self) -> ErrorContext<'_> {
         let (cluster, identity) = (self.session.cluster(), self.session.identity());
-        ErrorContext { cluster, identity, name: self.desired.name(), exists: self.uid.is_some() }
+        ErrorContext { cluster, identity, desired: &*self.desired, exists: self.uid.is_some() }
     }
 }
 

@@ -18,7 +18,7 @@ impl Issuance {
             // compares.
             409 => (self.found, self.stage) = (true, Stage::Next(Purpose::Read)),
             200..=299 => self.settle_or_lose(Purpose::Create, response, now),
-            // Go's own 404: the API server does not serve certificates.k8s.io/v1, or this is another server written in
+            // Go's own 404: the API server does not serve the version of the group, or this is another server written in
             // Go. The versions of the group show which.
             404 if ErrorAnswer::is_no_path(response) && !self.session.exhausted() => {
                 self.absent = Some((response.clone(), self.session.health()));
@@ -165,7 +165,8 @@ impl Issuance {
         match self.desired.judge(&response.body, self.found, now.unix) {
             Ok(judged) => self.settle(judged, now),
             Err(error) => {
-                let found = if error.is_data() { "JSON, but not a CSR" } else { "not JSON" };
+                let kind = self.desired.resource().kind;
+                let found = if error.is_data() { format!("JSON, but not a {kind}") } else { "not JSON".to_owned() };
                 let what = format!("the answer is {found}: {}", ErrorAnswer::read(response).text);
                 self.lost(purpose, ExchangeError::Http(what), now);
             }
