@@ -18,7 +18,6 @@ use std::time::Duration;
 use perennial::{Failure, Instant, Now};
 
 use super::backoff::Jitter;
-use super::csr_error::ErrorContext;
 use super::cursor::Cursor;
 use super::desired::Desired;
 use super::desired_csr::DesiredCsr;
@@ -26,6 +25,7 @@ use super::http::Request;
 use super::limits::Limits;
 use super::response::{ErrorAnswer, Event, Response};
 use super::session::Session;
+use super::submission_error::ErrorContext;
 use super::watch::Lines;
 use crate::cluster::Cluster;
 use crate::objects::GROUP_PATH;

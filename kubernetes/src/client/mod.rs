@@ -8,7 +8,7 @@
 mod backoff;
 mod call;
 mod connections;
-mod csr_error;
+
 mod cursor;
 mod desired;
 mod desired_csr;
@@ -24,6 +24,7 @@ mod list_watch;
 mod naming;
 mod response;
 mod session;
+mod submission_error;
 mod tls;
 mod tls_error;
 mod trust;
