@@ -1,11 +1,13 @@
 //! Reading the outcome of a submission from the request object.
 
-use perennial::{Failure, UnixTime};
-use perennial_pki::{BadCertificate, Chain, Usage};
+use std::time::Duration;
+
+use perennial::{Failure, RenewalHint, UnixTime};
+use perennial_pki::{BadCertificate, Chain, KeyAlgorithm, Usage};
 
 use super::desired_csr::DesiredCsr;
 use crate::cluster::printable;
-use crate::objects::{CertificateSigningRequest, ObjectMeta};
+use crate::objects::{CertificateSigningRequest, Condition, ObjectMeta};
 
 /// The state of a request object that is neither denied nor marked as failed.
 pub(crate) enum Verdict {
@@ -15,7 +17,11 @@ pub(crate) enum Verdict {
         approved: bool,
     },
     /// The request is approved, and the signer has issued this chain.
-    Issued(Chain),
+    Issued {
+        chain: Chain,
+        /// The signer's hint when to rotate the certificate, if there is one.
+        renewal: Option<RenewalHint>,
+    },
 }
 
 /// A request object, as a submission judges it.
@@ -24,8 +30,48 @@ pub(crate) struct Judged {
     pub(crate) verdict: Result<Verdict, Refusal>,
 }
 
-/// Why a submission has failed: the failure for the machine, and a sentence for people.
-pub(crate) type Refusal = (Failure, String);
+/// Why a submission has failed.
+pub(crate) struct Refusal {
+    /// The failure for the machine.
+    pub(crate) failure: Failure,
+    /// A sentence for people.
+    pub(crate) what: String,
+    /// The kind of keys that the signer accepts, if it has refused the key and names one.
+    pub(crate) accepted_key: Option<KeyAlgorithm>,
+}
+
+impl Refusal {
+    pub(crate) fn new(failure: Failure, what: impl Into<String>) -> Self {
+        Self { failure, what: what.into(), accepted_key: None }
+    }
+
+    /// The refusal of an object that has the name of this request and another content. `difference` is a noun phrase.
+    pub(crate) fn of_other_object(difference: &str) -> Self {
+        let what = format!(
+            "an object of this name exists and requests {difference}; the next request has a new key, and so a new name"
+        );
+        Self::new(Failure::Rejected, what)
+    }
+
+    /// The refusal by a condition of the object. `verdict` is a clause that names the party and its decision.
+    pub(crate) fn by_condition(failure: Failure, verdict: &str, condition: &Condition) -> Self {
+        let Condition { reason, message, .. } = condition;
+        Self::new(failure, format!("{verdict}: {}: {}", printable(reason), printable(message)))
+    }
+}
+
+/// Reads an issued chain. If the object `existed` before this submission, also checks that the certificate has not
+/// expired. The rotation checks the chain against key, template and policy.
+pub(crate) fn accept(pem: &[u8], existed: bool, skew: Duration, now: UnixTime) -> Result<Chain, Refusal> {
+    let chain = Chain::from_issued(pem).map_err(|error| Refusal::new(Failure::BadCertificate, error.to_string()))?;
+    let validity = chain.certificate().validity;
+    if existed && validity.expired(now.before(skew)) {
+        // Issued and expired while no submission waited for it: only a new request helps.
+        let expired = BadCertificate::Expired { not_after: validity.not_after() };
+        return Err(Refusal::new(Failure::Outdated, expired.to_string()));
+    }
+    Ok(chain)
+}
 
 impl DesiredCsr {
     /// Judges the state of the request object. `found` is true if the object existed before this submission: its
@@ -40,13 +86,7 @@ impl DesiredCsr {
         now: UnixTime,
     ) -> Result<Verdict, Refusal> {
         // First of all: the conditions of another request are no verdict on this one.
-        if let Err(difference) = self.matches(&object.spec) {
-            let what = format!(
-                "an object of this name exists and requests {difference}; the next request has a new key, and so a new \
-                 name"
-            );
-            return Err((Failure::Rejected, what));
-        }
+        self.matches(&object.spec).map_err(Refusal::of_other_object)?;
         let mut approved = false;
         for condition in &object.status.conditions {
             let (failure, verdict) = match condition.type_.as_str() {
@@ -58,32 +98,27 @@ impl DesiredCsr {
                 }
                 _ => continue,
             };
-            let what = format!("{verdict}: {}: {}", printable(&condition.reason), printable(&condition.message));
-            return Err((failure, what));
+            return Err(Refusal::by_condition(failure, verdict, condition));
         }
         // As in client-go's `WaitForCertificate`, a certificate counts only in an approved request.
         if approved && !object.status.certificate.is_empty() {
-            return self.accept(&object.status.certificate, found, now).map(Verdict::Issued);
+            let chain = self.accept(&object.status.certificate, found, now)?;
+            return Ok(Verdict::Issued { chain, renewal: None });
         }
         Ok(Verdict::Undecided { approved })
     }
 
-    /// Reads the issued chain, and checks that it grants the requested extended key usages. If the object existed
-    /// before this submission, also checks that the certificate has not expired. The rotation checks the chain against
-    /// key, template and policy.
+    /// Reads the issued chain, and checks that it grants the requested extended key usages.
     fn accept(&self, pem: &[u8], found: bool, now: UnixTime) -> Result<Chain, Refusal> {
-        let chain = Chain::from_issued(pem).map_err(|error| (Failure::BadCertificate, error.to_string()))?;
-        let validity = chain.certificate().validity;
-        if found && validity.expired(now.before(self.skew)) {
-            // Issued and expired while no submission waited for it: only a new request helps.
-            return Err((Failure::Outdated, BadCertificate::Expired { not_after: validity.not_after() }.to_string()));
-        }
+        let chain = accept(pem, found, self.skew, now)?;
         // Each extended usage that was requested must be granted, since a peer will require it. Key usages are not
         // compared, as in kubelet: the rotation checks digitalSignature, the only one that TLS needs.
         let is_asked = |usage: &Usage| self.usages.contains(&usage.to_string());
         let lacks = |usage: &Usage| !chain.is_for(*usage);
         match [Usage::ClientAuth, Usage::ServerAuth].into_iter().filter(is_asked).find(lacks) {
-            Some(wanted) => Err((Failure::BadCertificate, BadCertificate::WrongUsage { wanted }.to_string())),
+            Some(wanted) => {
+                Err(Refusal::new(Failure::BadCertificate, BadCertificate::WrongUsage { wanted }.to_string()))
+            }
             None => Ok(chain),
         }
     }

@@ -1,13 +1,13 @@
 //! The reaction of a submission to each answer, watch event and connection error.
 
 use perennial::Now;
-use perennial_rotation::{Issued, SignerConversation as _};
+use perennial_rotation::{Issued, SignError, SignerConversation as _};
 
 use super::{CREATE_ATTEMPTS, Issuance, Purpose, Stage};
 use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{ErrorAnswer, Response};
-use crate::client::verdict::{Judged, Verdict};
+use crate::client::verdict::{Judged, Refusal, Verdict};
 use crate::client::watch::{List, WatchEvent, decode, name_of, unreadable};
 
 impl Issuance {
@@ -181,12 +181,14 @@ impl Issuance {
         }
         match verdict {
             Ok(Verdict::Undecided { approved }) => self.approved |= approved,
-            Ok(Verdict::Issued(chain)) => {
+            Ok(Verdict::Issued { chain, renewal }) => {
                 let requests = self.session.requests();
                 let health = self.health();
-                return self.finish(Ok(Issued { chain, requests, health, renewal: None }));
+                return self.finish(Ok(Issued { chain, requests, health, renewal }));
             }
-            Err((failure, what)) => return self.fail(self.error_context().judged(failure, what)),
+            Err(Refusal { failure, what, accepted_key }) => {
+                return self.fail(SignError { accepted_key, ..self.error_context().judged(failure, what) });
+            }
         }
         self.cursor.saw(&metadata.resource_version);
         match self.stage {
