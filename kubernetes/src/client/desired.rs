@@ -44,6 +44,17 @@ pub(crate) trait Desired: fmt::Debug + Send {
     /// The API path of all objects of this kind, in the namespace of the object if the kind has namespaces.
     fn path(&self) -> &str;
 
+    /// The field selector of lists and watches of this object alone.
+    fn selector(&self) -> String {
+        format!("metadata.name={}", self.name())
+    }
+
+    /// True if the object is to be read in a list, not by its name. The object is read by its name nevertheless once the
+    /// server has refused a list.
+    fn is_read_in_lists(&self) -> bool {
+        false
+    }
+
     /// The object to create, as JSON.
     fn object(&self) -> Vec<u8>;
 
@@ -69,17 +80,16 @@ impl dyn Desired {
     /// The HTTP request that lists only this object. The answer has the server's current resource version, from which a
     /// watch can begin.
     pub(crate) fn list(&self) -> Request {
-        Request::get(format!("{}?fieldSelector=metadata.name%3D{}", self.path(), encoded(self.name())))
+        Request::get(format!("{}?fieldSelector={}", self.path(), encoded(&self.selector())))
     }
 
     /// The HTTP request that watches the object for changes after `resource_version`. The server ends the watch after
     /// `seconds`.
     pub(crate) fn watch(&self, resource_version: &str, seconds: u64) -> Request {
         Request::get(format!(
-            "{}?watch=true&fieldSelector=metadata.name%3D{}&resourceVersion={}&allowWatchBookmarks=true\
-             &timeoutSeconds={seconds}",
+            "{}?watch=true&fieldSelector={}&resourceVersion={}&allowWatchBookmarks=true&timeoutSeconds={seconds}",
             self.path(),
-            encoded(self.name()),
+            encoded(&self.selector()),
             encoded(resource_version),
         ))
     }

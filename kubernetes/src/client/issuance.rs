@@ -8,7 +8,8 @@
 //!               undecided
 //! ```
 //!
-//! A submission that may keep its connection makes one Read between Create and the first Watch.
+//! A submission that may keep its connection makes one Read between Create and the first Watch. An object that is read
+//! in lists has a List in place of each Read, until the server refuses a List.
 
 mod answers;
 
@@ -73,6 +74,8 @@ pub struct Issuance {
     lines: Lines,
     /// The number of reads of the object since watching was given up; `None` while watching works.
     polls: Option<u32>,
+    /// True if the object is read in a list, and the server has refused no list: see [`Desired::is_read_in_lists`].
+    lists: bool,
     /// True if the object is to be read once before it is watched, since a watch ends the use of the connection.
     glances: bool,
     /// The 404 to the creation of the object, and the server's health at that time. Set while the submission reads the
@@ -112,8 +115,13 @@ impl Issuance {
     /// Submits `desired_csr` to `cluster`, authenticated as `identity`. `seed` determines the pauses: nodes of a fleet
     /// with different seeds do not retry at the same time.
     pub fn new(desired_csr: DesiredCsr, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
+        Self::of(Box::new(desired_csr), cluster, identity, limits, seed)
+    }
+
+    fn of(desired: Box<dyn Desired>, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self {
-            desired: Box::new(desired_csr),
+            lists: desired.is_read_in_lists(),
+            desired,
             session: Session::new(cluster, identity, limits),
             stage: Stage::Next(Purpose::Create),
             jitter: Jitter::new(seed),
@@ -223,19 +231,25 @@ impl Issuance {
         }
     }
 
+    /// The purpose of the HTTP request that reads the object.
+    const fn reading(&self) -> Purpose {
+        if self.lists { Purpose::List } else { Purpose::Read }
+    }
+
     /// Waits for a decision on the request: by a watch, or, where watching does not work, by reading the object at
     /// intervals.
     fn wait_for_decision(&mut self, now: Now) {
+        let reading = self.reading();
         self.stage = match &mut self.polls {
             None if std::mem::take(&mut self.glances) => {
-                Stage::Pausing { purpose: Purpose::Read, until: self.session.after_pause(GLANCE, now.instant) }
+                Stage::Pausing { purpose: reading, until: self.session.after_pause(GLANCE, now.instant) }
             }
             None => Stage::Next(Purpose::Watch),
             Some(polls) => {
                 let until = self.session.after_pause(self.jitter.poll(*polls), now.instant);
                 *polls += 1;
                 self.failures = 0;
-                Stage::Pausing { purpose: Purpose::Read, until }
+                Stage::Pausing { purpose: reading, until }
             }
         };
     }
@@ -249,7 +263,7 @@ impl Issuance {
             Purpose::List
         } else {
             self.polls.get_or_insert(0);
-            Purpose::Read
+            self.reading()
         });
     }
 
@@ -258,9 +272,9 @@ impl Issuance {
     fn read_again(&mut self, why: String, now: Now) {
         self.end_watch(now);
         if self.failures == 0 {
-            (self.failures, self.last_error, self.stage) = (1, why, Stage::Next(Purpose::Read));
+            (self.failures, self.last_error, self.stage) = (1, why, Stage::Next(self.reading()));
         } else {
-            self.retry(Purpose::Read, why, None, now);
+            self.retry(self.reading(), why, None, now);
         }
     }
 

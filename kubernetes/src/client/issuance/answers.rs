@@ -16,7 +16,7 @@ impl Issuance {
         match response.status {
             // The object may be this request, submitted before a crash, or by a POST whose answer was lost: `judge`
             // compares.
-            409 => (self.found, self.stage) = (true, Stage::Next(Purpose::Read)),
+            409 => (self.found, self.stage) = (true, Stage::Next(self.reading())),
             200..=299 => self.settle_or_lose(Purpose::Create, response, now),
             // Go's own 404: the API server does not serve the version of the group, or this is another server written in
             // Go. The versions of the group show which.
@@ -47,12 +47,12 @@ impl Issuance {
                     self.settle(judged, now);
                 }
                 Ok(None) => self.vanished("it is gone: the server lists no object of this name"),
-                Err(_) => self.stage = Stage::Next(Purpose::Read),
+                Err(_) => (self.lists, self.stage) = (false, Stage::Next(Purpose::Read)),
             },
             401 => self.fail(self.error_context().refused(response)),
             status if temporary(status) => self.try_later(Purpose::List, response, now),
             // The object may still be readable where a role lacks the verb list.
-            _ => self.stage = Stage::Next(Purpose::Read),
+            _ => (self.lists, self.stage) = (false, Stage::Next(Purpose::Read)),
         }
     }
 
@@ -81,7 +81,7 @@ impl Issuance {
             404 => self.read_again(format!("the server answered {}", ErrorAnswer::read(response).text), now),
             410 => self.expired(now),
             // A server that cannot serve a watch may still answer a GET.
-            _ => self.try_later(Purpose::Read, response, now),
+            _ => self.try_later(self.reading(), response, now),
         }
     }
 
@@ -124,7 +124,7 @@ impl Issuance {
         match (&error, purpose) {
             // A list may be too long to read if the server ignores field selectors: the object alone is not.
             (ExchangeError::Http(_) | ExchangeError::Unusable(_), Purpose::List) => {
-                self.stage = Stage::Next(Purpose::Read)
+                (self.lists, self.stage) = (false, Stage::Next(Purpose::Read));
             }
             // Repeating at once would fail in the same way. In later stages, connection errors are worth a repetition,
             // since the request object exists; before, the rotation's own backoff decides.
