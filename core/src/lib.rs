@@ -175,5 +175,5 @@ pub use setup::{Pending, Refusal, Setup};
 pub use state::{Reason, State};
 pub use sync::Arc;
 pub use template::{Template, TemplateError, is_dns_name, same_dns_name};
-pub use time::{Instant, Now, UnixTime};
+pub use time::{Instant, Now, TimeError, UnixTime};
 pub use trace::TraceLine;

@@ -6,6 +6,7 @@
 
 use core::fmt;
 use core::num::NonZero;
+use core::str::FromStr;
 use core::time::Duration;
 
 /// A point on the driver's monotonic clock: milliseconds since an origin that the driver chose.
@@ -154,6 +155,78 @@ impl fmt::Display for UnixTime {
         f.write_str("Z")
     }
 }
+
+/// Reads RFC 3339 (§5.6), in UTC or with an offset: `2026-01-01T12:00:00Z`, `2026-01-01T13:00:00.5+01:00`. Fractions of
+/// a millisecond are cut off. As in Go, a leap second `:60` is an error.
+impl FromStr for UnixTime {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        rfc3339(text.as_bytes()).ok_or(TimeError)
+    }
+}
+
+fn rfc3339(text: &[u8]) -> Option<UnixTime> {
+    let (clock, rest) = text.split_at_checked("2026-01-01T12:00:00".len())?;
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T' | b't', ..] = clock else { return None };
+    let &[.., h1, h2, b':', n1, n2, b':', s1, s2] = clock else { return None };
+    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[n1, n2])?, number(&[s1, s2])?);
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last_day = match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if !(1..=12).contains(&month) || !(1..=last_day).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (fraction, zone) = match rest.strip_prefix(b".") {
+        Some(rest) => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
+        None => (&b"0"[..], rest),
+    };
+    let milli = match *fraction {
+        [] => return None,
+        [a] => number(&[a])? * 100,
+        [a, b] => number(&[a, b])? * 10,
+        [a, b, c, ..] => number(&[a, b, c])?,
+    };
+    let east = match *zone {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), h1, h2, b':', n1, n2] => {
+            let (hours, minutes) = (number(&[h1, h2])?, number(&[n1, n2])?);
+            let span = Some(hours * 60 + minutes).filter(|_| hours < 24 && minutes < 60)?;
+            if sign == b'+' { span } else { -span }
+        }
+        _ => return None,
+    };
+    let seconds = ((days_before(year, month) + day - 1) * 24 + hour) * 3600 + (minute - east) * 60 + second;
+    Some(UnixTime(seconds * 1000 + milli))
+}
+
+/// The days from 1970-01-01 to the first day of a month; negative for an earlier month.
+const fn days_before(year: i64, month: i64) -> i64 {
+    // Years begin in March, so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 - 719_468
+}
+
+/// The number that these decimal digits stand for; `None` if there is another character.
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
+}
+
+/// Error of a text that is no time in RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeError;
+
+impl fmt::Display for TimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a time in RFC 3339, such as 2026-01-01T12:00:00Z")
+    }
+}
+
+impl core::error::Error for TimeError {}
 
 /// The monotonic clock and the wall clock, read together by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

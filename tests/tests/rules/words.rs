@@ -12,6 +12,65 @@ fn empty_validity_error_shows_both_times() {
 }
 
 #[test]
+fn time_is_read_as_it_is_shown() {
+    // 0000-01-01 to 9999-12-31, in steps that reach each day of the year, and each part of a day.
+    for millis in (-62_167_219_200_000..253_402_300_800_000_i64).step_by(7_654_321_987) {
+        let time = UnixTime::from_millis(millis);
+        assert_eq!(time.to_string().parse(), Ok(time), "{time}");
+    }
+    for (text, seconds, millis) in [
+        ("1970-01-01T00:00:00Z", 0, 0),
+        ("2000-02-29T23:59:59Z", 951_868_799, 0),
+        ("2026-01-01t12:00:00z", 1_767_268_800, 0),
+        ("2026-01-01T13:30:00+01:30", 1_767_268_800, 0),
+        ("2025-12-31T18:30:00.25-17:30", 1_767_268_800, 250),
+        ("2026-01-01T12:00:00.5Z", 1_767_268_800, 500),
+        ("2026-01-01T12:00:00.123999999Z", 1_767_268_800, 123),
+        ("1969-12-31T23:59:59.999Z", -1, 999),
+    ] {
+        assert_eq!(text.parse(), Ok(UnixTime::from_millis(seconds * 1000 + millis)), "{text}");
+    }
+}
+
+#[test]
+fn text_that_is_no_time_in_rfc_3339_is_refused() {
+    for text in [
+        "",
+        "soon",
+        "2026-01-01",
+        "2026-01-01T12:00:00",
+        "2026-01-01 12:00:00Z",
+        "2026-01-01T12:00Z",
+        "2026-1-01T12:00:00Z",
+        "02026-01-01T12:00:00Z",
+        "+026-01-01T12:00:00Z",
+        "2026-00-01T12:00:00Z",
+        "2026-13-01T12:00:00Z",
+        "2026-01-00T12:00:00Z",
+        "2026-04-31T12:00:00Z",
+        "2026-02-29T12:00:00Z",
+        "2100-02-29T12:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T12:60:00Z",
+        "2026-01-01T12:00:60Z",
+        "2026-01-01T12:00:00.Z",
+        "2026-01-01T12:00:00,5Z",
+        "2026-01-01T12:00:00.5",
+        "2026-01-01T12:00:00+01",
+        "2026-01-01T12:00:00+0100",
+        "2026-01-01T12:00:00+24:00",
+        "2026-01-01T12:00:00+01:60",
+        "2026-01-01T12:00:00ZZ",
+        "2026-01-01T12:00:00Z ",
+        "٢026-01-01T12:00:00Z",
+        "2026-01-01T12:00:0٠Z",
+    ] {
+        let error = text.parse::<UnixTime>().unwrap_err().to_string();
+        assert!(error.contains("RFC 3339"), "{text}");
+    }
+}
+
+#[test]
 fn failure_display_is_its_unique_description() {
     let shown: BTreeSet<String> = Failure::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(shown, Failure::ALL.iter().map(|failure| failure.describe().to_owned()).collect());
