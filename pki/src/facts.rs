@@ -84,10 +84,15 @@ pub fn read_request(pem: &[u8]) -> Result<RequestFacts, RequestError> {
     if block.label != pem::CERTIFICATE_REQUEST {
         return Err(not_one());
     }
-    read_der(&block.der()?)
+    read_request_der(&block.der()?)
 }
 
-fn read_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
+/// Reads a CSR in DER, and verifies its self-signature.
+///
+/// # Errors
+/// [`RequestError`]: not exactly one PKCS#10 request, an unsupported or weak key, a signature that does not verify, or a
+/// malformed alternative name.
+pub fn read_request_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     let malformed = |reason: String| RequestError::Malformed { reason };
     let (rest, request) =
         X509CertificationRequest::from_der(der).map_err(|error| malformed(x509::parser_reason(&error).to_owned()))?;

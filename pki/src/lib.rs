@@ -79,7 +79,7 @@ pub use chain::{Chain, ChainError};
 pub use check::{BadCertificate, Expected};
 pub use credential::{Credential, CredentialError};
 pub use describe::describe;
-pub use facts::{RequestFacts, read_request};
+pub use facts::{RequestFacts, read_request, read_request_der};
 pub use go::{GoVerdict, go_verdict};
 pub use interim::{Interim, interim};
 pub use issue::{IssueError, Issuer, Terms, self_signed};
