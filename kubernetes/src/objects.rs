@@ -8,6 +8,7 @@ mod pod_certificate_request;
 
 pub use pod_certificate_request::{
     POD_CERTIFICATE_API_VERSION, PodCertificateRequest, PodCertificateSpec, PodCertificateStatus, UNSUPPORTED_KEY_TYPE,
+    key_algorithm,
 };
 
 /// The API group of certificate signing requests, with its version: `certificates.k8s.io/v1`. Since 1.22, Kubernetes

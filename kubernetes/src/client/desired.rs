@@ -42,7 +42,7 @@ pub(crate) trait Desired: fmt::Debug + Send {
     }
 
     /// The API path of all objects of this kind, in the namespace of the object if the kind has namespaces.
-    fn path(&self) -> &str;
+    fn path(&self) -> String;
 
     /// The field selector of lists and watches of this object alone.
     fn selector(&self) -> String {

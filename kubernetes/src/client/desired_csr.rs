@@ -66,8 +66,9 @@ const RESOURCE: Resource = Resource {
     name: "certificatesigningrequests",
     since: "1.19",
     settings: "",
-    grant: "bind its user or group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), and \
-            check that it may request this name",
+    grant: "the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its user or \
+            group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), and check that it may \
+            request this name",
     admission: "change the names, usages or signer of the request, or the policy of the cluster",
 };
 
@@ -80,8 +81,8 @@ impl Desired for DesiredCsr {
         &self.name
     }
 
-    fn path(&self) -> &str {
-        CSR_PATH
+    fn path(&self) -> String {
+        CSR_PATH.to_owned()
     }
 
     fn object(&self) -> Vec<u8> {

@@ -22,6 +22,7 @@ use super::backoff::Jitter;
 use super::cursor::Cursor;
 use super::desired::Desired;
 use super::desired_csr::DesiredCsr;
+use super::desired_pod_certificate::DesiredPodCertificate;
 use super::http::Request;
 use super::limits::Limits;
 use super::response::{ErrorAnswer, Event, Response};
@@ -116,6 +117,17 @@ impl Issuance {
     /// with different seeds do not retry at the same time.
     pub fn new(desired_csr: DesiredCsr, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {
         Self::of(Box::new(desired_csr), cluster, identity, limits, seed)
+    }
+
+    /// Submits a request for the certificate of a pod, as [`new`](Self::new) submits a CSR.
+    pub fn of_pod(
+        desired: DesiredPodCertificate,
+        cluster: Arc<Cluster>,
+        identity: Identity,
+        limits: Limits,
+        seed: u64,
+    ) -> Self {
+        Self::of(Box::new(desired), cluster, identity, limits, seed)
     }
 
     fn of(desired: Box<dyn Desired>, cluster: Arc<Cluster>, identity: Identity, limits: Limits, seed: u64) -> Self {

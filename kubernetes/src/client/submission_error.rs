@@ -31,10 +31,7 @@ impl ErrorContext<'_> {
             403 if is_of_admission(response) => {
                 format!("; the credential may create requests, but not this one: {}", resource.admission)
             }
-            403 => format!(
-                "; the credential must be allowed to create, get, list and watch {}: {}",
-                resource.name, resource.grant
-            ),
+            403 => format!("; {}", resource.grant),
             404 => resource.not_served(response),
             300..=399 => redirected(response),
             _ if !ErrorAnswer::read(response).by_the_api => "; check that this is a Kubernetes API server".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use perennial_pki::KeyAlgorithm;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, ObjectMeta, base64_bytes};
@@ -12,6 +13,17 @@ pub const POD_CERTIFICATE_API_VERSION: &str = "certificates.k8s.io/v1beta1";
 /// The reason of a `Denied` condition if the signer does not support the type of the key. The message may suggest a
 /// supported type.
 pub const UNSUPPORTED_KEY_TYPE: &str = "UnsupportedKeyType";
+
+/// The algorithm of a key type by its name in Kubernetes, as in the `keyType` of a podCertificate volume: `ECDSAP256`,
+/// `ECDSAP384`, `ED25519`. `None` for any other name.
+pub fn key_algorithm(key_type: &str) -> Option<KeyAlgorithm> {
+    Some(match key_type {
+        "ECDSAP256" => KeyAlgorithm::EcdsaP256,
+        "ECDSAP384" => KeyAlgorithm::EcdsaP384,
+        "ED25519" => KeyAlgorithm::Ed25519,
+        _ => return None,
+    })
+}
 
 /// A request for the certificate of a pod, with the decision of the signer (KEP-4317).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

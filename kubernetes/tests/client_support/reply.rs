@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use perennial_kubernetes::objects::CertificateSigningRequest;
+use serde::Serialize;
 
 /// An HTTP request that the scripted server has received.
 #[derive(Clone, Debug)]
@@ -63,11 +63,11 @@ impl Reply {
         Self::raw([head.into_bytes(), body].concat())
     }
 
-    pub(crate) fn object(status: u16, object: &CertificateSigningRequest) -> Self {
+    pub(crate) fn object(status: u16, object: &impl Serialize) -> Self {
         Self::json(status, serde_json::to_vec(object).unwrap())
     }
 
-    pub(crate) fn list(version: &str, objects: &[CertificateSigningRequest]) -> Self {
+    pub(crate) fn list(version: &str, objects: &[impl Serialize]) -> Self {
         Self::json(200, list_of(version, objects).to_string())
     }
 
@@ -83,7 +83,7 @@ impl Reply {
         Self::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     }
 
-    pub(crate) fn event(mut self, type_: &str, object: impl serde::Serialize) -> Self {
+    pub(crate) fn event(mut self, type_: &str, object: impl Serialize) -> Self {
         let event = serde_json::json!({ "type": type_, "object": object });
         self.pieces.push((Duration::from_millis(100), chunk(format!("{event}\n").as_bytes())));
         self
@@ -130,10 +130,10 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A list of `objects` at the server's resource version `version`.
-pub(crate) fn list_of(version: &str, objects: &[CertificateSigningRequest]) -> serde_json::Value {
+pub(crate) fn list_of(version: &str, objects: &[impl Serialize]) -> serde_json::Value {
     serde_json::json!({
-        "kind": "CertificateSigningRequestList",
-        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "List",
+        "apiVersion": "v1",
         "metadata": { "resourceVersion": version },
         "items": objects,
     })
