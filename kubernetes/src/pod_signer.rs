@@ -1,0 +1,170 @@
+//! The signer that submits PodCertificateRequest objects.
+
+mod rules;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perennial::{Failure, Instant, Now, Template};
+use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, SignError, SignRequest, Signer};
+
+use crate::client::{DesiredPodCertificate, Issuance, Limits, pod_certificate_name};
+use crate::cluster::Cluster;
+use crate::objects::PodCertificateSpec;
+
+/// The pod that a certificate is for, with its service account and its node. The API server compares these names and
+/// UIDs with its own objects: a node gets certificates only for pods that are bound to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodIdentity {
+    /// The namespace of the pod.
+    pub namespace: String,
+    /// The name of the pod.
+    pub name: String,
+    /// The UID of the pod.
+    pub uid: String,
+    /// The name of the pod's service account.
+    pub service_account_name: String,
+    /// The UID of the pod's service account.
+    pub service_account_uid: String,
+    /// The name of the node that the pod is bound to.
+    pub node_name: String,
+    /// The UID of the node that the pod is bound to.
+    pub node_uid: String,
+}
+
+/// A signer of `certificates.k8s.io/v1beta1` that issues certificates to pods (KEP-4317): the API server, the identity
+/// of the node, the pod, and the kind of certificate. Needs Kubernetes 1.36 or newer.
+///
+/// The signer chooses the names of a certificate from its pod. It may say when to rotate the certificate
+/// (`status.beginRefreshAt`).
+#[derive(Clone, Debug)]
+pub struct PodCertificateSigner {
+    /// The API server.
+    pub cluster: Arc<Cluster>,
+    /// The identity with which requests authenticate: that of the node, never that of the pod.
+    pub authentication: Authentication,
+    /// The signer, `spec.signerName`, such as `example.com/mesh`.
+    pub signer_name: String,
+    /// The pod.
+    pub pod: PodIdentity,
+    /// Information of the pod's author for the signer, `spec.unverifiedUserAnnotations`. Each key has a domain as its
+    /// prefix: `example.com/name`.
+    pub unverified_user_annotations: BTreeMap<String, String>,
+    /// The requirements for each certificate. The lifetime in the profile is requested as `spec.maxExpirationSeconds`,
+    /// which is 24 hours without one; a certificate that lives longer is refused. The usages in the profile are not
+    /// requested, since the signer chooses them, but a certificate must have them.
+    pub profile: Profile,
+    /// The timeouts and the greatest number of HTTP requests of one submission.
+    pub limits: Limits,
+}
+
+/// The `maxExpirationSeconds` that an API server sets if there is none.
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl PodCertificateSigner {
+    /// The signer `signer_name` for the certificates of `pod`. Requests authenticate as `node`, such as with the node's
+    /// client certificate. The profile requires no usages, and allows all names.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        node: Arc<dyn IdentitySource>,
+        signer_name: impl Into<String>,
+        pod: PodIdentity,
+    ) -> Self {
+        Self {
+            cluster,
+            authentication: Authentication::Other(node),
+            signer_name: signer_name.into(),
+            pod,
+            unverified_user_annotations: BTreeMap::new(),
+            profile: Profile { accepts_extra_rights: true, ..Profile::new([]) },
+            limits: Limits::default(),
+        }
+    }
+
+    /// Checks signer name, pod, lifetime and annotations by the rules of the API
+    /// (`ValidatePodCertificateRequestCreate`), as each request does.
+    ///
+    /// # Errors
+    /// The first rule by which an API server would refuse the request, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        rules::check(&self.pod.namespace, &self.spec(), self.lifetime())
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.profile.lifetime.unwrap_or(DAY)
+    }
+
+    /// The content of a request, without its CSR.
+    fn spec(&self) -> PodCertificateSpec {
+        let PodIdentity { name, uid, service_account_name, service_account_uid, node_name, node_uid, .. } =
+            self.pod.clone();
+        PodCertificateSpec {
+            signer_name: self.signer_name.clone(),
+            pod_name: name,
+            pod_uid: uid,
+            service_account_name,
+            service_account_uid,
+            node_name,
+            node_uid,
+            // Of a lifetime that does not fit, no request is made: `rules` refuses it.
+            max_expiration_seconds: Some(i32::try_from(self.lifetime().as_secs()).unwrap_or(i32::MAX)),
+            unverified_user_annotations: self.unverified_user_annotations.clone(),
+            ..PodCertificateSpec::default()
+        }
+    }
+}
+
+impl Signer for PodCertificateSigner {
+    fn name(&self) -> &str {
+        &self.signer_name
+    }
+
+    /// The configured URL of the API server.
+    fn endpoint(&self) -> Option<String> {
+        Some(self.cluster.to_string())
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    fn request_name(&self, _template: &Template, public_key_der: &[u8]) -> String {
+        pod_certificate_name(public_key_der, &self.spec())
+    }
+
+    /// Fails with [`Failure::Rejected`], before a request object is created, if [`check`](Self::check) fails, or if the
+    /// template has names: the API has none but those of the pod.
+    fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
+        let rejected = |why| SignError::new(Failure::Rejected, why);
+        self.check().map_err(rejected)?;
+        if *request.template != Template::default() {
+            return Err(rejected(format!(
+                "a request for the certificate of a pod has no names, and the template has {}: remove them, since the \
+                 signer chooses the names",
+                request.template
+            )));
+        }
+        let desired = DesiredPodCertificate {
+            name: request.name,
+            namespace: self.pod.namespace.clone(),
+            spec: PodCertificateSpec { stub_pkcs10_request: request.csr.der, ..self.spec() },
+            skew: request.skew,
+        };
+        let limits = Limits { needed_by: request.needed_by, ..self.limits }.lasting(request.timeout);
+        let issuance = Issuance::of_pod(desired, self.cluster.clone(), request.identity, limits, request.seed);
+        Ok(Exchange::conversation(issuance.sharing_connections()))
+    }
+
+    fn kept_until(&self) -> Option<Instant> {
+        self.cluster.connections()?.until()
+    }
+
+    fn close_kept(&self, now: Now) {
+        self.cluster.connections().into_iter().for_each(|connections| connections.close(now.instant));
+    }
+}
