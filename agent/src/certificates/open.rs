@@ -96,6 +96,12 @@ impl MemberStore {
         }
     }
 
+    /// True if the current certificate is durable, but could not be written to the files that other programs read. Never
+    /// waits for a disk.
+    pub(crate) fn is_unpublished(&self) -> bool {
+        matches!(self, Self::Files(files) if files.unpublished().is_some())
+    }
+
     /// Creates missing directories and takes the lock of the files.
     ///
     /// # Errors

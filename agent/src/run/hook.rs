@@ -119,7 +119,7 @@ impl Hooks {
     }
 
     /// Begins the run that is owed for certificate `of` from before its rotation started, if there is one. Must be called
-    /// after that start, which completes the files that the hook's program reads.
+    /// after that start, and once the files that the hook's program reads are those of the certificate.
     pub(super) fn run_owed(&self, of: &str) {
         let owed = self.debts.all().get(of).filter(|debt| debt.owed.is_some() && !debt.has_thread).cloned();
         if let Some(debt) = owed {

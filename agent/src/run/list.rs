@@ -115,8 +115,8 @@ impl<'a> Listed<'a> {
             context,
             path: list.path,
             shared,
+            restorer: Restorer::new(files.clone(), wake.clone()),
             starter: Starter::new(wake),
-            restorer: Restorer::new(files.clone()),
             files,
             configurations: change::workers(),
             members,
@@ -260,11 +260,11 @@ impl<'a> Listed<'a> {
     /// Reports what is new about each certificate. Forgets the rotations that have ended of removed members.
     fn report(&mut self) {
         let Context { report, hooks, .. } = &self.context;
-        self.members.values_mut().filter_map(Slot::active_mut).for_each(|active| active.reporter.poll(report, hooks));
+        self.members.values_mut().filter_map(Slot::active_mut).for_each(|active| active.poll(report, hooks));
         self.ending.retain_mut(|active| {
             // Read first: the rotation may change its certificate until it has ended.
             let has_ended = active.reporter.rotation.handle().has_ended();
-            active.reporter.poll(report, hooks);
+            active.poll(report, hooks);
             !has_ended
         });
     }

@@ -131,8 +131,11 @@ fn certificate_kept_aside_from_foreign_file_is_shown_also_after_restart() {
             (run, address) = start_with_metrics(directory);
         }
     }
+    assert!(get(&address, "/metrics").contains("perennial_hook_owed{certificate=\"plain\"} 1\n"));
+    assert!(!directory.join("runs").exists(), "the hook's program would read the foreign file");
     ["tls.crt", "tls.key"].iter().for_each(|name| fs::remove_file(directory.join("proxy").join(name)).unwrap());
     run.signal(Signal::HUP);
+    until("run of the hook", || directory.join("runs").exists().then_some(()));
     until("metric", || {
         get(&address, "/metrics").contains("perennial_unwritten{certificate=\"plain\"} 0\n").then_some(())
     });

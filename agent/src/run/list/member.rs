@@ -14,6 +14,7 @@ use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
 use crate::metrics::Source;
 use crate::observers::Watchers;
+use crate::report::Report;
 use crate::run::acceptance::{Acceptance, Checks};
 use crate::run::cert_reporter::{CertReporter, report_replacement};
 use crate::run::hook::{self, Hooks};
@@ -45,6 +46,8 @@ pub(super) struct Active {
     pub(super) reporter: CertReporter,
     config: Resolved,
     files: MemberStore,
+    /// True if the certificate was durable, but not in the files that other programs read, at the last poll.
+    is_unpublished: bool,
     /// The checks whether the API server accepts the certificate; `None` if they are off.
     acceptance: Option<Acceptance>,
 }
@@ -72,11 +75,24 @@ impl Active {
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
         let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| error.to_string())?;
-        shared.hooks.run_owed(name);
+        // A program that reads these files finds no new certificate yet.
+        let is_unpublished = files.is_unpublished();
+        if !is_unpublished {
+            shared.hooks.run_owed(name);
+        }
         shared.handles.set(name, rotation.handle().clone());
         let reporter = CertReporter::new(name, rotation, files.certificate()).began_with(held);
         let acceptance = accept(&config, &server, &reporter, shared);
-        Ok(Self { reporter, config, files, acceptance })
+        Ok(Self { reporter, config, files, is_unpublished, acceptance })
+    }
+
+    /// Reports everything new since the last poll. Begins an owed run of the hook once the certificate is in its files.
+    pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
+        self.reporter.poll(report, hooks);
+        let was_unpublished = std::mem::replace(&mut self.is_unpublished, self.files.is_unpublished());
+        if was_unpublished && !self.is_unpublished {
+            hooks.run_owed(&self.reporter.of);
+        }
     }
 
     /// Returns a call that reads the files that `member` names, which is this member after a reload, and changes the
@@ -92,7 +108,9 @@ impl Active {
             }
             if next.member.reaction != before.member.reaction {
                 begin_hook(&next, &files, stored(&files, next.common_name()), &shared.hooks);
-                shared.hooks.run_owed(&next.member.name);
+                if !files.is_unpublished() {
+                    shared.hooks.run_owed(&next.member.name);
+                }
             }
             Ok(Some((next, server)))
         }
@@ -151,9 +169,9 @@ impl Active {
         self.reporter.source(files)
     }
 
-    /// True if the certificate is durable, but not in the files that other programs read.
-    pub(super) fn is_unpublished(&self) -> bool {
-        matches!(&self.files, MemberStore::Files(files) if files.unpublished().is_some())
+    /// True if the certificate was durable, but not in the files that other programs read, at the last poll.
+    pub(super) const fn is_unpublished(&self) -> bool {
+        self.is_unpublished
     }
 
     /// The configuration that the rotation follows.

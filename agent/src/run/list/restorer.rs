@@ -12,15 +12,17 @@ use crate::run::cert_reporter::is_on_disk;
 pub(super) struct Restorer {
     workers: Workers,
     troubles: Troubles,
+    /// Wakes the main loop.
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The error of each member whose files could not be written again at the last attempt.
 type Troubles = Arc<Mutex<BTreeMap<String, String>>>;
 
 impl Restorer {
-    /// Creates a restorer that uses these threads.
-    pub(super) fn new(workers: Workers) -> Self {
-        Self { workers, troubles: Troubles::default() }
+    /// Creates a restorer that uses these threads. Calls `wake` after it has written files.
+    pub(super) fn new(workers: Workers, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { workers, troubles: Troubles::default(), wake }
     }
 
     /// Begins to compare the files of these stores with the certificates of their rotations, and to write files again.
@@ -29,8 +31,14 @@ impl Restorer {
         let names: BTreeSet<&str> = stores.iter().map(|(handle, _)| handle.name()).collect();
         lock(&self.troubles).retain(|name, _| names.contains(name.as_str()));
         for (handle, store) in stores {
-            let (troubles, key) = (self.troubles.clone(), format!("restore {}", handle.name()));
-            if let Err(why) = self.workers.begin(&key, move || restore(&handle, &store, &troubles)) {
+            let (troubles, wake) = (self.troubles.clone(), self.wake.clone());
+            let key = format!("restore {}", handle.name());
+            let job = move || {
+                if restore(&handle, &store, &troubles) == Some(Restored::Written) {
+                    wake();
+                }
+            };
+            if let Err(why) = self.workers.begin(&key, job) {
                 tracing::warn!("{why}; until this ends, files that other programs have removed are not written again");
                 return;
             }
@@ -38,7 +46,8 @@ impl Restorer {
     }
 }
 
-fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
+/// Compares the files of one member, and writes them again. `None` if that failed, which is logged.
+fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) -> Option<Restored> {
     let name = handle.name();
     let restored = store.restore(clock::now().unix).map_err(|error| error.to_string());
     let mut troubles = lock(troubles);
@@ -58,6 +67,7 @@ fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
                 }
                 Restored::Missing | Restored::Unchanged => {}
             }
+            Some(restored)
         }
         Err(why) => {
             if troubles.insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
@@ -65,6 +75,7 @@ fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) {
                     "{name}: the files may not be those of the certificate: {why}; trying again every 30 seconds"
                 );
             }
+            None
         }
     }
 }
