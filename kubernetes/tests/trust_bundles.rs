@@ -283,7 +283,7 @@ fn bad_bundle_as_only_one_leaves_no_ca() {
     assert_eq!(
         reader.bundles.roots().unwrap_err().to_string(),
         "the ClusterTrustBundles of signer example.com/mesh give no CA: the bundle m:1 is disregarded: no certificate \
-         found; expected a PEM block CERTIFICATE (1 more bundles are unusable)"
+         found; expected a PEM block CERTIFICATE, and 1 more"
     );
 }
 

@@ -146,7 +146,7 @@ impl Held {
         };
         let more = match bad.count() {
             0 => String::new(),
-            more => format!(" ({more} more bundles are unusable)"),
+            more => format!(", and {more} more"),
         };
         Some(format!("the bundle {} is disregarded: {}{stay}{more}", printable(name), printable(why)))
     }
