@@ -1,5 +1,6 @@
 //! [`FileStore`]: a store whose files other programs read under names of their own.
 
+mod ca_file;
 mod error;
 mod found;
 mod layout;
@@ -22,6 +23,7 @@ use crate::directory::disk::Disk;
 use crate::directory::volume::{FileAccess, Volume};
 use crate::store::{LoadRequest, Store, StoreError, Stored};
 
+pub use ca_file::CaFile;
 pub use error::FileStoreError;
 pub use layout::{CaCopy, FileLayout, FileOptions};
 pub use unpublished::Unpublished;

@@ -215,7 +215,7 @@ pub use conversation::{Conversation, IoEvent, IoRequest};
 pub use directory::{Directory, DirectoryError, Distrust, Loaded, volume};
 pub use exchange::{Exchange, SignerConversation};
 pub use file_credential::{FileCredential, Watch};
-pub use file_store::{CaCopy, FileLayout, FileOptions, FileStore, FileStoreError, Restored, Unpublished};
+pub use file_store::{CaCopy, CaFile, FileLayout, FileOptions, FileStore, FileStoreError, Restored, Unpublished};
 pub use files::{FileError, TokenFile};
 pub use fleet::{Fleet, FleetNotices, FleetTask};
 pub use handle::{Handle, MemberNotice, NotReady, Notices, Rotated, Rotations, Wait};

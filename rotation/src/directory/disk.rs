@@ -18,8 +18,10 @@ use super::error::{DirectoryError, Distrust};
 use super::lock::Lock;
 use super::volume::{Contents, FileAccess, Folder, Stamp, Volume};
 use super::walk;
+use crate::files::MAX_BUNDLE;
 
-/// Largest file that is read, in bytes: no pair and no record is larger.
+/// Largest file of a credential directory that is read, in bytes: no pair and no record is larger. Published files may be
+/// CA bundles, which are larger.
 const MAX_FILE: u64 = 1 << 20;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
@@ -41,6 +43,16 @@ enum DiskKind {
     Published { owner: Option<u32> },
     /// A private directory inside of a published one: refused if another user could have made it.
     Private,
+}
+
+impl DiskKind {
+    /// The largest file that is read, in bytes.
+    const fn largest(self) -> u64 {
+        match self {
+            Self::Published { .. } => MAX_BUNDLE,
+            Self::Plain | Self::Private => MAX_FILE,
+        }
+    }
 }
 
 struct Opened<'a> {
@@ -183,8 +195,10 @@ impl Folder for Opened<'_> {
     fn read(&self, name: &str) -> io::Result<Option<Contents>> {
         let Some(file) = self.follow(name)? else { return Ok(None) };
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > MAX_FILE {
-            return Err(Error::new(ErrorKind::InvalidData, "it is not a regular file of at most 1 MiB"));
+        let most = self.disk.kind.largest();
+        if !metadata.is_file() || metadata.len() > most {
+            let why = format!("it is not a regular file of at most {} MiB", most >> 20);
+            return Err(Error::new(ErrorKind::InvalidData, why));
         }
         // fstat of the open file: a name that is replaced now does not change which file is read.
         self.disk.is_trusted(metadata.uid(), metadata.mode())?;

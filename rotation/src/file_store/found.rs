@@ -11,7 +11,7 @@ use super::{Bytes, FileStore, FileStoreError};
 
 impl Files {
     /// Reads a file; `None` if it does not exist, or is empty.
-    fn read(&self, file: &PublicFile) -> Result<Option<Bytes>, FileStoreError> {
+    pub(super) fn read(&self, file: &PublicFile) -> Result<Option<Bytes>, FileStoreError> {
         let Some(folder) = self.existing(file.directory)? else { return Ok(None) };
         let contents = folder.read(&file.name);
         // A link that leads nowhere has nothing to lose.
@@ -176,7 +176,7 @@ fn name_of(names: &Template) -> String {
     }
 }
 
-fn unrecognized(path: PathBuf, why: impl ToString) -> FileStoreError {
+pub(super) fn unrecognized(path: PathBuf, why: impl ToString) -> FileStoreError {
     FileStoreError::Unrecognized { path, why: why.to_string() }
 }
 

@@ -109,8 +109,18 @@ impl Files {
             FileLayout::Bundle { file } => (vec![(file.clone(), Content::Bundle)], false),
         };
         let ca = options.ca.iter().map(|ca| (ca.to.clone(), Content::Ca));
+        Self::of(ca.chain(pair), is_linked, options, volume)
+    }
+
+    /// Makes the public files at these paths.
+    pub(super) fn of(
+        paths: impl IntoIterator<Item = (PathBuf, Content)>,
+        is_linked: bool,
+        options: &FileOptions,
+        volume: impl Fn(&Path) -> Box<dyn Volume>,
+    ) -> Result<Self, FileStoreError> {
         let mut files = Self { directories: Vec::new(), all: Vec::new(), is_linked };
-        for (path, content) in ca.chain(pair) {
+        for (path, content) in paths {
             let bad = |why| FileStoreError::Layout { path: path.clone(), why };
             let name = path.file_name().ok_or_else(|| bad("this path names no file"))?;
             let name = name.to_str().ok_or_else(|| bad("a file name must be UTF-8"))?;
