@@ -2,8 +2,10 @@
 
 mod access;
 mod body;
+mod bundle;
 pub(crate) mod controllers;
 mod csr;
+pub(crate) mod direct;
 mod discovery;
 pub mod faults;
 mod fields;

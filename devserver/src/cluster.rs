@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use crate::api::user::MASTERS;
 use crate::faults::Plan;
 use crate::{
-    Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, Options, Random, ServingApproval, Tls,
-    TlsError, User,
+    Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, ObjectError, Options, Random, ServingApproval,
+    Tls, TlsError, User,
 };
 
 /// Lifetime of the server's own credential and of the administrator's.
@@ -186,6 +186,15 @@ impl TestCluster {
     /// The errors of [`Api::decide`]. No request changes then.
     pub fn decide(&self, name: &str, decision: Decision) -> Result<(), DecisionError> {
         self.server.with_api(|api, now| api.decide(name, decision, "decided by a test", now))
+    }
+
+    /// Creates the ClusterTrustBundle `name` of the signer `signer_name` with the CA certificates in `pem`, or replaces
+    /// its certificates; see [`Api::put_trust_bundle`].
+    ///
+    /// # Errors
+    /// [`ObjectError`] if a cluster would refuse the bundle. Nothing changes then.
+    pub fn put_trust_bundle(&self, name: &str, signer_name: &str, pem: &str) -> Result<(), ObjectError> {
+        self.server.with_api(|api, now| api.put_trust_bundle(name, signer_name, pem, now))
     }
 
     /// Applies the faults of `plan` from now on. Replaces the previous plan.

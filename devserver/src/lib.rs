@@ -1,5 +1,7 @@
 //! An embedded API server for tests: the certificate API of a cluster, with approver, signers and cleaner.
 //!
+//! The server serves certificate signing requests and ClusterTrustBundles. Clients can read Node objects.
+//!
 //! [`TestCluster`] starts a server in a test. A node gets its certificate in four lines:
 //!
 //! ```
@@ -27,6 +29,7 @@
 //! | an approval that comes late, or a denial | [`TestCluster::requests`] and [`TestCluster::decide`] |
 //! | a server that misbehaves | [`TestCluster::set_faults`] with a plan of [`faults`] |
 //! | a CA that is replaced | [`TestCluster::rotate_authority`] |
+//! | CAs of a signer that pods read from a ClusterTrustBundle | [`TestCluster::put_trust_bundle`] |
 //! | Node objects, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
 //!
 //! The server is for development, demonstrations and tests only: objects and the CA's key live in memory, and there is
@@ -82,6 +85,7 @@ mod session;
 mod tls;
 
 pub use api::controllers::{Decision, DecisionError};
+pub use api::direct::ObjectError;
 pub use api::list::Listing;
 pub use api::message::{Answer, ApiRequest, Response};
 pub use api::serving::ServingApproval;

@@ -35,6 +35,10 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
             let is_request_verb = matches!(wanted.verb, "create" | "get" | "list" | "watch");
             is_request_verb && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
         }
+        // Any node may read the bundles that its pods mount (`NodeRules` in `bootstrappolicy`).
+        (status::GROUP, "clustertrustbundles", "") => {
+            matches!(wanted.verb, "get" | "list" | "watch") && user.is_in(NODES)
+        }
         // Subresources of automatic approval: `nodeclient` for any node's first certificate, `selfnodeclient` for a
         // node's own next one.
         (status::GROUP, "certificatesigningrequests", "nodeclient") => {

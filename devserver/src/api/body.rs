@@ -23,7 +23,7 @@ pub(super) fn stored_object(
     if request.body.len() > LARGEST {
         return Err(too_large());
     }
-    let value = object(request, protobuf_fields(resource), resource.kind(), &resource.api_version())?;
+    let value = object(request, protobuf::fields(resource), resource.kind(), &resource.api_version())?;
     typed(value, resource, fields, |why| status::bad_request(fields::cannot_be_handled(resource, why)))
 }
 
@@ -51,12 +51,6 @@ fn typed(
     let warnings = fields.check(resource, &value).map_err(|why| refuse(&why))?;
     let object = Object::read(resource, value).map_err(|error| refuse(&error.to_string()))?;
     Ok((object, warnings))
-}
-
-fn protobuf_fields(resource: Resource) -> Fields {
-    match resource {
-        Resource::CertificateSigningRequests => protobuf::CSR,
-    }
 }
 
 pub(super) fn too_large() -> Response {

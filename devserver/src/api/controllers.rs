@@ -87,6 +87,7 @@ impl Api {
         let Some(stored) = self.store.get(key).map(Arc::clone) else { return };
         match &stored.object {
             Object::Csr(csr) => self.reconcile_csr(&stored, csr, now),
+            Object::TrustBundle(_) => {}
         }
     }
 

@@ -23,7 +23,7 @@ impl Api {
         let key = &Key::csr(&csr.metadata.name);
         // In a cluster, NodeRestriction is mutating admission, which comes before validation.
         access::restrict_node(user, key, &csr.spec)?;
-        let mut causes = metadata::check(&csr.metadata);
+        let mut causes = metadata::check(&csr.metadata, metadata::path_segment_error);
         let request = validation::create(&csr.spec, self.options.allow_short, &mut causes)
             .filter(|_| causes.is_empty())
             .ok_or_else(|| status::invalid(key, causes))?;
@@ -49,7 +49,7 @@ pub(super) fn update(
     let Some(subresource) = subresource else {
         csr.metadata.labels = new.metadata.labels;
         csr.metadata.annotations = new.metadata.annotations;
-        let causes = metadata::check(&csr.metadata);
+        let causes = metadata::check(&csr.metadata, metadata::path_segment_error);
         return if causes.is_empty() { Ok(()) } else { Err(status::invalid(key, causes)) };
     };
     let old = csr.clone();

@@ -3,12 +3,13 @@
 use super::validation::{invalid, required};
 use perennial_kubernetes::objects::{ObjectMeta, StatusCause};
 
-/// Checks the name, labels and annotations of an object. Returns the errors; none if all are valid.
-pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
+/// Checks the name of an object by the rule `name_error` of its resource, and the labels and annotations. Returns the
+/// errors; none if all are valid.
+pub(super) fn check(metadata: &ObjectMeta, name_error: impl Fn(&str) -> Option<String>) -> Vec<StatusCause> {
     let mut causes = Vec::new();
     match metadata.name.as_str() {
         "" => causes.push(required("metadata.name", "name or generateName is required")),
-        name => causes.extend(path_segment_error(name).map(|why| invalid("metadata.name", &format!("{name:?}"), &why))),
+        name => causes.extend(name_error(name).map(|why| invalid("metadata.name", &format!("{name:?}"), &why))),
     }
     for (key, value) in &metadata.labels {
         causes.extend(key_error(key).map(|why| invalid("metadata.labels", &format!("{key:?}"), &why)));
@@ -24,7 +25,7 @@ pub(super) fn check(metadata: &ObjectMeta) -> Vec<StatusCause> {
 
 /// The reason why `name` cannot be a segment of a path (apimachinery `path.ValidatePathSegmentName`); `None` if it can.
 /// This is the only rule for names of requests, apart from their presence.
-fn path_segment_error(name: &str) -> Option<String> {
+pub(super) fn path_segment_error(name: &str) -> Option<String> {
     match name {
         "." | ".." => Some(format!("may not be {name:?}")),
         _ => name.find(['/', '%']).map(|at| format!("may not contain {:?}", &name[at..=at])),

@@ -1,7 +1,7 @@
 //! [`Object`]: an object of any resource that the server stores.
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::resource::{Key, Resource};
 use perennial_kubernetes::objects::{CertificateSigningRequest, ObjectMeta};
@@ -11,33 +11,58 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, ObjectMeta};
 #[serde(untagged)]
 pub(super) enum Object {
     Csr(Box<CertificateSigningRequest>),
+    TrustBundle(Box<Plain>),
+}
+
+/// An object of which the server interprets the metadata and few other fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Plain {
+    kind: String,
+    api_version: String,
+    pub(super) metadata: ObjectMeta,
+    #[serde(flatten)]
+    pub(super) fields: Map<String, Value>,
+}
+
+impl Plain {
+    /// The text at a path of field names, such as `spec.signerName`; empty if there is none.
+    pub(super) fn text(&self, path: &str) -> &str {
+        let mut names = path.split('.');
+        let first = names.next().and_then(|name| self.fields.get(name));
+        let found = names.fold(first, |value, name| value?.get(name));
+        found.and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 impl Object {
     /// Reads an object of `resource`. Ignores `kind` and `apiVersion` in `value`, which the caller has checked.
     pub(super) fn read(resource: Resource, value: Value) -> Result<Self, serde_json::Error> {
         let (kind, api_version) = (resource.kind().into(), resource.api_version());
-        match resource {
+        Ok(match resource {
             Resource::CertificateSigningRequests => {
                 let csr = serde_json::from_value(value)?;
-                Ok(Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..csr })))
+                Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..csr }))
             }
-        }
+            Resource::ClusterTrustBundles => {
+                Self::TrustBundle(Box::new(Plain { kind, api_version, ..serde_json::from_value(value)? }))
+            }
+        })
     }
 
     /// An object of `resource` without any content, as in a bookmark.
     pub(super) fn empty(resource: Resource) -> Self {
-        let (kind, api_version) = (resource.kind().into(), resource.api_version());
-        match resource {
-            Resource::CertificateSigningRequests => {
-                Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..Default::default() }))
-            }
-        }
+        let content = match resource {
+            Resource::CertificateSigningRequests => json!({ "spec": {} }),
+            Resource::ClusterTrustBundles => json!({ "spec": { "trustBundle": "" } }),
+        };
+        Self::read(resource, content).expect("the content has the required fields, tests read it")
     }
 
     pub(super) fn resource(&self) -> Resource {
         match self {
             Self::Csr(_) => Resource::CertificateSigningRequests,
+            Self::TrustBundle(_) => Resource::ClusterTrustBundles,
         }
     }
 
@@ -49,12 +74,14 @@ impl Object {
     pub(super) fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::Csr(csr) => &csr.metadata,
+            Self::TrustBundle(plain) => &plain.metadata,
         }
     }
 
     pub(super) fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::Csr(csr) => &mut csr.metadata,
+            Self::TrustBundle(plain) => &mut plain.metadata,
         }
     }
 
@@ -62,6 +89,7 @@ impl Object {
     pub(super) fn csr(&self) -> Option<&CertificateSigningRequest> {
         match self {
             Self::Csr(csr) => Some(csr),
+            Self::TrustBundle(_) => None,
         }
     }
 
@@ -72,6 +100,7 @@ impl Object {
             ("metadata.namespace", _) => Some(&self.metadata().namespace),
             ("spec.signerName", Self::Csr(csr)) => Some(&csr.spec.signer_name),
             (_, Self::Csr(_)) => None,
+            (path, Self::TrustBundle(plain)) => Some(plain.text(path)),
         }
     }
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use perennial::UnixTime;
 use serde_json::{Map, Value, json};
 
+use super::resource::Resource;
 use super::rfc3339;
 
 /// First bytes of every Kubernetes object in protobuf.
@@ -30,7 +31,15 @@ pub(super) enum Type {
 
 use Type::{Bytes, Entry, List, Message, Number, Text, Time};
 
-pub(super) const CSR: Fields =
+/// The fields of the objects of `resource`.
+pub(super) fn fields(resource: Resource) -> Fields {
+    match resource {
+        Resource::CertificateSigningRequests => CSR,
+        Resource::ClusterTrustBundles => TRUST_BUNDLE,
+    }
+}
+
+const CSR: Fields =
     &[(1, "metadata", Message(METADATA)), (2, "spec", Message(CSR_SPEC)), (3, "status", Message(CSR_STATUS))];
 const METADATA: Fields = &[
     (1, "name", Text),
@@ -46,6 +55,8 @@ const METADATA: Fields = &[
 const CSR_SPEC: Fields =
     &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
 const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
+const TRUST_BUNDLE: Fields =
+    &[(1, "metadata", Message(METADATA)), (2, "spec", Message(&[(1, "signerName", Text), (2, "trustBundle", Text)]))];
 const CONDITION: Fields = &[
     (1, "type", Text),
     (2, "reason", Text),

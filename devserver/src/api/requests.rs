@@ -8,6 +8,7 @@ use perennial::UnixTime;
 use super::Api;
 use super::access::{self, Attributes};
 use super::body;
+use super::bundle;
 use super::message::{Answer, ApiRequest, Query, Response};
 use super::object::Object;
 use super::options::WriteOptions;
@@ -98,11 +99,13 @@ impl Api {
         self.store.get(key).ok_or_else(|| status::not_found(key))
     }
 
-    fn create(&mut self, mut object: Object, call: &Call<'_>) -> Result<Arc<Stored>, Response> {
+    pub(super) fn create(&mut self, mut object: Object, call: &Call<'_>) -> Result<Arc<Stored>, Response> {
         set_namespace(&mut object, call.key)?;
         self.name(&mut object)?;
+        let key = object.key();
         match &mut object {
             Object::Csr(csr) => self.prepare_csr(csr, call.user)?,
+            Object::TrustBundle(bundle) => bundle::check(bundle, &key)?,
         }
 
         // From here on the server's own fields, whatever the object contained (`PrepareForCreate`).
@@ -110,7 +113,6 @@ impl Api {
         metadata.uid = self.random.uid();
         metadata.creation_timestamp = Some(rfc3339(call.now));
         metadata.resource_version = String::new();
-        let key = object.key();
         if self.store.get(&key).is_some() {
             return Err(status::already_exists(&key));
         }

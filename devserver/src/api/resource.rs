@@ -6,6 +6,7 @@ use super::discovery;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resource {
     CertificateSigningRequests,
+    ClusterTrustBundles,
 }
 
 /// The names by which clients address a resource and its objects.
@@ -21,7 +22,7 @@ pub(super) struct Names {
 }
 
 impl Resource {
-    const ALL: [Self; 1] = [Self::CertificateSigningRequests];
+    const ALL: [Self; 2] = [Self::CertificateSigningRequests, Self::ClusterTrustBundles];
 
     /// The resource that a path names, the namespace, and the rest of the path after the name of the resource. `None` if
     /// the path names no resource that the server stores.
@@ -56,6 +57,12 @@ impl Resource {
                 plural: "certificatesigningrequests",
                 kind: "CertificateSigningRequest",
             },
+            Self::ClusterTrustBundles => Names {
+                group: super::status::GROUP,
+                version: "v1beta1",
+                plural: "clustertrustbundles",
+                kind: "ClusterTrustBundle",
+            },
         }
     }
 
@@ -73,7 +80,7 @@ impl Resource {
 
     pub(super) fn is_namespaced(self) -> bool {
         match self {
-            Self::CertificateSigningRequests => false,
+            Self::CertificateSigningRequests | Self::ClusterTrustBundles => false,
         }
     }
 
@@ -81,13 +88,14 @@ impl Resource {
     pub(super) fn since(self) -> u32 {
         match self {
             Self::CertificateSigningRequests => discovery::V1_SINCE,
+            Self::ClusterTrustBundles => 33,
         }
     }
 
     /// The fields by which a field selector may select objects.
     pub(super) fn selectable_fields(self) -> &'static [&'static str] {
         match self {
-            Self::CertificateSigningRequests => &["metadata.name", "spec.signerName"],
+            Self::CertificateSigningRequests | Self::ClusterTrustBundles => &["metadata.name", "spec.signerName"],
         }
     }
 

@@ -129,6 +129,9 @@ fn columns(resource: Resource) -> Vec<Value> {
             column("RequestedDuration", "", "The requested lifetime; a signer may shorten it."),
             column("Condition", "", "The conditions of the request, and whether a certificate was issued."),
         ],
+        Resource::ClusterTrustBundles => {
+            vec![name, column("SignerName", "", "The signer whose certificates the bundle verifies.")]
+        }
     }
 }
 
@@ -163,7 +166,13 @@ fn cells(stored: &Stored, now: UnixTime) -> Value {
                 expiration_seconds.map_or_else(|| "<none>".into(), |seconds| human_duration(i64::from(seconds)));
             json!([name, age, signer_name, username, requested, csr_condition(csr)])
         }
+        Object::TrustBundle(bundle) => json!([name, or_none(bundle.text("spec.signerName"))]),
     }
+}
+
+/// `<none>` in place of an empty text.
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "<none>" } else { text }
 }
 
 fn csr_condition(csr: &CertificateSigningRequest) -> String {

@@ -9,7 +9,7 @@ use super::object::Object;
 use super::requests::Call;
 use super::store::Stored;
 use super::validation::Subresource;
-use super::{csr, status};
+use super::{bundle, csr, status};
 
 impl Api {
     /// Updates the stored object from `new`: changes the parts of the object that an update may change.
@@ -34,6 +34,9 @@ impl Api {
         let mut object = old.object.clone();
         match (&mut object, new) {
             (Object::Csr(object), Object::Csr(new)) => csr::update(object, *new, call)?,
+            (Object::TrustBundle(object), Object::TrustBundle(new)) => bundle::update(object, *new, key)?,
+            // The new object was read as one of the resource in `key`.
+            (Object::Csr(_) | Object::TrustBundle(_), _) => {}
         }
         // Before the dry run, which fails whenever the write would.
         if !self.store.has_room(Some(&old), &object) {

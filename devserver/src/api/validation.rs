@@ -45,6 +45,10 @@ pub(super) fn create(spec: &CsrSpec, allow_short: bool, causes: &mut Vec<StatusC
         .ok();
     usages(&spec.usages, causes);
     signer_name(&spec.signer_name, causes);
+    if spec.signer_name == "kubernetes.io/legacy-unknown" {
+        let why = "the legacy signerName is not allowed via this API version";
+        causes.push(invalid(SIGNER_NAME, &format!("{:?}", spec.signer_name), why));
+    }
     let shortest = if allow_short { 1 } else { SHORTEST };
     if let Some(seconds) = spec.expiration_seconds.filter(|seconds| *seconds < shortest) {
         let why = if allow_short {
@@ -71,12 +75,14 @@ fn usages(usages: &[String], causes: &mut Vec<StatusCause>) {
     }
 }
 
-fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
-    const FIELD: &str = "spec.signerName";
+const SIGNER_NAME: &str = "spec.signerName";
+
+/// Checks `spec.signerName` (`ValidateSignerName` in `pkg/apis/core/validation`), and adds the errors to `causes`.
+pub(super) fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
     if name.is_empty() {
-        return causes.push(required(FIELD, ""));
+        return causes.push(required(SIGNER_NAME, ""));
     }
-    let mut complain = |why: &str| causes.push(invalid(FIELD, &format!("{name:?}"), why));
+    let mut complain = |why: &str| causes.push(invalid(SIGNER_NAME, &format!("{name:?}"), why));
     let mut segments = name.split('/');
     let (Some(domain), Some(path), None) = (segments.next(), segments.next(), segments.next()) else {
         return complain("must be a fully qualified domain and path of the form 'example.com/signer-name'");
@@ -89,12 +95,20 @@ fn signer_name(name: &str, causes: &mut Vec<StatusCause>) {
         complain("should be a domain with at least two segments separated by dots");
     }
     if !path.split('.').all(is_label) {
-        complain("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'");
-    }
-    if name == "kubernetes.io/legacy-unknown" {
-        complain("the legacy signerName is not allowed via this API version");
+        complain(NO_SUBDOMAIN);
     }
 }
+
+/// Why `name` is no DNS-1123 subdomain; `None` if it is one. Most names of objects must be subdomains.
+pub(super) fn subdomain_error(name: &str) -> Option<String> {
+    if name.len() > 253 {
+        return Some("must be no more than 253 bytes".into());
+    }
+    (!name.split('.').all(is_label)).then(|| NO_SUBDOMAIN.into())
+}
+
+const NO_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+                            and must start and end with an alphanumeric character";
 
 /// True for a DNS-1123 label.
 fn is_label(label: &str) -> bool {
