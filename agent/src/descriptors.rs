@@ -1,6 +1,8 @@
 //! The limit of open files (`RLIMIT_NOFILE`).
 
+use std::error::Error;
 use std::io;
+use std::iter;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,13 +22,19 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// Adds the limit to an error that the limit of open files has caused. Returns other errors unchanged.
-pub(crate) fn with_limit(why: String) -> String {
+/// True if the limit of open files has caused the error.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
+}
+
+/// The text of an error. Adds the limit of open files if it has caused the error or one of its sources.
+pub(crate) fn with_limit(error: &(dyn Error + 'static)) -> String {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
     match getrlimit(Resource::Nofile).current {
-        Some(most) if why.contains(&io::Error::from(Errno::MFILE).to_string()) => format!(
-            "{why}; the limit of open files is {most}, and each certificate needs one: raise the limit (ulimit -n, \
+        Some(most) if causes.any(|cause| cause.downcast_ref().is_some_and(is_refusal)) => format!(
+            "{error}; the limit of open files is {most}, and each certificate needs one: raise the limit (ulimit -n, \
              LimitNOFILE)"
         ),
-        _ => why,
+        _ => error.to_string(),
     }
 }

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 use perennial_pki::PemError;
 
+use crate::descriptors::{is_refusal, with_limit};
+
 /// Replaces a file (mode 0600) atomically and durably: readers find the old contents or the new ones, also after a
 /// crash.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
@@ -82,7 +84,11 @@ pub(crate) fn decode(bytes: Vec<u8>) -> io::Result<Zeroizing<String>> {
 
 /// Opens a file for reading, without blocking: opening a FIFO would wait for its writer, perhaps for ever.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(|error| if is_refusal(&error) { io::Error::other(with_limit(&error)) } else { error })
 }
 
 /// Reads to the end of a file or pipe of at most [`LONGEST`] bytes.

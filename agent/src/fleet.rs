@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use perennial_rotation::{Fleet, FleetNotices, Handle, Limits, MemberNotice, News, Notice, Rotator};
+use perennial_rotation::{Fleet, FleetNotices, Handle, Limits, MemberNotice, News, Notice, Rotator, StartError};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
@@ -59,13 +59,13 @@ impl Rotations {
     /// Adds a rotation as the member `name`, with its observers. Blocks while the store is read.
     ///
     /// # Errors
-    /// [`Failure::Usage`] if the rotation cannot be prepared.
+    /// The rotation cannot be prepared.
     pub(crate) fn add(
         &self,
         name: &str,
         rotator: Rotator,
         mut observers: Vec<Observer>,
-    ) -> Result<ActiveRotation, Failure> {
+    ) -> Result<ActiveRotation, StartError> {
         let inbox = Inbox::default();
         observers.push(inbox.observer());
         // Before the member is added, to miss no notice.
@@ -74,7 +74,7 @@ impl Rotations {
         if added.is_err() {
             lock(&self.observers).remove(name, number);
         }
-        Ok(ActiveRotation::of_fleet(added.map_err(Failure::usage)?, inbox))
+        Ok(ActiveRotation::of_fleet(added?, inbox))
     }
 
     /// Ends all members, and waits up to `most` for their last writes. Then waits until their observers have handled the

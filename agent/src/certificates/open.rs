@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use perennial::UnixTime;
-use perennial_rotation::{Directory, FileStore, FileStoreError, Store};
+use perennial_rotation::{Directory, FileStore, FileStoreError, Store, StoreError};
 
 use super::conflicts::written_by;
 use super::member::{Location, Member};
@@ -106,10 +106,10 @@ impl MemberStore {
     ///
     /// # Errors
     /// [`Failure::Usage`] if another process holds the lock, or the directories cannot be used.
-    pub(crate) fn claim(&self) -> Result<(), Failure> {
+    pub(crate) fn claim(&self) -> Result<(), StoreError> {
         match self {
-            Self::Directory(directory) => directory.claim().map_err(Failure::usage),
-            Self::Files(files) => files.claim().map_err(Failure::usage),
+            Self::Directory(directory) => Ok(directory.claim()?),
+            Self::Files(files) => Ok(files.claim()?),
         }
     }
 }

@@ -25,7 +25,6 @@ use super::cert_reporter::CertReporter;
 use super::context::Context;
 use super::running::Ended;
 use crate::certificates::{List, Member, MemberStore, of_process};
-use crate::descriptors::with_limit;
 use crate::failure::Failure;
 use crate::fleet::Rotations;
 use crate::signals::END;
@@ -212,7 +211,7 @@ impl<'a> Listed<'a> {
                     }
                 }
                 Err(why) => {
-                    let why = format!("cannot start: {}", with_limit(why));
+                    let why = format!("cannot start: {why}");
                     if slot.blocked_on.set(why.clone()) != why {
                         tracing::error!("{name}: {why}; trying again every {}", words(START_RETRY));
                         self.context.report.event("trouble", json!({ "of": name, "reason": why }), "");

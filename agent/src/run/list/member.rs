@@ -10,6 +10,7 @@ use super::handles::Handles;
 use super::resolved::{Resolved, Servers, Sources};
 use crate::certificates::{Member, MemberStore};
 use crate::cli::Proxy;
+use crate::descriptors::with_limit;
 use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
 use crate::metrics::Source;
@@ -61,7 +62,7 @@ impl Active {
         let config = Resolved::read(member)?;
         let server = shared.servers.of(&config, shared.proxy)?;
         let files = config.member.open_store().map_err(|error| error.to_string())?;
-        files.claim().map_err(|error| error.to_string())?;
+        files.claim().map_err(|error| with_limit(&*error))?;
         let found = stored(&files, config.common_name());
         let held = found.as_ref().map(|found| found.chain().certificate().clone());
         begin_hook(&config, &files, found, &shared.hooks);
@@ -74,7 +75,7 @@ impl Active {
             .store(files.store());
         let wake = shared.wake.clone();
         let observers = shared.watchers.of(name).into_iter().chain([wake::observer(move || wake())]).collect();
-        let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| error.to_string())?;
+        let rotation = shared.rotations.add(name, rotator, observers).map_err(|error| with_limit(&error))?;
         // A program that reads these files finds no new certificate yet.
         let is_unpublished = files.is_unpublished();
         if !is_unpublished {
