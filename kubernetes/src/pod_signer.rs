@@ -64,7 +64,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 impl PodCertificateSigner {
     /// The signer `signer_name` for the certificates of `pod`. Requests authenticate as `node`, such as with the node's
-    /// client certificate. The profile requires no usages, and allows all names.
+    /// client certificate. The profile requires no usages.
     pub fn new(
         cluster: Arc<Cluster>,
         node: Arc<dyn IdentitySource>,
@@ -77,7 +77,7 @@ impl PodCertificateSigner {
             signer_name: signer_name.into(),
             pod,
             unverified_user_annotations: BTreeMap::new(),
-            profile: Profile { accepts_extra_rights: true, ..Profile::new([]) },
+            profile: Profile::new([]),
             limits: Limits::default(),
         }
     }
@@ -137,12 +137,17 @@ impl Signer for PodCertificateSigner {
         pod_certificate_name(public_key_der, &self.spec())
     }
 
+    /// True: from the pod.
+    fn chooses_names(&self) -> bool {
+        true
+    }
+
     /// Fails with [`Failure::Rejected`], before a request object is created, if [`check`](Self::check) fails, or if the
     /// template has names: the API has none but those of the pod.
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         let rejected = |why| SignError::new(Failure::Rejected, why);
         self.check().map_err(rejected)?;
-        if *request.template != Template::default() {
+        if !request.template.is_empty() {
             return Err(rejected(format!(
                 "a request for the certificate of a pod has no names, and the template has {}: remove them, since the \
                  signer chooses the names",
