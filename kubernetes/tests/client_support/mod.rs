@@ -4,12 +4,14 @@
 
 mod ca;
 mod node;
+mod pod;
 mod reply;
 mod scene;
 mod world;
 
 pub(crate) use ca::{Ca, server_config, server_config_for, server_config_with};
 pub(crate) use node::Node;
+pub(crate) use pod::{PODS, PodScene, condition, desired, rfc3339};
 pub(crate) use reply::{End, ReceivedRequest, Reply, chunk, list_of};
 pub(crate) use scene::{Scene, desired_csr};
 pub(crate) use world::World;

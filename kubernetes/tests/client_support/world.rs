@@ -93,7 +93,7 @@ impl<'a> World<'a> {
     }
 
     /// Runs `conversation` to its end. Time passes only when nothing else can happen.
-    pub(crate) fn run<C: Conversation>(&mut self, conversation: &mut C) -> C::Outcome {
+    pub(crate) fn run<C: Conversation + ?Sized>(&mut self, conversation: &mut C) -> C::Outcome {
         for _ in 0..2_000_000 {
             let step = conversation.poll(self.now);
             let input = match step {
