@@ -59,7 +59,7 @@ fn all_zeros_node_ip_selects_node_addresses_of_its_family() {
             address(AddressType::InternalIp, "fe80::7"),
             address(AddressType::InternalDns, name),
         ];
-        server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
+        server.with_api(|api, now| api.put_node("worker", &addresses, now)).unwrap();
         let run = start(path, &[&RUN[..], &[SERVING, "--node-ip", flag]].concat());
         let facts = serving_certificate(&run, path);
         assert!(facts.names.ip_addresses().eq([ip.parse::<std::net::IpAddr>().unwrap()]), "{flag}: {facts:?}");
@@ -85,7 +85,7 @@ fn serving_certificate_has_node_object_addresses() {
         address(AddressType::Other, "10.1.0.1"),
         address(AddressType::ExternalDns, "10.0.0.256"),
     ];
-    server.with_api(|api, _| api.put_node("worker", addresses.to_vec()));
+    server.with_api(|api, now| api.put_node("worker", &addresses, now)).unwrap();
     // Reads the Node object at once instead of at the next poll.
     run.signal(Signal::HUP);
     let facts = serving_certificate(&run, path);

@@ -16,6 +16,7 @@ mod nodes;
 mod object;
 mod options;
 mod patch;
+mod plain;
 mod protobuf;
 mod requests;
 mod resource;
@@ -45,8 +46,6 @@ use access::Attributes;
 use faults::Faults;
 use list::Listing;
 use message::{Answer, ApiRequest, Response};
-use nodes::Nodes;
-use perennial_kubernetes::addresses::NodeAddress;
 use resource::{Key, Resource};
 use serving::ServingApproval;
 use store::Store;
@@ -152,8 +151,8 @@ impl Options {
 
 /// An API server without sockets and clocks. The caller passes requests with the time, and gets answers.
 ///
-/// Stores certificate signing requests, approves and signs them, and serves Node objects. Also answers two kinds of
-/// requests that `kubectl` sends: for discovery documents, and for reviews of the user's own rights. The server is for
+/// Stores certificate signing requests, approves and signs them, and stores the objects around them: trust bundles, pods,
+/// service accounts, nodes. Also answers two kinds of requests that `kubectl` sends: for discovery documents, and for reviews of the user's own rights. The server is for
 /// development, demonstrations and tests: all state is in memory, and memory is bounded.
 #[derive(Debug)]
 pub struct Api {
@@ -166,7 +165,6 @@ pub struct Api {
     work: BTreeSet<(UnixTime, Key)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
-    nodes: Nodes,
     /// Each open watch holds a clone. The number of open watches is the reference count minus one, since the `Api`
     /// holds one reference itself.
     pub(super) watches: Arc<()>,
@@ -184,7 +182,6 @@ impl Api {
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
             faults: Faults::default(),
-            nodes: Nodes::default(),
             watches: Arc::default(),
         }
     }
@@ -192,16 +189,6 @@ impl Api {
     /// Accepts a bearer token for `user`. For a bootstrap token, pass the whole text `<id>.<secret>`.
     pub fn add_token(&mut self, token: &str, user: User) {
         self.tokens.add(token, user);
-    }
-
-    /// Adds the Node object of this name, or replaces its addresses. With [`Approval::Auto`] and
-    /// [`ServingApproval::Own`], the next [`Api::tick`] approves pending serving certificates for these addresses.
-    pub fn put_node(&mut self, name: &str, addresses: Vec<NodeAddress>) {
-        self.nodes.put(name, addresses);
-        self.store.write_elsewhere();
-        // The new addresses may allow the approval of a pending serving certificate.
-        let requests = self.store.iter(Resource::CertificateSigningRequests);
-        self.work.extend(requests.map(|stored| (UnixTime::default(), stored.key.clone())));
     }
 
     /// Increments the resource version, as the write of another resource (a Lease, an Event) does in a cluster.
@@ -306,9 +293,6 @@ impl Api {
                 let wanted = Attributes { verb: "create", group, resource, ..Attributes::default() };
                 access::authorize(&user, &wanted)?;
                 review::answer(request, &user, resource, now).map(Answer::Response)
-            }
-            ["api", "v1", "nodes", name] if request.method == Method::GET => {
-                self.nodes.get(&user, name).map(Answer::Response)
             }
             path => {
                 let joined = format!("/{}", path.join("/"));

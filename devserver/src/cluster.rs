@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::UnixTime;
-use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::{Endpoint, kubeconfig_with_certificate, kubeconfig_with_token};
 use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_kubernetes::{CsrSigner, PodIdentity};
 use perennial_pki::{Credential, Usage};
 use perennial_rotation::{Authentication, Profile, Token, clock};
 use zeroize::Zeroizing;
@@ -186,6 +186,26 @@ impl TestCluster {
     /// The errors of [`Api::decide`]. No request changes then.
     pub fn decide(&self, name: &str, decision: Decision) -> Result<(), DecisionError> {
         self.server.with_api(|api, now| api.decide(name, decision, "decided by a test", now))
+    }
+
+    /// Creates a pod that is bound to the node `node_name`, with its service account and the Node object if they are
+    /// missing, and returns the names and UIDs; see [`Api::put_pod`].
+    ///
+    /// # Errors
+    /// The errors of [`Api::put_pod`].
+    pub fn put_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        service_account_name: &str,
+        node_name: &str,
+    ) -> Result<PodIdentity, ObjectError> {
+        self.server.with_api(|api, now| api.put_pod(namespace, name, service_account_name, node_name, now))
+    }
+
+    /// Deletes a pod. Returns false if there is no such pod.
+    pub fn delete_pod(&self, namespace: &str, name: &str) -> bool {
+        self.server.with_api(|api, _| api.delete_pod(namespace, name))
     }
 
     /// Creates the ClusterTrustBundle `name` of the signer `signer_name` with the CA certificates in `pem`, or replaces

@@ -1,6 +1,6 @@
 //! An embedded API server for tests: the certificate API of a cluster, with approver, signers and cleaner.
 //!
-//! The server serves certificate signing requests and ClusterTrustBundles. Clients can read Node objects.
+//! The server serves certificate signing requests, ClusterTrustBundles, pods, service accounts and Node objects.
 //!
 //! [`TestCluster`] starts a server in a test. A node gets its certificate in four lines:
 //!
@@ -30,7 +30,8 @@
 //! | a server that misbehaves | [`TestCluster::set_faults`] with a plan of [`faults`] |
 //! | a CA that is replaced | [`TestCluster::rotate_authority`] |
 //! | CAs of a signer that pods read from a ClusterTrustBundle | [`TestCluster::put_trust_bundle`] |
-//! | Node objects, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
+//! | pods, with their service accounts and Node objects | [`TestCluster::put_pod`] |
+//! | Node objects with addresses, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
 //!
 //! The server is for development, demonstrations and tests only: objects and the CA's key live in memory, and there is
 //! no audit log. To `kubectl` and kubelets the server behaves as a cluster does, and it refuses requests that it does
@@ -65,7 +66,8 @@
 //!
 //! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and a certificate with a lifetime
 //! shorter than 100 minutes is backdated by a twentieth of the lifetime, not by five minutes. Server-side apply,
-//! directives in strategic merge patches, finalizers and owner references are not supported. A watch from a version
+//! directives in strategic merge patches, finalizers and owner references are not supported. Every namespace exists. Nothing
+//! schedules or runs pods, and a pod may name a service account or node that does not exist. A watch from a version
 //! that the server has not reached gets 410, because after a restart the server may never reach that version. One log
 //! serves as both watch cache and etcd: a list at an exact version reaches no further back than a watch.
 

@@ -59,7 +59,12 @@ pub(super) fn too_large() -> Response {
 
 /// Reads an object of this kind and API version from a body. Refuses an object of another kind or version. The body may
 /// omit both fields.
-pub(super) fn object(request: &ApiRequest, fields: Fields, kind: &str, version: &str) -> Result<Value, Response> {
+pub(super) fn object(
+    request: &ApiRequest,
+    fields: Option<Fields>,
+    kind: &str,
+    version: &str,
+) -> Result<Value, Response> {
     let value = value(request, fields, kind)?;
     expect_type(&value, kind, version)?;
     Ok(value)
@@ -97,7 +102,7 @@ pub(super) fn delete_options(request: &ApiRequest) -> Result<DeleteOptions, Resp
     if request.body.is_empty() {
         return Ok(DeleteOptions::default());
     }
-    let value = value(request, protobuf::DELETE_OPTIONS, DELETE_OPTIONS)?;
+    let value = value(request, Some(protobuf::DELETE_OPTIONS), DELETE_OPTIONS)?;
     serde_json::from_value(value).map_err(|error| unreadable(DELETE_OPTIONS, error))
 }
 
@@ -122,12 +127,13 @@ pub(super) fn media_type(request: &ApiRequest) -> &str {
     request.content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// The body as JSON. A protobuf body is converted to the JSON of the same object.
-fn value(request: &ApiRequest, fields: Fields, kind: &str) -> Result<Value, Response> {
-    let mut value = match media_type(request) {
-        "" | "application/json" => serde_json::from_slice(&request.body)
+/// The body as JSON. A protobuf body with these fields is converted to the JSON of the same object; without fields, it
+/// is refused.
+fn value(request: &ApiRequest, fields: Option<Fields>, kind: &str) -> Result<Value, Response> {
+    let mut value = match (media_type(request), fields) {
+        ("" | "application/json", _) => serde_json::from_slice(&request.body)
             .map_err(|error| status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?,
-        "application/vnd.kubernetes.protobuf" => {
+        ("application/vnd.kubernetes.protobuf", Some(fields)) => {
             protobuf::read(&request.body, fields).map_err(|error| unreadable(kind, error))?
         }
         _ => return Err(status::unsupported_media_type()),

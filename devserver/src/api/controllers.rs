@@ -87,7 +87,12 @@ impl Api {
         let Some(stored) = self.store.get(key).map(Arc::clone) else { return };
         match &stored.object {
             Object::Csr(csr) => self.reconcile_csr(&stored, csr, now),
-            Object::TrustBundle(_) => {}
+            // The addresses of a node may allow the approval of a pending serving certificate.
+            Object::Node(_) => {
+                let requests = self.store.iter(Resource::CertificateSigningRequests);
+                self.work.extend(requests.map(|stored| (now, stored.key.clone())));
+            }
+            Object::TrustBundle(_) | Object::Pod(_) | Object::ServiceAccount(_) => {}
         }
     }
 
@@ -129,7 +134,7 @@ impl Api {
             }
             signer::KUBELET_SERVING if own => {
                 let node = request.common_name.strip_prefix("system:node:")?;
-                let covered = self.options.approve_serving.covers(node, &self.nodes, &request);
+                let covered = self.options.approve_serving.covers(node, &self.node_addresses(node), &request);
                 covered.then_some(
                     "Auto approving kubelet serving certificate, which a cluster leaves to its administrator.",
                 )

@@ -9,9 +9,11 @@ use super::Api;
 use super::message::Response;
 use super::object::Object;
 use super::requests::Call;
-use super::resource::Resource;
+use super::resource::{Key, Resource};
 use super::store::Stored;
 use super::user::{MASTERS, User};
+use perennial_kubernetes::PodIdentity;
+use perennial_kubernetes::addresses::NodeAddress;
 use perennial_kubernetes::objects::Status;
 
 /// Error of an object that the server refuses, with the message that an administrator's client gets. Nothing is stored.
@@ -50,6 +52,63 @@ impl Api {
         }
         let bundle = json!({ "metadata": { "name": name }, "spec": spec });
         self.put(Resource::ClusterTrustBundles, bundle, now).map(drop)
+    }
+
+    /// Creates the Node object of this name, or replaces its addresses. With [`Approval::Auto`](crate::Approval::Auto) and
+    /// [`ServingApproval::Own`](crate::ServingApproval::Own), approves pending serving certificates for these addresses.
+    ///
+    /// # Errors
+    /// [`ObjectError`] if the name is no name of a node, or the store is full.
+    pub fn put_node(&mut self, name: &str, addresses: &[NodeAddress], now: UnixTime) -> Result<(), ObjectError> {
+        let node = json!({ "metadata": { "name": name }, "spec": {}, "status": { "addresses": addresses } });
+        self.put(Resource::Nodes, node, now).map(drop)
+    }
+
+    /// Creates a pod that is bound to the node `node_name`. Also creates the pod's service account and the Node object,
+    /// unless they exist. If the pod exists already with this service account and node, changes nothing. Returns the
+    /// names and UIDs, which a request for the pod's certificate contains.
+    ///
+    /// # Errors
+    /// [`ObjectError`] if a cluster would refuse an object, the pod exists with another service account or on another
+    /// node, or the store is full. The service account and the Node object may have been created.
+    pub fn put_pod(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        service_account_name: &str,
+        node_name: &str,
+        now: UnixTime,
+    ) -> Result<PodIdentity, ObjectError> {
+        let node = match self.store.get(&Key::new(Resource::Nodes, "", node_name)) {
+            Some(stored) => Arc::clone(stored),
+            None => self.put(Resource::Nodes, json!({ "metadata": { "name": node_name } }), now)?,
+        };
+        let account = json!({ "metadata": { "namespace": namespace, "name": service_account_name } });
+        let account = match self.store.get(&Key::new(Resource::ServiceAccounts, namespace, service_account_name)) {
+            Some(stored) => Arc::clone(stored),
+            None => self.put(Resource::ServiceAccounts, account, now)?,
+        };
+        let containers = json!([{ "name": "main", "image": "example.com/main" }]);
+        let pod = json!({
+            "metadata": { "namespace": namespace, "name": name },
+            "spec": { "serviceAccountName": service_account_name, "nodeName": node_name, "containers": containers },
+        });
+        let pod = self.put(Resource::Pods, pod, now)?;
+        let uid = |stored: &Stored| stored.object.metadata().uid.clone();
+        Ok(PodIdentity {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid(&pod),
+            service_account_name: service_account_name.into(),
+            service_account_uid: uid(&account),
+            node_name: node_name.into(),
+            node_uid: uid(&node),
+        })
+    }
+
+    /// Deletes a pod. Returns false if there is no such pod.
+    pub fn delete_pod(&mut self, namespace: &str, name: &str) -> bool {
+        self.store.remove(&Key::new(Resource::Pods, namespace, name)).is_some()
     }
 
     /// Creates or replaces an object, as an administrator does, and runs the controllers.

@@ -1,40 +1,50 @@
-//! Node objects: a node's name with its addresses. `ServingApproval::Own` approves serving certificates for these
-//! addresses.
+//! Node objects, and the rights of a node on the objects of its pods.
 
-use std::collections::BTreeMap;
+use serde::Deserialize;
 
-use serde_json::json;
-
-use super::access::{self, Attributes};
-use super::message::Response;
-use super::status;
+use super::Api;
+use super::message::Query;
+use super::object::Plain;
+use super::resource::{Key, Resource};
+use super::selector::Selector;
 use super::user::User;
 use perennial_kubernetes::addresses::NodeAddress;
 
-/// All Node objects. [`Api::put_node`](super::Api::put_node) adds them; a kubelet cannot register itself.
-#[derive(Debug, Default)]
-pub(super) struct Nodes(BTreeMap<String, Vec<NodeAddress>>);
-
-impl Nodes {
-    pub(super) fn put(&mut self, name: &str, addresses: Vec<NodeAddress>) {
-        self.0.insert(name.to_owned(), addresses);
-    }
-
+impl Api {
     /// The addresses of the Node object of this name; empty if there is no such object.
-    pub(super) fn addresses(&self, name: &str) -> &[NodeAddress] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+    pub(super) fn node_addresses(&self, name: &str) -> Vec<NodeAddress> {
+        let stored = self.store.get(&Key::new(Resource::Nodes, "", name));
+        stored.and_then(|stored| stored.object.plain()).map(addresses).unwrap_or_default()
     }
 
-    /// Answers GET of a Node object. A node may read its own object and no other (the rule of the node authorizer).
-    pub(super) fn get(&self, user: &User, name: &str) -> Result<Response, Response> {
-        let own = user.username.strip_prefix("system:node:") == Some(name);
-        if !own {
-            access::authorize(user, &Attributes { verb: "get", resource: "nodes", name, ..Attributes::default() })?;
+    /// True if `user` is a node, and may read what a request for `key` with this verb selects: the Node object of its
+    /// own name, the pods that are bound to the node, and their service accounts (the node authorizer).
+    pub(super) fn node_may_read(&self, user: &User, verb: &str, key: &Key, query: &Query) -> bool {
+        let Some(node) = user.node().filter(|_| matches!(verb, "get" | "list" | "watch")) else { return false };
+        let Ok(selector) = Selector::new(key, query) else { return false };
+        let named = selector.key().unwrap_or_else(|| key.clone());
+        match key.resource {
+            Resource::Nodes => named.name == node,
+            Resource::Pods => selector.requires(NODE_NAME, node) || self.is_bound(&named, node),
+            Resource::ServiceAccounts => self.store.iter(Resource::Pods).any(|pod| {
+                pod.key.namespace == named.namespace
+                    && pod.object.field(NODE_NAME) == Some(node)
+                    && pod.object.field("spec.serviceAccountName") == Some(&named.name)
+            }),
+            Resource::CertificateSigningRequests | Resource::ClusterTrustBundles => false,
         }
-        let addresses = self.0.get(name).ok_or_else(|| status::no_such_node(name))?;
-        let node = json!({
-            "kind": "Node", "apiVersion": "v1", "metadata": { "name": name }, "status": { "addresses": addresses },
-        });
-        Ok(Response::json(200, &node))
     }
+
+    fn is_bound(&self, key: &Key, node: &str) -> bool {
+        self.store.get(key).is_some_and(|stored| stored.object.field(NODE_NAME) == Some(node))
+    }
+}
+
+/// The field with the name of the node that a pod is bound to.
+const NODE_NAME: &str = "spec.nodeName";
+
+/// The addresses of a Node object; empty if the object has none that can be read.
+pub(super) fn addresses(node: &Plain) -> Vec<NodeAddress> {
+    let addresses = node.fields.get("status").and_then(|status| status.get("addresses"));
+    addresses.and_then(|addresses| Vec::deserialize(addresses).ok()).unwrap_or_default()
 }

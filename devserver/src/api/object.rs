@@ -12,6 +12,9 @@ use perennial_kubernetes::objects::{CertificateSigningRequest, ObjectMeta};
 pub(super) enum Object {
     Csr(Box<CertificateSigningRequest>),
     TrustBundle(Box<Plain>),
+    Node(Box<Plain>),
+    Pod(Box<Plain>),
+    ServiceAccount(Box<Plain>),
 }
 
 /// An object of which the server interprets the metadata and few other fields.
@@ -39,15 +42,17 @@ impl Object {
     /// Reads an object of `resource`. Ignores `kind` and `apiVersion` in `value`, which the caller has checked.
     pub(super) fn read(resource: Resource, value: Value) -> Result<Self, serde_json::Error> {
         let (kind, api_version) = (resource.kind().into(), resource.api_version());
-        Ok(match resource {
+        let plain: fn(Box<Plain>) -> Self = match resource {
             Resource::CertificateSigningRequests => {
                 let csr = serde_json::from_value(value)?;
-                Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..csr }))
+                return Ok(Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..csr })));
             }
-            Resource::ClusterTrustBundles => {
-                Self::TrustBundle(Box::new(Plain { kind, api_version, ..serde_json::from_value(value)? }))
-            }
-        })
+            Resource::ClusterTrustBundles => Self::TrustBundle,
+            Resource::Nodes => Self::Node,
+            Resource::Pods => Self::Pod,
+            Resource::ServiceAccounts => Self::ServiceAccount,
+        };
+        Ok(plain(Box::new(Plain { kind, api_version, ..serde_json::from_value(value)? })))
     }
 
     /// An object of `resource` without any content, as in a bookmark.
@@ -55,6 +60,8 @@ impl Object {
         let content = match resource {
             Resource::CertificateSigningRequests => json!({ "spec": {} }),
             Resource::ClusterTrustBundles => json!({ "spec": { "trustBundle": "" } }),
+            Resource::Nodes | Resource::Pods => json!({ "spec": {}, "status": {} }),
+            Resource::ServiceAccounts => json!({}),
         };
         Self::read(resource, content).expect("the content has the required fields, tests read it")
     }
@@ -63,6 +70,9 @@ impl Object {
         match self {
             Self::Csr(_) => Resource::CertificateSigningRequests,
             Self::TrustBundle(_) => Resource::ClusterTrustBundles,
+            Self::Node(_) => Resource::Nodes,
+            Self::Pod(_) => Resource::Pods,
+            Self::ServiceAccount(_) => Resource::ServiceAccounts,
         }
     }
 
@@ -74,14 +84,18 @@ impl Object {
     pub(super) fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::Csr(csr) => &csr.metadata,
-            Self::TrustBundle(plain) => &plain.metadata,
+            Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
+                &plain.metadata
+            }
         }
     }
 
     pub(super) fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::Csr(csr) => &mut csr.metadata,
-            Self::TrustBundle(plain) => &mut plain.metadata,
+            Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
+                &mut plain.metadata
+            }
         }
     }
 
@@ -89,7 +103,17 @@ impl Object {
     pub(super) fn csr(&self) -> Option<&CertificateSigningRequest> {
         match self {
             Self::Csr(csr) => Some(csr),
-            Self::TrustBundle(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The fields of an object of which the server interprets few; `None` for other objects.
+    pub(super) fn plain(&self) -> Option<&Plain> {
+        match self {
+            Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
+                Some(plain)
+            }
+            Self::Csr(_) => None,
         }
     }
 
@@ -100,7 +124,7 @@ impl Object {
             ("metadata.namespace", _) => Some(&self.metadata().namespace),
             ("spec.signerName", Self::Csr(csr)) => Some(&csr.spec.signer_name),
             (_, Self::Csr(_)) => None,
-            (path, Self::TrustBundle(plain)) => Some(plain.text(path)),
+            (path, other) => other.plain().map(|plain| plain.text(path)),
         }
     }
 

@@ -31,11 +31,12 @@ pub(super) enum Type {
 
 use Type::{Bytes, Entry, List, Message, Number, Text, Time};
 
-/// The fields of the objects of `resource`.
-pub(super) fn fields(resource: Resource) -> Fields {
+/// The fields of the objects of `resource`; `None` if the server reads such objects only as JSON.
+pub(super) fn fields(resource: Resource) -> Option<Fields> {
     match resource {
-        Resource::CertificateSigningRequests => CSR,
-        Resource::ClusterTrustBundles => TRUST_BUNDLE,
+        Resource::CertificateSigningRequests => Some(CSR),
+        Resource::ClusterTrustBundles => Some(TRUST_BUNDLE),
+        Resource::Nodes | Resource::Pods | Resource::ServiceAccounts => None,
     }
 }
 

@@ -17,7 +17,7 @@ use super::store::Stored;
 use super::table::{Shape, shaped};
 use super::user::User;
 use super::validation::Subresource;
-use super::{patch, rfc3339, status};
+use super::{patch, plain, rfc3339, status};
 
 /// `generateName` is cut to this length, in characters, before the random suffix is appended.
 const LONGEST_PREFIX: usize = 58;
@@ -70,7 +70,9 @@ impl Api {
             _ => return Err(status::method_not_allowed()),
         };
         let (group, plural) = (resource.group(), resource.plural());
-        access::authorize(user, &Attributes { verb, group, resource: plural, subresource, namespace, name })?;
+        if !self.node_may_read(user, verb, key, &query) {
+            access::authorize(user, &Attributes { verb, group, resource: plural, subresource, namespace, name })?;
+        }
         let shape = Shape::accepted(&request.accept, &query).ok_or_else(status::not_acceptable)?;
         let options = WriteOptions::from_query(&query, verb)?;
         let call = Call { user, key, subresource: part, dry_run: options.dry_run, now };
@@ -106,6 +108,8 @@ impl Api {
         match &mut object {
             Object::Csr(csr) => self.prepare_csr(csr, call.user)?,
             Object::TrustBundle(bundle) => bundle::check(bundle, &key)?,
+            Object::Pod(pod) => plain::prepare_pod(pod, &key)?,
+            Object::Node(object) | Object::ServiceAccount(object) => plain::check(object, &key)?,
         }
 
         // From here on the server's own fields, whatever the object contained (`PrepareForCreate`).

@@ -7,6 +7,9 @@ use super::discovery;
 pub(super) enum Resource {
     CertificateSigningRequests,
     ClusterTrustBundles,
+    Nodes,
+    Pods,
+    ServiceAccounts,
 }
 
 /// The names by which clients address a resource and its objects.
@@ -22,7 +25,8 @@ pub(super) struct Names {
 }
 
 impl Resource {
-    const ALL: [Self; 2] = [Self::CertificateSigningRequests, Self::ClusterTrustBundles];
+    const ALL: [Self; 5] =
+        [Self::CertificateSigningRequests, Self::ClusterTrustBundles, Self::Nodes, Self::Pods, Self::ServiceAccounts];
 
     /// The resource that a path names, the namespace, and the rest of the path after the name of the resource. `None` if
     /// the path names no resource that the server stores.
@@ -63,6 +67,11 @@ impl Resource {
                 plural: "clustertrustbundles",
                 kind: "ClusterTrustBundle",
             },
+            Self::Nodes => Names { group: "", version: "v1", plural: "nodes", kind: "Node" },
+            Self::Pods => Names { group: "", version: "v1", plural: "pods", kind: "Pod" },
+            Self::ServiceAccounts => {
+                Names { group: "", version: "v1", plural: "serviceaccounts", kind: "ServiceAccount" }
+            }
         }
     }
 
@@ -80,7 +89,8 @@ impl Resource {
 
     pub(super) fn is_namespaced(self) -> bool {
         match self {
-            Self::CertificateSigningRequests | Self::ClusterTrustBundles => false,
+            Self::CertificateSigningRequests | Self::ClusterTrustBundles | Self::Nodes => false,
+            Self::Pods | Self::ServiceAccounts => true,
         }
     }
 
@@ -89,6 +99,7 @@ impl Resource {
         match self {
             Self::CertificateSigningRequests => discovery::V1_SINCE,
             Self::ClusterTrustBundles => 33,
+            Self::Nodes | Self::Pods | Self::ServiceAccounts => 0,
         }
     }
 
@@ -96,6 +107,17 @@ impl Resource {
     pub(super) fn selectable_fields(self) -> &'static [&'static str] {
         match self {
             Self::CertificateSigningRequests | Self::ClusterTrustBundles => &["metadata.name", "spec.signerName"],
+            Self::Nodes => &["metadata.name"],
+            Self::Pods => &[
+                "metadata.name",
+                "metadata.namespace",
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "status.phase",
+            ],
+            Self::ServiceAccounts => &["metadata.name", "metadata.namespace"],
         }
     }
 

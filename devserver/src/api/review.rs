@@ -20,7 +20,7 @@ pub(super) fn answer(request: &ApiRequest, user: &User, resource: &str, now: Uni
 fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectReview";
     const VERSION: &str = "authentication.k8s.io/v1";
-    body::object(request, protobuf::REVIEW, KIND, VERSION)?;
+    body::object(request, Some(protobuf::REVIEW), KIND, VERSION)?;
     let review = json!({
         "kind": KIND,
         "apiVersion": VERSION,
@@ -33,7 +33,7 @@ fn who_am_i(request: &ApiRequest, user: &User, now: UnixTime) -> Result<Response
 fn may_i(request: &ApiRequest, user: &User) -> Result<Response, Response> {
     const KIND: &str = "SelfSubjectAccessReview";
     const VERSION: &str = "authorization.k8s.io/v1";
-    let review = body::object(request, protobuf::ACCESS_REVIEW, KIND, VERSION)?;
+    let review = body::object(request, Some(protobuf::ACCESS_REVIEW), KIND, VERSION)?;
     let spec = &review["spec"];
     let allowed = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
         (Some(wanted), _) => {

@@ -85,6 +85,14 @@ impl Selector {
             && self.requirements.iter().all(|requirement| requirement.matches(object))
     }
 
+    /// True if the selector requires this value of the field.
+    pub(super) fn requires(&self, field: &str, value: &str) -> bool {
+        self.requirements.iter().any(|requirement| {
+            matches!((&requirement.of, &requirement.test), (Operand::Field(path), Test::In(values))
+                if path == field && values.iter().all(|one| one == value))
+        })
+    }
+
     /// The key that an object must have to match; `None` if the selector does not require one key.
     pub(super) fn key(&self) -> Option<Key> {
         if self.resource.is_namespaced() && self.namespace.is_empty() {

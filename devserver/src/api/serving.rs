@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use perennial::same_dns_name;
 use perennial_pki::RequestFacts;
 
-use super::nodes::Nodes;
 use perennial_kubernetes::addresses::NodeAddress;
 
 /// The rule by which the server approves nodes' serving certificates without a person.
@@ -24,8 +23,9 @@ pub enum ServingApproval {
 }
 
 impl ServingApproval {
-    /// True if this rule approves a serving certificate with the names of `request` for the node named `node`.
-    pub(super) fn covers(&self, node: &str, nodes: &Nodes, request: &RequestFacts) -> bool {
+    /// True if this rule approves a serving certificate with the names of `request` for the node named `node`, whose
+    /// Node object has these addresses.
+    pub(super) fn covers(&self, node: &str, addresses: &[NodeAddress], request: &RequestFacts) -> bool {
         let more = match self {
             Self::Never => return false,
             Self::Any => return true,
@@ -33,7 +33,7 @@ impl ServingApproval {
         };
         let own = |wanted: &str| {
             (same_dns_name(wanted, node) && !names_a_service(node))
-                || nodes.addresses(node).iter().any(|NodeAddress { address, .. }| same(address, wanted))
+                || addresses.iter().any(|NodeAddress { address, .. }| same(address, wanted))
                 || more.iter().any(|allowed| same(allowed, wanted))
         };
         let names = &request.names;

@@ -98,10 +98,6 @@ pub(super) fn not_found(key: &Key) -> Response {
     about_object(key, failure(404, "NotFound", format!("{} {:?} not found", key.resource.qualified(), key.name)))
 }
 
-pub(super) fn no_such_node(name: &str) -> Response {
-    refused(404, "NotFound", format!("nodes {name:?} not found"))
-}
-
 pub(super) fn method_not_allowed() -> Response {
     refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 }

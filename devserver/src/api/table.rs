@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::controllers::has;
 use super::message::{Query, to_json};
+use super::nodes::addresses;
 use super::object::Object;
 use super::resource::Resource;
 use super::store::Stored;
+use perennial_kubernetes::addresses::AddressType;
 use perennial_kubernetes::objects::{CertificateSigningRequest, CsrSpec, ListMeta};
 
 /// Representation of objects in an answer: as objects, or as rows of a table.
@@ -132,11 +134,37 @@ fn columns(resource: Resource) -> Vec<Value> {
         Resource::ClusterTrustBundles => {
             vec![name, column("SignerName", "", "The signer whose certificates the bundle verifies.")]
         }
+        Resource::Nodes => vec![
+            name,
+            column("Status", "", "The conditions of the node."),
+            column("Roles", "", "The roles of the node."),
+            age,
+            column("Version", "", "The version of the kubelet."),
+            wide("Internal-IP", "The first internal address."),
+            wide("External-IP", "The first external address."),
+        ],
+        Resource::Pods => vec![
+            name,
+            column("Ready", "", "The containers that are ready, of all."),
+            column("Status", "", "The phase of the pod."),
+            column("Restarts", "", "The number of restarts of containers."),
+            age,
+            wide("IP", "The address of the pod."),
+            wide("Node", "The node that the pod is bound to."),
+            wide("Nominated Node", "The node that the pod waits for."),
+            wide("Readiness Gates", "The conditions that the pod waits for."),
+        ],
+        Resource::ServiceAccounts => vec![name, column("Secrets", "", "The number of secrets."), age],
     }
 }
 
 fn column(name: &str, format: &str, description: &str) -> Value {
     json!({ "name": name, "type": "string", "format": format, "description": description, "priority": 0 })
+}
+
+/// A column that only `kubectl get -o wide` shows.
+fn wide(name: &str, description: &str) -> Value {
+    json!({ "name": name, "type": "string", "format": "", "description": description, "priority": 1 })
 }
 
 fn row(stored: &Stored, include: Include, now: UnixTime) -> Value {
@@ -167,6 +195,33 @@ fn cells(stored: &Stored, now: UnixTime) -> Value {
             json!([name, age, signer_name, username, requested, csr_condition(csr)])
         }
         Object::TrustBundle(bundle) => json!([name, or_none(bundle.text("spec.signerName"))]),
+        Object::Node(node) => {
+            let addresses = addresses(node);
+            let address = |kind| {
+                let found = addresses.iter().find(|address| address.kind == kind);
+                found.map_or("<none>", |found| &found.address)
+            };
+            // Nothing runs on the node: no kubelet reports conditions and a version.
+            json!([
+                name,
+                "Unknown",
+                "<none>",
+                age,
+                "",
+                address(AddressType::InternalIp),
+                address(AddressType::ExternalIp)
+            ])
+        }
+        Object::Pod(pod) => {
+            let containers = pod.fields.get("spec").and_then(|spec| spec.get("containers")?.as_array());
+            let ready = format!("0/{}", containers.map_or(0, Vec::len));
+            let (phase, node) = (or_none(pod.text("status.phase")), or_none(pod.text("spec.nodeName")));
+            json!([name, ready, phase, "0", age, "<none>", node, "<none>", "<none>"])
+        }
+        Object::ServiceAccount(account) => {
+            let secrets = account.fields.get("secrets").and_then(Value::as_array).map_or(0, Vec::len);
+            json!([name, secrets.to_string(), age])
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use super::body::Preconditions;
 use super::message::Response;
 use super::object::Object;
 use super::requests::Call;
+use super::resource::Resource;
 use super::store::Stored;
 use super::validation::Subresource;
-use super::{bundle, csr, status};
+use super::{bundle, csr, plain, status};
 
 impl Api {
     /// Updates the stored object from `new`: changes the parts of the object that an update may change.
@@ -35,8 +36,13 @@ impl Api {
         match (&mut object, new) {
             (Object::Csr(object), Object::Csr(new)) => csr::update(object, *new, call)?,
             (Object::TrustBundle(object), Object::TrustBundle(new)) => bundle::update(object, *new, key)?,
-            // The new object was read as one of the resource in `key`.
-            (Object::Csr(_) | Object::TrustBundle(_), _) => {}
+            (Object::Pod(object), Object::Pod(new)) => plain::update_pod(object, *new, key)?,
+            (Object::Node(object), Object::Node(new))
+            | (Object::ServiceAccount(object), Object::ServiceAccount(new)) => {
+                plain::update(object, *new, key)?;
+            }
+            // Not reached: the new object was read as one of the resource in `key`.
+            _ => {}
         }
         // Before the dry run, which fails whenever the write would.
         if !self.store.has_room(Some(&old), &object) {
@@ -46,9 +52,11 @@ impl Api {
             return Ok(Arc::new(Stored::new(object, old.version, old.created)));
         }
         let stored = self.store.replace(&old, object);
-        // The signer acts on approvals only, after its configured delay.
-        if subresource == Some(Subresource::Approval) {
-            self.schedule(key, now.after(self.options.signing_delay));
+        match subresource {
+            // The signer acts on approvals only, after its configured delay.
+            Some(Subresource::Approval) => self.schedule(key, now.after(self.options.signing_delay)),
+            None if key.resource == Resource::Nodes => self.schedule(key, now),
+            None | Some(Subresource::Status) => {}
         }
         Ok(stored)
     }

@@ -259,7 +259,7 @@ fn forbidden_requests_get_the_message_of_a_real_api_server() {
 fn unknown_paths_get_404_with_a_status_object() {
     let mut server = Server::new(Options::default());
     let old = COLLECTION.replace("v1", "v1beta1");
-    for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/pods", "/metrics", "/openapi/v2"] {
+    for path in [old.as_str(), "/apis/apps/v1/deployments", "/api/v1/configmaps", "/metrics", "/openapi/v2"] {
         let (status, answer) = server.get(&Role::Admin, path);
         assert_eq!((status, &answer["kind"], &answer["reason"]), (404, &json!("Status"), &json!("NotFound")), "{path}");
     }

@@ -10,6 +10,7 @@ mod list;
 mod load;
 mod options;
 mod patch;
+mod pods;
 mod rights;
 mod rotation;
 mod secrets;

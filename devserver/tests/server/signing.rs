@@ -299,14 +299,12 @@ fn serving_approval_own_approves_only_names_of_node_and_configured_names() {
     ];
     for (node, names, addresses, approves, approved) in rows {
         let mut server = Server::new(Options { approve_serving: approves.clone(), ..Options::default() });
-        server.api.put_node(
-            "one",
-            vec![
-                address(AddressType::InternalIp, "10.0.0.7"),
-                address(AddressType::ExternalIp, "fd00::7"),
-                address(AddressType::InternalDns, "one.internal"),
-            ],
-        );
+        let own_addresses = [
+            address(AddressType::InternalIp, "10.0.0.7"),
+            address(AddressType::ExternalIp, "fd00::7"),
+            address(AddressType::InternalDns, "one.internal"),
+        ];
+        server.api.put_node("one", &own_addresses, server.now).unwrap();
         let template = Template::node(node);
         let template =
             template.with_dns_names(names.iter().copied()).with_ip_addresses(addresses.iter().copied().map(ip));
@@ -324,7 +322,7 @@ fn serving_request_is_approved_once_the_node_object_has_its_address() {
     server.create(&Role::Node("one"), &csr("a", KUBELET_SERVING, &SERVER_USAGES, &request(&template, &key())));
     assert!(server.chain("a").is_none());
     let address = NodeAddress { kind: AddressType::InternalIp, address: "10.0.0.7".into() };
-    server.api.put_node("one", vec![address]);
+    server.api.put_node("one", &[address], server.now).unwrap();
     server.api.tick(NOW);
     assert!(server.chain("a").is_some());
 }
