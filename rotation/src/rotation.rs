@@ -169,6 +169,8 @@ impl Rotation {
             waiting: self.waiting.clone(),
             state: self.machine.state(),
             due: self.machine.due(now),
+            rotation_point: self.machine.rotation_point(),
+            last_failure: self.machine.last_failure(),
             unwritten: self.machine.is_unwritten(),
             progress: self.in_flight.as_ref().and_then(|in_flight| in_flight.progress.clone()),
             health: self.health,

@@ -179,3 +179,20 @@ fn expired_certificate_is_reported_at_growing_intervals() {
     }
     assert_eq!(minutes, [0, 1, 2, 4, 8, 16, 32, 60, 120, 180]);
 }
+
+#[test]
+fn snapshot_keeps_rotation_point_and_last_failure_of_due_certificate() {
+    let (store, now) = (Memory::default(), clock::now().unix);
+    let pair = Arc::new(interim(&Template::new("worker"), now).unwrap());
+    store.write(&pair, true, now).unwrap();
+    let signer = Unreachable(Profile::new([Usage::ClientAuth]), Authentication::None);
+    let mut life = Life::of(Rotator::new().template(Template::new("worker")).signer(signer).store(store));
+    life.tick();
+    let resting = life.handle.snapshot();
+    let State::Scheduled { rotate_at } = resting.state else { panic!("{:?}", resting.state) };
+    assert_eq!((resting.rotation_point, resting.last_failure), (Some(rotate_at), None));
+    life.handle.rotate_now();
+    life.tick();
+    let refused = life.handle.snapshot();
+    assert_eq!((refused.rotation_point, refused.last_failure), (Some(rotate_at), Some(Failure::Unreachable)));
+}

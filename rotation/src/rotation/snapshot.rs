@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Instant, Now, Reason, State, UnixTime};
+use perennial::{Failure, Instant, Now, Reason, State, UnixTime};
 use perennial_pki::Credential;
 
 use super::clock::ClockOffset;
@@ -23,6 +23,11 @@ pub struct Snapshot {
     pub state: State,
     /// Why a new certificate is due; `None` while none is.
     pub due: Option<Reason>,
+    /// The rotation point of `credential`, from which it is due; `None` without a credential.
+    pub rotation_point: Option<UnixTime>,
+    /// Kind of the failure of the last request. `None` after a success, and after a change that makes the failure
+    /// irrelevant, such as another signer.
+    pub last_failure: Option<Failure>,
     /// True if the credential is not durable yet: it is served from memory.
     pub unwritten: bool,
     /// Progress of the request in flight, if there is one.
@@ -71,6 +76,8 @@ impl Snapshot {
             waiting,
             state,
             due,
+            rotation_point,
+            last_failure,
             unwritten,
             progress,
             health,
@@ -86,6 +93,8 @@ impl Snapshot {
             && *waiting == other.waiting
             && *state == other.state
             && *due == other.due
+            && *rotation_point == other.rotation_point
+            && *last_failure == other.last_failure
             && *unwritten == other.unwritten
             && *progress == other.progress
             && *health == other.health
