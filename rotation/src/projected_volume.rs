@@ -100,6 +100,24 @@ impl ProjectedVolume {
         Err(FileStoreError::Layout { path: path.into(), why })
     }
 
+    /// Checks the paths of all files of a volume: each by [`check_path`](Self::check_path), and that none occurs twice or is
+    /// a directory of another one.
+    ///
+    /// # Errors
+    /// [`FileStoreError::Layout`] with the first bad path.
+    pub fn check_paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<(), FileStoreError> {
+        let bad = |path: &str, why| Err(FileStoreError::Layout { path: path.into(), why });
+        let mut all = BTreeSet::new();
+        for path in paths {
+            Self::check_path(path)?;
+            if !all.insert(path) {
+                return bad(path, "two files of the volume have this path; give each its own");
+            }
+        }
+        let both = all.iter().flat_map(|path| folders_of(path)).find(|folder| all.contains(folder));
+        both.map_or(Ok(()), |path| bad(path, "this path is a file and, for another file of the volume, a directory"))
+    }
+
     /// Adds these files, or replaces those with the same paths; the other files of the volume stay. Creates the directory
     /// (mode 0755) if it does not exist. Returns false, with the disk unchanged, if the volume has these files already,
     /// with the same contents and access.
@@ -112,7 +130,8 @@ impl ProjectedVolume {
     /// program; else the operation that failed. Readers find the files before the call, unless a link or a sync after the
     /// switch failed; the next call completes them.
     pub fn set(&self, files: &[ProjectedFile], now: UnixTime) -> Result<bool, FileStoreError> {
-        files.iter().try_for_each(|file| Self::check_path(&file.path))?;
+        // Before the directory is created.
+        Self::check_paths(files.iter().map(|file| &*file.path)).map_err(|error| error.below(&self.path))?;
         let _turn = self.turn();
         self.volume.create().map_err(failed("create", &self.path))?;
         let folder = self.volume.open().map_err(failed("open", &self.path))?;
@@ -160,7 +179,7 @@ impl ProjectedVolume {
         });
         let mut all: Vec<SwitchedFile<'_>> = old_files.chain(new_files).collect();
         all.sort_by_key(|file| file.path);
-        self.check_paths(&all)?;
+        Self::check_paths(all.iter().map(|file| file.path)).map_err(|error| error.below(&self.path))?;
         let listing = folder.list().map_err(failed("list", &self.path))?;
         self.check_obstacles(&listing, &all)?;
         let is_current = !is_removing
@@ -194,19 +213,6 @@ impl ProjectedVolume {
             }
             Err(error) => Err(failed("read", &path)(error)),
         }
-    }
-
-    /// Fails if a path occurs twice, or is a file and a directory.
-    fn check_paths(&self, all: &[SwitchedFile<'_>]) -> Result<(), FileStoreError> {
-        let bad = |path: &str, why| Err(FileStoreError::Layout { path: self.path.join(path), why });
-        let mut paths = BTreeSet::new();
-        for SwitchedFile { path, .. } in all {
-            if !paths.insert(*path) {
-                return bad(path, "two files of the volume have this path; give each its own");
-            }
-        }
-        let both = all.iter().flat_map(|file| folders_of(file.path)).find(|folder| paths.contains(folder));
-        both.map_or(Ok(()), |path| bad(path, "this path is a file and, for another file of the volume, a directory"))
     }
 
     /// Fails if a file or directory of another program has the name of a link.

@@ -78,7 +78,7 @@ impl VolumeStore {
         projection: Projection,
         access: FileAccess,
     ) -> Result<Self, FileStoreError> {
-        projection.paths().try_for_each(ProjectedVolume::check_path)?;
+        ProjectedVolume::check_paths(projection.paths())?;
         let (stage, unpublished) = (Mutex::new(Stage::Open), Mutex::default());
         Ok(Self { private, volume, projection, access, stage, unpublished })
     }
@@ -165,8 +165,6 @@ impl VolumeStore {
 impl Store for VolumeStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let stage = self.stage();
-        // The directory has one certificate only. Without a wanted name, its signer has chosen the names.
-        let request = &LoadRequest { common_name: request.common_name.filter(|name| !name.is_empty()), ..*request };
         let stored = Store::load(&self.private, request)?;
         let is_wanted =
             |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);

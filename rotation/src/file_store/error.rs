@@ -1,7 +1,7 @@
 //! [`FileStoreError`]: why the files of a certificate cannot be written.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use perennial::printable;
 use perennial_pki::KeyAlgorithm;
@@ -112,6 +112,14 @@ impl FileStoreError {
     /// [`replaces_foreign`](crate::FileOptions::replaces_foreign) is set.
     pub const fn is_foreign(&self) -> bool {
         matches!(self, Self::Foreign { .. } | Self::Unrecognized { .. } | Self::Untrusted { .. } | Self::Link { .. })
+    }
+
+    /// Puts the path of a bad layout below this directory.
+    pub(crate) fn below(self, directory: &Path) -> Self {
+        match self {
+            Self::Layout { path, why } => Self::Layout { path: directory.join(path), why },
+            other => other,
+        }
     }
 
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {

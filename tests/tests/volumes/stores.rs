@@ -56,7 +56,7 @@ fn numbered(number: u8) -> Arc<Credential> {
 }
 
 fn load(store: &VolumeStore) -> Stored {
-    store.load(&LoadRequest { common_name: Some(""), has_signer: true, now: NOW, keys: None }).unwrap()
+    store.load(&LoadRequest { common_name: None, has_signer: true, now: NOW, keys: None }).unwrap()
 }
 
 /// The pair that a container finds.
