@@ -1,9 +1,11 @@
-//! The Kubernetes certificate API, sans-IO: this crate opens no socket, reads no clock and no file.
+//! The Kubernetes certificate API, sans-IO: this crate opens no socket and reads no clock, and only [`pods`] reads
+//! and writes files.
 //!
 //! - [`CsrSigner`]: the signer of a rotation that submits CertificateSigningRequest objects to an API server.
 //! - [`PodCertificateSigner`]: the signer of a rotation that submits PodCertificateRequest objects, for the pods of a
 //!   node.
 //! - [`TrustBundles`]: the CAs that a cluster publishes as ClusterTrustBundles, kept current by a [`BundleWatch`].
+//! - [`pods`]: the certificates in the volumes of a node's pods, for node agents. Reads and writes files.
 //! - [`client`]: one request for a certificate, from the `POST` to the issued chain.
 //! - [`cluster`]: the API server, the CAs that verify it, and the proxy in between.
 //! - [`kubeconfig`]: reads the API server and the identity from a kubeconfig file, and writes kubeconfig files.
@@ -27,6 +29,7 @@ pub mod kubeconfig;
 pub mod kubelet_config;
 pub mod objects;
 mod pod_signer;
+pub mod pods;
 mod signer;
 pub mod text;
 mod trust_bundles;

@@ -1,0 +1,364 @@
+//! [`PodCertificates`]: the certificates of all pods of a node, for node agents.
+
+mod error;
+mod member;
+mod pod;
+mod state_directory;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use perennial::{Policy, UnixTime};
+use perennial_pki::Roots;
+use perennial_rotation::{Fleet, Handle, IdentitySource, Profile, ProjectedFile, ProjectedVolume, Signer, Zeroizing};
+
+use crate::cluster::Cluster;
+use crate::{BundleSelection, PodCertificateSigner, PodIdentity};
+
+pub use error::PodError;
+use member::Member;
+pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
+use state_directory::StateDirectory;
+pub use status::{PodCertificateState, PodCertificateStatus};
+
+/// The certificates in the projected volumes of all pods of a node: what kubelet's manager of pod certificates does, for
+/// agents that are not kubelet.
+///
+/// Each source with a certificate is a member of a [`Fleet`], so that both runtimes serve it and the fleet's limits hold
+/// for all requests, also after a restart of the agent or a long suspend of the node. The program reports pods by
+/// [`put`](Self::put) and [`remove`](Self::remove), and CAs by [`set_trust_bundle`](Self::set_trust_bundle); all methods
+/// may read and write files, and block while they do.
+///
+/// # State
+///
+/// Below the state directory, each certificate has a credential directory `UID/VOLUME/SOURCE` with the current pair and the
+/// pending record. A restart of the agent serves what is valid without a request, and resumes requests in flight. The
+/// volumes, which may be new after a reboot, are completed from there. After a restart, call [`put`](Self::put) for each
+/// pod of the node and then [`retain`](Self::retain), which removes the keys of all others.
+///
+/// # Refused certificates
+///
+/// A certificate that was denied is requested again after the policy's backoff for refusals, and at once if the source
+/// changes. kubelet gives it up for the life of the pod.
+///
+/// ```no_run
+/// use std::collections::BTreeMap;
+/// use perennial_kubernetes::pods::{Pod, PodCertificateSource, PodCertificates, PodSource, PodVolume};
+/// use perennial_rotation::{KeyAlgorithm, Projection, clock};
+/// # use perennial_kubernetes::{PodIdentity, cluster::Cluster};
+/// # use perennial_rotation::{Fleet, IdentitySource};
+/// # use std::sync::Arc;
+/// # fn example(fleet: Fleet, cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>, identity: PodIdentity)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// // `fleet` is that of a runtime; `node` is the identity of the node, such as the handle of its client certificate.
+/// let pods = PodCertificates::new(fleet, "/var/lib/agent/pods", cluster, node);
+/// let bundle = Projection::Bundle { path: "credential.pem".into() };
+/// let certificate = PodCertificateSource {
+///     key_type: KeyAlgorithm::Ed25519,
+///     ..PodCertificateSource::new("example.com/mesh", bundle)
+/// };
+/// let volume = PodVolume {
+///     mode: 0o600,
+///     sources: BTreeMap::from([(0, PodSource::Certificate(certificate))]),
+///     ..PodVolume::new("mesh", "/var/lib/agent/volumes/web-0/mesh")
+/// };
+/// pods.put(Pod { identity, volumes: vec![volume] }, clock::now().unix)?;
+/// for status in pods.statuses(clock::now().unix) {
+///     println!("{} {}: {}", status.pod, status.volume, status.state.name());
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(derive_more::Debug)]
+pub struct PodCertificates {
+    fleet: Fleet,
+    state: StateDirectory,
+    policy: Option<Policy>,
+    #[debug(skip)]
+    signers: Box<MakeSigner>,
+    /// Held by each call that changes members or files.
+    turn: Mutex<()>,
+    /// Held briefly, so that the state can be read while a disk is slow.
+    known: Mutex<Known>,
+}
+
+type MakeSigner = dyn Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync;
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By UID.
+    pods: BTreeMap<String, Entry>,
+    /// The PEM text of CAs.
+    trust_bundles: HashMap<BundleSelection, Arc<str>>,
+}
+
+/// A pod with its volumes and members.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    pod: Arc<Pod>,
+    volumes: BTreeMap<String, Arc<ProjectedVolume>>,
+    /// By the name of the volume and the index of the source.
+    members: BTreeMap<(String, usize), Member>,
+}
+
+impl PodCertificates {
+    /// Makes the manager of the certificates of a node's pods, with [`PodCertificateSigner`] as their signers: requests to
+    /// `cluster` authenticate as `node`. Keeps private state in the directory `state`, which is created when a pod is put.
+    pub fn new(fleet: Fleet, state: impl Into<PathBuf>, cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>) -> Self {
+        Self::with_signers(fleet, state, move |pod, source| {
+            let mut signer =
+                PodCertificateSigner::new(cluster.clone(), node.clone(), source.signer_name.clone(), pod.clone());
+            signer.unverified_user_annotations = source.user_annotations.clone();
+            signer.profile =
+                Profile { key_algorithm: source.key_type, lifetime: source.max_expiration, ..signer.profile };
+            signer.check()?;
+            Ok(Arc::new(signer))
+        })
+    }
+
+    /// Makes a manager whose signers `make` returns: for certificates that do not come from the Kubernetes API. `make` is
+    /// called by [`put`](Self::put); its error, as a clause, refuses the pod. The signers must
+    /// [choose names](Signer::chooses_names), and have the key type and the lifetime of the source.
+    pub fn with_signers<F>(fleet: Fleet, state: impl Into<PathBuf>, make: F) -> Self
+    where
+        F: Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync + 'static,
+    {
+        let (turn, known) = (Mutex::default(), Mutex::default());
+        Self { fleet, state: StateDirectory::new(state.into()), policy: None, signers: Box::new(make), turn, known }
+    }
+
+    /// Sets the timing of certificates that are added from now on. The rotation point is the signer's choice, if the signer
+    /// makes one.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// Adds a pod, or changes it: adds members for new sources, requests new certificates for changed ones, removes the
+    /// members, keys and files of vanished ones, and completes the volumes. Does nothing for a pod that is as it was and whose
+    /// volumes are complete, so that it can be called for each event of a pod.
+    ///
+    /// Reads the stores of new members, and blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`PodError::Invalid`] if the pod cannot have such certificates: nothing is changed. Else the first error; the other
+    /// sources of the pod are served, and another call tries the failed ones again.
+    pub fn put(&self, pod: Pod, now: UnixTime) -> Result<(), PodError> {
+        pod.check()?;
+        let make = |(volume, index, source): (&PodVolume, usize, &PodCertificateSource)| {
+            let signer = (self.signers)(&pod.identity, source);
+            let invalid = |why| pod.invalid(format!("volume {}, source {index}: {why}", volume.name));
+            Ok(((volume.name.clone(), index), signer.map_err(invalid)?))
+        };
+        let signers = pod.certificates().map(make).collect::<Result<BTreeMap<_, _>, PodError>>()?;
+        let _turn = self.turn();
+        self.check_paths(&pod)?;
+        let mut entry = self.known().pods.get(&pod.identity.uid).cloned().unwrap_or_default();
+        let changed = self.change(&mut entry, &Arc::new(pod), signers, now);
+        let uid = entry.pod.identity.uid.clone();
+        self.known().pods.insert(uid, entry);
+        changed
+    }
+
+    /// Ends the members of a pod, and removes their private state and keys, durably, and their files from the volumes that
+    /// still exist. Requests in flight are dropped; their objects stay at the API server, which removes them. Does not wait
+    /// for the fleet's loop. Also removes what an earlier run has left of the pod.
+    ///
+    /// # Errors
+    /// The UID is no UID, or the first removal that failed; the others were carried out. The pod's certificates are not
+    /// rotated any more.
+    pub fn remove(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
+        pod::check_uid(uid)?;
+        let _turn = self.turn();
+        self.end(uid, now)
+    }
+
+    /// Removes all pods except these, also those of an earlier run: see [`remove`](Self::remove). Entries of the state
+    /// directory that are no UIDs stay.
+    ///
+    /// # Errors
+    /// The state directory cannot be read, or the first removal that failed; the others were carried out.
+    pub fn retain(&self, uids: impl IntoIterator<Item: AsRef<str>>, now: UnixTime) -> Result<(), PodError> {
+        let kept: BTreeSet<String> = uids.into_iter().map(|uid| uid.as_ref().to_owned()).collect();
+        let _turn = self.turn();
+        let mut gone: BTreeSet<String> = self.known().pods.keys().cloned().collect();
+        let listed = self.state.uids().map(|uids| gone.extend(uids));
+        gone.retain(|uid| !kept.contains(uid));
+        let ended = gone.iter().map(|uid| self.end(uid, now));
+        first_error([listed].into_iter().chain(ended))
+    }
+
+    /// Sets the CAs of a selection, and writes them to the volumes of all pods with this selection. Pods that are put later
+    /// get them, too. For a program with [`TrustBundles`](crate::TrustBundles): call this whenever
+    /// [`BundleState::changed`](crate::BundleState::changed) has changed.
+    ///
+    /// # Errors
+    /// The first volume that cannot be written; the others were. [`restore`](Self::restore) tries again.
+    pub fn set_trust_bundle(&self, selection: &BundleSelection, roots: &Roots, now: UnixTime) -> Result<(), PodError> {
+        let _turn = self.turn();
+        self.known().trust_bundles.insert(selection.clone(), roots.pem().into());
+        first_error(self.entries().iter().map(|entry| self.write_trust_bundles(entry, now)))
+    }
+
+    /// Completes the volumes of all pods: writes files again that another program has removed or changed, or that could not
+    /// be written before. Reads all volumes and all private state: call this every few minutes.
+    ///
+    /// # Errors
+    /// The first error; the other volumes were completed.
+    pub fn restore(&self, now: UnixTime) -> Result<(), PodError> {
+        let _turn = self.turn();
+        first_error(self.entries().iter().flat_map(|entry| {
+            let certificates = entry.members.values().map(|member| member.restore(now));
+            certificates.chain([self.write_trust_bundles(entry, now)]).collect::<Vec<_>>()
+        }))
+    }
+
+    /// The state of each certificate, by pod UID, volume and source. Never waits for a disk.
+    pub fn statuses(&self, now: UnixTime) -> Vec<PodCertificateStatus> {
+        let known = self.known();
+        let members = known.pods.values().flat_map(|entry| &entry.members);
+        members.map(|(key, member)| member.status(key, now)).collect()
+    }
+
+    /// The handle of a certificate: its credential, waits and news; `None` if there is no such source. Do not set its signer
+    /// or shut it down: [`put`](Self::put) and [`remove`](Self::remove) do.
+    pub fn handle(&self, uid: &str, volume: &str, source: usize) -> Option<Handle> {
+        let known = self.known();
+        Some(known.pods.get(uid)?.members.get(&(volume.to_owned(), source))?.handle.clone())
+    }
+
+    /// The volume of a pod, for the files of other sources; `None` if there is none.
+    pub fn volume(&self, uid: &str, volume: &str) -> Option<Arc<ProjectedVolume>> {
+        self.known().pods.get(uid)?.volumes.get(volume).cloned()
+    }
+
+    /// The selections of a pod whose CAs are not known yet: their files are missing in its volumes.
+    pub fn missing_trust_bundles(&self, uid: &str) -> Vec<BundleSelection> {
+        let known = self.known();
+        let entry = known.pods.get(uid);
+        let selections = entry.iter().flat_map(|entry| entry.pod.trust_bundles().map(|(_, selection, _)| selection));
+        selections.filter(|selection| !known.trust_bundles.contains_key(selection)).cloned().collect()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        self.known().pods.values().cloned().collect()
+    }
+
+    /// Fails if another pod has the path of one of these volumes.
+    fn check_paths(&self, pod: &Pod) -> Result<(), PodError> {
+        let known = self.known();
+        let others = known.pods.values().filter(|entry| entry.pod.identity.uid != pod.identity.uid);
+        let mut taken = others.flat_map(|entry| entry.pod.volumes.iter().map(move |volume| (&entry.pod, &volume.path)));
+        let other = taken.find(|(_, path)| pod.volumes.iter().any(|volume| volume.path == **path));
+        let why = |(other, path): (&Arc<Pod>, &PathBuf)| {
+            format!("the path {} is that of a volume of pod {}; give each volume its own", path.display(), other.name())
+        };
+        other.map_or(Ok(()), |taken| Err(pod.invalid(why(taken))))
+    }
+
+    /// Changes the members of a pod to those of `pod`.
+    fn change(
+        &self,
+        entry: &mut Entry,
+        pod: &Arc<Pod>,
+        mut signers: BTreeMap<(String, usize), Arc<dyn Signer>>,
+        now: UnixTime,
+    ) -> Result<(), PodError> {
+        let (kept, gone) =
+            std::mem::take(&mut entry.members).into_iter().partition(|(key, _)| signers.contains_key(key));
+        entry.members = kept;
+        let gone: BTreeMap<(String, usize), Member> = gone;
+        let ended = gone.into_iter().map(|((volume, index), member)| {
+            member.close();
+            StateDirectory::remove(&self.state.of(&pod.identity.uid, &volume, index))
+        });
+        let mut results: Vec<Result<(), PodError>> = ended.collect();
+        results.extend(entry.change_volumes(pod, now));
+        for (volume, index, source) in pod.certificates() {
+            let key = (volume.name.clone(), index);
+            let Some(signer) = signers.remove(&key) else { continue };
+            if let Some(member) = entry.members.get_mut(&key).filter(|member| member.fits(volume, source)) {
+                member.change(pod, source, signer);
+                results.push(member.restore(now));
+                continue;
+            }
+            // Its files are others now; its private state stays.
+            entry.members.remove(&key).iter().for_each(Member::close);
+            let Some(shared) = entry.volumes.get(&volume.name).cloned() else { continue };
+            let directory = self.state.of(&pod.identity.uid, &volume.name, index);
+            let of = (pod, volume, index, source);
+            let added = Member::add(&self.fleet, directory, shared, of, signer, self.policy.clone());
+            results.push(added.map(|member| drop(entry.members.insert(key, member))));
+        }
+        results.push(self.write_trust_bundles(entry, now));
+        first_error(results)
+    }
+
+    /// Writes the CAs that are known to the volumes of a pod.
+    fn write_trust_bundles(&self, entry: &Entry, now: UnixTime) -> Result<(), PodError> {
+        let known = self.known();
+        let files = entry.pod.trust_bundles().filter_map(|(volume, selection, path)| {
+            let pem = known.trust_bundles.get(selection)?;
+            let contents = Zeroizing::new(pem.as_bytes().to_vec());
+            let file = ProjectedFile { path: path.into(), contents, access: volume.access() };
+            Some((entry.volumes.get(&volume.name)?, file))
+        });
+        let files: Vec<_> = files.collect();
+        drop(known);
+        let failed = |source| PodError::Volume { pod: entry.pod.name(), source };
+        first_error(files.into_iter().map(|(volume, file)| volume.set(&[file], now).map(drop).map_err(failed)))
+    }
+
+    /// Ends the members of a pod, and removes its private state and its files.
+    fn end(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
+        let entry = self.known().pods.remove(uid).unwrap_or_default();
+        entry.members.values().for_each(Member::close);
+        let removed = self.state.remove_pod(uid);
+        let emptied = entry.volumes.iter().map(|(name, volume)| entry.remove_files(name, volume, &Pod::default(), now));
+        first_error([removed].into_iter().chain(emptied))
+    }
+}
+
+impl Entry {
+    /// Makes the volumes those of `pod`, and removes the files of sources that `pod` does not have.
+    fn change_volumes(&mut self, pod: &Arc<Pod>, now: UnixTime) -> Vec<Result<(), PodError>> {
+        let mut volumes = BTreeMap::new();
+        for volume in &pod.volumes {
+            let before = self.pod.volumes.iter().find(|before| before.name == volume.name);
+            let same = before.filter(|before| before.path == volume.path && before.owner == volume.owner);
+            let known = same.and_then(|_| self.volumes.get(&volume.name).cloned());
+            let made = || Arc::new(ProjectedVolume::new(&volume.path, volume.owner));
+            volumes.insert(volume.name.clone(), known.unwrap_or_else(made));
+        }
+        let removed = self.volumes.iter().map(|(name, volume)| self.remove_files(name, volume, pod, now)).collect();
+        (self.volumes, self.pod) = (volumes, pod.clone());
+        removed
+    }
+
+    /// Removes the files of the volume `name` that `pod` does not have at the same path. A volume that is gone has none.
+    fn remove_files(&self, name: &str, volume: &ProjectedVolume, pod: &Pod, now: UnixTime) -> Result<(), PodError> {
+        let stays = pod.volumes.iter().find(|new| new.name == name && new.path == volume.path());
+        let wanted: BTreeSet<&str> = stays.iter().flat_map(|volume| volume.paths()).collect();
+        let before = self.pod.volumes.iter().filter(|before| before.name == name);
+        let stale: BTreeSet<&str> = before.flat_map(PodVolume::paths).filter(|path| !wanted.contains(path)).collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let removed = volume.retain(|path| !stale.contains(path), now);
+        removed.map(drop).map_err(|source| PodError::Volume { pod: self.pod.name(), source })
+    }
+}
+
+/// The first error; all results are awaited.
+fn first_error(results: impl IntoIterator<Item = Result<(), PodError>>) -> Result<(), PodError> {
+    results.into_iter().fold(Ok(()), Result::and)
+}
