@@ -4,6 +4,7 @@ mod check;
 mod listen;
 mod observe;
 mod run;
+mod trust_bundle;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use crate::timing::Timing;
 pub(crate) use check::Check;
 pub(crate) use observe::{Observe, Replay};
 pub(crate) use run::{KeyType, Proxy, Run, Which, prefix, requested_lifetime};
+pub(crate) use trust_bundle::TrustBundle;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bundle_file;
 mod certificates;
 mod check;
 mod cli;

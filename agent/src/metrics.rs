@@ -18,6 +18,7 @@ use std::time::Instant;
 use perennial::Now;
 use perennial_rotation::{FileCredential, FileStore, Handle, clock};
 
+use crate::bundle_file::{BundleFile, BundleView};
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::kubeconfigs::Server;
@@ -38,6 +39,8 @@ pub(crate) struct Metrics {
     certs: Mutex<BTreeMap<String, CertMetrics>>,
     /// The API server of the running configuration; `None` before the first rotation has started.
     servers: Latest<Vec<Server>>,
+    /// The files of trust bundles.
+    bundles: Latest<Vec<Arc<BundleFile>>>,
 }
 
 /// State of the process, which metrics show beside the state of the certificates.
@@ -79,7 +82,7 @@ pub(crate) enum Source {
 
 impl Metrics {
     pub(crate) fn new(about: About, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { about, pulse, certs: Mutex::default(), servers: Latest::default() })
+        Arc::new(Self { about, pulse, certs: Mutex::default(), servers: Latest::default(), bundles: Latest::default() })
     }
 
     /// Returns an observer that counts the notices of certificate `of`. If the certificate had an observer before, the
@@ -110,6 +113,11 @@ impl Metrics {
         self.servers.set(servers);
     }
 
+    /// Sets the files of trust bundles.
+    pub(crate) fn set_bundles(&self, files: Vec<Arc<BundleFile>>) {
+        self.bundles.set(files);
+    }
+
     /// Starts a thread that answers HTTP requests until the process ends. `names` are accepted in the Host header.
     ///
     /// # Errors
@@ -123,16 +131,17 @@ impl Metrics {
 
     fn answer(&self, path: &str, query: &str, now: Now, awake: Instant) -> Option<Response> {
         let views = self.views();
+        let bundles: Vec<BundleView> = self.bundles.get().iter().map(|file| file.view()).collect();
         match path {
             "/" => {
                 let (why_not_alive, servers) = (self.pulse.why_not_alive(awake), self.servers.get());
-                let process = Process { about: &self.about, servers: &servers, why_not_alive };
+                let process = Process { about: &self.about, servers: &servers, bundles: &bundles, why_not_alive };
                 Some(Response::html(overview::POLICY, overview::page(views, &process, query == REFRESH, now)))
             }
             "/healthz" => Some(probed("ok", self.pulse.why_not_alive(awake), &views, now)),
             "/readyz" => Some(probed("ready", view::why_not_ready(&views, now), &views, now)),
-            "/metrics" => Some(Response::exposition(page::page(&views, &self.about, now))),
-            "/state" => Some(Response::json(&view::to_json(&views, &self.servers.get(), &self.about, now))),
+            "/metrics" => Some(Response::exposition(page::page(&views, &bundles, &self.about, now))),
+            "/state" => Some(Response::json(&view::to_json(&views, &self.servers.get(), &bundles, &self.about, now))),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::bundle_file::BundleFile;
 use crate::cli;
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
@@ -86,6 +87,13 @@ impl Observers {
         if let Some(metrics) = &self.watchers.metrics {
             metrics.watch(certificates);
             metrics.set_servers(servers);
+        }
+    }
+
+    /// Sets the files of trust bundles.
+    pub(crate) fn set_bundles(&self, files: Vec<Arc<BundleFile>>) {
+        if let Some(metrics) = &self.watchers.metrics {
+            metrics.set_bundles(files);
         }
     }
 

@@ -4,6 +4,7 @@
 mod absence;
 mod acceptance;
 mod addresses;
+mod bundles;
 mod cert_reporter;
 mod client;
 mod context;
@@ -77,6 +78,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     let hooks = Hooks::new(hook, options.once);
     // Reads and checks all input before anything is started or written: exit code 2 leaves every file as it was.
     let input = Input::read(options)?;
+    let bundles = bundles::read(&options.trust_bundle)?;
     if options.runtime == cli::Runtime::Smol {
         reactor::start()?;
     }
@@ -94,7 +96,7 @@ fn run_rotations(options: &cli::Run, report: &Report, log: Option<Lines>) -> Res
     let context = Context { options, report, observers, hooks, service, wakes, checks: Checks::default(), control };
     let (ended, context) = match input {
         Input::Node(prepared) => {
-            let mut running = Running::start(context, *prepared)?;
+            let mut running = Running::start(context, *prepared, bundles)?;
             let ended = running.until_ended();
             // After an error as well: the rotations stop in order, and their last news is reported.
             running.context.service.stopping();

@@ -35,6 +35,7 @@ mod story;
 mod stuck;
 mod support;
 mod trust;
+mod trust_bundles;
 mod verify;
 
 #[test]

@@ -158,13 +158,15 @@ const CONFIG: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletCo
 #[test]
 fn metrics_cover_both_certificates_until_one_is_disabled() {
     let directory = TempDir::new().unwrap();
-    let _signer = Signer::start(directory.path(), &[]);
+    let signer = Signer::start(directory.path(), &[]);
+    signer.put_trust_bundle("company", "", Ca::new().authority.certificate_pem());
     let config =
         |bootstrap: &str| fs::write(directory.path().join("config"), format!("{CONFIG}{bootstrap}\n")).unwrap();
     config("true");
     let more = ["--config", "config", "--node-ip", "10.0.0.7", "--journal", "journal", "--on-rotated", "true"];
-    let (mut run, address) = start(&directory, &more);
+    let (mut run, address) = start(&directory, &[&more[..], &["--trust-bundle", "name=company,path=ca.pem"]].concat());
     until("readiness", || get(&address, "/readyz").0.starts_with("HTTP/1.1 200 ").then_some(()));
+    run.event("trust_bundle", 1);
     let page = scrape(&address);
     for certificate in ["kubelet-client", "kubelet-server"] {
         let one = [("certificate", certificate)];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::exposition::Page;
-use crate::support::{Signer, get, run_arguments, start, until};
+use crate::support::{Ca, Signer, get, run_arguments, start, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -52,10 +52,11 @@ fn text(value: &Value) -> &str {
 struct Exported(BTreeMap<String, (String, BTreeSet<String>)>);
 
 impl Exported {
-    /// Reads the metrics of a process that has two certificates, a journal and a hook, once it exports every metric.
+    /// Reads the metrics of a process that has two certificates, a trust bundle, a journal and a hook, once it exports every metric.
     fn read() -> Self {
         let directory = TempDir::new().unwrap();
-        let _signer = Signer::start(directory.path(), &["--signing-duration", "20s"]);
+        let signer = Signer::start(directory.path(), &["--signing-duration", "20s"]);
+        signer.put_trust_bundle("company", "", Ca::new().authority.certificate_pem());
         let arguments = [
             "--json",
             "--metrics-listen=127.0.0.1:0",
@@ -64,9 +65,11 @@ impl Exported {
             "--journal=journal",
             "--on-rotated=true",
             "--rotation-window=10%-20%",
+            "--trust-bundle=name=company,path=ca.pem",
         ];
         let mut run = start(directory.path(), &run_arguments(&arguments));
         let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+        run.event("trust_bundle", 1);
         // This metric is exported only after three answers of the server.
         until("clock offset", || {
             get(&address, "/metrics").contains("\nperennial_server_clock_offset_seconds").then_some(())

@@ -9,6 +9,7 @@ use clap::{ArgAction, ArgMatches, Args, ValueEnum};
 use perennial_kubernetes::addresses::{check_dns_name, check_node_ip};
 use perennial_pki::KeyAlgorithm;
 
+use super::trust_bundle::{TrustBundle, trust_bundle};
 use super::{Observe, Runtime};
 use crate::spans;
 use crate::timing::Timing;
@@ -59,6 +60,7 @@ Events with --json (\"of\" names the certificate):
   kept                  the certificate that another program rotates, as it was at the start: fields as in issued
   resting, disabled     no request before the time rotate_at; or none at all, since rotation is off
   kubeconfig            the kubeconfig was written: path
+  trust_bundle          a file of --trust-bundle was written: path, signer or name, certificates (their subjects)
   trouble               an error, after which perennial continues: reason
   reloaded              SIGHUP was handled; with a certificate list: added, changed, removed
   listening             --metrics-listen serves: address
@@ -122,6 +124,19 @@ pub(crate) struct Run {
     /// bootstrap credential. This detects a replaced client CA before the next rotation
     #[arg(long, help_heading = "Timing", value_name = "DURATION", value_parser = span_or_never, default_value = "6h")]
     pub(crate) certificate_check_interval: Duration,
+    /// Write the CA certificates of the signer's ClusterTrustBundles to a file (PEM), and replace the file when they
+    /// change: signer=NAME,path=FILE, or name=NAME,path=FILE for one bundle. For example
+    /// signer=example.com/mesh,path=/etc/mesh/ca.pem. May be repeated
+    ///
+    /// perennial reads the bundles with the node's certificate; it must be allowed to list and watch
+    /// clustertrustbundles, as nodes are. Add `replaceForeign=true` to replace a file that perennial did not write, and
+    /// at the end `labels=SELECTOR` to select among the bundles of the signer, as in kubectl get -l. A certificate that
+    /// is removed from the bundles is removed from the file. A damaged bundle, or the deletion of the last one, removes
+    /// none: perennial reports it and keeps the file. Rotations and the start do not wait for the bundles; with --once,
+    /// perennial waits until each was read or an attempt has failed.
+    #[arg(long, help_heading = "Trust bundles", value_name = "SPEC", value_parser = trust_bundle)]
+    #[arg(conflicts_with = "certificates")]
+    pub(crate) trust_bundle: Vec<TrustBundle>,
     #[command(flatten)]
     pub(crate) service: Service,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use rustix::system::uname;
 use super::About;
 use super::html::{Text, Time};
 use super::view::CertView;
+use crate::bundle_file::BundleView;
 use crate::kubeconfigs::Server;
 use certificate::Shown;
 use condition::{Level, condition};
@@ -33,6 +34,7 @@ pub(super) struct Process<'a> {
     pub(super) about: &'a About,
     /// The API servers of the running configuration; empty before the first rotation has started.
     pub(super) servers: &'a [Server],
+    pub(super) bundles: &'a [BundleView],
     /// The reasons why `/healthz` answers 503, a line each; empty if there are none.
     pub(super) why_not_alive: String,
 }
@@ -65,10 +67,12 @@ pub(super) fn page(views: Vec<CertView>, process: &Process<'_>, refresh: bool, n
     if !certificates.is_empty() {
         page.push_str(LEGEND);
     }
-    for server in process.servers {
-        page.push_str("<section><h2>API server</h2><dl>");
-        for (name, value) in server.lines() {
-            // Writing to a string does not fail, here and below.
+    let bundles = process.bundles.iter().map(|bundle| ("Trust bundle", bundle.lines()));
+    let servers = process.servers.iter().map(|server| ("API server", server.lines()));
+    for (heading, lines) in bundles.chain(servers) {
+        // Writing to a string does not fail, here and below.
+        let _ = write!(page, "<section><h2>{heading}</h2><dl>");
+        for (name, value) in lines {
             let _ = write!(page, "<dt>{}</dt><dd>{}</dd>", Text(name), Text(&value));
         }
         page.push_str("</dl></section>");
@@ -141,6 +145,12 @@ fn write_process_problems(page: &mut String, process: &Process<'_>) {
             problem(&lost, "nothing, if the disk works again");
         }
     }
+    for bundle in process.bundles {
+        if let Some(why) = &bundle.problem {
+            let bundles = format!("Trust bundle {}: {}: {why}", bundle.path.display(), bundle.selection);
+            problem(&bundles, "check the ClusterTrustBundles (kubectl get clustertrustbundles) and the file");
+        }
+    }
     for (name, lines) in about.outputs.iter().filter(|(_, lines)| lines.dropped() > 0) {
         let dropped = format!("{} lines for {name} were dropped.", lines.dropped());
         problem(&dropped, "check the program that reads this output: it was too slow, or its disk was full");
@@ -176,7 +186,7 @@ mod tests {
     }
 
     fn page_of(views: Vec<CertView>, now: UnixTime) -> String {
-        let process = Process { about: &About::default(), servers: &[], why_not_alive: String::new() };
+        let process = Process { about: &About::default(), servers: &[], bundles: &[], why_not_alive: String::new() };
         page(views, &process, false, Now { unix: now, ..Now::default() })
     }
 

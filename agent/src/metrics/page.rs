@@ -7,6 +7,7 @@ use super::About;
 use super::exposition::Exposition;
 use super::tally::{AGES, RATIOS};
 use super::view::{CertView, class_and_code};
+use crate::bundle_file::BundleView;
 use crate::cli::{PREFIX, SERVING_PREFIX};
 
 /// Name, type and help text of each metric, in the order of the page.
@@ -18,6 +19,11 @@ perennial_journal_failing gauge 1 if the journal cannot be written.
 perennial_journal_steps_lost_total counter Steps that the journal lacks because its disk was full, failing or too slow.
 perennial_hook_owed gauge 1 while a successful run of --on-rotated is owed for the certificate in use.
 perennial_hook_failures_total counter Runs of --on-rotated that failed.
+perennial_trust_bundle_certificates gauge CA certificates in the file of a trust bundle; 0 before perennial has written it.
+perennial_trust_bundle_changed_timestamp_seconds gauge Unix time at which the CA certificates of a trust bundle were \
+    read that it has now.
+perennial_trust_bundle_read_timestamp_seconds gauge Unix time at which the API server last answered about a trust bundle.
+perennial_trust_bundle_failing gauge 1 if the file of a trust bundle may not have the CA certificates of the API server.
 perennial_certificate_not_before_timestamp_seconds gauge Unix time of the notBefore of the certificate in use.
 perennial_certificate_not_after_timestamp_seconds gauge Unix time of the notAfter of the certificate in use.
 perennial_certificate_rotation_point_timestamp_seconds gauge Unix time from which the certificate in use \
@@ -57,7 +63,7 @@ kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving c
 ";
 
 /// Formats the page of `/metrics`.
-pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {
+pub(super) fn page(views: &[CertView], bundles: &[BundleView], about: &About, now: Now) -> String {
     let mut page = Exposition::default();
     let build = [("version", env!("CARGO_PKG_VERSION")), ("runtime", about.runtime)];
     page.add("perennial_build_info", &build, 1.0);
@@ -74,6 +80,14 @@ pub(super) fn page(views: &[CertView], about: &About, now: Now) -> String {
             page.add("perennial_hook_owed", &of, flag(debt.owed.is_some()));
             page.add("perennial_hook_failures_total", &of, debt.failures as f64);
         }
+    }
+    for bundle in bundles {
+        let ((signer, name), path) = (bundle.signer_and_name(), bundle.path.display().to_string());
+        let of = [("path", path.as_str()), ("signer", signer), ("name", name)];
+        page.add("perennial_trust_bundle_certificates", &of, bundle.count() as f64);
+        page.add("perennial_trust_bundle_changed_timestamp_seconds", &of, bundle.changed.map(seconds));
+        page.add("perennial_trust_bundle_read_timestamp_seconds", &of, bundle.read.map(seconds));
+        page.add("perennial_trust_bundle_failing", &of, flag(bundle.problem.is_some()));
     }
     for view in views {
         add_validity(&mut page, view);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::exposition::Label;
 use super::tally::Tally;
 use super::{About, Source};
+use crate::bundle_file::BundleView;
 use crate::kubeconfigs::Server;
 use crate::report;
 use crate::spans::words;
@@ -197,7 +198,13 @@ pub(super) fn unwritten(views: &[CertView], now: Now) -> String {
 }
 
 /// Formats the state of the run for `/state`.
-pub(super) fn to_json(views: &[CertView], servers: &[Server], about: &About, now: Now) -> Value {
+pub(super) fn to_json(
+    views: &[CertView],
+    servers: &[Server],
+    bundles: &[BundleView],
+    about: &About,
+    now: Now,
+) -> Value {
     let dropped = about.outputs.iter().map(|(name, lines)| ((*name).to_owned(), lines.dropped().into()));
     let hook = about.debts.as_ref().map(|debts| {
         let owed = debts.all().iter().map(|(of, debt)| (of.clone(), debt.to_json())).collect::<serde_json::Map<_, _>>();
@@ -211,6 +218,7 @@ pub(super) fn to_json(views: &[CertView], servers: &[Server], about: &About, now
         "server": servers.first().map(Server::to_json),
         "servers": servers.iter().map(Server::to_json).collect::<Vec<_>>(),
         "certificates": certificates.collect::<serde_json::Map<_, _>>(),
+        "trust_bundles": bundles.iter().map(BundleView::to_json).collect::<Vec<_>>(),
         "lines_dropped": dropped.collect::<serde_json::Map<_, _>>(),
         "journal": journal,
         "hook": hook,

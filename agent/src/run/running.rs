@@ -1,11 +1,13 @@
 //! The main loop of `perennial run`: starts, reloads, observes and stops the rotations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_rotation::clock;
-use perennial_rotation::{LoadRequest, Store as _};
+use perennial_rotation::{IdentitySource, LoadRequest, Store as _};
 use serde_json::json;
 
+use super::bundles::Bundles;
 use super::cert_reporter::{CertReporter, report_replacement};
 use super::client::Client;
 use super::context::Context;
@@ -14,6 +16,7 @@ use super::node::{self, NodeIdentity};
 use super::prepared::Prepared;
 use super::serving::Serving;
 use super::settings::ServingSettings;
+use crate::bundle_file::BundleFile;
 use crate::failure::Failure;
 use crate::kubeconfigs;
 
@@ -43,6 +46,8 @@ pub(super) struct Running<'a> {
     serving: Option<Serving>,
     /// The identity that authenticates requests for the serving certificate and reads of the Node object.
     node: NodeIdentity,
+    /// The files of `--trust-bundle`.
+    bundles: Bundles,
     /// True if the kubeconfig has to be written once the client certificate is in place.
     to_write: bool,
 }
@@ -52,7 +57,11 @@ impl<'a> Running<'a> {
     ///
     /// # Errors
     /// If a rotation cannot be prepared, or the system refuses a thread or descriptor.
-    pub(super) fn start(context: Context<'a>, config: Prepared) -> Result<Self, Failure> {
+    pub(super) fn start(
+        context: Context<'a>,
+        config: Prepared,
+        bundles: Vec<Arc<BundleFile>>,
+    ) -> Result<Self, Failure> {
         let (fields, does) = config.describe(context.options);
         context.report.event("started", fields, &format!("started: {does}"));
         let client = Client::start(&context, &config)?;
@@ -60,8 +69,11 @@ impl<'a> Running<'a> {
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
         let node = NodeIdentity::new(first, context.options.kubeconfig().to_owned());
         let serving = Serving::start(&context, &config, &node)?;
+        let (name, cluster) = (config.settings.client.template.common_name(), &config.access.server.cluster);
+        let identity: Arc<dyn IdentitySource> = Arc::new(node.clone());
+        let bundles = Bundles::start(bundles, name, cluster, &identity, context.wakes.waker())?;
         let to_write = config.access.write;
-        let running = Self { context, config, client, serving, node, to_write };
+        let running = Self { context, config, client, serving, node, bundles, to_write };
         running.observe();
         Ok(running)
     }
@@ -87,8 +99,9 @@ impl<'a> Running<'a> {
             }
             self.notify_service();
             self.client.poll_expiry(self.context.options)?;
-            if self.context.options.once && self.reporters().all(CertReporter::is_in_place) {
-                return Ok(Ended::InPlace);
+            let is_once = self.context.options.once;
+            if is_once && self.reporters().all(CertReporter::is_in_place) && self.bundles.are_settled() {
+                return self.bundles.troubles().next().map_or(Ok(Ended::InPlace), |why| Err(Failure::Failed(why)));
             }
             if self.reporters().any(|reporter| reporter.rotation.handle().has_ended()) {
                 return Err(Failure::Failed("a rotation has ended by itself; please report this as a bug".into()));
@@ -168,6 +181,11 @@ impl<'a> Running<'a> {
         }
         // Only a successful reload is announced to systemd. The loop sends READY=1 next.
         self.context.service.reloading();
+        if next.access.endpoint != self.config.access.endpoint
+            && let Err(why) = self.bundles.follow(&next.access.server.cluster, &(Arc::new(self.node.clone()) as _))
+        {
+            tracing::error!("cannot follow the trust bundles of the new API server: {why}; keeping their files");
+        }
         (self.to_write, self.config) = (next.access.write, next);
         self.observe();
         let (fields, does) = self.config.describe(self.context.options);
@@ -180,6 +198,7 @@ impl<'a> Running<'a> {
         let rotated = self.reporters().map(|reporter| (reporter.of.clone(), reporter.source(None)));
         let external = self.config.external.iter().map(ExternalCert::source);
         self.context.observers.watch(rotated.chain(external), vec![self.config.access.server.clone()]);
+        self.context.observers.set_bundles(self.bundles.files());
     }
 
     /// The reporters of all rotated certificates, the client certificate's first.
@@ -193,12 +212,13 @@ impl<'a> Running<'a> {
         self.client.reporter.poll(report, hooks);
         self.serving.iter_mut().for_each(|serving| serving.reporter.poll(report, hooks));
         self.config.external.iter_mut().for_each(|external| external.poll(report, hooks));
+        self.bundles.report(report);
     }
 
     fn notify_service(&mut self) {
         // Ready means on disk: units that are ordered after this one read the files.
         let ready = !self.config.settings.client.rotated || self.client.reporter.is_on_disk();
-        let status: Vec<_> = self.reporters().map(CertReporter::status).collect();
+        let status: Vec<_> = self.reporters().map(CertReporter::status).chain(self.bundles.troubles()).collect();
         self.context.notify_service(ready, status);
     }
 

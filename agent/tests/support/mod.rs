@@ -145,6 +145,11 @@ impl Signer {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
+    /// Creates a ClusterTrustBundle, or replaces its certificates.
+    pub(crate) fn put_trust_bundle(&self, name: &str, signer_name: &str, pem: &str) {
+        self.cluster.put_trust_bundle(name, signer_name, pem).unwrap();
+    }
+
     pub(crate) fn decide(&self, csr: &str, decision: Decision) {
         self.cluster.decide(csr, decision).unwrap();
     }

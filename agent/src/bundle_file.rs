@@ -1,0 +1,169 @@
+//! [`BundleFile`]: a file with the CA certificates of ClusterTrustBundles, and its state for the log, metrics and
+//! `/state`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use perennial::UnixTime;
+use perennial_kubernetes::{BundleSelection, TrustBundles};
+use perennial_pki::Roots;
+use perennial_rotation::{CaFile, FileOptions};
+use serde_json::{Value, json};
+
+use crate::cli::TrustBundle;
+use crate::failure::Failure;
+use crate::latest::Latest;
+
+/// A file with the CA certificates of ClusterTrustBundles.
+pub(crate) struct BundleFile {
+    pub(crate) bundles: TrustBundles,
+    file: CaFile,
+    path: PathBuf,
+    last_write: Latest<LastWrite>,
+}
+
+/// The result of the last attempt to write the file.
+#[derive(Clone, Default)]
+struct LastWrite {
+    /// The certificates that the file has for certain; `None` before the first success.
+    roots: Option<Roots>,
+    /// The error of the last attempt; `None` if it succeeded.
+    error: Option<String>,
+}
+
+/// The state of a [`BundleFile`] at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BundleView {
+    pub(crate) selection: BundleSelection,
+    pub(crate) path: PathBuf,
+    /// The CA certificates in the file; `None` before the first write of this process.
+    pub(crate) written: Option<Roots>,
+    /// Time at which the certificates became as they are; `None` before the first ones.
+    pub(crate) changed: Option<UnixTime>,
+    /// Time of the last answer or event of the API server.
+    pub(crate) read: Option<UnixTime>,
+    /// Number of selected bundles on the API server.
+    pub(crate) bundles: usize,
+    /// The reason why the file may not have the certificates of the API server; `None` if it has.
+    pub(crate) problem: Option<String>,
+    /// True once the bundles were read and written, or an attempt has failed.
+    pub(crate) is_settled: bool,
+}
+
+impl BundleFile {
+    /// Makes the file of an option. Changes nothing on disk.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the path names no file.
+    pub(crate) fn new(option: &TrustBundle) -> Result<Self, Failure> {
+        let TrustBundle { selection, path, replaces_foreign } = option;
+        let path = std::path::absolute(path).map_err(Failure::usage)?;
+        let options = FileOptions { replaces_foreign: *replaces_foreign, ..FileOptions::default() };
+        let file = CaFile::new(&path, &options).map_err(|error| Failure::Usage(format!("--trust-bundle: {error}")))?;
+        Ok(Self { bundles: TrustBundles::new(selection.clone()), file, path, last_write: Latest::default() })
+    }
+
+    /// Writes the file if the bundles were read, and the file has other contents. Waits for the disk.
+    pub(crate) fn write(&self) {
+        let Some(roots) = self.bundles.state().roots else { return };
+        let written = self.file.write(&roots);
+        self.last_write.set(match written {
+            Ok(_) => LastWrite { roots: Some(roots), error: None },
+            Err(error) => LastWrite { error: Some(error.to_string()), ..self.last_write.get() },
+        });
+    }
+
+    pub(crate) fn view(&self) -> BundleView {
+        let (state, last_write) = (self.bundles.state(), self.last_write.get());
+        let is_written = state.roots.is_some() && state.roots == last_write.roots;
+        let problem = last_write.error.or(state.problem);
+        BundleView {
+            selection: self.bundles.selection().clone(),
+            path: self.path.clone(),
+            written: last_write.roots,
+            changed: state.changed,
+            read: state.read,
+            bundles: state.bundles,
+            is_settled: is_written || problem.is_some(),
+            problem,
+        }
+    }
+}
+
+impl BundleView {
+    /// Names of the signer and of the bundle in the selection, one of which is empty.
+    pub(crate) fn signer_and_name(&self) -> (&str, &str) {
+        match &self.selection {
+            BundleSelection::Signer { name, .. } => (name, ""),
+            BundleSelection::Name(name) => ("", name),
+        }
+    }
+
+    /// Number of CA certificates in the file.
+    pub(crate) fn count(&self) -> usize {
+        self.written.as_ref().map_or(0, |roots| roots.subjects().count())
+    }
+
+    /// Describes the certificates in the file for the log, compared with those of an earlier view.
+    pub(crate) fn describe_change(&self, before: Option<&Roots>) -> String {
+        let subjects = |roots: Option<&Roots>| roots.map_or_else(BTreeSet::new, |roots| roots.subjects().collect());
+        let (now, before) = (subjects(self.written.as_ref()), subjects(before));
+        let list = |what: &str, names: Vec<&String>| match names.as_slice() {
+            [] => String::new(),
+            names => format!(", {what}: {}", shortened(names)),
+        };
+        let added = list("added", now.difference(&before).collect());
+        let removed = list("removed", before.difference(&now).collect());
+        let (path, count) = (self.path.display(), self.count());
+        let noun = if count == 1 { "certificate" } else { "certificates" };
+        format!("{path}: {count} CA {noun} of {}{added}{removed}", self.selection)
+    }
+
+    /// Names and values for the page for people.
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let time = |at: Option<UnixTime>| at.map_or_else(|| "not yet".to_owned(), |at| at.to_string());
+        let subjects: Vec<String> = self.written.iter().flat_map(Roots::subjects).collect();
+        let certificates = match subjects.len() {
+            0 => "none yet".to_owned(),
+            count => format!("{count}: {}", shortened(&subjects.iter().collect::<Vec<_>>())),
+        };
+        let mut lines = vec![
+            ("file", self.path.display().to_string()),
+            ("bundles", format!("{} ({} on the API server)", self.selection, self.bundles)),
+            ("certificates", certificates),
+            ("changed", time(self.changed)),
+            ("read", time(self.read)),
+        ];
+        lines.extend(self.problem.clone().map(|problem| ("problem", problem)));
+        lines
+    }
+
+    /// The fields for events and `/state`.
+    pub(crate) fn to_json(&self) -> Value {
+        let (signer, name) = self.signer_and_name();
+        json!({
+            "path": self.path.display().to_string(),
+            "signer": signer,
+            "name": name,
+            "labels": match &self.selection {
+                BundleSelection::Signer { labels, .. } => labels.as_str(),
+                BundleSelection::Name(_) => "",
+            },
+            "bundles": self.bundles,
+            "certificates": self.written.iter().flat_map(Roots::subjects).collect::<Vec<_>>(),
+            "changed": self.changed.map(|at| at.to_string()),
+            "read": self.read.map(|at| at.to_string()),
+            "error": self.problem,
+        })
+    }
+}
+
+/// The first five names, and the number of the others.
+fn shortened(names: &[&String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(|name| perennial::printable(name)).collect::<Vec<_>>().join("; ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}

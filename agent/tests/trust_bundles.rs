@@ -1,0 +1,173 @@
+//! `perennial run --trust-bundle`: CA certificates of ClusterTrustBundles in files, with `run` as a process.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::support::exposition::Page;
+use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, until};
+use perennial_pki::Roots;
+use tempfile::TempDir;
+
+const BUNDLE: &str = "example.com:mesh:roots";
+const MESH: &str = "example.com/mesh";
+const OPTION: [&str; 2] = ["--trust-bundle", "signer=example.com/mesh,path=mesh/ca.pem"];
+
+fn start_run(directory: &Path, more: &[&str]) -> Process {
+    start(directory, &run_arguments(&[&["--json"][..], &OPTION, more].concat()))
+}
+
+fn new_ca() -> String {
+    Ca::new().authority.certificate_pem().to_owned()
+}
+
+fn roots(pem: &str) -> Roots {
+    Roots::from_pem(pem.as_bytes()).unwrap()
+}
+
+/// The CA certificates in the file, sorted; `None` without the file.
+fn written(directory: &Path) -> Option<Vec<String>> {
+    let pem = fs::read(directory.join("mesh/ca.pem")).ok()?;
+    Some(blocks(&Roots::from_pem(&pem).unwrap()))
+}
+
+fn blocks(roots: &Roots) -> Vec<String> {
+    let mut blocks: Vec<_> = roots.pem().split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect();
+    blocks.sort();
+    blocks
+}
+
+#[test]
+fn file_follows_bundle_of_signer_atomically() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let [old, new] = [new_ca(), new_ca()];
+    let both = format!("{old}{new}");
+    signer.put_trust_bundle(BUNDLE, MESH, &old);
+    let mut run = start_run(path, &["--metrics-listen", "127.0.0.1:0"]);
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    let event = run.event("trust_bundle", 1);
+    assert_eq!((&event["signer"], &event["bundles"]), (&MESH.into(), &1.into()), "{event}");
+    assert_eq!(written(path), Some(blocks(&roots(&old))));
+
+    let (is_over, phases) = (AtomicBool::new(false), [&old, &both, &new].map(|pem| blocks(&roots(pem))));
+    thread::scope(|scope| {
+        // A reader finds the certificates of one phase at any time, and never an earlier phase again.
+        let reader = scope.spawn(|| {
+            let mut phase = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let found = written(path).unwrap();
+                let now = phases.iter().position(|phase| *phase == found).unwrap();
+                assert!(now >= phase, "phase {now} after {phase}");
+                phase = now;
+            }
+        });
+        for (pem, phase) in [(&both, &phases[1]), (&new, &phases[2])] {
+            signer.put_trust_bundle(BUNDLE, MESH, pem);
+            until("the changed file", || (written(path).as_ref() == Some(phase)).then_some(()));
+        }
+        is_over.store(true, Ordering::SeqCst);
+        reader.join().unwrap();
+    });
+    run.event("trust_bundle", 3);
+    let page = until("metrics", || {
+        let answer = get(&address, "/metrics");
+        let page = Page::read(answer.split_once("\r\n\r\n").unwrap().1);
+        (page.get("perennial_trust_bundle_certificates") == 1.0).then_some(page)
+    });
+    assert_eq!(page.get("perennial_trust_bundle_failing"), 0.0);
+    for metric in ["changed", "read"] {
+        assert!(page.get(&format!("perennial_trust_bundle_{metric}_timestamp_seconds")) > 1.7e9, "{page:?}");
+    }
+    let state = get(&address, "/state");
+    assert!(state.contains(r#""trust_bundles":[{"#) && state.contains(r#""signer":"example.com/mesh""#), "{state}");
+    let page = get(&address, "/");
+    assert!(page.contains("<h2>Trust bundle</h2>") && page.contains("(1 on the API server)"), "{page}");
+    assert_eq!(fs::read_dir(path.join("mesh")).unwrap().count(), 1, "no temporary file stays");
+}
+
+#[test]
+fn bundle_that_is_gone_leaves_file_and_is_reported() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let (old, new) = (new_ca(), new_ca());
+    signer.put_trust_bundle(BUNDLE, MESH, &old);
+    let mut run = start_run(path, &["--metrics-listen", "127.0.0.1:0"]);
+    let listening = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    run.event("trust_bundle", 1);
+    let address = signer.address().to_owned();
+    signer.stop();
+    // The new server has the CA of the old one, and no bundle.
+    let signer = Signer::start_at(path, &address, &[]);
+    let gone = "the server has no such bundle; the CAs read before stay trusted";
+    until("the report", || run.stderr().contains(gone).then_some(()));
+    assert_eq!(written(path), Some(blocks(&roots(&old))));
+    let metrics = get(&listening, "/metrics");
+    let page = Page::read(metrics.split_once("\r\n\r\n").unwrap().1);
+    assert_eq!(page.get("perennial_trust_bundle_failing"), 1.0);
+    assert_eq!(page.get("perennial_trust_bundle_certificates"), 1.0);
+    assert!(get(&listening, "/").contains(gone));
+    signer.put_trust_bundle(BUNDLE, MESH, &new);
+    until("the new CA", || (written(path) == Some(blocks(&roots(&new)))).then_some(()));
+    until("the end of the problem", || run.stderr().contains("can be read and written again").then_some(()));
+}
+
+#[test]
+fn file_of_another_program_stays_and_is_reported() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let (foreign, wanted) = (new_ca(), new_ca());
+    signer.put_trust_bundle(BUNDLE, MESH, &wanted);
+    fs::create_dir(path.join("mesh")).unwrap();
+    fs::write(path.join("mesh/ca.pem"), &foreign).unwrap();
+    let run = start_run(path, &[]);
+    until("the report", || run.stderr().contains("perennial did not write these CA certificates").then_some(()));
+    // The certificate does not wait for the file.
+    until("the certificate", || run.events("issued").pop());
+    assert_eq!(fs::read_to_string(path.join("mesh/ca.pem")).unwrap(), foreign);
+    drop(run);
+    let option = format!("{},replaceForeign=true", OPTION[1]);
+    let ended = perennial(path, &run_arguments(&["--once", "--trust-bundle", &option]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(written(path), Some(blocks(&roots(&wanted))));
+}
+
+#[test]
+fn once_waits_for_bundles_and_fails_without_them() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let once = run_arguments(&[&["--once"][..], &OPTION].concat());
+    let ended = perennial(path, &once);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("mesh/ca.pem: the server has no such bundle"), "{}", ended.stderr);
+    assert!(path.join("worker/pki/kubelet-client-current.pem").exists() && !path.join("mesh").exists());
+    let pem = new_ca();
+    signer.put_trust_bundle(BUNDLE, MESH, &pem);
+    let ended = perennial(path, &once);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(written(path), Some(blocks(&roots(&pem))));
+}
+
+#[test]
+fn unusable_trust_bundle_option_is_usage_error() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let _signer = Signer::start(path, &[]);
+    let same = ["--trust-bundle", "name=a,path=ca.pem", "--trust-bundle", "name=b,path=./ca.pem"];
+    for (arguments, why) in [
+        (&["--trust-bundle", "signer=mesh,path=a"][..], "`mesh` is no signer name"),
+        (&["--trust-bundle", "signer=example.com/mesh"], "no path=FILE: where to?"),
+        (&["--trust-bundle", "name=a,path=/"], "--trust-bundle: /: this path names no file"),
+        (&same, "two --trust-bundle have the path"),
+    ] {
+        let ended = perennial(path, &run_arguments(arguments));
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(why), "{arguments:?}: {}", ended.stderr);
+        assert!(!path.join("worker").exists(), "{arguments:?}");
+    }
+}
