@@ -54,10 +54,12 @@ pub trait KeySource: Debug + Send + Sync {
     }
 }
 
-/// A call of a [`KeySource`]: makes the key of a request, or uses the pending key again, and signs a CSR with it.
+/// A call of a [`KeySource`]: makes the key of a request, or uses the pending key again, and signs a CSR with it. A
+/// rotation without a key source has such a call for an RSA key: to generate one takes up to seconds.
 #[derive(Debug)]
 pub struct KeyCall {
-    pub(crate) source: Arc<dyn KeySource>,
+    /// `None`: the key is generated in memory.
+    pub(crate) source: Option<Arc<dyn KeySource>>,
     pub(crate) algorithm: KeyAlgorithm,
     /// The key of the request that is retried; `None`: make a new key.
     pub(crate) pending: Option<Arc<KeyPair>>,
@@ -101,13 +103,17 @@ impl KeyCall {
     }
 
     fn find(&self, key: &KeyPair) -> Result<Arc<KeyPair>, String> {
-        let found = KeyPair::from_pem_with(&*key.to_pem(), |reference| self.source.find(reference));
+        let source = self.source.as_ref().ok_or("there is no key source")?;
+        let found = KeyPair::from_pem_with(&*key.to_pem(), |reference| source.find(reference));
         found.map(Arc::new).map_err(|error| error.to_string())
     }
 
     fn make(&self) -> Result<Arc<KeyPair>, String> {
+        let Some(source) = &self.source else {
+            return KeyPair::generate(self.algorithm).map(Arc::new).map_err(|error| error.to_string());
+        };
         let references: Vec<String> = self.in_use.iter().filter_map(|key| key.reference()).map(str::to_owned).collect();
-        let made = self.source.make(self.algorithm, &references);
+        let made = source.make(self.algorithm, &references);
         let made = made.map_err(|error| format!("cannot make a key: {}", printable(&error.to_string())))?;
         let key = KeyPair::external(made).map_err(|error| error.to_string())?;
         let is_used = |used: &Arc<KeyPair>| used.public_key_der() == key.public_key_der();
@@ -116,7 +122,7 @@ impl KeyCall {
             let (made, wanted) = (key.algorithm(), self.algorithm);
             return Err(format!("the key source made the {made} key {reference}; the signer's profile wants {wanted}"));
         }
-        if self.in_use.iter().any(is_used) && !self.source.reuses_keys() {
+        if self.in_use.iter().any(is_used) && !source.reuses_keys() {
             return Err(format!("the key source returned {reference}, which is in use: a certificate needs a new key"));
         }
         Ok(Arc::new(key))

@@ -1,4 +1,5 @@
-//! Requests whose keys stay elsewhere: the key source makes key and CSR off the loop, before the exchange begins.
+//! Requests whose keys stay elsewhere, or take long to generate: key and CSR are made off the loop, before the exchange
+//! begins.
 
 use std::sync::Arc;
 
@@ -20,13 +21,13 @@ pub(super) struct KeysElsewhere {
 
 impl Rotation {
     /// Returns the call of the key source for a request. With a pending key, the call signs the CSR with this key;
-    /// without one, it makes a key first.
+    /// without one, it makes a key first. Without a key source, the call generates the key in memory.
     ///
     /// # Errors
     /// There is no signer.
     pub(super) fn call_of(
         &mut self,
-        source: Arc<dyn KeySource>,
+        source: Option<Arc<dyn KeySource>>,
         id: RequestId,
         template: &Arc<Template>,
     ) -> Result<KeyCall, SignError> {

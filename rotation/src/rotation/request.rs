@@ -123,8 +123,8 @@ impl Rotation {
         }
     }
 
-    /// Begins a request: adds the commands to save the record and to drive the exchange or, if keys stay elsewhere, the
-    /// command to call the key source first. If the request cannot begin, returns the event of its failure instead.
+    /// Begins a request: adds the commands to save the record and to drive the exchange or, if keys stay elsewhere
+    /// or take long to generate, the command to make the key first. If the request cannot begin, returns the event of its failure instead.
     pub(super) fn submit(
         &mut self,
         id: RequestId,
@@ -138,7 +138,10 @@ impl Rotation {
             // Dropped before a new key is made: the old key is spent, even if making the new key fails.
             self.pending = None;
         }
-        if let Some(source) = self.keys.as_ref().map(|keys| keys.source.clone()) {
+        let source = self.keys.as_ref().map(|keys| keys.source.clone());
+        let is_slow = |signer: &Arc<dyn Signer>| self.key_algorithm(&**signer) == KeyAlgorithm::Rsa;
+        // A loop that generated an RSA key would hold up all other certificates of its fleet.
+        if source.is_some() || self.pending.is_none() && self.signer.as_ref().is_some_and(is_slow) {
             return match self.call_of(source, id, template) {
                 Ok(call) => {
                     commands.push(Command::Key { id, call });

@@ -14,8 +14,8 @@ use perennial_pki::{
 };
 use perennial_rotation::tls::{client_config, mutual_server_config};
 use perennial_rotation::{
-    Command, Credential, Input, KeySource, Memory, News, Rotation, Rotator, SignError, SignWith, Start, Store as _,
-    Work, clock,
+    Command, Credential, Input, KeySource, Memory, News, Profile, Rotation, Rotator, SignError, SignWith, Start,
+    Store as _, Work, clock,
 };
 use perennial_tests::loopback::{BOUND, Runtime, issued, on_both, policy, start};
 use perennial_tests::tls::{answer, connect, fingerprint, server, try_answer};
@@ -212,6 +212,32 @@ fn timed_out_request_without_key_names_the_key_source() {
     drop(rotation.handle(Input::Tick, now));
     let error = rotation.snapshot(now).last_error.unwrap();
     assert!(error.ends_with("; the key source has not returned"), "{error}");
+}
+
+#[test]
+fn rsa_key_is_generated_off_the_loop() {
+    for (key_algorithm, is_off) in [(KeyAlgorithm::Rsa, true), (KeyAlgorithm::EcdsaP384, false)] {
+        let signer = SignWith::blocking("example.com/mesh", |_, _| Err(SignError::new(Failure::Local, "never called")));
+        let signer = signer.profile(Profile { key_algorithm, ..Profile::new([Usage::ClientAuth]) });
+        let template = Some(Arc::new(Template::new("client")));
+        let now = clock::now();
+        let start = Start { signer: Some(Arc::new(signer)), template, ..Start::default() };
+        let mut rotation = Rotation::new(start, now);
+        let commands = rotation.handle(Input::Tick, now);
+        let key = commands.into_iter().find_map(|command| match command {
+            Command::Key { id, call } => Some(Input::Keyed { id, keyed: call.run() }),
+            _ => None,
+        });
+        assert_eq!(key.is_some(), is_off, "{key_algorithm}");
+        let Some(keyed) = key else { continue };
+        let commands = rotation.handle(keyed, now);
+        if KeyAlgorithm::Rsa.can_be_generated() {
+            assert!(commands.iter().any(|command| matches!(command, Command::Drive { .. })));
+        } else {
+            let error = rotation.snapshot(now).last_error.unwrap();
+            assert!(error.contains("not generated"), "{error}");
+        }
+    }
 }
 
 #[test]
