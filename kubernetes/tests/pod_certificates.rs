@@ -361,7 +361,7 @@ proptest! {
         let script = || {
             let mut well = scene.well();
             let mut watches = 0;
-            let damage = damage.clone();
+            let damage = damage;
             move |request: &ReceivedRequest| {
                 let mut reply = well(request);
                 watches += i32::from(request.is_watch());

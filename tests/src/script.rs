@@ -117,7 +117,7 @@ pub struct HintKind {
 
 impl HintKind {
     fn event(self, machine: &RotationMachine, now: Now) -> Event {
-        let newest = machine.waiting().or(machine.certificate());
+        let newest = machine.waiting().or_else(|| machine.certificate());
         let (begin, life) = newest.map_or((now.unix, Duration::from_secs(1)), |newest| {
             (newest.validity.not_before(), newest.validity.lifetime())
         });
@@ -126,7 +126,7 @@ impl HintKind {
             if permille < 0 { begin.before(span) } else { begin.after(span) }
         };
         let from = at(self.from);
-        let hint = self.until.map_or(RenewalHint::after(from), |until| RenewalHint { from, until: at(until) });
+        let hint = self.until.map_or_else(|| RenewalHint::after(from), |until| RenewalHint { from, until: at(until) });
         let fingerprint = newest.filter(|_| self.is_known).map(|newest| newest.fingerprint);
         Event::RenewalHinted { fingerprint: fingerprint.unwrap_or(Fingerprint([0xff; 32])), hint }
     }

@@ -118,7 +118,7 @@ pub fn in_flight(machine: &RotationMachine) -> Option<RequestId> {
 
 /// The certificate whose rotation point counts: the waiting one, else the served one.
 pub fn newest(machine: &RotationMachine) -> Option<&Arc<Certificate>> {
-    machine.waiting().or(machine.certificate())
+    machine.waiting().or_else(|| machine.certificate())
 }
 
 /// Whether requests can be submitted: there is a template, and the signer is ready.

@@ -111,7 +111,7 @@ impl Found {
         now: UnixTime,
     ) -> Verdict {
         let by_window = |facts: &Certificate| {
-            let name = drawn.name.unwrap_or(facts.common_name());
+            let name = drawn.name.unwrap_or_else(|| facts.common_name());
             rotation_point(policy, perennial::seed(drawn.signer_name, name), facts)
         };
         let hinted = |facts: &Certificate| renewal.and_then(|renewal| renewal.rotation_point_of(facts));

@@ -218,9 +218,10 @@ impl<S: Subject> WorldState<S> {
                 return Some(Event::ServerDated { unix: truth.after(Duration::from_millis(ahead)) });
             }
             Move::Hint(at) => {
-                let about = machine.waiting().or(machine.certificate())?;
+                let about = machine.waiting().or_else(|| machine.certificate())?;
                 let (begin, end) = (about.validity.not_before(), about.validity.not_after());
-                let at = at.map_or(end.after(Duration::from_millis(1)), |at| begin.after(Duration::from_millis(at)));
+                let at =
+                    at.map_or_else(|| end.after(Duration::from_millis(1)), |at| begin.after(Duration::from_millis(at)));
                 let hint = RenewalHint::after(at);
                 return Some(Event::RenewalHinted { fingerprint: about.fingerprint, hint });
             }

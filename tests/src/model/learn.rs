@@ -376,7 +376,8 @@ impl Model {
     /// policy's window.
     pub(super) fn rotation_point(&self, certificate: &Certificate) -> UnixTime {
         let is_newest = |newest: &&Arc<Certificate>| newest.fingerprint == certificate.fingerprint;
-        let hinted = self.history.newest_certificate().filter(is_newest).and(self.history.hinted_rotation_point());
+        let hinted =
+            self.history.newest_certificate().filter(is_newest).and_then(|_| self.history.hinted_rotation_point());
         hinted.unwrap_or_else(|| rotation_point(&self.policy, self.seed, certificate))
     }
 }
