@@ -35,6 +35,8 @@ pub struct Directory {
     /// Stamps of unreadable files for which [`load_settled`](Self::load_settled) has waited in vain. While a file keeps
     /// its stamp, no program is writing the file, and `load_settled` does not wait for it again.
     settled: Mutex<Vec<Stamp>>,
+    /// True if all pairs are of one certificate, whatever their names: see [`sole`](Self::sole).
+    is_sole: bool,
 }
 
 /// The contents of a credential directory, as [`Directory::load`] found them.
@@ -139,7 +141,13 @@ impl Directory {
 
     /// Makes a `Directory` on a simulated [`Volume`]. `path` appears in messages only.
     pub fn on(volume: Box<dyn Volume>, path: PathBuf, layout: Layout) -> Self {
-        Self { volume, path, layout, settled: Mutex::default() }
+        Self { volume, path, layout, settled: Mutex::default(), is_sole: false }
+    }
+
+    /// Makes all pairs of the directory those of one certificate, whose signer may choose another name each time: a write
+    /// removes old pairs with other names, too.
+    pub(crate) fn sole(self) -> Self {
+        Self { is_sole: true, ..self }
     }
 
     /// Path of the directory.

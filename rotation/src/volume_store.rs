@@ -80,7 +80,7 @@ impl VolumeStore {
     ) -> Result<Self, FileStoreError> {
         ProjectedVolume::check_paths(projection.paths())?;
         let (stage, unpublished) = (Mutex::new(Stage::Open), Mutex::default());
-        Ok(Self { private, volume, projection, access, stage, unpublished })
+        Ok(Self { private: private.sole(), volume, projection, access, stage, unpublished })
     }
 
     /// Makes this process the owner of the private copy: see [`Directory::claim`].

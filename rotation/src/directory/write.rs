@@ -77,7 +77,8 @@ impl Directory {
         self.layout.dated(listing).into_iter().find(|name| is_same(name)).map(str::to_owned)
     }
 
-    /// Removes old pairs with the common name of `credential`, which was just written as `pem`.
+    /// Removes old pairs with the common name of `credential`, which was just written as `pem`. In a
+    /// [sole](Self::sole) directory, the names do not matter.
     fn prune(
         &self,
         folder: &dyn Folder,
@@ -96,7 +97,8 @@ impl Directory {
             }
             let found = Credential::from_pem(&bytes).ok()?;
             let certificate = found.chain().certificate();
-            (certificate.common_name() == own.common_name()).then(|| dated(certificate.validity.not_before()))
+            (self.is_sole || certificate.common_name() == own.common_name())
+                .then(|| dated(certificate.validity.not_before()))
         });
         let mut plan = self.layout.prune(&listing, &dated.collect::<Vec<_>>(), KEEP, before);
         plan.steps.extend(self.layout.sweep(&listing).steps);

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod power_loss;
+mod store_power_loss;
 mod stores;
 
 use std::collections::BTreeMap;

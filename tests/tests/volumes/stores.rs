@@ -197,3 +197,16 @@ fn bad_projection_is_refused() {
         assert!(VolumeStore::new(private, volume, bundle(path), access(0o600)).is_err(), "{path}");
     }
 }
+
+#[test]
+fn old_pairs_with_other_names_are_removed_from_private_copy() {
+    let pod = Pod::new();
+    let store = pod.bundle();
+    for number in 0..6 {
+        // A signer may choose another name each time.
+        store.write(&Arc::new(pair(&format!("pod-{number}"), number)), true, NOW).unwrap();
+    }
+    let dated = names(&pod.state("0")).into_iter().filter(|name| name.starts_with("pod-2026-")).count();
+    assert_eq!(dated, 2, "{:?}", names(&pod.state("0")));
+    assert_eq!(load(&store).credential.unwrap().chain().certificate().common_name(), "pod-5");
+}
