@@ -5,7 +5,7 @@ mod rules;
 use std::sync::Arc;
 
 use perennial::{Failure, Instant, Now, Template};
-use perennial_pki::{KeyAlgorithm, Usage};
+use perennial_pki::Usage;
 use perennial_rotation::{Authentication, Exchange, Identity, IdentitySource, Profile, SignError, SignRequest, Signer};
 
 use crate::client::{DesiredCsr, Issuance, Limits, csr_name};
@@ -76,7 +76,7 @@ impl CsrSigner {
     /// The usages that a signer with this profile and without [`usages`](field@Self::usages) requests.
     pub fn default_usages(profile: &Profile) -> Vec<String> {
         // kubelet's usages for an RSA key, which TLS 1.2 may encrypt with.
-        let more = (profile.key_algorithm == KeyAlgorithm::Rsa).then(|| "key encipherment".to_owned());
+        let more = profile.key_algorithm.is_rsa().then(|| "key encipherment".to_owned());
         ["digital signature".to_owned()]
             .into_iter()
             .chain(more)
@@ -143,6 +143,8 @@ impl Signer for CsrSigner {
 
 #[cfg(test)]
 mod tests {
+    use perennial_pki::KeyAlgorithm;
+
     use super::*;
 
     #[test]

@@ -128,7 +128,11 @@ pub(crate) fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorit
         return (key.subject_public_key.data.len() == 32).then_some(KeyAlgorithm::Ed25519);
     }
     match key.parsed().ok()? {
-        PublicKey::RSA(rsa) => (rsa.key_size() >= 2048).then_some(KeyAlgorithm::Rsa),
+        PublicKey::RSA(rsa) => match rsa.key_size() {
+            0..2048 => None,
+            4096 => Some(KeyAlgorithm::Rsa4096),
+            _ => Some(KeyAlgorithm::Rsa),
+        },
         PublicKey::EC(_) => {
             let curve = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
             // Uncompressed points: one byte of form and two coordinates.

@@ -21,6 +21,7 @@ use external::Remote;
 pub use external::{ExternalKey, ExternalKeyError, ecdsa_signature};
 pub(crate) use form::has_compressed_point;
 
+use crate::facts::key_algorithm;
 use crate::pem::{self, Block, Text};
 use crate::{PemError, provider};
 use stack::WipingKey;
@@ -39,17 +40,35 @@ pub enum KeyAlgorithm {
     /// Ed25519: `ed25519`.
     #[display("ed25519")]
     Ed25519,
-    /// RSA of 2048 to 4096 bits: `rsa`. Only builds with the feature `aws-lc-rs` can generate RSA keys, of 3072 bits.
+    /// RSA of 2048 to 4095 bits: `rsa`. Only builds with the feature `aws-lc-rs` can generate RSA keys; keys of this kind
+    /// have 3072 bits.
     #[display("rsa")]
     Rsa,
+    /// RSA of 4096 bits: `rsa-4096`. Only builds with the feature `aws-lc-rs` can generate RSA keys.
+    #[display("rsa-4096")]
+    Rsa4096,
 }
 
 impl KeyAlgorithm {
-    const ALL: [Self; 4] = [Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519, Self::Rsa];
-
     /// True if this build of perennial can generate keys of this kind. Every build can import all kinds.
     pub const fn can_be_generated(self) -> bool {
-        !matches!(self, Self::Rsa) || cfg!(feature = "aws-lc-rs")
+        !self.is_rsa() || cfg!(feature = "aws-lc-rs")
+    }
+
+    /// True for RSA keys of any length.
+    pub const fn is_rsa(self) -> bool {
+        matches!(self, Self::Rsa | Self::Rsa4096)
+    }
+
+    /// True for ECDSA keys on any curve.
+    pub const fn is_ecdsa(self) -> bool {
+        matches!(self, Self::EcdsaP256 | Self::EcdsaP384)
+    }
+
+    /// True if a key of the kind `key` will do where one of this kind is wanted: the kinds are equal, or
+    /// [`Rsa`](Self::Rsa) is wanted, for which an RSA key of any length will do.
+    pub fn admits(self, key: Self) -> bool {
+        self == key || (self == Self::Rsa && key.is_rsa())
     }
 
     /// The kind of signatures that keys of this kind make in TLS, as rustls names it.
@@ -57,7 +76,7 @@ impl KeyAlgorithm {
         match self {
             Self::EcdsaP256 | Self::EcdsaP384 => SignatureAlgorithm::ECDSA,
             Self::Ed25519 => SignatureAlgorithm::ED25519,
-            Self::Rsa => SignatureAlgorithm::RSA,
+            Self::Rsa | Self::Rsa4096 => SignatureAlgorithm::RSA,
         }
     }
 
@@ -68,7 +87,7 @@ impl KeyAlgorithm {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
             Self::EcdsaP384 => (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_SHA384),
             Self::Ed25519 => (SignatureScheme::ED25519, alg_id::ED25519),
-            Self::Rsa => (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
+            Self::Rsa | Self::Rsa4096 => (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
         }
     }
 }
@@ -164,26 +183,14 @@ impl KeyPair {
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         stack::wiped(|| {
             let der = match algorithm {
-                #[cfg(feature = "aws-lc-rs")]
-                KeyAlgorithm::Rsa => return Self::generate_rsa(),
-                #[cfg(not(feature = "aws-lc-rs"))]
-                KeyAlgorithm::Rsa => return Err(KeyError::NotGenerated { algorithm }),
+                _ if !algorithm.can_be_generated() => return Err(KeyError::NotGenerated { algorithm }),
                 KeyAlgorithm::Ed25519 => {
-                    provider::generate(algorithm.signature().0).map(Zeroizing::new).and_then(|v2| ed25519_v1(&v2))
+                    provider::generate(algorithm).map(Zeroizing::new).and_then(|v2| ed25519_v1(&v2))
                 }
-                KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => provider::generate(algorithm.signature().0),
+                _ => provider::generate(algorithm),
             };
             Self::of_typed(PrivatePkcs8KeyDer::from(der.ok_or(KeyError::Generation)?).into(), None)
         })
-    }
-
-    #[cfg(feature = "aws-lc-rs")]
-    fn generate_rsa() -> Result<Self, KeyError> {
-        use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-        use aws_lc_rs::rsa::{KeyPair, KeySize};
-        let generated = KeyPair::generate(KeySize::Rsa3072).map_err(|_| KeyError::Generation)?;
-        let der: Pkcs8V1Der<'_> = generated.as_der().map_err(|_| KeyError::Generation)?;
-        Self::of_typed(PrivatePkcs8KeyDer::from(der.as_ref().to_vec()).into(), None)
     }
 
     /// Reads the first private key of a PEM text: PKCS#8, SEC 1 or PKCS#1 under any label `… PRIVATE KEY`, as Go's
@@ -261,12 +268,11 @@ impl KeyPair {
             },
         };
         let unsupported = || KeyError::Unsupported { kind: "unknown".to_owned() };
-        // By the scheme that the key accepts, since rustls names the kind of a key, but not its curve.
-        let algorithm = KeyAlgorithm::ALL
-            .into_iter()
-            .find(|algorithm| signing_key.choose_scheme(&[algorithm.signature().0]).is_some())
-            .ok_or_else(unsupported)?;
-        let encoded = Encoded::new(&der, &signing_key.public_key().ok_or_else(unsupported)?);
+        // By the public key, since rustls names the kind of a key, but not its curve or its length.
+        let public_key = signing_key.public_key().ok_or_else(unsupported)?;
+        let (_, info) = SubjectPublicKeyInfo::from_der(&public_key).map_err(|_| unsupported())?;
+        let algorithm = key_algorithm(&info).ok_or_else(unsupported)?;
+        let encoded = Encoded::new(&der, &public_key);
         Ok(Self { held: Held::Here(encoded), algorithm, skipped: Box::default() })
     }
 
@@ -338,7 +344,7 @@ impl KeyPair {
                     Err(KeyError::External { reference: key.reference().to_owned(), why })
                 }
             },
-            Held::Here(_) if self.algorithm != KeyAlgorithm::Rsa => Ok(true),
+            Held::Here(_) if !self.algorithm.is_rsa() => Ok(true),
             Held::Here(_) => {
                 let proof = self.sign(MESSAGE).map_err(|_| KeyError::Malformed)?;
                 Ok(self.verify(MESSAGE, &proof))

@@ -1,4 +1,8 @@
-//! The crypto provider, *ring*. No other module of this crate uses *ring*: another provider would replace it here.
+//! The crypto provider, *ring*, and with the feature `aws-lc-rs` the cryptography that *ring* lacks. No other module of
+//! this crate uses these libraries: another provider would replace them here.
+
+#[cfg(feature = "aws-lc-rs")]
+mod more;
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,6 +13,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as chosen;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
+
+use crate::KeyAlgorithm;
 
 /// The crypto provider of all TLS and X.509 in perennial: *ring*.
 ///
@@ -26,18 +32,18 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// Generates a key for `scheme`, in PKCS#8 (version 2 for Ed25519). `None` for RSA, and if the operating system returns
-/// no random bytes. Copies of the key stay on the stack; the caller should wipe them.
-pub(crate) fn generate(scheme: SignatureScheme) -> Option<Vec<u8>> {
+/// Generates a key of this kind, in PKCS#8 (version 2 for Ed25519). `None` if this build cannot generate keys of the
+/// kind, and if the operating system returns no random bytes. Copies of the key stay on the stack; the caller should wipe
+/// them.
+pub(crate) fn generate(algorithm: KeyAlgorithm) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
-    let key = match scheme {
-        SignatureScheme::ECDSA_NISTP256_SHA256 => {
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
-        }
-        SignatureScheme::ECDSA_NISTP384_SHA384 => {
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random)
-        }
-        SignatureScheme::ED25519 => Ed25519KeyPair::generate_pkcs8(&random),
+    let key = match algorithm {
+        KeyAlgorithm::EcdsaP256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random),
+        KeyAlgorithm::EcdsaP384 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &random),
+        KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random),
+        #[cfg(feature = "aws-lc-rs")]
+        other => return more::generate(other),
+        #[cfg(not(feature = "aws-lc-rs"))]
         _ => return None,
     };
     Some(key.ok()?.as_ref().to_vec())

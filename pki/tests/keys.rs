@@ -230,27 +230,45 @@ fn key_errors_name_their_cause() {
 #[cfg(feature = "aws-lc-rs")]
 #[test]
 fn generated_rsa_key_signs_request() {
-    let key = KeyPair::generate(KeyAlgorithm::Rsa).unwrap();
-    assert_eq!(key.algorithm(), KeyAlgorithm::Rsa);
-    let request = certificate_request(&Template::node("worker-1"), &key).unwrap();
-    let facts = read_request(request.pem.as_bytes()).unwrap();
-    assert_eq!(facts.public_key_der, key.public_key_der());
-    let again = KeyPair::from_pem(key.to_pem().as_bytes()).unwrap();
-    assert_eq!(again.public_key_der(), key.public_key_der());
+    for (algorithm, bits) in [(KeyAlgorithm::Rsa, 3072), (KeyAlgorithm::Rsa4096, 4096)] {
+        let key = KeyPair::generate(algorithm).unwrap();
+        assert_eq!(key.algorithm(), algorithm);
+        // The SubjectPublicKeyInfo has 38 bytes besides the modulus.
+        assert_eq!(key.public_key_der().len(), bits / 8 + 38);
+        let request = certificate_request(&Template::node("worker-1"), &key).unwrap();
+        let facts = read_request(request.pem.as_bytes()).unwrap();
+        assert_eq!((facts.key_algorithm, &*facts.public_key_der), (algorithm, key.public_key_der()));
+        let again = KeyPair::from_pem(key.to_pem().as_bytes()).unwrap();
+        assert_eq!((again.algorithm(), again.public_key_der()), (algorithm, key.public_key_der()));
+    }
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
 #[test]
 fn generate_refuses_rsa_without_feature_aws_lc_rs() {
-    let error = KeyPair::generate(KeyAlgorithm::Rsa).unwrap_err();
-    assert_eq!(error, KeyError::NotGenerated { algorithm: KeyAlgorithm::Rsa });
+    for algorithm in [KeyAlgorithm::Rsa, KeyAlgorithm::Rsa4096] {
+        assert!(!algorithm.can_be_generated());
+        assert_eq!(KeyPair::generate(algorithm).unwrap_err(), KeyError::NotGenerated { algorithm });
+    }
+}
+
+#[test]
+fn rsa_admits_rsa_keys_of_any_length() {
+    let all = [GENERATED.as_slice(), &[KeyAlgorithm::Rsa, KeyAlgorithm::Rsa4096]].concat();
+    for wanted in &all {
+        let admitted: Vec<_> = all.iter().filter(|key| wanted.admits(**key)).copied().collect();
+        match wanted {
+            KeyAlgorithm::Rsa => assert_eq!(admitted, [KeyAlgorithm::Rsa, KeyAlgorithm::Rsa4096]),
+            wanted => assert_eq!(admitted, [*wanted]),
+        }
+    }
 }
 
 #[test]
 fn key_algorithms_display_as_lower_case_names() {
-    let shown =
-        [GENERATED.as_slice(), &[KeyAlgorithm::Rsa]].concat().iter().map(KeyAlgorithm::to_string).collect::<Vec<_>>();
-    assert_eq!(shown, ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa"]);
+    let all = [GENERATED.as_slice(), &[KeyAlgorithm::Rsa, KeyAlgorithm::Rsa4096]].concat();
+    let shown: Vec<_> = all.iter().map(KeyAlgorithm::to_string).collect();
+    assert_eq!(shown, ["ecdsa-p256", "ecdsa-p384", "ed25519", "rsa", "rsa-4096"]);
 }
 
 #[test]

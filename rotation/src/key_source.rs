@@ -118,7 +118,7 @@ impl KeyCall {
         let key = KeyPair::external(made).map_err(|error| error.to_string())?;
         let is_used = |used: &Arc<KeyPair>| used.public_key_der() == key.public_key_der();
         let reference = key.reference().map(printable).unwrap_or_default();
-        if key.algorithm() != self.algorithm {
+        if !self.algorithm.admits(key.algorithm()) {
             let (made, wanted) = (key.algorithm(), self.algorithm);
             return Err(format!("the key source made the {made} key {reference}; the signer's profile wants {wanted}"));
         }

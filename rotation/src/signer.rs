@@ -97,7 +97,7 @@ pub struct Profile {
 impl Profile {
     /// True if a request may have a key of this algorithm.
     pub(crate) fn allows(&self, algorithm: KeyAlgorithm) -> bool {
-        self.key_algorithm == algorithm || self.other_key_algorithms.contains(&algorithm)
+        [self.key_algorithm].iter().chain(&self.other_key_algorithms).any(|allowed| allowed.admits(algorithm))
     }
 
     /// Makes a profile with these usages, and the defaults for the other fields.

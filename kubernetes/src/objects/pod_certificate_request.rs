@@ -21,6 +21,8 @@ pub fn key_algorithm(key_type: &str) -> Option<KeyAlgorithm> {
         "ECDSAP256" => KeyAlgorithm::EcdsaP256,
         "ECDSAP384" => KeyAlgorithm::EcdsaP384,
         "ED25519" => KeyAlgorithm::Ed25519,
+        "RSA3072" => KeyAlgorithm::Rsa,
+        "RSA4096" => KeyAlgorithm::Rsa4096,
         _ => return None,
     })
 }

@@ -171,7 +171,7 @@ impl SigningKey for Remote {
         let of_csr = self.algorithm.signature().0;
         // TLS 1.3 forbids PKCS#1 signatures in handshakes (RFC 8446 §4.2.3), so PSS goes first.
         let schemes = match self.algorithm {
-            KeyAlgorithm::Rsa => &[SignatureScheme::RSA_PSS_SHA256, of_csr][..],
+            algorithm if algorithm.is_rsa() => &[SignatureScheme::RSA_PSS_SHA256, of_csr][..],
             _ => &[of_csr],
         };
         let scheme = *schemes.iter().find(|scheme| offered.contains(scheme))?;

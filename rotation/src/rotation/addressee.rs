@@ -73,7 +73,7 @@ impl Rotation {
         // forgets failures.
         let ready = ready(self.is_shared);
         let replaced = [SignerStatus::Absent, ready].map(Event::SignerChanged);
-        let fits = self.pending.as_ref().is_none_or(|key| key.algorithm() == self.key_algorithm(signer));
+        let fits = self.pending.as_ref().is_none_or(|key| self.key_algorithm(signer).admits(key.algorithm()));
         if !fits || last.as_ref().is_some_and(|last| !last.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
             if !self.is_issued_unwritten() {

@@ -59,7 +59,7 @@ impl Rotation {
         match keyed.0 {
             Ok((key, csr)) => {
                 let wanted = self.signer.as_ref().map(|signer| self.key_algorithm(&**signer));
-                if wanted != Some(key.algorithm()) {
+                if !wanted.is_some_and(|wanted| wanted.admits(key.algorithm())) {
                     self.pending = None;
                     return Some(self.failed(id, local("the signer wants a key of another kind than the one made")));
                 }

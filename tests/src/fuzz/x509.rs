@@ -95,7 +95,7 @@ fn key(pem: &[u8]) {
     let request = match certificate_request(&template, &key) {
         Ok(request) => request,
         // RSA keys are checked for consistency only when they sign.
-        Err(error) => return assert_eq!(key.algorithm(), KeyAlgorithm::Rsa, "{error}"),
+        Err(error) => return assert!(key.algorithm().is_rsa(), "{error}"),
     };
     let facts = read_request(request.pem.as_bytes()).expect("a request of ours");
     assert_eq!(facts.public_key_der, key.public_key_der());

@@ -57,8 +57,8 @@ pub(super) fn location(
         }
     };
     let fits = match (options.key_encoding, key_type) {
-        (KeyEncoding::Pkcs1, Some(algorithm)) => algorithm == KeyAlgorithm::Rsa,
-        (KeyEncoding::Sec1, Some(algorithm)) => matches!(algorithm, KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384),
+        (KeyEncoding::Pkcs1, Some(algorithm)) => algorithm.is_rsa(),
+        (KeyEncoding::Sec1, Some(algorithm)) => algorithm.is_ecdsa(),
         _ => true,
     };
     if !fits {
