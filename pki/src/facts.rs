@@ -4,14 +4,16 @@ use perennial::same_dns_name;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_SIG_ED25519, OID_X509_EXT_SUBJECT_ALT_NAME};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519, OID_X509_EXT_SUBJECT_ALT_NAME,
+};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::names::{AlternativeNames, Subject};
 use crate::pem::{self, Text};
-use crate::{KeyAlgorithm, RequestError, x509};
+use crate::{KeyAlgorithm, RequestError, provider, x509};
 
 /// The names and the public key in a CSR. The self-signature of the CSR has been verified, which proves that the
 /// requester has the private key.
@@ -102,7 +104,9 @@ pub fn read_request_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
     let info = &request.certification_request_info;
     // Checked before the signature: with an unsupported key, no signature verifies, and the error would hide the cause.
     let key_algorithm = key_algorithm(&info.subject_pki).ok_or(RequestError::PublicKey)?;
-    request.verify_signature().map_err(|_| RequestError::Signature)?;
+    if !has_valid_signature(&request, key_algorithm) {
+        return Err(RequestError::Signature);
+    }
 
     let Subject { common_name, organizations, organizational_units, serial_number, others } =
         Subject::read(&info.subject);
@@ -118,6 +122,17 @@ pub fn read_request_der(der: &[u8]) -> Result<RequestFacts, RequestError> {
         public_key_der: info.subject_pki.raw.to_vec(),
         der: der.to_vec(),
     })
+}
+
+/// True if the CSR is signed by its own key.
+fn has_valid_signature(request: &X509CertificationRequest<'_>, key_algorithm: KeyAlgorithm) -> bool {
+    if key_algorithm != KeyAlgorithm::EcdsaP521 {
+        return request.verify_signature().is_ok();
+    }
+    // The parser verifies no signatures on P-521.
+    let (info, signature) = (&request.certification_request_info, &request.signature_value.data);
+    let (point, algorithm) = (&info.subject_pki.subject_public_key.data, &request.signature_algorithm.algorithm);
+    provider::verify_p521(algorithm.as_bytes(), point, info.raw, signature)
 }
 
 /// The kind of a public key; `None` if the key is malformed, unsupported or too weak.
@@ -139,6 +154,7 @@ pub(crate) fn key_algorithm(key: &SubjectPublicKeyInfo<'_>) -> Option<KeyAlgorit
             match key.subject_public_key.data.len() {
                 65 if curve == OID_EC_P256 => Some(KeyAlgorithm::EcdsaP256),
                 97 if curve == OID_NIST_EC_P384 => Some(KeyAlgorithm::EcdsaP384),
+                133 if curve == OID_NIST_EC_P521 && cfg!(feature = "aws-lc-rs") => Some(KeyAlgorithm::EcdsaP521),
                 _ => None,
             }
         }

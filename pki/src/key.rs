@@ -16,6 +16,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
+pub(crate) use error::CURVES;
 pub use error::KeyError;
 use external::Remote;
 pub use external::{ExternalKey, ExternalKeyError, ecdsa_signature};
@@ -37,6 +38,10 @@ pub enum KeyAlgorithm {
     /// ECDSA on P-384 with SHA-384: `ecdsa-p384`.
     #[display("ecdsa-p384")]
     EcdsaP384,
+    /// ECDSA on P-521 with SHA-512: `ecdsa-p521`. Only builds with the feature `aws-lc-rs` support such keys: other builds
+    /// neither generate nor read them. Of the peers in TLS, not all support them.
+    #[display("ecdsa-p521")]
+    EcdsaP521,
     /// Ed25519: `ed25519`.
     #[display("ed25519")]
     Ed25519,
@@ -50,9 +55,10 @@ pub enum KeyAlgorithm {
 }
 
 impl KeyAlgorithm {
-    /// True if this build of perennial can generate keys of this kind. Every build can import all kinds.
+    /// True if this build of perennial can generate keys of this kind. Every build can import all kinds but
+    /// [`EcdsaP521`](Self::EcdsaP521).
     pub const fn can_be_generated(self) -> bool {
-        !self.is_rsa() || cfg!(feature = "aws-lc-rs")
+        !matches!(self, Self::EcdsaP521 | Self::Rsa | Self::Rsa4096) || cfg!(feature = "aws-lc-rs")
     }
 
     /// True for RSA keys of any length.
@@ -62,7 +68,7 @@ impl KeyAlgorithm {
 
     /// True for ECDSA keys on any curve.
     pub const fn is_ecdsa(self) -> bool {
-        matches!(self, Self::EcdsaP256 | Self::EcdsaP384)
+        matches!(self, Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521)
     }
 
     /// True if a key of the kind `key` will do where one of this kind is wanted: the kinds are equal, or
@@ -74,7 +80,7 @@ impl KeyAlgorithm {
     /// The kind of signatures that keys of this kind make in TLS, as rustls names it.
     const fn of_tls(self) -> SignatureAlgorithm {
         match self {
-            Self::EcdsaP256 | Self::EcdsaP384 => SignatureAlgorithm::ECDSA,
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 => SignatureAlgorithm::ECDSA,
             Self::Ed25519 => SignatureAlgorithm::ED25519,
             Self::Rsa | Self::Rsa4096 => SignatureAlgorithm::RSA,
         }
@@ -86,6 +92,7 @@ impl KeyAlgorithm {
         match self {
             Self::EcdsaP256 => (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_SHA256),
             Self::EcdsaP384 => (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_SHA384),
+            Self::EcdsaP521 => (SignatureScheme::ECDSA_NISTP521_SHA512, alg_id::ECDSA_SHA512),
             Self::Ed25519 => (SignatureScheme::ED25519, alg_id::ED25519),
             Self::Rsa | Self::Rsa4096 => (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
         }
@@ -178,7 +185,7 @@ impl KeyPair {
     /// Generates a key from the system's source of randomness.
     ///
     /// # Errors
-    /// [`KeyError::NotGenerated`] for RSA without the feature `aws-lc-rs`; [`KeyError::Generation`] if the operating
+    /// [`KeyError::NotGenerated`] for RSA and P-521 without the feature `aws-lc-rs`; [`KeyError::Generation`] if the operating
     /// system returns no random bytes.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         stack::wiped(|| {

@@ -11,17 +11,24 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIG
 use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as chosen;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{PrivateKeyDer, alg_id};
 use rustls::sign::SigningKey;
 
 use crate::KeyAlgorithm;
+use crate::der::{OBJECT_IDENTIFIER, take};
 
-/// The crypto provider of all TLS and X.509 in perennial: *ring*.
+/// The crypto provider of all TLS and X.509 in perennial: *ring*. With the feature `aws-lc-rs`, it verifies signatures on
+/// P-521 as well.
 ///
 /// Pass this to rustls' `builder_with_provider`. perennial neither reads nor sets the process-wide default provider,
 /// which becomes ambiguous as soon as another crate enables a second provider.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(chosen::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let provider = chosen::default_provider();
+        #[cfg(feature = "aws-lc-rs")]
+        let provider = more::with_p521(provider);
+        Arc::new(provider)
+    });
     Arc::clone(&PROVIDER)
 }
 
@@ -52,7 +59,10 @@ pub(crate) fn generate(algorithm: KeyAlgorithm) -> Option<Vec<u8>> {
 /// Makes a signing key from a borrowed encoding. [`rustls::crypto::KeyProvider`] is not used, since it would take a
 /// copy of the encoding and drop the copy unwiped.
 pub(crate) fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-    chosen::sign::any_supported_type(der)
+    let loaded = chosen::sign::any_supported_type(der);
+    #[cfg(feature = "aws-lc-rs")]
+    let loaded = loaded.or_else(|error| more::load_p521(der).ok_or(error));
+    loaded
 }
 
 /// True if `signature` over `message` verifies with `public_key`, the bits of a `SubjectPublicKeyInfo`.
@@ -60,6 +70,17 @@ pub(crate) fn verify(scheme: SignatureScheme, public_key: &[u8], message: &[u8],
     let algorithms = provider().signature_verification_algorithms.mapping.iter();
     let mut fitting = algorithms.filter(|(other, _)| *other == scheme).flat_map(|(_, algorithms)| algorithms.iter());
     fitting.any(|algorithm| algorithm.verify_signature(public_key, message, signature).is_ok())
+}
+
+/// True if `signature` over `message` verifies with the point `public_key` on P-521. `algorithm` is the content of the
+/// object identifier of the signature's algorithm. False in a build that does not support P-521.
+pub(crate) fn verify_p521(algorithm: &[u8], public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let algorithms = provider().signature_verification_algorithms.all.iter();
+    let mut on_p521 = algorithms.filter(|known| known.public_key_alg_id() == alg_id::ECDSA_P521);
+    on_p521.any(|known| {
+        let is_it = take(OBJECT_IDENTIFIER, &known.signature_alg_id()).is_some_and(|(content, _)| content == algorithm);
+        is_it && known.verify_signature(public_key, message, signature).is_ok()
+    })
 }
 
 #[cfg(test)]

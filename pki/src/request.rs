@@ -3,6 +3,7 @@
 use perennial::{Template, TemplateError};
 use yasna::{DERWriter, Tag, construct_der};
 
+use crate::key::CURVES;
 use crate::{AlternativeNames, KeyPair, PemError, pem, write};
 
 /// A signed CSR (PKCS#10), in PEM and in DER.
@@ -99,7 +100,7 @@ pub enum RequestError {
     },
     /// The public key is malformed, of an unsupported kind, or too weak.
     #[error(
-        "the public key of the request is malformed or unsupported; supported are ECDSA on P-256 and P-384, \
+        "the public key of the request is malformed or unsupported; supported are ECDSA on {CURVES}, \
          Ed25519, and RSA of at least 2048 bits"
     )]
     PublicKey,

@@ -30,8 +30,14 @@ fn external(algorithm: KeyAlgorithm) -> (Arc<Elsewhere>, KeyPair) {
     (key.clone(), KeyPair::external(key).unwrap())
 }
 
-const ALL: [KeyAlgorithm; 4] =
-    [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519, KeyAlgorithm::Rsa];
+const ALL: &[KeyAlgorithm] = &[
+    KeyAlgorithm::EcdsaP256,
+    KeyAlgorithm::EcdsaP384,
+    KeyAlgorithm::Ed25519,
+    KeyAlgorithm::Rsa,
+    #[cfg(feature = "aws-lc-rs")]
+    KeyAlgorithm::EcdsaP521,
+];
 
 fn validity() -> Validity {
     let now = UnixTime::from_secs(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().try_into().unwrap());
@@ -88,7 +94,7 @@ fn handshake(
 
 #[test]
 fn external_key_signs_request_that_verifies() {
-    for algorithm in ALL {
+    for &algorithm in ALL {
         let (_, key) = external(algorithm);
         let request = certificate_request(&Template::node("worker-1"), &key).unwrap();
         let facts = read_request(request.pem.as_bytes()).unwrap();
@@ -100,7 +106,7 @@ fn external_key_signs_request_that_verifies() {
 #[test]
 fn external_keys_of_both_sides_sign_handshakes() {
     let ca = ca();
-    for algorithm in ALL {
+    for &algorithm in ALL {
         let credential = || {
             let (_, key) = external(algorithm);
             Credential::new(issue(&ca, &key), Arc::new(key)).unwrap()

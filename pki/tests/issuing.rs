@@ -45,7 +45,14 @@ fn parse(chain: &Chain) -> X509Certificate<'_> {
 
 #[test]
 fn issuer_of_every_algorithm_issues_verifiable_certificate() {
-    let generated = [KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519].map(KeyPair::generate);
+    let kinds = [
+        KeyAlgorithm::EcdsaP256,
+        KeyAlgorithm::EcdsaP384,
+        KeyAlgorithm::Ed25519,
+        #[cfg(feature = "aws-lc-rs")]
+        KeyAlgorithm::EcdsaP521,
+    ];
+    let generated = kinds.map(KeyPair::generate);
     let rsa = KeyPair::from_pem(include_str!("data/rsa2048.pkcs1.pem"));
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let template = Template::node("n1")

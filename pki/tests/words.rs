@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use authority::{Authority, NOT_AFTER, NOT_BEFORE};
 use perennial_pki::{Chain, KeyPair, describe, provider};
+#[cfg(not(feature = "aws-lc-rs"))]
 use perennial_tests::openssl::{openssl, self_signed};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 use rustls::client::WebPkiServerVerifier;
@@ -119,6 +120,7 @@ fn describe_explains_why_server_certificate_is_refused() {
 
 /// From the field, an issuer with a P-521 key, and an error that is hard to understand:
 /// <https://github.com/rustls/rustls/issues/2536>, <https://github.com/rustls/rustls/issues/1335>
+#[cfg(not(feature = "aws-lc-rs"))]
 #[test]
 fn p521_issuer_error_names_supported_algorithms() {
     let ca =

@@ -15,11 +15,12 @@ pub const POD_CERTIFICATE_API_VERSION: &str = "certificates.k8s.io/v1beta1";
 pub const UNSUPPORTED_KEY_TYPE: &str = "UnsupportedKeyType";
 
 /// The algorithm of a key type by its name in Kubernetes, as in the `keyType` of a podCertificate volume: `ECDSAP256`,
-/// `ECDSAP384`, `ED25519`. `None` for any other name.
+/// `ECDSAP384`, `ECDSAP521`, `ED25519`, `RSA3072`, `RSA4096`. `None` for any other name.
 pub fn key_algorithm(key_type: &str) -> Option<KeyAlgorithm> {
     Some(match key_type {
         "ECDSAP256" => KeyAlgorithm::EcdsaP256,
         "ECDSAP384" => KeyAlgorithm::EcdsaP384,
+        "ECDSAP521" => KeyAlgorithm::EcdsaP521,
         "ED25519" => KeyAlgorithm::Ed25519,
         "RSA3072" => KeyAlgorithm::Rsa,
         "RSA4096" => KeyAlgorithm::Rsa4096,

@@ -5,12 +5,23 @@ use perennial::printable;
 use super::KeyAlgorithm;
 use crate::PemError;
 
+/// The supported curves, for messages.
+pub(crate) const CURVES: &str = if cfg!(feature = "aws-lc-rs") {
+    "P-256, P-384 and P-521"
+} else {
+    "P-256 and P-384 (P-521 in a build with the feature aws-lc-rs)"
+};
+
 /// Error of a private key that cannot be generated or read. Contains no part of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// This build cannot generate keys of this algorithm; it can import them.
-    #[error("{algorithm} keys can be imported but not generated; choose {}", KeyAlgorithm::default())]
+    /// This build cannot generate keys of this algorithm.
+    #[error(
+        "{algorithm} keys can be {} by this build of perennial, which lacks the feature aws-lc-rs; choose {}",
+        if algorithm.is_rsa() { "imported but not generated" } else { "neither generated nor imported" },
+        KeyAlgorithm::default()
+    )]
     NotGenerated {
         /// The algorithm of the key to generate.
         algorithm: KeyAlgorithm,
@@ -40,14 +51,14 @@ pub enum KeyError {
         bits: usize,
     },
     /// The key is an ECDSA key on a curve that perennial does not support.
-    #[error("ECDSA keys on {curve} are not supported by perennial; supported are the curves P-256 and P-384")]
+    #[error("ECDSA keys on {curve} are not supported by perennial; supported are the curves {CURVES}")]
     Curve {
         /// The name of the curve; for a rare curve, its object identifier.
         curve: String,
     },
     /// The key is of a kind that perennial does not support, such as Ed448.
     #[error(
-        "private keys of kind {kind} are not supported by perennial; supported are ECDSA on P-256 and P-384, \
+        "private keys of kind {kind} are not supported by perennial; supported are ECDSA on {CURVES}, \
          Ed25519, and RSA of 2048 to 4096 bits"
     )]
     Unsupported {

@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use yasna::construct_der;
 
-use super::{Held, KeyAlgorithm, KeyError, KeyPair};
+use super::{CURVES, Held, KeyAlgorithm, KeyError, KeyPair};
 use crate::facts::key_algorithm;
 use crate::pem::Block;
 
@@ -37,7 +37,7 @@ pub trait ExternalKey: Debug + Send + Sync {
     fn reference(&self) -> String;
 
     /// Signs `message`, which is not hashed yet. `scheme` is the scheme of the key's kind: `ECDSA_NISTP256_SHA256`,
-    /// `ECDSA_NISTP384_SHA384` or `ED25519`; for an RSA key `RSA_PKCS1_SHA256` in CSRs and `RSA_PSS_SHA256` in TLS. An
+    /// `ECDSA_NISTP384_SHA384`, `ECDSA_NISTP521_SHA512` (with the feature `aws-lc-rs`) or `ED25519`; for an RSA key `RSA_PKCS1_SHA256` in CSRs and `RSA_PSS_SHA256` in TLS. An
     /// ECDSA signature must be a DER `Ecdsa-Sig-Value`; [`ecdsa_signature`] converts the numbers r and s, which PKCS#11
     /// returns, to that form.
     ///
@@ -76,7 +76,8 @@ impl KeyPair {
             _ => return Err(refuse("its public key is not a DER SubjectPublicKeyInfo")),
         };
         let algorithm = algorithm.ok_or_else(|| {
-            refuse("its kind is not supported; supported are ECDSA on P-256 and P-384, Ed25519, and RSA of 2048 bits")
+            let why = "its kind is not supported; supported are ECDSA on";
+            refuse(&format!("{why} {CURVES}, Ed25519, and RSA of 2048 bits"))
         })?;
         let remote = Remote { key, reference, algorithm, public_key_der };
         Ok(Self {

@@ -23,16 +23,30 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 pub(super) enum Curve {
     P256,
     P384,
+    #[cfg(feature = "aws-lc-rs")]
+    P521,
 }
 
 impl Curve {
-    const ALL: [Self; 2] = [Self::P256, Self::P384];
+    const ALL: &'static [Self] = &[
+        Self::P256,
+        Self::P384,
+        #[cfg(feature = "aws-lc-rs")]
+        Self::P521,
+    ];
+
+    /// The curve with this content of an object identifier.
+    fn of(oid: &[u8]) -> Option<Self> {
+        Self::ALL.iter().copied().find(|curve| curve.oid() == oid)
+    }
 
     /// The content of the curve's object identifier.
     const fn oid(self) -> &'static [u8] {
         match self {
             Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
             Self::P384 => &[0x2b, 0x81, 0x04, 0x00, 0x22],
+            #[cfg(feature = "aws-lc-rs")]
+            Self::P521 => &[0x2b, 0x81, 0x04, 0x00, 0x23],
         }
     }
 
@@ -41,6 +55,8 @@ impl Curve {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
+            #[cfg(feature = "aws-lc-rs")]
+            Self::P521 => 66,
         }
     }
 
@@ -166,8 +182,7 @@ fn unsupported_curve(parameters: &[u8]) -> Option<KeyError> {
         return Some(KeyError::Unsupported { kind: "ECDSA with explicit curve parameters".to_owned() });
     }
     let (identifier, _) = take(OBJECT_IDENTIFIER, parameters)?;
-    let known = Curve::ALL.into_iter().any(|curve| curve.oid() == identifier);
-    (!known).then(|| KeyError::Curve { curve: describe::curve(&Oid::new(identifier.into())) })
+    Curve::of(identifier).is_none().then(|| KeyError::Curve { curve: describe::curve(&Oid::new(identifier.into())) })
 }
 
 /// The name of a key's algorithm, from the content of its object identifier.
@@ -205,7 +220,7 @@ impl<'a> Incomplete<'a> {
             _ => return None,
         };
         let (identifier, _) = take(OBJECT_IDENTIFIER, parameters?)?;
-        let curve = Curve::ALL.into_iter().find(|curve| curve.oid() == identifier)?;
+        let curve = Curve::of(identifier)?;
         let zeros = scalar.len().saturating_sub(curve.size());
         // If a scalar is longer than the curve's size, the bytes before must be zeros, as padding.
         let (zeros, scalar) = scalar.split_at(zeros);
@@ -216,8 +231,10 @@ impl<'a> Incomplete<'a> {
     /// Encodes the key with its public key, `point`, as Go and openssl do (RFC 5915 §3).
     pub(super) fn complete(&self, point: &[u8]) -> PrivateKeyDer<'static> {
         let (size, oid) = (self.curve.size(), self.curve.oid());
+        let bits = 1 + point.len();
+        let public_key = header_length(bits) + bits;
         // Version, then header and content of private key, curve and public key.
-        let content = 3 + 2 + size + 4 + oid.len() + 5 + point.len();
+        let content = 3 + 2 + size + 4 + oid.len() + header_length(public_key) + public_key;
         // Room for all of it at once: a buffer that grows leaves copies of itself behind.
         let mut key = Vec::with_capacity(header_length(content) + content);
         write_header(&mut key, SEQUENCE, content);
@@ -228,8 +245,8 @@ impl<'a> Incomplete<'a> {
         write_header(&mut key, CURVE, 2 + oid.len());
         write_header(&mut key, OBJECT_IDENTIFIER, oid.len());
         key.extend_from_slice(oid);
-        write_header(&mut key, PUBLIC_KEY, 3 + point.len());
-        write_header(&mut key, BIT_STRING, 1 + point.len());
+        write_header(&mut key, PUBLIC_KEY, public_key);
+        write_header(&mut key, BIT_STRING, bits);
         key.push(0);
         key.extend_from_slice(point);
         PrivateSec1KeyDer::from(key).into()
