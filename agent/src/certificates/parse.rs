@@ -211,14 +211,15 @@ fn required_usages(section: &Section<'_>, usages: Option<&[String]>, signer: Opt
 }
 
 fn key_type(section: &Section<'_>) -> Option<KeyAlgorithm> {
-    const WHAT: &str = "expected p256, p384, ed25519 or rsa";
+    const WHAT: &str = "expected p256, p384, p521, ed25519, rsa or rsa4096";
     if section.field("keyType").is_none() {
         return Some(KeyAlgorithm::default());
     }
     let parse = |text: &str| KeyType::from_str(text, false).map_err(|_| WHAT);
     let algorithm = section.parse("keyType", parse)?.algorithm();
     if !algorithm.can_be_generated() {
-        section.fault("keyType", "this build cannot generate RSA keys: it lacks the feature aws-lc-rs; use p256");
+        let why = format!("this build cannot generate {algorithm} keys: it lacks the feature aws-lc-rs; use p256");
+        section.fault("keyType", why);
         return None;
     }
     Some(algorithm)

@@ -206,7 +206,14 @@ fn wrong_value_is_refused_with_its_remedy() {
         ("  dnsNames: [a b]", "4:14: certificate a: dnsNames[0]: "),
         ("  ipAddresses: [10.0.0]", "ipAddresses[0]: `10.0.0` is no IP address"),
         ("  usages: [digital signature]", "one usage must be 'client auth' or 'server auth'"),
-        ("  keyType: p521", "keyType: expected p256, p384, ed25519 or rsa"),
+        ("  keyType: p192", "keyType: expected p256, p384, p521, ed25519, rsa or rsa4096"),
+        #[cfg(not(feature = "aws-lc-rs"))]
+        (
+            "  keyType: p521",
+            "keyType: this build cannot generate ecdsa-p521 keys: it lacks the feature aws-lc-rs; use p256",
+        ),
+        #[cfg(not(feature = "aws-lc-rs"))]
+        ("  keyType: rsa4096", "keyType: this build cannot generate rsa-4096 keys"),
         ("  keyEncoding: pkcs1", "keyEncoding: pkcs1 is for RSA keys"),
         ("  keyType: ed25519\n  keyEncoding: sec1", "5:16: certificate a: keyEncoding: pkcs1 is for RSA keys and sec1"),
         ("  timing: {rotationWindow: 90%-70%}", "timing.rotationWindow: the window ends before it begins"),

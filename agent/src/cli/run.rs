@@ -314,10 +314,14 @@ pub(crate) enum KeyType {
     P256,
     /// ECDSA on P-384
     P384,
+    /// ECDSA on P-521; only in a build with the feature aws-lc-rs; not every signer and peer supports it
+    P521,
     /// Ed25519; not every signer and peer supports it
     Ed25519,
     /// RSA of 3072 bits; only in a build with the feature aws-lc-rs
     Rsa,
+    /// RSA of 4096 bits; only in a build with the feature aws-lc-rs
+    Rsa4096,
 }
 
 impl KeyType {
@@ -325,8 +329,10 @@ impl KeyType {
         match self {
             Self::P256 => KeyAlgorithm::EcdsaP256,
             Self::P384 => KeyAlgorithm::EcdsaP384,
+            Self::P521 => KeyAlgorithm::EcdsaP521,
             Self::Ed25519 => KeyAlgorithm::Ed25519,
             Self::Rsa => KeyAlgorithm::Rsa,
+            Self::Rsa4096 => KeyAlgorithm::Rsa4096,
         }
     }
 }

@@ -116,9 +116,11 @@ impl ClientSettings {
                  or give another --signer-name"
             )));
         }
-        if !wanted.key_type.algorithm().can_be_generated() {
-            let why = "this build cannot generate RSA keys: it lacks the feature aws-lc-rs; use --key-type p256";
-            return Err(Failure::Usage(why.into()));
+        let algorithm = wanted.key_type.algorithm();
+        if !algorithm.can_be_generated() {
+            return Err(Failure::Usage(format!(
+                "this build cannot generate {algorithm} keys: it lacks the feature aws-lc-rs; use --key-type p256"
+            )));
         }
         let usages = usages(&wanted.usage, &wanted.signer_name)?;
         // API servers accept client certificates of these signers only.

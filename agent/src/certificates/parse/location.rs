@@ -62,7 +62,7 @@ pub(super) fn location(
         _ => true,
     };
     if !fits {
-        section.fault("keyEncoding", "pkcs1 is for RSA keys and sec1 for p256 and p384; use pkcs8, or another keyType");
+        section.fault("keyEncoding", "pkcs1 is for RSA keys and sec1 for ECDSA keys; use pkcs8, or another keyType");
     }
     let ca = ca.zip(issuer_ca_file).map(|(to, from)| CaCopy { from: from.clone(), to });
     Some(Location::Files(layout, FileOptions { ca, ..options }))
