@@ -544,3 +544,39 @@ fn bundles_beyond_limits_are_reported() {
     let problem = reader.bundles.state().problem.unwrap();
     assert_eq!(problem, "an event of the watch is longer than 1.5 MiB; the CAs read before stay trusted");
 }
+
+/// The connection ends after each number of bytes of the list and of the watch, once. The next list finds what was lost.
+#[test]
+fn answer_cut_at_any_byte_loses_no_change() {
+    let [a, b, c] = pems(["a", "b", "c"]);
+    let first = [bundle("m:1", &a), bundle("m:2", &b)];
+    let second = [bundle("m:1", &a), bundle("m:2", &c)];
+    let watch = || Reply::stream().event("MODIFIED", &second[1]).finish(Duration::ZERO);
+    let lengths = [list("120", &first).len(), watch().len()];
+    for (is_watch, length) in [false, true].into_iter().zip(lengths).flat_map(|(is_watch, length)| {
+        // Each byte of the heads and of the frames; of the certificates, one in 97.
+        (0..length).filter(move |at| *at < 160 || *at + 40 > length || at % 97 == 0).map(move |at| (is_watch, at))
+    }) {
+        let reader = Reader::new();
+        let mut is_cut = false;
+        reader.until(
+            |request| {
+                let reply = match (request.is_watch(), is_cut) {
+                    (false, false) => list("120", &first),
+                    (false, true) => list("130", &second),
+                    (true, false) => watch(),
+                    (true, true) => Reply::stream(),
+                };
+                match is_cut || request.is_watch() != is_watch {
+                    true => reply,
+                    false => {
+                        is_cut = true;
+                        reply.cut_at(length)
+                    }
+                }
+            },
+            |state| state.problem.is_none() && reader.trusted() == subjects(["a", "c"]),
+        );
+        assert!(is_cut, "watch: {is_watch}, {length}");
+    }
+}
