@@ -48,6 +48,20 @@ pub(super) struct WorldState<S> {
 /// [`TemplateChoice`](super::setting::TemplateChoice).
 type Names = [bool; 3];
 
+/// Facts of a pending record. Times are in milliseconds from now.
+#[derive(Hash)]
+struct RecordFacts<'a> {
+    template: &'a Template,
+    key: Key,
+    /// The time at which the spacing allows a request.
+    may_submit: i64,
+    budget_whole: i64,
+    /// The number of refusals, and the end of their backoff.
+    refusal: Option<(u32, i64)>,
+    /// The rotation point by a hint of the signer.
+    rotate_at: Option<i64>,
+}
+
 impl<S: Subject> WorldState<S> {
     /// The initial states: without a certificate, with a good one, and with a bootstrap credential.
     pub(super) fn initial_states(setting: &Setting) -> Vec<Self> {
@@ -374,27 +388,22 @@ impl<S: Subject> WorldState<S> {
         self.now.unix.before(if self.ahead { AHEAD } else { Duration::ZERO })
     }
 
-    /// The facts of a pending record that matter to a run which starts from this record: template, key, two times (when
-    /// the spacing allows a request, and when the submission budget is full), and the number of refusals with the end
-    /// of their backoff, and the rotation point by a hint. Times are in milliseconds from now.
-    fn record_facts<'a>(
-        &self,
-        spacing: Duration,
-        record: &'a Pending,
-    ) -> (&'a Template, Key, [i64; 2], Option<(u32, i64)>, Option<i64>) {
+    /// The facts of a pending record that matter to a run which starts from this record.
+    fn record_facts<'a>(&self, spacing: Duration, record: &'a Pending) -> RecordFacts<'a> {
         let Pending { template, key, submitted, budget_whole, refusal, renewal } = record;
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
         // Every policy of the settings reaches its cap after this many failures.
         let (earliest, enough) = (self.now.unix.before(back), 3);
         let ahead = |at: perennial::UnixTime| at.max(earliest).as_millis() - self.now.unix.as_millis();
         let refusal = refusal.map(|refusal| (refusal.failures.min(enough), ahead(refusal.retry_at)));
-        (
+        RecordFacts {
             template,
-            *key,
-            [submitted.after(spacing), *budget_whole].map(ahead),
+            key: *key,
+            may_submit: ahead(submitted.after(spacing)),
+            budget_whole: ahead(*budget_whole),
             refusal,
-            renewal.map(|renewal| ahead(renewal.rotate_at)),
-        )
+            rotate_at: renewal.map(|renewal| ahead(renewal.rotate_at)),
+        }
     }
 
     /// Events that must change nothing: late replies to a request that has ended, and the refusal of a certificate that
