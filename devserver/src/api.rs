@@ -17,6 +17,8 @@ mod object;
 mod options;
 mod patch;
 mod plain;
+mod pod_request;
+pub(crate) mod pod_signer;
 mod protobuf;
 mod requests;
 mod resource;
@@ -46,6 +48,7 @@ use access::Attributes;
 use faults::Faults;
 use list::Listing;
 use message::{Answer, ApiRequest, Response};
+use pod_signer::PodSigners;
 use resource::{Key, Resource};
 use serving::ServingApproval;
 use store::Store;
@@ -77,7 +80,7 @@ pub struct Options {
     /// The serving certificates that [`Approval::Auto`] approves for nodes.
     pub approve_serving: ServingApproval,
     /// True to sign requests for signer names outside `kubernetes.io/`, such as `example.com/mesh`, and to approve them
-    /// under [`Approval::Auto`]. Such a request may have any names and usages, and any subject without the organization
+    /// under [`Approval::Auto`]. Pod certificate requests need no approval: see [`PodSigner`](crate::PodSigner). Such a request may have any names and usages, and any subject without the organization
     /// `system:masters`. A cluster does not sign for these signer names.
     pub other_signers: bool,
     /// True to accept `expirationSeconds` below 600; a cluster refuses such values.
@@ -114,12 +117,15 @@ pub struct Options {
     pub keep_ended: Duration,
     /// Time for which the server stores a request without certificate, denial or failure, counted from its creation.
     pub keep_pending: Duration,
+    /// Time for which the server stores a pod certificate request, counted from its creation. A cluster removes these
+    /// requests each five minutes.
+    pub keep_pod_requests: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            minor: 34,
+            minor: 36,
             approval: Approval::Auto,
             approve_serving: ServingApproval::Never,
             other_signers: false,
@@ -135,6 +141,7 @@ impl Default for Options {
             cleaning_interval: Duration::from_secs(60),
             keep_ended: Duration::from_secs(3600),
             keep_pending: Duration::from_secs(24 * 3600),
+            keep_pod_requests: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -165,6 +172,7 @@ pub struct Api {
     work: BTreeSet<(UnixTime, Key)>,
     pub(super) next_cleaning: UnixTime,
     faults: Faults,
+    pod_signers: PodSigners,
     /// Each open watch holds a clone. The number of open watches is the reference count minus one, since the `Api`
     /// holds one reference itself.
     pub(super) watches: Arc<()>,
@@ -182,6 +190,7 @@ impl Api {
             work: BTreeSet::new(),
             next_cleaning: UnixTime::default(),
             faults: Faults::default(),
+            pod_signers: PodSigners::default(),
             watches: Arc::default(),
         }
     }

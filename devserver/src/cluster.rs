@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use crate::api::user::MASTERS;
 use crate::faults::Plan;
 use crate::{
-    Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, ObjectError, Options, Random, ServingApproval,
-    Tls, TlsError, User,
+    Api, ApiServer, Authority, AuthorityError, Decision, DecisionError, ObjectError, Options, PodSigner, Random,
+    ServingApproval, Tls, TlsError, User,
 };
 
 /// Lifetime of the server's own credential and of the administrator's.
@@ -203,9 +203,27 @@ impl TestCluster {
         self.server.with_api(|api, now| api.put_pod(namespace, name, service_account_name, node_name, now))
     }
 
-    /// Deletes a pod. Returns false if there is no such pod.
+    /// Deletes a pod and the certificate requests that it owns. Returns false if there is no such pod.
     pub fn delete_pod(&self, namespace: &str, name: &str) -> bool {
         self.server.with_api(|api, _| api.delete_pod(namespace, name))
+    }
+
+    /// Sets the behaviour of the signer of pod certificates with this name; see [`Api::set_pod_signer`].
+    pub fn set_pod_signer(&self, signer_name: &str, behaviour: PodSigner) {
+        self.server.with_api(|api, now| api.set_pod_signer(signer_name, behaviour, now));
+    }
+
+    /// Gives the signer of pod certificates with this name a new CA of its own, adds the CA to the ClusterTrustBundle of
+    /// the signer, and returns the CA's certificate in PEM; see [`Api::rotate_pod_signer`].
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`] if the operating system provides no random numbers, [`ClusterError::Authority`] if no CA can
+    /// be generated, [`ClusterError::Object`] if the bundle cannot be written. The signer keeps its CA then.
+    pub fn rotate_pod_signer(&self, signer_name: &str) -> Result<String, ClusterError> {
+        let authority = Authority::generate(&mut Random::from_os()?, clock::now().unix, CA_LIFETIME)?;
+        let pem = authority.certificate_pem().to_owned();
+        self.server.with_api(|api, now| api.rotate_pod_signer(signer_name, authority, now))?;
+        Ok(pem)
     }
 
     /// Creates the ClusterTrustBundle `name` of the signer `signer_name` with the CA certificates in `pem`, or replaces
@@ -275,7 +293,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Error of a [`TestCluster`] that did not start, or of [`TestCluster::rotate_authority`].
+/// Error of a [`TestCluster`] that did not start, or of a CA that was not replaced.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
@@ -285,6 +303,9 @@ pub enum ClusterError {
     /// A CA cannot be generated, or cannot sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The ClusterTrustBundle of a signer cannot be written.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// TLS of the server cannot be set up with one of the CAs.
     #[error(transparent)]
     Tls(#[from] TlsError),

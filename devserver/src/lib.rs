@@ -1,6 +1,7 @@
 //! An embedded API server for tests: the certificate API of a cluster, with approver, signers and cleaner.
 //!
-//! The server serves certificate signing requests, ClusterTrustBundles, pods, service accounts and Node objects.
+//! The server serves certificate signing requests, pod certificate requests, ClusterTrustBundles, pods, service accounts
+//! and Node objects.
 //!
 //! [`TestCluster`] starts a server in a test. A node gets its certificate in four lines:
 //!
@@ -29,6 +30,8 @@
 //! | an approval that comes late, or a denial | [`TestCluster::requests`] and [`TestCluster::decide`] |
 //! | a server that misbehaves | [`TestCluster::set_faults`] with a plan of [`faults`] |
 //! | a CA that is replaced | [`TestCluster::rotate_authority`] |
+//! | certificates of pods: lifetimes, hints, names, denials | [`TestCluster::set_pod_signer`] with a [`PodSigner`] |
+//! | the CA of a signer of pod certificates that is replaced | [`TestCluster::rotate_pod_signer`] |
 //! | CAs of a signer that pods read from a ClusterTrustBundle | [`TestCluster::put_trust_bundle`] |
 //! | pods, with their service accounts and Node objects | [`TestCluster::put_pod`] |
 //! | Node objects with addresses, users and tokens of your own | [`ApiServer::with_api`] of [`TestCluster::server`] |
@@ -66,7 +69,8 @@
 //!
 //! Lifetimes shorter than ten minutes can be requested ([`Options::allow_short`]), and a certificate with a lifetime
 //! shorter than 100 minutes is backdated by a twentieth of the lifetime, not by five minutes. Server-side apply,
-//! directives in strategic merge patches, finalizers and owner references are not supported. Every namespace exists. Nothing
+//! directives in strategic merge patches and finalizers are not supported, nor are owner references, except those from pod
+//! certificate requests to pods. Every namespace exists. Nothing
 //! schedules or runs pods, and a pod may name a service account or node that does not exist. A watch from a version
 //! that the server has not reached gets 410, because after a restart the server may never reach that version. One log
 //! serves as both watch cache and etcd: a list at an exact version reaches no further back than a watch.
@@ -90,6 +94,7 @@ pub use api::controllers::{Decision, DecisionError};
 pub use api::direct::ObjectError;
 pub use api::list::Listing;
 pub use api::message::{Answer, ApiRequest, Response};
+pub use api::pod_signer::{PodDecision, PodSigner, RefreshHint};
 pub use api::serving::ServingApproval;
 pub use api::user::User;
 pub use api::watch::{Next, Watcher};

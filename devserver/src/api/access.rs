@@ -35,6 +35,8 @@ pub(super) fn allowed(user: &User, wanted: &Attributes<'_>) -> bool {
             let is_request_verb = matches!(wanted.verb, "create" | "get" | "list" | "watch");
             is_request_verb && (user.is_in(BOOTSTRAPPERS) || user.is_in(NODES))
         }
+        // The node restriction compares the request with the pod. What a node may read: `Api::node_may_read`.
+        (status::GROUP, "podcertificaterequests", "") => wanted.verb == "create" && user.is_in(NODES),
         // Any node may read the bundles that its pods mount (`NodeRules` in `bootstrappolicy`).
         (status::GROUP, "clustertrustbundles", "") => {
             matches!(wanted.verb, "get" | "list" | "watch") && user.is_in(NODES)

@@ -92,6 +92,7 @@ impl Api {
                 let requests = self.store.iter(Resource::CertificateSigningRequests);
                 self.work.extend(requests.map(|stored| (now, stored.key.clone())));
             }
+            Object::PodRequest(request) => self.reconcile_pod_request(&stored, request, now),
             Object::TrustBundle(_) | Object::Pod(_) | Object::ServiceAccount(_) => {}
         }
     }
@@ -174,7 +175,9 @@ impl Api {
 
     fn clean(&mut self, now: UnixTime) {
         let requests = self.store.iter(Resource::CertificateSigningRequests);
-        let old = requests.filter(|stored| is_old(stored, &self.options, now)).map(|stored| stored.key.clone());
+        let pod_requests = self.store.iter(Resource::PodCertificateRequests);
+        let is_old = |stored: &&Arc<Stored>| is_old(stored, &self.options, now);
+        let old = requests.chain(pod_requests).filter(is_old).map(|stored| stored.key.clone());
         for key in old.collect::<Vec<_>>() {
             self.store.remove(&key);
         }
@@ -202,11 +205,12 @@ pub enum DecisionError {
     Decided,
 }
 
-/// True if the cleaner removes this request: its certificate has expired, or its time is over. That time is
+/// True if the cleaner removes this request. A pod certificate request: [`Options::keep_pod_requests`] is over. A
+/// certificate signing request: its certificate has expired, or its time is over. That time is
 /// [`Options::keep_ended`] after the latest condition of a request with a certificate, denial or failure, and
 /// [`Options::keep_pending`] after the creation of any other request.
 fn is_old(stored: &Stored, options: &Options, now: UnixTime) -> bool {
-    let Some(csr) = stored.object.csr() else { return false };
+    let Some(csr) = stored.object.csr() else { return now.since(stored.created) >= options.keep_pod_requests };
     let status = &csr.status;
     let certificate = || Chain::from_pem(&status.certificate).ok();
     if !status.certificate.is_empty() && certificate().is_some_and(|chain| chain.certificate().validity.expired(now)) {

@@ -106,9 +106,9 @@ impl Api {
         })
     }
 
-    /// Deletes a pod. Returns false if there is no such pod.
+    /// Deletes a pod and the certificate requests that it owns. Returns false if there is no such pod.
     pub fn delete_pod(&mut self, namespace: &str, name: &str) -> bool {
-        self.store.remove(&Key::new(Resource::Pods, namespace, name)).is_some()
+        self.remove(&Key::new(Resource::Pods, namespace, name))
     }
 
     /// Creates or replaces an object, as an administrator does, and runs the controllers.

@@ -36,7 +36,11 @@ impl FieldValidation {
         let mut unknown = Vec::new();
         match resource {
             Resource::CertificateSigningRequests => find_unknown(object, resolve(ROOT), "", &mut unknown),
-            Resource::ClusterTrustBundles | Resource::Nodes | Resource::Pods | Resource::ServiceAccounts => {}
+            Resource::ClusterTrustBundles
+            | Resource::PodCertificateRequests
+            | Resource::Nodes
+            | Resource::Pods
+            | Resource::ServiceAccounts => {}
         }
         if unknown.is_empty() || self == Self::Warn {
             return Ok(unknown);

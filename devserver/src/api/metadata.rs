@@ -32,6 +32,13 @@ pub(super) fn path_segment_error(name: &str) -> Option<String> {
     }
 }
 
+/// The reason why `key` is no qualified name of the form `domain/name`; `None` if it is one (`IsDomainPrefixedKey`).
+pub(super) fn domain_key_error(key: &str) -> Option<String> {
+    let without_domain =
+        || (!key.contains('/')).then(|| "must be a domain-prefixed key (such as \"acme.io/foo\")".into());
+    key_error(key).or_else(without_domain)
+}
+
 const LONGEST: usize = 63;
 const LONGEST_PREFIX: usize = 253;
 

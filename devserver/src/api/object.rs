@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::resource::{Key, Resource};
-use perennial_kubernetes::objects::{CertificateSigningRequest, ObjectMeta};
+use perennial_kubernetes::objects::{CertificateSigningRequest, ObjectMeta, PodCertificateRequest};
 
 /// An object of any resource that the server stores.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Object {
     Csr(Box<CertificateSigningRequest>),
+    PodRequest(Box<PodCertificateRequest>),
     TrustBundle(Box<Plain>),
     Node(Box<Plain>),
     Pod(Box<Plain>),
@@ -47,6 +48,10 @@ impl Object {
                 let csr = serde_json::from_value(value)?;
                 return Ok(Self::Csr(Box::new(CertificateSigningRequest { kind, api_version, ..csr })));
             }
+            Resource::PodCertificateRequests => {
+                let request = serde_json::from_value(value)?;
+                return Ok(Self::PodRequest(Box::new(PodCertificateRequest { kind, api_version, ..request })));
+            }
             Resource::ClusterTrustBundles => Self::TrustBundle,
             Resource::Nodes => Self::Node,
             Resource::Pods => Self::Pod,
@@ -59,6 +64,7 @@ impl Object {
     pub(super) fn empty(resource: Resource) -> Self {
         let content = match resource {
             Resource::CertificateSigningRequests => json!({ "spec": {} }),
+            Resource::PodCertificateRequests => json!({ "spec": {} }),
             Resource::ClusterTrustBundles => json!({ "spec": { "trustBundle": "" } }),
             Resource::Nodes | Resource::Pods => json!({ "spec": {}, "status": {} }),
             Resource::ServiceAccounts => json!({}),
@@ -69,6 +75,7 @@ impl Object {
     pub(super) fn resource(&self) -> Resource {
         match self {
             Self::Csr(_) => Resource::CertificateSigningRequests,
+            Self::PodRequest(_) => Resource::PodCertificateRequests,
             Self::TrustBundle(_) => Resource::ClusterTrustBundles,
             Self::Node(_) => Resource::Nodes,
             Self::Pod(_) => Resource::Pods,
@@ -84,6 +91,7 @@ impl Object {
     pub(super) fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::Csr(csr) => &csr.metadata,
+            Self::PodRequest(request) => &request.metadata,
             Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
                 &plain.metadata
             }
@@ -93,6 +101,7 @@ impl Object {
     pub(super) fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::Csr(csr) => &mut csr.metadata,
+            Self::PodRequest(request) => &mut request.metadata,
             Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
                 &mut plain.metadata
             }
@@ -113,7 +122,7 @@ impl Object {
             Self::TrustBundle(plain) | Self::Node(plain) | Self::Pod(plain) | Self::ServiceAccount(plain) => {
                 Some(plain)
             }
-            Self::Csr(_) => None,
+            Self::Csr(_) | Self::PodRequest(_) => None,
         }
     }
 
@@ -124,6 +133,9 @@ impl Object {
             ("metadata.namespace", _) => Some(&self.metadata().namespace),
             ("spec.signerName", Self::Csr(csr)) => Some(&csr.spec.signer_name),
             (_, Self::Csr(_)) => None,
+            ("spec.signerName", Self::PodRequest(request)) => Some(&request.spec.signer_name),
+            ("spec.podName", Self::PodRequest(request)) => Some(&request.spec.pod_name),
+            ("spec.nodeName", Self::PodRequest(request)) => Some(&request.spec.node_name),
             (path, other) => other.plain().map(|plain| plain.text(path)),
         }
     }

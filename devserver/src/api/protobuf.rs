@@ -36,6 +36,7 @@ pub(super) fn fields(resource: Resource) -> Option<Fields> {
     match resource {
         Resource::CertificateSigningRequests => Some(CSR),
         Resource::ClusterTrustBundles => Some(TRUST_BUNDLE),
+        Resource::PodCertificateRequests => Some(POD_REQUEST),
         Resource::Nodes | Resource::Pods | Resource::ServiceAccounts => None,
     }
 }
@@ -51,13 +52,49 @@ const METADATA: Fields = &[
     (8, "creationTimestamp", Time),
     (11, "labels", Entry),
     (12, "annotations", Entry),
+    (13, "ownerReferences", List(&Message(OWNER))),
 ];
+const OWNER: Fields = &[(1, "kind", Text), (3, "name", Text), (4, "uid", Text), (5, "apiVersion", Text)];
 /// Fields of a request's `spec`, except user name and groups, which the server sets itself.
 const CSR_SPEC: Fields =
     &[(1, "request", Bytes), (5, "usages", List(&Text)), (7, "signerName", Text), (8, "expirationSeconds", Number)];
 const CSR_STATUS: Fields = &[(1, "conditions", List(&Message(CONDITION))), (2, "certificate", Bytes)];
 const TRUST_BUNDLE: Fields =
     &[(1, "metadata", Message(METADATA)), (2, "spec", Message(&[(1, "signerName", Text), (2, "trustBundle", Text)]))];
+const POD_REQUEST: Fields = &[
+    (1, "metadata", Message(METADATA)),
+    (2, "spec", Message(POD_REQUEST_SPEC)),
+    (3, "status", Message(POD_REQUEST_STATUS)),
+];
+const POD_REQUEST_SPEC: Fields = &[
+    (1, "signerName", Text),
+    (2, "podName", Text),
+    (3, "podUID", Text),
+    (4, "serviceAccountName", Text),
+    (5, "serviceAccountUID", Text),
+    (6, "nodeName", Text),
+    (7, "nodeUID", Text),
+    (8, "maxExpirationSeconds", Number),
+    (9, "pkixPublicKey", Bytes),
+    (10, "proofOfPossession", Bytes),
+    (11, "unverifiedUserAnnotations", Entry),
+    (12, "stubPKCS10Request", Bytes),
+];
+const POD_REQUEST_STATUS: Fields = &[
+    (1, "conditions", List(&Message(POD_REQUEST_CONDITION))),
+    (2, "certificateChain", Text),
+    (4, "notBefore", Time),
+    (5, "beginRefreshAt", Time),
+    (6, "notAfter", Time),
+];
+/// A `metav1.Condition`, which differs from [`CONDITION`].
+const POD_REQUEST_CONDITION: Fields = &[
+    (1, "type", Text),
+    (2, "status", Text),
+    (4, "lastTransitionTime", Time),
+    (5, "reason", Text),
+    (6, "message", Text),
+];
 const CONDITION: Fields = &[
     (1, "type", Text),
     (2, "reason", Text),

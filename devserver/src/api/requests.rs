@@ -17,7 +17,7 @@ use super::store::Stored;
 use super::table::{Shape, shaped};
 use super::user::User;
 use super::validation::Subresource;
-use super::{patch, plain, rfc3339, status};
+use super::{patch, plain, pod_request, rfc3339, status};
 
 /// `generateName` is cut to this length, in characters, before the random suffix is appended.
 const LONGEST_PREFIX: usize = 58;
@@ -107,6 +107,11 @@ impl Api {
         let key = object.key();
         match &mut object {
             Object::Csr(csr) => self.prepare_csr(csr, call.user)?,
+            Object::PodRequest(request) => {
+                // In a cluster, NodeRestriction is mutating admission, which comes before validation.
+                self.restrict_pod_request(call.user, &key, &request.spec)?;
+                pod_request::prepare(request, &key)?;
+            }
             Object::TrustBundle(bundle) => bundle::check(bundle, &key)?,
             Object::Pod(pod) => plain::prepare_pod(pod, &key)?,
             Object::Node(object) | Object::ServiceAccount(object) => plain::check(object, &key)?,
@@ -158,9 +163,27 @@ impl Api {
         wanted.preconditions.check(object)?;
         let answer = status::deleted(call.key, &object.metadata().uid);
         if !(call.dry_run || wanted.dry_run()?) {
-            self.store.remove(call.key);
+            self.remove(call.key);
         }
         Ok(answer)
+    }
+
+    /// Removes an object. With a pod, also removes the certificate requests that the pod alone owns, as the garbage
+    /// collector of a cluster does. Returns false if there is no such object.
+    pub(super) fn remove(&mut self, key: &Key) -> bool {
+        let Some(removed) = self.store.remove(key) else { return false };
+        if key.resource == Resource::Pods {
+            let uid = &removed.object.metadata().uid;
+            let requests = self.store.iter(Resource::PodCertificateRequests);
+            let owned = requests.filter(|stored| {
+                let owners = &stored.object.metadata().owner_references;
+                !owners.is_empty() && owners.iter().all(|owner| owner.uid == *uid)
+            });
+            for key in owned.map(|stored| stored.key.clone()).collect::<Vec<_>>() {
+                self.store.remove(&key);
+            }
+        }
+        true
     }
 
     /// Deletes the objects that LIST with the same query returns. Deletes none if one of them does not fulfil the
@@ -172,7 +195,7 @@ impl Api {
         let objects = list.objects.as_slice();
         objects.iter().try_for_each(|stored| wanted.preconditions.check(&stored.object))?;
         for stored in objects.iter().filter(|_| !dry_run) {
-            self.store.remove(&stored.key);
+            self.remove(&stored.key);
         }
         // The deletions may have removed the list's version from the log: its objects are still to be written.
         list.version = self.store.version();

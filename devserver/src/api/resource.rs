@@ -8,6 +8,7 @@ pub(super) enum Resource {
     CertificateSigningRequests,
     ClusterTrustBundles,
     Nodes,
+    PodCertificateRequests,
     Pods,
     ServiceAccounts,
 }
@@ -25,8 +26,14 @@ pub(super) struct Names {
 }
 
 impl Resource {
-    const ALL: [Self; 5] =
-        [Self::CertificateSigningRequests, Self::ClusterTrustBundles, Self::Nodes, Self::Pods, Self::ServiceAccounts];
+    pub(super) const ALL: [Self; 6] = [
+        Self::CertificateSigningRequests,
+        Self::ClusterTrustBundles,
+        Self::Nodes,
+        Self::PodCertificateRequests,
+        Self::Pods,
+        Self::ServiceAccounts,
+    ];
 
     /// The resource that a path names, the namespace, and the rest of the path after the name of the resource. `None` if
     /// the path names no resource that the server stores.
@@ -68,6 +75,12 @@ impl Resource {
                 kind: "ClusterTrustBundle",
             },
             Self::Nodes => Names { group: "", version: "v1", plural: "nodes", kind: "Node" },
+            Self::PodCertificateRequests => Names {
+                group: super::status::GROUP,
+                version: "v1beta1",
+                plural: "podcertificaterequests",
+                kind: "PodCertificateRequest",
+            },
             Self::Pods => Names { group: "", version: "v1", plural: "pods", kind: "Pod" },
             Self::ServiceAccounts => {
                 Names { group: "", version: "v1", plural: "serviceaccounts", kind: "ServiceAccount" }
@@ -90,7 +103,7 @@ impl Resource {
     pub(super) fn is_namespaced(self) -> bool {
         match self {
             Self::CertificateSigningRequests | Self::ClusterTrustBundles | Self::Nodes => false,
-            Self::Pods | Self::ServiceAccounts => true,
+            Self::PodCertificateRequests | Self::Pods | Self::ServiceAccounts => true,
         }
     }
 
@@ -99,6 +112,8 @@ impl Resource {
         match self {
             Self::CertificateSigningRequests => discovery::V1_SINCE,
             Self::ClusterTrustBundles => 33,
+            // The first release with `spec.stubPKCS10Request`.
+            Self::PodCertificateRequests => 36,
             Self::Nodes | Self::Pods | Self::ServiceAccounts => 0,
         }
     }
@@ -108,6 +123,9 @@ impl Resource {
         match self {
             Self::CertificateSigningRequests | Self::ClusterTrustBundles => &["metadata.name", "spec.signerName"],
             Self::Nodes => &["metadata.name"],
+            Self::PodCertificateRequests => {
+                &["metadata.name", "metadata.namespace", "spec.nodeName", "spec.podName", "spec.signerName"]
+            }
             Self::Pods => &[
                 "metadata.name",
                 "metadata.namespace",

@@ -83,6 +83,11 @@ pub(super) fn forbidden(key: &Key, why: impl Display) -> Response {
     about_object(key, failure(403, "Forbidden", format!("{resource}{named} is forbidden: {why}")))
 }
 
+/// Internal error (500), which clients repeat.
+pub(super) fn internal(message: impl Into<String>) -> Response {
+    refused(500, "InternalError", message)
+}
+
 /// Not found (404), in plain text as from Go's HTTP server: the answer to a path outside all APIs.
 pub(super) fn no_such_path() -> Response {
     Response::text(404, "404 page not found\n")

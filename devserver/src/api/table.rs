@@ -13,7 +13,7 @@ use super::object::Object;
 use super::resource::Resource;
 use super::store::Stored;
 use perennial_kubernetes::addresses::AddressType;
-use perennial_kubernetes::objects::{CertificateSigningRequest, CsrSpec, ListMeta};
+use perennial_kubernetes::objects::{CertificateSigningRequest, CsrSpec, ListMeta, PodCertificateSpec};
 
 /// Representation of objects in an answer: as objects, or as rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +143,14 @@ fn columns(resource: Resource) -> Vec<Value> {
             wide("Internal-IP", "The first internal address."),
             wide("External-IP", "The first external address."),
         ],
+        Resource::PodCertificateRequests => vec![
+            name,
+            column("PodName", "", "The pod that the certificate is for."),
+            column("ServiceAccountName", "", "The service account of the pod."),
+            column("NodeName", "", "The node that the pod is bound to."),
+            column("SignerName", "", "The requested signer."),
+            column("State", "", "The decision of the signer."),
+        ],
         Resource::Pods => vec![
             name,
             column("Ready", "", "The containers that are ready, of all."),
@@ -195,6 +203,11 @@ fn cells(stored: &Stored, now: UnixTime) -> Value {
             json!([name, age, signer_name, username, requested, csr_condition(csr)])
         }
         Object::TrustBundle(bundle) => json!([name, or_none(bundle.text("spec.signerName"))]),
+        Object::PodRequest(request) => {
+            let PodCertificateSpec { pod_name, service_account_name, node_name, signer_name, .. } = &request.spec;
+            let state = request.status.conditions.first().map_or("Pending", |condition| &condition.type_);
+            json!([name, pod_name, service_account_name, node_name, signer_name, state])
+        }
         Object::Node(node) => {
             let addresses = addresses(node);
             let address = |kind| {

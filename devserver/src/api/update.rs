@@ -10,7 +10,7 @@ use super::requests::Call;
 use super::resource::Resource;
 use super::store::Stored;
 use super::validation::Subresource;
-use super::{bundle, csr, plain, status};
+use super::{bundle, csr, plain, pod_request, status};
 
 impl Api {
     /// Updates the stored object from `new`: changes the parts of the object that an update may change.
@@ -35,6 +35,7 @@ impl Api {
         let mut object = old.object.clone();
         match (&mut object, new) {
             (Object::Csr(object), Object::Csr(new)) => csr::update(object, *new, call)?,
+            (Object::PodRequest(object), Object::PodRequest(new)) => pod_request::update(object, *new, call)?,
             (Object::TrustBundle(object), Object::TrustBundle(new)) => bundle::update(object, *new, key)?,
             (Object::Pod(object), Object::Pod(new)) => plain::update_pod(object, *new, key)?,
             (Object::Node(object), Object::Node(new))

@@ -31,7 +31,7 @@ pub(super) fn not_supported(field: impl Into<String>, value: &str, supported: &[
     cause("FieldValueNotSupported", field, message)
 }
 
-fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
+pub(super) fn duplicate(field: impl Into<String>, value: &str) -> StatusCause {
     cause("FieldValueDuplicate", field, format!("Duplicate value: {value:?}"))
 }
 
@@ -124,7 +124,7 @@ fn is_label(label: &str) -> bool {
 pub(super) enum Subresource {
     /// `/approval`: the conditions `Approved` and `Denied`.
     Approval,
-    /// `/status`: the certificate and the condition `Failed`.
+    /// `/status`: the certificate and the condition `Failed`; of a pod certificate request the whole status.
     Status,
 }
 
@@ -133,7 +133,7 @@ impl Subresource {
     pub(super) fn find(resource: Resource, name: &str) -> Option<Self> {
         match (resource, name) {
             (Resource::CertificateSigningRequests, "approval") => Some(Self::Approval),
-            (Resource::CertificateSigningRequests, "status") => Some(Self::Status),
+            (Resource::CertificateSigningRequests | Resource::PodCertificateRequests, "status") => Some(Self::Status),
             _ => None,
         }
     }

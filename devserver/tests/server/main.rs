@@ -10,6 +10,8 @@ mod list;
 mod load;
 mod options;
 mod patch;
+mod pod_requests;
+mod pod_signing;
 mod pods;
 mod rights;
 mod rotation;

@@ -1,5 +1,6 @@
 //! Helpers of these tests: a server in memory, its users, and requests to it.
 
+pub(crate) mod pod;
 pub(crate) mod text;
 pub(crate) mod wire;
 
