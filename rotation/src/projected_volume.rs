@@ -32,13 +32,21 @@ const MAX_NAME: usize = 255;
 /// links, so that no key is read. Sources may call from different threads: one call waits for the other. After a loss of
 /// power, the volume has the files before or after the call.
 ///
-/// The volume keeps nothing in memory. It belongs to one process: no lock excludes others.
+/// The volume keeps no contents in memory. It belongs to one process: no lock excludes others.
 #[derive(Debug)]
 pub struct ProjectedVolume {
     volume: Box<dyn Volume>,
     path: PathBuf,
     /// Held by each call that compares or changes files.
-    turn: Mutex<()>,
+    turn: Mutex<Turn>,
+}
+
+/// The state that calls share.
+#[derive(Debug, Default)]
+struct Turn {
+    /// True if the last call has synced the directory. An earlier process, or a call that failed, may have switched it
+    /// without a sync.
+    is_synced: bool,
 }
 
 /// A file of a [`ProjectedVolume`]. Its `Debug` does not show the contents.
@@ -132,10 +140,10 @@ impl ProjectedVolume {
     pub fn set(&self, files: &[ProjectedFile], now: UnixTime) -> Result<bool, FileStoreError> {
         // Before the directory is created.
         Self::check_paths(files.iter().map(|file| &*file.path)).map_err(|error| error.below(&self.path))?;
-        let _turn = self.turn();
+        let mut turn = self.turn();
         self.volume.create().map_err(failed("create", &self.path))?;
         let folder = self.volume.open().map_err(failed("open", &self.path))?;
-        self.rewrite(&*folder, files, |path| files.iter().all(|file| file.path != path), now)
+        self.rewrite(&mut turn, &*folder, files, |path| files.iter().all(|file| file.path != path), now)
     }
 
     /// Removes all files except those whose paths satisfy `keeps`. Returns false, with the disk unchanged, if there are
@@ -144,21 +152,22 @@ impl ProjectedVolume {
     /// # Errors
     /// As for [`set`](Self::set).
     pub fn retain(&self, keeps: impl Fn(&str) -> bool, now: UnixTime) -> Result<bool, FileStoreError> {
-        let _turn = self.turn();
+        let mut turn = self.turn();
         match self.volume.open() {
-            Ok(folder) => self.rewrite(&*folder, &[], keeps, now),
+            Ok(folder) => self.rewrite(&mut turn, &*folder, &[], keeps, now),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(failed("open", &self.path)(error)),
         }
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Switches to a directory with `files` and the present files that satisfy `keeps`, unless the present files are these.
     fn rewrite(
         &self,
+        turn: &mut Turn,
         folder: &dyn Folder,
         files: &[ProjectedFile],
         keeps: impl Fn(&str) -> bool,
@@ -186,11 +195,13 @@ impl ProjectedVolume {
             && old.as_deref().filter(|_| present.is_some()).is_some_and(|old| {
                 files.iter().all(|file| has_file(folder, old, file)) && all.iter().all(|file| is_linked(folder, file))
             });
+        let was_synced = std::mem::take(&mut turn.is_synced);
         match is_current {
-            // An earlier call may have failed at the sync after its switch.
+            true if was_synced => {}
             true => folder.execute(&FileOp::SyncDir, &[]).map_err(failed("sync", &self.path))?,
             false => switch.switch(&listing, old.as_deref(), &all, now)?,
         }
+        turn.is_synced = true;
         // Leftovers of a crash are removed even if no file changes: they may contain keys.
         let swept = if is_current { switch.sweep(&listing) } else { Ok(()) };
         if let Err(error) = swept.and_then(|()| switch.remove_stale_links(&all)) {
