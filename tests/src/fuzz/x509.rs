@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use perennial::{Template, Validity};
 use perennial_dev::Authority;
 use perennial_pki::{
-    BadCertificate, Chain, Credential, Expected, GoVerdict, KeyAlgorithm, KeyPair, Roots, Terms, Usage,
-    certificate_request, go_verdict, read_request, sha256,
+    BadCertificate, Chain, Credential, Expected, GoVerdict, KeyPair, Roots, Terms, Usage, certificate_request,
+    go_verdict, read_request, sha256,
 };
 use rustls::SignatureScheme;
 
