@@ -80,7 +80,7 @@ fn unusable_certificate_is_rejected_with_error_that_names_request() {
         if !why.is_empty() {
             assert_eq!(rotation.machine().last_failure(), Some(Failure::BadCertificate));
             let message = snapshot.last_error.unwrap();
-            assert!(message.starts_with("CSR node-csr-") && message.contains(why), "{message}");
+            assert!(message.starts_with("request node-csr-") && message.contains(why), "{message}");
             assert!(message.contains(" at https://api.example:6443: "), "{message}");
         }
     }

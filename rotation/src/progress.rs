@@ -50,8 +50,8 @@ pub enum Progress {
         /// Name of the request, as people find it at the signer.
         request_name: String,
     },
-    /// The request is approved; the signer has yet to issue the certificate.
-    #[display("CSR {request_name} is approved; waiting for the signer to issue the certificate")]
+    /// The request is approved, or needs no approval; the signer has yet to issue the certificate.
+    #[display("waiting for the signer to issue the certificate of request {request_name}")]
     WaitingForIssuance {
         /// Name of the request, as people find it at the signer.
         request_name: String,

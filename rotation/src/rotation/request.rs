@@ -118,8 +118,8 @@ impl Rotation {
         match (&*self.request_name, signer.endpoint()) {
             ("", None) => format!("signer {}: {error}", printable(signer.name())),
             ("", Some(endpoint)) => format!("signer {} at {endpoint}: {error}", printable(signer.name())),
-            (name, None) => format!("CSR {}: {error}", printable(name)),
-            (name, Some(endpoint)) => format!("CSR {} at {endpoint}: {error}", printable(name)),
+            (name, None) => format!("request {}: {error}", printable(name)),
+            (name, Some(endpoint)) => format!("request {} at {endpoint}: {error}", printable(name)),
         }
     }
 
