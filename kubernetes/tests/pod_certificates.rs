@@ -330,6 +330,16 @@ fn errors_name_resource_and_what_it_needs() {
             Failure::Forbidden,
             "a node may request certificates only for pods that are bound to it",
         ),
+        (
+            &Reply::status(
+                422,
+                "Invalid",
+                "spec.pkixPublicKey: Invalid value: must be a valid PKIX-serialized public key",
+            ),
+            unknown.clone(),
+            Failure::Rejected,
+            "this server is older than Kubernetes 1.36",
+        ),
         (&Reply::json(201, "[]"), unknown.clone(), Failure::Unreachable, "JSON, but not a PodCertificateRequest"),
     ] {
         let (outcome, _) = scene.run(|request| if request.is_post() { post.clone() } else { get.clone() });

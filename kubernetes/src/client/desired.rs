@@ -22,6 +22,9 @@ pub(crate) struct Resource {
     /// The settings with which an API server serves the resource, as a clause that begins with a comma; empty if it does
     /// by default.
     pub(crate) settings: &'static str,
+    /// A field that servers before `since` require, by which their refusal of an object is recognized. `None` if the
+    /// resource has no such field.
+    pub(crate) former_field: Option<&'static str>,
     /// Advice if the authorizer refuses the user, as a clause.
     pub(crate) grant: &'static str,
     /// Advice if admission refuses the object, as a clause.

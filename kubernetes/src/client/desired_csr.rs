@@ -66,6 +66,7 @@ const RESOURCE: Resource = Resource {
     name: "certificatesigningrequests",
     since: "1.19",
     settings: "",
+    former_field: None,
     grant: "the credential must be allowed to create, get, list and watch certificatesigningrequests: bind its user or \
             group to the ClusterRole system:node-bootstrapper (kubectl create clusterrolebinding), and check that it may \
             request this name",

@@ -36,6 +36,7 @@ const RESOURCE: Resource = Resource {
     since: "1.36",
     settings: ", with the feature gate PodCertificateRequest and \
                --runtime-config=certificates.k8s.io/v1beta1/podcertificaterequests=true",
+    former_field: Some("spec.pkixPublicKey"),
     grant: "the credential must be allowed to create, list and watch podcertificaterequests: the client certificate of \
             a node is, for the pods of that node; bind any other user to a ClusterRole (kubectl create \
             clusterrolebinding)",

@@ -33,6 +33,12 @@ impl ErrorContext<'_> {
             }
             403 => format!("; {}", resource.grant),
             404 => resource.not_served(response),
+            422 if resource.former_field.is_some_and(|field| ErrorAnswer::read(response).text.contains(field)) => {
+                format!(
+                    "; this server is older than Kubernetes {}, the first that perennial supports here",
+                    resource.since
+                )
+            }
             300..=399 => redirected(response),
             _ if !ErrorAnswer::read(response).by_the_api => "; check that this is a Kubernetes API server".to_owned(),
             _ => String::new(),
