@@ -33,6 +33,17 @@ pub struct PodIdentity {
     pub node_uid: String,
 }
 
+impl PodIdentity {
+    /// Checks the names and UIDs by the rules of the API, as each request does.
+    ///
+    /// # Errors
+    /// The first name or UID that the API server would refuse, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { namespace, name, uid, service_account_name, service_account_uid, node_name, node_uid } = self;
+        rules::pod(namespace, [name, service_account_name, node_name], [uid, service_account_uid, node_uid])
+    }
+}
+
 /// A signer of `certificates.k8s.io/v1beta1` that issues certificates to pods (KEP-4317): the API server, the identity
 /// of the node, the pod, and the kind of certificate. Needs Kubernetes 1.36 or newer.
 ///
@@ -89,6 +100,31 @@ impl PodCertificateSigner {
     /// The first rule by which an API server would refuse the request, as a sentence.
     pub fn check(&self) -> Result<(), String> {
         rules::check(&self.pod.namespace, &self.spec(), self.lifetime())
+    }
+
+    /// Checks the name of a signer by the rules of the API.
+    ///
+    /// # Errors
+    /// The rule that the name breaks, as a sentence.
+    pub fn check_signer_name(signer_name: &str) -> Result<(), String> {
+        rules::signer_name(signer_name)
+    }
+
+    /// Checks the lifetime to request from a signer: at least one hour, and at most 91 days, or 24 hours of a signer at
+    /// `kubernetes.io`.
+    ///
+    /// # Errors
+    /// The bounds, as a sentence.
+    pub fn check_lifetime(signer_name: &str, lifetime: Duration) -> Result<(), String> {
+        rules::lifetime(signer_name, lifetime)
+    }
+
+    /// Checks annotations for the signer: each key has a domain as its prefix, and all together have at most 256 KiB.
+    ///
+    /// # Errors
+    /// The first rule that an annotation breaks, as a sentence.
+    pub fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {
+        rules::annotations(annotations)
     }
 
     fn lifetime(&self) -> Duration {

@@ -24,46 +24,55 @@ const LABEL: usize = 63;
 /// The greatest length of a DNS subdomain.
 const SUBDOMAIN: usize = 253;
 
-/// Checks the content of a request in this namespace. `lifetime` is what `max_expiration_seconds` should be.
+/// Checks the content of a request in this namespace. `requested` is what `max_expiration_seconds` should be.
 ///
 /// # Errors
 /// The first rule by which an API server would refuse the request, as a sentence.
-pub(super) fn check(namespace: &str, spec: &PodCertificateSpec, lifetime: Duration) -> Result<(), String> {
+pub(super) fn check(namespace: &str, spec: &PodCertificateSpec, requested: Duration) -> Result<(), String> {
     signer_name(&spec.signer_name)?;
-    if !is_label(namespace) {
-        return Err(format!("the namespace `{}` is not a DNS label such as `default`", printable(namespace)));
-    }
-    for (what, name) in
-        [("pod", &spec.pod_name), ("service account", &spec.service_account_name), ("node", &spec.node_name)]
-    {
-        if !is_subdomain(name) {
-            return Err(format!(
-                "the name of the {what}, `{}`, is not a DNS subdomain of at most {SUBDOMAIN} lower-case characters",
-                printable(name)
-            ));
-        }
-    }
-    for (what, uid) in
-        [("pod", &spec.pod_uid), ("service account", &spec.service_account_uid), ("node", &spec.node_uid)]
-    {
-        if uid.is_empty() || uid.len() > UID {
-            return Err(format!("the UID of the {what} has {} bytes; it must have 1 to {UID}", uid.len()));
-        }
-    }
-    let longest = if is_of_kubernetes(&spec.signer_name) { LONGEST_OF_KUBERNETES } else { LONGEST };
-    if !(SHORTEST..=longest).contains(&lifetime.as_secs()) {
-        return Err(format!(
-            "the lifetime of {} s is not allowed for the signer {}: certificates of pods are requested for {SHORTEST} s \
-             to {longest} s",
-            lifetime.as_secs_f64(),
-            printable(&spec.signer_name)
-        ));
-    }
+    let [names, uids] = [
+        [&*spec.pod_name, &spec.service_account_name, &spec.node_name],
+        [&*spec.pod_uid, &spec.service_account_uid, &spec.node_uid],
+    ];
+    pod(namespace, names, uids)?;
+    lifetime(&spec.signer_name, requested)?;
     annotations(&spec.unverified_user_annotations)
 }
 
+/// Checks a namespace, and the names and UIDs of a pod, its service account and its node.
+pub(super) fn pod(namespace: &str, names: [&str; 3], uids: [&str; 3]) -> Result<(), String> {
+    const OBJECTS: [&str; 3] = ["pod", "service account", "node"];
+    if !is_label(namespace) {
+        return Err(format!("the namespace `{}` is not a DNS label such as `default`", printable(namespace)));
+    }
+    if let Some((what, name)) = OBJECTS.iter().zip(names).find(|(_, name)| !is_subdomain(name)) {
+        return Err(format!(
+            "the name of the {what}, `{}`, is not a DNS subdomain of at most {SUBDOMAIN} lower-case characters",
+            printable(name)
+        ));
+    }
+    match OBJECTS.iter().zip(uids).find(|(_, uid)| uid.is_empty() || uid.len() > UID) {
+        Some((what, uid)) => Err(format!("the UID of the {what} has {} bytes; it must have 1 to {UID}", uid.len())),
+        None => Ok(()),
+    }
+}
+
+/// Checks the lifetime to request from a signer, the `maxExpirationSeconds`.
+pub(super) fn lifetime(signer_name: &str, lifetime: Duration) -> Result<(), String> {
+    let longest = if is_of_kubernetes(signer_name) { LONGEST_OF_KUBERNETES } else { LONGEST };
+    if (SHORTEST..=longest).contains(&lifetime.as_secs()) {
+        return Ok(());
+    }
+    Err(format!(
+        "the lifetime of {} s is not allowed for the signer {}: certificates of pods are requested for {SHORTEST} s to \
+         {longest} s",
+        lifetime.as_secs_f64(),
+        printable(signer_name)
+    ))
+}
+
 /// `ValidateSignerName` in `pkg/apis/core/validation/names.go`.
-fn signer_name(name: &str) -> Result<(), String> {
+pub(super) fn signer_name(name: &str) -> Result<(), String> {
     let is_valid = name.split_once('/').is_some_and(|(domain, path)| {
         let is_domain = domain.len() <= SUBDOMAIN && domain.contains('.') && domain.split('.').all(is_label);
         is_domain && path.split('.').all(is_subdomain) && name.len() <= SIGNER_NAME
@@ -81,7 +90,7 @@ fn is_of_kubernetes(signer_name: &str) -> bool {
 }
 
 /// `ValidateUserAnnotations` in `pkg/apis/core/validation/validation.go`.
-fn annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {
+pub(super) fn annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {
     for key in annotations.keys() {
         // Upper case does not matter in keys of annotations.
         let lower = key.to_lowercase();
