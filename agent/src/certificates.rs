@@ -10,8 +10,8 @@ mod reader;
 mod variables;
 mod yaml;
 
-pub(crate) use member::{Asker, List, Location, Member, Signal};
-pub(crate) use open::MemberStore;
+pub(crate) use member::{Asker, List, Location, Member, Pod, Signal, VolumeFiles};
+pub(crate) use open::{MemberStore, Volumes};
 pub(crate) use variables::of_process;
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! `perennial check`: checks a certificate list, and prints what a run with this list would do.
 
-use perennial_kubernetes::CsrSigner;
-use perennial_rotation::{FileLayout, FileOptions, Profile};
+use perennial_kubernetes::{CsrSigner, PodIdentity};
+use perennial_rotation::volume::FileAccess;
+use perennial_rotation::{FileLayout, FileOptions, Profile, Projection};
 use serde_json::{Value, json};
 
-use crate::certificates::{self, Asker, List, Location, Member};
+use crate::certificates::{self, Asker, List, Location, Member, Pod, VolumeFiles, Volumes};
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{columns, json_line, print};
@@ -18,7 +19,8 @@ pub(crate) fn check(options: &cli::Check) -> Result<(), Failure> {
     let variables = certificates::of_process(options.node_name.as_deref())?;
     let list = List::read(&options.file, &variables)?;
     // The layouts of stores have rules of their own.
-    list.members.iter().try_for_each(|member| member.open_store().map(drop))?;
+    let volumes = Volumes::default();
+    list.members.iter().try_for_each(|member| member.open_store(&volumes).map(drop))?;
     print(&if options.json { json_line(&to_json(&list)) } else { to_text(&list) });
     Ok(())
 }
@@ -31,7 +33,7 @@ fn to_text(list: &List) -> String {
         let mut lines = vec![
             ("certificate", member.name.clone()),
             ("  request", format!("{} from {}", request(member), member.signer)),
-            ("  usages", usages(member).join(", ")),
+            ("  usages", if member.pod.is_some() { "as the signer chooses".into() } else { usages(member).join(", ") }),
             ("  identity", identity(member)),
             ("  server", format!("the API server of {}", member.cluster_kubeconfig.display())),
             ("  files", files(member)),
@@ -52,8 +54,13 @@ fn to_text(list: &List) -> String {
     text
 }
 
-/// The names to request: `CN=a,DNS=b`, without an empty common name.
+/// The names to request: `CN=a,DNS=b`, without an empty common name. For a pod, the pod and its service account.
 fn request(member: &Member) -> String {
+    if let Some(PodIdentity { namespace, name, service_account_name, node_name, .. }) =
+        member.pod.as_ref().map(|pod| &pod.identity)
+    {
+        return format!("pod {namespace}/{name} with service account {service_account_name} on node {node_name}");
+    }
     let names = member.template.to_string();
     names.strip_prefix("CN=,").map_or_else(|| names.clone(), str::to_owned)
 }
@@ -82,6 +89,7 @@ fn files(member: &Member) -> String {
             return path.join(format!("{prefix}-current.pem")).display().to_string();
         }
         Location::Files(layout, options) => (layout, options),
+        Location::Volume(volume) => return volume_files(member, volume),
     };
     let [key, certificate] = [options.key_mode, options.certificate_mode].map(|mode| format!("mode {mode:04o}"));
     let files = match layout {
@@ -95,8 +103,23 @@ fn files(member: &Member) -> String {
         FileLayout::Bundle { file } => format!("{} ({key})", file.display()),
     };
     let ca = options.ca.as_ref().map(|ca| format!(", CA copy {}", ca.to.display())).unwrap_or_default();
-    let owner = |id: Option<u32>, kind| id.map(|id| format!(", {kind} {id}")).unwrap_or_default();
-    format!("{files}{ca}{}{}", owner(options.owner, "owner"), owner(options.group, "group"))
+    format!("{files}{ca}{}", accounts(options.owner, options.group))
+}
+
+/// The files of a member in a volume.
+fn volume_files(member: &Member, volume: &VolumeFiles) -> String {
+    let files: Vec<String> = member.files().iter().map(|file| file.display().to_string()).collect();
+    let together = if let Projection::Files { .. } = volume.projection { ", switched together" } else { "" };
+    let FileAccess { owner, group, mode } = volume.access;
+    let private = volume.private.display();
+    let files = files.join(" and ");
+    format!("{files} (mode {mode:04o}{}){together}; private copy in {private}", accounts(owner, group))
+}
+
+/// The owner and the group of files, as clauses that end a sentence.
+fn accounts(owner: Option<u32>, group: Option<u32>) -> String {
+    let account = |id: Option<u32>, kind| id.map(|id| format!(", {kind} {id}")).unwrap_or_default();
+    account(owner, "owner") + &account(group, "group")
 }
 
 fn rotation(member: &Member) -> String {
@@ -120,6 +143,21 @@ fn to_json(list: &List) -> Value {
     json!({ "file": list.path, "certificates": certificates })
 }
 
+fn pod_json(pod: &Pod) -> Value {
+    let PodIdentity { namespace, name, uid, service_account_name, service_account_uid, node_name, node_uid } =
+        &pod.identity;
+    json!({
+        "namespace": namespace,
+        "name": name,
+        "uid": uid,
+        "service_account_name": service_account_name,
+        "service_account_uid": service_account_uid,
+        "node_name": node_name,
+        "node_uid": node_uid,
+        "user_annotations": pod.user_annotations,
+    })
+}
+
 fn member_json(member: &Member) -> Value {
     let template = &member.template;
     let (identity, of) = match &member.asker {
@@ -128,9 +166,12 @@ fn member_json(member: &Member) -> Value {
         Asker::Kubeconfig(path) => ("kubeconfig", json!(path)),
         Asker::TokenFile(path) => ("token_file", json!(path)),
     };
-    let options = match &member.location {
-        Location::Directory { .. } => &FileOptions::default(),
-        Location::Files(_, options) => options,
+    let FileAccess { owner, group, mode } = match &member.location {
+        Location::Directory { .. } => FileAccess { owner: None, group: None, mode: FileOptions::default().key_mode },
+        Location::Files(_, options) => {
+            FileAccess { owner: options.owner, group: options.group, mode: options.key_mode }
+        }
+        Location::Volume(volume) => volume.access,
     };
     let window = member.policy.window;
     let reaction = &member.reaction;
@@ -139,15 +180,16 @@ fn member_json(member: &Member) -> Value {
         "signer": member.signer,
         "request": request(member),
         "common_name": template.common_name(),
-        "usages": usages(member),
+        "pod": member.pod.as_ref().map(pod_json),
+        "usages": if member.pod.is_some() { Vec::new() } else { usages(member) },
         "key_type": member.key_type.to_string(),
         "lifetime_seconds": member.lifetime.map(|lifetime| lifetime.as_secs()),
         "identity": { "kind": identity, "of": of },
         "cluster_kubeconfig": member.cluster_kubeconfig,
         "files": member.files(),
-        "mode": format!("{:04o}", options.key_mode),
-        "owner": options.owner,
-        "group": options.group,
+        "mode": format!("{mode:04o}"),
+        "owner": owner,
+        "group": group,
         "rotation_window_permille": [window.from(), window.to()],
         "after": member.after,
         "runs": reaction.command.as_ref().map(|command| &command.arguments),

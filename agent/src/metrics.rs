@@ -16,9 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use perennial::Now;
-use perennial_rotation::{FileCredential, FileStore, Handle, clock};
+use perennial_rotation::{FileCredential, Handle, clock};
 
 use crate::bundle_file::{BundleFile, BundleView};
+use crate::certificates::MemberStore;
 use crate::hook_debt::Debts;
 use crate::journal::Journal;
 use crate::kubeconfigs::Server;
@@ -71,8 +72,8 @@ pub(crate) type BlockedOn = Latest<String>;
 /// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// perennial rotates the certificate. The store is `None` for a certificate directory.
-    Rotation(Handle, BlockedOn, Option<Arc<FileStore>>),
+    /// perennial rotates the certificate. The store is that of a member of a certificate list.
+    Rotation(Handle, BlockedOn, Option<MemberStore>),
     /// perennial will rotate the certificate, and could not start the rotation yet; the reason is empty before the first
     /// attempt has failed.
     Starting(BlockedOn),

@@ -56,6 +56,39 @@ fn shipped_list_is_good_and_covers_the_certificates_of_a_node() {
 }
 
 #[test]
+fn shipped_list_of_pods_is_good() {
+    let directory = TempDir::new().unwrap();
+    let variables = [("NODE_UID", "n1"), ("POD_UID", "u1"), ("SERVICE_ACCOUNT_UID", "s1")];
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pods.yaml");
+    let check = |arguments: &[&str]| {
+        let arguments = [&["check", "--node-name", "worker-1"], arguments].concat();
+        let output = start_with(directory.path(), &arguments, &variables).end();
+        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+        output.stdout
+    };
+    let list: Value = serde_json::from_str(&check(&["--json", path])).unwrap();
+    let database = &list["certificates"][2];
+    assert_eq!((&database["name"], &database["common_name"]), (&"web-0-database".into(), &"".into()));
+    assert_eq!(database["pod"]["node_name"], "worker-1");
+    assert_eq!(database["pod"]["user_annotations"]["database.example.com/role"], "reader");
+    let files = ["tls.crt", "tls.key"].map(|file| format!("/var/lib/pods/u1/volumes/tls/database/{file}"));
+    assert_eq!(database["files"], serde_json::json!(files));
+    let text = check(&[path]);
+    for line in [
+        "good, 3 certificates",
+        "  request   pod shop/web-0 with service account web on node worker-1 from example.com/mesh",
+        "  usages    as the signer chooses",
+        "  identity  the certificate node",
+        "  server    the API server of /etc/kubernetes/bootstrap-kubelet.conf",
+        "  files     /var/lib/pods/u1/volumes/tls/mesh.pem (mode 0600); private copy in /var/lib/perennial/u1/web-0-mesh",
+        "  after     node",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(text.contains("tls.crt and ") && text.contains("(mode 0600), switched together; private copy"), "{text}");
+}
+
+#[test]
 fn list_on_the_page_is_good() {
     let directory = TempDir::new().unwrap();
     let text = PAGE.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();

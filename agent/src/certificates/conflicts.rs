@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use perennial_rotation::FileLayout;
 
-use super::member::{Asker, Location, Member};
+use super::member::{Asker, Location, Member, VolumeFiles};
 use super::read::Placed;
 
 /// Reports dependency cycles: no member of a cycle could ever make its first request.
@@ -85,10 +85,12 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
             directories.entry(directory.clone()).or_insert(Claim { by, key: "store", path: directory });
         }
     }
-    let in_directories: Vec<_> = placed.iter().filter(|placed| is_in_directory(placed)).collect();
+    let in_directories: Vec<_> = placed.iter().filter(|placed| named_files(&placed.member).is_some()).collect();
     let linked: HashMap<_, _> =
         placed.iter().filter_map(|placed| linked_directory(placed).map(|path| (path, placed))).collect();
+    let volumes = volumes(placed);
     for claim in written.values() {
+        check_volume(claim, &volumes);
         check_place(claim, &written, &directories, &in_directories, &linked);
     }
     for by in placed {
@@ -113,16 +115,61 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
     }
 }
 
-/// True for a member in kubelet's layout.
-fn is_in_directory(placed: &Placed<'_>) -> bool {
-    matches!(placed.member.location, Location::Directory { .. })
+/// The directory in kubelet's layout that a member has, and the prefix of its files there.
+fn named_files(member: &Member) -> Option<(&Path, &str)> {
+    match &member.location {
+        Location::Directory { path, prefix } => Some((path, prefix)),
+        Location::Volume(VolumeFiles { private, .. }) => Some((private, &member.name)),
+        Location::Files(..) => None,
+    }
+}
+
+/// The files of a member in a volume.
+fn volume_of<'a>(placed: &'a Placed<'_>) -> Option<&'a VolumeFiles> {
+    if let Location::Volume(files) = &placed.member.location { Some(files) } else { None }
+}
+
+/// The first member of each volume, by the path of the volume. Reports members that give a volume another owner.
+fn volumes<'a, 's>(placed: &'a [Placed<'s>]) -> HashMap<&'a Path, &'a Placed<'s>> {
+    let mut volumes = HashMap::new();
+    for by in placed {
+        let Some(files) = volume_of(by) else { continue };
+        let first: &Placed<'_> = volumes.entry(files.path.as_path()).or_insert(by);
+        if volume_of(first).is_some_and(|first| first.access.owner != files.access.owner) {
+            let (path, first) = (files.path.display(), &first.member.name);
+            let why = format!(
+                "certificate {first} gives the volume {path} another owner; use the same `access.owner` for all \
+                 certificates of a volume"
+            );
+            by.section.fault("store", why);
+        }
+    }
+    volumes
+}
+
+/// Reports a file that is in a volume, and not one of the volume's own files.
+fn check_volume(claim: &Claim<'_>, volumes: &HashMap<&Path, &Placed<'_>>) {
+    let own = volume_of(claim.by).filter(|own| !claim.path.starts_with(&own.private));
+    let is_own = |volume: &Path| own.is_some_and(|own| own.path == volume);
+    for (volume, other) in claim.path.ancestors().skip(1).filter_map(|above| volumes.get_key_value(above)) {
+        if !is_own(volume) {
+            let (path, volume, other) = (claim.path.display(), volume.display(), &other.member.name);
+            let why = format!(
+                "{path} lies in the volume {volume} of certificate {other}, which is for files of `store.volume` with \
+                 this path alone; name another directory"
+            );
+            fault(claim, &why);
+        }
+    }
 }
 
 /// The directory of a store `linked`.
 fn linked_directory<'a>(placed: &'a Placed<'_>) -> Option<&'a Path> {
     match &placed.member.location {
         Location::Files(FileLayout::Linked { directory, .. }, _) => Some(directory),
-        Location::Files(FileLayout::Plain { .. } | FileLayout::Bundle { .. }, _) | Location::Directory { .. } => None,
+        Location::Files(FileLayout::Plain { .. } | FileLayout::Bundle { .. }, _)
+        | Location::Directory { .. }
+        | Location::Volume(_) => None,
     }
 }
 
@@ -157,7 +204,7 @@ fn check_place(
         return;
     }
     // The prefix of one member may begin like that of another.
-    if is_in_directory(claim.by) {
+    if named_files(&claim.by.member).is_some_and(|(directory, _)| claim.path.parent() == Some(directory)) {
         return;
     }
     let (Some(parent), Some(name)) = (claim.path.parent(), claim.path.file_name().and_then(|name| name.to_str()))
@@ -165,8 +212,8 @@ fn check_place(
         return;
     };
     for other in in_directories {
-        let Location::Directory { path: directory, prefix } = &other.member.location else { continue };
-        let is_like = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with(['-', '.']));
+        let Some((directory, prefix)) = named_files(&other.member) else { continue };
+        let is_like = name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(['-', '.']));
         if directory == parent && is_like {
             let other = &other.member.name;
             let why = format!(
@@ -189,6 +236,7 @@ pub(super) fn written_by(member: &Member) -> Vec<PathBuf> {
         Location::Directory { path, prefix } => Some(path.join(format!("{prefix}-pending.json"))),
         Location::Files(FileLayout::Linked { directory, .. }, _) => Some(directory.join("..data")),
         Location::Files(FileLayout::Plain { .. } | FileLayout::Bundle { .. }, _) => None,
+        Location::Volume(VolumeFiles { private, .. }) => Some(private.join(format!("{}-current.pem", member.name))),
     };
     more.into_iter().chain(member.files()).collect()
 }

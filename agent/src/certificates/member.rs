@@ -1,11 +1,14 @@
 //! The members of a certificate list, as the file describes them: complete, checked, defaults applied.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use perennial::{Policy, Template};
+use perennial_kubernetes::PodIdentity;
 use perennial_pki::{KeyAlgorithm, Usage};
-use perennial_rotation::{FileLayout, FileOptions};
+use perennial_rotation::volume::FileAccess;
+use perennial_rotation::{FileLayout, FileOptions, Projection};
 
 /// A certificate list that was read from a file. Every value is checked: the file had no error.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,9 +25,11 @@ pub(crate) struct List {
 pub(crate) struct Member {
     /// The name of the member, a DNS label. Logs, metrics and commands name the certificate by it.
     pub(crate) name: String,
-    /// The signer, `spec.signerName` of a CSR.
+    /// The signer, `spec.signerName` of the request.
     pub(crate) signer: String,
-    /// The names to request.
+    /// The pod that the certificate is for; `None` for a certificate that is requested with a CSR.
+    pub(crate) pod: Option<Pod>,
+    /// The names to request; empty if the signer chooses the names, as for a pod.
     pub(crate) template: Template,
     /// The usages to request, `spec.usages`; `None`: as the signer requires.
     pub(crate) usages: Option<Vec<String>>,
@@ -53,6 +58,15 @@ pub(crate) struct Member {
     pub(crate) reaction: Reaction,
 }
 
+/// The pod of a member's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    /// The pod with its service account and its node.
+    pub(crate) identity: PodIdentity,
+    /// Information of the pod's author for the signer, `spec.unverifiedUserAnnotations`.
+    pub(crate) user_annotations: BTreeMap<String, String>,
+}
+
 /// The identity that the requests of a member authenticate with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
@@ -73,6 +87,21 @@ pub(crate) enum Location {
     Directory { path: PathBuf, prefix: String },
     /// Files that are laid out for other programs.
     Files(FileLayout, FileOptions),
+    /// Files in a volume, as those of a pod.
+    Volume(VolumeFiles),
+}
+
+/// The files of a member in a volume, which other members may write to as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeFiles {
+    /// The directory of the volume.
+    pub(crate) path: PathBuf,
+    /// The files of the certificate, relative to the volume.
+    pub(crate) projection: Projection,
+    /// Owner, group and mode of the files.
+    pub(crate) access: FileAccess,
+    /// The directory with the private copy and the pending record, for this member alone.
+    pub(crate) private: PathBuf,
 }
 
 /// The command and the signal that follow each new certificate; both may be absent.
@@ -123,6 +152,7 @@ impl Member {
         let (layout, options) = match &self.location {
             Location::Directory { path, prefix } => return vec![path.join(format!("{prefix}-current.pem"))],
             Location::Files(layout, options) => (layout, options),
+            Location::Volume(volume) => return volume.files(),
         };
         let mut files = match layout {
             FileLayout::Linked { directory, certificate, key } => {
@@ -133,5 +163,17 @@ impl Member {
         };
         files.extend(options.ca.iter().map(|ca| ca.to.clone()));
         files
+    }
+}
+
+impl VolumeFiles {
+    /// The files of the certificate, the one with the certificate first.
+    fn files(&self) -> Vec<PathBuf> {
+        match &self.projection {
+            Projection::Bundle { path } => vec![self.path.join(path)],
+            Projection::Files { key, certificate_chain } => {
+                vec![self.path.join(certificate_chain), self.path.join(key)]
+            }
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The store of a member: kubelet's layout, or files of other programs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use perennial::UnixTime;
-use perennial_rotation::{Directory, FileStore, FileStoreError, Store, StoreError};
+use perennial_rotation::{
+    Directory, FileStore, FileStoreError, ProjectedVolume, Restored, Store, StoreError, Unpublished, VolumeStore,
+};
 
 use super::conflicts::written_by;
-use super::member::{Location, Member};
+use super::member::{Location, Member, VolumeFiles};
 use crate::failure::Failure;
 use crate::hook_debt;
 
@@ -16,14 +18,35 @@ use crate::hook_debt;
 pub(crate) enum MemberStore {
     Directory(Arc<Directory>),
     Files(Arc<FileStore>),
+    /// A store in a volume, and the file of the volume with the certificate.
+    Volume(Arc<VolumeStore>, PathBuf),
+}
+
+/// The volumes of a process: stores of one volume write to it one after the other. Clones share the volumes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Volumes(Arc<Mutex<Vec<Weak<ProjectedVolume>>>>);
+
+impl Volumes {
+    /// The volume of these files. The members of a list give a volume the same owner.
+    fn of(&self, files: &VolumeFiles) -> Arc<ProjectedVolume> {
+        let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        volumes.retain(|volume| volume.strong_count() > 0);
+        let mut known = volumes.iter().filter_map(Weak::upgrade);
+        known.find(|volume| volume.path() == files.path).unwrap_or_else(|| {
+            let volume = Arc::new(ProjectedVolume::new(&files.path, files.access.owner));
+            volumes.push(Arc::downgrade(&volume));
+            volume
+        })
+    }
 }
 
 impl Member {
-    /// Makes the store of the member. Changes nothing on disk; no directory need exist.
+    /// Makes the store of the member. Stores with the same `volumes` share them. Changes nothing on disk; no directory
+    /// need exist.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the files cannot be used.
-    pub(crate) fn open_store(&self) -> Result<MemberStore, Failure> {
+    pub(crate) fn open_store(&self, volumes: &Volumes) -> Result<MemberStore, Failure> {
         match &self.location {
             Location::Directory { path, prefix } => {
                 let directory = Directory::at(path, prefix).map_err(Failure::usage)?;
@@ -33,6 +56,12 @@ impl Member {
                 let store = FileStore::new(layout.clone(), options.clone()).map_err(Failure::usage)?;
                 Ok(MemberStore::Files(Arc::new(store)))
             }
+            Location::Volume(files) => {
+                let private = Directory::at(&files.private, &self.name).map_err(Failure::usage)?;
+                let store = VolumeStore::new(private, volumes.of(files), files.projection.clone(), files.access);
+                let store = store.map_err(Failure::usage)?;
+                Ok(MemberStore::Volume(Arc::new(store), self.files().swap_remove(0)))
+            }
         }
     }
 
@@ -41,15 +70,19 @@ impl Member {
         let prefix = match &self.location {
             // As without a list, so that the record stays valid.
             Location::Directory { prefix, .. } => prefix,
-            Location::Files(..) => &self.name,
+            Location::Files(..) | Location::Volume(_) => &self.name,
         };
         hook_debt::record_path(store.private_directory(), prefix)
     }
 
-    /// True if only one of the two members can run at a time: they have the same name, or write a file in common.
+    /// True if only one of the two members can run at a time: they have the same name, write a file in common, or give a
+    /// volume different owners.
     pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
         let written = written_by(self);
-        self.name == other.name || written_by(other).iter().any(|file| written.contains(file))
+        self.name == other.name
+            || written_by(other).iter().any(|file| written.contains(file))
+            || matches!((&self.location, &other.location), (Location::Volume(one), Location::Volume(two))
+                if one.path == two.path && one.access.owner != two.access.owner)
     }
 
     /// True if the store of `other` has the files of this member's store, and writes them in the same way.
@@ -64,6 +97,7 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => directory.clone(),
             Self::Files(files) => files.clone(),
+            Self::Volume(volume, _) => volume.clone(),
         }
     }
 
@@ -72,6 +106,7 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => directory.current(),
             Self::Files(files) => files.certificate(),
+            Self::Volume(_, certificate) => certificate.clone(),
         }
     }
 
@@ -81,6 +116,7 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => directory.path(),
             Self::Files(files) => files.private_directory(),
+            Self::Volume(volume, _) => volume.private_directory(),
         }
     }
 
@@ -88,7 +124,7 @@ impl MemberStore {
     /// this cannot be checked.
     pub(crate) fn obstacle(&self, common_name: &str, now: UnixTime) -> Option<String> {
         match self {
-            Self::Directory(_) => None,
+            Self::Directory(_) | Self::Volume(..) => None,
             Self::Files(files) => {
                 let error = files.check_files(common_name, now).err().filter(FileStoreError::is_foreign)?;
                 Some(error.to_string())
@@ -99,7 +135,7 @@ impl MemberStore {
     /// True if the current certificate is durable, but could not be written to the files that other programs read. Never
     /// waits for a disk.
     pub(crate) fn is_unpublished(&self) -> bool {
-        matches!(self, Self::Files(files) if files.unpublished().is_some())
+        self.unpublished().is_some()
     }
 
     /// Creates missing directories and takes the lock of the files.
@@ -110,6 +146,30 @@ impl MemberStore {
         match self {
             Self::Directory(directory) => Ok(directory.claim()?),
             Self::Files(files) => Ok(files.claim()?),
+            Self::Volume(volume, _) => Ok(volume.claim()?),
+        }
+    }
+
+    /// The failure to write a durable certificate to the files that other programs read; `None` if those have it. Never
+    /// waits for a disk.
+    pub(crate) fn unpublished(&self) -> Option<Unpublished> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Files(files) => files.unpublished(),
+            Self::Volume(volume, _) => volume.unpublished(),
+        }
+    }
+
+    /// Writes the files that other programs read again, if they are not those of the certificate. A directory has no files
+    /// beside the store's own.
+    ///
+    /// # Errors
+    /// The files cannot be compared or written.
+    pub(crate) fn restore(&self, now: UnixTime) -> Result<Restored, FileStoreError> {
+        match self {
+            Self::Directory(_) => Ok(Restored::Unchanged),
+            Self::Files(files) => files.restore(now),
+            Self::Volume(volume, _) => volume.restore(now),
         }
     }
 }

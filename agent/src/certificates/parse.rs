@@ -1,6 +1,7 @@
 //! Parses one member of a certificate list.
 
 mod location;
+mod pod;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::objects::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, USAGES};
 use perennial_pki::{KeyAlgorithm, Usage};
 
-use super::member::{Asker, CommandLine, Member, PidFile, Reaction, Signal};
+use super::member::{Asker, CommandLine, Member, PidFile, Pod, Reaction, Signal};
 use super::reader::{Section, nearest};
 use crate::cli::{self, KeyType};
 use crate::spans;
@@ -19,7 +20,7 @@ use crate::timing;
 use location::location;
 
 /// The keys of a member that `defaults` may have, too.
-pub(super) const SHARED: [&str; 12] = [
+pub(super) const SHARED: [&str; 13] = [
     "signer",
     "organizations",
     "usages",
@@ -32,10 +33,22 @@ pub(super) const SHARED: [&str; 12] = [
     "identity",
     "clusterKubeconfig",
     "access",
+    "node",
 ];
 /// The keys that only a member may have.
-const OWN: [&str; 9] =
-    ["name", "commonName", "dnsNames", "ipAddresses", "uris", "store", "replaceForeign", "after", "onRotated"];
+const OWN: [&str; 11] = [
+    "name",
+    "commonName",
+    "dnsNames",
+    "ipAddresses",
+    "uris",
+    "store",
+    "replaceForeign",
+    "after",
+    "onRotated",
+    "pod",
+    "userAnnotations",
+];
 /// The time limit of a command without `timeout`: that of `run --on-rotated`.
 const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 
@@ -49,9 +62,19 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     section.require("identity", "{certificate: node}");
     let name = section.parse("name", label);
     let signer = section.parse("signer", signer);
-    let template = template(section, signer.as_deref());
-    let usages = section.parse_all("usages", usage);
-    let required_usages = required_usages(section, usages.as_deref(), signer.as_deref());
+    let lifetime = section.parse("lifetime", cli::requested_lifetime);
+    let is_of_pod = section.field("pod").is_some();
+    let (template, usages, required_usages) = match is_of_pod {
+        // The signer chooses the names and the usages.
+        true => (Some(Template::default()), None, Vec::new()),
+        false => {
+            pod::check_absent(section);
+            let usages = section.parse_all("usages", usage);
+            let required = required_usages(section, usages.as_deref(), signer.as_deref());
+            (template(section, signer.as_deref()), usages, required)
+        }
+    };
+    let pod = if is_of_pod { pod::pod(section, signer.as_deref(), lifetime).map(Some) } else { Some(None) };
     if let (Some(usages), Some(signer)) = (&usages, &signer)
         && !required_usages.is_empty()
         && let Err(why) = CsrSigner::check_usages(signer, usages)
@@ -60,9 +83,8 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     }
     let key_type = key_type(section);
     let issuer_ca_file = section.parse("issuerCAFile", absolute);
-    let location = location(section, key_type, issuer_ca_file.as_ref());
-    let lifetime = section.parse("lifetime", cli::requested_lifetime);
-    let policy = policy(section, lifetime);
+    let location = location(section, private_name(name.as_deref(), pod.as_ref()), key_type, issuer_ca_file.as_ref());
+    let policy = policy(section, if is_of_pod { lifetime.or(Some(pod::LIFETIME)) } else { lifetime });
     let asker = section.section("identity").as_ref().and_then(asker);
     if matches!(asker, Some(Asker::Own { .. }))
         && let Some(signer) = &signer
@@ -88,11 +110,12 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     Some(Member {
         lifetime,
         issuer_ca_file,
-        accepts_extra_rights: section.parse("acceptExtraRights", flag).unwrap_or_default(),
+        accepts_extra_rights: is_of_pod || section.parse("acceptExtraRights", flag).unwrap_or_default(),
         after: section.parse_all("after", label).unwrap_or_default(),
         reaction: section.section("onRotated").map(|section| reaction(&section)).unwrap_or_default(),
         name: name?,
         signer: signer?,
+        pod: pod?,
         template: template?,
         usages,
         required_usages,
@@ -102,6 +125,15 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
         cluster_kubeconfig: cluster?,
         location: location?,
     })
+}
+
+/// The path of the private copy of a certificate in a volume, relative to the directory of all private copies. Another pod
+/// has another copy, also if it takes the place of a pod in the list.
+fn private_name(name: Option<&str>, pod: Option<&Option<Pod>>) -> Option<PathBuf> {
+    match pod? {
+        Some(pod) => Some(Path::new(&pod.identity.uid).join(name?)),
+        None => Some(PathBuf::from(name?)),
+    }
 }
 
 /// True if API servers accept a certificate of this signer as an identity.

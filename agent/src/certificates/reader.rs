@@ -205,6 +205,19 @@ impl<'a> Section<'a> {
         Some(parsed)
     }
 
+    /// All keys of this mapping with their texts. Texts with errors are reported and left out, and so are repeated keys.
+    pub(super) fn texts(&self) -> Vec<(String, String)> {
+        let keys: Vec<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
+        self.allow(&keys);
+        let text = |entry: &Entry| Some((entry.key.clone(), self.text_of(&entry.node, &self.path_of(&entry.key))?));
+        self.entries.iter().filter_map(text).collect()
+    }
+
+    /// The value of the variable `name`; `None` if it is not set.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.context.variables)(name)
+    }
+
     /// The mapping at `key`; `None` if it is absent, or no mapping, which is reported.
     pub(super) fn section(&self, key: &str) -> Option<Self> {
         let field = self.field(key)?;

@@ -8,6 +8,8 @@ use perennial_rotation::{CaCopy, FileLayout, FileOptions};
 use super::member::PidFile;
 use super::*;
 
+mod pods;
+
 fn parse(text: &str) -> Result<List, Vec<String>> {
     let variables = |name: &str| (name == "NODE_NAME").then(|| "worker-1".to_owned());
     let list = List::parse(Path::new("/etc/perennial/certificates.yaml"), text, &variables);
@@ -168,7 +170,8 @@ certificates:
          environment, or write the value instead",
         "12:13: certificate 2: lifetime: the API accepts ten minutes at least, for example 10m or 24h",
         "13:13: certificate 2: identity: kubeconfig and tokenFile exclude each other; keep one",
-        "14:10: certificate 2: store: has none of the keys directory, linked, files, bundle; add one of them",
+        "14:10: certificate 2: store: has none of the keys directory, linked, files, bundle, volume; \
+         add one of them",
         "18:12: certificate node: usages[0]: unknown usage `client-auth` of a CSR; did you mean `client auth`?",
         "21:14: certificate node: onRotated: add `run`, a command, or `pidFile`, the file with the ID of a process to \
          signal",

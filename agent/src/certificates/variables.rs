@@ -9,7 +9,7 @@ use crate::run::node_name;
 pub(crate) type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// The variable with the node's name. Always set.
-const NODE_NAME: &str = "NODE_NAME";
+pub(super) const NODE_NAME: &str = "NODE_NAME";
 
 /// Returns the variables of this process's environment. `NODE_NAME` is the node's name by kubelet's rules: `node_name`
 /// if given, else the environment's, else the host name.

@@ -311,16 +311,22 @@ pub(crate) struct Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyType {
     /// ECDSA on P-256
+    #[value(alias = "ECDSAP256")]
     P256,
     /// ECDSA on P-384
+    #[value(alias = "ECDSAP384")]
     P384,
     /// ECDSA on P-521; only in a build with the feature aws-lc-rs; not every signer and peer supports it
+    #[value(alias = "ECDSAP521")]
     P521,
     /// Ed25519; not every signer and peer supports it
+    #[value(alias = "ED25519")]
     Ed25519,
     /// RSA of 3072 bits; only in a build with the feature aws-lc-rs
+    #[value(alias = "RSA3072")]
     Rsa,
     /// RSA of 4096 bits; only in a build with the feature aws-lc-rs
+    #[value(alias = "RSA4096")]
     Rsa4096,
 }
 

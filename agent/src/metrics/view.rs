@@ -12,6 +12,7 @@ use super::exposition::Label;
 use super::tally::Tally;
 use super::{About, Source};
 use crate::bundle_file::BundleView;
+use crate::certificates::MemberStore;
 use crate::kubeconfigs::Server;
 use crate::report;
 use crate::spans::words;
@@ -37,9 +38,9 @@ impl CertView {
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
         let mut unpublished = None;
         let (snapshot, credential, trouble) = match source {
-            Some(Source::Rotation(handle, blocked_on, files)) => {
+            Some(Source::Rotation(handle, blocked_on, store)) => {
                 let snapshot = handle.snapshot();
-                unpublished = files.as_ref().and_then(|files| files.unpublished());
+                unpublished = store.as_ref().and_then(MemberStore::unpublished);
                 let trouble = snapshot.last_error.as_deref().map(str::to_owned);
                 let trouble = trouble.or_else(|| Some(unpublished.as_ref()?.error.clone()));
                 let trouble = trouble.or_else(|| Some(blocked_on.get()).filter(|blocked_on| !blocked_on.is_empty()));

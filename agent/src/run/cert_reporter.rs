@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use perennial::{Certificate, Slot, State, UnixTime};
 use perennial_pki::{Chain, Credential};
-use perennial_rotation::{FileStore, Handle, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
+use perennial_rotation::{Handle, LoadRequest, News, NotYet, Progress, Snapshot, Store, clock};
 use serde_json::{Value, json};
 
 use super::hook::{self, Hooks};
 use super::list::Activity;
+use crate::certificates::MemberStore;
 use crate::metrics::{BlockedOn, Source};
 use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
@@ -118,10 +119,9 @@ impl CertReporter {
         }
     }
 
-    /// The source of the certificate's state, for metrics. `files` is the store of a certificate whose files are laid
-    /// out for other programs.
-    pub(super) fn source(&self, files: Option<Arc<FileStore>>) -> Source {
-        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone(), files)
+    /// The source of the certificate's state, for metrics. `store` is that of a member of a certificate list.
+    pub(super) fn source(&self, store: Option<MemberStore>) -> Source {
+        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone(), store)
     }
 
     /// The activity of the rotation, for a summary of several certificates.
@@ -270,10 +270,10 @@ impl CertReporter {
 }
 
 /// Reads the store. If another program has put a pair there, reports this pair to the rotation, which uses the better
-/// one of this pair and its own. An earlier pair, which the store keeps, is not in its place. Changes no file. `name`
+/// one of this pair and its own. Without a `common_name`, the signer chooses the names. An earlier pair, which the store keeps, is not in its place. Changes no file. `name`
 /// names the certificate in the log.
-pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: &str) {
-    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now: clock::now().unix, keys: None };
+pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: Option<&str>) {
+    let request = LoadRequest { common_name, has_signer: false, now: clock::now().unix, keys: None };
     let found = match store.load(&request) {
         Ok(stored) => stored.credential.filter(|_| !stored.is_misplaced),
         Err(error) => {
@@ -284,7 +284,7 @@ pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store,
     let now = handle.snapshot();
     let is_news = |found: &Arc<Credential>| {
         let held = now.credential.as_ref().map(|held| held.chain());
-        found.chain().certificate().common_name() == common_name && held != Some(found.chain())
+        common_name.is_none_or(|name| found.chain().certificate().common_name() == name) && held != Some(found.chain())
     };
     // A write in progress is about to replace the pair on disk.
     if let Some(found) = found.filter(|found| is_news(found) && !now.unwritten) {

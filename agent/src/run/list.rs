@@ -24,7 +24,7 @@ use super::absence::Absence;
 use super::cert_reporter::CertReporter;
 use super::context::Context;
 use super::running::Ended;
-use crate::certificates::{List, Member, MemberStore, of_process};
+use crate::certificates::{List, Member, MemberStore, Volumes, of_process};
 use crate::failure::Failure;
 use crate::fleet::Rotations;
 use crate::signals::END;
@@ -96,6 +96,7 @@ impl<'a> Listed<'a> {
             handles: handles::Handles::default(),
             servers: Servers::default(),
             sources: resolved::Sources::default(),
+            volumes: Volumes::default(),
             hooks: context.hooks.clone(),
             checks: context.checks.clone(),
             watchers: context.observers.watchers.clone(),
@@ -282,10 +283,10 @@ impl<'a> Listed<'a> {
                     let _ = self.files.begin(&format!("missing {name}"), active.reporter.restoration());
                 }
                 // The files of a certificate in memory are old: the rotation writes them.
-                MemberStore::Files(files) if active.reporter.is_on_disk() => {
-                    stores.push((active.reporter.rotation.handle().clone(), files.clone()));
+                store if active.reporter.is_on_disk() => {
+                    stores.push((active.reporter.rotation.handle().clone(), store.clone()));
                 }
-                MemberStore::Files(_) => {}
+                MemberStore::Files(_) | MemberStore::Volume(..) => {}
             }
         }
         self.restorer.begin(stores);

@@ -159,13 +159,13 @@ impl<'a> Running<'a> {
         if next.settings.client.rotated && !is_switched_on {
             let common_name = next.settings.client.template.common_name();
             let Client { reporter, .. } = &self.client;
-            report_replacement(&reporter.of, reporter.rotation.handle(), &*next.stores.client, common_name);
+            report_replacement(&reporter.of, reporter.rotation.handle(), &*next.stores.client, Some(common_name));
         }
         if let (Some(serving), Some(store), ServingSettings::Rotated { node, .. }) =
             (&self.serving, &next.stores.serving, &next.settings.serving)
         {
             let reporter = &serving.reporter;
-            report_replacement(&reporter.of, reporter.rotation.handle(), &**store, &node::common_name(node));
+            report_replacement(&reporter.of, reporter.rotation.handle(), &**store, Some(&node::common_name(node)));
         }
         if next.settings.policy != config.settings.policy {
             let handles = self.reporters().map(|reporter| reporter.rotation.handle());

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::found::{Drawn, Found, shown};
 use super::{CertStatus, HookState, judge, pending};
-use crate::certificates::{List, Location, Member, MemberStore, of_process};
+use crate::certificates::{List, Location, Member, MemberStore, Volumes, of_process};
 use crate::cli;
 use crate::failure::Failure;
 use crate::files;
@@ -55,7 +55,9 @@ fn view(member: &Member, now: UnixTime) -> Result<CertStatus, String> {
         Location::Directory { path, prefix } => Directory::open_existing(path, prefix)
             .map_err(Failure::usage)
             .and_then(|directory| CertStatus::of(&directory, prefix, signer, policy, now)),
-        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, now)),
+        Location::Files(..) | Location::Volume(_) => {
+            member.open_store(&Volumes::default()).map(|store| of_files(member, &store, now))
+        }
     };
     status.map_err(|error| error.to_string())
 }
@@ -63,7 +65,7 @@ fn view(member: &Member, now: UnixTime) -> Result<CertStatus, String> {
 /// The status of a member whose files are laid out for other programs.
 fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
     let (store, certificate) = (files.store(), files.certificate());
-    let common_name = Some(member.template.common_name());
+    let common_name = member.template.wanted_common_name();
     let loaded = store.load(&LoadRequest { common_name, has_signer: false, now, keys: None });
     let mut file = shown(&certificate);
     let (mut problems, mut next) = (Vec::new(), None);

@@ -7,7 +7,7 @@ use perennial::UnixTime;
 use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest, Store as _, clock};
 
 use super::{Fault, Finding, Opinion, Pair, Role, report};
-use crate::certificates::{Asker, List, Location, Member, MemberStore, of_process};
+use crate::certificates::{Asker, List, Location, Member, MemberStore, VolumeFiles, Volumes, of_process};
 use crate::cli;
 use crate::cli::Proxy;
 use crate::failure::Failure;
@@ -38,7 +38,9 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
             }
             Err(error) => Err(Failure::usage(error)),
         },
-        Location::Files(..) => member.open_store().map(|store| of_files(member, &store, now)),
+        Location::Files(..) | Location::Volume(_) => {
+            member.open_store(&Volumes::default()).map(|store| of_files(member, &store, now))
+        }
     };
     let mut finding = found.unwrap_or_else(|error| {
         let fault = Fault::start(error.to_string(), "make sure that the user who runs perennial can read it".into());
@@ -49,7 +51,7 @@ fn finding(member: &Member, now: UnixTime) -> Finding {
     // `run` replaces an expired certificate, and one with another name, at once, as if there were none.
     perennial.pair.take_if(|Pair { chain, .. }| {
         let facts = chain.certificate();
-        facts.validity.expired(now) || facts.common_name() != member.template.common_name()
+        facts.validity.expired(now) || !member.template.is_named_by(facts)
     });
     let is_valid = perennial.pair.as_ref().is_some_and(|pair| now >= pair.chain.certificate().validity.not_before());
     // In front, since the error on stderr names the first fault only.
@@ -76,22 +78,29 @@ fn fault_of_config(member: &Member, has_certificate: bool) -> Option<Fault> {
     }
 }
 
+/// Checks that a start could take the lock of the files, as far as possible without changing anything.
+fn is_free(member: &Member, files: &MemberStore) -> Result<(), FileStoreError> {
+    match (files, &member.location) {
+        (MemberStore::Files(store), _) => store.is_free(),
+        (_, Location::Volume(VolumeFiles { private, .. })) => Ok(Directory::at(private, &member.name)?.is_free()?),
+        _ => Ok(()),
+    }
+}
+
 /// Checks a member whose files are laid out for other programs.
 fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> Finding {
     let advice = "make sure that the user who runs perennial can read and write the files and their directories";
     let common_name = member.template.common_name();
-    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
+    let request = LoadRequest { common_name: member.template.wanted_common_name(), has_signer: false, now, keys: None };
     let mut file = files.certificate();
     let (held, mut faults) = match files.store().load(&request) {
         Ok(stored) => (stored.credential, Vec::new()),
         Err(error) => (None, vec![Fault::start(error.to_string(), advice.into())]),
     };
-    if let MemberStore::Files(store) = files {
-        match store.is_free() {
-            // A lock that another `run` holds is no fault.
-            Ok(()) | Err(FileStoreError::Private(DirectoryError::Owned { .. })) => {}
-            Err(error) => faults.push(Fault::start(error.to_string(), advice.into())),
-        }
+    match is_free(member, files) {
+        // A lock that another `run` holds is no fault.
+        Ok(()) | Err(FileStoreError::Private(DirectoryError::Owned { .. })) => {}
+        Err(error) => faults.push(Fault::start(error.to_string(), advice.into())),
     }
     if let Some(why) = files.obstacle(common_name, now) {
         // The pair, if there is one, is perennial's own copy.

@@ -1,18 +1,25 @@
 //! Parses the place of a member's files: `store`, and the keys that shape the files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use perennial_pki::{KeyAlgorithm, KeyEncoding};
-use perennial_rotation::{CaCopy, FileLayout, FileOptions};
+use perennial_rotation::volume::FileAccess;
+use perennial_rotation::{CaCopy, FileLayout, FileOptions, ProjectedVolume, Projection};
 
 use super::{absolute, flag};
 use crate::certificates::accounts;
-use crate::certificates::member::Location;
+use crate::certificates::member::{Location, VolumeFiles};
 use crate::certificates::reader::Section;
 use crate::cli;
 
+/// The directory of the private copies of certificates in volumes. Volumes may be lost when the machine restarts.
+const STATE: &str = "/var/lib/perennial";
+
+/// Parses the place of the files of a certificate. `private` is the path of its private copy, relative to the directory of
+/// all private copies, if the files are in a volume.
 pub(super) fn location(
     section: &Section<'_>,
+    private: Option<PathBuf>,
     key_type: Option<KeyAlgorithm>,
     issuer_ca_file: Option<&PathBuf>,
 ) -> Option<Location> {
@@ -23,7 +30,7 @@ pub(super) fn location(
         ..access
     };
     let store = section.section("store")?;
-    let (layout, ca) = match store.choice(&["directory", "linked", "files", "bundle"])? {
+    let (layout, ca) = match store.choice(&["directory", "linked", "files", "bundle", "volume"])? {
         "directory" => {
             // `defaults` are for the other stores.
             for key in ["access", "keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
@@ -31,7 +38,23 @@ pub(super) fn location(
                            this key, or use another store";
                 section.fault(key, why);
             }
+            requires_volume(section);
             return directory(&store.section("directory")?);
+        }
+        "volume" => {
+            for key in ["keyEncoding", "replaceForeign"].into_iter().filter(|key| section.has(key)) {
+                let why = "does not apply to `store.volume`, whose keys are PKCS#8 as those of kubelet's volumes; remove \
+                           this key, or use another store";
+                section.fault(key, why);
+            }
+            if let Some(access) =
+                section.section("access").filter(|access| section.has("access") && access.has("certificateMode"))
+            {
+                let why = "does not apply to `store.volume`, all of whose files have the mode `mode`; remove this key";
+                access.fault("certificateMode", why);
+            }
+            let access = FileAccess { owner: options.owner, group: options.group, mode: options.key_mode };
+            return volume(&store.section("volume")?, access, private);
         }
         "linked" => {
             let files = store.section("linked")?;
@@ -56,6 +79,7 @@ pub(super) fn location(
             (FileLayout::Bundle { file: file? }, ca)
         }
     };
+    requires_volume(section);
     let fits = match (options.key_encoding, key_type) {
         (KeyEncoding::Pkcs1, Some(algorithm)) => algorithm.is_rsa(),
         (KeyEncoding::Sec1, Some(algorithm)) => algorithm.is_ecdsa(),
@@ -77,6 +101,14 @@ fn key_encoding(text: &str) -> Result<KeyEncoding, &'static str> {
     }
 }
 
+/// Reports a certificate of a pod whose store is no volume.
+fn requires_volume(member: &Section<'_>) {
+    if member.field("pod").is_some() {
+        let why = "the certificate of a pod goes into a volume; use `store: {volume: {path: DIRECTORY, bundle: FILE}}`";
+        member.fault("store", why);
+    }
+}
+
 /// Reports a `ca` without `issuerCAFile`, the file of which `ca` is a copy.
 fn requires_issuers(member: &Section<'_>, store: &Section<'_>) {
     if store.has("ca") && member.field("issuerCAFile").is_none() {
@@ -91,6 +123,33 @@ fn directory(section: &Section<'_>) -> Option<Location> {
     section.require("prefix", "kubelet-client");
     let (path, prefix) = (section.parse("path", absolute), section.parse("prefix", cli::prefix));
     Some(Location::Directory { path: path?, prefix: prefix? })
+}
+
+/// Parses a `volume` store. `access` is that of the key.
+fn volume(section: &Section<'_>, access: FileAccess, private: Option<PathBuf>) -> Option<Location> {
+    section.allow(&["path", "bundle", "key", "certificateChain", "state"]);
+    section.require("path", "/var/lib/kubelet/pods/UID/volumes/kubernetes.io~projected/tls");
+    let path = section.parse("path", absolute);
+    let file = |key| section.parse(key, |text| ProjectedVolume::check_path(text).map(|()| text.to_owned()));
+    let [bundle, key, chain] = ["bundle", "key", "certificateChain"].map(file);
+    match ["bundle", "key", "certificateChain"].map(|key| section.field(key).is_some()) {
+        [true, false, false] | [false, true, true] => {}
+        [true, ..] => section
+            .fault("bundle", "this file has the key and the chain; remove `key` and `certificateChain`, or this key"),
+        [false, true, false] => section.require("certificateChain", "tls.crt"),
+        [false, false, true] => section.require("key", "tls.key"),
+        [false, false, false] => section.require("bundle", "credentialbundle.pem"),
+    }
+    let projection = match (bundle, key.zip(chain)) {
+        (Some(path), None) => Projection::Bundle { path },
+        (None, Some((key, certificate_chain))) => Projection::Files { key, certificate_chain },
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    let state = match section.field("state") {
+        Some(_) => section.parse("state", absolute)?,
+        None => Path::new(STATE).to_owned(),
+    };
+    Some(Location::Volume(VolumeFiles { path: path?, projection, access, private: state.join(private?) }))
 }
 
 /// Parses a `linked` store: its layout, and the path of the CA copy.

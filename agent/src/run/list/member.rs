@@ -8,7 +8,7 @@ use perennial_rotation::{Directory, LoadRequest, Rotator, Store as _, clock};
 
 use super::handles::Handles;
 use super::resolved::{Resolved, Servers, Sources};
-use crate::certificates::{Member, MemberStore};
+use crate::certificates::{Member, MemberStore, Volumes};
 use crate::cli::Proxy;
 use crate::descriptors::with_limit;
 use crate::fleet::Rotations;
@@ -27,6 +27,7 @@ pub(super) struct Shared {
     pub(super) handles: Handles,
     pub(super) servers: Servers,
     pub(super) sources: Sources,
+    pub(super) volumes: Volumes,
     pub(super) hooks: Hooks,
     pub(super) checks: Checks,
     pub(super) watchers: Watchers,
@@ -61,7 +62,7 @@ impl Active {
     pub(super) fn start(member: Member, shared: &Shared) -> Result<Self, String> {
         let config = Resolved::read(member)?;
         let server = shared.servers.of(&config, shared.proxy)?;
-        let files = config.member.open_store().map_err(|error| error.to_string())?;
+        let files = config.member.open_store(&shared.volumes).map_err(|error| error.to_string())?;
         files.claim().map_err(|error| with_limit(&*error))?;
         let found = stored(&files, config.common_name());
         let held = found.as_ref().map(|found| found.chain().certificate().clone());
@@ -124,7 +125,8 @@ impl Active {
         // Rotation points are drawn from the signer's name, when a rotation starts. A rotation whose certificate is in
         // memory only does not end: the certificate would be lost.
         let keeps_signer = now.signer == next.signer || self.reporter.rotation.handle().snapshot().unwritten;
-        now.is_stored_like(next) && keeps_signer
+        // A signer of pods chooses the names, and another signer gets a template.
+        now.is_stored_like(next) && keeps_signer && now.pod.is_some() == next.pod.is_some()
     }
 
     /// Applies a changed configuration to the running rotation. The location of the files must be unchanged.
@@ -155,8 +157,8 @@ impl Active {
     /// pair there, the call reports the pair to the rotation.
     pub(super) fn search_for_replacement(&self) -> impl FnOnce() + Send + use<> {
         let (name, handle) = (self.reporter.of.clone(), self.reporter.rotation.handle().clone());
-        let (store, common_name) = (self.files.store(), self.config.common_name().to_owned());
-        move || report_replacement(&name, &handle, &*store, &common_name)
+        let (store, common_name) = (self.files.store(), self.config.common_name().map(str::to_owned));
+        move || report_replacement(&name, &handle, &*store, common_name.as_deref())
     }
 
     /// The files of the member.
@@ -166,8 +168,7 @@ impl Active {
 
     /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
-        let files = if let MemberStore::Files(files) = &self.files { Some(files.clone()) } else { None };
-        self.reporter.source(files)
+        self.reporter.source(Some(self.files.clone()))
     }
 
     /// True if the certificate was durable, but not in the files that other programs read, at the last poll.
@@ -189,18 +190,19 @@ fn begin_hook(config: &Resolved, files: &MemberStore, found: Option<Arc<Credenti
     hooks.begin(&config.member.name, config.hook(), config.member.hook_record(files), subject);
 }
 
-/// Reads the credential with this common name; `None` if there is none. Changes no file.
-fn stored(files: &MemberStore, common_name: &str) -> Option<Arc<Credential>> {
+/// Reads the credential with this common name, or with any if the signer chooses the names; `None` if there is none.
+/// Changes no file.
+fn stored(files: &MemberStore, common_name: Option<&str>) -> Option<Arc<Credential>> {
     let now = clock::now().unix;
-    let request = LoadRequest { common_name: Some(common_name), has_signer: false, now, keys: None };
+    let request = LoadRequest { common_name, has_signer: false, now, keys: None };
     let found = match files {
         // The rotation logs the problems of the directory when it loads the pair.
         MemberStore::Directory(directory) => {
-            Directory::load(directory, Some(common_name), now).ok()?.credential.map(|(credential, _)| credential)
+            Directory::load(directory, common_name, now).ok()?.credential.map(|(credential, _)| credential)
         }
-        MemberStore::Files(files) => files.load(&request).ok()?.credential,
+        MemberStore::Files(_) | MemberStore::Volume(..) => files.store().load(&request).ok()?.credential,
     };
-    found.filter(|credential| credential.chain().certificate().common_name() == common_name)
+    found.filter(|found| common_name.is_none_or(|name| found.chain().certificate().common_name() == name))
 }
 
 /// Starts the checks whether the API server accepts the certificate of a member that requests with this certificate.
@@ -209,7 +211,8 @@ fn accept(config: &Resolved, server: &Server, reporter: &CertReporter, shared: &
         return None;
     }
     let (cluster, handle) = (server.cluster.clone(), reporter.rotation.handle().clone());
-    let started = shared.checks.add(config.common_name(), shared.check_interval, cluster, handle);
+    let name = config.common_name().unwrap_or(&config.member.name);
+    let started = shared.checks.add(name, shared.check_interval, cluster, handle);
     let name = &config.member.name;
     started
         .inspect_err(|why| tracing::warn!("{name}: cannot check whether the API server accepts the certificate: {why}"))

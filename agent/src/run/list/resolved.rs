@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use perennial_kubernetes::CsrSigner;
+use perennial_kubernetes::client::Limits;
 use perennial_kubernetes::kubeconfig::Endpoint;
+use perennial_kubernetes::{CsrSigner, PodCertificateSigner};
 use perennial_pki::Roots;
 use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Profile, Signer, TokenFile};
 use rustix::process::Signal;
@@ -71,9 +72,9 @@ impl Resolved {
         with_other_names(self) == *other
     }
 
-    /// The common name of the certificate.
-    pub(super) fn common_name(&self) -> &str {
-        self.member.template.common_name()
+    /// The common name of the certificate, which may be empty; `None` if the signer chooses the names.
+    pub(super) fn common_name(&self) -> Option<&str> {
+        self.member.template.wanted_common_name()
     }
 
     /// True if API servers accept the certificate as an identity, so that its acceptance can be checked.
@@ -131,6 +132,17 @@ impl Resolved {
             accepts_extra_rights: member.accepts_extra_rights,
             ..Profile::new(member.required_usages.clone())
         };
+        if let Some(pod) = &member.pod {
+            return Arc::new(PodCertificateSigner {
+                cluster: server.cluster.clone(),
+                authentication,
+                signer_name: member.signer.clone(),
+                pod: pod.identity.clone(),
+                unverified_user_annotations: pod.user_annotations.clone(),
+                profile,
+                limits: Limits::default(),
+            });
+        }
         Arc::new(CsrSigner {
             authentication,
             signer_name: member.signer.clone(),

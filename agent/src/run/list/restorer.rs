@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use perennial_rotation::{FileStore, Handle, Restored, clock};
+use perennial_rotation::{Handle, Restored, clock};
 
 use super::workers::Workers;
+use crate::certificates::MemberStore;
 use crate::run::cert_reporter::is_on_disk;
 
 /// Compares files with their certificates.
@@ -27,7 +28,7 @@ impl Restorer {
 
     /// Begins to compare the files of these stores with the certificates of their rotations, and to write files again.
     /// Logs what was written, and new errors.
-    pub(super) fn begin(&self, stores: Vec<(Handle, Arc<FileStore>)>) {
+    pub(super) fn begin(&self, stores: Vec<(Handle, MemberStore)>) {
         let names: BTreeSet<&str> = stores.iter().map(|(handle, _)| handle.name()).collect();
         lock(&self.troubles).retain(|name, _| names.contains(name.as_str()));
         for (handle, store) in stores {
@@ -47,7 +48,7 @@ impl Restorer {
 }
 
 /// Compares the files of one member, and writes them again. `None` if that failed, which is logged.
-fn restore(handle: &Handle, store: &FileStore, troubles: &Troubles) -> Option<Restored> {
+fn restore(handle: &Handle, store: &MemberStore, troubles: &Troubles) -> Option<Restored> {
     let name = handle.name();
     let restored = store.restore(clock::now().unix).map_err(|error| error.to_string());
     let mut troubles = lock(troubles);
