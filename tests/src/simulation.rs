@@ -8,6 +8,7 @@
 //! | [`fleet`] | many worlds that share the time |
 //! | [`field`] | a machine, or client-go, in a simulated cluster: faults, and their costs |
 //! | `simulation/server.rs` | the embedded API server, whose clients exchange bytes with it |
+//! | `simulation/pods.rs` | a pod on that server, and the requests for its certificates |
 //! | `simulation/node.rs` | a rotation, its connection and its disk, in a process that may crash |
 //! | `simulation/in_flight.rs`, `wire.rs` | a request in flight: an exchange with a connection, or a closure |
 //! | `simulation/own_ca.rs` | a CA that is a closure in the node's own process |
@@ -24,6 +25,8 @@ mod node;
 #[cfg(feature = "edge")]
 mod own_ca;
 #[cfg(feature = "edge")]
+mod pods;
+#[cfg(feature = "edge")]
 mod server;
 #[cfg(feature = "edge")]
 mod wire;
@@ -38,6 +41,8 @@ pub use member::Member;
 pub use node::{Durable, Node};
 #[cfg(feature = "edge")]
 pub use own_ca::OwnCa;
+#[cfg(feature = "edge")]
+pub use pods::MESH;
 #[cfg(feature = "edge")]
 pub use server::*;
 #[cfg(feature = "edge")]

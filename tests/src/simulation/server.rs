@@ -88,6 +88,11 @@ impl Server {
         CsrSigner { authentication, ..CsrSigner::kubelet_client(self.cluster.clone(), None) }
     }
 
+    /// The address and the roots of the server, for clients.
+    pub const fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
     /// Lets clients keep connections for later submissions.
     pub fn keep_connections(&mut self) {
         self.cluster = Arc::new(Cluster::clone(&self.cluster).with_kept_connections());

@@ -12,6 +12,7 @@ mod csr;
 mod kubelet;
 mod machine;
 mod manager;
+mod pods;
 mod signer;
 mod store;
 
@@ -60,6 +61,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         approver::ROWS,
         cleaner::ROWS,
         kubelet::ROWS,
+        pods::ROWS,
         beyond::ROWS,
     ];
     tables.into_iter().flatten()
