@@ -1,5 +1,6 @@
 //! `PodCertificates`: the certificates of a node's pods, with signers in the process and a fleet in virtual time.
 
+mod cluster;
 mod mesh;
 mod refused;
 mod removed;
