@@ -62,7 +62,9 @@ pub struct VolumeStore {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Open,
+    New,
+    /// The private copy exists, and its lock is held.
+    Claimed,
     Closed,
 }
 
@@ -79,7 +81,7 @@ impl VolumeStore {
         access: FileAccess,
     ) -> Result<Self, FileStoreError> {
         ProjectedVolume::check_paths(projection.paths())?;
-        let (stage, unpublished) = (Mutex::new(Stage::Open), Mutex::default());
+        let (stage, unpublished) = (Mutex::new(Stage::New), Mutex::default());
         Ok(Self { private: private.sole(), volume, projection, access, stage, unpublished })
     }
 
@@ -88,7 +90,16 @@ impl VolumeStore {
     /// # Errors
     /// The errors of [`Directory::claim`].
     pub fn claim(&self) -> Result<(), FileStoreError> {
-        Ok(self.private.claim()?)
+        self.claim_once(&mut self.stage())
+    }
+
+    /// Claims the private copy before its first change. Later, each write takes the lock again if that is necessary.
+    fn claim_once(&self, stage: &mut Stage) -> Result<(), FileStoreError> {
+        if *stage == Stage::New {
+            self.private.claim()?;
+            *stage = Stage::Claimed;
+        }
+        Ok(())
     }
 
     /// Ends the use of the store, and releases the lock of the private copy, so that the caller can remove the directory.
@@ -169,7 +180,7 @@ impl Store for VolumeStore {
         let is_wanted =
             |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
         let own = stored.credential.as_ref().filter(|own| is_wanted(own));
-        if let Some(own) = own.filter(|_| request.has_signer && *stage == Stage::Open) {
+        if let Some(own) = own.filter(|_| request.has_signer && *stage != Stage::Closed) {
             // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
             let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
             match kept.map_err(Into::into).and_then(|()| self.publish(own, request.now)) {
@@ -183,11 +194,11 @@ impl Store for VolumeStore {
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
-        let stage = self.stage();
+        let mut stage = self.stage();
         if *stage == Stage::Closed {
             return Ok(());
         }
-        self.claim()?;
+        self.claim_once(&mut stage)?;
         if !serve {
             return Ok(self.private.write_ahead(credential, now)?);
         }
@@ -204,11 +215,11 @@ impl Store for VolumeStore {
     }
 
     fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
-        let stage = self.stage();
+        let mut stage = self.stage();
         if *stage == Stage::Closed {
             return Ok(());
         }
-        self.claim()?;
+        self.claim_once(&mut stage)?;
         Store::remember(&self.private, record)
     }
 }
