@@ -1,6 +1,7 @@
 //! `perennial run --certificates`: many certificates in one process.
 
 mod descriptors;
+mod pods;
 mod reload;
 mod rotate;
 mod shipped;

@@ -122,6 +122,10 @@ impl Signer {
         self.cluster.shutdown().unwrap();
     }
 
+    pub(crate) fn cluster(&self) -> &TestCluster {
+        &self.cluster
+    }
+
     pub(crate) fn address(&self) -> &str {
         self.server.strip_prefix("https://").unwrap()
     }

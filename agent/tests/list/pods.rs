@@ -1,0 +1,162 @@
+//! Members that are certificates of pods, in volumes.
+
+use super::*;
+use perennial_dev::{PodDecision, PodSigner};
+use perennial_kubernetes::PodIdentity;
+use perennial_kubernetes::client::Request;
+use perennial_pki::Credential;
+
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1beta1/namespaces/shop/podcertificaterequests";
+
+/// Writes a list with the node's certificate, and two certificates of a pod in one volume.
+fn write_list(directory: &Path, pod: &PodIdentity) {
+    let at = directory.display();
+    let PodIdentity { namespace, name, uid, service_account_name, service_account_uid, node_name, node_uid } = pod;
+    let common = format!(
+        "pod: {{namespace: {namespace}, name: {name}, uid: {uid}, serviceAccountName: {service_account_name}, \
+         serviceAccountUID: {service_account_uid}}}, node: {{name: {node_name}, uid: {node_uid}}}, \
+         identity: {{certificate: node}}"
+    );
+    let volume = |files: &str| format!("store: {{volume: {{path: {at}/volume, {files}, state: {at}/state}}}}");
+    let hook = format!("onRotated: {{run: [sh, -c, 'echo $PERENNIAL_FILE >> {at}/runs']}}");
+    let members = [
+        format!("- {{name: mesh, signer: example.com/mesh, {common}, {hook}, {}}}\n", volume("bundle: mesh.pem")),
+        format!(
+            "- {{name: database, signer: example.com/database, keyType: ED25519, access: {{mode: 0640}}, {common}, {}}}\n",
+            volume("key: database/tls.key, certificateChain: database/tls.crt")
+        ),
+    ];
+    List::new(directory).with_node().write();
+    let text = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    fs::write(directory.join("list.yaml"), text + &members.concat()).unwrap();
+}
+
+/// The pair in the bundle of `mesh`.
+fn bundle(directory: &Path) -> Credential {
+    let text = fs::read(directory.join("volume/mesh.pem")).unwrap();
+    assert!(text.starts_with(b"-----BEGIN PRIVATE KEY-----"));
+    Credential::from_pem(&text).unwrap()
+}
+
+/// The pair of `database`.
+fn files(directory: &Path) -> Credential {
+    let read = |name: &str| fs::read(directory.join("volume/database").join(name)).unwrap();
+    Credential::from_pem(&[read("tls.key"), read("tls.crt")].concat()).unwrap()
+}
+
+fn serial_of(run: &Process, name: &str, event: &str, count: usize) -> Value {
+    event_of(run, name, event, count)["serial"].clone()
+}
+
+fn pod_requests(signer: &Signer) -> usize {
+    signer.administer(Request::get(REQUESTS))["items"].as_array().unwrap().len()
+}
+
+#[test]
+fn certificates_of_pod_are_kept_in_one_volume() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let pod = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    write_list(directory, &pod);
+    let mut run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0", "--journal", "journal"]));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
+    ["node", "mesh", "database"].iter().for_each(|name| drop(event_of(&run, name, "resting", 1)));
+    assert_eq!(serial_of(&run, "mesh", "issued", 1), bundle(directory).chain().serial());
+    assert_eq!(serial_of(&run, "database", "issued", 1), files(directory).chain().serial());
+    let service_account = ["spiffe://cluster.local/ns/shop/sa/web"];
+    assert_eq!(bundle(directory).chain().uris().collect::<Vec<_>>(), service_account);
+    assert!(
+        fs::read_link(directory.join("volume/..data")).is_ok()
+            && fs::read_link(directory.join("volume/mesh.pem")).is_ok()
+    );
+    assert_eq!(perennial_tests::command::mode(&directory.join("volume/database/tls.key")), 0o640);
+    assert!(directory.join("state").join(&pod.uid).join("mesh/mesh-current.pem").exists());
+    // The hint of the signer: after two thirds of the lifetime.
+    let resting = event_of(&run, "mesh", "resting", 1);
+    let facts = bundle(directory).chain().certificate().validity;
+    let point: perennial::UnixTime = resting["rotate_at"].as_str().unwrap().parse().unwrap();
+    assert!(point >= facts.not_before().after(facts.lifetime() * 2 / 3), "{point} {facts:?}");
+
+    run.signal(Signal::USR1);
+    for (name, pair) in [("mesh", bundle as fn(&Path) -> Credential), ("database", files)] {
+        assert_eq!(serial_of(&run, name, "rotated", 1), pair(directory).chain().serial());
+    }
+    let runs = two_runs(directory);
+    assert!(runs.lines().all(|line| Path::new(line) == directory.join("volume/mesh.pem")), "{runs}");
+    // Files that another program has removed are written again.
+    fs::remove_dir_all(directory.join("volume")).unwrap();
+    run.signal(Signal::HUP);
+    until("files", || {
+        (directory.join("volume/mesh.pem").exists() && directory.join("volume/database/tls.crt").exists()).then_some(())
+    });
+    for command in ["status", "verify"] {
+        let good = perennial(directory, &[command, "--certificates", "list.yaml", "--json"]);
+        assert_eq!(good.code, Some(0), "{good:?}");
+    }
+    let ready = get(&address, "/readyz");
+    assert!(ready.contains(" 200 OK"), "{ready}");
+    assert!(get(&address, "/").contains("<h2>database</h2>"));
+
+    // A member that is removed keeps its files.
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    let without = list.lines().filter(|line| !line.contains("name: database")).map(|line| format!("{line}\n"));
+    fs::write(directory.join("list.yaml"), without.collect::<String>()).unwrap();
+    run.signal(Signal::HUP);
+    until("reload", || (run.events("reloaded").len() == 2).then_some(()));
+    assert!(directory.join("volume/database/tls.key").exists());
+    stop(run);
+    let story = perennial(directory, &["replay", "journal"]);
+    assert_eq!(story.code, Some(0), "{story:?}");
+    assert!(story.stdout.contains("0 different"), "{story:?}");
+
+    // A restart finds everything, and requests nothing.
+    fs::write(directory.join("list.yaml"), list).unwrap();
+    let requests = pod_requests(&signer);
+    let once = perennial(directory, &run_list(&["--once"]));
+    assert_eq!((once.code, pod_requests(&signer)), (Some(0), requests), "{once:?}");
+}
+
+#[test]
+fn next_pod_of_name_gets_certificate_of_its_own() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let first = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    write_list(directory, &first);
+    let run = start(directory, &run_list(&[]));
+    let before = serial_of(&run, "mesh", "issued", 1);
+    event_of(&run, "database", "issued", 1);
+    assert!(signer.cluster().delete_pod("shop", "web-0"));
+    let next = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    assert_ne!(first.uid, next.uid);
+    write_list(directory, &next);
+    run.signal(Signal::HUP);
+    let after = serial_of(&run, "mesh", "issued", 2);
+    event_of(&run, "database", "issued", 2);
+    assert_ne!(before, after);
+    assert_eq!(after, bundle(directory).chain().serial());
+    assert_eq!(pod_requests(&signer), 2, "the server has deleted those of the first pod");
+    stop(run);
+}
+
+#[test]
+fn denied_pod_certificate_is_reported_and_requested_again() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let pod = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    let denial = PodDecision::Deny("PodUnknown".into(), "no such workload".into());
+    signer.cluster().set_pod_signer("example.com/mesh", PodSigner { decision: denial, ..PodSigner::default() });
+    write_list(directory, &pod);
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    let list = list.replace("name: mesh,", "name: mesh, timing: {retryRefused: 1s-2s},");
+    fs::write(directory.join("list.yaml"), list).unwrap();
+    let run = start(directory, &run_list(&[]));
+    event_of(&run, "database", "issued", 1);
+    let trouble = event_of(&run, "mesh", "trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().contains("no such workload"), "{trouble}");
+    signer.cluster().set_pod_signer("example.com/mesh", PodSigner::default());
+    assert_eq!(serial_of(&run, "mesh", "issued", 1), bundle(directory).chain().serial());
+    stop(run);
+}
