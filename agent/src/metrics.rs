@@ -72,13 +72,21 @@ pub(crate) type BlockedOn = Latest<String>;
 /// The source of a certificate's state.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// perennial rotates the certificate. The store is that of a member of a certificate list.
-    Rotation(Handle, BlockedOn, Option<MemberStore>),
+    /// perennial rotates the certificate. The last value is set for a member of a certificate list.
+    Rotation(Handle, BlockedOn, Option<MemberFacts>),
     /// perennial will rotate the certificate, and could not start the rotation yet; the reason is empty before the first
     /// attempt has failed.
     Starting(BlockedOn),
     /// The certificate is externally managed.
     Files(FileCredential),
+}
+
+/// The facts of a certificate list about one certificate.
+#[derive(Clone)]
+pub(crate) struct MemberFacts {
+    pub(crate) store: MemberStore,
+    /// The signer of the certificate, if it is that of a pod.
+    pub(crate) pod_signer: Option<String>,
 }
 
 impl Metrics {

@@ -1,7 +1,10 @@
 //! The page of all metrics. Metrics that kubelet has as well keep kubelet's names and meaning.
 
+use std::collections::BTreeSet;
+
 use perennial::{Failure, Now, RotationMachine, State, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
+use perennial_kubernetes::pods::PodCertificateState;
 
 use super::About;
 use super::exposition::Exposition;
@@ -60,6 +63,7 @@ kubelet_certificate_manager_server_rotation_seconds histogram Seconds that a ser
     lived when it was replaced.
 kubelet_certificate_manager_server_ttl_seconds gauge Seconds until the serving certificate expires, \
     negative if it has, +Inf if there is none.
+kubelet_podcertificate_states gauge Certificates of pods, by signer and state.
 ";
 
 /// Formats the page of `/metrics`.
@@ -95,6 +99,7 @@ pub(super) fn page(views: &[CertView], bundles: &[BundleView], about: &About, no
         add_state(&mut page, view, now);
         add_kubelet_metrics(&mut page, view, now);
     }
+    add_pod_states(&mut page, views, now);
     page.finish(METRICS)
 }
 
@@ -162,6 +167,20 @@ fn add_state(page: &mut Exposition, view: &CertView, now: Now) {
         page.add("perennial_server_answer", &[of[0], ("class", class), ("code", &code)], 1.0);
         page.add("perennial_server_answer_timestamp_seconds", &of, seconds(health.at.unix));
         page.add("perennial_server_healthy", &of, flag(client_go_healthy(health)));
+    }
+}
+
+/// Adds the number of the certificates of pods in each state, for each signer. A state without certificates has a sample,
+/// too, unlike kubelet's.
+fn add_pod_states(page: &mut Exposition, views: &[CertView], now: Now) {
+    let states: Vec<_> = views.iter().filter_map(|view| view.pod_state(now)).collect();
+    let signers: BTreeSet<&str> = states.iter().map(|(signer, _)| *signer).collect();
+    for signer in signers {
+        for state in PodCertificateState::ALL {
+            let count = states.iter().filter(|counted| **counted == (signer, state)).count();
+            let labels = [("signer_name", signer), ("state", state.name())];
+            page.add("kubelet_podcertificate_states", &labels, count as f64);
+        }
     }
 }
 

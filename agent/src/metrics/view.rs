@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use perennial::{Certificate, Escaped, Instant, Now, Reason, RotationMachine, UnixTime};
 use perennial_kubernetes::client::client_go_healthy;
+use perennial_kubernetes::pods::PodCertificateState;
 use perennial_pki::Credential;
 use perennial_rotation::{Answer, Health, Progress, Snapshot, Unpublished};
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use super::exposition::Label;
 use super::tally::Tally;
 use super::{About, Source};
 use crate::bundle_file::BundleView;
-use crate::certificates::MemberStore;
 use crate::kubeconfigs::Server;
 use crate::report;
 use crate::spans::words;
@@ -31,16 +31,19 @@ pub(super) struct CertView {
     pub(super) cannot_start: Option<bool>,
     /// Set if the current certificate is durable, but not in the files that other programs read.
     pub(super) unpublished: Option<Unpublished>,
+    /// The signer of the certificate, if it is that of a pod.
+    pub(super) pod_signer: Option<String>,
 }
 
 impl CertView {
     /// Reads the state of certificate `name`. May wait for a disk if the certificate is externally managed.
     pub(super) fn new(name: String, tally: Option<Tally>, source: Option<&Source>) -> Self {
-        let mut unpublished = None;
+        let (mut unpublished, mut pod_signer) = (None, None);
         let (snapshot, credential, trouble) = match source {
-            Some(Source::Rotation(handle, blocked_on, store)) => {
+            Some(Source::Rotation(handle, blocked_on, listed)) => {
                 let snapshot = handle.snapshot();
-                unpublished = store.as_ref().and_then(MemberStore::unpublished);
+                unpublished = listed.as_ref().and_then(|listed| listed.store.unpublished());
+                pod_signer = listed.as_ref().and_then(|listed| listed.pod_signer.clone());
                 let trouble = snapshot.last_error.as_deref().map(str::to_owned);
                 let trouble = trouble.or_else(|| Some(unpublished.as_ref()?.error.clone()));
                 let trouble = trouble.or_else(|| Some(blocked_on.get()).filter(|blocked_on| !blocked_on.is_empty()));
@@ -56,7 +59,7 @@ impl CertView {
             Some(Source::Starting(_)) => Some(trouble.is_some()),
             Some(Source::Files(_)) | None => None,
         };
-        Self { name, tally, snapshot, credential, trouble, cannot_start, unpublished }
+        Self { name, tally, snapshot, credential, trouble, cannot_start, unpublished, pod_signer }
     }
 
     /// The label that names the certificate in metrics.
@@ -125,6 +128,12 @@ impl CertView {
         self.tally.as_ref()?.due_since
     }
 
+    /// The signer and the state of a pod's certificate, as kubelet reports it; `None` for other certificates.
+    pub(super) fn pod_state(&self, now: Now) -> Option<(&str, PodCertificateState)> {
+        let (signer, snapshot) = (self.pod_signer.as_deref()?, self.snapshot.as_ref()?);
+        Some((signer, PodCertificateState::of(snapshot, now.unix)))
+    }
+
     fn to_json(&self, now: Now) -> Value {
         let why_not = self.why_not_ready(now);
         let fields = json!({
@@ -156,6 +165,7 @@ impl CertView {
         });
         let rotation = json!({
             "state": snapshot.state.name(),
+            "pod_state": self.pod_state(now).map(|(_, state)| state.name()),
             "due": snapshot.due.map(Reason::describe),
             "due_seconds": self.due_since().map(|since| now.instant.since(since).as_secs_f64()),
             "rotate_at": rotate_at.map(|at| at.to_string()),

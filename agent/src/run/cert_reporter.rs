@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use super::hook::{self, Hooks};
 use super::list::Activity;
-use crate::certificates::MemberStore;
-use crate::metrics::{BlockedOn, Source};
+use crate::metrics::{BlockedOn, MemberFacts, Source};
 use crate::report::{self, Report};
 use crate::rotation::ActiveRotation;
 use crate::spans::words;
@@ -119,9 +118,9 @@ impl CertReporter {
         }
     }
 
-    /// The source of the certificate's state, for metrics. `store` is that of a member of a certificate list.
-    pub(super) fn source(&self, store: Option<MemberStore>) -> Source {
-        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone(), store)
+    /// The source of the certificate's state, for metrics. `listed` is set for a member of a certificate list.
+    pub(super) fn source(&self, listed: Option<MemberFacts>) -> Source {
+        Source::Rotation(self.rotation.handle().clone(), self.blocked_on.clone(), listed)
     }
 
     /// The activity of the rotation, for a summary of several certificates.

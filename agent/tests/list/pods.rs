@@ -52,6 +52,26 @@ fn pod_requests(signer: &Signer) -> usize {
     signer.administer(Request::get(REQUESTS))["items"].as_array().unwrap().len()
 }
 
+/// The states of the certificates of a signer in kubelet's metric that any certificate has, with their number.
+fn states(address: &str, signer: &str) -> Vec<(String, u64)> {
+    let page = get(address, "/metrics");
+    let prefix = format!("kubelet_podcertificate_states{{signer_name=\"{signer}\",state=\"");
+    let all: Vec<(String, u64)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(&prefix)?.split_once("\"} "))
+        .map(|(state, count)| (state.to_owned(), count.parse().unwrap()))
+        .collect();
+    assert_eq!(all.len(), 6, "{page}");
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// The state of a pod's certificate in `/state`.
+fn pod_state(address: &str, name: &str) -> Value {
+    let state = get(address, "/state");
+    let state: Value = serde_json::from_str(state.split_once("\r\n\r\n").unwrap().1).unwrap();
+    state["certificates"][name]["pod_state"].clone()
+}
+
 #[test]
 fn certificates_of_pod_are_kept_in_one_volume() {
     let directory = TempDir::new().unwrap();
@@ -97,6 +117,8 @@ fn certificates_of_pod_are_kept_in_one_volume() {
     let ready = get(&address, "/readyz");
     assert!(ready.contains(" 200 OK"), "{ready}");
     assert!(get(&address, "/").contains("<h2>database</h2>"));
+    assert_eq!(states(&address, "example.com/database"), [("fresh".into(), 1)]);
+    assert_eq!((pod_state(&address, "database"), pod_state(&address, "node")), ("fresh".into(), Value::Null));
 
     // A member that is removed keeps its files.
     let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
@@ -152,11 +174,14 @@ fn denied_pod_certificate_is_reported_and_requested_again() {
     let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
     let list = list.replace("name: mesh,", "name: mesh, timing: {retryRefused: 1s-2s},");
     fs::write(directory.join("list.yaml"), list).unwrap();
-    let run = start(directory, &run_list(&[]));
+    let mut run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
+    let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     event_of(&run, "database", "issued", 1);
     let trouble = event_of(&run, "mesh", "trouble", 1);
     assert!(trouble["reason"].as_str().unwrap().contains("no such workload"), "{trouble}");
+    until("denied", || (states(&address, "example.com/mesh") == [("denied".into(), 1)]).then_some(()));
     signer.cluster().set_pod_signer("example.com/mesh", PodSigner::default());
     assert_eq!(serial_of(&run, "mesh", "issued", 1), bundle(directory).chain().serial());
+    until("fresh", || (pod_state(&address, "mesh") == "fresh").then_some(()));
     stop(run);
 }

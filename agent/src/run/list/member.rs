@@ -13,7 +13,7 @@ use crate::cli::Proxy;
 use crate::descriptors::with_limit;
 use crate::fleet::Rotations;
 use crate::kubeconfigs::Server;
-use crate::metrics::Source;
+use crate::metrics::{MemberFacts, Source};
 use crate::observers::Watchers;
 use crate::report::Report;
 use crate::run::acceptance::{Acceptance, Checks};
@@ -168,7 +168,9 @@ impl Active {
 
     /// The source of the certificate's state, for metrics.
     pub(super) fn source(&self) -> Source {
-        self.reporter.source(Some(self.files.clone()))
+        let member = &self.config.member;
+        let pod_signer = member.pod.is_some().then(|| member.signer.clone());
+        self.reporter.source(Some(MemberFacts { store: self.files.clone(), pod_signer }))
     }
 
     /// True if the certificate was durable, but not in the files that other programs read, at the last poll.
