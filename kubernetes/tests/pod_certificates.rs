@@ -371,15 +371,14 @@ proptest! {
         let script = || {
             let mut well = scene.well();
             let mut watches = 0;
-            let damage = damage;
             move |request: &ReceivedRequest| {
                 let mut reply = well(request);
                 watches += i32::from(request.is_watch());
                 // Only the first watch is damaged, so that the submission ends.
-                if let (true, 1, Some((at, byte))) = (request.is_watch(), watches, &damage) {
+                if let (true, 1, Some((at, byte))) = (request.is_watch(), watches, damage) {
                     let mut bytes: Vec<u8> = reply.pieces.drain(..).flat_map(|(_, bytes)| bytes).collect();
                     let at = at.index(bytes.len());
-                    bytes[at] = *byte;
+                    bytes[at] = byte;
                     reply.pieces = vec![(Duration::ZERO, bytes)];
                     reply = reply.finish(Duration::from_secs(1));
                 }
