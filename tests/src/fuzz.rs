@@ -18,6 +18,7 @@ use crate::laws;
 use crate::script::Script;
 
 pub use client::csr_client;
+pub use client::pod::pod_client;
 pub use directory::directory;
 pub use kubeconfig::kubeconfig;
 pub use server::server;
@@ -28,12 +29,13 @@ pub use x509::pem_x509;
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("csr_client", csr_client),
     ("directory", directory),
     ("fleet", fleet),
     ("kubeconfig", kubeconfig),
     ("pem_x509", pem_x509),
+    ("pod_client", pod_client),
     ("rotation", rotation),
     ("server", server),
     ("texts", texts),

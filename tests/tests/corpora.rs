@@ -47,6 +47,7 @@ corpora! {
     fleet,
     kubeconfig,
     pem_x509,
+    pod_client,
     rotation,
     server,
     texts,

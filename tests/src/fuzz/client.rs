@@ -1,5 +1,6 @@
 //! Fuzzes the CSR client with a server that sends any bytes.
 
+pub(super) mod pod;
 mod world;
 
 use std::sync::{Arc, LazyLock};
