@@ -3,7 +3,7 @@
 
 mod status;
 
-use perennial_pki::{KeyAlgorithm, read_request_der};
+use perennial_pki::read_request_der;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -81,7 +81,7 @@ fn check_stub(der: &[u8], causes: &mut Vec<StatusCause>) {
     }
     match read_request_der(der) {
         Err(error) => causes.push(invalid(FIELD, "<value omitted>", &error.to_string())),
-        Ok(facts) if facts.key_algorithm == KeyAlgorithm::Rsa => {
+        Ok(facts) if facts.key_algorithm.is_rsa() => {
             let bits = rsa_bits(&facts.public_key_der);
             if !matches!(bits, 3072 | 4096) {
                 let why = "RSA keys must have modulus size 3072 or 4096";

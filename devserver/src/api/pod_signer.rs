@@ -57,6 +57,7 @@ impl Default for PodSigner {
             accepted_keys: vec![
                 KeyAlgorithm::EcdsaP256,
                 KeyAlgorithm::EcdsaP384,
+                KeyAlgorithm::EcdsaP521,
                 KeyAlgorithm::Ed25519,
                 KeyAlgorithm::Rsa,
             ],
@@ -163,7 +164,7 @@ impl Api {
         let Ok(facts) = read_request_der(&spec.stub_pkcs10_request) else { return };
         let status = match &behaviour.decision {
             PodDecision::Ignore => return,
-            _ if !behaviour.accepted_keys.contains(&facts.key_algorithm) => {
+            _ if !behaviour.accepted_keys.iter().any(|accepted| accepted.admits(facts.key_algorithm)) => {
                 let suggestion = behaviour.accepted_keys.first().map(|key| format!("; use {}", key_type(*key)));
                 let message = format!(
                     "key type {} is not supported{}",
