@@ -14,6 +14,7 @@ pub(crate) mod message;
 mod metadata;
 mod nodes;
 mod object;
+mod openapi;
 mod options;
 mod patch;
 mod plain;

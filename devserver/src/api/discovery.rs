@@ -2,53 +2,105 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::fields::SCHEMA;
 use super::message::{Response, to_json};
-use super::status;
+use super::resource::{Names, Resource};
+use super::validation::Subresource;
+use super::{openapi, status};
 
-/// Aggregated discovery of all groups, each with one version and one resource. The documents for older clients
-/// (`APIGroupList`, `APIResourceList`) are derived from this one.
-static GROUPS: LazyLock<Value> =
+/// The groups of reviews, as in aggregated discovery.
+static REVIEWS: LazyLock<Vec<Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("discovery.json")).expect("the file is JSON, tests read it"));
 
 /// Minor version of Kubernetes that introduced `certificates.k8s.io/v1`.
 pub(super) const V1_SINCE: u32 = 19;
 
-/// The document at `path`; `None` if the path has no document.
+/// The document at `path`; `None` if the path has no document. The documents for older clients (`APIGroupList`,
+/// `APIResourceList`) are derived from aggregated discovery.
 pub(super) fn answer(path: &[&str], accept: &str, minor: u32) -> Option<Response> {
-    let groups = GROUPS["items"].as_array().map_or(&[][..], Vec::as_slice);
-    let find = |name: &str| groups.iter().find(|group| group["metadata"]["name"] == name);
+    let core = || group("", minor);
+    let groups = || {
+        let mut groups = vec![group(status::GROUP, minor)];
+        groups.extend(REVIEWS.iter().cloned());
+        groups
+    };
+    // Servers that old have no aggregated discovery.
+    let aggregates = wants_aggregated(accept) && minor >= V1_SINCE;
     let document = match *path {
         ["version"] => version(minor),
-        ["api"] if wants_aggregated(accept) => {
-            let mut none = GROUPS.clone();
-            // The core group is empty in discovery: Node objects can be read, but not listed.
-            none["items"] = json!([]);
-            return Some(Response::new(200, AGGREGATED, to_json(&none)));
-        }
-        // Servers that old have no aggregated discovery: they answer with the group list below.
-        ["apis"] if wants_aggregated(accept) && minor >= V1_SINCE => {
-            return Some(Response::new(200, AGGREGATED, to_json(&*GROUPS)));
-        }
-        ["api"] => json!({ "kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": [] }),
+        ["api"] if aggregates => return Some(aggregated(vec![core()])),
+        ["apis"] if aggregates => return Some(aggregated(groups())),
+        ["api"] => json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
         ["apis"] => {
-            let groups: Vec<Value> = groups.iter().map(|group| summary(group, minor)).collect();
+            let groups: Vec<Value> = groups().iter().map(summary).collect();
             json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
         }
+        ["api", version] => resources(&core(), version)?,
         ["apis", name] => {
-            let mut found = summary(find(name)?, minor);
+            let mut found = summary(groups().iter().find(|group| group["metadata"]["name"] == name)?);
             found["kind"] = "APIGroup".into();
             found["apiVersion"] = "v1".into();
             found
         }
-        ["apis", name, version] if version == version_of(name, minor) => resources(find(name)?, version),
-        ["openapi", "v3"] => openapi_index(),
-        ["openapi", "v3", "apis", status::GROUP, "v1"] => SCHEMA.clone(),
+        ["apis", name, version] => {
+            resources(groups().iter().find(|group| group["metadata"]["name"] == name)?, version)?
+        }
+        ["openapi", "v3"] => openapi_index(minor),
+        ["openapi", "v3", "api", version] => schema_document("", version, minor)?,
+        ["openapi", "v3", "apis", group, version] => schema_document(group, version, minor)?,
         _ => return None,
     };
     Some(Response::json(200, &document))
+}
+
+fn aggregated(groups: Vec<Value>) -> Response {
+    let document = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups,
+    });
+    Response::new(200, AGGREGATED, to_json(&document))
+}
+
+/// The stored resources of an API group in Kubernetes 1.`minor`, as in aggregated discovery.
+fn group(name: &str, minor: u32) -> Value {
+    let versions = ["v1", "v1beta1"].into_iter().filter_map(|version| {
+        let served = Resource::ALL
+            .into_iter()
+            .filter(|resource| resource.group() == name && version_in(*resource, minor) == Some(version));
+        let resources: Vec<Value> = served.map(|resource| entry(resource, version)).collect();
+        let found = json!({ "version": version, "freshness": "Current", "resources": resources });
+        (!resources.is_empty()).then_some(found)
+    });
+    let versions: Vec<Value> = versions.collect();
+    json!({ "metadata": { "name": name, "creationTimestamp": null }, "versions": versions })
+}
+
+/// The version of a resource in Kubernetes 1.`minor`; `None` if that release does not serve the resource.
+fn version_in(resource: Resource, minor: u32) -> Option<&'static str> {
+    match resource {
+        // Listed, but not served: see `Options::minor`.
+        Resource::CertificateSigningRequests if minor < V1_SINCE => Some("v1beta1"),
+        _ => (resource.since() <= minor).then(|| resource.names().version),
+    }
+}
+
+fn entry(resource: Resource, version: &str) -> Value {
+    let Names { group, plural, kind, .. } = resource.names();
+    let response_kind = json!({ "group": group, "version": version, "kind": kind });
+    let subresources: Vec<Value> = ["approval", "status"]
+        .into_iter()
+        .filter(|name| Subresource::find(resource, name).is_some())
+        .map(|name| json!({ "subresource": name, "responseKind": response_kind, "verbs": ["get", "patch", "update"] }))
+        .collect();
+    json!({
+        "resource": plural,
+        "singularResource": kind.to_ascii_lowercase(),
+        "responseKind": response_kind,
+        "scope": if resource.is_namespaced() { "Namespaced" } else { "Cluster" },
+        "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        "shortNames": resource.short_names(),
+        "subresources": subresources,
+    })
 }
 
 fn version(minor: u32) -> Value {
@@ -65,41 +117,44 @@ fn version(minor: u32) -> Value {
     })
 }
 
-/// The version of an API group in Kubernetes 1.`minor`: `v1`, or `v1beta1` for the certificates API before 1.19.
-fn version_of(group: &str, minor: u32) -> &'static str {
-    if group == status::GROUP && minor < V1_SINCE { "v1beta1" } else { "v1" }
-}
-
-fn summary(group: &Value, minor: u32) -> Value {
+fn summary(group: &Value) -> Value {
     let name = group["metadata"]["name"].as_str().unwrap_or_default();
-    let version = version_of(name, minor);
-    let version = json!({ "groupVersion": format!("{name}/{version}"), "version": version });
-    json!({ "name": name, "versions": [version], "preferredVersion": version })
+    let versions = group["versions"].as_array().into_iter().flatten().filter_map(|version| version["version"].as_str());
+    let versions: Vec<Value> =
+        versions.map(|version| json!({ "groupVersion": format!("{name}/{version}"), "version": version })).collect();
+    json!({ "name": name, "versions": versions, "preferredVersion": versions[0] })
 }
 
-fn resources(group: &Value, version: &str) -> Value {
-    let resource = &group["versions"][0]["resources"][0];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (name, kind) = (text(&resource["resource"]), &resource["responseKind"]["kind"]);
-    let mut list = vec![json!({
-        "name": name,
-        "singularName": resource["singularResource"],
-        "namespaced": false,
-        "kind": kind,
-        "verbs": resource["verbs"],
-        "shortNames": resource["shortNames"],
-    })];
-    list.extend(resource["subresources"].as_array().into_iter().flatten().map(|part| {
-        json!({
-            "name": format!("{name}/{}", text(&part["subresource"])),
-            "singularName": "",
-            "namespaced": false,
+/// The `APIResourceList` of a version of a group; `None` if the group has no such version.
+fn resources(group: &Value, version: &str) -> Option<Value> {
+    let found = group["versions"].as_array()?.iter().find(|found| found["version"] == version)?;
+    let mut list = Vec::new();
+    for resource in found["resources"].as_array().into_iter().flatten() {
+        let (name, kind) = (resource["resource"].as_str().unwrap_or_default(), &resource["responseKind"]["kind"]);
+        let namespaced = resource["scope"] == "Namespaced";
+        list.push(json!({
+            "name": name,
+            "singularName": resource["singularResource"],
+            "namespaced": namespaced,
             "kind": kind,
-            "verbs": part["verbs"],
-        })
-    }));
-    let group_version = format!("{}/{version}", text(&group["metadata"]["name"]));
-    json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list })
+            "verbs": resource["verbs"],
+            "shortNames": resource["shortNames"],
+        }));
+        list.extend(resource["subresources"].as_array().into_iter().flatten().map(|part| {
+            json!({
+                "name": format!("{name}/{}", part["subresource"].as_str().unwrap_or_default()),
+                "singularName": "",
+                "namespaced": namespaced,
+                "kind": kind,
+                "verbs": part["verbs"],
+            })
+        }));
+    }
+    let group_version = match group["metadata"]["name"].as_str().unwrap_or_default() {
+        "" => version.into(),
+        name => format!("{name}/{version}"),
+    };
+    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list }))
 }
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -109,9 +164,23 @@ fn wants_aggregated(accept: &str) -> bool {
     accept.split(',').any(|range| range.split_whitespace().collect::<String>() == AGGREGATED)
 }
 
-fn openapi_index() -> Value {
-    let path = format!("apis/{}/v1", status::GROUP);
-    // Clients cache the document by its URL: another version of the schema needs another hash.
-    let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
-    json!({ "paths": { path: { "serverRelativeURL": url } } })
+fn openapi_index(minor: u32) -> Value {
+    let versions = Resource::ALL.into_iter().filter(|resource| resource.since() <= minor).map(|resource| {
+        let root = if resource.group().is_empty() { "api" } else { "apis" };
+        let path = format!("{root}/{}", resource.api_version());
+        // Clients cache the document by its URL: another version of the schema needs another hash.
+        let url = format!("/openapi/v3/{path}?hash={}-{minor}", env!("CARGO_PKG_VERSION"));
+        (path, json!({ "serverRelativeURL": url }))
+    });
+    json!({ "paths": versions.collect::<Map<String, Value>>() })
+}
+
+/// The OpenAPI v3 document of a group and version; `None` if the group has no such version.
+fn schema_document(group: &str, version: &str, minor: u32) -> Option<Value> {
+    let served: Vec<Resource> = Resource::ALL
+        .into_iter()
+        .filter(|resource| resource.since() <= minor)
+        .filter(|resource| (resource.group(), resource.names().version) == (group, version))
+        .collect();
+    (!served.is_empty()).then(|| openapi::document(&served))
 }

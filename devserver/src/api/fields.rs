@@ -1,17 +1,10 @@
-//! The fields of a certificate signing request: the schema that `kubectl explain` reads, and a check for fields that
-//! are not in the schema.
-
-use std::sync::LazyLock;
+//! Checks objects for fields that are not in their schema.
 
 use serde_json::Value;
 
+use super::openapi::{resolve, schema};
 use super::resource::{Names, Resource};
 
-/// The OpenAPI v3 document of `certificates.k8s.io/v1`.
-pub(super) static SCHEMA: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON, a test reads it"));
-
-const ROOT: &str = "#/components/schemas/io.k8s.api.certificates.v1.CertificateSigningRequest";
 /// Largest number of unknown fields that one answer reports.
 const MOST: usize = 8;
 /// Largest length of an unknown field's path in a warning or error, in characters. A longer path is cut.
@@ -34,14 +27,7 @@ impl FieldValidation {
             return Ok(Vec::new());
         }
         let mut unknown = Vec::new();
-        match resource {
-            Resource::CertificateSigningRequests => find_unknown(object, resolve(ROOT), "", &mut unknown),
-            Resource::ClusterTrustBundles
-            | Resource::PodCertificateRequests
-            | Resource::Nodes
-            | Resource::Pods
-            | Resource::ServiceAccounts => {}
-        }
+        find_unknown(object, schema(resource), "", &mut unknown);
         if unknown.is_empty() || self == Self::Warn {
             return Ok(unknown);
         }
@@ -75,16 +61,12 @@ fn find_unknown(value: &Value, schema: &Value, path: &str, unknown: &mut Vec<Str
     }
 }
 
-fn resolve(reference: &str) -> &'static Value {
-    SCHEMA.pointer(&reference[1..]).unwrap_or(&Value::Null)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+    use perennial_kubernetes::objects::{CertificateSigningRequest, Condition, PodCertificateRequest};
 
     const CSR: Resource = Resource::CertificateSigningRequests;
 
@@ -119,6 +101,26 @@ mod tests {
         });
         let object = serde_json::to_value(&object).unwrap();
         assert_eq!(FieldValidation::Strict.check(CSR, &object), Ok(vec![]));
+    }
+
+    #[test]
+    fn schema_contains_all_fields_of_pod_certificate_requests() {
+        let times = json!({ "notBefore": "x", "beginRefreshAt": "x", "notAfter": "x", "certificateChain": "x" });
+        let mut object = json!({
+            "metadata": { "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "x" }] },
+            "spec": {
+                "signerName": "x", "podName": "x", "podUID": "x", "serviceAccountName": "x", "serviceAccountUID": "x",
+                "nodeName": "x", "nodeUID": "x", "maxExpirationSeconds": 1, "stubPKCS10Request": "AQ==",
+                "pkixPublicKey": "AQ==", "proofOfPossession": "AQ==", "unverifiedUserAnnotations": { "a/b": "x" },
+            },
+            "status": times,
+        });
+        let condition = json!({ "type": "x", "status": "x", "reason": "x", "message": "x", "lastTransitionTime": "x" });
+        object["status"]["conditions"] = json!([condition]);
+        let typed: PodCertificateRequest = serde_json::from_value(object).unwrap();
+        let typed = serde_json::to_value(&typed).unwrap();
+        assert_eq!(typed["spec"].as_object().unwrap().len(), 12, "no field is lost");
+        assert_eq!(FieldValidation::Strict.check(Resource::PodCertificateRequests, &typed), Ok(vec![]));
     }
 
     #[test]

@@ -118,6 +118,17 @@ impl Resource {
         }
     }
 
+    /// The short names by which `kubectl` accepts the resource.
+    pub(super) fn short_names(self) -> &'static [&'static str] {
+        match self {
+            Self::CertificateSigningRequests => &["csr"],
+            Self::Nodes => &["no"],
+            Self::Pods => &["po"],
+            Self::ServiceAccounts => &["sa"],
+            Self::ClusterTrustBundles | Self::PodCertificateRequests => &[],
+        }
+    }
+
     /// The fields by which a field selector may select objects.
     pub(super) fn selectable_fields(self) -> &'static [&'static str] {
         match self {

@@ -132,15 +132,27 @@ fn malformed_labels_and_annotations_are_refused() {
 fn all_references_in_the_openapi_schema_resolve() {
     let mut server = manual();
     let (_, index) = server.get(&Role::Bootstrap, "/openapi/v3");
-    let url = index["paths"]["apis/certificates.k8s.io/v1"]["serverRelativeURL"].as_str().unwrap();
-    let (status, document) = server.get(&Role::Bootstrap, url);
-    let schemas = &document["components"]["schemas"];
-    let spec = &schemas["io.k8s.api.certificates.v1.CertificateSigningRequestSpec"]["properties"];
-    assert_eq!((status, &spec["request"]["format"]), (200, &json!("byte")));
-    let mut references = Vec::new();
-    collect(&document, &mut references);
-    for reference in references {
-        assert!(document.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+    for (path, kinds) in [
+        ("apis/certificates.k8s.io/v1", vec!["certificates.v1.CertificateSigningRequest"]),
+        (
+            "apis/certificates.k8s.io/v1beta1",
+            vec!["certificates.v1beta1.ClusterTrustBundle", "certificates.v1beta1.PodCertificateRequest"],
+        ),
+        ("api/v1", vec!["core.v1.Node", "core.v1.Pod", "core.v1.ServiceAccount"]),
+    ] {
+        let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap();
+        let (status, document) = server.get(&Role::Bootstrap, url);
+        assert_eq!(status, 200, "{url}");
+        let mut references = Vec::new();
+        collect(&document["paths"], &mut references);
+        for kind in kinds {
+            let reference = format!("#/components/schemas/io.k8s.api.{kind}");
+            assert!(references.contains(&reference), "{path}: {reference}");
+        }
+        collect(&document["components"], &mut references);
+        for reference in references {
+            assert!(document.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+        }
     }
 }
 

@@ -224,6 +224,19 @@ fn discovery_lists_certificate_signing_requests() {
     let base = "certificatesigningrequests";
     assert_eq!(names, [base, &format!("{base}/approval"), &format!("{base}/status")]);
     assert_eq!(resources["resources"][0]["shortNames"], json!(["csr"]));
+    for (path, shown) in [
+        (
+            "/apis/certificates.k8s.io/v1beta1",
+            "clustertrustbundles podcertificaterequests podcertificaterequests/status",
+        ),
+        ("/api/v1", "nodes pods serviceaccounts"),
+    ] {
+        let (_, resources) = server.get(&Role::Bootstrap, path);
+        let names = resources["resources"].as_array().unwrap().iter().map(|found| found["name"].as_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>().join(" "), shown);
+        let namespaced = resources["resources"].as_array().unwrap().last().unwrap()["namespaced"].clone();
+        assert_eq!(namespaced, true, "{path}");
+    }
 
     let mut request = ApiRequest::new(Method::GET, "/apis");
     request.accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json".into();
@@ -231,6 +244,7 @@ fn discovery_lists_certificate_signing_requests() {
     assert_eq!(response.content_type, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     let list: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(list["items"][0]["versions"][0]["resources"][0]["resource"], base);
+    assert_eq!(list["items"][0]["versions"][1]["resources"][1]["scope"], "Namespaced");
 }
 
 #[test]

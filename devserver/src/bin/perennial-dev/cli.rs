@@ -84,8 +84,10 @@ pub(crate) struct Demo {
 /// Serves certificate signing requests as a cluster does, and signs with a CA of its own. Approves nodes'
 /// client certificates, and serving certificates for the node's own name and for names given with
 /// --allow-serving-name. Signs also for kubernetes.io/kube-apiserver-client, whose requests a person approves;
-/// with --other-signers, approves and signs for every signer outside kubernetes.io/, too. DIR keeps the CA and the bootstrap token for the next start, and two kubeconfigs,
-/// admin.kubeconfig and bootstrap.kubeconfig. Requests are in memory only.
+/// with --other-signers, approves and signs for every signer outside kubernetes.io/, too. Also serves pods,
+/// service accounts, nodes, trust bundles and, with --other-signers, certificates of pods. DIR keeps the CA and
+/// the bootstrap token for the next start, and two kubeconfigs, admin.kubeconfig and bootstrap.kubeconfig.
+/// Objects are in memory only.
 ///
 /// SIGHUP reads the CA and the --faults file again. For a new CA, first move ca.crt and ca.key away; the
 /// server accepts certificates of the previous CA until it ends.
