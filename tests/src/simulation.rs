@@ -42,7 +42,7 @@ pub use node::{Durable, Node};
 #[cfg(feature = "edge")]
 pub use own_ca::OwnCa;
 #[cfg(feature = "edge")]
-pub use pods::MESH;
+pub use pods::{MESH, pod_requests};
 #[cfg(feature = "edge")]
 pub use server::*;
 #[cfg(feature = "edge")]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use perennial_dev::{Answer, ApiRequest, Method, PodSigner};
+use perennial::UnixTime;
+use perennial_dev::{Answer, Api, ApiRequest, Method, PodSigner};
 use perennial_kubernetes::objects::PodCertificateRequest;
 use perennial_kubernetes::{PodCertificateSigner, PodIdentity};
 use perennial_rotation::Identity;
@@ -12,8 +13,8 @@ use super::server::{DAY, Server, admin};
 
 /// The signer of pod certificates, `example.com/mesh`.
 pub const MESH: &str = "example.com/mesh";
-/// The namespace of the pod.
-const NAMESPACE: &str = "shop";
+/// The path of the API group with the version that serves the requests.
+const GROUP: &str = "/apis/certificates.k8s.io/v1beta1";
 
 impl Server {
     /// Starts the signer [`MESH`] with this behaviour, or changes its behaviour.
@@ -25,7 +26,7 @@ impl Server {
     /// Creates the pod `shop/web-0` on the node `worker-1`, unless it exists.
     pub fn pod(&mut self) -> PodIdentity {
         let now = self.now().unix;
-        self.api.put_pod(NAMESPACE, "web-0", "web", "worker-1", now).unwrap()
+        self.api.put_pod("shop", "web-0", "web", "worker-1", now).unwrap()
     }
 
     /// The signer [`MESH`] of the certificates of [`pod`](Self::pod), for requests with a client certificate of its node.
@@ -37,26 +38,33 @@ impl Server {
 
     /// The requests for certificates of pods, in the order of their names.
     pub fn pod_requests(&mut self) -> Vec<PodCertificateRequest> {
-        let list = self.pod_request_call(Method::GET, "");
-        serde_json::from_value(list["items"].clone()).unwrap()
+        let now = self.now().unix;
+        pod_requests(&mut self.api, now)
     }
 
     /// Deletes all requests for certificates of pods, as an administrator.
     pub fn delete_pod_requests(&mut self) {
-        for request in self.pod_requests() {
-            self.pod_request_call(Method::DELETE, &format!("/{}", request.metadata.name));
+        let now = self.now().unix;
+        for PodCertificateRequest { metadata, .. } in self.pod_requests() {
+            let path = format!("{GROUP}/namespaces/{}/podcertificaterequests/{}", metadata.namespace, metadata.name);
+            call(&mut self.api, Method::DELETE, path, now);
         }
     }
+}
 
-    fn pod_request_call(&mut self, method: Method, path: &str) -> Value {
-        let target = format!("/apis/certificates.k8s.io/v1beta1/namespaces/{NAMESPACE}/podcertificaterequests{path}");
-        let request = ApiRequest { peer: Some(Arc::new(admin())), ..ApiRequest::new(method, target) };
-        let response = match self.api.handle(&request, self.now().unix) {
-            Answer::Response(response) => response,
-            Answer::List(list) => list.into_response(),
-            Answer::Watch(_) => panic!("no watches here"),
-        };
-        assert_eq!(response.status, 200);
-        serde_json::from_slice(&response.body).unwrap()
-    }
+/// The requests for certificates of pods on an embedded API server, in the order of their namespaces and names.
+pub fn pod_requests(api: &mut Api, now: UnixTime) -> Vec<PodCertificateRequest> {
+    let list = call(api, Method::GET, format!("{GROUP}/podcertificaterequests"), now);
+    serde_json::from_value(list["items"].clone()).unwrap()
+}
+
+fn call(api: &mut Api, method: Method, target: String, now: UnixTime) -> Value {
+    let request = ApiRequest { peer: Some(Arc::new(admin())), ..ApiRequest::new(method, target) };
+    let response = match api.handle(&request, now) {
+        Answer::Response(response) => response,
+        Answer::List(list) => list.into_response(),
+        Answer::Watch(_) => panic!("no watches here"),
+    };
+    assert_eq!(response.status, 200);
+    serde_json::from_slice(&response.body).unwrap()
 }
