@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use perennial::UnixTime;
 use perennial_kubernetes::{BundleSelection, TrustBundles};
 use perennial_pki::Roots;
-use perennial_rotation::{CaFile, FileOptions};
+use perennial_rotation::CaFile;
 use serde_json::{Value, json};
 
 use crate::cli::TrustBundle;
@@ -20,6 +21,10 @@ pub(crate) struct BundleFile {
     file: CaFile,
     path: PathBuf,
     last_write: Latest<LastWrite>,
+    /// The reason why the API server is not known yet; empty once it is.
+    blocked_on: Latest<String>,
+    /// Held by each write: after a reload, two threads may write the file for a moment.
+    turn: Mutex<()>,
 }
 
 /// The result of the last attempt to write the file.
@@ -56,15 +61,27 @@ impl BundleFile {
     /// # Errors
     /// [`Failure::Usage`] if the path names no file.
     pub(crate) fn new(option: &TrustBundle) -> Result<Self, Failure> {
-        let TrustBundle { selection, path, replaces_foreign } = option;
+        let TrustBundle { selection, path, options } = option;
         let path = std::path::absolute(path).map_err(Failure::usage)?;
-        let options = FileOptions { replaces_foreign: *replaces_foreign, ..FileOptions::default() };
-        let file = CaFile::new(&path, &options).map_err(|error| Failure::Usage(format!("--trust-bundle: {error}")))?;
-        Ok(Self { bundles: TrustBundles::new(selection.clone()), file, path, last_write: Latest::default() })
+        let file = CaFile::new(&path, options).map_err(|error| Failure::Usage(format!("trust bundle: {error}")))?;
+        Ok(Self {
+            bundles: TrustBundles::new(selection.clone()),
+            file,
+            path,
+            last_write: Latest::default(),
+            blocked_on: Latest::default(),
+            turn: Mutex::default(),
+        })
+    }
+
+    /// Sets the reason why the API server is not known yet; empty once it is.
+    pub(crate) fn set_blocked_on(&self, why: String) {
+        self.blocked_on.set(why);
     }
 
     /// Writes the file if the bundles were read, and the file has other contents. Waits for the disk.
     pub(crate) fn write(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(roots) = self.bundles.state().roots else { return };
         let written = self.file.write(&roots);
         self.last_write.set(match written {
@@ -76,7 +93,8 @@ impl BundleFile {
     pub(crate) fn view(&self) -> BundleView {
         let (state, last_write) = (self.bundles.state(), self.last_write.get());
         let is_written = state.roots.is_some() && state.roots == last_write.roots;
-        let problem = last_write.error.or(state.problem);
+        let blocked_on = Some(self.blocked_on.get()).filter(|why| !why.is_empty());
+        let problem = last_write.error.or(blocked_on).or(state.problem);
         BundleView {
             selection: self.bundles.selection().clone(),
             path: self.path.clone(),

@@ -10,7 +10,7 @@ mod reader;
 mod variables;
 mod yaml;
 
-pub(crate) use member::{Asker, List, Location, Member, Pod, Signal, VolumeFiles};
+pub(crate) use member::{Asker, List, ListedBundle, Location, Member, Pod, Signal, VolumeFiles};
 pub(crate) use open::{MemberStore, Volumes};
 pub(crate) use variables::of_process;
 

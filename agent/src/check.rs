@@ -1,11 +1,12 @@
 //! `perennial check`: checks a certificate list, and prints what a run with this list would do.
 
-use perennial_kubernetes::{CsrSigner, PodIdentity};
+use perennial_kubernetes::{BundleSelection, CsrSigner, PodIdentity};
 use perennial_rotation::volume::FileAccess;
 use perennial_rotation::{FileLayout, FileOptions, Profile, Projection};
 use serde_json::{Value, json};
 
-use crate::certificates::{self, Asker, List, Location, Member, Pod, VolumeFiles, Volumes};
+use crate::bundle_file::BundleFile;
+use crate::certificates::{self, Asker, List, ListedBundle, Location, Member, Pod, VolumeFiles, Volumes};
 use crate::cli;
 use crate::failure::Failure;
 use crate::report::{columns, json_line, print};
@@ -21,6 +22,7 @@ pub(crate) fn check(options: &cli::Check) -> Result<(), Failure> {
     // The layouts of stores have rules of their own.
     let volumes = Volumes::default();
     list.members.iter().try_for_each(|member| member.open_store(&volumes).map(drop))?;
+    list.trust_bundles.iter().try_for_each(|listed| BundleFile::new(&listed.bundle).map(drop))?;
     print(&if options.json { json_line(&to_json(&list)) } else { to_text(&list) });
     Ok(())
 }
@@ -34,7 +36,7 @@ fn to_text(list: &List) -> String {
             ("certificate", member.name.clone()),
             ("  request", format!("{} from {}", request(member), member.signer)),
             ("  usages", if member.pod.is_some() { "as the signer chooses".into() } else { usages(member).join(", ") }),
-            ("  identity", identity(member)),
+            ("  identity", identity(&member.asker)),
             ("  server", format!("the API server of {}", member.cluster_kubeconfig.display())),
             ("  files", files(member)),
             ("  rotation", rotation(member)),
@@ -50,6 +52,16 @@ fn to_text(list: &List) -> String {
             lines.push(("  signals", format!("SIG{name} to the process in {}", signal.path.display())));
         }
         text.push_str(&columns(&lines));
+    }
+    for ListedBundle { bundle, asker, cluster_kubeconfig } in &list.trust_bundles {
+        let options = &bundle.options;
+        let accounts = accounts(options.owner, options.group);
+        text.push_str(&columns(&[
+            ("trust bundle", bundle.selection.to_string()),
+            ("  identity", identity(asker)),
+            ("  server", format!("the API server of {}", cluster_kubeconfig.display())),
+            ("  file", format!("{} (mode {:04o}){accounts}", bundle.path.display(), options.certificate_mode)),
+        ]));
     }
     text
 }
@@ -72,8 +84,8 @@ fn usages(member: &Member) -> Vec<String> {
 }
 
 /// The identity that the requests of a member authenticate with, as a clause.
-fn identity(member: &Member) -> String {
-    match &member.asker {
+fn identity(asker: &Asker) -> String {
+    match asker {
         Asker::Own { bootstrap_kubeconfig } => {
             format!("its own certificate; without a valid one, the user of {}", bootstrap_kubeconfig.display())
         }
@@ -140,7 +152,8 @@ fn rotation(member: &Member) -> String {
 /// The list as one JSON object.
 fn to_json(list: &List) -> Value {
     let certificates: Vec<Value> = list.members.iter().map(member_json).collect();
-    json!({ "file": list.path, "certificates": certificates })
+    let bundles: Vec<Value> = list.trust_bundles.iter().map(bundle_json).collect();
+    json!({ "file": list.path, "certificates": certificates, "trust_bundles": bundles })
 }
 
 fn pod_json(pod: &Pod) -> Value {
@@ -158,14 +171,37 @@ fn pod_json(pod: &Pod) -> Value {
     })
 }
 
-fn member_json(member: &Member) -> Value {
-    let template = &member.template;
-    let (identity, of) = match &member.asker {
+fn bundle_json(listed: &ListedBundle) -> Value {
+    let ListedBundle { bundle, asker, cluster_kubeconfig } = listed;
+    let (signer, name, labels) = match &bundle.selection {
+        BundleSelection::Signer { name, labels } => (name.as_str(), "", labels.as_str()),
+        BundleSelection::Name(name) => ("", name.as_str(), ""),
+    };
+    json!({
+        "signer": signer,
+        "name": name,
+        "labels": labels,
+        "path": bundle.path,
+        "identity": identity_json(asker),
+        "cluster_kubeconfig": cluster_kubeconfig,
+        "mode": format!("{:04o}", bundle.options.certificate_mode),
+        "owner": bundle.options.owner,
+        "group": bundle.options.group,
+    })
+}
+
+fn identity_json(asker: &Asker) -> Value {
+    let (kind, of) = match asker {
         Asker::Own { bootstrap_kubeconfig } => ("own", json!(bootstrap_kubeconfig)),
         Asker::Member(name) => ("certificate", json!(name)),
         Asker::Kubeconfig(path) => ("kubeconfig", json!(path)),
         Asker::TokenFile(path) => ("token_file", json!(path)),
     };
+    json!({ "kind": kind, "of": of })
+}
+
+fn member_json(member: &Member) -> Value {
+    let template = &member.template;
     let FileAccess { owner, group, mode } = match &member.location {
         Location::Directory { .. } => FileAccess { owner: None, group: None, mode: FileOptions::default().key_mode },
         Location::Files(_, options) => {
@@ -184,7 +220,7 @@ fn member_json(member: &Member) -> Value {
         "usages": if member.pod.is_some() { Vec::new() } else { usages(member) },
         "key_type": member.key_type.to_string(),
         "lifetime_seconds": member.lifetime.map(|lifetime| lifetime.as_secs()),
-        "identity": { "kind": identity, "of": of },
+        "identity": identity_json(&member.asker),
         "cluster_kubeconfig": member.cluster_kubeconfig,
         "files": member.files(),
         "mode": format!("{mode:04o}"),

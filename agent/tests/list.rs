@@ -7,6 +7,7 @@ mod rotate;
 mod shipped;
 mod status;
 mod stores;
+mod trust_bundles;
 
 use std::fs;
 use std::path::Path;

@@ -162,7 +162,7 @@ fn unusable_trust_bundle_option_is_usage_error() {
     for (arguments, why) in [
         (&["--trust-bundle", "signer=mesh,path=a"][..], "`mesh` is no signer name"),
         (&["--trust-bundle", "signer=example.com/mesh"], "no path=FILE: where to?"),
-        (&["--trust-bundle", "name=a,path=/"], "--trust-bundle: /: this path names no file"),
+        (&["--trust-bundle", "name=a,path=/"], "trust bundle: /: this path names no file"),
         (&same, "two --trust-bundle have the path"),
     ] {
         let ended = perennial(path, &run_arguments(arguments));

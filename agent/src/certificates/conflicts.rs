@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use perennial_rotation::FileLayout;
 
-use super::member::{Asker, Location, Member, VolumeFiles};
+use super::member::{Asker, ListedBundle, Location, Member, VolumeFiles};
 use super::read::Placed;
+use super::reader::Section;
 
 /// Reports dependency cycles: no member of a cycle could ever make its first request.
 pub(super) fn check_cycles(placed: &[Placed<'_>]) {
@@ -112,6 +113,40 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
                 list.display()
             ),
         );
+    }
+}
+
+/// Reports trust bundles whose file another trust bundle or a certificate writes, or that lies in the directory of a store
+/// `linked` or in a volume. A certificate may read the file of a trust bundle (`issuerCAFile`).
+pub(super) fn check_bundles(list: &Path, placed: &[Placed<'_>], bundles: &[(Section<'_>, ListedBundle)]) {
+    let mut written: HashMap<PathBuf, String> = HashMap::from([(list.to_owned(), "this certificate list".to_owned())]);
+    let (mut alone, mut volumes) = (HashMap::<&Path, &str>::new(), HashMap::<&Path, &str>::new());
+    for by in placed {
+        let name = by.member.name.as_str();
+        written.extend(written_by(&by.member).into_iter().map(|path| (path, format!("a file of certificate {name}"))));
+        alone.extend(linked_directory(by).map(|path| (path, name)));
+        volumes.extend(volume_of(by).map(|files| (files.path.as_path(), name)));
+    }
+    for (number, (section, bundle)) in bundles.iter().enumerate() {
+        let path = &bundle.bundle.path;
+        let shown = path.display();
+        if let Some(other) = written.get(path) {
+            section.fault("path", format!("{shown} is {other}, too; give each file a path of its own"));
+        } else if let Some(name) = path.parent().and_then(|parent| alone.get(parent)) {
+            let why = format!(
+                "{shown} lies in the directory of certificate {name}, whose store `linked` needs a directory for it alone; \
+                 name another directory"
+            );
+            section.fault("path", why);
+        } else if let Some((volume, name)) = path.ancestors().skip(1).find_map(|above| volumes.get_key_value(above)) {
+            let volume = volume.display();
+            let why = format!(
+                "{shown} lies in the volume {volume} of certificate {name}, which is for its files alone; name another \
+                 directory"
+            );
+            section.fault("path", why);
+        }
+        written.insert(path.clone(), format!("the file of trust bundle {}", number + 1));
     }
 }
 

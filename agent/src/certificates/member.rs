@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cli::TrustBundle;
 use perennial::{Policy, Template};
 use perennial_kubernetes::PodIdentity;
 use perennial_pki::{KeyAlgorithm, Usage};
@@ -18,6 +19,18 @@ pub(crate) struct List {
     /// The certificates, in the order of the file. Names are unique, every name that a member refers to exists, and no
     /// two members write the same file.
     pub(crate) members: Vec<Member>,
+    /// The trust bundles, in the order of the file. No two have the same path, and no certificate writes it.
+    pub(crate) trust_bundles: Vec<ListedBundle>,
+}
+
+/// A trust bundle of a list: ClusterTrustBundles, and the file that gets their CA certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ListedBundle {
+    pub(crate) bundle: TrustBundle,
+    /// The identity that requests authenticate with. Never [`Asker::Own`].
+    pub(crate) asker: Asker,
+    /// The kubeconfig that names the API server and its CA. Its user is not used.
+    pub(crate) cluster_kubeconfig: PathBuf,
 }
 
 /// One certificate of a list. Two members are equal if nothing has to change in a running rotation.

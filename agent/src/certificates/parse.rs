@@ -2,6 +2,7 @@
 
 mod location;
 mod pod;
+mod trust_bundle;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::cli::{self, KeyType};
 use crate::spans;
 use crate::timing;
 use location::location;
+pub(super) use trust_bundle::trust_bundle;
 
 /// The keys of a member that `defaults` may have, too.
 pub(super) const SHARED: [&str; 13] = [
@@ -286,7 +288,12 @@ fn policy(section: &Section<'_>, lifetime: Option<Duration>) -> Option<Policy> {
 }
 
 fn asker(section: &Section<'_>) -> Option<Asker> {
-    Some(match section.choice(&["bootstrapKubeconfig", "certificate", "kubeconfig", "tokenFile"])? {
+    asker_of(section, &["bootstrapKubeconfig", "certificate", "kubeconfig", "tokenFile"])
+}
+
+/// Parses an identity of one of these kinds.
+fn asker_of(section: &Section<'_>, kinds: &[&'static str]) -> Option<Asker> {
+    Some(match section.choice(kinds)? {
         "bootstrapKubeconfig" => Asker::Own { bootstrap_kubeconfig: section.parse("bootstrapKubeconfig", absolute)? },
         "certificate" => Asker::Member(section.parse("certificate", label)?),
         "kubeconfig" => Asker::Kubeconfig(section.parse("kubeconfig", absolute)?),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::conflicts;
-use super::member::{Asker, List, Member};
+use super::member::{Asker, List, ListedBundle, Member};
 use super::parse;
 use super::reader::{Context, Fault, Section};
 use super::variables::Variables;
@@ -16,6 +16,8 @@ use crate::files;
 const VERSION: &str = "perennial/v1";
 /// The longest list. A node keeps tens of certificates; the limit bounds the time of a reload.
 const MOST: usize = 10_000;
+/// The most trust bundles of a list: each takes a thread and a connection.
+const MOST_BUNDLES: usize = 100;
 /// Most unknown names for which the errors of a list name the one that was meant: each is compared with all names.
 const MOST_GUESSES: usize = 20;
 
@@ -54,18 +56,19 @@ impl List {
         let document = yaml::parse(text)
             .map_err(|(at, why)| vec![Fault { at, member: String::new(), field: String::new(), why }])?;
         let placed = members(&context, &document);
-        let members = finish(&context, path, placed);
+        let bundles = trust_bundles(&context, &document, &placed);
+        let (members, trust_bundles) = finish(&context, path, placed, bundles);
         let mut faults = context.faults.into_inner();
         faults.sort();
         faults.dedup();
-        if faults.is_empty() { Ok(Self { path: path.to_owned(), members }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { path: path.to_owned(), members, trust_bundles }) } else { Err(faults) }
     }
 }
 
 /// Parses the members of the document. Leaves out members that lack a necessary value, whose errors are in `context`.
 fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed<'a>> {
     let Some(root) = Section::new(context, document, "", String::new()) else { return Vec::new() };
-    root.allow(&["apiVersion", "defaults", "certificates"]);
+    root.allow(&["apiVersion", "defaults", "certificates", "trustBundles"]);
     root.require("apiVersion", VERSION);
     root.parse("apiVersion", |text| match text {
         VERSION => Ok(()),
@@ -109,6 +112,45 @@ fn members<'a>(context: &'a Context<'a>, document: &'a yaml::Node) -> Vec<Placed
     placed
 }
 
+/// Parses the trust bundles of the document. Leaves out those with an error.
+fn trust_bundles<'a>(
+    context: &'a Context<'a>,
+    document: &'a yaml::Node,
+    placed: &[Placed<'_>],
+) -> Vec<(Section<'a>, ListedBundle)> {
+    // `members` has reported a document of another kind.
+    let Value::Map(_) = &document.value else { return Vec::new() };
+    let Some(root) = Section::new(context, document, "", String::new()) else { return Vec::new() };
+    let Some(field) = root.field("trustBundles") else { return Vec::new() };
+    let Value::List(items) = &field.node.value else {
+        root.fault("trustBundles", format!("expected a list of trust bundles, found {}", field.node.value.kind()));
+        return Vec::new();
+    };
+    if items.len() > MOST_BUNDLES {
+        root.fault("trustBundles", format!("more than {MOST_BUNDLES} trust bundles; each takes a connection"));
+        return Vec::new();
+    }
+    let mut bundles = Vec::new();
+    for (index, node) in items.iter().enumerate() {
+        let number = format!("trust bundle {}", index + 1);
+        let Some(section) = Section::new(context, node, &number, String::new()) else { continue };
+        let Some(bundle) = parse::trust_bundle(&section) else { continue };
+        if let Asker::Member(name) = &bundle.asker {
+            match placed.iter().find(|placed| placed.member.name == *name) {
+                Some(Placed { member, .. }) if parse::is_identity(&member.signer, &member.required_usages) => {}
+                Some(_) => section.fault("identity", format!("API servers do not accept the certificate {name} as an identity; name a client certificate of a signer of Kubernetes")),
+                // A member with an error is not among these.
+                None if context.faults.borrow().is_empty() => {
+                    section.fault("identity", format!("no certificate of this list has the name {name}"));
+                }
+                None => {}
+            }
+        }
+        bundles.push((section, bundle));
+    }
+    bundles
+}
+
 /// Reports references to members that do not exist, or whose certificate is no identity.
 fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
     let known: Vec<&str> = names.keys().map(String::as_str).collect();
@@ -145,8 +187,13 @@ fn check_references(placed: &[Placed<'_>], names: &HashMap<String, Place>) {
     }
 }
 
-/// Completes the members with what follows from other members, and checks the rules between members.
-fn finish(context: &Context<'_>, path: &Path, mut placed: Vec<Placed<'_>>) -> Vec<Member> {
+/// Completes the members and trust bundles with what follows from other members, and checks the rules between them.
+fn finish(
+    context: &Context<'_>,
+    path: &Path,
+    mut placed: Vec<Placed<'_>>,
+    mut bundles: Vec<(Section<'_>, ListedBundle)>,
+) -> (Vec<Member>, Vec<ListedBundle>) {
     for Placed { member, .. } in &mut placed {
         if let Asker::Member(name) = &member.asker
             && !member.after.contains(name)
@@ -167,7 +214,17 @@ fn finish(context: &Context<'_>, path: &Path, mut placed: Vec<Placed<'_>>) -> Ve
         inherit_clusters(&mut placed);
     }
     conflicts::check_files(path, &placed);
-    placed.into_iter().map(|placed| placed.member).collect()
+    conflicts::check_bundles(path, &placed, &bundles);
+    for (_, bundle) in &mut bundles {
+        if let Asker::Member(name) = &bundle.asker
+            && bundle.cluster_kubeconfig.as_os_str().is_empty()
+            && let Some(of) = placed.iter().find(|placed| placed.member.name == *name)
+        {
+            bundle.cluster_kubeconfig.clone_from(&of.member.cluster_kubeconfig);
+        }
+    }
+    let bundles = bundles.into_iter().map(|(_, bundle)| bundle).collect();
+    (placed.into_iter().map(|placed| placed.member).collect(), bundles)
 }
 
 /// Gives each member without `clusterKubeconfig` that of the member whose certificate authenticates its requests.

@@ -135,7 +135,6 @@ pub(crate) struct Run {
     /// none: perennial reports it and keeps the file. Rotations and the start do not wait for the bundles; with --once,
     /// perennial waits until each was read or an attempt has failed.
     #[arg(long, help_heading = "Trust bundles", value_name = "SPEC", value_parser = trust_bundle)]
-    #[arg(conflicts_with = "certificates")]
     pub(crate) trust_bundle: Vec<TrustBundle>,
     #[command(flatten)]
     pub(crate) service: Service,
@@ -143,8 +142,8 @@ pub(crate) struct Run {
     pub(crate) observe: Observe,
 }
 
-/// Flags that describe one certificate, and the key of the certificate list that does so for each certificate.
-const OF_ONE_CERTIFICATE: [(&str, &str); 30] = [
+/// Flags of a run without a list, and the key of the certificate list that has the value of each.
+const WITHOUT_LIST: [(&str, &str); 31] = [
     ("cert_dir", "store"),
     ("kubeconfig", "clusterKubeconfig"),
     ("bootstrap_kubeconfig", "identity: {bootstrapKubeconfig: FILE}"),
@@ -175,16 +174,15 @@ const OF_ONE_CERTIFICATE: [(&str, &str); 30] = [
     ("retry_refused", "timing: {retryRefused: FIRST-MOST}"),
     ("on_rotated", "onRotated"),
     ("on_rotated_timeout", "onRotated: {timeout: DURATION}"),
+    ("trust_bundle", "trustBundles"),
 ];
 
-/// The error for a flag that describes one certificate beside `--certificates`; `None` if there is no such flag.
+/// The error for a flag whose value a certificate list has, beside `--certificates`; `None` if there is no such flag.
 pub(super) fn conflict(matches: &ArgMatches) -> Option<String> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let (id, key) = OF_ONE_CERTIFICATE.into_iter().find(|(id, _)| is_given(id))?;
+    let (id, key) = WITHOUT_LIST.into_iter().find(|(id, _)| is_given(id))?;
     let flag = id.replace('_', "-");
-    is_given("certificates").then(|| {
-        format!("--{flag} describes one certificate, and cannot be used with --certificates; in the file, use `{key}`")
-    })
+    is_given("certificates").then(|| format!("--{flag} cannot be used with --certificates; in the file, use `{key}`"))
 }
 
 impl Run {

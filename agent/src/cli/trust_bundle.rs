@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use perennial::printable;
 use perennial_kubernetes::BundleSelection;
+use perennial_rotation::FileOptions;
 
 /// ClusterTrustBundles, and the file that gets their CA certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrustBundle {
     pub(crate) selection: BundleSelection,
     pub(crate) path: PathBuf,
-    /// True to replace a file of another program at `path`.
-    pub(crate) replaces_foreign: bool,
+    /// Owner and mode of the file, and whether it may replace a file of another program.
+    pub(crate) options: FileOptions,
 }
 
 const EXAMPLE: &str = "signer=example.com/mesh,path=/etc/mesh/ca.pem";
@@ -68,7 +69,8 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
         Some("true") => true,
         Some(_) => return Err("`replaceForeign` is true or false".into()),
     };
-    Ok(TrustBundle { selection, path: path.into(), replaces_foreign })
+    let options = FileOptions { replaces_foreign, ..FileOptions::default() };
+    Ok(TrustBundle { selection, path: path.into(), options })
 }
 
 /// Checks the name of a signer: a domain, `/` and a path.
@@ -96,7 +98,8 @@ mod tests {
             ("name=mesh:1,path=a,replaceForeign=true", BundleSelection::Name("mesh:1".into()), "a", true),
             ("signer=example.com/mesh,path=a,labels=live,tier in (a,b)", signer("live,tier in (a,b)"), "a", false),
         ] {
-            let expected = TrustBundle { selection, path: path.into(), replaces_foreign };
+            let options = FileOptions { replaces_foreign, ..FileOptions::default() };
+            let expected = TrustBundle { selection, path: path.into(), options };
             assert_eq!(trust_bundle(text), Ok(expected), "{text}");
         }
     }

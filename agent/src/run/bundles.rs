@@ -1,4 +1,4 @@
-//! Follows the ClusterTrustBundles of `--trust-bundle`, and writes their CA certificates to files.
+//! Follows the ClusterTrustBundles of `--trust-bundle` and of a certificate list, and writes their CA certificates to files.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,20 +23,27 @@ use crate::threads;
 const CHECK: Duration = Duration::from_secs(30);
 /// Pause after a panic of a watch.
 const AFTER_PANIC: Duration = Duration::from_secs(60);
+/// Pause after the API server could not be determined.
+const CONNECT_RETRY: Duration = Duration::from_secs(30);
+
+/// The API server of a trust bundle, and the identity of its requests.
+pub(super) type Connection = (Arc<Cluster>, Arc<dyn IdentitySource>);
+/// Determines the connection of a trust bundle. May wait for a disk. The error is a clause.
+pub(super) type Connect = Arc<dyn Fn() -> Result<Connection, String> + Send + Sync>;
 
 /// The trust bundles of a run. Dropping this ends their threads. Without trust bundles there is no thread.
 pub(super) struct Bundles {
     all: Vec<Followed>,
-    /// Wakes the thread that writes the files; `None` without trust bundles.
-    writer: Option<Sender<()>>,
+    /// The name of the node or of the list, for the seeds of pauses.
+    name: String,
+    /// Called on the writing thread after each pass over the files.
+    changed: Arc<dyn Fn() + Send + Sync>,
 }
 
 struct Followed {
     file: Arc<BundleFile>,
     /// The thread that follows the bundles.
-    watch: Option<CancelOnDrop>,
-    /// The seed of the pauses: differs among nodes and files.
-    seed: u64,
+    _watch: CancelOnDrop,
     /// The certificates and the problem that were reported last.
     reported: (Option<Roots>, Option<String>),
 }
@@ -58,49 +65,34 @@ pub(super) fn read(options: &[TrustBundle]) -> Result<Vec<Arc<BundleFile>>, Fail
 }
 
 impl Bundles {
-    /// Starts to follow the bundles of these files. `name` is the name of the node, a seed of pauses. `changed` is called
-    /// on the writing thread after each pass over the files.
-    ///
-    /// # Errors
-    /// If the system refuses a thread.
-    pub(super) fn start(
-        files: Vec<Arc<BundleFile>>,
-        name: &str,
-        cluster: &Arc<Cluster>,
-        identity: &Arc<dyn IdentitySource>,
-        changed: impl Fn() + Send + 'static,
-    ) -> Result<Self, Failure> {
-        if files.is_empty() {
-            return Ok(Self { all: Vec::new(), writer: None });
-        }
-        let (writer, wakes) = mpsc::channel();
-        let written = files.clone();
-        threads::start("bundles", "writing trust bundles", move || write(&written, &wakes, changed))?;
-        let all = files.into_iter().map(|file| {
-            let seed = perennial::seed(name, &file.view().path.display().to_string());
-            Followed { file, watch: None, seed, reported: (None, None) }
-        });
-        let mut bundles = Self { all: all.collect(), writer: Some(writer) };
-        bundles.follow(cluster, identity)?;
-        Ok(bundles)
+    /// No trust bundles. `name` is the name of the node or of the list, a seed of pauses. `changed` is called after each
+    /// pass over the files, on the writing thread.
+    pub(super) fn new(name: &str, changed: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { all: Vec::new(), name: name.to_owned(), changed: Arc::new(changed) }
     }
 
-    /// Follows the bundles of another cluster, or with another identity, from now on. The certificates read before stay
-    /// until the first answer.
+    /// Follows the bundles of these files from now on, and of no others. A file that was followed before keeps its
+    /// certificates until the first answer of its API server.
     ///
     /// # Errors
-    /// If the system refuses a thread. Bundles without a thread keep their certificates.
-    pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, identity: &Arc<dyn IdentitySource>) -> Result<(), Failure> {
-        let Some(writer) = &self.writer else { return Ok(()) };
-        for followed in &mut self.all {
-            // First, so that two watches never change the same bundles.
-            followed.watch = None;
+    /// If the system refuses a thread. Files without a thread stay as they are.
+    pub(super) fn follow(&mut self, files: Vec<(Arc<BundleFile>, Connect)>) -> Result<(), Failure> {
+        // Ends the watches first, so that two never change the same bundles. The writing thread ends with them.
+        let before = std::mem::take(&mut self.all);
+        let reported = before.into_iter().map(|followed| (followed.file, followed.reported)).collect::<Vec<_>>();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let (writer, wakes) = mpsc::channel();
+        let (written, changed) = (files.iter().map(|(file, _)| file.clone()).collect::<Vec<_>>(), self.changed.clone());
+        threads::start("bundles", "writing trust bundles", move || write(&written, &wakes, &*changed))?;
+        for (file, connect) in files {
+            let seed = perennial::seed(&self.name, &file.view().path.display().to_string());
             let cancel = Arc::<Cancel>::default();
-            let (file, seed, writer) = (followed.file.clone(), followed.seed, writer.clone());
-            let (cluster, identity, cancelled) = (cluster.clone(), identity.clone(), cancel.clone());
+            let (followed, cancelled, writer) = (file.clone(), cancel.clone(), writer.clone());
             let watch = move || {
                 while !cancelled.is_cancelled() {
-                    let drive = || watch(&file, &cluster, &identity, seed, &cancelled, &writer);
+                    let drive = || watch(&followed, &*connect, seed, &cancelled, &writer);
                     // The panic hook logs a panic.
                     if catch_unwind(AssertUnwindSafe(drive)).is_err() {
                         cancelled.sleep(AFTER_PANIC);
@@ -108,7 +100,9 @@ impl Bundles {
                 }
             };
             threads::start("bundle", "following a trust bundle", watch)?;
-            followed.watch = Some(CancelOnDrop(cancel));
+            let known = reported.iter().find(|(known, _)| Arc::ptr_eq(known, &file));
+            let reported = known.map(|(_, reported)| reported.clone()).unwrap_or_default();
+            self.all.push(Followed { file, _watch: CancelOnDrop(cancel), reported });
         }
         Ok(())
     }
@@ -155,31 +149,35 @@ impl Bundles {
     }
 }
 
-/// Follows the bundles of `file` until it is cancelled. Wakes the writing thread at each change.
+/// Follows the bundles of `file` until it is cancelled, or the API server cannot be determined. Wakes the writing thread
+/// at each change.
 fn watch(
     file: &BundleFile,
-    cluster: &Arc<Cluster>,
-    identity: &Arc<dyn IdentitySource>,
+    connect: &(dyn Fn() -> Result<Connection, String> + Send + Sync),
     seed: u64,
     cancel: &Cancel,
     writer: &Sender<()>,
 ) {
-    let watch = file.bundles.watch(cluster.clone(), identity.clone(), Limits::default(), seed);
+    let connected = connect();
+    file.set_blocked_on(connected.as_ref().err().cloned().unwrap_or_default());
+    // An error means that the run is ending, here and below.
+    let _ = writer.send(());
+    let Ok((cluster, identity)) = connected else { return cancel.sleep(CONNECT_RETRY) };
+    let watch = file.bundles.watch(cluster, identity, Limits::default(), seed);
     let mut before = None;
     drive(watch, cancel, |_| {
         let state = file.bundles.state();
         let now = (state.roots, state.problem);
         if before.as_ref() != Some(&now) {
-            // An error means that the run is ending.
             let _ = writer.send(());
             before = Some(now);
         }
     });
 }
 
-/// Writes the files at each wake, and at intervals, until the sender of the wakes is dropped. Calls `changed` after each
+/// Writes the files at each wake, and at intervals, until the senders of the wakes are dropped. Calls `changed` after each
 /// pass.
-fn write(files: &[Arc<BundleFile>], wakes: &Receiver<()>, changed: impl Fn()) {
+fn write(files: &[Arc<BundleFile>], wakes: &Receiver<()>, changed: &(dyn Fn() + Send + Sync)) {
     loop {
         match wakes.recv_timeout(CHECK) {
             // One pass serves all wakes that have come.

@@ -1,6 +1,7 @@
 //! `perennial run --certificates`: keeps all certificates of a list in one process. A member that cannot start, or whose
 //! requests fail, disturbs no other member.
 
+mod bundles;
 mod change;
 mod handles;
 mod member;
@@ -29,6 +30,7 @@ use crate::failure::Failure;
 use crate::fleet::Rotations;
 use crate::signals::END;
 use crate::spans::words;
+use bundles::ListedBundles;
 use member::{Active, Shared};
 pub(crate) use resolved::{Resolved, Servers};
 use restorer::Restorer;
@@ -71,6 +73,8 @@ pub(super) struct Listed<'a> {
     next_store_poll: Instant,
     /// The time without a valid certificate of any member.
     absence: Absence,
+    /// The trust bundles of the list, and their files.
+    bundles: ListedBundles,
     /// True once a member has started.
     has_started: bool,
 }
@@ -109,6 +113,8 @@ impl<'a> Listed<'a> {
         let fields = json!({ "runtime": options.runtime.name(), "list": list.path, "certificates": count });
         let sentence = format!("started: keeping {count} certificates of {}", list.path.display());
         context.report.event("started", fields, &sentence);
+        let mut bundles = ListedBundles::new(&list.path, wake.clone());
+        bundles.follow(list.trust_bundles, &shared)?;
         let members = list.members.into_iter().map(|member| (member.name.clone(), Slot::new(member))).collect();
         let now = clock::now().instant;
         let listed = Self {
@@ -124,6 +130,7 @@ impl<'a> Listed<'a> {
             started_at: now,
             next_store_poll: now.after(STORE_POLL),
             absence: Absence::default(),
+            bundles,
             has_started: false,
         };
         listed.observe();
@@ -191,6 +198,7 @@ impl<'a> Listed<'a> {
     fn observe(&self) {
         let certificates = self.members.iter().map(|(name, slot)| (name.clone(), slot.source()));
         self.context.observers.watch(certificates, self.shared.servers.all());
+        self.context.observers.set_bundles(self.bundles.followed.files());
     }
 
     /// Takes over the members that have started, and plans the next attempt for those that could not start.
@@ -261,6 +269,7 @@ impl<'a> Listed<'a> {
     fn report(&mut self) {
         let Context { report, hooks, .. } = &self.context;
         self.members.values_mut().filter_map(Slot::active_mut).for_each(|active| active.poll(report, hooks));
+        self.bundles.followed.report(report);
         self.ending.retain_mut(|active| {
             // Read first: the rotation may change its certificate until it has ended.
             let has_ended = active.reporter.rotation.handle().has_ended();
@@ -296,7 +305,8 @@ impl<'a> Listed<'a> {
         let is_on_disk = |slot: &Slot| slot.active().is_some_and(|active| active.reporter.is_on_disk());
         let ready = now.since(self.started_at) >= READY_AFTER || self.members.values().all(is_on_disk);
         let summary = summary(self.members.iter().map(|(name, slot)| (name.as_str(), slot.activity())));
-        self.context.notify_service(ready, vec![summary]);
+        let troubles = self.bundles.followed.troubles();
+        self.context.notify_service(ready, [summary].into_iter().chain(troubles).collect());
     }
 
     /// Checks the limit of `--exit-without-certificate`: for a list, the time without any valid certificate.
@@ -325,6 +335,10 @@ impl<'a> Listed<'a> {
                 _ => return Ok(None),
             }
         }
+        if !self.bundles.followed.are_settled() {
+            return Ok(None);
+        }
+        let failed = failed.or_else(|| self.bundles.followed.troubles().next());
         failed.map_or(Ok(Some(Ended::InPlace)), |why| Err(Failure::Failed(why)))
     }
 

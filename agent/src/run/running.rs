@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial_rotation::clock;
-use perennial_rotation::{IdentitySource, LoadRequest, Store as _};
+use perennial_rotation::{LoadRequest, Store as _};
 use serde_json::json;
 
-use super::bundles::Bundles;
+use super::bundles::{Bundles, Connect};
 use super::cert_reporter::{CertReporter, report_replacement};
 use super::client::Client;
 use super::context::Context;
@@ -69,11 +69,11 @@ impl<'a> Running<'a> {
         let first = is_own.then(|| client.reporter.rotation.handle().clone());
         let node = NodeIdentity::new(first, context.options.kubeconfig().to_owned());
         let serving = Serving::start(&context, &config, &node)?;
-        let (name, cluster) = (config.settings.client.template.common_name(), &config.access.server.cluster);
-        let identity: Arc<dyn IdentitySource> = Arc::new(node.clone());
-        let bundles = Bundles::start(bundles, name, cluster, &identity, context.wakes.waker())?;
+        let mut followed = Bundles::new(config.settings.client.template.common_name(), context.wakes.waker());
+        let connect = connect(&config, &node);
+        followed.follow(bundles.into_iter().map(|file| (file, connect.clone())).collect())?;
         let to_write = config.access.write;
-        let running = Self { context, config, client, serving, node, bundles, to_write };
+        let running = Self { context, config, client, serving, node, bundles: followed, to_write };
         running.observe();
         Ok(running)
     }
@@ -181,10 +181,12 @@ impl<'a> Running<'a> {
         }
         // Only a successful reload is announced to systemd. The loop sends READY=1 next.
         self.context.service.reloading();
-        if next.access.endpoint != self.config.access.endpoint
-            && let Err(why) = self.bundles.follow(&next.access.server.cluster, &(Arc::new(self.node.clone()) as _))
-        {
-            tracing::error!("cannot follow the trust bundles of the new API server: {why}; keeping their files");
+        if next.access.endpoint != self.config.access.endpoint {
+            let connect = connect(&next, &self.node);
+            let files = self.bundles.files().into_iter().map(|file| (file, connect.clone())).collect();
+            if let Err(why) = self.bundles.follow(files) {
+                tracing::error!("cannot follow the trust bundles of the new API server: {why}; keeping their files");
+            }
         }
         (self.to_write, self.config) = (next.access.write, next);
         self.observe();
@@ -263,4 +265,10 @@ impl<'a> Running<'a> {
         let files = files || !self.config.settings.client.rotated;
         [kubeconfig, Some(if files { EXTERNAL_POLL } else { STORE_POLL }), expiry].into_iter().flatten().min()
     }
+}
+
+/// The API server of the configuration, with the identity of the node.
+fn connect(config: &Prepared, node: &NodeIdentity) -> Connect {
+    let (cluster, node) = (config.access.server.cluster.clone(), node.clone());
+    Arc::new(move || Ok((cluster.clone(), Arc::new(node.clone()) as _)))
 }

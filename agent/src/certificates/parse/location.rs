@@ -183,6 +183,18 @@ fn access(section: &Section<'_>) -> FileOptions {
     }
 }
 
+/// Parses `access` of a public file: owner, group and mode.
+pub(super) fn public_access(section: &Section<'_>) -> FileOptions {
+    section.allow(&["owner", "group", "mode"]);
+    let default = FileOptions::default();
+    FileOptions {
+        owner: section.parse("owner", accounts::user),
+        group: section.parse("group", accounts::group),
+        certificate_mode: section.parse("mode", |text| mode(text, 0o644)).unwrap_or(default.certificate_mode),
+        ..default
+    }
+}
+
 /// Parses the mode of a file: octal digits, no more permissions than `most`, and readable for the owner.
 fn mode(text: &str, most: u32) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

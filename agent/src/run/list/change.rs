@@ -12,7 +12,7 @@ use super::Listed;
 use super::member::{Active, Reread};
 use super::slot::{Phase, Slot};
 use super::workers::Workers;
-use crate::certificates::Member;
+use crate::certificates::{List, Member};
 use crate::failure::Failure;
 use crate::spans::words;
 
@@ -64,7 +64,12 @@ impl Listed<'_> {
     /// kubeconfig or CA file cannot be read keeps its present configuration. Each error is logged and reported.
     pub(super) fn reload(&mut self) {
         match self.read_again() {
-            Ok(members) => self.change_to(members),
+            Ok(list) => {
+                if let Err(why) = self.bundles.follow(list.trust_bundles, &self.shared) {
+                    tracing::error!("cannot follow the trust bundles of the list: {why}; their files stay as they are");
+                }
+                self.change_to(list.members);
+            }
             Err(why) => {
                 let why = format!("reload failed, keeping the current certificates: {why}");
                 tracing::warn!("{why}");
@@ -73,8 +78,8 @@ impl Listed<'_> {
         }
     }
 
-    fn read_again(&self) -> Result<Vec<Member>, Failure> {
-        Ok(super::read(&self.path, self.context.options.node_name.as_deref())?.members)
+    fn read_again(&self) -> Result<List, Failure> {
+        super::read(&self.path, self.context.options.node_name.as_deref())
     }
 
     fn change_to(&mut self, members: Vec<Member>) {

@@ -11,12 +11,13 @@ use perennial_rotation::{Authentication, Identity, IdentitySource, NotYet, Profi
 use rustix::process::Signal;
 
 use super::handles::{After, CertificateOf, Handles};
-use crate::certificates::{self, Asker, Member};
+use crate::certificates::{self, Asker, ListedBundle, Member};
 use crate::cli::Proxy;
 use crate::files;
 use crate::hook_debt::{Hook, LIST_HOOK};
 use crate::kubeconfigs::{self, Server};
 use crate::patience;
+use crate::run::bundles::Connect;
 
 /// A member with the contents of its kubeconfig and CA file. Two are equal if a running rotation has nothing to change.
 #[derive(Clone, PartialEq)]
@@ -177,6 +178,24 @@ impl Sources {
         sources.push((asker.clone(), endpoint.clone(), source.clone()));
         source
     }
+}
+
+/// Determines the connection of a trust bundle: the API server of its kubeconfig, and the identity of its requests.
+pub(super) fn connect(listed: &ListedBundle, handles: &Handles, proxy: Proxy) -> Connect {
+    let (listed, handles) = (listed.clone(), handles.clone());
+    Arc::new(move || {
+        let ListedBundle { asker, cluster_kubeconfig: path, .. } = &listed;
+        let endpoint = kubeconfigs::endpoint(path)?;
+        let server = Server::of(path, &endpoint, proxy).map_err(|why| format!("{}: {why}", path.display()))?;
+        let identity: Arc<dyn IdentitySource> = match asker {
+            Asker::Member(name) => Arc::new(CertificateOf { name: name.clone(), handles: handles.clone() }),
+            in_file => {
+                let in_file = in_file.clone();
+                Arc::new(move || identity_in(&in_file, &endpoint))
+            }
+        };
+        Ok((server.cluster, identity))
+    })
 }
 
 /// Reads the credential in the file that `asker` names, for requests to the API server at `endpoint`.
