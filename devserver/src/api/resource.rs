@@ -55,6 +55,11 @@ impl Resource {
         fits.then_some((resource, namespace, rest))
     }
 
+    /// The resource whose objects have this kind.
+    pub(super) fn of_kind(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|resource| resource.kind() == kind)
+    }
+
     /// The resource of this API group and plural name, in any version.
     pub(super) fn named(group: &str, plural: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|resource| (resource.group(), resource.plural()) == (group, plural))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::support::wire::Wire;
 use crate::support::{COLLECTION, TOKEN, after, node_csr};
 use perennial_dev::faults::{Fault, Plan};
-use perennial_dev::{Break, Options};
+use perennial_dev::{Break, Options, User};
+use serde_json::{Value, json};
 
 fn plan(rules: &str) -> Plan {
     Plan::parse(&format!("rules: [{rules}]")).unwrap()
@@ -199,4 +200,22 @@ fn fault_in_an_answer_leaves_the_stored_object_unchanged() {
     let stored = wire.api.requests().next().unwrap();
     assert!(stored.status.conditions.iter().all(|condition| condition.type_ == "Approved"), "{stored:?}");
     assert!(!stored.status.certificate.is_empty());
+}
+
+#[test]
+fn injected_bookmark_has_the_kind_of_the_watched_resource() {
+    for (path, kind) in
+        [("/apis/certificates.k8s.io/v1beta1/clustertrustbundles", "ClusterTrustBundle"), ("/api/v1/pods", "Pod")]
+    {
+        let mut wire = wire("{ fault: { events: onlyBookmarks } }");
+        wire.api.add_token("root", User::new("admin", ["system:masters"]));
+        wire.api.put_pod("shop", "web", "seller", "one", after(0)).unwrap();
+        let ca = wire.api.authority().certificate_pem().to_owned();
+        wire.api.put_trust_bundle("a", "", &ca, after(0)).unwrap();
+        let head = format!("GET {path}?watch=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer root\r\n\r\n");
+        let answer = wire.exchange(head.as_bytes());
+        let line = answer.lines().find(|line| line.starts_with("{\"type\"")).unwrap();
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("BOOKMARK"), &json!(kind)));
+    }
 }

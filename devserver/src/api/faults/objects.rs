@@ -42,8 +42,10 @@ impl EventFaultState {
                 }
             },
             EventFault::OnlyBookmarks => {
-                let bookmark = bookmark(Resource::CertificateSigningRequests, api.store.version(), false);
-                (vec![encode("BOOKMARK", &bookmark)], false)
+                let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+                let kind = event["object"]["kind"].as_str().and_then(Resource::of_kind);
+                let resource = kind.unwrap_or(Resource::CertificateSigningRequests);
+                (vec![encode("BOOKMARK", &bookmark(resource, api.store.version(), false))], false)
             }
             EventFault::Expired => (vec![encode("ERROR", &to_json(&status::expired(1, api.store.version())))], true),
             EventFault::Unreadable => (vec![b"{\"type\":\"MODIFIED\",\"object\":{]\n".to_vec()], false),
