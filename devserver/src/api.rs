@@ -134,7 +134,7 @@ impl Default for Options {
             signing_duration: Duration::from_secs(365 * 24 * 3600),
             backdate: None,
             signing_delay: Duration::ZERO,
-            capacity: 4096,
+            capacity: 16384,
             history: 4096,
             memory: 64 << 20,
             watches: 1536,
