@@ -74,7 +74,9 @@ fn hooks_of_members_run_command_and_signal_process() {
     fs::write(directory.join("pid"), "2147483646\n").unwrap();
     run.signal(Signal::USR1);
     until("failed signal", || {
-        run.stderr().contains("two: onRotated could not signal process 2147483646").then_some(())
+        let stderr = run.stderr();
+        let failed = stderr.contains("two: onRotated could not signal the process in ");
+        (failed && stderr.contains("/pid: process 2147483646: ")).then_some(())
     });
     stop(run);
     let record = fs::read_to_string(record("two")).unwrap();
