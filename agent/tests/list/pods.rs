@@ -4,7 +4,7 @@ use super::*;
 use perennial_dev::{PodDecision, PodSigner};
 use perennial_kubernetes::PodIdentity;
 use perennial_kubernetes::client::Request;
-use perennial_pki::Credential;
+use perennial_pki::{Credential, KeyAlgorithm};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1beta1/namespaces/shop/podcertificaterequests";
 
@@ -120,23 +120,33 @@ fn certificates_of_pod_are_kept_in_one_volume() {
     assert_eq!(states(&address, "example.com/database"), [("fresh".into(), 1)]);
     assert_eq!((pod_state(&address, "database"), pod_state(&address, "node")), ("fresh".into(), Value::Null));
 
-    // A member that is removed keeps its files.
+    // A member that is removed keeps its files. One whose file moves keeps its certificate.
     let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
     let without = list.lines().filter(|line| !line.contains("name: database")).map(|line| format!("{line}\n"));
-    fs::write(directory.join("list.yaml"), without.collect::<String>()).unwrap();
+    let moved = without.collect::<String>().replace("bundle: mesh.pem", "bundle: moved.pem");
+    let (before, requests) = (bundle(directory), pod_requests(&signer));
+    fs::write(directory.join("list.yaml"), moved).unwrap();
     run.signal(Signal::HUP);
-    until("reload", || (run.events("reloaded").len() == 2).then_some(()));
+    let pem = |name: &str| fs::read(directory.join("volume").join(name));
+    until("moved file", || {
+        pem("moved.pem").ok().filter(|text| Credential::from_pem(text).unwrap().chain() == before.chain())
+    });
+    assert_eq!((pem("moved.pem").unwrap(), pod_requests(&signer)), (pem("mesh.pem").unwrap(), requests));
     assert!(directory.join("volume/database/tls.key").exists());
     stop(run);
     let story = perennial(directory, &["replay", "journal"]);
     assert_eq!(story.code, Some(0), "{story:?}");
     assert!(story.stdout.contains("0 different"), "{story:?}");
 
-    // A restart finds everything, and requests nothing.
+    // A restart completes the volume, and requests nothing.
     fs::write(directory.join("list.yaml"), list).unwrap();
-    let requests = pod_requests(&signer);
+    fs::write(directory.join("volume/mesh.pem"), "damaged").unwrap();
+    let status = perennial(directory, &["status", "--certificates", "list.yaml"]);
+    assert!(status.code == Some(1) && status.stderr.contains("mesh: problems found"), "{status:?}");
+    assert!(status.stdout.contains("volume/mesh.pem: "), "{status:?}");
     let once = perennial(directory, &run_list(&["--once"]));
     assert_eq!((once.code, pod_requests(&signer)), (Some(0), requests), "{once:?}");
+    assert_eq!(bundle(directory).chain(), before.chain());
 }
 
 #[test]
@@ -183,5 +193,36 @@ fn denied_pod_certificate_is_reported_and_requested_again() {
     signer.cluster().set_pod_signer("example.com/mesh", PodSigner::default());
     assert_eq!(serial_of(&run, "mesh", "issued", 1), bundle(directory).chain().serial());
     until("fresh", || (pod_state(&address, "mesh") == "fresh").then_some(()));
+    stop(run);
+}
+
+#[test]
+fn refused_key_is_forgotten_when_key_type_changes() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let pod = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    let accepted_keys = vec![KeyAlgorithm::Ed25519];
+    signer.cluster().set_pod_signer("example.com/mesh", PodSigner { accepted_keys, ..PodSigner::default() });
+    write_list(directory, &pod);
+    let run = start(directory, &run_list(&[]));
+    let trouble = event_of(&run, "mesh", "trouble", 1);
+    assert!(trouble["reason"].as_str().unwrap().contains("ED25519"), "{trouble}");
+    // Without the change, the next request would follow after five minutes.
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    fs::write(directory.join("list.yaml"), list.replace("name: mesh,", "name: mesh, keyType: ED25519,")).unwrap();
+    run.signal(Signal::HUP);
+    assert_eq!(serial_of(&run, "mesh", "issued", 1), bundle(directory).chain().serial());
+    assert_eq!(bundle(directory).key().algorithm(), KeyAlgorithm::Ed25519);
+
+    // Other information for the signer is in the next certificate, at once.
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    let annotated = list.replace("name: mesh,", "name: mesh, userAnnotations: {example.com/role: reader},");
+    fs::write(directory.join("list.yaml"), annotated).unwrap();
+    run.signal(Signal::HUP);
+    event_of(&run, "mesh", "rotated", 1);
+    let requests = signer.administer(Request::get(REQUESTS));
+    let is_annotated = |request: &Value| request["spec"]["unverifiedUserAnnotations"]["example.com/role"] == "reader";
+    assert_eq!(requests["items"].as_array().unwrap().iter().filter(|request| is_annotated(request)).count(), 1);
     stop(run);
 }
