@@ -20,8 +20,8 @@ const CRATES: [&str; 9] =
 fn messages(name: &str) -> Vec<(String, Message)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = rust_files(&root.join(name).join("src"));
-    // Unit tests in a file of their own.
-    files.retain(|path| !path.ends_with("tests.rs"));
+    // Unit tests in files of their own.
+    files.retain(|path| !path.ends_with("tests.rs") && path.parent().is_none_or(|folder| !folder.ends_with("tests")));
     let of_file = |path: &PathBuf| {
         let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let messages = collect::messages(&fs::read_to_string(path).unwrap());
