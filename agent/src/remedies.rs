@@ -12,7 +12,7 @@ pub(crate) const FOREIGN: &str = "if no program needs the file in the certificat
     `.perennial` until then, also over a restart";
 /// The remedy for a durable certificate that cannot be written to the files that other programs read.
 pub(crate) const UNPUBLISHED: &str = "make room on the disk, or make the directory of the certificate writable; the \
-    certificate is kept in the directory `.perennial` until then, also over a restart";
+    certificate is kept in its private directory until then, also over a restart";
 /// The remedy for a failed command of `--on-rotated`.
 pub(crate) const HOOK: &str =
     "run the command by hand to see its error, and mend the command; perennial runs it again by itself";
