@@ -139,7 +139,7 @@ impl Rotation {
             self.pending = None;
         }
         let source = self.keys.as_ref().map(|keys| keys.source.clone());
-        let is_slow = |signer: &Arc<dyn Signer>| self.key_algorithm(&**signer) == KeyAlgorithm::Rsa;
+        let is_slow = |signer: &Arc<dyn Signer>| self.key_algorithm(&**signer).is_rsa();
         // A loop that generated an RSA key would hold up all other certificates of its fleet.
         if source.is_some() || self.pending.is_none() && self.signer.as_ref().is_some_and(is_slow) {
             return match self.call_of(source, id, template) {

@@ -216,7 +216,9 @@ fn timed_out_request_without_key_names_the_key_source() {
 
 #[test]
 fn rsa_key_is_generated_off_the_loop() {
-    for (key_algorithm, is_off) in [(KeyAlgorithm::Rsa, true), (KeyAlgorithm::EcdsaP384, false)] {
+    for (key_algorithm, is_off) in
+        [(KeyAlgorithm::Rsa, true), (KeyAlgorithm::Rsa4096, true), (KeyAlgorithm::EcdsaP384, false)]
+    {
         let signer = SignWith::blocking("example.com/mesh", |_, _| Err(SignError::new(Failure::Local, "never called")));
         let signer = signer.profile(Profile { key_algorithm, ..Profile::new([Usage::ClientAuth]) });
         let template = Some(Arc::new(Template::new("client")));
@@ -231,7 +233,7 @@ fn rsa_key_is_generated_off_the_loop() {
         assert_eq!(key.is_some(), is_off, "{key_algorithm}");
         let Some(keyed) = key else { continue };
         let commands = rotation.handle(keyed, now);
-        if KeyAlgorithm::Rsa.can_be_generated() {
+        if key_algorithm.can_be_generated() {
             assert!(commands.iter().any(|command| matches!(command, Command::Drive { .. })));
         } else {
             let error = rotation.snapshot(now).last_error.unwrap();
