@@ -100,6 +100,8 @@ struct Entry {
     volumes: BTreeMap<String, Arc<ProjectedVolume>>,
     /// By the name of the volume and the index of the source.
     members: BTreeMap<(String, usize), Member>,
+    /// By the path of a volume: files that no source has any more, and that could not be removed yet.
+    stale: BTreeMap<PathBuf, BTreeSet<String>>,
 }
 
 impl PodCertificates {
@@ -154,7 +156,7 @@ impl PodCertificates {
         let signers = pod.certificates().map(make).collect::<Result<BTreeMap<_, _>, PodError>>()?;
         let _turn = self.turn();
         self.check_paths(&pod)?;
-        let mut entry = self.known().pods.get(&pod.identity.uid).cloned().unwrap_or_default();
+        let mut entry = self.known().entry(&pod);
         let changed = self.change(&mut entry, &Arc::new(pod), signers, now);
         let uid = entry.pod.identity.uid.clone();
         self.known().pods.insert(uid, entry);
@@ -167,15 +169,15 @@ impl PodCertificates {
     ///
     /// # Errors
     /// The UID is no UID, or the first removal that failed; the others were carried out. The pod's certificates are not
-    /// rotated any more.
+    /// rotated any more. Another call tries the failed removals again.
     pub fn remove(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
         pod::check_uid(uid)?;
         let _turn = self.turn();
         self.end(uid, now)
     }
 
-    /// Removes all pods except these, also those of an earlier run: see [`remove`](Self::remove). Entries of the state
-    /// directory that are no UIDs stay.
+    /// Removes all pods except these, also those of an earlier run: see [`remove`](Self::remove). Files of other programs
+    /// in the state directory stay.
     ///
     /// # Errors
     /// The state directory cannot be read, or the first removal that failed; the others were carried out.
@@ -277,12 +279,10 @@ impl PodCertificates {
             std::mem::take(&mut entry.members).into_iter().partition(|(key, _)| signers.contains_key(key));
         entry.members = kept;
         let gone: BTreeMap<(String, usize), Member> = gone;
-        let ended = gone.into_iter().map(|((volume, index), member)| {
-            member.close();
-            StateDirectory::remove(&self.state.of(&pod.identity.uid, &volume, index))
-        });
-        let mut results: Vec<Result<(), PodError>> = ended.collect();
-        results.extend(entry.change_volumes(pod, now));
+        gone.values().for_each(Member::close);
+        let uid = &pod.identity.uid;
+        let removed = self.state.retain(uid, |volume, index| signers.contains_key(&(volume.to_owned(), index)));
+        let mut results = vec![removed, entry.change_volumes(pod, now)];
         for (volume, index, source) in pod.certificates() {
             let key = (volume.name.clone(), index);
             let Some(signer) = signers.remove(&key) else { continue };
@@ -294,7 +294,7 @@ impl PodCertificates {
             // Its files are others now; its private state stays.
             entry.members.remove(&key).iter().for_each(Member::close);
             let Some(shared) = entry.volumes.get(&volume.name).cloned() else { continue };
-            let directory = self.state.of(&pod.identity.uid, &volume.name, index);
+            let directory = self.state.of(uid, &volume.name, index);
             let of = (pod, volume, index, source);
             let added = Member::add(&self.fleet, directory, shared, of, signer, self.policy.clone());
             results.push(added.map(|member| drop(entry.members.insert(key, member))));
@@ -320,17 +320,39 @@ impl PodCertificates {
 
     /// Ends the members of a pod, and removes its private state and its files.
     fn end(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
-        let entry = self.known().pods.remove(uid).unwrap_or_default();
-        entry.members.values().for_each(Member::close);
-        let removed = self.state.remove_pod(uid);
-        let emptied = entry.volumes.iter().map(|(name, volume)| entry.remove_files(name, volume, &Pod::default(), now));
-        first_error([removed].into_iter().chain(emptied))
+        let mut entry = self.known().pods.remove(uid).unwrap_or_default();
+        std::mem::take(&mut entry.members).values().for_each(Member::close);
+        let removed = self.state.retain(uid, |_, _| false);
+        let none = Pod { identity: entry.pod.identity.clone(), volumes: Vec::new() };
+        let emptied = entry.change_volumes(&Arc::new(none), now);
+        if !entry.stale.is_empty() {
+            // The next removal tries again.
+            self.known().pods.insert(uid.to_owned(), entry);
+        }
+        first_error([removed, emptied])
+    }
+}
+
+impl Known {
+    /// A copy of the state of a pod, with what other pods have left in its volumes.
+    fn entry(&mut self, pod: &Pod) -> Entry {
+        let uid = &pod.identity.uid;
+        let mut entry = self.pods.get(uid).cloned().unwrap_or_default();
+        for volume in &pod.volumes {
+            let others = self.pods.iter_mut().filter(|(other, _)| *other != uid);
+            let left = others.filter_map(|(_, other)| other.stale.remove(&volume.path)).flatten();
+            let left: BTreeSet<String> = left.collect();
+            if !left.is_empty() {
+                entry.stale.entry(volume.path.clone()).or_default().extend(left);
+            }
+        }
+        entry
     }
 }
 
 impl Entry {
     /// Makes the volumes those of `pod`, and removes the files of sources that `pod` does not have.
-    fn change_volumes(&mut self, pod: &Arc<Pod>, now: UnixTime) -> Vec<Result<(), PodError>> {
+    fn change_volumes(&mut self, pod: &Arc<Pod>, now: UnixTime) -> Result<(), PodError> {
         let mut volumes = BTreeMap::new();
         for volume in &pod.volumes {
             let before = self.pod.volumes.iter().find(|before| before.name == volume.name);
@@ -339,22 +361,31 @@ impl Entry {
             let made = || Arc::new(ProjectedVolume::new(&volume.path, volume.owner));
             volumes.insert(volume.name.clone(), known.unwrap_or_else(made));
         }
-        let removed = self.volumes.iter().map(|(name, volume)| self.remove_files(name, volume, pod, now)).collect();
+        for before in &self.pod.volumes {
+            let wanted = pod.paths_in(&before.path);
+            let stale: BTreeSet<String> =
+                before.paths().filter(|path| !wanted.contains(path)).map(str::to_owned).collect();
+            if !stale.is_empty() {
+                self.stale.entry(before.path.clone()).or_default().extend(stale);
+            }
+        }
         (self.volumes, self.pod) = (volumes, pod.clone());
-        removed
+        self.remove_stale(now)
     }
 
-    /// Removes the files of the volume `name` that `pod` does not have at the same path. A volume that is gone has none.
-    fn remove_files(&self, name: &str, volume: &ProjectedVolume, pod: &Pod, now: UnixTime) -> Result<(), PodError> {
-        let stays = pod.volumes.iter().find(|new| new.name == name && new.path == volume.path());
-        let wanted: BTreeSet<&str> = stays.iter().flat_map(|volume| volume.paths()).collect();
-        let before = self.pod.volumes.iter().filter(|before| before.name == name);
-        let stale: BTreeSet<&str> = before.flat_map(PodVolume::paths).filter(|path| !wanted.contains(path)).collect();
-        if stale.is_empty() {
-            return Ok(());
-        }
-        let removed = volume.retain(|path| !stale.contains(path), now);
-        removed.map(drop).map_err(|source| PodError::Volume { pod: self.pod.name(), source })
+    /// Removes the files that no source has any more. A volume that is gone has none.
+    fn remove_stale(&mut self, now: UnixTime) -> Result<(), PodError> {
+        let mut results = Vec::new();
+        self.stale.retain(|at, stale| {
+            let volume = self.volumes.values().find(|volume| volume.path() == at).cloned();
+            let volume = volume.unwrap_or_else(|| Arc::new(ProjectedVolume::new(at, None)));
+            let wanted = self.pod.paths_in(at);
+            let removed = volume.retain(|path| wanted.contains(path) || !stale.contains(path), now);
+            let has_failed = removed.is_err();
+            results.push(removed.map(drop).map_err(|source| PodError::Volume { pod: self.pod.name(), source }));
+            has_failed
+        });
+        first_error(results)
     }
 }
 

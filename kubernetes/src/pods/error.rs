@@ -27,7 +27,9 @@ pub enum PodError {
         source: DirectoryError,
     },
     /// A volume cannot be written. The rotation repeats a write of its own; [`restore`](super::PodCertificates::restore)
-    /// and another [`put`](super::PodCertificates::put) repeat the others.
+    /// and another [`put`](super::PodCertificates::put) repeat the others. A removal of files is repeated by another
+    /// [`put`](super::PodCertificates::put), [`remove`](super::PodCertificates::remove) or
+    /// [`retain`](super::PodCertificates::retain).
     #[error("pod {}: {source}", printable(pod))]
     Volume {
         /// Namespace and name of the pod, or its UID.

@@ -12,7 +12,7 @@ use super::status::{PodCertificateState, PodCertificateStatus};
 use super::{PodCertificateSource, PodError};
 
 /// The prefix of files with private state.
-const PREFIX: &str = "pod";
+pub(super) const PREFIX: &str = "pod";
 
 /// One certificate of a pod: a member of the fleet, and its store.
 #[derive(Clone, Debug)]

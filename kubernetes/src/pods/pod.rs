@@ -1,7 +1,7 @@
 //! [`Pod`]: the volumes of a pod, as far as they contain certificates and CAs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use perennial::printable;
@@ -114,9 +114,7 @@ impl PodVolume {
 
     /// The reason why the volume cannot be written, as a clause; `None` if it can.
     fn fault(&self) -> Option<String> {
-        let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let name = &self.name;
-        if name.is_empty() || name.len() > MAX_VOLUME_NAME || !name.bytes().all(is_label) || name.starts_with('-') {
+        if !is_volume_name(&self.name) {
             return Some("the name of a volume consists of at most 63 lower-case letters, digits and hyphens".into());
         }
         let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
@@ -174,6 +172,11 @@ impl Pod {
         })
     }
 
+    /// The paths of all files in the volume that is the directory `path`.
+    pub(super) fn paths_in(&self, path: &Path) -> BTreeSet<&str> {
+        self.volumes.iter().filter(|volume| volume.path == path).flat_map(PodVolume::paths).collect()
+    }
+
     /// Namespace and name, for messages.
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.identity.namespace, self.identity.name)
@@ -199,4 +202,10 @@ pub(super) fn check_uid(uid: &str) -> Result<(), PodError> {
 pub(super) fn is_uid(uid: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     !uid.is_empty() && uid.len() <= MAX_UID && uid.bytes().all(is_good)
+}
+
+/// True if `name` can be the name of a volume, and so the name of a directory.
+pub(super) fn is_volume_name(name: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.len() <= MAX_VOLUME_NAME && name.bytes().all(is_good) && !name.starts_with('-')
 }

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::PodError;
-use super::pod::is_uid;
+use super::member::PREFIX;
+use super::pod::{is_uid, is_volume_name};
+use super::{PodError, first_error};
 
 /// The directory with the private state of all pods.
 #[derive(Debug)]
@@ -23,29 +24,64 @@ impl StateDirectory {
 
     /// The UIDs of all pods with state. Entries that are no UIDs belong to other programs.
     pub(super) fn uids(&self) -> Result<Vec<String>, PodError> {
-        let failed = |source| PodError::Cleanup { what: "list", path: self.0.clone(), source };
-        let entries = match fs::read_dir(&self.0) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
-        let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-        let names: io::Result<Vec<Option<String>>> = names.collect();
-        Ok(names.map_err(failed)?.into_iter().flatten().filter(|name| is_uid(name)).collect())
+        let mut names = names(&self.0)?;
+        names.retain(|name| is_uid(name));
+        Ok(names)
     }
 
-    /// Removes all state of a pod, durably.
-    pub(super) fn remove_pod(&self, uid: &str) -> Result<(), PodError> {
-        Self::remove(&self.0.join(uid))
-    }
-
-    /// Removes a directory, durably.
-    pub(super) fn remove(path: &Path) -> Result<(), PodError> {
-        let failed = |source| PodError::Cleanup { what: "remove", path: path.into(), source };
-        let parent = path.parent().unwrap_or_else(|| Path::new("/"));
-        match fs::remove_dir_all(path) {
-            Ok(()) => File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(error)),
+    /// Removes the state of all certificates of a pod except those that `keeps` accepts, by volume and source, durably. Also
+    /// removes what an earlier run has left. Files of other programs stay, and the directories that they are in: the path
+    /// may be that of a directory of another program.
+    pub(super) fn retain(&self, uid: &str, keeps: impl Fn(&str, usize) -> bool) -> Result<(), PodError> {
+        let pod = self.0.join(uid);
+        let mut results = Vec::new();
+        for volume in names(&pod)?.iter().filter(|name| is_volume_name(name)) {
+            let volume_path = pod.join(volume);
+            for source in names(&volume_path)?.iter().filter_map(|name| name.parse().ok()) {
+                if !keeps(volume, source) {
+                    results.push(self.remove(uid, volume, source));
+                }
+            }
+            results.push(remove_empty(&volume_path));
         }
+        results.push(remove_empty(&pod));
+        first_error(results)
     }
+
+    /// Removes the state of one certificate, durably.
+    pub(super) fn remove(&self, uid: &str, volume: &str, source: usize) -> Result<(), PodError> {
+        let path = self.of(uid, volume, source);
+        let lock = format!(".{PREFIX}.lock");
+        let is_state =
+            |name: &&String| **name == lock || name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('-'));
+        let removed = names(&path)?.iter().filter(is_state).try_for_each(|name| fs::remove_file(path.join(name)));
+        removed.map_err(cleanup("remove", &path))?;
+        remove_empty(&path)
+    }
+}
+
+/// The names of the entries of a directory; none if it does not exist.
+fn names(path: &Path) -> Result<Vec<String>, PodError> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        entries => entries.map_err(cleanup("list", path))?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+    let names: io::Result<Vec<Option<String>>> = names.collect();
+    Ok(names.map_err(cleanup("list", path))?.into_iter().flatten().collect())
+}
+
+/// Removes a directory if it is empty. What was removed from it, or its own removal, is durable afterwards.
+fn remove_empty(path: &Path) -> Result<(), PodError> {
+    let changed = match fs::remove_dir(path) {
+        Ok(()) => path.parent().unwrap_or(path),
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => path,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(cleanup("remove", path)(error)),
+    };
+    File::open(changed).and_then(|changed| changed.sync_all()).map_err(cleanup("sync", changed))
+}
+
+fn cleanup(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PodError {
+    move |source| PodError::Cleanup { what, path: path.into(), source }
 }

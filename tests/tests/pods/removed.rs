@@ -174,3 +174,86 @@ fn changed_signer_gets_a_request_and_the_old_certificate_stays_meanwhile() {
     assert_eq!(asked, [SIGNER, OTHER]);
     assert_ne!(fs::read_to_string(node.volume("a").join("credential.pem")).unwrap(), before);
 }
+
+/// The path may be a mistake: that of the pods of kubelet, or of a directory that the agent uses for other things, too.
+#[test]
+fn files_of_other_programs_in_state_directory_stay() {
+    let node = Node::new();
+    let mut life = node.start();
+    life.pods.put(node.pod("a", [bundle("credential.pem")]), life.now()).unwrap();
+    life.step();
+    let others = [
+        "README",
+        "cache/index",
+        "cache/v1/0/data",
+        "a/etc-hosts",
+        "a/containers/0/1a2b",
+        "a/mesh/0/podium",
+        "a/mesh/01/x",
+    ];
+    for other in others {
+        let path = node.state().join(other);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "of another program").unwrap();
+    }
+    life.pods.remove("cache", life.now()).unwrap();
+    life.pods.retain([""; 0], life.now()).unwrap();
+    assert_eq!(keys(&node.state()), Vec::<PathBuf>::new());
+    for other in others {
+        assert!(node.state().join(other).is_file(), "{other}");
+    }
+    assert_eq!(names(&node.state().join("a/mesh/0")), ["podium"]);
+}
+
+#[test]
+fn failed_removal_is_repeated_by_the_next_call() {
+    let node = Node::new();
+    let mut life = node.start();
+    let both = node.pod("a", [bundle("credential.pem"), two_files(OTHER)]);
+    life.pods.put(both, life.now()).unwrap();
+    life.step();
+    let (volume, aside, state) = (node.volume("a"), node.volume("aside"), node.state().join("a/mesh"));
+    // Neither the files of the volume nor the private state can be removed.
+    let obstruct = |source: &str| {
+        fs::rename(&volume, &aside).unwrap();
+        fs::write(&volume, "a file").unwrap();
+        fs::create_dir(state.join(source).join("pod-x")).unwrap();
+    };
+    let clear = |source: &str| {
+        fs::remove_file(&volume).unwrap();
+        fs::rename(&aside, &volume).unwrap();
+        fs::remove_dir(state.join(source).join("pod-x")).unwrap();
+    };
+    obstruct("1");
+    let one = node.pod("a", [bundle("credential.pem")]);
+    life.pods.put(one.clone(), life.now()).unwrap_err();
+    clear("1");
+    life.pods.put(one, life.now()).unwrap();
+    assert_eq!((names(&state), served(&volume.join("credential.pem"))), (vec!["0".into()], "web-a".into()));
+    assert!(!volume.join("tls").exists());
+    obstruct("0");
+    life.pods.remove("a", life.now()).unwrap_err();
+    assert_eq!(states(&life), []);
+    clear("0");
+    // A pod that gets the volume meanwhile gets no key of the other one.
+    let mut heir = node.pod("b", [two_files(SIGNER)]);
+    heir.volumes[0].path = volume.clone();
+    life.pods.put(heir, life.now()).unwrap();
+    assert_eq!(keys(&volume), Vec::<PathBuf>::new());
+    life.step();
+    life.pods.remove("a", life.now()).unwrap();
+    assert_eq!((names(&node.state()), keys(&volume).len()), (vec!["b".into()], 1));
+}
+
+#[test]
+fn state_of_sources_that_vanished_between_two_runs_is_removed() {
+    let node = Node::new();
+    let mut life = node.start();
+    life.pods.put(node.pod("a", [bundle("credential.pem"), two_files(OTHER)]), life.now()).unwrap();
+    life.step();
+    drop(life);
+    let life = node.start();
+    life.pods.put(node.pod("a", [bundle("credential.pem")]), life.now()).unwrap();
+    assert_eq!(names(&node.state().join("a/mesh")), ["0"]);
+    assert_eq!(states(&life), [State::Fresh]);
+}
