@@ -291,8 +291,13 @@ impl PodCertificates {
                 results.push(member.restore(now));
                 continue;
             }
-            // Its files are others now; its private state stays.
-            entry.members.remove(&key).iter().for_each(Member::close);
+            if let Some(before) = entry.members.remove(&key) {
+                before.close();
+                // Its files are others now; its private state stays, unless its certificate is of another source.
+                if !before.is_of(pod, source) {
+                    results.push(self.state.remove(uid, &volume.name, index));
+                }
+            }
             let Some(shared) = entry.volumes.get(&volume.name).cloned() else { continue };
             let directory = self.state.of(uid, &volume.name, index);
             let of = (pod, volume, index, source);

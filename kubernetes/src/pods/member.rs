@@ -64,10 +64,16 @@ impl Member {
             && self.access == volume.access()
     }
 
+    /// True if the certificate is of this pod and this source. Its files may be others.
+    pub(super) fn is_of(&self, pod: &Pod, source: &PodCertificateSource) -> bool {
+        let projection = self.source.projection.clone();
+        self.pod.identity == pod.identity && self.source == PodCertificateSource { projection, ..source.clone() }
+    }
+
     /// Replaces the signer if the pod or the source has changed, and requests a certificate at once. The request in flight is
     /// of the old source, and a refusal was about the old source.
     pub(super) fn change(&mut self, pod: &Arc<Pod>, source: &PodCertificateSource, signer: Arc<dyn Signer>) {
-        let is_same = self.pod.identity == pod.identity && self.source == *source;
+        let is_same = self.is_of(pod, source);
         self.pod = pod.clone();
         if is_same {
             return;

@@ -257,3 +257,18 @@ fn state_of_sources_that_vanished_between_two_runs_is_removed() {
     assert_eq!(names(&node.state().join("a/mesh")), ["0"]);
     assert_eq!(states(&life), [State::Fresh]);
 }
+
+#[test]
+fn source_with_other_signer_and_other_files_does_not_take_over_the_old_certificate() {
+    let node = Node::new();
+    let mut life = node.start();
+    life.pods.put(node.pod("a", [bundle("credential.pem")]), life.now()).unwrap();
+    life.step();
+    // Two sources, as if another one had been inserted before the first.
+    life.pods.put(node.pod("a", [two_files(OTHER), bundle("credential.pem")]), life.now()).unwrap();
+    assert!(!node.volume("a").join("tls").exists());
+    life.run(MINUTE);
+    let asked: Vec<String> = node.mesh.asked().into_iter().map(|asked| asked.signer).collect();
+    assert_eq!(asked, [SIGNER, OTHER, SIGNER]);
+    assert_eq!(states(&life), [State::Fresh; 2]);
+}
