@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
@@ -18,10 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use perennial_dev::{ClusterSetup, TestCluster};
+use perennial_examples::process::{processor_time, resident_kib, threads};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_std::{Directory, Fleet, Handle, Limits, Memory, Roots, Rotator, Template, Token};
-use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -85,7 +84,7 @@ fn main() -> Result<(), AnyError> {
     thread::sleep(idle);
     let idle_percent = 100.0 * (processor_time() - processor).as_secs_f64() / begun.elapsed().as_secs_f64();
     let rss = resident_kib()?.saturating_sub(empty) as f64 / members as f64;
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    let threads = threads()?;
 
     let begun = Instant::now();
     all.handles.iter().for_each(Handle::rotate_now);
@@ -199,16 +198,4 @@ fn serve() -> Result<(), AnyError> {
     output.flush()?;
     io::copy(&mut io::stdin().lock(), &mut io::sink())?;
     Ok(cluster.shutdown()?)
-}
-
-/// Time that all threads of this process have computed so far.
-fn processor_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
-}
-
-/// Resident memory of this process.
-fn resident_kib() -> Result<usize, AnyError> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/self/status")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

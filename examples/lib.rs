@@ -2,6 +2,7 @@
 
 pub mod greeting;
 pub mod local_signer;
+pub mod process;
 pub mod review;
 pub mod tokio_loop;
 pub mod witness;
