@@ -55,8 +55,11 @@ fn trust_bundles_follow_reload_of_list() {
     signer.put_trust_bundle("example.com:mesh:a", "example.com/mesh", &next);
     until("the next CA", || has(&at("mesh.pem"), &next).then_some(()));
     // The file was written for each change, and not again by the reload.
-    let events = run.events("trust_bundle");
-    assert_eq!(events.iter().filter(|event| event["signer"] == "example.com/mesh").count(), 2, "{events:?}");
+    let events_of_mesh =
+        || run.events("trust_bundle").iter().filter(|event| event["signer"] == "example.com/mesh").count();
+    // The event follows the file.
+    until("the event", || (events_of_mesh() >= 2).then_some(()));
+    assert_eq!(events_of_mesh(), 2);
 
     write_list(directory, &[&of_company]);
     run.signal(Signal::HUP);
