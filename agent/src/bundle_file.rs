@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::UnixTime;
 use perennial_kubernetes::{BundleSelection, TrustBundles};
 use perennial_pki::Roots;
-use perennial_rotation::CaFile;
+use perennial_rotation::volume::FileAccess;
+use perennial_rotation::{CaFile, FileOptions, FileStoreError, ProjectedFile, ProjectedVolume, Zeroizing, clock};
 use serde_json::{Value, json};
 
+use crate::certificates::{ListedBundle, Volumes};
 use crate::cli::TrustBundle;
 use crate::failure::Failure;
 use crate::latest::Latest;
@@ -18,7 +20,7 @@ use crate::latest::Latest;
 /// A file with the CA certificates of ClusterTrustBundles.
 pub(crate) struct BundleFile {
     pub(crate) bundles: TrustBundles,
-    file: CaFile,
+    place: Place,
     path: PathBuf,
     last_write: Latest<LastWrite>,
     /// The reason why the API server is not known yet; empty once it is.
@@ -55,7 +57,46 @@ pub(crate) struct BundleView {
     pub(crate) is_settled: bool,
 }
 
+/// The place of the file.
+enum Place {
+    File(CaFile),
+    /// A file in a volume, with its path there. All files of a volume switch together.
+    Volume {
+        volume: Arc<ProjectedVolume>,
+        path: String,
+        access: FileAccess,
+    },
+}
+
+impl Place {
+    /// Writes these CA certificates, unless the file has them. Returns true if the file was written.
+    fn write(&self, roots: &Roots) -> Result<bool, FileStoreError> {
+        match self {
+            Self::File(file) => file.write(roots),
+            Self::Volume { volume, path, access } => {
+                let contents = Zeroizing::new(roots.pem().as_bytes().to_vec());
+                let file = ProjectedFile { path: path.clone(), contents, access: *access };
+                volume.set(&[file], clock::now().unix)
+            }
+        }
+    }
+}
+
 impl BundleFile {
+    /// Makes the file of a trust bundle in a certificate list. `volumes` are those of its certificates. Changes nothing on
+    /// disk.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the path names no file.
+    pub(crate) fn listed(listed: &ListedBundle, volumes: &Volumes) -> Result<Self, Failure> {
+        let file = Self::new(&listed.bundle)?;
+        let Some((volume, owner)) = &listed.volume else { return Ok(file) };
+        let FileOptions { owner: own, group, certificate_mode: mode, .. } = listed.bundle.options;
+        let access = FileAccess { owner: own, group, mode };
+        let path = file.path.strip_prefix(volume).map_err(Failure::usage)?.display().to_string();
+        Ok(Self { place: Place::Volume { volume: volumes.of(volume, *owner), path, access }, ..file })
+    }
+
     /// Makes the file of an option. Changes nothing on disk.
     ///
     /// # Errors
@@ -66,7 +107,7 @@ impl BundleFile {
         let file = CaFile::new(&path, options).map_err(|error| Failure::Usage(format!("trust bundle: {error}")))?;
         Ok(Self {
             bundles: TrustBundles::new(selection.clone()),
-            file,
+            place: Place::File(file),
             path,
             last_write: Latest::default(),
             blocked_on: Latest::default(),
@@ -83,7 +124,7 @@ impl BundleFile {
     pub(crate) fn write(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(roots) = self.bundles.state().roots else { return };
-        let written = self.file.write(&roots);
+        let written = self.place.write(&roots);
         self.last_write.set(match written {
             Ok(_) => LastWrite { roots: Some(roots), error: None },
             Err(error) => LastWrite { error: Some(error.to_string()), ..self.last_write.get() },

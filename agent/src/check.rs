@@ -22,7 +22,7 @@ pub(crate) fn check(options: &cli::Check) -> Result<(), Failure> {
     // The layouts of stores have rules of their own.
     let volumes = Volumes::default();
     list.members.iter().try_for_each(|member| member.open_store(&volumes).map(drop))?;
-    list.trust_bundles.iter().try_for_each(|listed| BundleFile::new(&listed.bundle).map(drop))?;
+    list.trust_bundles.iter().try_for_each(|listed| BundleFile::listed(listed, &volumes).map(drop))?;
     print(&if options.json { json_line(&to_json(&list)) } else { to_text(&list) });
     Ok(())
 }
@@ -53,7 +53,7 @@ fn to_text(list: &List) -> String {
         }
         text.push_str(&columns(&lines));
     }
-    for ListedBundle { bundle, asker, cluster_kubeconfig } in &list.trust_bundles {
+    for ListedBundle { bundle, asker, cluster_kubeconfig, .. } in &list.trust_bundles {
         let options = &bundle.options;
         let accounts = accounts(options.owner, options.group);
         text.push_str(&columns(&[
@@ -172,7 +172,7 @@ fn pod_json(pod: &Pod) -> Value {
 }
 
 fn bundle_json(listed: &ListedBundle) -> Value {
-    let ListedBundle { bundle, asker, cluster_kubeconfig } = listed;
+    let ListedBundle { bundle, asker, cluster_kubeconfig, .. } = listed;
     let (signer, name, labels) = match &bundle.selection {
         BundleSelection::Signer { name, labels } => (name.as_str(), "", labels.as_str()),
         BundleSelection::Name(name) => ("", name.as_str(), ""),

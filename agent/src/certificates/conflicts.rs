@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use perennial_rotation::FileLayout;
+use perennial_rotation::{FileLayout, ProjectedVolume};
 
 use super::member::{Asker, ListedBundle, Location, Member, VolumeFiles};
 use super::read::Placed;
@@ -116,21 +116,21 @@ pub(super) fn check_files(list: &Path, placed: &[Placed<'_>]) {
     }
 }
 
-/// Reports trust bundles whose file another trust bundle or a certificate writes, or that lies in the directory of a store
-/// `linked` or in a volume. A certificate may read the file of a trust bundle (`issuerCAFile`).
-pub(super) fn check_bundles(list: &Path, placed: &[Placed<'_>], bundles: &[(Section<'_>, ListedBundle)]) {
+/// Sets the volumes of trust bundles whose path is in a volume. Reports trust bundles whose file another trust bundle or a
+/// certificate writes, that do not fit into their volume, or that lie in the directory of a store `linked`. A certificate
+/// may read the file of a trust bundle (`issuerCAFile`).
+pub(super) fn check_bundles(list: &Path, placed: &[Placed<'_>], bundles: &mut [(Section<'_>, ListedBundle)]) {
     let mut written: HashMap<PathBuf, String> = HashMap::from([(list.to_owned(), "this certificate list".to_owned())]);
-    let (mut alone, mut volumes) = (HashMap::<&Path, &str>::new(), HashMap::<&Path, &str>::new());
+    let mut alone = HashMap::<&Path, &str>::new();
     for by in placed {
         let name = by.member.name.as_str();
         written.extend(written_by(&by.member).into_iter().map(|path| (path, format!("a file of certificate {name}"))));
         alone.extend(linked_directory(by).map(|path| (path, name)));
-        volumes.extend(volume_of(by).map(|files| (files.path.as_path(), name)));
     }
-    for (number, (section, bundle)) in bundles.iter().enumerate() {
-        let path = &bundle.bundle.path;
+    for (number, (section, listed)) in bundles.iter_mut().enumerate() {
+        let path = listed.bundle.path.clone();
         let shown = path.display();
-        if let Some(other) = written.get(path) {
+        if let Some(other) = written.get(&path) {
             section.fault("path", format!("{shown} is {other}, too; give each file a path of its own"));
         } else if let Some(name) = path.parent().and_then(|parent| alone.get(parent)) {
             let why = format!(
@@ -138,15 +138,36 @@ pub(super) fn check_bundles(list: &Path, placed: &[Placed<'_>], bundles: &[(Sect
                  name another directory"
             );
             section.fault("path", why);
-        } else if let Some((volume, name)) = path.ancestors().skip(1).find_map(|above| volumes.get_key_value(above)) {
-            let volume = volume.display();
-            let why = format!(
-                "{shown} lies in the volume {volume} of certificate {name}, which is for its files alone; name another \
-                 directory"
-            );
-            section.fault("path", why);
+        } else if let Some(volume) = placed.iter().filter_map(volume_of).find(|files| path.starts_with(&files.path)) {
+            check_bundle_in_volume(section, listed, volume, written.keys());
+            listed.volume = Some((volume.path.clone(), volume.access.owner));
         }
-        written.insert(path.clone(), format!("the file of trust bundle {}", number + 1));
+        written.insert(path, format!("the file of trust bundle {}", number + 1));
+    }
+}
+
+/// Reports a trust bundle that does not fit into a volume. `written` are the files of the list.
+fn check_bundle_in_volume<'a>(
+    section: &Section<'_>,
+    listed: &ListedBundle,
+    volume: &VolumeFiles,
+    mut written: impl Iterator<Item = &'a PathBuf>,
+) {
+    let (path, options) = (&listed.bundle.path, &listed.bundle.options);
+    let inner = path.strip_prefix(&volume.path).ok().and_then(Path::to_str).unwrap_or_default();
+    if let Err(why) = ProjectedVolume::check_path(inner) {
+        section.fault("path", why.to_string());
+    }
+    if let Some(other) = written.find(|other| other.starts_with(path) || path.starts_with(other)) {
+        let (shown, other) = (path.display(), other.display());
+        let why = format!("of {shown} and {other}, one would be a directory and a file; name another path");
+        section.fault("path", why);
+    }
+    if options.owner.is_some_and(|owner| volume.access.owner.is_some_and(|other| other != owner)) {
+        section.fault("access", "the certificates of this volume have another owner; use the same `owner`");
+    }
+    if options.replaces_foreign {
+        section.fault("replaceForeign", "has no effect in a volume; remove this key, or name a path elsewhere");
     }
 }
 

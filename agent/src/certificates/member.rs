@@ -31,6 +31,8 @@ pub(crate) struct ListedBundle {
     pub(crate) asker: Asker,
     /// The kubeconfig that names the API server and its CA. Its user is not used.
     pub(crate) cluster_kubeconfig: PathBuf,
+    /// The volume that the path is in, and the owner of the volume's files; `None` if the path is in no volume.
+    pub(crate) volume: Option<(PathBuf, Option<u32>)>,
 }
 
 /// One certificate of a list. Two members are equal if nothing has to change in a running rotation.

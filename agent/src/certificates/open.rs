@@ -9,7 +9,7 @@ use perennial_rotation::{
 };
 
 use super::conflicts::written_by;
-use super::member::{Location, Member, VolumeFiles};
+use super::member::{Location, Member};
 use crate::failure::Failure;
 use crate::hook_debt;
 
@@ -24,17 +24,18 @@ pub(crate) enum MemberStore {
 
 /// The volumes of a process: stores of one volume write to it one after the other. Clones share the volumes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Volumes(Arc<Mutex<Vec<Weak<ProjectedVolume>>>>);
+pub(crate) struct Volumes(Arc<Mutex<Vec<(Weak<ProjectedVolume>, Option<u32>)>>>);
 
 impl Volumes {
-    /// The volume of these files. The members of a list give a volume the same owner.
-    fn of(&self, files: &VolumeFiles) -> Arc<ProjectedVolume> {
+    /// The volume at `path` whose files may belong to `owner`. A list gives a volume one owner; only during a reload may
+    /// there be a volume with the owner before.
+    pub(crate) fn of(&self, path: &Path, owner: Option<u32>) -> Arc<ProjectedVolume> {
         let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        volumes.retain(|volume| volume.strong_count() > 0);
-        let mut known = volumes.iter().filter_map(Weak::upgrade);
-        known.find(|volume| volume.path() == files.path).unwrap_or_else(|| {
-            let volume = Arc::new(ProjectedVolume::new(&files.path, files.access.owner));
-            volumes.push(Arc::downgrade(&volume));
+        volumes.retain(|(volume, _)| volume.strong_count() > 0);
+        let mut known = volumes.iter().filter(|(_, other)| *other == owner).filter_map(|(volume, _)| volume.upgrade());
+        known.find(|volume| volume.path() == path).unwrap_or_else(|| {
+            let volume = Arc::new(ProjectedVolume::new(path, owner));
+            volumes.push((Arc::downgrade(&volume), owner));
             volume
         })
     }
@@ -58,7 +59,12 @@ impl Member {
             }
             Location::Volume(files) => {
                 let private = Directory::at(&files.private, &self.name).map_err(Failure::usage)?;
-                let store = VolumeStore::new(private, volumes.of(files), files.projection.clone(), files.access);
+                let store = VolumeStore::new(
+                    private,
+                    volumes.of(&files.path, files.access.owner),
+                    files.projection.clone(),
+                    files.access,
+                );
                 let store = store.map_err(Failure::usage)?;
                 Ok(MemberStore::Volume(Arc::new(store), self.files().swap_remove(0)))
             }

@@ -214,7 +214,7 @@ fn finish(
         inherit_clusters(&mut placed);
     }
     conflicts::check_files(path, &placed);
-    conflicts::check_bundles(path, &placed, &bundles);
+    conflicts::check_bundles(path, &placed, &mut bundles);
     for (_, bundle) in &mut bundles {
         if let Asker::Member(name) = &bundle.asker
             && bundle.cluster_kubeconfig.as_os_str().is_empty()

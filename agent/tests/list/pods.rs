@@ -1,10 +1,11 @@
 //! Members that are certificates of pods, in volumes.
 
 use super::*;
+use crate::support::Ca;
 use perennial_dev::{PodDecision, PodSigner};
 use perennial_kubernetes::PodIdentity;
 use perennial_kubernetes::client::Request;
-use perennial_pki::{Credential, KeyAlgorithm};
+use perennial_pki::{Credential, KeyAlgorithm, Roots};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1beta1/namespaces/shop/podcertificaterequests";
 
@@ -224,5 +225,37 @@ fn refused_key_is_forgotten_when_key_type_changes() {
     let requests = signer.administer(Request::get(REQUESTS));
     let is_annotated = |request: &Value| request["spec"]["unverifiedUserAnnotations"]["example.com/role"] == "reader";
     assert_eq!(requests["items"].as_array().unwrap().iter().filter(|request| is_annotated(request)).count(), 1);
+    stop(run);
+}
+
+#[test]
+fn trust_bundle_is_in_volume_beside_certificates() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let pod = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    let ca = || Ca::new().authority.certificate_pem().to_owned();
+    let (first, next) = (ca(), ca());
+    signer.put_trust_bundle("company", "", &first);
+    write_list(directory, &pod);
+    let path = directory.join("volume/trust/ca.pem");
+    let bundle_of = format!("- {{name: company, path: {}, identity: {{certificate: node}}}}\n", path.display());
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    fs::write(directory.join("list.yaml"), format!("{list}trustBundles:\n{bundle_of}")).unwrap();
+    let run = start(directory, &run_list(&[]));
+    let has = |pem: &str| {
+        let found = fs::read(&path).ok().and_then(|found| Roots::from_pem(&found).ok());
+        (found == Roots::from_pem(pem.as_bytes()).ok()).then_some(())
+    };
+    until("trust bundle", || has(&first));
+    ["mesh", "database"].iter().for_each(|name| drop(event_of(&run, name, "issued", 1)));
+    assert_eq!(fs::read_link(directory.join("volume/trust")).unwrap(), Path::new("..data/trust"));
+    signer.put_trust_bundle("company", "", &next);
+    until("next trust bundle", || has(&next));
+    // A rotation carries it over.
+    run.signal(Signal::USR1);
+    ["mesh", "database"].iter().for_each(|name| drop(event_of(&run, name, "rotated", 1)));
+    assert_eq!(event_of(&run, "mesh", "rotated", 1)["serial"], bundle(directory).chain().serial());
+    assert!(has(&next).is_some());
     stop(run);
 }

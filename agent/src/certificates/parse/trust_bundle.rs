@@ -64,5 +64,7 @@ pub(in crate::certificates) fn trust_bundle(section: &Section<'_>) -> Option<Lis
         bundle: TrustBundle { selection: selection?, path: path?, options },
         asker: asker?,
         cluster_kubeconfig: cluster_kubeconfig?,
+        // Known once all certificates are.
+        volume: None,
     })
 }

@@ -268,3 +268,23 @@ fn volume_with_another_owner_conflicts_during_reload() {
     let (a, b) = (member("a", ""), member("b", ""));
     assert!(!a.conflicts_with(&b) && a.conflicts_with(&member("b", ", access: {owner: 7}")));
 }
+
+#[test]
+fn trust_bundle_in_volume_must_fit_into_it() {
+    let list = |path: &str, more: &str| {
+        let certificate = of_pod("  access: {owner: 7}");
+        format!("{certificate}trustBundles:\n- {{name: b, path: {path}, identity: {{kubeconfig: /k}}{more}}}\n")
+    };
+    let read = parse(&list("/v/trust/ca.pem", ", access: {owner: 7}")).unwrap();
+    assert_eq!(read.trust_bundles[0].volume, Some(("/v".into(), Some(7))));
+    assert_eq!(parse(&list("/w/ca.pem", "")).unwrap().trust_bundles[0].volume, None);
+    for (path, more, why) in [
+        ("/v/b.pem", "", "path: /v/b.pem is a file of certificate a, too; give each file a path of its own"),
+        ("/v/b.pem/ca.pem", "", "path: of /v/b.pem/ca.pem and /v/b.pem, one would be a directory and a file"),
+        ("/v/..data", "", "path: ..data: a path in a volume must not begin with `..`"),
+        ("/v/ca.pem", ", access: {owner: 8}", "access: the certificates of this volume have another owner"),
+        ("/v/ca.pem", ", replaceForeign: true", "replaceForeign: has no effect in a volume; remove this key"),
+    ] {
+        refuses(&list(path, more), why);
+    }
+}

@@ -30,7 +30,7 @@ fn trust_bundles_with_every_field_are_read() {
     let selection = BundleSelection::Signer { name: "example.com/mesh".into(), labels: "live,tier in (a,b)".into() };
     let bundle = TrustBundle { selection, path: "/etc/mesh/ca.pem".into(), options: FileOptions::default() };
     let (asker, cluster_kubeconfig) = (Asker::Member("node".into()), "/k".into());
-    assert_eq!(*mesh, ListedBundle { bundle, asker, cluster_kubeconfig });
+    assert_eq!(*mesh, ListedBundle { bundle, asker, cluster_kubeconfig, volume: None });
     let options = FileOptions {
         owner: Some(998),
         group: Some(997),
@@ -41,7 +41,7 @@ fn trust_bundles_with_every_field_are_read() {
     let selection = BundleSelection::Name("company".into());
     let bundle = TrustBundle { selection, path: "/etc/company.pem".into(), options };
     let (asker, cluster_kubeconfig) = (Asker::TokenFile("/token".into()), "/c".into());
-    assert_eq!(*company, ListedBundle { bundle, asker, cluster_kubeconfig });
+    assert_eq!(*company, ListedBundle { bundle, asker, cluster_kubeconfig, volume: None });
 }
 
 #[test]
@@ -79,11 +79,6 @@ fn trust_bundle_errors_name_key_and_remedy() {
     ] {
         refuses(&with_bundles(&format!("- {GOOD}\n- {item}\n")), why);
     }
-    let pod = "- {name: pod, signer: example.com/pods, pod: {namespace: a, name: b, uid: c, serviceAccountName: d, serviceAccountUID: e}, \
-               node: {uid: f}, identity: {certificate: node}, store: {volume: {path: /v, bundle: x.pem}}}";
-    let text = with_bundles("- {name: b, path: /v/trust/ca.pem, identity: {kubeconfig: /k}}\n");
-    let text = text.replace("trustBundles:", &format!("{pod}\ntrustBundles:"));
-    refuses(&text, "lies in the volume /v of certificate pod");
     refuses(&with_bundles("  {name: a}"), "expected a list of trust bundles, found");
     let many = format!("- {GOOD}\n").repeat(101);
     refuses(&with_bundles(&many), "more than 100 trust bundles");

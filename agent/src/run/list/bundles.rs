@@ -33,7 +33,7 @@ impl ListedBundles {
         let mut listed = Vec::new();
         for wanted in wanted {
             let known = self.listed.iter().find(|(known, _)| *known == wanted).map(|(_, file)| file.clone());
-            let file = known.map_or_else(|| BundleFile::new(&wanted.bundle).map(Arc::new), Ok)?;
+            let file = known.map_or_else(|| BundleFile::listed(&wanted, &shared.volumes).map(Arc::new), Ok)?;
             listed.push((wanted, file));
         }
         self.listed = listed;
