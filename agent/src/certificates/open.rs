@@ -24,7 +24,10 @@ pub(crate) enum MemberStore {
 
 /// The volumes of a process: stores of one volume write to it one after the other. Clones share the volumes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Volumes(Arc<Mutex<Vec<(Weak<ProjectedVolume>, Option<u32>)>>>);
+pub(crate) struct Volumes(Arc<Mutex<Vec<OwnedVolume>>>);
+
+/// A volume in use, and the owner of its files.
+type OwnedVolume = (Weak<ProjectedVolume>, Option<u32>);
 
 impl Volumes {
     /// The volume at `path` whose files may belong to `owner`. A list gives a volume one owner; only during a reload may
