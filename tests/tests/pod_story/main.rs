@@ -275,9 +275,15 @@ fn axum_pod_serves_through_hint_denial_restart_and_new_ca() {
 
     let seen = traffic.stop();
     assert!(seen.failures.is_empty(), "{} of {} calls failed: {:?}", seen.failures.len(), seen.calls, seen.failures);
-    // The first certificate, that of the hint, and that of the new CA.
-    assert_eq!(seen.certificates.each_ref().map(Vec::len), [3, 3]);
+    // The first certificate, that of the hint, and that of the new CA. On a machine that is slow for seconds, another one
+    // may follow the hint.
+    let rotations = seen.certificates.each_ref().map(|seen| seen.len() - 1);
+    assert!(rotations.iter().all(|rotations| *rotations >= 2), "{rotations:?}");
     story.agent.stop();
     let seconds = begun.elapsed().as_secs();
-    println!("pods: 3 keys: 4 signers: 2 rotations seen: 4 calls: {} failed: 0 in_s: {seconds}", seen.calls);
+    println!(
+        "pods: 3 keys: 4 signers: 2 rotations seen: {} calls: {} failed: 0 in_s: {seconds}",
+        rotations.iter().sum::<usize>(),
+        seen.calls
+    );
 }
