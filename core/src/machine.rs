@@ -37,7 +37,7 @@ impl RotationMachine {
     /// Makes a machine whose first deadline is `now`. If a signer is configured, drops a certificate of `setup` whose
     /// common name differs from the template's, unless the certificate is provisional.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending } = setup;
+        let Setup { policy, seed, signer, template, certificate, waiting, rotate_now, pending, renewal } = setup;
         // Another party's certificate, after a typing error in a name perhaps, is neither served nor used to
         // authenticate.
         let may_use =
@@ -54,6 +54,10 @@ impl RotationMachine {
             deadline: Some(now.instant),
             ..Checkpoint::default()
         });
+        let renewal = renewal.or(pending.as_ref().and_then(|pending| pending.renewal));
+        let newest = machine.newest_certificate().zip(renewal);
+        let point = newest.and_then(|(newest, renewal)| renewal.rotation_point_of(newest));
+        machine.plan_rotation(point);
         if let Some(pending) = pending {
             machine.resume(pending, now);
         }
@@ -117,9 +121,6 @@ impl RotationMachine {
         // One allocation for both templates if they are equal, so that comparisons are those of addresses.
         let wanted = self.facts.template.clone().filter(|wanted| *wanted == pending.template);
         self.facts.pending_key = PendingKey::used_for(wanted.unwrap_or(pending.template), is_kept);
-        let newest = self.newest_certificate().zip(pending.renewal);
-        let point = newest.and_then(|(newest, renewal)| renewal.rotation_point_of(newest));
-        self.plan_rotation(point);
         self.reconsider_refusal();
     }
 

@@ -31,6 +31,10 @@ pub struct Setup {
     pub rotate_now: bool,
     /// The record of the last request of an earlier run. The driver has loaded the record's key as the pending key.
     pub pending: Option<Pending>,
+    /// The rotation point that a hint of the signer has set, if the record of an earlier run is not in
+    /// [`pending`](Self::pending), as after a change of the signer: the record's [`Pending::renewal`], which is about a
+    /// certificate, not about the request.
+    pub renewal: Option<Renewal>,
 }
 
 /// The record of the last request, from which a restart continues. The driver stores it beside the pending key and

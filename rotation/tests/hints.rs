@@ -21,6 +21,7 @@ struct Ca {
     hint: RenewalHint,
     profile: Profile,
     authentication: Authentication,
+    endpoint: Option<String>,
 }
 
 impl Ca {
@@ -30,13 +31,17 @@ impl Ca {
         let chain = self_signed("CA", &key, &[1], validity).unwrap();
         let issuer = Arc::new(Issuer::new(Credential::new(chain, key).unwrap()).unwrap());
         let (profile, authentication) = (Profile::new([Usage::ClientAuth]), Authentication::None);
-        Self { issuer, validity, hint, profile, authentication }
+        Self { issuer, validity, hint, profile, authentication, endpoint: None }
     }
 }
 
 impl Signer for Ca {
     fn name(&self) -> &'static str {
         "example.com/ca"
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        self.endpoint.clone()
     }
 
     fn profile(&self) -> &Profile {
@@ -117,6 +122,32 @@ fn restart_keeps_rotation_point_of_hint() {
     drop(task);
     let (handle, _task) = start(&ca, &store);
     assert_eq!(rotate_at(&handle), point);
+}
+
+/// The record of the request is of no use then, but its rotation point is that of the certificate.
+#[test]
+fn restart_with_other_endpoint_or_key_keeps_rotation_point_of_hint() {
+    let begin = clock::now().unix;
+    let ca = || Ca {
+        endpoint: Some("https://old.example".into()),
+        ..Ca::new(begin, RenewalHint::after(begin.after(3 * HOUR)))
+    };
+    let (first, store) = (Arc::new(ca()), Recorder::default());
+    let (handle, mut task) = start(&first, &store);
+    settle(&mut task, clock::now());
+    let point = rotate_at(&handle);
+    drop(task);
+    let moved = Ca { endpoint: Some("https://new.example".into()), ..ca() };
+    let rekeyed =
+        Ca { profile: Profile { key_algorithm: KeyAlgorithm::Ed25519, ..Profile::new([Usage::ClientAuth]) }, ..ca() };
+    for changed in [moved, rekeyed].map(Arc::new) {
+        // The second start finds what the first one has left.
+        for _ in 0..2 {
+            let (handle, mut task) = start(&changed, &store);
+            settle(&mut task, clock::now());
+            assert_eq!(rotate_at(&handle), point);
+        }
+    }
 }
 
 /// A process may end after any write. As soon as the store has the certificate, it has its rotation point.

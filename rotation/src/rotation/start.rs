@@ -33,8 +33,9 @@ pub struct Start {
     /// The contents of the store: the credential and its successor. If the credential is not at its usual place in the
     /// store ([`Stored::is_misplaced`]), the credential is due at once.
     pub stored: Stored,
-    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Ignored if the record is of
-    /// another server, signer, common name or key algorithm than wanted now.
+    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. If the record is of another
+    /// server, signer, common name or key algorithm than wanted now, ignored except for the rotation point of the stored
+    /// certificate.
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
@@ -90,6 +91,8 @@ impl Rotation {
         let foreign = foreign_to(wanted, credential.as_deref()).map(Arc::from);
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
+        // About the stored certificate, whether or not its request is of use.
+        let renewal = pending.as_ref().and_then(|record| record.pending.renewal);
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
         // The current signer if there is one, since a record of an old version does not name the signer's endpoint.
         let addressee = record.as_ref().map(|record| match signer {
@@ -131,6 +134,7 @@ impl Rotation {
                     })),
             template,
             pending,
+            renewal,
         };
         let machine = Arc::new(RotationMachine::new(setup, now));
         // The machine may have rejected the waiting certificate.

@@ -63,6 +63,7 @@ impl<S: Subject> WorldState<S> {
                     waiting: None,
                     rotate_now: false,
                     pending: None,
+                    renewal: None,
                 },
                 now,
             );
@@ -282,6 +283,7 @@ impl<S: Subject> WorldState<S> {
             waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),
             rotate_now: false,
             pending: pending.clone(),
+            renewal: None,
         };
         self.subject = S::start(setup, self.now);
         self.driver = self.driver.restart(self.subject.machine(), pending.as_ref(), remembers, self.now.instant);

@@ -92,6 +92,7 @@ fn restart(
         waiting: machine.waiting().cloned(),
         rotate_now: false,
         pending,
+        renewal: None,
     };
     RotationMachine::new(setup, now)
 }
