@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use perennial::UnixTime;
 use perennial::store::{FileOp, Kind, Listing};
+use perennial::{UnixTime, printable};
 use zeroize::Zeroizing;
 
 use crate::FileStoreError;
@@ -81,8 +81,8 @@ impl ProjectedVolume {
     }
 
     /// Checks the path of a file in a volume by kubelet's rules: relative, at most 4096 bytes, names of at most 255 bytes
-    /// separated by single slashes, no name `.` or `..`, and a first name that does not begin with `..`. At most 31
-    /// directories may lead to the file.
+    /// separated by single slashes, no name `.` or `..`, and a first name that does not begin with `..`. Control characters
+    /// are refused, too, which kubelet allows. At most 31 directories may lead to the file.
     ///
     /// # Errors
     /// [`FileStoreError::Layout`] with `path` and the rule.
@@ -98,14 +98,15 @@ impl ProjectedVolume {
             "a path in a volume must not begin with `..`"
         } else if names().any(|name| name.is_empty() || name == ".") {
             "a path in a volume must consist of names, separated by single slashes"
-        } else if path.contains('\0') {
-            "a path must not contain a zero byte"
+        } else if path.chars().any(char::is_control) {
+            "a path in a volume must not contain a control character"
         } else if path.len() > MAX_PATH || names().any(|name| name.len() > MAX_NAME) || names().count() > MAX_DEPTH {
             "this path is too long: at most 4096 bytes, 255 for each name, and 32 names"
         } else {
             return Ok(());
         };
-        Err(FileStoreError::Layout { path: path.into(), why })
+        // Not as it is: the author of a pod may have chosen it to forge lines of a log.
+        Err(FileStoreError::Layout { path: printable(path).into(), why })
     }
 
     /// Checks the paths of all files of a volume: each by [`check_path`](Self::check_path), and that none occurs twice or is

@@ -117,6 +117,9 @@ impl PodVolume {
         if !is_volume_name(&self.name) {
             return Some("the name of a volume consists of at most 63 lower-case letters, digits and hyphens".into());
         }
+        if self.path.to_string_lossy().chars().any(char::is_control) {
+            return Some("its path contains a control character".into());
+        }
         let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         if !self.path.is_absolute() || !self.path.components().all(is_plain) {
             return Some(format!(
@@ -135,12 +138,16 @@ impl PodVolume {
 }
 
 impl Pod {
-    /// Checks the pod without its signers: UID, names and paths of volumes, paths of files.
+    /// Checks the pod without its signers: UID, name, names and paths of volumes, paths of files.
     ///
     /// # Errors
     /// [`PodError::Invalid`] with the first problem.
     pub fn check(&self) -> Result<(), PodError> {
         check_uid(&self.identity.uid)?;
+        // Logs have the name as it is.
+        if self.name().chars().any(char::is_control) {
+            return Err(self.invalid("its name or namespace contains a control character".into()));
+        }
         let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
         for volume in &self.volumes {
             let repeated = "another volume of the pod has the same name or path";

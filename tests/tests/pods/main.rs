@@ -299,7 +299,10 @@ fn pods_that_contradict_rules_are_refused_and_change_nothing() {
         pod
     };
     let long = "x".repeat(129);
+    let mut forged = node.pod("b", []);
+    forged.identity.name.push_str("\nforged");
     let table = [
+        (forged, "its name or namespace contains a control character"),
         (with_uid(""), "a UID consists of"),
         (with_uid(".."), "a UID consists of"),
         (with_uid("a/b"), "a UID consists of"),
@@ -310,6 +313,8 @@ fn pods_that_contradict_rules_are_refused_and_change_nothing() {
         (volume(&|volume| volume.path = "volumes/b".into()), "is not absolute, or contains `..`"),
         (volume(&|volume| volume.path = "/volumes/../etc".into()), "is not absolute, or contains `..`"),
         (volume(&|volume| volume.path = node.volume("a")), "is that of a volume of pod shop/web-a"),
+        (volume(&|volume| volume.path = "/volumes/b\nforged".into()), "its path contains a control character"),
+        (node.pod("b", [bundle("a\nforged")]), "must not contain a control character"),
         (volume(&|volume| volume.mode = 0o666), "mode 0666 is not allowed"),
         (volume(&|volume| volume.mode = 0o4755), "mode 4755 is not allowed"),
         (node.pod("b", [bundle("../credential.pem")]), "must not contain `..`"),
@@ -325,6 +330,7 @@ fn pods_that_contradict_rules_are_refused_and_change_nothing() {
     for (pod, why) in table {
         let error = life.pods.put(pod, life.now()).unwrap_err();
         assert!(matches!(error, PodError::Invalid { .. }) && error.to_string().contains(why), "{why}: {error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
         assert_eq!(names(&node.state()), ["a"], "{why}");
     }
     let mut twice = node.pod("b", [bundle("credential.pem")]);
