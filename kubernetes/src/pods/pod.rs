@@ -120,6 +120,9 @@ impl PodVolume {
         if self.path.to_string_lossy().chars().any(char::is_control) {
             return Some("its path contains a control character".into());
         }
+        if [self.owner, self.group].contains(&Some(u32::MAX)) {
+            return Some("4294967295 is the ID of no user and no group".into());
+        }
         let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         if !self.path.is_absolute() || !self.path.components().all(is_plain) {
             return Some(format!(

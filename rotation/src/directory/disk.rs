@@ -320,8 +320,8 @@ impl Opened<'_> {
         // since a change of the owner may clear bits of the mode.
         let grant = |access: &FileAccess| -> io::Result<()> {
             if access.owner.is_some() || access.group.is_some() {
-                let (owner, group) = (access.owner.map(Uid::from_raw), access.group.map(Gid::from_raw));
-                rustix::fs::fchown(&file, owner, group)?;
+                let [owner, group] = [access.owner, access.group].map(|id| id.map(account).transpose());
+                rustix::fs::fchown(&file, owner?.map(Uid::from_raw), group?.map(Gid::from_raw))?;
             }
             Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?)
         };
@@ -346,6 +346,14 @@ impl Opened<'_> {
             parent => fs::canonicalize(parent).ok()? == fs::canonicalize(&self.disk.path).ok()? && parent.is_absolute(),
         };
         here.then(|| name.to_owned())
+    }
+}
+
+/// Fails for the ID that stands for none: the system call would leave the owner or group as it is.
+fn account(id: u32) -> io::Result<u32> {
+    match id {
+        u32::MAX => Err(Error::new(ErrorKind::InvalidInput, "4294967295 is the ID of no user and no group")),
+        id => Ok(id),
     }
 }
 

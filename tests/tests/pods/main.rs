@@ -314,6 +314,8 @@ fn pods_that_contradict_rules_are_refused_and_change_nothing() {
         (volume(&|volume| volume.path = "/volumes/../etc".into()), "is not absolute, or contains `..`"),
         (volume(&|volume| volume.path = node.volume("a")), "is that of a volume of pod shop/web-a"),
         (volume(&|volume| volume.path = "/volumes/b\nforged".into()), "its path contains a control character"),
+        (volume(&|volume| volume.owner = Some(u32::MAX)), "4294967295 is the ID of no user"),
+        (volume(&|volume| volume.group = Some(u32::MAX)), "4294967295 is the ID of no user"),
         (node.pod("b", [bundle("a\nforged")]), "must not contain a control character"),
         (volume(&|volume| volume.mode = 0o666), "mode 0666 is not allowed"),
         (volume(&|volume| volume.mode = 0o4755), "mode 4755 is not allowed"),

@@ -274,3 +274,15 @@ fn file_is_given_group_and_owner_of_pod() {
     let metadata = fs::metadata(path.join("key.pem")).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o7777), (1000, 2000, 0o440));
 }
+
+#[test]
+fn id_of_no_user_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("volume");
+    let own = access(0o440);
+    for access in [FileAccess { owner: Some(u32::MAX), ..own }, FileAccess { group: Some(u32::MAX), ..own }] {
+        let error = volume(&path).set(&[ProjectedFile { access, ..file("a", "one") }], NOW).unwrap_err().to_string();
+        assert!(error.contains("the ID of no user and no group"), "{error}");
+        assert_eq!(found(&path), files([]));
+    }
+}
