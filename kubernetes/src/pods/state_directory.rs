@@ -42,9 +42,9 @@ impl StateDirectory {
                     results.push(self.remove(uid, volume, source));
                 }
             }
-            results.push(remove_empty(&volume_path));
+            results.push(remove_empty(&volume_path).map(drop));
         }
-        results.push(remove_empty(&pod));
+        results.push(remove_empty(&pod).map(drop));
         first_error(results)
     }
 
@@ -53,10 +53,14 @@ impl StateDirectory {
         let path = self.of(uid, volume, source);
         let lock = format!(".{PREFIX}.lock");
         let is_state =
-            |name: &&String| **name == lock || name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('-'));
-        let removed = names(&path)?.iter().filter(is_state).try_for_each(|name| fs::remove_file(path.join(name)));
-        removed.map_err(cleanup("remove", &path))?;
-        remove_empty(&path)
+            |name: &String| *name == lock || name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('-'));
+        let removed: Vec<String> = names(&path)?.into_iter().filter(is_state).collect();
+        let results = removed.iter().map(|name| fs::remove_file(path.join(name)));
+        results.fold(Ok(()), Result::and).map_err(cleanup("remove", &path))?;
+        match remove_empty(&path)? {
+            false if !removed.is_empty() => sync(&path),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -71,15 +75,19 @@ fn names(path: &Path) -> Result<Vec<String>, PodError> {
     Ok(names.map_err(cleanup("list", path))?.into_iter().flatten().collect())
 }
 
-/// Removes a directory if it is empty. What was removed from it, or its own removal, is durable afterwards.
-fn remove_empty(path: &Path) -> Result<(), PodError> {
-    let changed = match fs::remove_dir(path) {
-        Ok(()) => path.parent().unwrap_or(path),
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => path,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(cleanup("remove", path)(error)),
-    };
-    File::open(changed).and_then(|changed| changed.sync_all()).map_err(cleanup("sync", changed))
+/// Removes a directory, durably, if it is empty. Returns false if it is not, or does not exist.
+fn remove_empty(path: &Path) -> Result<bool, PodError> {
+    match fs::remove_dir(path) {
+        Ok(()) => sync(path.parent().unwrap_or(path)).map(|()| true),
+        Err(error) => match error.kind() {
+            ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(false),
+            _ => Err(cleanup("remove", path)(error)),
+        },
+    }
+}
+
+fn sync(path: &Path) -> Result<(), PodError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(cleanup("sync", path))
 }
 
 fn cleanup(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PodError {
