@@ -461,6 +461,35 @@ fn outage_keeps_cas_and_is_over_once_a_watch_is_open() {
     assert_eq!((reader.trusted(), reader.bundles.state().problem), (subjects(["b"]), None));
 }
 
+/// A hostile server, or a proxy that shows the request in its errors.
+#[test]
+fn problem_hides_echoed_token() {
+    const SECRET: &str = "abcdef.0123456789abcdef";
+    let identity = Arc::new(Identity::Token(Token::new(SECRET).unwrap()));
+    let text = format!("you sent {SECRET}");
+    let status = json!({ "kind": "Status", "code": 500, "message": text });
+    let bad = bundle(SECRET, "no PEM");
+    let error = || Reply::status(500, "InternalError", &text);
+    for (what, answer, event) in [
+        ("list", Some(error()), Reply::stream()),
+        ("refused watch", None, error()),
+        ("error event", None, Reply::stream().event("ERROR", &status)),
+        ("name", None, Reply::stream().event("ADDED", &bad)),
+        ("kind", None, Reply::stream().event("ADDED", json!(SECRET))),
+    ] {
+        let reader = Reader { identity: identity.clone(), ..Reader::new() };
+        let script = |request: &ReceivedRequest| match (request.is_watch(), &answer) {
+            (true, _) => event.clone(),
+            (false, Some(answer)) => answer.clone(),
+            (false, None) => list("120", &[]),
+        };
+        let quotes = |problem: &String| [SECRET, "[token]"].iter().any(|token| problem.contains(token));
+        reader.until(script, |state| state.problem.as_ref().is_some_and(quotes));
+        let shown = format!("{:?}", reader.bundles);
+        assert!(!shown.contains(SECRET), "{what}: {shown}");
+    }
+}
+
 /// An identity that is coming at first, then is the token `t1`, and `t2` once `t1` was refused.
 #[derive(Default)]
 struct Tokens {

@@ -259,7 +259,7 @@ impl ListWatch {
     fn watched(&mut self, piece: &[u8], now: Now) {
         self.lines.push(piece);
         while let Stage::Watching(_) = self.stage {
-            let line = match self.lines.next() {
+            let line = match self.lines.next(self.session.identity().token()) {
                 Ok(Some(line)) => line,
                 Ok(None) => return,
                 Err(_) => return self.fail("an event of the watch is longer than 1.5 MiB".to_owned(), None, now),

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use perennial_rotation::Token;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::echo::hide_token;
 use crate::cluster::printable;
 use crate::objects::{ListMeta, ObjectMeta, Status};
 
@@ -27,13 +29,16 @@ impl Lines {
         self.buffer.extend_from_slice(piece);
     }
 
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
+    /// The next complete line, without the token of the request: errors quote lines.
+    pub(crate) fn next(&mut self, token: Option<&Token>) -> Result<Option<Vec<u8>>, TooLong> {
         let end = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n').map(|at| at + self.scanned);
         if end.unwrap_or(self.buffer.len()) > LONGEST_LINE {
             return Err(TooLong);
         }
         self.scanned = if end.is_some() { 0 } else { self.buffer.len() };
-        Ok(end.map(|end| self.buffer.drain(..=end).collect()))
+        let mut line = end.map(|end| self.buffer.drain(..=end).collect());
+        token.into_iter().zip(&mut line).for_each(|(token, line)| hide_token(token, line));
+        Ok(line)
     }
 }
 
@@ -130,7 +135,7 @@ mod tests {
             let mut got = Vec::new();
             for piece in b"one\n\ntwo three\nrest".chunks(size) {
                 lines.push(piece);
-                while let Ok(Some(line)) = lines.next() {
+                while let Ok(Some(line)) = lines.next(None) {
                     got.push(String::from_utf8(line).unwrap());
                 }
             }
@@ -143,9 +148,9 @@ mod tests {
         for (length, fits) in [(LONGEST_LINE, true), (LONGEST_LINE + 1, false)] {
             let mut lines = Lines::default();
             lines.push(&vec![b'x'; length]);
-            assert_eq!(lines.next().is_ok(), fits);
+            assert_eq!(lines.next(None).is_ok(), fits);
             lines.push(b"\n");
-            assert_eq!(lines.next().is_ok_and(|line| line.is_some()), fits);
+            assert_eq!(lines.next(None).is_ok_and(|line| line.is_some()), fits);
         }
     }
 }

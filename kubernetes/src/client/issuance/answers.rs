@@ -4,7 +4,6 @@ use perennial::Now;
 use perennial_rotation::{Issued, SignError, SignerConversation as _};
 
 use super::{CREATE_ATTEMPTS, Issuance, Purpose, Stage};
-use crate::client::echo::hide_token;
 use crate::client::exchange_error::ExchangeError;
 use crate::client::response::{ErrorAnswer, Response};
 use crate::client::verdict::{Judged, Refusal, Verdict};
@@ -89,11 +88,8 @@ impl Issuance {
     pub(super) fn watched(&mut self, piece: &[u8], now: Now) {
         self.lines.push(piece);
         while let Stage::Watching(_) = self.stage {
-            match self.lines.next() {
-                Ok(Some(mut line)) => {
-                    self.session.identity().token().into_iter().for_each(|token| hide_token(token, &mut line));
-                    self.on_watch_event(decode(&line), now);
-                }
+            match self.lines.next(self.session.identity().token()) {
+                Ok(Some(line)) => self.on_watch_event(decode(&line), now),
                 Ok(None) => return,
                 Err(_) => self.read_again("the watch sent an event longer than 1.5 MiB".to_owned(), now),
             }
