@@ -44,11 +44,11 @@ impl PodIdentity {
     }
 }
 
-/// A signer of `certificates.k8s.io/v1beta1` that issues certificates to pods (KEP-4317): the API server, the identity
-/// of the node, the pod, and the kind of certificate. Needs Kubernetes 1.36 or newer.
+/// Requests the certificate of one pod with PodCertificateRequest objects of `certificates.k8s.io/v1beta1` (KEP-4317), which
+/// need Kubernetes 1.36 or newer. For all pods of a node, see [`PodCertificates`](crate::pods::PodCertificates).
 ///
-/// The signer chooses the names of a certificate from its pod. It may say when to rotate the certificate
-/// (`status.beginRefreshAt`).
+/// The signer derives the names of the certificate from the pod, so the rotation has a template without names,
+/// `Template::default()`. The signer may give a hint when to rotate the certificate (`status.beginRefreshAt`).
 #[derive(Clone, Debug)]
 pub struct PodCertificateSigner {
     /// The API server.
@@ -74,8 +74,8 @@ pub struct PodCertificateSigner {
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl PodCertificateSigner {
-    /// The signer `signer_name` for the certificates of `pod`. Requests authenticate as `node`, such as with the node's
-    /// client certificate. The profile requires no usages.
+    /// Requests certificates of `pod` from the signer `signer_name`. Requests authenticate as `node`, for example with the
+    /// node's client certificate. The profile requires no usages.
     pub fn new(
         cluster: Arc<Cluster>,
         node: Arc<dyn IdentitySource>,
@@ -143,7 +143,7 @@ impl PodCertificateSigner {
             service_account_uid,
             node_name,
             node_uid,
-            // Of a lifetime that does not fit, no request is made: `rules` refuses it.
+            // `rules` refuses a lifetime that does not fit before a request is made.
             max_expiration_seconds: Some(i32::try_from(self.lifetime().as_secs()).unwrap_or(i32::MAX)),
             unverified_user_annotations: self.unverified_user_annotations.clone(),
             ..PodCertificateSpec::default()
@@ -173,13 +173,13 @@ impl Signer for PodCertificateSigner {
         pod_certificate_name(public_key_der, &self.spec())
     }
 
-    /// True: from the pod.
+    /// True: the signer derives the names from the pod.
     fn chooses_names(&self) -> bool {
         true
     }
 
     /// Fails with [`Failure::Rejected`], before a request object is created, if [`check`](Self::check) fails, or if the
-    /// template has names: the API has none but those of the pod.
+    /// template has names: a PodCertificateRequest cannot request names.
     fn begin(&self, request: SignRequest, _now: Now) -> Result<Exchange, SignError> {
         let rejected = |why| SignError::new(Failure::Rejected, why);
         self.check().map_err(rejected)?;

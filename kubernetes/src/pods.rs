@@ -26,22 +26,27 @@ pub use status::{PodCertificateState, PodCertificateStatus};
 /// The certificates in the projected volumes of all pods of a node: what kubelet's manager of pod certificates does, for
 /// agents that are not kubelet.
 ///
-/// Each source with a certificate is a member of a [`Fleet`], so that both runtimes serve it and the fleet's limits hold
-/// for all requests, also after a restart of the agent or a long suspend of the node. The program reports pods by
-/// [`put`](Self::put) and [`remove`](Self::remove), and CAs by [`set_trust_bundle`](Self::set_trust_bundle); all methods
-/// may read and write files, and block while they do.
+/// Each certificate is a member of a [`Fleet`], which a runtime drives. The limits of the fleet hold for the requests of all
+/// pods together, also after a restart of the agent or a long suspend of the node. The program reports pods by
+/// [`put`](Self::put) and [`remove`](Self::remove), and CAs by [`set_trust_bundle`](Self::set_trust_bundle). These methods
+/// read and write files, and block meanwhile.
 ///
 /// # State
 ///
 /// Below the state directory, each certificate has a credential directory `UID/VOLUME/SOURCE` with the current pair and the
-/// pending record. A restart of the agent serves what is valid without a request, and resumes requests in flight. The
-/// volumes, which may be new after a reboot, are completed from there. After a restart, call [`put`](Self::put) for each
-/// pod of the node and then [`retain`](Self::retain), which removes the keys of all others.
+/// pending record. After a restart, the agent serves valid certificates without a request, and resumes requests in flight.
+/// If a volume is empty, as a tmpfs is after a reboot, [`put`](Self::put) writes its files again from these directories.
+/// After a restart, call [`put`](Self::put) for each pod of the node, and then [`retain`](Self::retain), which removes the
+/// keys of all other pods.
 ///
 /// # Refused certificates
 ///
 /// A certificate that was denied is requested again after the policy's backoff for refusals, and at once if the source
 /// changes. kubelet gives it up for the life of the pod.
+///
+/// # Example
+///
+/// A pod with one volume, in which one file has the key and the chain:
 ///
 /// ```no_run
 /// use std::collections::BTreeMap;
@@ -52,7 +57,8 @@ pub use status::{PodCertificateState, PodCertificateStatus};
 /// # use std::sync::Arc;
 /// # fn example(fleet: Fleet, cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>, identity: PodIdentity)
 /// # -> Result<(), Box<dyn std::error::Error>> {
-/// // `fleet` is that of a runtime; `node` is the identity of the node, such as the handle of its client certificate.
+/// // `fleet` is that of a runtime, such as `perennial_std::fleet(limits)`. `node` is the identity of the node, such as the
+/// // handle of its client certificate. `identity` has the names and UIDs of the pod, its service account and its node.
 /// let pods = PodCertificates::new(fleet, "/var/lib/agent/pods", cluster, node);
 /// let bundle = Projection::Bundle { path: "credential.pem".into() };
 /// let certificate = PodCertificateSource {
@@ -89,7 +95,7 @@ type MakeSigner = dyn Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn 
 struct Known {
     /// By UID.
     pods: BTreeMap<String, Entry>,
-    /// The PEM text of CAs.
+    /// The CAs of each selection, as PEM.
     trust_bundles: HashMap<BundleSelection, Arc<str>>,
 }
 
@@ -105,8 +111,9 @@ struct Entry {
 }
 
 impl PodCertificates {
-    /// Makes the manager of the certificates of a node's pods, with [`PodCertificateSigner`] as their signers: requests to
-    /// `cluster` authenticate as `node`. Keeps private state in the directory `state`, which is created when a pod is put.
+    /// Makes a manager that requests certificates from `cluster` with PodCertificateRequests ([`PodCertificateSigner`]).
+    /// Requests authenticate as `node`. The private state is in the directory `state`, which the first
+    /// [`put`](Self::put) creates.
     pub fn new(fleet: Fleet, state: impl Into<PathBuf>, cluster: Arc<Cluster>, node: Arc<dyn IdentitySource>) -> Self {
         Self::with_signers(fleet, state, move |pod, source| {
             let mut signer =
@@ -130,16 +137,16 @@ impl PodCertificates {
         Self { fleet, state: StateDirectory::new(state.into()), policy: None, signers: Box::new(make), turn, known }
     }
 
-    /// Sets the timing of certificates that are added from now on. The rotation point is the signer's choice, if the signer
-    /// makes one.
+    /// Sets the policy of certificates that are added from now on. A hint of the signer (`beginRefreshAt`) sets the rotation
+    /// point in place of the policy.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy: Some(policy), ..self }
     }
 
     /// Adds a pod, or changes it: adds members for new sources, requests new certificates for changed ones, removes the
-    /// members, keys and files of vanished ones, and completes the volumes. Does nothing for a pod that is as it was and whose
-    /// volumes are complete, so that it can be called for each event of a pod.
+    /// members, keys and files of vanished ones, and completes the volumes. Does nothing if the pod has not changed and its
+    /// volumes are complete: call this for each event of a pod.
     ///
     /// Reads the stores of new members, and blocks meanwhile.
     ///
@@ -168,8 +175,8 @@ impl PodCertificates {
     /// for the fleet's loop. Also removes what an earlier run has left of the pod.
     ///
     /// # Errors
-    /// The UID is no UID, or the first removal that failed; the others were carried out. The pod's certificates are not
-    /// rotated any more. Another call tries the failed removals again.
+    /// [`PodError::Invalid`] if `uid` is no UID: nothing is changed. Else the first removal that failed; the others were
+    /// carried out, and the pod's certificates are not rotated any more. Another call tries the failed removals again.
     pub fn remove(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
         pod::check_uid(uid)?;
         let _turn = self.turn();
@@ -216,7 +223,7 @@ impl PodCertificates {
         }))
     }
 
-    /// The state of each certificate, by pod UID, volume and source. Never waits for a disk.
+    /// The state of each certificate, sorted by the UID of the pod, the volume and the source. Never waits for a disk.
     pub fn statuses(&self, now: UnixTime) -> Vec<PodCertificateStatus> {
         let known = self.known();
         let members = known.pods.values().flat_map(|entry| &entry.members);

@@ -20,7 +20,8 @@ const ABSENT: &str = "; the server does not serve ClusterTrustBundles: they need
                       --runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true (v1alpha1 before 1.33) on \
                       kube-apiserver";
 
-/// ClusterTrustBundle objects to read, selected as by kubelet's projected volume source `clusterTrustBundle`.
+/// The ClusterTrustBundle objects to read: one by its name, or those of a signer, as in the volume source
+/// `clusterTrustBundle` of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BundleSelection {
     /// The ClusterTrustBundle of this name.
@@ -153,15 +154,15 @@ impl TrustBundles {
         &self.0.selection
     }
 
-    /// The state now.
+    /// The present CAs, and the problem if there is one.
     pub fn state(&self) -> BundleState {
         self.held().state().clone()
     }
 
     /// Returns the conversation that reads the bundles of `cluster`, and keeps this source current while it is driven.
-    /// Each list authenticates with what `identity` returns then. Of `limits`, only [`Limits::connect`] and
-    /// [`Limits::answer`] apply. `seed` determines the pauses: nodes of a fleet with different seeds do not retry at the
-    /// same time.
+    /// Each list authenticates with the identity that `identity` returns at that time. Of `limits`, only
+    /// [`Limits::connect`] and [`Limits::answer`] apply. `seed` determines the pauses: nodes of a fleet with different
+    /// seeds do not retry at the same time.
     pub fn watch(
         &self,
         cluster: Arc<Cluster>,
@@ -183,8 +184,8 @@ impl RootsSource for TrustBundles {
         let held = self.held();
         let BundleState { roots, problem, .. } = held.state();
         roots.clone().ok_or_else(|| match problem {
-            Some(problem) => NotYet::new(format!("{} give no CA: {problem}", self.selection())),
-            None => NotYet::new(format!("{} have not been read yet", self.selection())),
+            Some(problem) => NotYet::new(format!("no CA from {}: {problem}", self.selection())),
+            None => NotYet::new(format!("no CA from {} yet: the API server has not answered so far", self.selection())),
         })
     }
 

@@ -155,7 +155,11 @@ fn roots_follow_list_and_events_of_watch() {
     let [a, b, c] = pems(["a", "b", "c"]);
     let reader = Reader::new();
     let error = reader.bundles.roots().unwrap_err().to_string();
-    assert_eq!(error, "the ClusterTrustBundles of signer example.com/mesh have not been read yet");
+    assert_eq!(
+        error,
+        "no CA from the ClusterTrustBundles of signer example.com/mesh yet: the API server has \
+         not answered so far"
+    );
     let seen = Mutex::new(Vec::new());
     let script = server(vec![bundle("m:1", &a)], |_| {
         Reply::stream()
@@ -282,8 +286,8 @@ fn bad_bundle_as_only_one_leaves_no_ca() {
     reader.until(script, |state| state.problem.is_some());
     assert_eq!(
         reader.bundles.roots().unwrap_err().to_string(),
-        "the ClusterTrustBundles of signer example.com/mesh give no CA: the bundle m:1 is disregarded: no certificate \
-         found; expected a PEM block CERTIFICATE, and 1 more"
+        "no CA from the ClusterTrustBundles of signer example.com/mesh: the bundle m:1 is disregarded: no certificate \
+         found; expected a PEM block CERTIFICATE; 2 bundles are disregarded in all"
     );
 }
 
@@ -537,7 +541,7 @@ fn bundles_beyond_limits_are_reported() {
     let reader = Reader::new();
     reader.until(server(many, |_| Reply::stream()), |state| state.problem.is_some());
     let state = reader.bundles.state();
-    assert_eq!(state.problem.unwrap(), "the selection has more than 1000 bundles; further ones are disregarded");
+    assert_eq!(state.problem.unwrap(), "more than 1000 bundles are selected, and only 1000 are used; select fewer");
     assert_eq!((state.bundles, reader.trusted()), (1000, subjects(["a"])));
 
     let large = a.repeat((1 << 20) / a.len());

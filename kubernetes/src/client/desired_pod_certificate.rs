@@ -223,7 +223,7 @@ fn check_times(chain: &Chain, object: &PodCertificateRequest) -> Result<(), Refu
     let lifetime = validity.not_after().since(validity.not_before());
     match object.spec.max_expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
         Some(longest) if lifetime.as_secs() > longest => Err(bad(format!(
-            "the certificate lives {} s, longer than the {longest} s that were requested at most",
+            "the certificate lives {} s, longer than the {longest} s that the request allows",
             lifetime.as_secs()
         ))),
         _ => Ok(()),

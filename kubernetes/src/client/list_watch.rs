@@ -37,7 +37,7 @@ const WATCH_GRACE: Duration = Duration::from_secs(30);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// The bounds of the pause after an error that stays until a person changes the cluster or the credential.
 const LASTING_PAUSE: (u64, u64) = (60_000, 120_000);
-/// The pause while the identity is coming: the shortest, which doubles up to the longest.
+/// The pause while there is no identity yet: the first one, and the longest, up to which it doubles.
 const IDENTITY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// The objects to read: a resource without namespaces, and a selection of its objects.
@@ -83,7 +83,7 @@ pub(crate) struct ListWatch {
     jitter: Jitter,
     /// The number of failures in a row, short watches included. Each makes the next pause longer.
     failures: u32,
-    /// The number of pauses in a row because the identity was coming.
+    /// The number of pauses in a row because there was no identity yet.
     waits: u32,
     /// The API version in use, as an index of [`Selected::versions`].
     version: usize,
@@ -237,7 +237,7 @@ impl ListWatch {
                     self.changes.push_back(Change::Listed(objects));
                     self.stage = Stage::Next(Purpose::Watch);
                 }
-                Err(error) => self.fail(format!("the answer is no list that can be read: {error}"), None, now),
+                Err(error) => self.fail(format!("the list cannot be read: {error}"), None, now),
             },
             404 => {
                 self.version = (self.version + 1) % self.selected.versions.len();
@@ -294,7 +294,7 @@ impl ListWatch {
         }
     }
 
-    /// Handles a request without an answer.
+    /// Handles an HTTP request that got no answer.
     fn lost(&mut self, error: &ExchangeError, now: Now) {
         if let ExchangeError::CertificateRefused(_) = error {
             self.identity.identity_refused(self.session.identity());

@@ -24,7 +24,8 @@ const LABEL: usize = 63;
 /// The greatest length of a DNS subdomain.
 const SUBDOMAIN: usize = 253;
 
-/// Checks the content of a request in this namespace. `requested` is what `max_expiration_seconds` should be.
+/// Checks the content of a request in this namespace. `requested` is the lifetime, which `max_expiration_seconds` may be
+/// too small to hold.
 ///
 /// # Errors
 /// The first rule by which an API server would refuse the request, as a sentence.
@@ -71,7 +72,7 @@ pub(super) fn lifetime(signer_name: &str, lifetime: Duration) -> Result<(), Stri
     ))
 }
 
-/// `ValidateSignerName` in `pkg/apis/core/validation/names.go`.
+/// Checks the name of a signer (`ValidateSignerName` in `pkg/apis/core/validation/names.go`).
 pub(super) fn signer_name(name: &str) -> Result<(), String> {
     let is_valid = name.split_once('/').is_some_and(|(domain, path)| {
         let is_domain = domain.len() <= SUBDOMAIN && domain.contains('.') && domain.split('.').all(is_label);
@@ -83,13 +84,13 @@ pub(super) fn signer_name(name: &str) -> Result<(), String> {
     Err(format!("the signer name `{}` has not the form `example.com/signer-name`", printable(name)))
 }
 
-/// `IsKubernetesSignerName`: true for the signers of which Kubernetes itself decides.
+/// True for names of signers that Kubernetes itself defines (`IsKubernetesSignerName`).
 fn is_of_kubernetes(signer_name: &str) -> bool {
     let (domain, _) = signer_name.split_once('/').unwrap_or((signer_name, ""));
     domain == "kubernetes.io" || domain.ends_with(".kubernetes.io")
 }
 
-/// `ValidateUserAnnotations` in `pkg/apis/core/validation/validation.go`.
+/// Checks annotations for a signer (`ValidateUserAnnotations` in `pkg/apis/core/validation/validation.go`).
 pub(super) fn annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {
     for key in annotations.keys() {
         // Upper case does not matter in keys of annotations.

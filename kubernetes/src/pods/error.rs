@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use perennial::printable;
 use perennial_rotation::{DirectoryError, FileStoreError, StartError};
 
-/// Error of [`PodCertificates`](super::PodCertificates). Other pods are as they were.
+/// Error of [`PodCertificates`](super::PodCertificates). It does not affect the certificates of other pods.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PodError {
     /// The pod cannot have such certificates. Nothing was changed.
     #[error("pod {}: {why}", printable(pod))]
     Invalid {
-        /// Namespace and name of the pod.
+        /// Namespace and name of the pod; `with UID` and the UID, if the UID is the problem.
         pod: String,
         /// The problem, as a clause.
         why: String,
     },
-    /// The private state of a certificate cannot be used, such as because another process uses it.
+    /// The private state of a certificate cannot be used, for example because another process holds its lock.
     #[error("pod {}: {source}", printable(pod))]
     State {
         /// Namespace and name of the pod.
@@ -26,13 +26,13 @@ pub enum PodError {
         /// Error of the credential directory.
         source: DirectoryError,
     },
-    /// A volume cannot be written. The rotation repeats a write of its own; [`restore`](super::PodCertificates::restore)
-    /// and another [`put`](super::PodCertificates::put) repeat the others. A removal of files is repeated by another
-    /// [`put`](super::PodCertificates::put), [`remove`](super::PodCertificates::remove) or
+    /// A volume cannot be written. The rotation of a certificate repeats the write of a new one. To write all other files,
+    /// call [`restore`](super::PodCertificates::restore) or [`put`](super::PodCertificates::put). To remove files that could
+    /// not be removed, call [`put`](super::PodCertificates::put), [`remove`](super::PodCertificates::remove) or
     /// [`retain`](super::PodCertificates::retain).
     #[error("pod {}: {source}", printable(pod))]
     Volume {
-        /// Namespace and name of the pod, or its UID.
+        /// Namespace and name of the pod.
         pod: String,
         /// Error of the volume.
         source: FileStoreError,

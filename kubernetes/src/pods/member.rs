@@ -56,7 +56,7 @@ impl Member {
         Ok(Self { handle, store, pod: pod.clone(), source: source.clone(), path, access })
     }
 
-    /// True if the member can go on with this volume and source: its files, and their access, are the same.
+    /// True if the member can serve this source in this volume: the files and their access have not changed.
     pub(super) fn fits(&self, volume: &PodVolume, source: &PodCertificateSource) -> bool {
         !self.handle.has_ended()
             && self.source.projection == source.projection
@@ -64,7 +64,7 @@ impl Member {
             && self.access == volume.access()
     }
 
-    /// True if the certificate is of this pod and this source. Its files may be others.
+    /// True if the certificate is of this pod and this source. The source may have other paths for the files.
     pub(super) fn is_of(&self, pod: &Pod, source: &PodCertificateSource) -> bool {
         let projection = self.source.projection.clone();
         self.pod.identity == pod.identity && self.source == PodCertificateSource { projection, ..source.clone() }

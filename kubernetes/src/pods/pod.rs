@@ -35,7 +35,7 @@ pub struct PodVolume {
     pub path: PathBuf,
     /// The permission bits of files, `defaultMode`, such as `0o644`. Others than the owner must not be able to write.
     pub mode: u32,
-    /// The numeric user ID of the files' owner; `None`: the user of this process.
+    /// The numeric user ID of the owner of files; `None`: the user of this process.
     pub owner: Option<u32>,
     /// The numeric group ID of files, `fsGroup`; `None`: the group of this process.
     pub group: Option<u32>,
@@ -64,7 +64,7 @@ pub struct PodCertificateSource {
     pub signer_name: String,
     /// The kind of the key, `keyType`.
     pub key_type: KeyAlgorithm,
-    /// The longest lifetime, `maxExpirationSeconds`; `None`: that of the API, 24 hours.
+    /// The longest lifetime that the signer may choose, `maxExpirationSeconds`; `None`: 24 hours, as the API sets it.
     pub max_expiration: Option<Duration>,
     /// The files: `credentialBundlePath`, or `keyPath` and `certificateChainPath`.
     pub projection: Projection,
@@ -83,7 +83,7 @@ impl PodSource {
 }
 
 impl PodCertificateSource {
-    /// A certificate of this signer in these files: with a P-256 key, the API's lifetime and no annotations.
+    /// A certificate of this signer in these files, with a P-256 key, a lifetime of at most 24 hours, and no annotations.
     pub fn new(signer_name: impl Into<String>, projection: Projection) -> Self {
         Self {
             signer_name: signer_name.into(),

@@ -82,14 +82,15 @@ pub struct PodCertificateStatus {
     pub signer_name: String,
     /// The state, as kubelet reports it.
     pub state: PodCertificateState,
-    /// When the current certificate expires; `None` without one.
+    /// When the current certificate expires; `None` without a certificate.
     pub not_after: Option<UnixTime>,
-    /// The rotation point of the current certificate; `None` without one.
+    /// The rotation point of the current certificate; `None` without a certificate.
     pub rotation_point: Option<UnixTime>,
     /// The last error of a request or of a write, for people; `None` if there is none.
     pub last_error: Option<Arc<str>>,
-    /// The failure to write the current certificate to the volume; `None` if it is in there, or if there is none.
+    /// The failure to write the current certificate to the volume; `None` if the volume has the certificate, or if there
+    /// is no certificate.
     pub unpublished: Option<Unpublished>,
-    /// The activity of the rotation, and so what comes next: a request at some time, a turn, an answer.
+    /// The state of the rotation: what it waits for, such as the rotation point, an answer, or the end of a backoff.
     pub activity: State,
 }

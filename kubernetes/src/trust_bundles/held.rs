@@ -22,7 +22,7 @@ pub(super) struct Held {
     bundles: BTreeMap<String, Bundle>,
     /// True if the selection has more than [`MOST_BUNDLES`], of which some are left out.
     has_more: bool,
-    /// Why the server cannot be read, or changes are not noticed at once.
+    /// Why the bundles cannot be read, or their changes cannot be watched; `None` if they can.
     failure: Option<String>,
     state: BundleState,
 }
@@ -84,7 +84,7 @@ impl Held {
         self.state.problem = self.problem();
     }
 
-    /// Takes the present content of the bundle `name`. Content that cannot be used leaves the content before it trusted.
+    /// Takes the present content of the bundle `name`. If that content cannot be used, the CAs before it stay trusted.
     fn set(&mut self, name: &str, object: &str, selection: &BundleSelection) {
         let read = match serde_json::from_str::<ClusterTrustBundle>(object) {
             Ok(object) if !selection.includes(name, &object.spec.signer_name) => {
@@ -113,7 +113,7 @@ impl Held {
         }
     }
 
-    /// Joins the CAs of all bundles. Without any, those before stay.
+    /// Joins the CAs of all bundles. If the bundles have no CA, the CAs of the state stay as they are.
     fn join(&mut self, now: UnixTime) {
         let all = self.bundles.values().filter_map(|bundle| bundle.good.as_ref());
         let all = all.flat_map(|roots| CertificateDer::pem_slice_iter(roots.pem().as_bytes()).flatten());
@@ -134,7 +134,9 @@ impl Held {
             return self.state.read.map(|_| format!("the server has no such bundle{stay}"));
         }
         if self.has_more {
-            return Some(format!("the selection has more than {MOST_BUNDLES} bundles; further ones are disregarded"));
+            return Some(format!(
+                "more than {MOST_BUNDLES} bundles are selected, and only {MOST_BUNDLES} are used; select fewer"
+            ));
         }
         let mut bad = self.bundles.iter().filter_map(|(name, bundle)| Some((name, bundle, bundle.problem.as_ref()?)));
         let (name, bundle, why) = bad.next()?;
@@ -146,7 +148,7 @@ impl Held {
         };
         let more = match bad.count() {
             0 => String::new(),
-            more => format!(", and {more} more"),
+            more => format!("; {} bundles are disregarded in all", more + 1),
         };
         Some(format!("the bundle {} is disregarded: {}{stay}{more}", printable(name), printable(why)))
     }
