@@ -25,14 +25,15 @@ const MAX_NAME: usize = 255;
 /// A directory with files of several sources, in the layout of kubelet's projected volumes (`AtomicWriter`): the files are
 /// in a directory named by the time, the link `..data` leads to that directory, and each file has a link through `..data`.
 ///
-/// One rename of `..data` switches all files. A reader that opens the directory behind `..data` once, and its files in it,
-/// finds the files of one moment. Two paths that a reader opens one after the other may be of two moments.
+/// One rename of `..data` switches all files. A reader that opens the directory behind `..data`, and the files below that
+/// directory, finds files that were written together. A reader that opens two paths of the volume one after the other may
+/// find one file from before a switch and the other from after it.
 ///
 /// A source replaces its own files with [`set`](Self::set); the files of the others are carried over as they are, by hard
 /// links, so that no key is read. Sources may call from different threads: one call waits for the other. After a loss of
-/// power, the volume has the files before or after the call.
+/// power during a call, the volume has either all files from before the call or all from after it.
 ///
-/// The volume keeps no contents in memory. It belongs to one process: no lock excludes others.
+/// Keeps no contents in memory. Only one process may write to the directory: no lock excludes others.
 #[derive(Debug)]
 pub struct ProjectedVolume {
     volume: Box<dyn Volume>,
@@ -44,8 +45,8 @@ pub struct ProjectedVolume {
 /// The state that calls share.
 #[derive(Debug, Default)]
 struct Turn {
-    /// True if the last call has synced the directory. An earlier process, or a call that failed, may have switched it
-    /// without a sync.
+    /// True if the last call has synced the directory. An earlier process, or a call that failed, may have switched
+    /// `..data` without a sync.
     is_synced: bool,
 }
 
@@ -124,7 +125,9 @@ impl ProjectedVolume {
             }
         }
         let both = all.iter().flat_map(|path| folders_of(path)).find(|folder| all.contains(folder));
-        both.map_or(Ok(()), |path| bad(path, "this path is a file and, for another file of the volume, a directory"))
+        both.map_or(Ok(()), |path| {
+            bad(path, "this path is a file and, for another file of the volume, a directory; rename one")
+        })
     }
 
     /// Adds these files, or replaces those with the same paths; the other files of the volume stay. Creates the directory
@@ -220,7 +223,7 @@ impl ProjectedVolume {
             Ok(()) => Ok(Some(all)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                let why = "another user could have made this directory, to which ..data leads; remove both";
+                let why = "another user could have made this directory, to which `..data` leads; remove the directory and `..data`";
                 Err(FileStoreError::Layout { path, why })
             }
             Err(error) => Err(failed("read", &path)(error)),

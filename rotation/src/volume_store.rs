@@ -40,11 +40,11 @@ impl Projection {
     }
 }
 
-/// The store of a certificate in a [`ProjectedVolume`]: first the private copy, then the files in the volume.
+/// The store of a certificate whose files are in a [`ProjectedVolume`], with a private copy in a [`Directory`].
 ///
-/// The private copy and the pending record are in a [`Directory`], which survives a restart of the node; the volume may be
-/// a tmpfs. A new pair is durable in the private copy before the volume changes, and a [`load`](Store::load) completes the
-/// volume from the private copy. A certificate that is not valid yet is in the private copy only.
+/// The directory also has the pending record, and survives a restart of the node; the volume may be a tmpfs. A new pair is
+/// durable in the private copy before the volume changes, and a [`load`](Store::load) completes the volume from the
+/// private copy. A certificate that is not valid yet is in the private copy only.
 ///
 /// If the volume cannot be written, `write` fails, so that the rotation repeats the write. After a `load` that could not
 /// complete the volume, and if another program removes files of the volume, call [`restore`](Self::restore).
@@ -116,8 +116,8 @@ impl VolumeStore {
         self.private.path()
     }
 
-    /// The failure to write the current pair to the volume; `None` if the last load, write or [`restore`](Self::restore)
-    /// found or made the files of the volume those of the pair. Never waits for a disk.
+    /// The failure to write the current pair to the volume; `None` if the volume had the files of the pair after the last
+    /// load, write or [`restore`](Self::restore). Never waits for a disk.
     pub fn unpublished(&self) -> Option<Unpublished> {
         self.unpublished.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -171,8 +171,8 @@ impl VolumeStore {
     }
 }
 
-/// With a signer, `load` completes the files of the volume. A volume that cannot be written does not prevent the start: the
-/// error is logged, and in [`VolumeStore::unpublished`].
+/// If the rotation has a signer, `load` completes the files of the volume. A volume that cannot be written does not prevent
+/// the start: `load` logs the error, and [`VolumeStore::unpublished`] returns it.
 impl Store for VolumeStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let stage = self.stage();

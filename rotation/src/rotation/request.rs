@@ -123,8 +123,9 @@ impl Rotation {
         }
     }
 
-    /// Begins a request: adds the commands to save the record and to drive the exchange or, if keys stay elsewhere
-    /// or take long to generate, the command to make the key first. If the request cannot begin, returns the event of its failure instead.
+    /// Begins a request: adds the commands to save the record and to drive the exchange or, if keys stay elsewhere or take
+    /// long to generate, the command to make the key first. If the request cannot begin, returns the event of its failure
+    /// instead.
     pub(super) fn submit(
         &mut self,
         id: RequestId,
