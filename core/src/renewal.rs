@@ -24,7 +24,7 @@ pub struct RenewalHint {
 pub enum HintFault {
     /// The time lies before the certificate's notBefore.
     BeforeValidity,
-    /// The time lies after the certificate's notAfter, when it is too late.
+    /// The time lies after the certificate's notAfter, when the certificate has expired.
     AfterValidity,
     /// The time has passed already: the certificate would be due at once.
     Passed,
@@ -83,10 +83,11 @@ impl RenewalHint {
     }
 
     /// The rotation point of `certificate` by this hint. Computed from `seed` and the certificate's fingerprint, as
-    /// [`rotation_point`](crate::rotation_point()) is. `latest` is the current time by the later clock.
+    /// [`rotation_point`](crate::rotation_point()) is. `latest` is the current time: by the local clock or by the server's,
+    /// whichever is later.
     ///
-    /// The point lies ten minutes after notBefore at the earliest, and ten minutes before notAfter at the latest, or the
-    /// sixth part of the lifetime if that is shorter: a request takes its time.
+    /// The point keeps a distance from notBefore and from notAfter: ten minutes, or the sixth part of the lifetime if that
+    /// is shorter. A request takes its time.
     ///
     /// # Errors
     /// [`HintFault`]: the hint lies outside of the validity period, or the chosen point has passed.

@@ -37,9 +37,9 @@ pub trait ExternalKey: Debug + Send + Sync {
     fn reference(&self) -> String;
 
     /// Signs `message`, which is not hashed yet. `scheme` is the scheme of the key's kind: `ECDSA_NISTP256_SHA256`,
-    /// `ECDSA_NISTP384_SHA384`, `ECDSA_NISTP521_SHA512` (with the feature `aws-lc-rs`) or `ED25519`; for an RSA key `RSA_PKCS1_SHA256` in CSRs and `RSA_PSS_SHA256` in TLS. An
-    /// ECDSA signature must be a DER `Ecdsa-Sig-Value`; [`ecdsa_signature`] converts the numbers r and s, which PKCS#11
-    /// returns, to that form.
+    /// `ECDSA_NISTP384_SHA384`, `ECDSA_NISTP521_SHA512` (with the feature `aws-lc-rs`) or `ED25519`; for an RSA key
+    /// `RSA_PKCS1_SHA256` in CSRs and `RSA_PSS_SHA256` in TLS. An ECDSA signature must be a DER `Ecdsa-Sig-Value`;
+    /// [`ecdsa_signature`] converts the numbers r and s, which PKCS#11 returns, to that form.
     ///
     /// # Errors
     /// The key cannot sign, for example since its device is absent. The CSR or the handshake then fails.
