@@ -81,8 +81,9 @@ pub struct Options {
     /// The serving certificates that [`Approval::Auto`] approves for nodes.
     pub approve_serving: ServingApproval,
     /// True to sign requests for signer names outside `kubernetes.io/`, such as `example.com/mesh`, and to approve them
-    /// under [`Approval::Auto`]. Pod certificate requests need no approval: see [`PodSigner`](crate::PodSigner). Such a request may have any names and usages, and any subject without the organization
-    /// `system:masters`. A cluster does not sign for these signer names.
+    /// under [`Approval::Auto`]. A certificate signing request may have any names and usages, and any subject without the
+    /// organization `system:masters`. Pod certificate requests need no approval: see [`PodSigner`](crate::PodSigner). A
+    /// cluster does not sign for these signer names.
     pub other_signers: bool,
     /// True to accept `expirationSeconds` below 600; a cluster refuses such values.
     pub allow_short: bool,
@@ -118,8 +119,8 @@ pub struct Options {
     pub keep_ended: Duration,
     /// Time for which the server stores a request without certificate, denial or failure, counted from its creation.
     pub keep_pending: Duration,
-    /// Time for which the server stores a pod certificate request, counted from its creation. A cluster removes these
-    /// requests each five minutes.
+    /// Time for which the server stores a pod certificate request, counted from its creation. In a cluster the interval
+    /// between two removals of such requests is five minutes.
     pub keep_pod_requests: Duration,
 }
 
@@ -159,9 +160,10 @@ impl Options {
 
 /// An API server without sockets and clocks. The caller passes requests with the time, and gets answers.
 ///
-/// Stores certificate signing requests, approves and signs them, and stores the objects around them: trust bundles, pods,
-/// service accounts, nodes. Also answers two kinds of requests that `kubectl` sends: for discovery documents, and for reviews of the user's own rights. The server is for
-/// development, demonstrations and tests: all state is in memory, and memory is bounded.
+/// Stores certificate signing requests and pod certificate requests, and approves and signs them. Also stores trust
+/// bundles, pods, service accounts and nodes, and answers two kinds of requests that `kubectl` sends: for discovery
+/// documents, and for reviews of the user's own rights. The server is for development, demonstrations and tests: all state
+/// is in memory, and memory is bounded.
 #[derive(Debug)]
 pub struct Api {
     pub(super) options: Options,

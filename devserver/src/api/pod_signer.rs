@@ -24,12 +24,13 @@ use perennial_kubernetes::objects::{
 /// Behaviour of a signer of pod certificates. By default the signer issues each certificate at once, for all of
 /// `maxExpirationSeconds`, with the SPIFFE ID of the service account, for clients and servers.
 ///
-/// A signer may misbehave, as in a cluster it could not: the server does not check what the signer writes.
+/// The server does not check the status that the signer writes, as a cluster does. So a signer can misbehave here in ways
+/// that a cluster prevents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodSigner {
     /// The decision of the signer about each request.
     pub decision: PodDecision,
-    /// Longest lifetime of a certificate. A request with a smaller `maxExpirationSeconds` gets that lifetime.
+    /// Longest lifetime of a certificate. A request with a smaller `maxExpirationSeconds` gets the smaller lifetime.
     pub lifetime: Duration,
     /// The hint when to replace a certificate (`beginRefreshAt`).
     pub refresh: RefreshHint,
@@ -96,7 +97,7 @@ pub enum RefreshHint {
     Absent,
 }
 
-/// A configured signer. Without a CA of its own, it signs with that of the server.
+/// A configured signer. Signs with the CA of the server if it has no CA of its own.
 #[derive(Debug, Default)]
 struct ActiveSigner {
     behaviour: PodSigner,
@@ -209,8 +210,8 @@ fn roots_name(signer_name: &str) -> String {
     format!("{}:roots", signer_name.replace('/', ":"))
 }
 
-/// Validity of a certificate, in all not longer than the request allows. notBefore precedes `now` by two minutes at most:
-/// a cluster allows less than five.
+/// Validity of a certificate, at most as long as the request allows. notBefore precedes `now` by two minutes at most: a
+/// cluster allows less than five.
 fn validity(
     authority: &Authority,
     behaviour: &PodSigner,
@@ -225,7 +226,7 @@ fn validity(
     validity.map_err(|error| error.to_string())
 }
 
-/// The names of the certificate, as in a CSR for another key.
+/// The names of the certificate for `request`, in the form of a CSR. The key in that form is not used.
 fn names(behaviour: &PodSigner, request: &PodCertificateRequest) -> Result<RequestFacts, String> {
     let PodCertificateSpec { pod_name, service_account_name, node_name, .. } = &request.spec;
     let fill = |text: &String| {
