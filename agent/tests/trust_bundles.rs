@@ -112,7 +112,7 @@ fn bundle_that_is_gone_leaves_file_and_is_reported() {
     assert!(get(&listening, "/").contains(gone));
     signer.put_trust_bundle(BUNDLE, MESH, &new);
     until("the new CA", || (written(path) == Some(blocks(&roots(&new)))).then_some(()));
-    until("the end of the problem", || run.stderr().contains("can be read and written again").then_some(()));
+    until("the end of the problem", || run.stderr().contains("the last problem is over").then_some(()));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn unusable_trust_bundle_option_is_usage_error() {
     let same = ["--trust-bundle", "name=a,path=ca.pem", "--trust-bundle", "name=b,path=./ca.pem"];
     for (arguments, why) in [
         (&["--trust-bundle", "signer=mesh,path=a"][..], "`mesh` is no signer name"),
-        (&["--trust-bundle", "signer=example.com/mesh"], "no path=FILE: where to?"),
+        (&["--trust-bundle", "signer=example.com/mesh"], "path=FILE is missing"),
         (&["--trust-bundle", "name=a,path=/"], "trust bundle: /: this path names no file"),
         (&same, "two --trust-bundle have the path"),
     ] {

@@ -128,11 +128,11 @@ pub(crate) struct Run {
     /// change: signer=NAME,path=FILE, or name=NAME,path=FILE for one bundle. For example
     /// signer=example.com/mesh,path=/etc/mesh/ca.pem. May be repeated
     ///
-    /// perennial reads the bundles with the node's certificate; it must be allowed to list and watch
-    /// clustertrustbundles, as nodes are. Add `replaceForeign=true` to replace a file that perennial did not write, and
+    /// perennial reads the bundles with the node's certificate, whose user must be allowed to list and watch
+    /// clustertrustbundles; nodes are. Add `replaceForeign=true` to replace a file that perennial did not write, and
     /// at the end `labels=SELECTOR` to select among the bundles of the signer, as in kubectl get -l. A certificate that
-    /// is removed from the bundles is removed from the file. A damaged bundle, or the deletion of the last one, removes
-    /// none: perennial reports it and keeps the file. Rotations and the start do not wait for the bundles; with --once,
+    /// is removed from the bundles is removed from the file. If a bundle is damaged, or the last one is deleted, perennial
+    /// reports that, and removes no certificate. Rotations and the start do not wait for the bundles; with --once,
     /// perennial waits until each was read or an attempt has failed.
     #[arg(long, help_heading = "Trust bundles", value_name = "SPEC", value_parser = trust_bundle)]
     pub(crate) trust_bundle: Vec<TrustBundle>,

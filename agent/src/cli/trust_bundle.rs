@@ -17,8 +17,8 @@ pub(crate) struct TrustBundle {
 
 const EXAMPLE: &str = "signer=example.com/mesh,path=/etc/mesh/ca.pem";
 
-/// Parses `signer=NAME,path=FILE` or `name=NAME,path=FILE`, with `replaceForeign=true` or `labels=SELECTOR` if wanted. A
-/// label selector may contain commas: it is the last, and takes the rest of the text.
+/// Parses `signer=NAME,path=FILE` or `name=NAME,path=FILE`, with `replaceForeign=true` or `labels=SELECTOR` if wanted.
+/// `labels` is the last key and takes the rest of the text, since a label selector may contain commas.
 pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
     let (mut signer, mut name, mut path, mut labels, mut replaces_foreign) = (None, None, None, None, None);
     let mut rest = text;
@@ -60,10 +60,10 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
         (None, Some(name), None) => BundleSelection::Name(name.to_owned()),
         (Some(_), Some(_), _) => return Err("`signer` and `name` exclude each other; leave one of them out".into()),
         (None, None, _) => {
-            return Err(format!("no signer=NAME and no name=NAME: which bundles? Expected a value like {EXAMPLE}"));
+            return Err(format!("signer=NAME or name=NAME is missing; expected a value like {EXAMPLE}"));
         }
     };
-    let path = path.ok_or_else(|| format!("no path=FILE: where to? Expected a value like {EXAMPLE}"))?;
+    let path = path.ok_or_else(|| format!("path=FILE is missing; expected a value like {EXAMPLE}"))?;
     let replaces_foreign = match replaces_foreign {
         None | Some("false") => false,
         Some("true") => true,
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn trust_bundle_error_names_key_and_remedy() {
         for (text, why) in [
-            ("", "no signer=NAME and no name=NAME: which bundles?"),
+            ("", "signer=NAME or name=NAME is missing; expected a value like signer="),
             ("/etc/ca.pem", "`/etc/ca.pem` is no KEY=VALUE; expected a value like signer="),
-            ("signer=example.com/mesh", "no path=FILE: where to? Expected a value like signer="),
-            ("path=a", "no signer=NAME and no name=NAME"),
+            ("signer=example.com/mesh", "path=FILE is missing; expected a value like signer="),
+            ("path=a", "signer=NAME or name=NAME is missing"),
             ("signer=mesh,path=a", "`mesh` is no signer name: expected a domain and a path"),
             ("signer=example.com/mesh,path=", "`path` has no value"),
             ("signer=example.com/mesh,path=a,path=b", "`path` is given twice"),

@@ -65,8 +65,8 @@ pub(super) fn read(options: &[TrustBundle]) -> Result<Vec<Arc<BundleFile>>, Fail
 }
 
 impl Bundles {
-    /// No trust bundles. `name` is the name of the node or of the list, a seed of pauses. `changed` is called after each
-    /// pass over the files, on the writing thread.
+    /// Makes a value without trust bundles. `name` is the name of the node or of the list, a seed of pauses. The writing
+    /// thread calls `changed` after each pass over the files.
     pub(super) fn new(name: &str, changed: impl Fn() + Send + Sync + 'static) -> Self {
         Self { all: Vec::new(), name: name.to_owned(), changed: Arc::new(changed) }
     }
@@ -107,7 +107,7 @@ impl Bundles {
         Ok(())
     }
 
-    /// The files, for metrics.
+    /// The files of the trust bundles, for metrics.
     pub(super) fn files(&self) -> Vec<Arc<BundleFile>> {
         self.all.iter().map(|followed| followed.file.clone()).collect()
     }
@@ -128,7 +128,12 @@ impl Bundles {
                         tracing::warn!("trust bundle {path}: {}: {why}", view.selection);
                         report.event("trouble", json!({ "of": view.path, "reason": why }), "");
                     }
-                    None => tracing::info!("trust bundle {path}: {} can be read and written again", view.selection),
+                    None => {
+                        tracing::info!(
+                            "trust bundle {path}: the last problem is over; the file follows {} again",
+                            view.selection
+                        )
+                    }
                 }
             }
             followed.reported = (view.written, view.problem);

@@ -269,8 +269,8 @@ impl CertReporter {
 }
 
 /// Reads the store. If another program has put a pair there, reports this pair to the rotation, which uses the better
-/// one of this pair and its own. Without a `common_name`, the signer chooses the names. An earlier pair, which the store keeps, is not in its place. Changes no file. `name`
-/// names the certificate in the log.
+/// one of this pair and its own. Without a `common_name`, the signer chooses the names. An earlier pair, which the store
+/// keeps, is not in its place. Changes no file. `name` names the certificate in the log.
 pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: Option<&str>) {
     let request = LoadRequest { common_name, has_signer: false, now: clock::now().unix, keys: None };
     let found = match store.load(&request) {

@@ -38,7 +38,7 @@ pub(in crate::certificates) fn trust_bundle(section: &Section<'_>) -> Option<Lis
             None
         }
         (false, false) => {
-            section.fault_here("add `signer`, whose bundles to follow, or `name`, that of one bundle");
+            section.fault_here("add `signer` to follow all bundles of a signer, or `name` to follow one bundle");
             None
         }
     };

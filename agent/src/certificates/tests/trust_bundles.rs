@@ -48,7 +48,7 @@ fn trust_bundles_with_every_field_are_read() {
 fn trust_bundle_errors_name_key_and_remedy() {
     const GOOD: &str = "{name: a, path: /a.pem, identity: {kubeconfig: /k}}";
     for (item, why) in [
-        ("{path: /a, identity: {kubeconfig: /k}}", "add `signer`, whose bundles to follow, or `name`"),
+        ("{path: /a, identity: {kubeconfig: /k}}", "add `signer` to follow all bundles of a signer, or `name`"),
         (
             "{signer: example.com/a, name: a, path: /a, identity: {kubeconfig: /k}}",
             "signer and name exclude each other",

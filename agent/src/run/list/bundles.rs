@@ -17,15 +17,15 @@ pub(super) struct ListedBundles {
 }
 
 impl ListedBundles {
-    /// No trust bundles. `wake` wakes the main loop.
+    /// Makes a value without trust bundles. `wake` wakes the main loop.
     pub(super) fn new(list: &Path, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let followed = Bundles::new(&format!("{name} {}", list.display()), move || wake());
         Self { followed, listed: Vec::new() }
     }
 
-    /// Follows these trust bundles from now on, and no others. Files of removed ones stay. A trust bundle that did not
-    /// change keeps its certificates, and reads its kubeconfig again.
+    /// Follows these trust bundles from now on, and no others. The files of removed trust bundles stay. A trust bundle that
+    /// did not change keeps its certificates; its kubeconfig is read again.
     ///
     /// # Errors
     /// If a path names no file, or the system refuses a thread.
