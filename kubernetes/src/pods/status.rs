@@ -11,9 +11,9 @@ const OVERDUE: Duration = Duration::from_secs(600);
 
 /// The state of a pod's certificate, as kubelet's metric `kubelet_podcertificate_states` has it.
 ///
-/// A refused certificate stays `denied` or `failed` until a request succeeds or the source changes. kubelet gives such a
-/// certificate up and removes it from the volume; perennial requests it again after the backoff for refusals, and a valid
-/// certificate stays in the volume.
+/// The end of the last request decides first: a certificate is `denied` or `failed` if that request was, even while an
+/// earlier certificate is valid. perennial keeps the valid certificate in the volume, and requests the next one after the
+/// backoff for refusals. kubelet gives the certificate up, and removes it from the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PodCertificateState {
     /// No certificate was issued yet.
@@ -24,7 +24,7 @@ pub enum PodCertificateState {
     OverdueForRefresh,
     /// The certificate has expired.
     Expired,
-    /// The last request was denied.
+    /// The last request was denied, also because of the kind of its key.
     Denied,
     /// The signer failed the last request.
     Failed,
