@@ -67,8 +67,10 @@ pub(crate) fn call(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) 
     let tls = ClientConnection::new(config.clone(), name.to_owned().try_into()?)?;
     let tcp = TcpStream::connect_timeout(&address, SILENCE)?;
     tcp.set_read_timeout(Some(SILENCE))?;
+    tcp.set_nodelay(true)?;
     let mut stream = StreamOwned::new(tls, tcp);
-    write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+    // One write, and so one packet: the server would acknowledge the first of several only after a while.
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
