@@ -85,15 +85,18 @@ fn main() -> Result<(), AnyError> {
 
     fs::write(&clock_file, SUSPEND.as_millis().to_string())?;
     let begun = Instant::now();
-    let expired = node.await_certificates(2)?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let (first, expired) = node.await_certificates(2)?;
+    let (seconds, noticed) = (begun.elapsed().as_secs_f64(), (first - begun).as_secs_f64());
     let statuses = node.pods.statuses(clock::now().unix);
     if let Some(other) = statuses.iter().find(|status| status.state != PodCertificateState::Fresh) {
         return Err(format!("a certificate is {}: {other:?}", other.state.name()).into());
     }
     let requests = server.requests()? - first_requests;
     fs::remove_file(clock_file)?;
-    println!("resident memory without pods: {empty} KiB; idle for {} s", idle.as_secs());
+    println!(
+        "resident memory without pods: {empty} KiB; idle for {} s; suspend noticed after {noticed:.1} s",
+        idle.as_secs()
+    );
     println!(
         "pods: {count} rss_kib_each: {rss:.1} threads: {threads} idle_cpu_percent: {idle_percent:.2} requests: {requests} \
          refreshed_after_12h_in_s: {seconds:.0} expired: {expired}"
@@ -144,18 +147,21 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until each pod has had `count` certificates, and the last one is in its volume. Returns how often a pod was seen
-    /// without a valid certificate after its first one.
-    fn await_certificates(&self, count: u64) -> Result<usize, AnyError> {
-        let (until, mut expired) = (Instant::now() + BOUND, 0);
+    /// Waits until each pod has had `count` certificates, and the last one is in its volume. Returns when the first of these
+    /// was seen, and how often a pod was seen without a valid certificate after its first one.
+    fn await_certificates(&self, count: u64) -> Result<(Instant, usize), AnyError> {
+        let (until, mut first, mut expired) = (Instant::now() + BOUND, None, 0);
         loop {
             let late = || self.handles.iter().map(Handle::snapshot).filter(|now| now.issued < count || now.unwritten);
             let left = late().count();
             if count > 1 {
                 expired += self.handles.iter().filter(|handle| handle.credential().is_none()).count();
             }
+            if left < self.handles.len() {
+                first.get_or_insert_with(Instant::now);
+            }
             if left == 0 {
-                return Ok(expired);
+                return Ok((first.unwrap_or_else(Instant::now), expired));
             }
             if Instant::now() > until {
                 return Err(format!("{left} pods have no certificate {count}; one of them: {:?}", late().next()).into());
