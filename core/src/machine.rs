@@ -54,7 +54,7 @@ impl RotationMachine {
             deadline: Some(now.instant),
             ..Checkpoint::default()
         });
-        let renewal = renewal.or(pending.as_ref().and_then(|pending| pending.renewal));
+        let renewal = renewal.or_else(|| pending.as_ref().and_then(|pending| pending.renewal));
         let newest = machine.newest_certificate().zip(renewal);
         let point = newest.and_then(|(newest, renewal)| renewal.rotation_point_of(newest));
         machine.plan_rotation(point);
