@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::thread;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
@@ -10,6 +9,8 @@ use perennial::Instant;
 use perennial_rotation::{Conversation, IoEvent, IoRequest, clock};
 use smol::future;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::threads;
 
 /// Drives a conversation to its end, and returns its outcome. Calls `notice` after every poll, before carrying out the
 /// operation that the conversation has returned. To cancel, drop the future.
@@ -76,20 +77,19 @@ async fn within<T>(until: Instant, work: impl Future<Output = io::Result<T>>) ->
     future::or(work, time_out).await
 }
 
-/// Resolves a name on a thread of its own, since a resolver that does not answer may block for long. An IP address
-/// needs no thread.
+/// Resolves a name on a thread, since a resolver that does not answer may block for long. An IP address needs no thread.
 async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
     }
     let (found, result) = smol::channel::bounded(1);
-    let look_up = move || {
+    let look_up = move |freed: &dyn Fn()| {
         let addresses = (host.as_str(), port).to_socket_addrs();
+        freed();
         // The receiver is gone if the request was dropped.
         drop(found.try_send(addresses.map(Vec::from_iter)));
     };
-    let spawned = thread::Builder::new().name("perennial-dns".into()).spawn(look_up);
-    spawned.map_err(|error| {
+    threads::run(look_up).map_err(|error| {
         io::Error::other(format!("cannot start a thread for the name lookup: {error}; raise the limit of threads"))
     })?;
     result.recv().await.map_err(io::Error::other)?

@@ -1,4 +1,5 @@
-//! perennial on smol: one future for each rotated certificate, or for a fleet of them. The store works on a thread of its own.
+//! perennial on smol: one future for each rotated certificate, or for a fleet of them. The store works on a thread
+//! that stays a few seconds for the next work.
 //!
 //! The future runs on any executor: sockets and timers are those of async-io, which has a thread of its own.
 //!
@@ -124,6 +125,7 @@ struct Readme;
 mod drive;
 mod fleet;
 mod run;
+mod threads;
 
 pub use drive::drive;
 pub use fleet::fleet;

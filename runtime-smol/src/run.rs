@@ -1,7 +1,6 @@
 //! Runs each rotation as one future.
 
 use std::sync::Arc;
-use std::thread;
 
 use perennial::{Failure, Instant};
 use perennial_rotation::{
@@ -12,6 +11,7 @@ use smol::channel::{self, Receiver};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use crate::drive::{drive, sleep_until};
+use crate::threads;
 
 /// Reads the store, and returns the handle and the future to spawn. The rotation runs only while the future is polled.
 /// The future ends after [`Handle::shutdown`]; dropping it ends the rotation at once, without a last write. This call
@@ -56,36 +56,36 @@ pub(crate) async fn drive_and_report(exchange: Exchange, mut reporter: Reporter)
     reporter.finish(result);
 }
 
-/// Runs a signer that may block on a thread of its own. Dropping the future cancels the signer. One that ignores this
-/// keeps its thread, and must not take a thread of smol's pool from others.
+/// Runs a signer that may block on a thread. Dropping the future cancels the signer. One that ignores this keeps its
+/// thread.
 async fn sign_on_thread(
     sign: impl FnOnce(&Cancel) -> Result<Issued, SignError> + Send + 'static,
 ) -> Result<Issued, SignError> {
     let cancel = CancelOnDrop(Arc::default());
     let (cancelled, (ended, result)) = (cancel.0.clone(), channel::bounded(1));
-    let spawned = thread::Builder::new().name("perennial-exchange".into()).spawn(move || {
+    let begun = threads::run(move |freed| {
+        let result = sign(&cancelled);
+        freed();
         // The receiver is gone if the request was dropped.
-        drop(ended.try_send(sign(&cancelled)));
+        drop(ended.try_send(result));
     });
     let failed = |why| Err(SignError::new(Failure::Local, why));
-    if let Err(error) = spawned {
+    if let Err(error) = begun {
         return failed(format!("cannot start a thread for the request: {error}; raise the limit of threads"));
     }
     result.recv().await.unwrap_or_else(|_| failed("the signer ended without a result".into()))
 }
 
-/// Makes a call to a store or a key source on a thread of its own. The returned channel is closed when the call has
-/// ended.
+/// Makes a call to a store or a key source on a thread. The returned channel is closed when the call has ended.
 pub(crate) fn call_on_thread(job: Job) -> Receiver<()> {
     let (running, ended) = channel::bounded(1);
-    let name = if job.is_for_key() { "perennial-keys" } else { "perennial-disk" };
     let again = job.clone();
-    let spawned = thread::Builder::new().name(name.into()).spawn(move || {
-        job.run();
+    let begun = threads::run(|freed| {
+        job.run_then(freed);
         drop(running);
     });
     // No thread: a blocked executor is better than a certificate that is never written.
-    if spawned.is_err() {
+    if begun.is_err() {
         again.run();
     }
     ended

@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 use super::*;
 
-/// The threads that have called something of a test.
-type Callers = Arc<Mutex<HashSet<ThreadId>>>;
+/// The threads that have called something of a test: one for each call.
+type Callers = Arc<Mutex<Vec<ThreadId>>>;
 
 fn note(callers: &Callers) {
-    callers.lock().unwrap().insert(thread::current().id());
+    callers.lock().unwrap().push(thread::current().id());
 }
 
 /// A store that notes its callers.
@@ -48,8 +48,8 @@ fn willing() -> Ca {
     ca
 }
 
-#[test]
-fn whole_rotations_start_one_thread_beside_their_loop() {
+/// Three rotations and a retry. Returns the threads that called store and signer, one for each call.
+fn callers_of_rotations(runtime: Runtime) -> Vec<ThreadId> {
     let (ca, store) = (willing(), Noting::default());
     let (callers, requests) = (store.0.clone(), AtomicU32::new(0));
     let rotator = rotator().store(store.clone()).sign_with(NAME, move |request, _| {
@@ -60,15 +60,28 @@ fn whole_rotations_start_one_thread_beside_their_loop() {
             _ => ca.sign(&request),
         }
     });
-    let handle = start(Runtime::Std, rotator);
+    let handle = start(runtime, rotator);
     for count in 1..=3 {
         issued(&handle, count);
         handle.rotate_now();
     }
     handle.shutdown().within(BOUND);
-    let callers = store.0.lock().unwrap();
+    store.0.lock().unwrap().clone()
+}
+
+#[test]
+fn whole_rotations_start_one_thread_beside_their_loop() {
+    let callers: HashSet<_> = callers_of_rotations(Runtime::Std).into_iter().collect();
     assert_eq!(callers.len(), 1, "{callers:?}");
     assert!(!callers.contains(&thread::current().id()));
+}
+
+/// On smol, the rotations of a process share the threads, so that other tests may take some of them meanwhile.
+#[test]
+fn rotations_on_smol_use_their_threads_again() {
+    let calls = callers_of_rotations(Runtime::Smol);
+    let callers: HashSet<_> = calls.iter().collect();
+    assert!(calls.len() >= 10 && callers.len() <= calls.len() / 2, "{calls:?}");
 }
 
 #[test]
