@@ -57,7 +57,7 @@ fn to_text(list: &List) -> String {
         let options = &bundle.options;
         let accounts = accounts(options.owner, options.group);
         text.push_str(&columns(&[
-            ("trust bundle", bundle.selection.to_string()),
+            ("bundle", bundle.selection.to_string()),
             ("  identity", identity(asker)),
             ("  server", format!("the API server of {}", cluster_kubeconfig.display())),
             ("  file", format!("{} (mode {:04o}){accounts}", bundle.path.display(), options.certificate_mode)),

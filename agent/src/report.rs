@@ -72,7 +72,7 @@ pub(crate) fn print(text: &str) {
 
 /// Formats names and values in two columns: one name and its value per line.
 pub(crate) fn columns(lines: &[(&str, String)]) -> String {
-    lines.iter().map(|(name, value)| format!("{name:<12}{}\n", Escaped(value))).collect()
+    lines.iter().map(|(name, value)| format!("{name:<11} {}\n", Escaped(value))).collect()
 }
 
 /// Formats a line of JSON. Control characters are escaped as JSON allows, so that parsers read the same value.
@@ -109,4 +109,18 @@ pub(crate) fn with(mut object: Value, fields: Value) -> Value {
         object.extend(fields);
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_separate_name_of_any_length_from_value() {
+        for (name, line) in
+            [("list", "list        a"), ("certificate", "certificate a"), ("a longer name", "a longer name a")]
+        {
+            assert_eq!(columns(&[(name, "a".into())]), format!("{line}\n"));
+        }
+    }
 }
