@@ -150,6 +150,31 @@ impl ProjectedVolume {
         self.rewrite(&mut turn, &*folder, files, |path| files.iter().all(|file| file.path != path), now)
     }
 
+    /// Reads a file of the volume. `None` if it does not exist, is no regular file of at most 8 MiB, or is a file that
+    /// another user could have written.
+    ///
+    /// # Errors
+    /// [`FileStoreError::Layout`] if the path is bad; [`FileStoreError::Volume`] if `..data` leads to a directory of another
+    /// program; else the operation that failed.
+    pub fn read(&self, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, FileStoreError> {
+        Self::check_path(path)?;
+        let _turn = self.turn();
+        let is_absent = |error: &io::Error| {
+            use ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+            matches!(error.kind(), NotFound | InvalidData | NotADirectory | IsADirectory | PermissionDenied)
+        };
+        let folder = match self.volume.open() {
+            Err(error) if is_absent(&error) => return Ok(None),
+            opened => opened.map_err(failed("open", &self.path))?,
+        };
+        let switch = Switch { folder: &*folder, path: &self.path, naming: Naming::Kubelet };
+        let Some(data) = switch.data()? else { return Ok(None) };
+        match within(&*folder, &format!("{data}/{path}"), |folder, name| folder.read(name)) {
+            Err(error) if is_absent(&error) => Ok(None),
+            read => Ok(read.map_err(failed("read", &self.path.join(path)))?.map(|found| found.bytes)),
+        }
+    }
+
     /// Removes all files except those whose paths satisfy `keeps`. Returns false, with the disk unchanged, if there are
     /// none to remove. A directory that does not exist is not created.
     ///

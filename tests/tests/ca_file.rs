@@ -68,6 +68,23 @@ fn file_is_replaced_only_if_certificates_change() {
 }
 
 #[test]
+fn read_returns_own_certificates_only() {
+    let place = Place::new();
+    let read = || place.file().read().unwrap();
+    assert_eq!(read(), None);
+    let own = roots(["a", "b"]);
+    place.file().write(&own).unwrap();
+    assert_eq!(read().as_ref(), Some(&own));
+    for foreign in [own.pem(), "", "text"] {
+        place.put(foreign);
+        assert_eq!(read(), None, "{foreign:?}");
+    }
+    fs::remove_file(place.path()).unwrap();
+    fs::create_dir(place.path()).unwrap();
+    assert_eq!(read(), None);
+}
+
+#[test]
 fn file_removed_or_altered_by_another_program_is_written_again() {
     let place = Place::new();
     let (file, roots) = (place.file(), roots(["a"]));

@@ -74,6 +74,23 @@ impl CaFile {
         Ok(true)
     }
 
+    /// Reads the CA certificates that this process, or an earlier one, has written. `None` if there is no file, or another
+    /// program's, or one without a certificate.
+    ///
+    /// # Errors
+    /// The file or its directory cannot be read.
+    pub fn read(&self) -> Result<Option<Roots>, FileStoreError> {
+        for file in &self.files.all {
+            match self.files.read(file) {
+                Ok(Some(found)) if found.starts_with(HEADING.as_bytes()) => return Ok(Roots::from_pem(&found).ok()),
+                Ok(_) => {}
+                Err(error) if error.is_foreign() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// True if the file is another program's and has these certificates.
     ///
     /// # Errors

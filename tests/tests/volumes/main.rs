@@ -116,6 +116,19 @@ fn sources_replace_their_own_files_only() {
 }
 
 #[test]
+fn read_finds_file_behind_data_link_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("volume");
+    let read = |name: &str| volume(&path).read(name).unwrap().map(|contents| contents.to_vec());
+    assert_eq!(read("a"), None);
+    volume(&path).set(&[file("a", "one"), file("in/b", "two")], NOW).unwrap();
+    assert_eq!((read("a"), read("in/b")), (Some(b"one".to_vec()), Some(b"two".to_vec())));
+    fs::write(path.join("c"), "foreign").unwrap();
+    assert_eq!((read("c"), read("in"), read("a/b")), (None, None, None));
+    volume(&path).read("../c").unwrap_err();
+}
+
+#[test]
 fn volume_that_lost_links_or_directory_is_completed() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("volume");
