@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use perennial::UnixTime;
-use perennial_kubernetes::{BundleSelection, TrustBundles};
+use perennial_kubernetes::{BundleSelection, BundleState, TrustBundles};
 use perennial_pki::Roots;
 use perennial_rotation::volume::FileAccess;
 use perennial_rotation::{CaFile, FileOptions, FileStoreError, ProjectedFile, ProjectedVolume, Zeroizing, clock};
@@ -26,7 +26,20 @@ pub(crate) struct BundleFile {
     /// The reason why the API server is not known yet; empty once it is.
     blocked_on: Latest<String>,
     /// Held by each write: after a reload, two threads may write the file for a moment.
-    turn: Mutex<()>,
+    retained: Mutex<Retained>,
+}
+
+/// The CA certificates of an earlier process that stay in the file.
+#[derive(Default)]
+enum Retained {
+    /// This process has not read the file yet.
+    #[default]
+    Unread,
+    /// Certificates that may be of a bundle whose present content is bad. They stay until the content is good, or until
+    /// a good bundle has had them: then their removal from that bundle counts.
+    Some(Roots),
+    /// No certificate, until the end of the process: the bundles decide.
+    None,
 }
 
 /// The result of the last attempt to write the file.
@@ -69,6 +82,16 @@ enum Place {
 }
 
 impl Place {
+    /// Reads the CA certificates that an earlier process has written; `None` if there are none, or only another program's.
+    fn read(&self) -> Result<Option<Roots>, FileStoreError> {
+        match self {
+            Self::File(file) => file.read(),
+            Self::Volume { volume, path, .. } => {
+                Ok(volume.read(path)?.and_then(|contents| Roots::from_pem(&contents).ok()))
+            }
+        }
+    }
+
     /// Writes these CA certificates, unless the file has them. Returns true if the file was written.
     fn write(&self, roots: &Roots) -> Result<bool, FileStoreError> {
         match self {
@@ -111,7 +134,7 @@ impl BundleFile {
             path,
             last_write: Latest::default(),
             blocked_on: Latest::default(),
-            turn: Mutex::default(),
+            retained: Mutex::default(),
         })
     }
 
@@ -122,11 +145,12 @@ impl BundleFile {
 
     /// Writes the file if the bundles were read, and the file has other contents. Waits for the disk.
     pub(crate) fn write(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(roots) = self.bundles.state().roots else { return };
-        let written = self.place.write(&roots);
+        let mut retained = self.retained.lock().unwrap_or_else(PoisonError::into_inner);
+        let BundleState { roots: Some(roots), is_partial, .. } = self.bundles.state() else { return };
+        let all = retained.join(roots, is_partial, &self.place);
+        let written = all.and_then(|all| self.place.write(&all).map(|_| all));
         self.last_write.set(match written {
-            Ok(_) => LastWrite { roots: Some(roots), error: None },
+            Ok(roots) => LastWrite { roots: Some(roots), error: None },
             Err(error) => LastWrite { error: Some(error.to_string()), ..self.last_write.get() },
         });
     }
@@ -147,6 +171,34 @@ impl BundleFile {
             problem,
         }
     }
+}
+
+impl Retained {
+    /// Returns the CA certificates for the file: `roots`, and those that stay while `roots` is partial.
+    ///
+    /// # Errors
+    /// The file of an earlier process cannot be read.
+    fn join(&mut self, roots: Roots, is_partial: bool, place: &Place) -> Result<Roots, FileStoreError> {
+        // An error leaves the file unread, for the next attempt.
+        let before = match std::mem::take(self) {
+            _ if !is_partial => None,
+            Self::Unread => place.read()?,
+            Self::Some(retained) => Some(retained),
+            Self::None => None,
+        };
+        let others = before.and_then(|before| without(&before, &roots));
+        let all = others.as_ref().and_then(|others| Roots::joined([&roots, others]).ok());
+        *self = others.map_or(Self::None, Self::Some);
+        Ok(all.unwrap_or(roots))
+    }
+}
+
+/// The certificates of `roots` that `others` lacks; `None` if there are none.
+fn without(roots: &Roots, others: &Roots) -> Option<Roots> {
+    let blocks = |roots| Roots::pem(roots).split_inclusive("-----END CERTIFICATE-----\n");
+    let others: BTreeSet<&str> = blocks(others).collect();
+    let rest: String = blocks(roots).filter(|block| !others.contains(block)).collect();
+    Roots::from_pem(rest.as_bytes()).ok()
 }
 
 impl BundleView {

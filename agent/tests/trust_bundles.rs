@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::exposition::Page;
-use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, until};
+use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, stop, until};
 use perennial_pki::Roots;
 use tempfile::TempDir;
 
@@ -170,4 +170,36 @@ fn unusable_trust_bundle_option_is_usage_error() {
         assert!(ended.stderr.contains(why), "{arguments:?}: {}", ended.stderr);
         assert!(!path.join("worker").exists(), "{arguments:?}");
     }
+}
+
+#[test]
+fn restart_keeps_cas_of_bundle_that_is_disregarded() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let [many, last, first] = [new_ca(), new_ca(), new_ca()];
+    let put = |name: &str, pem: &str| signer.put_trust_bundle(&format!("example.com:mesh:{name}"), MESH, pem);
+    // As many bundles as a selection may have.
+    (0..999).for_each(|number| put(&format!("m{number}"), &many));
+    put("z", &last);
+    let run = start_run(path, &[]);
+    let all = |pems: &[&String]| Some(blocks(&roots(&pems.iter().map(|pem| pem.as_str()).collect::<String>())));
+    until("both CAs", || (written(path) == all(&[&many, &last])).then_some(()));
+    stop(run);
+
+    // The list of the next process has the additional bundle first, and the process disregards `z`.
+    put("a", &first);
+    let run = start_run(path, &[]);
+    until("the first CA", || written(path).filter(|written| written.contains(&first)));
+    assert_eq!(written(path), all(&[&many, &last, &first]));
+    // A removal from a good bundle counts, and so does the end of the problem.
+    put("a", &many);
+    until("the removal", || (written(path) == all(&[&many, &last])).then_some(()));
+    // Without a problem, the bundles alone decide.
+    let address = signer.address().to_owned();
+    signer.stop();
+    let signer = Signer::start_at(path, &address, &[]);
+    signer.put_trust_bundle(BUNDLE, MESH, &many);
+    until("the end of the problem", || (written(path) == all(&[&many])).then_some(()));
+    stop(run);
 }

@@ -274,6 +274,7 @@ fn bad_bundle_is_disregarded_and_its_last_good_cas_stay() {
             assert!(problem.starts_with("the bundle m:1 is disregarded: ") && problem.contains(why), "{problem}");
             let trusted = if is_first { subjects(["b"]) } else { subjects(["a", "b"]) };
             assert_eq!((reader.trusted(), state.bundles), (trusted, 2), "{problem}");
+            assert_eq!(state.is_partial, is_first, "{problem}");
             assert_eq!(problem.ends_with("; the CAs that it contained before stay trusted"), !is_first, "{problem}");
         }
     }
@@ -542,7 +543,7 @@ fn bundles_beyond_limits_are_reported() {
     reader.until(server(many, |_| Reply::stream()), |state| state.problem.is_some());
     let state = reader.bundles.state();
     assert_eq!(state.problem.unwrap(), "more than 1000 bundles are selected, and only 1000 are used; select fewer");
-    assert_eq!((state.bundles, reader.trusted()), (1000, subjects(["a"])));
+    assert_eq!((state.bundles, reader.trusted(), state.is_partial), (1000, subjects(["a"]), true));
 
     let large = a.repeat((1 << 20) / a.len());
     let reader = Reader::new();

@@ -81,6 +81,7 @@ impl Held {
             }
         }
         self.state.bundles = self.bundles.len();
+        self.state.is_partial = self.has_more || self.bundles.values().any(|bundle| bundle.good.is_none());
         self.state.problem = self.problem();
     }
 
