@@ -300,7 +300,7 @@ impl PodCertificates {
             }
             if let Some(before) = entry.members.remove(&key) {
                 before.close();
-                // Its files are others now; its private state stays, unless its certificate is of another source.
+                // The volume or its files have changed: the private state stays, unless the certificate is of another source.
                 if !before.is_of(pod, source) {
                     results.push(self.state.remove(uid, &volume.name, index));
                 }
