@@ -55,7 +55,7 @@ pub trait KeySource: Debug + Send + Sync {
 }
 
 /// A call of a [`KeySource`]: makes the key of a request, or uses the pending key again, and signs a CSR with it. A
-/// rotation without a key source has such a call for an RSA key: to generate one takes up to seconds.
+/// rotation without a key source has such a call for an RSA key, whose generation takes up to seconds.
 #[derive(Debug)]
 pub struct KeyCall {
     /// `None`: the key is generated in memory.

@@ -184,7 +184,10 @@ impl Store for VolumeStore {
             // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
             let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
             match kept.map_err(Into::into).and_then(|()| self.publish(own, request.now)) {
-                Ok(true) => tracing::info!("{}: completed the volume", self.volume.path().display()),
+                Ok(true) => tracing::info!(
+                    "{}: completed the files of the certificate in the volume",
+                    self.volume.path().display()
+                ),
                 Ok(false) => {}
                 Err(error) => tracing::error!("{error}"),
             }

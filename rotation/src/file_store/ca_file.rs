@@ -37,7 +37,7 @@ impl CaFile {
     /// [`replaces_foreign`](FileOptions::replaces_foreign) apply.
     ///
     /// # Errors
-    /// [`FileStoreError::Layout`] if the path names no file, or a hidden one.
+    /// [`FileStoreError::Layout`] if the path names no file, or names a hidden file.
     pub fn new(path: impl Into<PathBuf>, options: &FileOptions) -> Result<Self, FileStoreError> {
         let owner = options.owner;
         let volume = |path: &Path| Box::new(Disk::published(path, owner)) as _;
@@ -55,7 +55,7 @@ impl CaFile {
     /// 0755). Returns true if the file was written.
     ///
     /// # Errors
-    /// The file cannot be read or written, or is another program's. It is as it was then, unless the sync of its
+    /// The file cannot be read or written, or is another program's. The file then is as it was, unless the sync of its
     /// directory failed.
     pub fn write(&self, roots: &Roots) -> Result<bool, FileStoreError> {
         let contents: [Option<Bytes>; 1] = [Some(Zeroizing::new([HEADING, roots.pem()].concat().into_bytes()))];

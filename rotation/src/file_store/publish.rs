@@ -9,7 +9,7 @@ use super::layout::Content;
 use super::{Bytes, CaCopy, FileStore, FileStoreError};
 use crate::files::{self, MAX_BUNDLE};
 
-/// How the public files came to be a pair at least as new as a given pair.
+/// Why the public files are at least as new as a pair that the store was to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Published {
     /// The public files were those of the pair already.

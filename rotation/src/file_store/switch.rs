@@ -65,7 +65,7 @@ impl Naming {
         }
     }
 
-    /// The beginning of all names of this time.
+    /// The beginning of the names of directories that are made at `now`.
     fn time(self, now: UnixTime) -> String {
         let (year, month, day, hour, minute, second, milli) = now.civil();
         match self {
@@ -76,7 +76,7 @@ impl Naming {
         }
     }
 
-    /// The name with this number, counted from 1, of the names of one time.
+    /// The name of the directory with this number, counted from 1, among those that are made at one time.
     fn numbered(self, time: &str, number: u32) -> String {
         match self {
             Self::Perennial if number == 1 => time.to_owned(),
@@ -85,8 +85,8 @@ impl Naming {
         }
     }
 
-    /// A name for a new directory that no entry has. Never the name that the directory before `old` had: a reader would
-    /// take the switch for none.
+    /// A name for a new directory: one that no entry has, with a higher number than that of `old` if both have the same
+    /// time. If the directory before `old` had the new name, a reader that compares names could miss the switch.
     fn unused(self, listing: &Listing, old: Option<&str>, now: UnixTime) -> String {
         let time = self.time(now);
         let count = old.and_then(|old| old.strip_prefix(time.as_str()));
@@ -190,7 +190,7 @@ impl Switch<'_> {
         folder.execute(&FileOp::SyncDir, &[])
     }
 
-    /// Makes each of these files, or the directory that it is in, a link through `..data`, behind which it is.
+    /// Makes the links through `..data` to these files. A file in a directory needs one link, to the outermost directory.
     fn link_files(&self, files: &[SwitchedFile<'_>]) -> Result<(), FileStoreError> {
         let Self { folder, path, .. } = *self;
         let listing = folder.list().map_err(failed("list", path))?;

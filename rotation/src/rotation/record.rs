@@ -216,7 +216,7 @@ pub enum RecordError {
     /// The record contains a refusal for a reason that this version of perennial does not know.
     #[error("it names a reason of refusal that this version of perennial does not know")]
     Reason,
-    /// The fingerprint of the certificate that the rotation point is for is not one.
+    /// The record has a rotation point, and the fingerprint of the certificate beside the rotation point is malformed.
     #[error("the fingerprint in it is not 64 hexadecimal digits")]
     Fingerprint,
     /// The record's key cannot be read.

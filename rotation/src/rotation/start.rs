@@ -16,8 +16,8 @@ use crate::{KeySource, Signer, Stored};
 /// Configuration and stored state that a rotation starts from. By default there is no signer and no credential.
 #[derive(Debug)]
 pub struct Start {
-    /// The name of the rotation among others. Rotation points and jitter are computed from this name if there is no
-    /// common name.
+    /// The name that distinguishes the rotation from others in the log. Rotation points and jitter are computed from this
+    /// name if the template has no common name.
     pub name: String,
     /// The timing: rotation window, backoff and submission budget.
     pub policy: Arc<Policy>,
