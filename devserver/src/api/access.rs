@@ -18,7 +18,7 @@ pub(super) struct Attributes<'a> {
     pub(super) group: &'a str,
     pub(super) resource: &'a str,
     pub(super) subresource: &'a str,
-    /// Empty for a resource without namespaces, or for objects of all namespaces.
+    /// The namespace; empty for a resource without namespaces, and for objects of all namespaces.
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
 }

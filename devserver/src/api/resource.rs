@@ -172,9 +172,9 @@ impl Resource {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) resource: Resource,
-    /// Empty for a resource without namespaces.
+    /// The namespace; empty for a resource without namespaces.
     pub(super) namespace: String,
-    /// Empty for the whole collection.
+    /// The name of the object; empty for the whole collection.
     pub(super) name: String,
 }
 

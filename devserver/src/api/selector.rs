@@ -9,7 +9,7 @@ use super::status;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selector {
     resource: Resource,
-    /// Empty to select objects of all namespaces.
+    /// The namespace; empty to select objects of all namespaces.
     namespace: String,
     requirements: Vec<Requirement>,
 }
