@@ -10,11 +10,11 @@ use crate::certificates::variables::NODE_NAME;
 
 /// The lifetime that API servers request from a signer if a request has none.
 pub(super) const LIFETIME: Duration = Duration::from_secs(86_400);
-/// The keys for what the signer of a pod's certificate chooses by itself.
+/// The keys of properties that the signer of a pod's certificate chooses.
 const CHOSEN: [&str; 7] =
     ["commonName", "organizations", "dnsNames", "ipAddresses", "uris", "usages", "acceptExtraRights"];
 
-/// Reports keys that only the certificate of a pod has.
+/// Reports keys that have an effect for certificates of pods only.
 pub(super) fn check_absent(section: &Section<'_>) {
     // `defaults` are for other certificates, too.
     for key in ["userAnnotations", "node"].into_iter().filter(|key| section.has(key)) {
