@@ -58,18 +58,22 @@ fn serve(mut work: Work, mut post: Post, posted: &Receiver<(Work, Post)>) {
         let freed = || free().extend(post_once.take().map(|post| (own, post)));
         work(&freed);
         freed();
-        let next = posted.recv_timeout(LINGER).or_else(|_| {
-            let mut free = free();
-            match free.iter().position(|(id, _)| *id == own) {
-                Some(index) => Err(drop(free.swap_remove(index))),
-                // `run` has taken this thread, and gives it work now.
-                None => {
-                    drop(free);
-                    posted.recv().map_err(drop)
-                }
-            }
-        });
-        let Ok(next) = next else { return };
+        let Some(next) = next_post(own, posted) else { return };
         (work, post) = next;
     }
+}
+
+/// The next work of this thread; `None` if none has come for [`LINGER`].
+fn next_post(own: ThreadId, posted: &Receiver<(Work, Post)>) -> Option<(Work, Post)> {
+    if let Ok(next) = posted.recv_timeout(LINGER) {
+        return Some(next);
+    }
+    let mut free = free();
+    if let Some(index) = free.iter().position(|(id, _)| *id == own) {
+        free.swap_remove(index);
+        return None;
+    }
+    drop(free);
+    // `run` has taken this thread, and gives it work now.
+    posted.recv().ok()
 }
