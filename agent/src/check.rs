@@ -9,7 +9,7 @@ use crate::bundle_file::BundleFile;
 use crate::certificates::{self, Asker, List, ListedBundle, Location, Member, Pod, VolumeFiles, Volumes};
 use crate::cli;
 use crate::failure::Failure;
-use crate::report::{columns, json_line, print};
+use crate::report::{all_names, columns, json_line, print};
 use crate::spans::words;
 
 /// Runs `perennial check`. Prints each certificate of the list.
@@ -73,8 +73,7 @@ fn request(member: &Member) -> String {
     {
         return format!("pod {namespace}/{name} with service account {service_account_name} on node {node_name}");
     }
-    let names = member.template.to_string();
-    names.strip_prefix("CN=,").map_or_else(|| names.clone(), str::to_owned)
+    all_names(&member.template).unwrap_or_default()
 }
 
 /// The usages to request, `spec.usages`.

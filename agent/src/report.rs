@@ -80,13 +80,24 @@ pub(crate) fn json_line(value: &Value) -> String {
     format!("{:#}\n", Escaped(&value.to_string()))
 }
 
-/// The subject of a certificate, for people: `CN=a, O=b`.
+/// The subject of a certificate, for people: `CN=a, O=b`; `none` for an empty one.
 pub(crate) fn subject(names: &Template) -> String {
-    let organizations = names.organizations().map(|name| format!(", O={name}"));
-    let units = names.organizational_units().map(|name| format!(", OU={name}"));
-    let number = Some(names.serial_number()).filter(|number| !number.is_empty());
-    let number = number.map(|number| format!(", serialNumber={number}"));
-    format!("CN={}{}", names.common_name(), organizations.chain(units).chain(number).collect::<String>())
+    let if_any = |name: &'static str, value: &str| (!value.is_empty()).then(|| format!("{name}={value}"));
+    let organizations = names.organizations().map(|name| format!("O={name}"));
+    let units = names.organizational_units().map(|name| format!("OU={name}"));
+    let parts = if_any("CN", names.common_name()).into_iter().chain(organizations).chain(units);
+    let parts: Vec<String> = parts.chain(if_any("serialNumber", names.serial_number())).collect();
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+/// All names of a request or a certificate, `CN=a,DNS=b`, without an empty common name; `None` if there is no name.
+pub(crate) fn all_names(names: &Template) -> Option<String> {
+    let all = names.to_string();
+    match all.strip_prefix("CN=") {
+        Some("") => None,
+        Some(rest) if rest.starts_with(',') => Some(rest[1..].to_owned()),
+        _ => Some(all),
+    }
 }
 
 /// The fields of a certificate for events, `/state` and `status`, as JSON.
@@ -114,6 +125,22 @@ pub(crate) fn with(mut object: Value, fields: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subject_and_names_leave_out_empty_common_name() {
+        let none = Template::default();
+        let uri = Template::default().with_uris(["spiffe://a"]);
+        let organization = Template::default().with_organizations(["b"]);
+        let node = Template::node("a");
+        let shown = [&none, &uri, &organization, &node].map(|names| (subject(names), all_names(names)));
+        let expected = [
+            ("none", None),
+            ("none", Some("URI=spiffe://a")),
+            ("O=b", Some("O=b")),
+            ("CN=system:node:a, O=system:nodes", Some("CN=system:node:a,O=system:nodes")),
+        ];
+        assert_eq!(shown, expected.map(|(subject, names)| (subject.to_owned(), names.map(str::to_owned))));
+    }
 
     #[test]
     fn columns_separate_name_of_any_length_from_value() {

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use perennial::{Action, Certificate, Event, Key, Now, Outcome, RequestId, RotationMachine, SignerStatus, State};
+use perennial::{
+    Action, Certificate, Event, Key, Now, Outcome, RequestId, RotationMachine, SignerStatus, State, Template,
+};
 use perennial_rotation::Transition;
 use perennial_rotation::journal::Replayed;
 
+use crate::report::all_names;
 use crate::spans::words;
 
 /// Description of a step: the event, the actions that followed, and the state after them. Does not list the action that
@@ -56,7 +59,7 @@ fn happened(step: &Transition) -> String {
             None => "clock check".into(),
         },
         Event::TurnGranted => "turn to submit a request".into(),
-        Event::TemplateChanged(Some(template)) => format!("names to request: {template}"),
+        Event::TemplateChanged(Some(template)) => format!("names to request: {}", requested(template)),
         Event::TemplateChanged(None) => "no names to request any more".into(),
         Event::SignerChanged(SignerStatus::Ready) => "signer ready".into(),
         Event::SignerChanged(SignerStatus::Shared) => "signer ready, shared with other certificates".into(),
@@ -72,6 +75,15 @@ fn happened(step: &Transition) -> String {
         Event::CsrFailed { id, failure, retry_after } => {
             let retry = retry_after.map(|span| format!(", retry in {} at the earliest", words(span)));
             format!("request {id} failed: {}{}", failure.describe(), retry.unwrap_or_default())
+        }
+        Event::RenewalHinted { fingerprint, hint } => {
+            let but = step.actions.outcomes().iter().find_map(|outcome| match outcome {
+                Outcome::HintDisregarded { fault } => {
+                    Some(format!(", disregarded, since the hint {}", fault.describe()))
+                }
+                _ => None,
+            });
+            format!("the signer's hint: rotate certificate {fingerprint} {hint}{}", but.unwrap_or_default())
         }
         Event::CertWritten { id } => format!("the certificate of request {id} is on disk"),
         Event::WriteFailed { id } => format!("the certificate of request {id} could not be written"),
@@ -112,7 +124,7 @@ fn followed(step: &Transition) -> Vec<String> {
                 State::Requesting { reason, .. } => format!(", because {reason}"),
                 _ => String::new(),
             };
-            Some(format!("submits request {id} with {key} for {template}{because}"))
+            Some(format!("submits request {id} with {key} for {}{because}", requested(&template)))
         }
         Action::SetTimer(_) => None,
     });
@@ -141,9 +153,17 @@ fn leaves(machine: &RotationMachine, now: Now) -> String {
     state + if machine.is_unwritten() { "; the certificate is not on disk yet" } else { "" }
 }
 
+/// The names of a request. An empty template leaves them to the signer.
+fn requested(template: &Template) -> String {
+    all_names(template).unwrap_or_else(|| "the names that the signer chooses".into())
+}
+
 fn facts(certificate: &Certificate) -> String {
     let provisional = if certificate.provisional { " (provisional)" } else { "" };
-    let (fingerprint, common_name, validity) =
-        (certificate.fingerprint, certificate.common_name(), certificate.validity);
-    format!("certificate {fingerprint} for {common_name}, valid until {}{provisional}", validity.not_after())
+    let (fingerprint, validity) = (certificate.fingerprint, certificate.validity);
+    let name = match certificate.common_name() {
+        "" => all_names(&certificate.names).unwrap_or_else(|| "no name".into()),
+        common_name => common_name.to_owned(),
+    };
+    format!("certificate {fingerprint} for {name}, valid until {}{provisional}", validity.not_after())
 }

@@ -138,6 +138,13 @@ fn certificates_of_pod_are_kept_in_one_volume() {
     let story = perennial(directory, &["replay", "journal"]);
     assert_eq!(story.code, Some(0), "{story:?}");
     assert!(story.stdout.contains("0 different"), "{story:?}");
+    let sentences = [
+        "for the names that the signer chooses,",
+        " for URI=spiffe://cluster.local/ns/shop/sa/web, valid",
+        "hint: rotate ",
+    ];
+    assert!(sentences.iter().all(|sentence| story.stdout.contains(sentence)), "{story:?}");
+    assert!(!story.stdout.contains("RenewalHinted"), "{story:?}");
 
     // A restart completes the volume, and requests nothing.
     fs::write(directory.join("list.yaml"), list).unwrap();
