@@ -88,7 +88,7 @@ pub struct Options {
     /// True to accept `expirationSeconds` below 600; a cluster refuses such values.
     pub allow_short: bool,
     /// Longest lifetime of an issued certificate, like `--cluster-signing-duration` of kube-controller-manager. A
-    /// request without `expirationSeconds` gets this lifetime.
+    /// request without `expirationSeconds` gets this lifetime. Of a pod's certificate, it is an hour at least.
     pub signing_duration: Duration,
     /// Time from a certificate's notBefore to its signing. `None` is five minutes or a twentieth of the lifetime,
     /// whichever is shorter.

@@ -12,10 +12,10 @@ use perennial_pki::{
 use super::controllers::condition;
 use super::direct::ObjectError;
 use super::object::Object;
-use super::pod_request::DEFAULT_LIFETIME;
+use super::pod_request::{DEFAULT_LIFETIME, SHORTEST};
 use super::resource::{Key, Resource};
 use super::store::Stored;
-use super::{Api, rfc3339, signer};
+use super::{Api, Options, rfc3339, signer};
 use crate::authority::Authority;
 use perennial_kubernetes::objects::{
     Condition, PodCertificateRequest, PodCertificateSpec, PodCertificateStatus, UNSUPPORTED_KEY_TYPE,
@@ -195,7 +195,7 @@ impl Api {
     ) -> Result<Chain, String> {
         let own = self.pod_signers.0.get(&request.spec.signer_name).and_then(|signer| signer.authority.as_ref());
         let authority = own.unwrap_or(&self.authority);
-        let validity = validity(authority, behaviour, &request.spec, self.options.backdate, now)?;
+        let validity = validity(authority, behaviour, &request.spec, &self.options, now)?;
         let mut certified = names(behaviour, request)?;
         (certified.key_algorithm, certified.public_key_der) = (facts.key_algorithm, facts.public_key_der);
         let usages = [Usage::ClientAuth, Usage::ServerAuth];
@@ -210,18 +210,20 @@ fn roots_name(signer_name: &str) -> String {
     format!("{}:roots", signer_name.replace('/', ":"))
 }
 
-/// Validity of a certificate, at most as long as the request allows. notBefore precedes `now` by two minutes at most: a
+/// Validity of a certificate, at most as long as the request and the options allow. notBefore precedes `now` by two minutes at most: a
 /// cluster allows less than five.
 fn validity(
     authority: &Authority,
     behaviour: &PodSigner,
     spec: &PodCertificateSpec,
-    backdate: Option<Duration>,
+    options: &Options,
     now: UnixTime,
 ) -> Result<Validity, String> {
     let longest = u64::try_from(spec.max_expiration_seconds.unwrap_or(DEFAULT_LIFETIME)).unwrap_or_default();
-    let lifetime = behaviour.lifetime.min(Duration::from_secs(longest));
-    let backdate = backdate.unwrap_or(Duration::from_secs(120)).min(lifetime / 20);
+    // A cluster allows no shorter lifetime.
+    let of_server = options.signing_duration.max(Duration::from_secs(u64::from(SHORTEST.unsigned_abs())));
+    let lifetime = behaviour.lifetime.min(Duration::from_secs(longest)).min(of_server);
+    let backdate = options.backdate.unwrap_or(Duration::from_secs(120)).min(lifetime / 20);
     let validity = authority.period(now, lifetime.saturating_sub(backdate), Some(backdate));
     validity.map_err(|error| error.to_string())
 }

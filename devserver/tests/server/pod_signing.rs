@@ -156,6 +156,20 @@ fn pending_request_is_decided_by_the_new_behaviour() {
 }
 
 #[test]
+fn signing_duration_limits_certificates_of_pods_to_one_hour_at_least() {
+    for (signing_duration, hours) in [(48 * HOUR, 24), (2 * HOUR, 2), (60, 1)] {
+        let signing_duration = Duration::from_secs(signing_duration);
+        let mut server = Server::new(Options { other_signers: true, signing_duration, ..Options::default() });
+        let pod = server.api.put_pod("shop", "web", "seller", "one", NOW).unwrap();
+        create(&mut server, &Role::Node("one"), &pod_request(&pod, "a"));
+        let status = status(&mut server, "a");
+        let length = time(status.not_after.as_ref()).since(time(status.not_before.as_ref()));
+        let most = Duration::from_secs(hours * HOUR);
+        assert!(length <= most && length > most - Duration::from_secs(300), "{signing_duration:?} {length:?}");
+    }
+}
+
+#[test]
 fn signer_names_outside_kubernetes_have_a_signer_with_other_signers() {
     for (other_signers, signer, issues) in
         [(false, SIGNER, false), (true, SIGNER, true), (true, "kubernetes.io/kube-apiserver-client-pod", false)]

@@ -136,7 +136,8 @@ pub(crate) struct Signer {
     /// Directory of the CA that issues the server's own TLS certificate [default: --dir]
     #[arg(long, value_name = "DIR")]
     pub(crate) server_ca: Option<PathBuf>,
-    /// Longest lifetime of a certificate, and the lifetime if a request names none, for example 10m
+    /// Longest lifetime of a certificate (of a pod: at least 1h), and the lifetime if a request names none, for example
+    /// 10m
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = |text: &str| whole_seconds(text, 1))]
     pub(crate) signing_duration: Duration,
     /// Time by which notBefore precedes signing, for example 1m [default: 5m, at most a twentieth of the lifetime]
