@@ -138,8 +138,8 @@ pub struct BundleState {
     pub read: Option<UnixTime>,
     /// The number of selected bundles on the server when they were read last.
     pub bundles: usize,
-    /// True if `roots` lacks the CAs of a selected bundle, no content of which was good since this source was made. An
-    /// earlier process may have trusted CAs of the bundle.
+    /// True if a selected bundle has had no good content since this source was made. `roots` then lacks the CAs of that
+    /// bundle, which an earlier process may have trusted.
     pub is_partial: bool,
     /// The reason why `roots` may not be those of the server: the server cannot be read, no bundle is left, or a bundle
     /// is damaged. `None` if the CAs are current.
