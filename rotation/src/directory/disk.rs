@@ -349,7 +349,7 @@ impl Opened<'_> {
     }
 }
 
-/// Fails for the ID that stands for none: the system call would leave the owner or group as it is.
+/// Fails for the ID 4294967295 (-1 in C), for which the system call leaves the owner or group as it is.
 fn account(id: u32) -> io::Result<u32> {
     match id {
         u32::MAX => Err(Error::new(ErrorKind::InvalidInput, "4294967295 is the ID of no user and no group")),

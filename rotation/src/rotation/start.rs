@@ -33,9 +33,8 @@ pub struct Start {
     /// The contents of the store: the credential and its successor. If the credential is not at its usual place in the
     /// store ([`Stored::is_misplaced`]), the credential is due at once.
     pub stored: Stored,
-    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. If the record is of another
-    /// server, signer, common name or key algorithm than wanted now, ignored except for the rotation point of the stored
-    /// certificate.
+    /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Of a record with another server,
+    /// signer, common name or key algorithm than wanted now, only the rotation point of the stored certificate is used.
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
