@@ -35,10 +35,10 @@ enum Retained {
     /// This process has not read the file yet.
     #[default]
     Unread,
-    /// Certificates that may be of a bundle whose present content is bad. They stay until the content is good, or until
-    /// a good bundle has had them: then their removal from that bundle counts.
+    /// Certificates that may come from a bundle whose content is bad now. A certificate stays until the content is good
+    /// again, or until it was in a good bundle, whose content decides from then on.
     Some(Roots),
-    /// No certificate, until the end of the process: the bundles decide.
+    /// No certificate stays, from now until the end of the process: the content of the bundles decides alone.
     None,
 }
 

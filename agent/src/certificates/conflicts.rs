@@ -160,7 +160,9 @@ fn check_bundle_in_volume<'a>(
     }
     if let Some(other) = written.find(|other| other.starts_with(path) || path.starts_with(other)) {
         let (shown, other) = (path.display(), other.display());
-        let why = format!("of {shown} and {other}, one would be a directory and a file; name another path");
+        let why = format!(
+            "{shown} does not go together with {other}: one of them would be a file and a directory; name another path"
+        );
         section.fault("path", why);
     }
     if options.owner.is_some_and(|owner| volume.access.owner.is_some_and(|other| other != owner)) {

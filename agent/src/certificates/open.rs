@@ -30,8 +30,8 @@ pub(crate) struct Volumes(Arc<Mutex<Vec<OwnedVolume>>>);
 type OwnedVolume = (Weak<ProjectedVolume>, Option<u32>);
 
 impl Volumes {
-    /// The volume at `path` whose files may belong to `owner`. A list gives a volume one owner; only during a reload may
-    /// there be a volume with the owner before.
+    /// The volume at `path` whose files may belong to `owner`. A list gives a volume one owner. During a reload that changes
+    /// the owner, there may be a second volume at this path for a moment, with the former owner.
     pub(crate) fn of(&self, path: &Path, owner: Option<u32>) -> Arc<ProjectedVolume> {
         let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         volumes.retain(|(volume, _)| volume.strong_count() > 0);

@@ -280,7 +280,7 @@ fn trust_bundle_in_volume_must_fit_into_it() {
     assert_eq!(parse(&list("/w/ca.pem", "")).unwrap().trust_bundles[0].volume, None);
     for (path, more, why) in [
         ("/v/b.pem", "", "path: /v/b.pem is a file of certificate a, too; give each file a path of its own"),
-        ("/v/b.pem/ca.pem", "", "path: of /v/b.pem/ca.pem and /v/b.pem, one would be a directory and a file"),
+        ("/v/b.pem/ca.pem", "", "path: /v/b.pem/ca.pem does not go together with /v/b.pem: one of them"),
         ("/v/..data", "", "path: ..data: a path in a volume must not begin with `..`"),
         ("/v/ca.pem", ", access: {owner: 8}", "access: the certificates of this volume have another owner"),
         ("/v/ca.pem", ", replaceForeign: true", "replaceForeign: has no effect in a volume; remove this key"),
