@@ -282,28 +282,30 @@ impl PodCertificates {
         mut signers: BTreeMap<(String, usize), Arc<dyn Signer>>,
         now: UnixTime,
     ) -> Result<(), PodError> {
-        let (kept, gone) =
-            std::mem::take(&mut entry.members).into_iter().partition(|(key, _)| signers.contains_key(key));
-        entry.members = kept;
-        let gone: BTreeMap<(String, usize), Member> = gone;
-        gone.values().for_each(Member::close);
         let uid = &pod.identity.uid;
-        let removed = self.state.retain(uid, |volume, index| signers.contains_key(&(volume.to_owned(), index)));
-        let mut results = vec![removed, entry.change_volumes(pod, now)];
+        let sources: BTreeMap<_, _> =
+            pod.certificates().map(|(volume, index, source)| ((&*volume.name, index), (volume, source))).collect();
+        let fits = |(volume, index): &(String, usize), member: &Member| {
+            sources.get(&(&**volume, *index)).is_some_and(|(volume, source)| member.fits(volume, source))
+        };
+        let (kept, ended): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut entry.members).into_iter().partition(|(key, member)| fits(key, member));
+        entry.members = kept;
+        // Before their files are removed: a write that waits for the volume would bring these back.
+        ended.values().for_each(Member::close);
+        // If the volume or its files have changed, the private state stays, unless the certificate is of another source.
+        let stays = |volume: &str, index: usize| {
+            let ended = ended.get(&(volume.to_owned(), index));
+            sources.get(&(volume, index)).is_some_and(|(_, source)| ended.is_none_or(|ended| ended.is_of(pod, source)))
+        };
+        let mut results = vec![self.state.retain(uid, stays), entry.change_volumes(pod, now)];
         for (volume, index, source) in pod.certificates() {
             let key = (volume.name.clone(), index);
             let Some(signer) = signers.remove(&key) else { continue };
-            if let Some(member) = entry.members.get_mut(&key).filter(|member| member.fits(volume, source)) {
+            if let Some(member) = entry.members.get_mut(&key) {
                 member.change(pod, source, signer);
                 results.push(member.restore(now));
                 continue;
-            }
-            if let Some(before) = entry.members.remove(&key) {
-                before.close();
-                // The volume or its files have changed: the private state stays, unless the certificate is of another source.
-                if !before.is_of(pod, source) {
-                    results.push(self.state.remove(uid, &volume.name, index));
-                }
             }
             let Some(shared) = entry.volumes.get(&volume.name).cloned() else { continue };
             let directory = self.state.of(uid, &volume.name, index);

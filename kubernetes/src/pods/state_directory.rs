@@ -49,7 +49,7 @@ impl StateDirectory {
     }
 
     /// Removes the state of one certificate, durably.
-    pub(super) fn remove(&self, uid: &str, volume: &str, source: usize) -> Result<(), PodError> {
+    fn remove(&self, uid: &str, volume: &str, source: usize) -> Result<(), PodError> {
         let path = self.of(uid, volume, source);
         let lock = format!(".{PREFIX}.lock");
         let is_state =

@@ -1,5 +1,6 @@
 //! The fleets of both runtimes keep the certificates of pods.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -48,4 +49,34 @@ fn smol_keeps_certificates_of_pods() {
     let runner = thread::spawn(|| smol::block_on(running));
     check(fleet);
     runner.join().unwrap();
+}
+
+/// A write of the old member may wait for the volume while its old files are removed.
+#[test]
+fn rotation_while_files_move_leaves_no_key_at_old_path() {
+    let node = Node::new();
+    let mesh = node.mesh.clone();
+    let fleet = perennial_std::fleet(Limits::default()).unwrap();
+    let pods = PodCertificates::with_signers(fleet, node.state(), move |pod, source| Ok(mesh.signer(pod, source)));
+    let is_over = AtomicBool::new(false);
+    let left = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let Some(handle) = pods.handle("a", "mesh", 0) else { continue };
+                handle.rotate_now();
+                // Not faster than the fleet handles it.
+                handle.wait_for(|_| false).within(Duration::from_micros(50));
+            }
+        });
+        let left = (0..200).find_map(|round| {
+            let [path, old] = if round % 2 == 0 { ["even", "odd"] } else { ["odd", "even"] };
+            let error = pods.put(node.pod("a", [bundle(path)]), clock::now().unix).err().map(|error| error.to_string());
+            let handle = pods.handle("a", "mesh", 0).unwrap();
+            handle.wait_for(|snapshot| snapshot.credential.is_some() && !snapshot.unwritten).within(PATIENCE);
+            error.or(node.volume("a").join(old).exists().then(|| format!("round {round}: {old}")))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        left
+    });
+    assert_eq!(left, None);
 }
