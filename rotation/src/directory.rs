@@ -87,6 +87,16 @@ impl Directory {
         Ok(Self::on(Box::new(Disk::new(&path, prefix)), path, layout))
     }
 
+    /// Makes a `Directory` as [`at`](Self::at), for private files at a path on which no link of another user may be: such a
+    /// link is not followed, and a directory that another user owns or can write to is refused.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Prefix`]: file names cannot begin with `prefix`.
+    pub fn private(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, DirectoryError> {
+        let (path, layout) = (path.into(), Layout::new(prefix)?);
+        Ok(Self::on(Box::new(Disk::private(&path, prefix)), path, layout))
+    }
+
     /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Member {
                 Ok(MemberStore::Files(Arc::new(store)))
             }
             Location::Volume(files) => {
-                let private = Directory::at(&files.private, &self.name).map_err(Failure::usage)?;
+                let private = Directory::private(&files.private, &self.name).map_err(Failure::usage)?;
                 let store = VolumeStore::new(
                     private,
                     volumes.of(&files.path, files.access.owner),

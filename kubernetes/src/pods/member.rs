@@ -37,7 +37,8 @@ impl Member {
         signer: Arc<dyn Signer>,
         policy: Option<Policy>,
     ) -> Result<Self, PodError> {
-        let private = Directory::at(directory, PREFIX).map_err(|source| PodError::State { pod: pod.name(), source })?;
+        let private =
+            Directory::private(directory, PREFIX).map_err(|source| PodError::State { pod: pod.name(), source })?;
         let store = VolumeStore::new(private, shared, source.projection.clone(), volume.access());
         let failed = |error| PodError::of_store(pod.name(), error);
         let store = Arc::new(store.map_err(failed)?);

@@ -1,6 +1,7 @@
 //! `VolumeStore`: a certificate with its private copy, and its files in a volume.
 
 use std::fs;
+use std::os::unix::fs::{lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl Pod {
     }
 
     fn store_in(&self, volume: Arc<ProjectedVolume>, name: &str, projection: Projection) -> VolumeStore {
-        let private = Directory::at(self.state(name), "pod").unwrap();
+        let private = Directory::private(self.state(name), "pod").unwrap();
         VolumeStore::new(private, volume, projection, access(0o600)).unwrap()
     }
 
@@ -189,10 +190,29 @@ fn closed_store_changes_nothing_and_its_directory_can_be_used_again() {
 }
 
 #[test]
+fn private_copy_is_not_behind_link_of_another_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (real, link) = (directory.path().join("real"), directory.path().join("state"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    Directory::private(link.join("pod"), "pod").unwrap().claim().unwrap();
+    lchown(&link, Some(65_534), Some(65_534)).unwrap();
+    Directory::private(link.join("pod"), "pod").unwrap().claim().unwrap_err();
+    Directory::private(link.join("new"), "pod").unwrap().claim().unwrap_err();
+    assert!(!real.join("new").exists());
+    // A directory of another user, too.
+    lchown(real.join("pod"), Some(65_534), Some(65_534)).unwrap();
+    Directory::private(real.join("pod"), "pod").unwrap().claim().unwrap_err();
+}
+
+#[test]
 fn bad_projection_is_refused() {
     let pod = Pod::new();
     for path in ["../credential.pem", "/credential.pem", "..data", ""] {
-        let private = Directory::at(pod.state("0"), "pod").unwrap();
+        let private = Directory::private(pod.state("0"), "pod").unwrap();
         let volume = Arc::new(ProjectedVolume::new(pod.volume(), None));
         assert!(VolumeStore::new(private, volume, bundle(path), access(0o600)).is_err(), "{path}");
     }
