@@ -73,7 +73,7 @@ fn rotation_while_files_move_leaves_no_key_at_old_path() {
             let error = pods.put(node.pod("a", [bundle(path)]), clock::now().unix).err().map(|error| error.to_string());
             let handle = pods.handle("a", "mesh", 0).unwrap();
             handle.wait_for(|snapshot| snapshot.credential.is_some() && !snapshot.unwritten).within(PATIENCE);
-            error.or(node.volume("a").join(old).exists().then(|| format!("round {round}: {old}")))
+            error.or_else(|| node.volume("a").join(old).exists().then(|| format!("round {round}: {old}")))
         });
         is_over.store(true, Ordering::Relaxed);
         left
