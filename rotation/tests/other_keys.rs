@@ -54,7 +54,12 @@ impl Signer for Picky {
 fn requests(signer: &Arc<Picky>, count: usize) -> (Vec<Failure>, Duration) {
     let (handle, mut task): (Handle, Task) =
         Rotator::new().template(Template::new("mesh-1")).signer(signer.clone()).prepare().unwrap();
-    let (mut now, mut failures) = (clock::now(), Vec::new());
+    further_requests(&handle, &mut task, clock::now(), count)
+}
+
+/// Like `requests`, from this time on.
+fn further_requests(handle: &Handle, task: &mut Task, mut now: Now, count: usize) -> (Vec<Failure>, Duration) {
+    let mut failures = Vec::new();
     while failures.len() < count {
         for work in task.step(now) {
             let Work::Drive(Exchange::Blocking(sign), reporter) = work else { panic!("{work:?}") };
@@ -71,6 +76,8 @@ fn requests(signer: &Arc<Picky>, count: usize) -> (Vec<Failure>, Duration) {
     let State::BackingOff { until, .. } = handle.state() else { panic!("{:?}", handle.state()) };
     (failures, until.since(now.instant))
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Lengths of public keys in DER.
 const P256: usize = 91;
@@ -109,4 +116,21 @@ fn kind_of_key_that_is_not_allowed_is_not_tried() {
     let signer = Arc::new(Picky::new(&[KeyAlgorithm::EcdsaP384], &[KeyAlgorithm::EcdsaP384]));
     requests(&signer, 2);
     assert_eq!(*signer.keys.lock().unwrap(), [P256, P384]);
+}
+
+/// The kind that the signer named took the place of the first one, not of a kind that is wanted later.
+#[test]
+fn other_kind_is_forgotten_when_another_kind_is_wanted() {
+    let other = [KeyAlgorithm::Ed25519];
+    let first = Arc::new(Picky::new(&other, &other));
+    let mut second = Picky::new(&other, &[]);
+    second.profile.key_algorithm = KeyAlgorithm::EcdsaP384;
+    second.keys = first.keys.clone();
+    let (handle, mut task) = Rotator::new().template(Template::new("mesh-1")).signer(first.clone()).prepare().unwrap();
+    further_requests(&handle, &mut task, clock::now(), 2);
+    handle.set_signer(Some(Arc::new(second)));
+    let later = clock::now();
+    let later = Now { instant: later.instant.after(HOUR), unix: later.unix.after(HOUR) };
+    further_requests(&handle, &mut task, later, 1);
+    assert_eq!(*first.keys.lock().unwrap(), [P256, ED25519, P384]);
 }

@@ -62,6 +62,11 @@ impl Rotation {
         now: Now,
     ) -> VecDeque<Event> {
         let last = self.last_address();
+        let wanted = |signer: &Option<Arc<dyn Signer>>| signer.as_ref().map(|signer| signer.profile().key_algorithm);
+        if wanted(&self.signer) != wanted(&signer) {
+            // It took the place of a kind that is not wanted any more.
+            self.other_key = None;
+        }
         self.signer = signer;
         self.awaited = None;
         let Some(signer) = self.signer.as_deref() else {
