@@ -1,7 +1,5 @@
 //! The signer's hint when to rotate a certificate, and the rotation point that follows from it.
 
-use core::time::Duration;
-
 use crate::certificate::{Certificate, Fingerprint};
 use crate::jitter::mix;
 use crate::time::UnixTime;
@@ -93,10 +91,10 @@ impl RenewalHint {
     /// [`HintFault`]: the hint lies outside of the validity period, or the chosen point has passed.
     pub fn rotation_point(self, seed: u64, certificate: &Certificate, latest: UnixTime) -> Result<UnixTime, HintFault> {
         let (begin, end) = (certificate.validity.not_before(), certificate.validity.not_after());
-        let lifetime = end.millis_since(begin);
+        let sixth = end.millis_since(begin) / 6;
         let Self { from, mut until } = self;
         if until <= from {
-            until = from.after_millis(SPREAD.min(lifetime / 12));
+            until = from.after_millis(SPREAD.min(sixth / 2));
         }
         if from < begin {
             return Err(HintFault::BeforeValidity);
@@ -104,8 +102,10 @@ impl RenewalHint {
         if from > end {
             return Err(HintFault::AfterValidity);
         }
-        let margin = MARGIN.min(lifetime / 6);
-        let clamped = |at: UnixTime| at.clamp(begin.after_millis(margin), end.before(Duration::from_millis(margin)));
+        let margin = MARGIN.min(sixth);
+        let (earliest, newest) = (begin.after_millis(margin), end.before_millis(margin));
+        // Not `clamp`: its panic takes room on a microcontroller.
+        let clamped = |at: UnixTime| at.max(earliest).min(newest);
         let (from, until) = (clamped(from), clamped(until));
         // The upper half of the product of two 64-bit numbers: a fraction of the span without division.
         let draw = mix(seed, certificate.fingerprint.prefix(), 0);

@@ -106,7 +106,11 @@ impl UnixTime {
 
     /// The time `span` earlier, in whole milliseconds, saturating.
     pub const fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub_unsigned(millis(span)))
+        self.before_millis(millis(span))
+    }
+
+    pub(crate) const fn before_millis(self, span: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(span))
     }
 
     /// The span since `earlier`, zero if `earlier` lies in the future.
