@@ -28,6 +28,8 @@ pub use error::FileStoreError;
 pub use layout::{CaCopy, FileLayout, FileOptions};
 pub use unpublished::Unpublished;
 
+pub(crate) use unpublished::LastFailure;
+
 use found::are_for_same;
 use layout::{Content, Files};
 use publish::Published;
@@ -71,8 +73,7 @@ pub struct FileStore {
     /// Held by each call that compares or changes files, so that a [`restore`](FileStore::restore) never comes between
     /// the private files and the public files of a write. Other processes are excluded by the lock of `private`.
     turn: Mutex<()>,
-    /// The error of the last attempt to replace the public files. A lock of its own: `turn` may wait for a disk.
-    unpublished: Mutex<Option<Unpublished>>,
+    unpublished: LastFailure,
 }
 
 impl FileStore {
@@ -113,7 +114,7 @@ impl FileStore {
         let why = "a file name must not begin with a dot";
         let layout = Layout::new(prefix).map_err(|_| FileStoreError::Layout { path: path.clone(), why })?;
         let private = Directory::on(private(&path, prefix), path, layout);
-        Ok(Self { private, files, options, turn: Mutex::default(), unpublished: Mutex::default() })
+        Ok(Self { private, files, options, turn: Mutex::default(), unpublished: LastFailure::default() })
     }
 
     /// Checks that [`claim`](Self::claim) would succeed, as far as possible without changing anything on disk.
@@ -297,7 +298,7 @@ impl Store for FileStore {
             Ok(contents)
         });
         // The credential is in memory only: an earlier failure to publish is not about this one.
-        let contents = kept.inspect_err(|_| self.note_published(&Ok(()), now))?;
+        let contents = kept.inspect_err(|_| self.unpublished.note(None, now))?;
         Ok(self.publish(credential, &contents, now)?)
     }
 

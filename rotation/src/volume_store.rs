@@ -8,6 +8,7 @@ use perennial_pki::{Credential, KeyEncoding};
 use zeroize::Zeroizing;
 
 use crate::directory::volume::FileAccess;
+use crate::file_store::LastFailure;
 use crate::store::{LoadRequest, Store, StoreError, Stored};
 use crate::{Directory, FileStoreError, ProjectedFile, ProjectedVolume, Restored, Unpublished};
 
@@ -56,8 +57,7 @@ pub struct VolumeStore {
     access: FileAccess,
     /// Held by each call that changes files.
     stage: Mutex<Stage>,
-    /// The error of the last attempt to write to the volume. A lock of its own: `stage` may wait for a disk.
-    unpublished: Mutex<Option<Unpublished>>,
+    unpublished: LastFailure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl VolumeStore {
         access: FileAccess,
     ) -> Result<Self, FileStoreError> {
         ProjectedVolume::check_paths(projection.paths())?;
-        let (stage, unpublished) = (Mutex::new(Stage::New), Mutex::default());
+        let (stage, unpublished) = (Mutex::new(Stage::New), LastFailure::default());
         Ok(Self { private: private.sole(), volume, projection, access, stage, unpublished })
     }
 
@@ -119,7 +119,7 @@ impl VolumeStore {
     /// The failure to write the current pair to the volume; `None` if the volume had the files of the pair after the last
     /// load, write or [`restore`](Self::restore). Never waits for a disk.
     pub fn unpublished(&self) -> Option<Unpublished> {
-        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.unpublished.get()
     }
 
     /// Writes the files of the volume again, if they are not those of the current pair.
@@ -142,13 +142,8 @@ impl VolumeStore {
     /// Writes the files of the pair, which must be durable in the private copy. Returns false if the volume has them.
     fn publish(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
         let published = self.files(credential).and_then(|files| self.volume.set(&files, now));
-        self.note_published(published.as_ref().err(), now);
+        self.unpublished.note(published.as_ref().err(), now);
         published
-    }
-
-    fn note_published(&self, error: Option<&FileStoreError>, now: UnixTime) {
-        let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
-        *unpublished = error.map(|error| Unpublished::after(unpublished.as_ref(), error, now));
     }
 
     fn files(&self, credential: &Credential) -> Result<Vec<ProjectedFile>, FileStoreError> {
@@ -208,7 +203,7 @@ impl Store for VolumeStore {
         // First, so that a crash or a failure on the way to the volume loses nothing.
         let kept = self.private.write(credential, now);
         // The credential is in memory only: an earlier failure to publish is not about this one.
-        kept.inspect_err(|_| self.note_published(None, now))?;
+        kept.inspect_err(|_| self.unpublished.note(None, now))?;
         self.publish(credential, now)?;
         Ok(())
     }

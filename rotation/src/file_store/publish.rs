@@ -29,7 +29,7 @@ impl FileStore {
     ) -> Result<Published, FileStoreError> {
         let contents = self.contents(credential)?;
         if self.files.are(&contents)? {
-            self.note_published(&Ok(()), now);
+            self.unpublished.note(None, now);
             return Ok(Published::Already);
         }
         let is_newer = |found: &Credential| {
@@ -39,7 +39,7 @@ impl FileStore {
                 && found.validity.not_after() > ours.validity.not_after()
         };
         if self.found_pair().is_ok_and(|found| found.is_some_and(|found| is_newer(&found))) {
-            self.note_published(&Ok(()), now);
+            self.unpublished.note(None, now);
             return Ok(Published::Newer);
         }
         self.publish(credential, &contents, now)?;
@@ -54,7 +54,7 @@ impl FileStore {
         now: UnixTime,
     ) -> Result<(), FileStoreError> {
         let published = self.replace_files(credential, contents, now);
-        self.note_published(&published, now);
+        self.unpublished.note(published.as_ref().err(), now);
         published
     }
 

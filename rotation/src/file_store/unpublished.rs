@@ -1,6 +1,6 @@
 //! [`Unpublished`]: a pair that is durable, and is not in the files that other programs read.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use perennial::UnixTime;
 
@@ -20,11 +20,25 @@ pub struct Unpublished {
     pub is_foreign: bool,
 }
 
-impl Unpublished {
-    /// Makes the record of a failed attempt. `before` is the record of the attempt before, if that failed, too.
-    pub(crate) fn after(before: Option<&Self>, error: &FileStoreError, now: UnixTime) -> Self {
-        let since = before.map_or(now, |before| before.since);
-        Self { since, error: error.to_string(), is_foreign: error.is_foreign() }
+/// The failure of the last attempt to write public files. Has a lock of its own, so that no reader waits for a disk.
+#[derive(Debug, Default)]
+pub(crate) struct LastFailure(Mutex<Option<Unpublished>>);
+
+impl LastFailure {
+    /// The failure; `None` if the attempt succeeded, or if there was none.
+    pub(crate) fn get(&self) -> Option<Unpublished> {
+        self.lock().clone()
+    }
+
+    /// Records the result of an attempt; `None`: it succeeded.
+    pub(crate) fn note(&self, error: Option<&FileStoreError>, now: UnixTime) {
+        let mut last = self.lock();
+        let since = last.as_ref().map_or(now, |before| before.since);
+        *last = error.map(|error| Unpublished { since, error: error.to_string(), is_foreign: error.is_foreign() });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Unpublished>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -33,7 +47,7 @@ impl FileStore {
     /// [`restore`](Self::restore) found or made the public files those of the pair. The pair is durable nevertheless: the
     /// next load reads it from the private directory. Never waits for a disk.
     pub fn unpublished(&self) -> Option<Unpublished> {
-        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.unpublished.get()
     }
 
     /// Checks that no file of another program is in the way of a pair for `common_name`: that a write would replace the
@@ -55,12 +69,5 @@ impl FileStore {
             }
         }
         Ok(())
-    }
-
-    /// Records the result of an attempt to write the public files.
-    pub(super) fn note_published(&self, published: &Result<(), FileStoreError>, now: UnixTime) {
-        let mut unpublished = self.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = published.as_ref().err();
-        *unpublished = error.map(|error| Unpublished::after(unpublished.as_ref(), error, now));
     }
 }
