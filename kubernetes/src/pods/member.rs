@@ -95,7 +95,7 @@ impl Member {
 
     /// Ends the member. Afterwards, nothing writes to its private state or its volume any more.
     pub(super) fn close(&self) {
-        // Even if nobody waits, the member ends. The store takes no last write: its certificate is not wanted any more.
+        // The member ends without a wait for it. The store takes no last write: its certificate is not wanted any more.
         drop(self.handle.shutdown());
         self.store.close();
     }
