@@ -229,9 +229,7 @@ impl Store for FileStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let _turn = self.turn();
         let stored = Store::load(&self.private, request)?;
-        let is_wanted =
-            |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
-        let own = stored.credential.as_ref().filter(|held| is_wanted(held));
+        let own = stored.credential.as_ref().filter(|held| request.wants(held));
         if let Some(own) = own
             && request.has_signer
         {
@@ -261,11 +259,11 @@ impl Store for FileStore {
                 || own.is_some_and(|own| are_for_same(names, &own.chain().certificate().names))
         };
         match self.found_pair() {
-            Ok(Some(found)) if is_wanted(&found) && !is_known(&found) => {
+            Ok(Some(found)) if request.wants(&found) && !is_known(&found) => {
                 let file = self.certificate();
                 tracing::warn!("{}: not adopted: the certificate has no common name to know it by", file.display());
             }
-            Ok(Some(found)) if is_wanted(&found) && own.is_none_or(|own| !is_same(own, &found)) => {
+            Ok(Some(found)) if request.wants(&found) && own.is_none_or(|own| !is_same(own, &found)) => {
                 let all = own.into_iter().cloned().chain([Arc::new(found)]).collect();
                 return Ok(Stored { waiting: stored.waiting.clone(), ..Stored::best_of(all, request) });
             }

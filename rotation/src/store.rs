@@ -72,6 +72,11 @@ pub struct LoadRequest<'a> {
 }
 
 impl LoadRequest<'_> {
+    /// True if this credential has the wanted common name, or if that name is not known.
+    pub(crate) fn wants(&self, held: &Credential) -> bool {
+        self.common_name.is_none_or(|name| facts(held).common_name() == name)
+    }
+
     /// Reads a pair that [`Credential::to_pem`] wrote, with the key from the [key source](KeySource) if the text has
     /// only the reference of a key.
     ///
@@ -104,11 +109,9 @@ impl Stored {
     /// credential with the latest notAfter. If the chosen credential is valid, its successor becomes
     /// [`waiting`](Self::waiting): of the credentials that are not valid yet, the one with the latest notBefore.
     pub fn best_of(mut all: Vec<Arc<Credential>>, request: &LoadRequest<'_>) -> Self {
-        let is_wanted =
-            |held: &Arc<Credential>| request.common_name.is_none_or(|name| facts(held).common_name() == name);
         // If all are for other names, the rotation reports one of them.
-        if all.iter().any(is_wanted) {
-            all.retain(is_wanted);
+        if all.iter().any(|held| request.wants(held)) {
+            all.retain(|held| request.wants(held));
         }
         let found = all.iter().map(|held| facts(held));
         let found = found.map(|held| Found { in_use: false, common_name: held.common_name(), validity: held.validity });

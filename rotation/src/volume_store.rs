@@ -172,9 +172,7 @@ impl Store for VolumeStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
         let stage = self.stage();
         let stored = Store::load(&self.private, request)?;
-        let is_wanted =
-            |held: &Credential| request.common_name.is_none_or(|name| held.chain().certificate().common_name() == name);
-        let own = stored.credential.as_ref().filter(|own| is_wanted(own));
+        let own = stored.credential.as_ref().filter(|own| request.wants(own));
         if let Some(own) = own.filter(|_| request.has_signer && *stage != Stage::Closed) {
             // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
             let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
