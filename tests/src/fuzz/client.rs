@@ -3,6 +3,7 @@
 pub(super) mod pod;
 mod world;
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -47,12 +48,18 @@ static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
 /// smaller portions must lead to the same outcome.
 pub fn csr_client(bytes: &[u8]) {
     let scene = &*SCENE;
+    check_portions(bytes, &scene.words, |replies, portion| scene.submit(replies, portion));
+}
+
+/// Decodes the replies of a server, and checks that `submit` has the same result whether the client gets them whole or in
+/// portions.
+fn check_portions<T: PartialEq + fmt::Debug>(bytes: &[u8], words: &[Vec<u8>], submit: impl Fn(&[Reply], usize) -> T) {
     let (portion, answers) = text::first(bytes);
-    let replies: Vec<Reply> = text::pieces(answers).map(|piece| Reply::decode(piece, &scene.words)).collect();
-    let whole = scene.submit(&replies, usize::MAX);
+    let replies: Vec<Reply> = text::pieces(answers).map(|piece| Reply::decode(piece, words)).collect();
+    let whole = submit(&replies, usize::MAX);
     if portion > 0 {
         let portion = usize::from(portion);
-        assert_eq!(scene.submit(&replies, portion), whole, "in portions of {portion}");
+        assert_eq!(submit(&replies, portion), whole, "in portions of {portion}");
     }
 }
 

@@ -15,9 +15,8 @@ use rustls::ServerConfig;
 use serde_json::{Value, json};
 
 use super::super::pki::{DAY, HOST, Pki};
-use super::super::text;
 use super::world::{Reply, World};
-use super::{REQUESTS, server};
+use super::{REQUESTS, check_portions, server};
 
 /// The configuration and the request that every run of the target shares.
 struct Scene {
@@ -38,13 +37,7 @@ const LONGEST: i32 = 25 * 3600;
 /// portions must lead to the same outcome.
 pub fn pod_client(bytes: &[u8]) {
     let scene = &*SCENE;
-    let (portion, answers) = text::first(bytes);
-    let replies: Vec<Reply> = text::pieces(answers).map(|piece| Reply::decode(piece, &scene.words)).collect();
-    let whole = scene.submit(&replies, usize::MAX);
-    if portion > 0 {
-        let portion = usize::from(portion);
-        assert_eq!(scene.submit(&replies, portion), whole, "in portions of {portion}");
-    }
+    check_portions(bytes, &scene.words, |replies, portion| scene.submit(replies, portion));
 }
 
 impl Scene {
