@@ -61,6 +61,9 @@ pub struct Node {
     /// The greatest number of HTTP requests and faulty connections that one submission made. A refused connection
     /// counts twice, since both the server and the exchange count it.
     pub most_requests: usize,
+    /// The number of entries in the server's journal at the end of the last submission. The journal may hold more: the
+    /// jitter of a backoff may be zero, and then the step that ends a submission begins the next one.
+    pub ended_at_entry: usize,
     /// The value that client-go's `ServerHealthy` would have now; `None` if no submission since the faults were set
     /// would have changed the value.
     pub healthy: Option<bool>,
@@ -124,6 +127,7 @@ impl Node {
             submissions: 0,
             written: 0,
             most_requests: 0,
+            ended_at_entry: 0,
             healthy: None,
             request_times: Vec::new(),
             dropped: 0,
@@ -207,11 +211,11 @@ impl Node {
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Updates `most_requests` and `healthy` after the end of an exchange. Returns the input that reports the result of
-    /// the exchange to the rotation.
+    /// Updates `most_requests`, `ended_at_entry` and `healthy` after the end of an exchange. Returns the input that reports
+    /// the result of the exchange to the rotation.
     fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
-        let requests =
-            self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();
+        self.ended_at_entry = self.server.api.journal().count();
+        let requests = self.ended_at_entry.saturating_sub(submission.journal) + submission.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
         let healthy = result.as_ref().map_or_else(|error| error.health.map(client_go_healthy), |_| Some(true));
         self.healthy = healthy.or(self.healthy);

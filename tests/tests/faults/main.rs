@@ -48,7 +48,7 @@ fn check_kind(kind: &Kind) -> Result<u32, String> {
         return Err(format!("the request has no outcome: {:?}", world.rotation.snapshot(world.now())));
     }
     let outcome = world.failure().map_or(Outcome::Issued, Outcome::Failed);
-    let (requests, healthy) = (in_short(world.server.api.journal()), world.healthy);
+    let (requests, healthy) = (in_short(world.server.api.journal().take(world.ended_at_entry)), world.healthy);
     if (outcome, healthy, requests.as_str()) != (kind.outcome, kind.healthy, kind.requests) {
         let error = world.rotation.snapshot(world.now()).last_error;
         return Err(format!("{outcome:?}, healthy: {healthy:?}, after {requests}: {error:?}"));
