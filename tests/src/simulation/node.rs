@@ -61,9 +61,6 @@ pub struct Node {
     /// The greatest number of HTTP requests and faulty connections that one submission made. A refused connection
     /// counts twice, since both the server and the exchange count it.
     pub most_requests: usize,
-    /// The number of entries in the server's journal at the end of the last submission. The journal may hold more: the
-    /// jitter of a backoff may be zero, and then the step that ends a submission begins the next one.
-    pub ended_at_entry: usize,
     /// The value that client-go's `ServerHealthy` would have now; `None` if no submission since the faults were set
     /// would have changed the value.
     pub healthy: Option<bool>,
@@ -127,7 +124,6 @@ impl Node {
             submissions: 0,
             written: 0,
             most_requests: 0,
-            ended_at_entry: 0,
             healthy: None,
             request_times: Vec::new(),
             dropped: 0,
@@ -211,12 +207,17 @@ impl Node {
         self.lawful().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
-    /// Updates `most_requests`, `ended_at_entry` and `healthy` after the end of an exchange. Returns the input that reports
-    /// the result of the exchange to the rotation.
-    fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
-        self.ended_at_entry = self.server.api.journal().count();
-        let requests = self.ended_at_entry.saturating_sub(submission.journal) + submission.in_flight.refused();
+    /// Updates `most_requests` at the end of a submission.
+    fn count(&mut self, submission: &Submission) {
+        let requests =
+            self.server.api.journal().count().saturating_sub(submission.journal) + submission.in_flight.refused();
         self.most_requests = self.most_requests.max(requests);
+    }
+
+    /// Updates `most_requests` and `healthy` after the end of an exchange. Returns the input that reports the result of the
+    /// exchange to the rotation.
+    fn finish(&mut self, submission: &Submission, result: Result<Issued, SignError>) -> Input {
+        self.count(submission);
         let healthy = result.as_ref().map_or_else(|error| error.health.map(client_go_healthy), |_| Some(true));
         self.healthy = healthy.or(self.healthy);
         Input::Finished { id: submission.id, result }
@@ -257,7 +258,8 @@ impl Node {
                 None
             }
             Command::Drop { id } => {
-                self.submission.take_if(|submission| submission.id == id);
+                let dropped = self.submission.take_if(|submission| submission.id == id);
+                dropped.iter().for_each(|submission| self.count(submission));
                 None
             }
             Command::Key { id, call } => Some(Input::Keyed { id, keyed: call.run() }),

@@ -11,7 +11,7 @@ use perennial_rotation::{Input, SignError, SignRequest};
 use perennial_tests::simulation::{Member as _, Node, OwnCa, SECOND, Server, key};
 
 use crate::table::Outcome;
-use crate::{HOUR, MINUTE};
+use crate::{HOUR, MINUTE, policy};
 
 const LIFETIME: Duration = Duration::from_secs(40 * 3600);
 const NAME: &str = "orders.example";
@@ -98,6 +98,7 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
     let template = Template::new(NAME).with_dns_names([NAME]);
     let mut node = Node::with_signer(server, ca.signer(is_async), template, None);
+    node.handle(Input::PolicyChanged(policy()));
     assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
     (node, ca)
 }
