@@ -15,6 +15,7 @@ use std::time::Duration;
 use node::node;
 use perennial::{Backoff, Policy, Window};
 use perennial_dev::faults::Plan;
+use perennial_rotation::Input;
 use perennial_tests::simulation::Member as _;
 use perennial_tests::simulation::Node;
 use table::{Kind, Outcome, kinds};
@@ -43,6 +44,7 @@ fn every_fault_ends_as_table_md_lists_in_virtual_time() {
 /// without a valid certificate. If the run differs from the row, the error names the difference.
 fn check_kind(kind: &Kind) -> Result<u32, String> {
     let mut world = node(kind.serving);
+    world.handle(Input::PolicyChanged(policy()));
     world.set_faults(kind.plan.clone());
     let met = |world: &Node| world.failure().is_some() || world.issued() > 1;
     if !world.run_until(40 * HOUR, met) {

@@ -8,11 +8,9 @@ use perennial_dev::{Options, ServingApproval};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Credential, Usage};
-use perennial_rotation::{Authentication, Identity, Input, Token};
+use perennial_rotation::{Authentication, Identity, Token};
 use perennial_tests::loopback::TOKEN;
 use perennial_tests::simulation::{HOUR, Member as _, Node, Server};
-
-use crate::policy;
 
 /// The lifetime of certificates. There are hours between the rotation point and expiry, so that submissions can fail
 /// for hours before the certificate expires.
@@ -41,7 +39,6 @@ pub(crate) fn node_at(serving: bool, options: Options) -> Node {
     let mut signer = kubelet(server.signer().cluster, own);
     signer.profile.issuers = Some(server.api.authority().roots().unwrap());
     let mut node = Node::with_signer(server, signer, template(serving), None);
-    node.handle(Input::PolicyChanged(policy()));
     assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
     node
 }

@@ -98,7 +98,6 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
     let ca = OwnCa::new(server.wall_clock(), LIFETIME);
     let template = Template::new(NAME).with_dns_names([NAME]);
     let mut node = Node::with_signer(server, ca.signer(is_async), template, None);
-    node.handle(Input::PolicyChanged(policy()));
     assert!(node.run_until(HOUR, |node| node.issued() == 1), "{:?}", node.rotation.snapshot(node.now()));
     (node, ca)
 }
@@ -107,6 +106,7 @@ fn node(is_async: bool) -> (Node, Arc<OwnCa>) {
 /// is not `outcome`, if there are too many submissions, or if the node does not recover.
 fn check_rule(is_async: bool, outcome: Outcome, takes: Duration, set_rule: impl Fn(&OwnCa)) -> Result<(), String> {
     let (mut node, ca) = node(is_async);
+    node.handle(Input::PolicyChanged(policy()));
     set_rule(&ca);
     node.closure_takes = takes;
     let met = |node: &Node| node.failure().is_some() || node.issued() > 1;

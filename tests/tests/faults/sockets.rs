@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use perennial::{Failure, State};
-use perennial_dev::faults::Plan;
+use perennial_dev::faults::{ConnectionFault, Fault, Plan, Rule};
 use perennial_dev::{Options, Random, ServingApproval};
 use perennial_kubernetes::client::Limits;
 use perennial_rotation::{Snapshot, clock};
@@ -60,7 +60,7 @@ fn check_kind(kind: &Kind, runtime: Runtime) -> Result<(), String> {
     let mut holder = loopback::node(runtime, &server.cluster);
     let mut signer = kubelet(server.cluster.clone(), kind.serving.then(|| Arc::new(node)));
     signer.profile.issuers = Some(roots);
-    signer.limits = limits(outcome);
+    signer.limits = limits(kind, outcome);
     holder.signer = Some(signer);
     holder.template = Some(template(kind.serving));
     // Long enough for a failure to be seen, on a machine however busy.
@@ -136,10 +136,14 @@ fn length(short: &str) -> usize {
     short.split(' ').map(count).sum()
 }
 
-/// The time limits of a request. They are short if the request is expected to fail, so that the test does not wait for
-/// long.
-fn limits(outcome: Outcome) -> Limits {
+/// The time limits of a request. They are short if the fault is that no answer comes in time, so that the test does not
+/// wait for long. Else they are long, since a busy machine takes its time for a long answer.
+fn limits(kind: &Kind, outcome: Outcome) -> Limits {
+    use Fault::{Connection, Delay, Silence, Trickle};
+    let never =
+        |rule: &Rule| matches!(rule.fault, Silence | Delay(_) | Trickle(_) | Connection(ConnectionFault::Silent));
+    let is_late = outcome != Outcome::Issued && kind.plan.rules.iter().any(never);
     let mut limits = Limits::default();
-    limits.answer = Duration::from_secs(if outcome == Outcome::Issued { 10 } else { 2 });
+    limits.answer = Duration::from_secs(if is_late { 2 } else { 10 });
     limits
 }
