@@ -95,7 +95,7 @@ impl TestCluster {
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let address = listener.local_addr()?.ip();
         // Instead of an unspecified address, clients get a loopback address from `reachable`.
-        if !address.is_loopback() && !address.is_unspecified() {
+        if !address.is_unspecified() && !addresses.contains(&address) {
             addresses.push(address);
         }
         let server_ca = server_authority.as_ref().unwrap_or(&authority);

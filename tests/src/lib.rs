@@ -15,6 +15,7 @@
 //! | [`model`] | a second implementation of the rules of rotation: slow, computed from the whole history |
 //! | [`disk`] | a virtual directory, and every state in which a loss of power may leave the directory |
 //! | [`command`] | runs commands as processes, and reads their output and the files that they leave |
+//! | [`address`] | loopback addresses for servers that start late or again |
 //! | [`tls`] | TLS clients and servers |
 //! | [`loopback`] | the embedded API server and nodes over real sockets, on any runtime |
 //! | [`replacement`] | imitations of programs that replace files, step by step |
@@ -32,6 +33,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod address;
 pub mod bench;
 pub mod check;
 #[cfg(feature = "commands")]

@@ -1,7 +1,7 @@
 //! `TestCluster`, as the tests of another program use it.
 
 use std::error::Error;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use perennial::Template;
@@ -9,6 +9,7 @@ use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Authority, ClusterSetup, Decision, Options, Random, TestCluster};
 use perennial_pki::{Roots, Usage};
 use perennial_rotation::{Handle, NotReady, Rotator, clock};
+use perennial_tests::address;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -96,8 +97,12 @@ fn second_cluster_takes_over_ca_and_port_and_token_of_first() -> Result<(), Box<
     let mut random = Random::from_os()?;
     let authority = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
     let again = Authority::from_pem(&authority.to_pem())?;
-    let mut first = TestCluster::start_with(ClusterSetup { authority: Some(authority), ..ClusterSetup::default() })?;
-    let (url, address, token) = (first.url().to_owned(), first.server().address(), first.token().clone());
+    let address = address::unused();
+    let listener = Some(TcpListener::bind(address)?);
+    let setup = ClusterSetup { listener, authority: Some(authority), ..ClusterSetup::default() };
+    let mut first = TestCluster::start_with(setup)?;
+    let (url, token) = (first.url().to_owned(), first.token().clone());
+    assert_eq!(url, format!("https://{address}"));
     let roots = first.ca_pem().to_vec();
 
     let other = Authority::generate(&mut random, clock::now().unix, Duration::from_secs(86_400))?;
@@ -109,7 +114,7 @@ fn second_cluster_takes_over_ca_and_port_and_token_of_first() -> Result<(), Box<
     node.shutdown().wait();
     first.shutdown()?;
 
-    let listener = Some(TcpListener::bind((Ipv4Addr::LOCALHOST, address.port()))?);
+    let listener = Some(TcpListener::bind(address)?);
     let setup =
         ClusterSetup { listener, authority: Some(again), token: Some(token.clone()), ..ClusterSetup::default() };
     let second = TestCluster::start_with(setup)?;
