@@ -11,6 +11,7 @@ use crate::support::exposition::Page;
 use crate::support::{self, BOUND, Ca, Process, Signer, perennial, run_arguments, until};
 use perennial::Failure;
 use perennial_dev::Decision;
+use perennial_tests::address;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -85,8 +86,8 @@ fn rotations_are_counted_on_both_runtimes() {
 #[test]
 fn readyz_names_missing_certificate_until_issued() {
     let directory = TempDir::new().unwrap();
-    let signer = Signer::start(directory.path(), &["--approve", "manual"]);
-    let at = signer.address().to_owned();
+    let at = address::unused().to_string();
+    let signer = Signer::start_at(directory.path(), &at, &["--approve", "manual"]);
     let (mut run, address) = start(&directory, &[]);
     let csr = run.event("waiting_for_approval", 1)["csr"].as_str().unwrap().to_owned();
 
@@ -234,8 +235,8 @@ fn silent_metrics_clients_do_not_delay_other_clients() {
 fn metrics_port_in_use_is_retried_while_rotation_continues() {
     let directory = TempDir::new().unwrap();
     let _signer = Signer::start(directory.path(), &[]);
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    let address = address::unused().to_string();
+    let taken = TcpListener::bind(&address).unwrap();
     let more = ["--json", "--metrics-listen", &address];
     let once = perennial(directory.path(), &run_arguments(&[more.as_slice(), &["--once"]].concat()));
     assert_eq!(once.code, Some(0), "{once:?}");
@@ -254,13 +255,12 @@ fn probes_answer_200_and_name_unwritten_certificate() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     let _signer = Signer::start(path, &[]);
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = address::unused().to_string();
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -S -f 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_perennial")]);
     command.args(run_arguments(&["--metrics-listen", &address]));
     let _run = Process::spawn(path, command);
     until("metrics", || TcpStream::connect(&address).ok());
-    until("readiness", || get(&address, "/readyz").0.contains(" 200 OK").then_some(()));
     for probe in ["/readyz", "/healthz"] {
         let (head, body) = get(&address, probe);
         assert!(head.contains(" 200 OK"), "{head}");

@@ -12,6 +12,7 @@ use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
 use perennial_rotation::clock;
+use perennial_tests::address;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,7 +48,8 @@ fn live(runtime: &str) {
     let addresses = |text: &str| fs::write(directory.join("addresses"), text).unwrap();
 
     // Bootstrap, then a serving certificate, requested with the client certificate. Lifetime 20 seconds.
-    let signer = Signer::start(directory, &["--server-ca", "tls", "--signing-duration", "20s"]);
+    let address = address::unused().to_string();
+    let signer = Signer::start_at(directory, &address, &["--server-ca", "tls", "--signing-duration", "20s"]);
     addresses("10.0.0.7\n");
     let fixed = ["--json", "--runtime", runtime, "--rotate-server-certificates", "--node-addresses", "addresses"];
     let patience = ["--rotation-window", "30%-40%", "--retry-refused", "2s-4s"];
@@ -74,7 +76,6 @@ fn live(runtime: &str) {
 
     // The API server returns with another client CA and the same serving CA: the node's certificate is in date, and
     // rejected.
-    let address = signer.address().to_owned();
     signer.stop();
     for file in ["ca.crt", "ca.key"] {
         fs::remove_file(directory.join("signer").join(file)).unwrap();

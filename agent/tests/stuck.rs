@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::preload::library;
 use crate::support::{Signer, get, run_arguments, until};
+use perennial_tests::address;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -65,11 +66,6 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Returns a loopback address with a port that is free now.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 /// The dated file that `kubelet-client-current.pem` links to; `None` if there is no such link.
 fn current(directory: &Path) -> Option<PathBuf> {
     fs::read_link(directory.join("worker/pki/kubelet-client-current.pem")).ok()
@@ -99,7 +95,7 @@ fn keeps_rotating(runtime: &str, stick: impl FnOnce(&mut Command, PipeWriter) ->
     let directory = directory.path();
     let _signer = Signer::start(directory, &["--signing-duration", "6s"]);
     let (_reader, writer) = full_pipe();
-    let address = free_address();
+    let address = address::unused().to_string();
     let more = ["--json", "--runtime", runtime, "--metrics-listen", &address, "--rotation-window", "30%-50%"];
     let run = Run::start(directory, &run_arguments(&more), |command| stick(command, writer));
     let mut seen = None;
@@ -209,11 +205,11 @@ fn process_suspended_beyond_expiry_rotates_when_continued() {
         let directory = TempDir::new().unwrap();
         let directory = directory.path();
         let _signer = Signer::start(directory, &["--signing-duration", "6s"]);
-        let address = free_address();
+        let address = address::unused().to_string();
         let more = ["--json", "--runtime", runtime, "--metrics-listen", &address];
         let run = Run::start(directory, &run_arguments(&more), |command| command);
         let seen = until("certificate", || current(directory));
-        until("metrics", || TcpListener::bind(&address).err().map(drop));
+        until("metrics", || TcpStream::connect(&address).ok());
         run.signal(Signal::STOP);
         // Longer than the certificate's lifetime.
         thread::sleep(Duration::from_secs(7));

@@ -8,6 +8,7 @@ use std::thread;
 use crate::support::exposition::Page;
 use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, stop, until};
 use perennial_pki::Roots;
+use perennial_tests::address;
 use tempfile::TempDir;
 
 const BUNDLE: &str = "example.com:mesh:roots";
@@ -92,13 +93,13 @@ fn file_follows_bundle_of_signer_atomically() {
 fn bundle_that_is_gone_leaves_file_and_is_reported() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    let signer = Signer::start(path, &[]);
+    let address = address::unused().to_string();
+    let signer = Signer::start_at(path, &address, &[]);
     let (old, new) = (new_ca(), new_ca());
     signer.put_trust_bundle(BUNDLE, MESH, &old);
     let mut run = start_run(path, &["--metrics-listen", "127.0.0.1:0"]);
     let listening = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
     run.event("trust_bundle", 1);
-    let address = signer.address().to_owned();
     signer.stop();
     // The new server has the CA of the old one, and no bundle.
     let signer = Signer::start_at(path, &address, &[]);
@@ -176,7 +177,8 @@ fn unusable_trust_bundle_option_is_usage_error() {
 fn restart_keeps_cas_of_bundle_that_is_disregarded() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    let signer = Signer::start(path, &[]);
+    let address = address::unused().to_string();
+    let signer = Signer::start_at(path, &address, &[]);
     let [many, last, first] = [new_ca(), new_ca(), new_ca()];
     let put = |name: &str, pem: &str| signer.put_trust_bundle(&format!("example.com:mesh:{name}"), MESH, pem);
     // As many bundles as a selection may have.
@@ -196,7 +198,6 @@ fn restart_keeps_cas_of_bundle_that_is_disregarded() {
     put("a", &many);
     until("the removal", || (written(path) == all(&[&many, &last])).then_some(()));
     // Without a problem, the bundles alone decide.
-    let address = signer.address().to_owned();
     signer.stop();
     let signer = Signer::start_at(path, &address, &[]);
     signer.put_trust_bundle(BUNDLE, MESH, &many);

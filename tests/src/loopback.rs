@@ -67,8 +67,7 @@ pub fn new_authority() -> Authority {
 pub fn serve_at(address: SocketAddr, authority: Authority, options: Options) -> LoopbackServer {
     let mut random = Random::from_os().unwrap();
     let (now, day) = (clock::now().unix, Duration::from_secs(86_400));
-    let serving =
-        authority.server_credential(&["localhost"], &[Ipv4Addr::LOCALHOST.into()], &mut random, now, day).unwrap();
+    let serving = authority.server_credential(&["localhost"], &[address.ip()], &mut random, now, day).unwrap();
     let tls = Tls::new(&authority, &serving).unwrap();
     let roots = authority.roots().unwrap();
     let mut api = Api::new(options, authority, random);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use perennial::{Failure, State, Template};
 use perennial_dev::{Approval, Decision, Options};
 use perennial_rotation::{Answer, Directory};
+use perennial_tests::address;
 use perennial_tests::loopback::{
     BOUND, break_directory, digest, issued, mend_directory, new_authority, node, on_both, serve, serve_at, stored,
     waits_for_approval,
@@ -191,7 +192,7 @@ fn certificate_is_served_from_memory_until_disk_recovers() {
 fn node_gets_certificate_from_api_server_that_starts_later() {
     on_both(|runtime| {
         // A port without a listener, for now.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = address::unused();
         let authority = new_authority();
         let cluster = perennial_kubernetes::cluster::Cluster::from_url(&format!("https://{address}")).unwrap();
         let cluster = Arc::new(cluster.with_roots(authority.roots().unwrap()));

@@ -8,6 +8,7 @@ use std::thread;
 use perennial::{Failure, State};
 use perennial_dev::Approval;
 use perennial_kubernetes::cluster::{Cluster, Proxy};
+use perennial_tests::address;
 use perennial_tests::loopback::{BOUND, issued, node, on_both, serve};
 
 const OPEN: &str = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\n\r\n";
@@ -112,15 +113,13 @@ fn error_of_proxy_refusal_names_the_proxy() {
 fn connection_is_retried_until_proxy_starts() {
     on_both(|runtime| {
         let server = serve(Approval::Auto);
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let proxy = Proxy::from_url(&format!("http://{port}")).unwrap();
+        let address = address::unused();
+        let proxy = Proxy::from_url(&format!("http://{address}")).unwrap();
         let handle = node(runtime, &Arc::new((*server.cluster).clone().with_proxy(proxy))).start();
         let refused = handle.wait_for(|now| now.last_error.is_some()).within(BOUND).unwrap();
-        assert!(
-            refused.last_error.as_ref().unwrap().contains("cannot connect to the proxy http://127.0.0.1:"),
-            "{refused:?}"
-        );
-        let proxy = HttpProxy::at(port, OPEN);
+        let why = format!("cannot connect to the proxy http://{address}");
+        assert!(refused.last_error.as_ref().unwrap().contains(&why), "{refused:?}");
+        let proxy = HttpProxy::at(address, OPEN);
         issued(&handle, 1);
         assert_eq!(proxy.lines(), [format!("CONNECT {} HTTP/1.1", server.handle.address())]);
         handle.shutdown().wait();

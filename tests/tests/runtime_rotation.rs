@@ -14,6 +14,7 @@ use perennial_pki::Roots;
 use perennial_rotation::{
     Authentication, Handle, Identity, IdentitySource, Input, NotYet, Rotation, Start, Stored, Token, clock,
 };
+use perennial_tests::address;
 use perennial_tests::loopback::{
     BOUND, LoopbackServer, Runtime, TOKEN, break_directory, issued, mend_directory, new_authority, node, on_both,
     policy, serve, serve_at, waits_for_approval,
@@ -100,8 +101,8 @@ fn an_outage_of_trust(expired: impl Fn() -> Result<Identity, NotYet> + Send + Sy
         let (ours, other) = (new_authority(), new_authority());
         let roots = [ours.certificate_pem(), other.certificate_pem()].concat();
         let pem = ours.to_pem();
-        let before = serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ours, Options::default());
-        let address = before.handle.address();
+        let address = address::unused();
+        let before = serve_at(address, ours, Options::default());
         let cluster = Cluster::from_url(&format!("https://{address}")).unwrap();
         let cluster = Arc::new(cluster.with_roots(Roots::from_pem(roots.as_bytes()).unwrap()));
 

@@ -15,6 +15,7 @@ use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::kubeconfig::Kubeconfig;
 use perennial_pki::{Credential, Expected, Roots};
 use perennial_rotation::{Authentication, Directory, Handle, IdentitySource, Rotator, Token, clock};
+use perennial_tests::address;
 use perennial_tests::command::{BOUND, Process, files, mode, set_mode, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -247,8 +248,8 @@ fn sighup_with_missing_ca_key_changes_nothing() {
 fn restarted_signer_accepts_earlier_credentials() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
-    let signer = start(path);
-    let address = cluster(path).to_string();
+    let address = address::unused().to_string();
+    let signer = start_at(path, &address);
     let first = node(path);
     written(&first, 1);
     first.shutdown().wait();
@@ -258,7 +259,7 @@ fn restarted_signer_accepts_earlier_credentials() {
     let ended = signer.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
 
-    let _again = start_at(path, address.strip_prefix("https://").unwrap());
+    let _again = start_at(path, &address);
     assert_eq!(["ca.crt", "ca.key", "bootstrap.token", "bootstrap.kubeconfig"].map(kept), before);
     // The restarted signer still accepts the node's certificate.
     let signer = CsrSigner {
