@@ -52,7 +52,7 @@ fn foreign_pair_in_directory_is_logged_and_stays() {
     let mut run = start(directory, &arguments);
     run.event("waiting_for_approval", 1);
     let both = "the certificate is for \"system:node:worker\", not for \"system:node:worker-1\"";
-    assert!(run.stderr().contains(both), "{}", run.stderr());
+    run.logged(both);
     assert_eq!(fs::read(directory.join("worker/pki/kubelet-client-current.pem")).unwrap(), pair.as_bytes());
     run.signal(Signal::TERM);
     assert_eq!(run.end().code, Some(0));

@@ -108,7 +108,7 @@ fn hostile_names_are_escaped_in_log_and_metrics_and_journal() {
     let more = ["--metrics-listen", "127.0.0.1:0", "--journal", "journal"];
     let (_signer, mut run) = run_with_hostile_approver(path, &more);
     let address = run.event("listening", 1)["address"].as_str().unwrap().to_owned();
-    assert!(run.stderr().contains("Hostile: system:node:w"), "{}", run.stderr());
+    run.logged("Hostile: system:node:w");
     for page in ["/metrics", "/state", "/readyz", "/"] {
         let answer = get(&address, page);
         check(page, answer.split_once("\r\n\r\n").unwrap().1);

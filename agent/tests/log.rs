@@ -99,6 +99,8 @@ fn use_of_bootstrap_credential_after_401_is_logged() {
     run.event("issued", 1);
     run.signal(rustix::process::Signal::USR1);
     run.event("rotated", 1);
+    run.logged("; the next request uses the bootstrap credential");
+    run.logged("requesting a certificate with the bootstrap credential: the server refused the current certificate");
     let log = run.stderr();
     assert!(log.contains("; the next request uses the bootstrap credential"), "{log}");
     let requests = log.lines().filter(|line| line.contains("requesting a certificate"));

@@ -247,6 +247,7 @@ fn metrics_port_in_use_is_retried_while_rotation_continues() {
     drop(taken);
     assert_eq!(run.event("listening", 1)["address"], address.as_str());
     assert!(get(&address, "/readyz").0.contains(" 200 OK"));
+    run.logged("cannot serve metrics");
     assert_eq!(run.stderr().matches("cannot serve metrics").count(), 1, "{}", run.stderr());
 }
 

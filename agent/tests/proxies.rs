@@ -71,7 +71,7 @@ fn https_proxy_of_environment_is_used() {
     run.event("issued", 1);
     assert_eq!(run.event("started", 1)["proxy"], format!("http://{address}"));
     let line = format!("connecting to https://api.invalid:6443 through the proxy http://{address} (HTTPS_PROXY)");
-    assert!(run.stderr().contains(&line), "{}", run.stderr());
+    run.logged(&line);
     assert!(!run.stderr().contains("s3cret") && !run.stdout().contains("s3cret"));
     let head = heads.lock().unwrap()[0].clone();
     assert!(head.starts_with("CONNECT api.invalid:6443 HTTP/1.1\r\n"), "{head}");

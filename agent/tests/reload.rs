@@ -243,7 +243,7 @@ fn pair_of_removed_directory_is_written_again_without_signal() {
     remove(&directory.join("worker/pki"));
     until("the pair", || directory.join("worker/pki/kubelet-client-current.pem").exists().then_some(()));
     assert_eq!(on_disk(directory), first);
-    assert!(run.stderr().contains("was removed by another program; writing the certificate again"), "{}", run.stderr());
+    run.logged("was removed by another program; writing the certificate again");
     assert_eq!(run.events("rotated").len(), 0, "nothing is requested for that");
 }
 

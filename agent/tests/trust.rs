@@ -31,7 +31,7 @@ fn replaced_ca_file_is_used_without_sighup() {
         assert!(reason.contains("certificate-authority (ca.crt, read at 20"), "{reason}");
         fs::copy(path.join("signer/ca.crt"), path.join("ca.crt")).unwrap();
         run.event("issued", 1);
-        assert!(run.stderr().contains("ca.crt: the CA bundle has changed"), "{}", run.stderr());
+        run.logged("ca.crt: the CA bundle has changed");
 
         // After a reload, `/state` still shows the CAs that the running rotation uses.
         run.signal(Signal::HUP);
@@ -66,7 +66,7 @@ fn system_cas_verify_server_if_kubeconfig_names_no_ca() {
     let ca = state["server"]["ca"].as_str().unwrap();
     assert!(ca.contains("(SSL_CERT_FILE=") && ca.contains("read at 20"), "{ca}");
     assert_eq!(state["server"]["proxy_from"], "HTTPS_PROXY is not set");
-    assert!(run.stderr().contains("with the system's CA certificates"), "{}", run.stderr());
+    run.logged("with the system's CA certificates");
     // The written kubeconfig names no CA, so that the next start uses the system's as well.
     let written = until("kubeconfig", || fs::read_to_string(path.join("kubeconfig")).ok());
     assert!(!written.contains("certificate-authority"), "{written}");

@@ -99,6 +99,15 @@ impl Process {
         })
     }
 
+    /// Waits until stderr contains `words`. Threads of their own write the log and the events of `perennial run`, so
+    /// that a line of the log may come after an event that it precedes.
+    ///
+    /// # Panics
+    /// Stderr did not contain the words within [`BOUND`].
+    pub fn logged(&self, words: &str) {
+        until(&format!("{words:?} on stderr"), || self.stderr().contains(words).then_some(()));
+    }
+
     /// The process ID.
     pub fn id(&self) -> u32 {
         self.child.id()

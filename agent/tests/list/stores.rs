@@ -58,7 +58,7 @@ fn members_with_files_of_other_programs_are_kept_and_shown() {
     assert!(status.stderr.contains("plain: problems found"), "{status:?}");
     run.signal(Signal::HUP);
     until("files", || files[1].exists().then_some(()));
-    until("log", || run.stderr().contains("plain: another program has removed or changed files").then_some(()));
+    run.logged("plain: another program has removed or changed files");
     // Also if the private directories are gone as well.
     let gone = [0, 2].map(|index| (names[index], &files[index], serial(&files[index])));
     ["etcd", "haproxy"].iter().for_each(|name| fs::remove_dir_all(directory.join(name)).unwrap());
@@ -66,7 +66,7 @@ fn members_with_files_of_other_programs_are_kept_and_shown() {
     for (name, file, before) in &gone {
         until("files", || file.exists().then_some(()));
         assert_eq!(serial(file), *before);
-        assert!(run.stderr().contains(&format!("{name}: another program has removed files")), "{}", run.stderr());
+        run.logged(&format!("{name}: another program has removed files"));
     }
     for command in ["status", "verify"] {
         let good = list(command);
