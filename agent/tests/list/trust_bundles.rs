@@ -51,7 +51,7 @@ fn trust_bundles_follow_reload_of_list() {
         get(&address, "/state").matches("/company.pem\"").count()
             + get(&address, "/state").matches("/mesh.pem\"").count()
     };
-    assert_eq!(paths(), 2);
+    until("both in the state", || (paths() == 2).then_some(()));
     signer.put_trust_bundle("example.com:mesh:a", "example.com/mesh", &next);
     until("the next CA", || has(&at("mesh.pem"), &next).then_some(()));
     // The file was written for each change, and not again by the reload.
