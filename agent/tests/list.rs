@@ -77,11 +77,11 @@ fn current(directory: &Path, name: &str) -> Credential {
     Credential::from_pem(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Waits until hooks have written two lines to the file `runs`, and returns them.
-fn two_runs(directory: &Path) -> String {
-    until("two hook runs", || {
+/// Waits until hooks have written this many lines to the file `runs`, and returns them.
+fn hook_runs(directory: &Path, count: usize) -> String {
+    until("hook runs", || {
         let runs = fs::read_to_string(directory.join("runs")).unwrap_or_default();
-        (runs.lines().count() == 2).then_some(runs)
+        (runs.lines().count() == count).then_some(runs)
     })
 }
 

@@ -63,7 +63,7 @@ fn hooks_of_members_run_command_and_signal_process() {
     );
     list.with("two", &format!("{other}: two, onRotated: {{pidFile: {at}/pid}}")).write();
     let run = start(directory, &run_list(&["--metrics-listen", "127.0.0.1:0"]));
-    let runs = two_runs(directory);
+    let runs = hook_runs(directory, 2);
     let expected = format!("one {at}/one/one-current.pem");
     assert!(runs.lines().any(|line| line == expected) && runs.contains("signalled"), "{runs} {pid}");
     let record = |name: &str| directory.join(name).join(format!("{name}-hook.json"));
