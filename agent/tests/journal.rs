@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Output, Signer, events, files, get, key_lines, perennial, run_arguments, start, stop, until};
+use crate::support::{Output, Signer, events, files, get, key_lines, perennial, run_arguments, start};
+use crate::support::{steps_until_rest, stop, until};
 use perennial_rotation::journal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
@@ -138,12 +139,14 @@ fn journal_on_full_disk_does_not_delay_rotation() {
     // Longer than any other file of the process, which the size limit must not affect.
     let before = first_certificate(path).repeat(50);
     fs::write(path.join("journal"), &before).unwrap();
-    let run = start(path, &with_journal(&[]));
+    let mut run = start(path, &with_journal(&[]));
     let process = Pid::from_raw(run.id().try_into().unwrap());
     let length = || fs::metadata(path.join("journal")).unwrap().len();
     until("step", || (length() > before.len() as u64).then_some(()));
 
-    // The limit lies within the next line.
+    // The limit lies within the next line. At rest, no line is written meanwhile.
+    run.event("resting", 1);
+    steps_until_rest(&path.join("journal"), "kubelet-client");
     let limit = |current| prlimit(process, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
     limit(Some(length() + 50));
     let mut seen = current(path);

@@ -1,20 +1,9 @@
 //! SIGHUP with a certificate list.
 
 use super::*;
+use crate::support::steps_until_rest;
 use perennial_rotation::clock;
-use perennial_rotation::journal::Replay;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-/// The steps of a member in the journal, without clock checks that lead to nothing.
-fn steps(directory: &Path, of: &str) -> usize {
-    let text = fs::read_to_string(directory.join("journal")).unwrap_or_default();
-    let mut replay = Replay::new();
-    text.lines().filter(|line| replay.line(line).is_ok_and(|it| it.step().is_some()) && names(line, of)).count()
-}
-
-fn names(line: &str, of: &str) -> bool {
-    serde_json::from_str::<Value>(line).is_ok_and(|line| line["step"]["of"] == of)
-}
 
 #[test]
 fn sighup_changes_only_members_that_differ() {
@@ -29,7 +18,7 @@ fn sighup_changes_only_members_that_differ() {
     let mut run = start(directory, &run_list(&["--journal", "journal"]));
     let members = ["node", "stays", "changes", "goes"];
     let points = members.map(|name| event_of(&run, name, "resting", 1)["rotate_at"].clone());
-    let before = steps(directory, "stays");
+    let before = steps_until_rest(&directory.join("journal"), "stays");
 
     base().with("changes", &changed("b.example")).with_other("new", "etcd").write();
     run.signal(Signal::HUP);
@@ -55,7 +44,7 @@ fn sighup_changes_only_members_that_differ() {
     assert_eq!(signer.requests().len(), requests);
 
     // Untouched: no step, no request, and the rotation point of before.
-    assert_eq!(steps(directory, "stays"), before);
+    assert_eq!(steps_until_rest(&directory.join("journal"), "stays"), before);
     let points_now = run.events("resting").into_iter().filter(|event| event["of"] == "stays");
     let points_now: Vec<_> = points_now.map(|event| event["rotate_at"].clone()).collect();
     assert_eq!(points_now, [points[1].clone()]);

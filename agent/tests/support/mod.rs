@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use perennial::UnixTime;
+use perennial::{State, UnixTime};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Authority, ClusterSetup, Decision, Options, Random, ServingApproval, TestCluster};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{Credential, KeyPair};
+use perennial_rotation::journal::Replay;
 use perennial_rotation::{Identity, Token, clock};
 use perennial_std::{Cancel, drive};
 pub(crate) use perennial_tests::command::{BOUND, Output, Process, event_of, events, files, stop, until};
@@ -230,6 +231,28 @@ pub(crate) fn get(address: &str, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// Replaces a file that a process may be reading: the process finds the earlier contents or these.
+pub(crate) fn replace(path: &Path, contents: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, contents).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// The number of steps of certificate `of` in a journal, without clock checks that lead to nothing. Waits until the
+/// certificate rests after the last step: a thread of its own writes the journal, and may be late.
+pub(crate) fn steps_until_rest(journal: &Path, of: &str) -> usize {
+    until("rest in the journal", || {
+        let mut replay = Replay::new();
+        let text = fs::read_to_string(journal).unwrap();
+        let replayed = text.lines().filter_map(|line| replay.line(line).ok().filter(|line| line.of == of));
+        let replayed: Vec<_> = replayed.collect();
+        let machine = &replayed.last()?.machine;
+        let rests = matches!(machine.state(), State::Scheduled { .. }) && !machine.is_unwritten();
+        let steps = replayed.iter().filter(|line| line.step().is_some() && !line.is_uneventful());
+        rests.then(|| steps.count())
+    })
 }
 
 /// A CA of the test, for pairs that the signer has not issued.
