@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{self, Ca, Process, Signer, event_of, files, perennial, put_in_use, run_arguments, start, until};
+use crate::support::{
+    self, Ca, Process, Signer, event_of, files, perennial, put_in_use, replace, run_arguments, start, until,
+};
 use perennial::Template;
 use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, interim};
@@ -19,7 +21,7 @@ fn pair(directory: &Path, name: &str) -> Credential {
 }
 
 fn addresses(directory: &Path, text: &str) {
-    fs::write(directory.join("addresses"), text).unwrap();
+    replace(&directory.join("addresses"), text);
 }
 
 #[test]

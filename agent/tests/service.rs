@@ -1,6 +1,5 @@
 //! Notifications to systemd (sd_notify(3)): readiness, status, reload and watchdog, with real processes.
 
-use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 fn addresses(directory: &Path, text: &str) {
-    fs::write(directory.join("addresses"), text).unwrap();
+    support::replace(&directory.join("addresses"), text);
 }
 
 /// A notification socket in the place of systemd's, and the received text that [`Systemd::hear`] has not consumed yet.

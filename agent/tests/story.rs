@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::exposition::Page;
-use crate::support::{Process, Signer, event_of, get, perennial, run_arguments, start, until};
+use crate::support::{Process, Signer, event_of, get, perennial, replace, run_arguments, start, until};
 use perennial_dev::Decision;
 use perennial_kubernetes::client::Request;
 use perennial_pki::Credential;
@@ -45,7 +45,7 @@ fn scrape(address: &str) -> Page {
 fn live(runtime: &str) {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
-    let addresses = |text: &str| fs::write(directory.join("addresses"), text).unwrap();
+    let addresses = |text: &str| replace(&directory.join("addresses"), text);
 
     // Bootstrap, then a serving certificate, requested with the client certificate. Lifetime 20 seconds.
     let address = address::unused().to_string();
