@@ -134,13 +134,14 @@ fn hanging_hook_is_killed_with_its_process_group_and_retried() {
     until("failure", || (!metric("perennial_hook_failures_total").ends_with(" 0")).then_some(()));
     run.logged("--on-rotated did not end within 0.5 s and was killed");
     assert!(metric("perennial_hook_owed").ends_with(" 1"));
-    let child = &lines(&directory.join("child"))[0];
+    // A run that was killed too early has no child yet; the next one follows after ten seconds.
+    let child = &until("child", || lines(&directory.join("child")).into_iter().next());
     until("end of the child", || {
         let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         // A zombie has ended.
         (state.is_empty() || state.contains(" Z ")).then_some(())
     });
-    let signals = lines(&directory.join("signals"));
+    let signals = until("signals", || Some(lines(&directory.join("signals"))).filter(|lines| lines.len() == 2));
     // Standard signals only: the C library uses higher numbers itself.
     let standard =
         |line: &String| u64::from_str_radix(line.split_once('\t')?.1, 16).ok().map(|mask| mask & 0x7fff_ffff);
