@@ -283,9 +283,10 @@ fn log_shows_each_step_of_a_request_and_who_has_to_act() {
     node.rotate_now();
     written(&node, 2);
     until("log of the rotation", || signer.stdout().contains("self kubelet").then_some(()));
+    // The log follows the API, which the node sees first.
+    until("log of both certificates", || (signer.stdout().matches("issued").count() == 2).then_some(()));
     let log = signer.stdout();
     assert!(log.contains("system:node:worker requests system:node:worker"), "{log}");
-    assert_eq!(log.matches("issued").count(), 2, "{log}");
 
     let serving = CsrSigner::kubelet_serving(cluster(path), Arc::new(node.credential().unwrap()));
     let template = Template::node("worker").with_ip_addresses(["10.0.0.7".parse().unwrap()]);
