@@ -1,10 +1,8 @@
 //! How the `Date` headers of the API server's answers influence a rotation.
 
-mod client_support;
-
 use std::time::Duration;
 
-use client_support::{Ca, EPOCH};
+use crate::support::{Ca, EPOCH};
 use perennial::{Instant, Now, Template, UnixTime};
 use perennial_rotation::{Answer, Health, Input, Progress, ServerDate};
 
@@ -12,12 +10,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A node whose clock is two days ahead, and which has submitted its first request.
-struct Node(client_support::Node);
+struct Node(crate::support::Node);
 
 impl Node {
     fn two_days_ahead() -> Self {
         let now = Now { instant: Instant::from_millis(1000), unix: UnixTime::from_secs(EPOCH).after(2 * DAY) };
-        Self(client_support::Node::asking(Template::node("a"), now, |_| {}))
+        Self(crate::support::Node::asking(Template::node("a"), now, |_| {}))
     }
 
     /// A second passes; then an answer of the API server arrives, with the true time as its `Date`; then five more

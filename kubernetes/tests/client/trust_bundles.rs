@@ -1,13 +1,11 @@
 //! The CAs that a cluster publishes as ClusterTrustBundles: a list, watches that follow it, and what their errors change.
 
-mod client_support;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::Now;
 use perennial_kubernetes::client::Limits;
 use perennial_kubernetes::{BundleSelection, BundleState, BundleWatch, TrustBundles};

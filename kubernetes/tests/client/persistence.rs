@@ -1,11 +1,9 @@
 //! Failures while a submission waits: which HTTP requests are repeated, when, and when the submission gives up.
 
-mod client_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::{Failure, Policy, Template};
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};

@@ -1,10 +1,8 @@
 //! Messages for the operator about an issued certificate that is rejected, or too short-lived.
 
-mod client_support;
-
 use std::time::Duration;
 
-use client_support::{Ca, EPOCH, Node};
+use crate::support::{Ca, EPOCH, Node};
 use perennial::{Failure, Instant, Now, Template, UnixTime};
 use perennial_kubernetes::CsrSigner;
 use perennial_pki::{KeyAlgorithm, KeyPair};

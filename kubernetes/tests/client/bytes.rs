@@ -1,10 +1,8 @@
 //! Submissions to a server whose bytes arrive in portions of any size, incomplete, without end, damaged or random.
 
-mod client_support;
-
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
 use perennial_rotation::{Identity, Issued, SignError};

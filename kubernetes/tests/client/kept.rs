@@ -1,11 +1,9 @@
 //! Submissions that hand their connection to each other, in clusters that keep connections.
 
-mod client_support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
 use perennial_kubernetes::cluster::Cluster;

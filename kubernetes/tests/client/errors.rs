@@ -1,11 +1,9 @@
 //! The failure for the machine and the message for the operator when a submission fails.
 
-mod client_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, ExchangeError, Issuance, Limits, Request, client_go_healthy};
 use perennial_kubernetes::cluster::Cluster;

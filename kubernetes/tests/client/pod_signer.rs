@@ -1,11 +1,9 @@
 //! Rotations of the certificates of pods, from the request to the rotation point.
 
-mod client_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::{Failure, Instant, Now, State, Template, UnixTime};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::PodCertificateRequest;

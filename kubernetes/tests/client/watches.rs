@@ -1,10 +1,8 @@
 //! The version from which a watch continues: that of the object, of a bookmark, or of a list after a 410.
 
-mod client_support;
-
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::Failure;
 use perennial_kubernetes::objects::CertificateSigningRequest;
 

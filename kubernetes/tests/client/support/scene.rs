@@ -7,7 +7,7 @@ use perennial::Template;
 use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
-use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
+use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Identity, Issued, SignError};
 
 use super::{Ca, ReceivedRequest, Reply, SIGNER, World};

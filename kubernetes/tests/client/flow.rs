@@ -1,11 +1,9 @@
 //! The HTTP requests of a submission, their order, and the outcome for each state of the request object.
 
-mod client_support;
-
 use std::cell::RefCell;
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::{Failure, Now, Template};
 use perennial_kubernetes::client::{Issuance, client_go_healthy};
 use perennial_kubernetes::objects::CertificateSigningRequest;

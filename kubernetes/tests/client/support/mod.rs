@@ -1,7 +1,5 @@
 //! The scripted API server and the CA of the client tests.
 
-#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
-
 mod ca;
 mod node;
 mod pod;

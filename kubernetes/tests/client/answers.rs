@@ -1,11 +1,9 @@
 //! Unexpected answers, legal and illegal: how a submission ends, and the error message that it returns.
 
-mod client_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::{Failure, UnixTime};
 use perennial_kubernetes::client::{Call, Limits, Request};
 use perennial_kubernetes::cluster::Cluster;

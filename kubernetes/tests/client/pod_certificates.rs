@@ -1,10 +1,8 @@
 //! Submissions of requests for the certificates of pods: how they run, and how the signer's answer is judged.
 
-mod client_support;
-
 use std::time::Duration;
 
-use client_support::*;
+use crate::support::*;
 use perennial::{Failure, RenewalHint, Template, UnixTime};
 use perennial_kubernetes::objects::{CertificateSigningRequest, PodCertificateRequest};
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
