@@ -11,5 +11,6 @@ mod pod_signer;
 mod rotation_clock;
 mod rotation_words;
 mod support;
+mod tls;
 mod trust_bundles;
 mod watches;
