@@ -1,5 +1,6 @@
 //! The server in memory: requests and answers, bytes of TLS and HTTP, in virtual time.
 
+mod approval;
 mod bundles;
 mod bytes;
 mod cleaning;
