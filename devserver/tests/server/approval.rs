@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::support::*;
 use perennial::Template;
-use perennial_dev::{Approval, Decision, DecisionError, Options, ServingApproval, User};
+use perennial_dev::{Decision, DecisionError, Options, ServingApproval, User};
 use perennial_kubernetes::addresses::{AddressType, NodeAddress};
 use serde_json::json;
 
@@ -40,7 +40,7 @@ fn kubelet_client_requests_are_approved_by_the_rules_of_kubernetes() {
 
 #[test]
 fn no_request_is_approved_automatically_with_manual_approval() {
-    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.object("a")["status"], json!({}));
     server.approve("a");
@@ -113,7 +113,7 @@ fn serving_request_is_approved_once_the_node_object_has_its_address() {
 
 #[test]
 fn denied_request_cannot_be_approved() {
-    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     assert_eq!(server.api.decide("b", Decision::Deny, "", NOW), Err(DecisionError::NotFound));
     server.api.decide("a", Decision::Deny, "no", NOW).unwrap();

@@ -134,7 +134,7 @@ fn csr_with_an_invalid_signature_is_refused() {
         "{before}\n{}\n-----END CERTIFICATE REQUEST-----\n",
         base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
     );
-    let object = csr("a", KUBELET_CLIENT, &["digital signature", "client auth"], &forged);
+    let object = csr("a", KUBELET_CLIENT, &CLIENT_USAGES, &forged);
     let (status, error) = server.create(&Role::Bootstrap, &object);
     assert_eq!((status, &error["details"]["causes"][0]["field"]), (422, &json!("spec.request")), "{error}");
 }

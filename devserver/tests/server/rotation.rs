@@ -18,8 +18,7 @@ fn authority(seed: u8) -> (Authority, Random) {
 fn issue(server: &mut Server, name: &str) -> (Chain, Vec<u8>) {
     let key = key();
     let pem = request(&Template::node("one"), &key);
-    let (status, answer) =
-        server.create(&Role::Bootstrap, &csr(name, KUBELET_CLIENT, &["digital signature", "client auth"], &pem));
+    let (status, answer) = server.create(&Role::Bootstrap, &csr(name, KUBELET_CLIENT, &CLIENT_USAGES, &pem));
     assert_eq!(status, 201, "{answer}");
     (server.chain(name).unwrap(), key.public_key_der().to_vec())
 }

@@ -182,7 +182,7 @@ pub(crate) fn key() -> KeyPair {
 /// A kubelet's request object for a client certificate, with a new key.
 pub(crate) fn node_csr(name: &str, node: &str) -> Value {
     let pem = request(&Template::node(node), &key());
-    csr(name, KUBELET_CLIENT, &["digital signature", "client auth"], &pem)
+    csr(name, KUBELET_CLIENT, &CLIENT_USAGES, &pem)
 }
 
 pub(crate) fn with_condition(mut object: Value, kind: &str) -> Value {
