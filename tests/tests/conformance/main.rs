@@ -61,7 +61,9 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         approver::ROWS,
         cleaner::ROWS,
         kubelet::ROWS,
-        pods::ROWS,
+        pods::requests::ROWS,
+        pods::states::ROWS,
+        pods::life::ROWS,
         beyond::ROWS,
     ];
     tables.into_iter().flatten()
