@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::support::*;
-use perennial_dev::{Approval, Decision, Options};
+use perennial_dev::{Decision, Options};
 
 #[test]
 fn ended_requests_are_removed_after_an_hour_and_pending_ones_after_a_day() {
     let hour = 3600;
-    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(manual());
     for name in ["issued", "denied", "pending", "short"] {
         let mut object = node_csr(name, "one");
         object["spec"]["expirationSeconds"] = if name == "short" { 600.into() } else { 86_400.into() };
@@ -31,11 +31,10 @@ fn ended_requests_are_removed_after_an_hour_and_pending_ones_after_a_day() {
 #[test]
 fn retention_of_requests_is_configurable() {
     let mut server = Server::new(Options {
-        approval: Approval::Manual,
         cleaning_interval: Duration::ZERO,
         keep_ended: Duration::from_secs(5),
         keep_pending: Duration::from_secs(10),
-        ..Options::default()
+        ..manual()
     });
     for name in ["ended", "pending"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));

@@ -1,12 +1,12 @@
 //! Pages, versions and preconditions of lists, and bookmarks of watches.
 
 use crate::support::*;
-use perennial_dev::{ApiRequest, Approval, Method, Next, Options, Watcher};
+use perennial_dev::{ApiRequest, Method, Next, Options, Watcher};
 use serde_json::{Value, json};
 
 /// A server that stores requests of these names, and remembers `history` changes.
 fn with(names: &[&str], history: usize) -> Server {
-    let mut server = Server::new(Options { approval: Approval::Manual, history, ..Options::default() });
+    let mut server = Server::new(Options { history, ..manual() });
     for name in names {
         assert_eq!(server.create(&Role::Bootstrap, &node_csr(name, "one")).0, 201);
     }

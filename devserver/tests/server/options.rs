@@ -1,12 +1,8 @@
 //! Dry runs, validation of fields and metadata, and the OpenAPI schema.
 
 use crate::support::*;
-use perennial_dev::{Answer, ApiRequest, Approval, Method, Options, Response};
+use perennial_dev::{Answer, ApiRequest, Method, Options, Response};
 use serde_json::{Value, json};
-
-fn manual() -> Server {
-    Server::new(Options { approval: Approval::Manual, ..Options::default() })
-}
 
 fn at(method: Method, target: &str, body: &Value) -> ApiRequest {
     let mut request = with_body(method.clone(), &format!("{COLLECTION}{target}"), body);
@@ -55,7 +51,7 @@ fn dry_run_gets_the_usual_answer_and_stores_nothing() {
 
 #[test]
 fn dry_run_of_approval_approves_nothing() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let approved = with_condition(created.clone(), "Approved");
     let (status, answer) = server.send(&Role::Admin, at(Method::PUT, "/a/approval?dryRun=All", &approved));
@@ -66,7 +62,7 @@ fn dry_run_of_approval_approves_nothing() {
 
 #[test]
 fn unknown_values_of_dry_run_and_field_validation_are_refused() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     for (target, kind) in [("?dryRun=Some", "CreateOptions"), ("?fieldValidation=Lax", "CreateOptions")] {
         let answer = server.send(&Role::Admin, at(Method::POST, target, &node_csr("a", "one")));
         assert_eq!((answer.0, &answer.1["details"]["kind"]), (422, &json!(kind)), "{answer:?}");
@@ -80,7 +76,7 @@ fn unknown_values_of_dry_run_and_field_validation_are_refused() {
 
 #[test]
 fn unknown_field_is_refused_warned_about_or_ignored_as_requested() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let mut object = node_csr("a", "one");
     object["spec"]["foo"] = 1.into();
     let answer = server.send(&Role::Admin, at(Method::POST, "?fieldValidation=Strict", &object));
@@ -108,7 +104,7 @@ fn unknown_field_is_refused_warned_about_or_ignored_as_requested() {
 
 #[test]
 fn malformed_labels_and_annotations_are_refused() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let mut object = node_csr("a", "one");
     object["metadata"]["labels"] = json!({ "a b": "x", "good": "not good" });
     object["metadata"]["annotations"] = json!({ "also bad": "any thing", "Upper.example/Key": "x" });
@@ -130,7 +126,7 @@ fn malformed_labels_and_annotations_are_refused() {
 
 #[test]
 fn all_references_in_the_openapi_schema_resolve() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, index) = server.get(&Role::Bootstrap, "/openapi/v3");
     for (path, kinds) in [
         ("apis/certificates.k8s.io/v1", vec!["certificates.v1.CertificateSigningRequest"]),

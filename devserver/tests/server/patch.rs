@@ -1,19 +1,12 @@
 //! Patches of requests, as `kubectl` and controllers send them.
 
 use crate::support::*;
-use perennial_dev::{ApiRequest, Approval, Method, Options};
+use perennial_dev::{ApiRequest, Method};
 use serde_json::{Value, json};
 
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const OPERATIONS: &str = "application/json-patch+json";
-
-/// A server that stores the pending request `a`, and the object of that request.
-fn pending() -> (Server, Value) {
-    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
-    (server, created)
-}
 
 fn patch(server: &mut Server, media_type: &str, path: &str, patch: &Value) -> (u16, Value) {
     let mut request = with_body(Method::PATCH, &format!("{COLLECTION}/{path}"), patch);

@@ -5,16 +5,12 @@ use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use perennial::Template;
-use perennial_dev::{Answer, ApiRequest, Approval, Decision, Method, Options, ServingApproval, User};
+use perennial_dev::{Answer, ApiRequest, Decision, Method, Options, ServingApproval, User};
 use perennial_pki::Chain;
 use serde_json::{Value, json};
 
 const MERGE: &str = "application/merge-patch+json";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
-
-fn manual() -> Server {
-    Server::new(Options { approval: Approval::Manual, ..Options::default() })
-}
 
 /// Authenticated users without the right to approve or sign requests.
 fn others() -> [Role; 4] {
@@ -30,7 +26,7 @@ fn usages(signer: &str) -> [&'static str; 2] {
 
 #[test]
 fn only_administrators_approve_deny_and_sign() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
     let mut signed = before.clone();
@@ -62,7 +58,7 @@ fn only_administrators_approve_deny_and_sign() {
 
 #[test]
 fn status_sent_with_a_new_request_is_dropped() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let mut object = with_condition(node_csr("a", "one"), "Approved");
     object["status"]["certificate"] = STANDARD.encode(server.api.authority().certificate_pem()).into();
     assert_eq!(server.create(&Role::Bootstrap, &object).0, 201);
@@ -72,7 +68,7 @@ fn status_sent_with_a_new_request_is_dropped() {
 
 #[test]
 fn node_cannot_change_or_delete_request_of_another_node() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     assert_eq!(server.create(&Role::Node("one"), &node_csr("node-csr-one", "one")).0, 201);
     let before = server.object("node-csr-one");
     let two = Role::Node("two");
@@ -93,7 +89,7 @@ fn node_cannot_change_or_delete_request_of_another_node() {
 /// Creates and approves a request with these organizations. Returns the issued chain. Returns an error if the server
 /// refuses the request (status and body of the answer), or issues no certificate (200 and the request object).
 fn issued(signer: &str, user: &Role, organizations: &[&str]) -> Result<Chain, (u16, Value)> {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let template = Template::new("system:node:one").with_organizations(organizations.iter().copied());
     let template = if signer == KUBELET_SERVING { template.with_dns_names(["one.example"]) } else { template };
     let answer = server.create(user, &csr("a", signer, &usages(signer), &request(&template, &key())));
@@ -147,7 +143,7 @@ fn kubelet_request_for_wrong_groups_is_not_approved_automatically() {
 
 #[test]
 fn oddly_encoded_paths_bypass_no_authorization() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let before = server.object("a");
     let approved = with_condition(before.clone(), "Approved");

@@ -2,7 +2,6 @@
 
 use crate::support::wire::Wire;
 use crate::support::*;
-use perennial_dev::{Approval, Options};
 
 fn head(method: &str, target: &str, fields: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{fields}\r\n")
@@ -16,8 +15,7 @@ fn second() -> String {
 
 /// HTTP statuses of the answers to `bytes`, in order, and whether the server closed the connection.
 fn answers(bytes: &str) -> (Vec<String>, bool) {
-    let options = Options { approval: Approval::Manual, ..Options::default() };
-    let mut wire = Wire::new(options, usize::MAX);
+    let mut wire = Wire::new(manual(), usize::MAX);
     let text = wire.exchange(bytes.as_bytes());
     assert_eq!(wire.api.requests().count(), 0, "{bytes:?}");
     (

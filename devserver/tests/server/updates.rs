@@ -2,16 +2,8 @@
 
 use crate::support::*;
 use perennial::Template;
-use perennial_dev::{ApiRequest, Approval, Method, Options, User};
+use perennial_dev::{ApiRequest, Method, User};
 use serde_json::{Value, json};
-
-/// A server that stores the pending request `a`, and the object of that request.
-fn pending() -> (Server, Value) {
-    let mut server = Server::new(Options { approval: Approval::Manual, ..Options::default() });
-    let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
-    assert_eq!(status, 201, "{created}");
-    (server, created)
-}
 
 /// A server that stores the pending request `b`, and the object of that request. The server does not sign for the
 /// signer name in `b`.

@@ -2,12 +2,8 @@
 
 use crate::support::*;
 use perennial::Template;
-use perennial_dev::{Answer, ApiRequest, Approval, Method, Next, Options};
+use perennial_dev::{Answer, ApiRequest, Method, Next, Options};
 use serde_json::{Value, json};
-
-fn manual() -> Server {
-    Server::new(Options { approval: Approval::Manual, ..Options::default() })
-}
 
 fn status_of_watch(server: &mut Server, query: &str) -> (u16, Value) {
     server.list(&Role::Admin, &format!("watch=true&{query}"))
@@ -29,7 +25,7 @@ fn watch_sends_all_events_after_its_version() {
 
 #[test]
 fn watch_without_version_begins_with_stored_objects() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     for name in ["b", "a"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
@@ -45,7 +41,7 @@ fn watch_without_version_begins_with_stored_objects() {
 
 #[test]
 fn initial_events_end_with_a_bookmark_if_requested() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=0";
     let mut watcher = server.watch(query);
@@ -62,7 +58,7 @@ fn initial_events_end_with_a_bookmark_if_requested() {
 
 #[test]
 fn object_leaving_the_selection_is_sent_as_deleted() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, mut object) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let mut watcher = server.watch("labelSelector=tier%3Done&resourceVersion=2");
     for labels in [json!({ "tier": "one" }), json!({ "tier": "one", "x": "y" }), json!({}), json!({ "x": "y" })] {
@@ -75,7 +71,7 @@ fn object_leaving_the_selection_is_sent_as_deleted() {
 
 #[test]
 fn watch_from_forgotten_or_future_version_gets_error_event() {
-    let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(Options { history: 4, ..manual() });
     for name in ["a", "b", "c", "d", "e", "f"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
     }
@@ -92,7 +88,7 @@ fn watch_from_forgotten_or_future_version_gets_error_event() {
 
 #[test]
 fn watch_older_than_restarted_watch_cache_gets_410() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     let watch = |server: &mut Server, version: u64| {
@@ -113,7 +109,7 @@ fn watch_older_than_restarted_watch_cache_gets_410() {
 
 #[test]
 fn bookmark_version_includes_writes_of_other_resources() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let version: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     let mut watcher = server.watch(&format!("resourceVersion={version}&allowWatchBookmarks=true"));
@@ -130,7 +126,7 @@ fn bookmark_version_includes_writes_of_other_resources() {
 
 #[test]
 fn watch_that_falls_behind_the_history_gets_410_and_ends() {
-    let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(Options { history: 4, ..manual() });
     let mut watcher = server.watch("");
     for name in ["a", "b", "c", "d", "e"] {
         server.create(&Role::Bootstrap, &node_csr(name, "one"));
@@ -141,7 +137,7 @@ fn watch_that_falls_behind_the_history_gets_410_and_ends() {
 
 #[test]
 fn watch_without_matching_events_does_not_fall_behind() {
-    let mut server = Server::new(Options { history: 4, approval: Approval::Manual, ..Options::default() });
+    let mut server = Server::new(Options { history: 4, ..manual() });
     let mut watcher = server.watch("fieldSelector=metadata.name%3Dother");
     for round in 0..20 {
         server.create(&Role::Bootstrap, &node_csr(&format!("a{round}"), "one"));
@@ -151,7 +147,7 @@ fn watch_without_matching_events_does_not_fall_behind() {
 
 #[test]
 fn list_contains_selected_objects_and_a_version() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     server.create(&Role::Bootstrap, &node_csr("a", "one"));
     let pem = request(&Template::new("x"), &key());
     server.create(&Role::Bootstrap, &csr("b", CLIENT, &["client auth"], &pem));
@@ -173,7 +169,7 @@ fn list_contains_selected_objects_and_a_version() {
 
 #[test]
 fn table_has_the_columns_of_a_real_api_server() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let mut object = node_csr("a", "one");
     object["spec"]["expirationSeconds"] = 7200.into();
     server.create(&Role::Bootstrap, &object);
@@ -213,7 +209,7 @@ fn table_has_the_columns_of_a_real_api_server() {
 
 #[test]
 fn discovery_lists_certificate_signing_requests() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let (_, version) = server.get(&Role::Bootstrap, "/version");
     assert!(version["gitVersion"].as_str().unwrap().contains("perennial"));
     let (_, groups) = server.get(&Role::Bootstrap, "/apis");
@@ -249,7 +245,7 @@ fn discovery_lists_certificate_signing_requests() {
 
 #[test]
 fn self_subject_reviews_return_user_and_rights() {
-    let mut server = manual();
+    let mut server = Server::new(manual());
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let metadata = json!({ "creationTimestamp": null });
     let review = json!({ "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata });

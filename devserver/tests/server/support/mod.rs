@@ -185,6 +185,14 @@ pub(crate) fn node_csr(name: &str, node: &str) -> Value {
     csr(name, KUBELET_CLIENT, &CLIENT_USAGES, &pem)
 }
 
+/// A server that stores the pending request `a`, and the object of that request.
+pub(crate) fn pending() -> (Server, Value) {
+    let mut server = Server::new(manual());
+    let (status, created) = server.create(&Role::Bootstrap, &node_csr("a", "one"));
+    assert_eq!(status, 201, "{created}");
+    (server, created)
+}
+
 pub(crate) fn with_condition(mut object: Value, kind: &str) -> Value {
     let condition = json!({ "type": kind, "status": "True", "reason": "Test", "message": "by the test" });
     match object["status"]["conditions"].as_array_mut() {
