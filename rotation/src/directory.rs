@@ -1,5 +1,6 @@
 //! [`Directory`], the credential directory: carries out the file operations that core's [`Layout`] plans.
 
+mod create;
 pub(crate) mod disk;
 mod error;
 mod inspection;
@@ -7,6 +8,7 @@ mod lock;
 mod record;
 mod settle;
 mod stored;
+mod trust;
 pub mod volume;
 mod walk;
 mod write;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use perennial::store::{Entry, FileOp, Kind, Listing};
@@ -14,10 +14,11 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::error::{DirectoryError, Distrust};
+use super::error::DirectoryError;
 use super::lock::Lock;
+use super::trust::is_trusted;
 use super::volume::{Contents, FileAccess, Folder, Stamp, Volume};
-use super::walk;
+use super::{create, walk};
 use crate::files::MAX_BUNDLE;
 
 /// Largest file of a credential directory that is read, in bytes: no pair and no record is larger. Published files may be
@@ -110,31 +111,6 @@ impl Disk {
     }
 }
 
-/// Creates a directory and its missing parents with mode 0700, and calls `sync` on the parent of each: without that, a
-/// loss of power could remove the directory together with synced files in it.
-fn make(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-    let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-    let create = || fs::DirBuilder::new().mode(0o700).create(path);
-    let created = match (create(), parent) {
-        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
-            make(parent, sync)?;
-            create()
-        }
-        (created, _) => created,
-    };
-    // A directory that existed may not be durable: its creator may have been killed before the sync.
-    if let Err(error) = created
-        && !path.is_dir()
-    {
-        return Err(error);
-    }
-    // Opening for a sync fails for a parent that we may not read, or on some read-only disks: no reason not to start.
-    if let Some(Err(error)) = parent.map(sync) {
-        tracing::debug!("{} may not outlive a power failure: {error}", path.display());
-    }
-    Ok(())
-}
-
 impl Volume for Disk {
     fn open(&self) -> io::Result<Box<dyn Folder + '_>> {
         Ok(Box::new(self.opened()?))
@@ -142,7 +118,7 @@ impl Volume for Disk {
 
     fn create(&self) -> io::Result<()> {
         match self.kind {
-            DiskKind::Plain => make(&self.path, &mut |path| File::open(path)?.sync_all()),
+            DiskKind::Plain => create::directory(&self.path, &mut |path| File::open(path)?.sync_all()),
             // Readers of published files may be other users.
             DiskKind::Published { .. } => walk::open(&self.path, Some(Mode::from_raw_mode(0o755))).map(drop),
             DiskKind::Private => walk::open(&self.path, Some(Mode::RWXU)).map(drop),
@@ -357,21 +333,6 @@ fn account(id: u32) -> io::Result<u32> {
     }
 }
 
-/// Fails unless the file can only have been written by root or by this user. `mode` is `None` for symbolic links, whose
-/// mode is always 0777.
-pub(super) fn is_trusted(owner: u32, mode: Option<u32>) -> io::Result<()> {
-    distrust_of(owner, mode).map_or(Ok(()), |why| Err(Error::new(ErrorKind::PermissionDenied, why)))
-}
-
-/// The reason to distrust a file; `None` if only root and the user of this process could have written the file.
-pub(super) fn distrust_of(owner: u32, mode: Option<u32>) -> Option<Distrust> {
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Some(Distrust::Owner(owner));
-    }
-    let mode = mode.map(|mode| mode & 0o7777);
-    mode.filter(|mode| mode & 0o022 != 0).map(Distrust::Mode)
-}
-
 /// True if a file system is mounted on this file, so that the file can be written to but not replaced. Does not follow
 /// links.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -384,36 +345,4 @@ fn is_mount_point(directory: impl AsFd, path: &Path) -> bool {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn is_mount_point(_: impl AsFd, _: &Path) -> bool {
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn making_directory_fails_for_empty_path_and_at_or_below_a_file() {
-        let sync = &mut |_: &Path| panic!("there is nothing to sync");
-        let error = make(Path::new(""), sync).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
-        let file = std::env::current_exe().unwrap();
-        make(&file, sync).unwrap_err();
-        make(&file.join("a"), sync).unwrap_err();
-    }
-
-    #[test]
-    fn making_directory_syncs_each_parent_outermost_first() {
-        let root = std::env::temp_dir().join(format!("perennial-make-{}", std::process::id()));
-        let path = root.join("a/b");
-        let mut synced = Vec::new();
-        let mut sync = |at: &Path| {
-            synced.push((at.to_owned(), fs::read_dir(at)?.count()));
-            Ok(())
-        };
-        make(&path, &mut sync).unwrap();
-        make(&path, &mut sync).unwrap();
-        fs::remove_dir_all(&root).unwrap();
-        // Each parent contains one entry when it is synced.
-        assert_eq!(synced[0].0, std::env::temp_dir());
-        assert_eq!(synced[1..], [(root.clone(), 1), (root.join("a"), 1), (root.join("a"), 1)]);
-    }
 }

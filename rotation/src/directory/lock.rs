@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::disk::distrust_of;
 use super::error::{DirectoryError, Distrust};
+use super::trust::distrust_of;
 
 /// How often to retry if the lock file was unlinked between open and flock.
 const ATTEMPTS: u32 = 3;

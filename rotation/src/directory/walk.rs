@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, fsync, mkdirat, ope
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::disk::is_trusted;
+use super::trust::is_trusted;
 
 /// Number of symbolic links to follow: Linux's own limit (`MAXSYMLINKS`).
 pub(super) const MAX_LINKS: u32 = 40;
