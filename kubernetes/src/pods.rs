@@ -1,5 +1,6 @@
 //! [`PodCertificates`]: the certificates of all pods of a node, for node agents.
 
+mod entry;
 mod error;
 mod member;
 mod pod;
@@ -17,6 +18,7 @@ use perennial_rotation::{Fleet, Handle, IdentitySource, Profile, ProjectedFile, 
 use crate::cluster::Cluster;
 use crate::{BundleSelection, PodCertificateSigner, PodIdentity};
 
+use entry::Entry;
 pub use error::PodError;
 use member::Member;
 pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
@@ -97,17 +99,6 @@ struct Known {
     pods: BTreeMap<String, Entry>,
     /// The CAs of each selection, as PEM.
     trust_bundles: HashMap<BundleSelection, Arc<str>>,
-}
-
-/// A pod with its volumes and members.
-#[derive(Clone, Debug, Default)]
-struct Entry {
-    pod: Arc<Pod>,
-    volumes: BTreeMap<String, Arc<ProjectedVolume>>,
-    /// By the name of the volume and the index of the source.
-    members: BTreeMap<(String, usize), Member>,
-    /// By the path of a volume: files that no source has any more, and that could not be removed yet.
-    stale: BTreeMap<PathBuf, BTreeSet<String>>,
 }
 
 impl PodCertificates {
@@ -361,45 +352,6 @@ impl Known {
             }
         }
         entry
-    }
-}
-
-impl Entry {
-    /// Makes the volumes those of `pod`, and removes the files of sources that `pod` does not have.
-    fn change_volumes(&mut self, pod: &Arc<Pod>, now: UnixTime) -> Result<(), PodError> {
-        let mut volumes = BTreeMap::new();
-        for volume in &pod.volumes {
-            let before = self.pod.volumes.iter().find(|before| before.name == volume.name);
-            let same = before.filter(|before| before.path == volume.path && before.owner == volume.owner);
-            let known = same.and_then(|_| self.volumes.get(&volume.name).cloned());
-            let made = || Arc::new(ProjectedVolume::new(&volume.path, volume.owner));
-            volumes.insert(volume.name.clone(), known.unwrap_or_else(made));
-        }
-        for before in &self.pod.volumes {
-            let wanted = pod.paths_in(&before.path);
-            let stale: BTreeSet<String> =
-                before.paths().filter(|path| !wanted.contains(path)).map(str::to_owned).collect();
-            if !stale.is_empty() {
-                self.stale.entry(before.path.clone()).or_default().extend(stale);
-            }
-        }
-        (self.volumes, self.pod) = (volumes, pod.clone());
-        self.remove_stale(now)
-    }
-
-    /// Removes the files that no source has any more. A volume that is gone has none.
-    fn remove_stale(&mut self, now: UnixTime) -> Result<(), PodError> {
-        let mut results = Vec::new();
-        self.stale.retain(|at, stale| {
-            let volume = self.volumes.values().find(|volume| volume.path() == at).cloned();
-            let volume = volume.unwrap_or_else(|| Arc::new(ProjectedVolume::new(at, None)));
-            let wanted = self.pod.paths_in(at);
-            let removed = volume.retain(|path| wanted.contains(path) || !stale.contains(path), now);
-            let has_failed = removed.is_err();
-            results.push(removed.map(drop).map_err(|source| PodError::Volume { pod: self.pod.name(), source }));
-            has_failed
-        });
-        first_error(results)
     }
 }
 
