@@ -37,9 +37,18 @@ fn record(key: &Arc<KeyPair>) -> Vec<u8> {
     let pending =
         Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None, renewal: None };
     let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
-    Record { server: None, signer_name, request_name, pending, turned_down: None, key: Some(key.clone()) }
-        .encode()
-        .to_vec()
+    Record {
+        server: None,
+        signer_name,
+        request_name,
+        pending,
+        request_digest: None,
+        outdated: None,
+        turned_down: None,
+        key: Some(key.clone()),
+    }
+    .encode()
+    .to_vec()
 }
 
 /// A key that another user knows must not become the key of the node.

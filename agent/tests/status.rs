@@ -61,7 +61,16 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         renewal: None,
     };
     let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
-    Record { server: None, signer_name, request_name, pending, turned_down: None, key }
+    Record {
+        server: None,
+        signer_name,
+        request_name,
+        pending,
+        request_digest: None,
+        outdated: None,
+        turned_down: None,
+        key,
+    }
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub struct Rotation {
     health: Option<Health>,
     /// Error of the last attempt to write the credential; `None` once the credential is durable.
     write_error: Option<Arc<str>>,
+    /// The fingerprint of the last certificate that requests with another [digest](Signer::request_digest) have led to.
+    outdated: Option<Box<Fingerprint>>,
     /// The name of the last request object; empty once the certificate of that request is durable.
     request_name: Box<str>,
     saving: Saving,
@@ -318,15 +320,17 @@ impl Rotation {
     /// The pending record: the facts and the key that let a restart continue the last request. `None` before the first
     /// request to the current signer.
     pub fn record(&self, now: Now) -> Option<Record> {
-        let Address { name: signer_name, endpoint: server } = self.last_address()?;
+        let Address { name: signer_name, endpoint: server, request_digest } = self.last_address()?;
         let mut pending = self.machine.pending(now)?;
         let key = self.pending.clone().filter(|_| self.keeps_key(&pending));
         pending.key = if key.is_some() { Key::Pending } else { Key::New };
         Some(Record {
             server,
             signer_name,
+            request_digest,
             request_name: self.request_name.to_string(),
             pending,
+            outdated: self.outdated.as_deref().copied(),
             turned_down: self.turned_down(),
             key,
         })

@@ -145,7 +145,9 @@ impl Rotator {
         let later = start.common_name.as_deref().filter(|_| has_signer);
         let common_name = start.template.as_deref().map_or(later, Template::wanted_common_name);
         let keys = start.keys.as_deref();
-        let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys };
+        let digest = start.signer.as_ref().and_then(|signer| signer.request_digest());
+        let request_digest = digest.as_deref();
+        let request = LoadRequest { common_name, has_signer, now: clock::now().unix, keys, request_digest };
         start.stored = contain(|| store.load(&request)).map_err(StartError::Store)?;
         start.pending = recall(&*store, keys);
         let fleet = fleet.map(|fleet| fleet.upgrade().ok_or(StartError::FleetEnded)).transpose()?;

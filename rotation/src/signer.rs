@@ -50,6 +50,14 @@ pub trait Signer: fmt::Debug + Send + Sync {
         false
     }
 
+    /// A digest of everything that requests to this signer ask for beside the template and the key, such as the pod that a
+    /// certificate is for; `None` if the template says all. If the digest of a rotation's signer changes, by
+    /// [`Handle::set_signer`](crate::Handle::set_signer) or between two runs, the certificate is replaced at once, and the last
+    /// request with its refusal is forgotten. The digest is in the pending record, so it must not change between versions.
+    fn request_digest(&self) -> Option<String> {
+        None
+    }
+
     /// Begins a request, and returns the exchange that carries it out. Must not block: the loop of the rotation makes
     /// this call.
     ///

@@ -69,6 +69,8 @@ pub struct LoadRequest<'a> {
     pub now: UnixTime,
     /// The source of keys that stay elsewhere; `None`: keys are in memory and in the store.
     pub keys: Option<&'a dyn KeySource>,
+    /// The signer's [`request_digest`](crate::Signer::request_digest).
+    pub request_digest: Option<&'a str>,
 }
 
 impl LoadRequest<'_> {
@@ -282,7 +284,9 @@ mod tests {
     }
 
     fn load(store: &dyn Store, common_name: Option<&str>) -> [Option<Arc<str>>; 2] {
-        let stored = store.load(&LoadRequest { common_name, has_signer: true, now: NOW, keys: None }).unwrap();
+        let stored = store
+            .load(&LoadRequest { common_name, has_signer: true, now: NOW, keys: None, request_digest: None })
+            .unwrap();
         let name = |held: Arc<Credential>| {
             let facts = facts(&held);
             let begins = facts.validity.not_before() > NOW;
@@ -305,7 +309,8 @@ mod tests {
 
     #[test]
     fn best_of_prefers_wanted_name_then_valid_certificates() {
-        let wanted = LoadRequest { common_name: Some("a"), has_signer: true, now: NOW, keys: None };
+        let wanted =
+            LoadRequest { common_name: Some("a"), has_signer: true, now: NOW, keys: None, request_digest: None };
         let [expired, valid, other] =
             [credential("a", NOW.before(30 * DAY)), credential("a", NOW), credential("b", NOW)];
         let best =

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use perennial::UnixTime;
+use perennial::{Fingerprint, UnixTime};
 use perennial_pki::{Credential, KeyEncoding};
 use zeroize::Zeroizing;
 
 use crate::directory::volume::FileAccess;
 use crate::file_store::LastFailure;
 use crate::store::{LoadRequest, Store, StoreError, Stored};
-use crate::{Directory, FileStoreError, ProjectedFile, ProjectedVolume, Restored, Unpublished};
+use crate::{Directory, FileStoreError, ProjectedFile, ProjectedVolume, Record, Restored, Unpublished};
 
 /// The files of a certificate in a volume. Paths are relative to the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,9 @@ impl Projection {
 /// durable in the private copy before the volume changes, and a [`load`](Store::load) completes the volume from the
 /// private copy. A certificate that is not valid yet is in the private copy only.
 ///
+/// If requests with another [digest](LoadRequest::request_digest) have led to the private copy, a `load` leaves the files of
+/// the volume as they are, until a new pair is written: the certificate may be for other users than these files.
+///
 /// If the volume cannot be written, `write` fails, so that the rotation repeats the write. After a `load` that could not
 /// complete the volume, and if another program removes files of the volume, call [`restore`](Self::restore).
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub struct VolumeStore {
     access: FileAccess,
     /// Held by each call that changes files.
     stage: Mutex<Stage>,
+    /// The stored pair, if the last load has found that requests with another digest have led to it.
+    withheld: Mutex<Option<Fingerprint>>,
     unpublished: LastFailure,
 }
 
@@ -81,8 +86,8 @@ impl VolumeStore {
         access: FileAccess,
     ) -> Result<Self, FileStoreError> {
         ProjectedVolume::check_paths(projection.paths())?;
-        let (stage, unpublished) = (Mutex::new(Stage::New), LastFailure::default());
-        Ok(Self { private: private.sole(), volume, projection, access, stage, unpublished })
+        let (private, stage, unpublished) = (private.sole(), Mutex::new(Stage::New), LastFailure::default());
+        Ok(Self { private, volume, projection, access, stage, withheld: Mutex::default(), unpublished })
     }
 
     /// Makes this process the owner of the private copy: see [`Directory::claim`].
@@ -139,8 +144,24 @@ impl VolumeStore {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the files of the pair, which must be durable in the private copy. Returns false if the volume has them.
+    fn withheld(&self) -> MutexGuard<'_, Option<Fingerprint>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fingerprint of the stored pair, if the pending record shows that requests with another digest have led to it.
+    fn outdated(&self, stored: &Credential, request: &LoadRequest<'_>) -> Option<Fingerprint> {
+        // The rotation logs what is wrong with the record.
+        let record = Record::decode_with(&self.private.recall().ok()??, request.keys).ok()?;
+        let fingerprint = stored.chain().certificate().fingerprint;
+        record.outdates(fingerprint, request.request_digest).then_some(fingerprint)
+    }
+
+    /// Writes the files of the pair, which must be durable in the private copy. Returns false if the volume has them, and if
+    /// the pair is withheld.
     fn publish(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
+        if *self.withheld() == Some(credential.chain().certificate().fingerprint) {
+            return Ok(false);
+        }
         let published = self.files(credential).and_then(|files| self.volume.set(&files, now));
         self.unpublished.note(published.as_ref().err(), now);
         published
@@ -174,6 +195,7 @@ impl Store for VolumeStore {
         let stored = Store::load(&self.private, request)?;
         let own = stored.credential.as_ref().filter(|own| request.wants(own));
         if let Some(own) = own.filter(|_| request.has_signer && *stage != Stage::Closed) {
+            *self.withheld() = self.outdated(own, request);
             // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
             let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
             match kept.map_err(Into::into).and_then(|()| self.publish(own, request.now)) {

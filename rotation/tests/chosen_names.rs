@@ -20,10 +20,16 @@ struct Ca {
     profile: Profile,
     authentication: Authentication,
     chooses: bool,
+    digest: Option<&'static str>,
 }
 
 impl Ca {
     fn new(chooses: bool) -> Arc<Self> {
+        Arc::new(Self::for_requests(chooses, None))
+    }
+
+    /// A CA whose requests have this digest.
+    fn for_requests(chooses: bool, digest: Option<&'static str>) -> Self {
         let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let begin = clock::now().unix;
         let validity = Validity::new(begin, begin.after(Duration::from_secs(86_400))).unwrap();
@@ -31,7 +37,7 @@ impl Ca {
         let issuer = Arc::new(Issuer::new(Credential::new(chain, key).unwrap()).unwrap());
         // Of no usage: kubelet checks none of a pod's certificate.
         let (profile, authentication) = (Profile::new([]), Authentication::None);
-        Arc::new(Self { issuer, validity, profile, authentication, chooses })
+        Self { issuer, validity, profile, authentication, chooses, digest }
     }
 }
 
@@ -55,6 +61,10 @@ impl Signer for Ca {
 
     fn chooses_names(&self) -> bool {
         self.chooses
+    }
+
+    fn request_digest(&self) -> Option<String> {
+        self.digest.map(str::to_owned)
     }
 
     fn begin(&self, request: SignRequest, _: Now) -> Result<Exchange, SignError> {
@@ -100,6 +110,45 @@ fn certificate_with_names_of_the_signer_is_served_again_after_restart() {
     let (restarted, mut task) = rotator().prepare().unwrap();
     assert!(task.step(clock::now()).is_empty(), "nothing is requested anew");
     assert_eq!((named(&restarted), restarted.state()), (Some(chosen()), State::Scheduled { rotate_at }));
+}
+
+/// Without a digest on one side, nothing shows a change.
+#[test]
+fn certificate_is_replaced_once_if_digest_of_requests_changes() {
+    let digests = [None, Some("a"), Some("b")];
+    for (before, after) in digests.iter().flat_map(|before| digests.map(|after| (*before, after))) {
+        for is_restart in [false, true] {
+            let (first, next) = (Ca::for_requests(true, before), Ca::for_requests(true, after));
+            let store = Arc::new(Memory::default());
+            let rotator = || Rotator::new().name("web/0").template(Template::default()).store(store.clone());
+            let (mut handle, mut task) = rotator().signer(Arc::new(first)).prepare().unwrap();
+            step(&mut task);
+            assert!(task.step(clock::now()).is_empty());
+            let next = Arc::new(next);
+            match is_restart {
+                true => (handle, task) = rotator().signer(next.clone()).prepare().unwrap(),
+                false => handle.set_signer(Some(next.clone())),
+            }
+            let fingerprint = |handle: &Handle| handle.credential().map(|held| held.chain().certificate().fingerprint);
+            let old = fingerprint(&handle).unwrap();
+            // The spacing of requests holds.
+            let minute = Duration::from_secs(60);
+            let mut later = clock::now();
+            let mut requests = 0;
+            for _ in 0..3 {
+                later = Now { instant: later.instant.after(minute), unix: later.unix.after(minute) };
+                for work in task.step(later) {
+                    let Work::Drive(Exchange::Blocking(sign), reporter) = work else { continue };
+                    requests += 1;
+                    reporter.finish(sign(&Cancel::default()));
+                }
+            }
+            let is_changed = matches!((before, after), (Some(before), Some(after)) if before != after);
+            assert_eq!((requests, fingerprint(&handle) != Some(old)), (usize::from(is_changed), is_changed));
+            let (_, mut task) = rotator().signer(next).prepare().unwrap();
+            assert!(task.step(later).is_empty(), "{before:?} {after:?}");
+        }
+    }
 }
 
 /// Rotations of one signer without common names would all rotate at one time.

@@ -31,7 +31,16 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
     };
     let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
     let server = Some("https://api.example:6443".into());
-    Record { server, signer_name, request_name, pending, turned_down: None, key: key.map(Arc::new) }
+    Record {
+        server,
+        signer_name,
+        request_name,
+        pending,
+        request_digest: None,
+        outdated: None,
+        turned_down: None,
+        key: key.map(Arc::new),
+    }
 }
 
 fn denied() -> Refusal {
@@ -47,7 +56,8 @@ fn same(one: &Record, other: &Record) -> bool {
     one.server == other.server
         && (&one.signer_name, &one.request_name, &one.pending)
             == (&other.signer_name, &other.request_name, &other.pending)
-        && one.turned_down == other.turned_down
+        && (&one.request_digest, one.outdated, one.turned_down)
+            == (&other.request_digest, other.outdated, other.turned_down)
         && key(one) == key(other)
 }
 
@@ -88,7 +98,8 @@ proptest! {
         let renewal = fingerprint.map(|bytes| Renewal { fingerprint: Fingerprint(bytes), rotate_at });
         let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal, renewal };
         let (signer_name, request_name) = (names[2].clone(), names[3].clone());
-        let record = Record { server, signer_name, request_name, pending, turned_down, key: None };
+        let (request_digest, outdated) = (Some(names[0].clone()), fingerprint.map(Fingerprint));
+        let record = Record { server, signer_name, request_digest, request_name, pending, outdated, turned_down, key: None };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 

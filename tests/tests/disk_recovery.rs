@@ -287,7 +287,7 @@ fn start_reads_each_file_once() {
         }
         Fate::Done
     }));
-    let request = LoadRequest { common_name: Some(NODE), has_signer: true, now: NOW, keys: None };
+    let request = LoadRequest { common_name: Some(NODE), has_signer: true, now: NOW, keys: None, request_digest: None };
     assert!(Store::load(&directory, &request).unwrap().credential.is_some());
     let mut read = read.lock().unwrap().clone();
     read.sort();

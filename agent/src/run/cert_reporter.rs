@@ -272,7 +272,8 @@ impl CertReporter {
 /// one of this pair and its own. Without a `common_name`, the signer chooses the names. An earlier pair, which the store
 /// keeps, is not in its place. Changes no file. `name` names the certificate in the log.
 pub(super) fn report_replacement(name: &str, handle: &Handle, store: &dyn Store, common_name: Option<&str>) {
-    let request = LoadRequest { common_name, has_signer: false, now: clock::now().unix, keys: None };
+    let request =
+        LoadRequest { common_name, has_signer: false, now: clock::now().unix, keys: None, request_digest: None };
     let found = match store.load(&request) {
         Ok(stored) => stored.credential.filter(|_| !stored.is_misplaced),
         Err(error) => {

@@ -144,7 +144,8 @@ impl<'a> Running<'a> {
         let stored = is_switched_on.then(|| {
             // Loaded as at a start: another program has managed the files until now.
             let common_name = Some(next.settings.client.template.common_name());
-            let request = LoadRequest { common_name, has_signer: true, now: clock::now().unix, keys: None };
+            let request =
+                LoadRequest { common_name, has_signer: true, now: clock::now().unix, keys: None, request_digest: None };
             next.stores.client.load(&request).map_err(|error| Failure::Usage(error.to_string()))
         });
         let stored = stored.transpose()?;

@@ -66,7 +66,7 @@ fn view(member: &Member, now: UnixTime) -> Result<CertStatus, String> {
 fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
     let (store, certificate) = (files.store(), files.certificate());
     let common_name = member.template.wanted_common_name();
-    let loaded = store.load(&LoadRequest { common_name, has_signer: false, now, keys: None });
+    let loaded = store.load(&LoadRequest { common_name, has_signer: false, now, keys: None, request_digest: None });
     let mut file = shown(&certificate);
     let (mut problems, mut next) = (Vec::new(), None);
     let found = match loaded {

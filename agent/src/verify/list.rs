@@ -91,7 +91,13 @@ fn is_free(member: &Member, files: &MemberStore) -> Result<(), FileStoreError> {
 fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> Finding {
     let advice = "make sure that the user who runs perennial can read and write the files and their directories";
     let common_name = member.template.common_name();
-    let request = LoadRequest { common_name: member.template.wanted_common_name(), has_signer: false, now, keys: None };
+    let request = LoadRequest {
+        common_name: member.template.wanted_common_name(),
+        has_signer: false,
+        now,
+        keys: None,
+        request_digest: None,
+    };
     let mut file = files.certificate();
     let (held, mut faults) = match files.store().load(&request) {
         Ok(stored) => (stored.credential, Vec::new()),

@@ -14,7 +14,7 @@ use crate::store::{LoadRequest, Store, StoreError, Stored};
 /// directory.
 impl Store for Directory {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        let LoadRequest { common_name, has_signer, now, keys } = *request;
+        let LoadRequest { common_name, has_signer, now, keys, .. } = *request;
         if keys.is_some() {
             return Err(DirectoryError::KeysElsewhere { path: self.path().into() }.into());
         }

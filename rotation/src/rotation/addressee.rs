@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use perennial::{Event, Key, Now, SignerStatus};
 
+use super::record::is_another;
 use super::request::InFlight;
 use super::start::ready;
 use super::{Command, Record, Rotation};
@@ -19,28 +20,38 @@ pub(super) enum Addressee {
     Former(Box<Address>),
 }
 
-/// Name and endpoint of a signer. Two signers with the same name and endpoint count as one.
+/// Name and endpoint of a signer, and what it is asked for. Two signers that agree in these count as one.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     pub(super) name: String,
     /// The signer's endpoint. `None` if the signer has no endpoint, or if an old version wrote the record, without the
     /// endpoint.
     pub(super) endpoint: Option<String>,
+    /// The signer's [`request_digest`](Signer::request_digest); `None` also if the record has none.
+    pub(super) request_digest: Option<String>,
 }
 
 impl Address {
     pub(super) fn of(signer: &dyn Signer) -> Self {
-        Self { name: signer.name().to_owned(), endpoint: signer.endpoint() }
+        Self { name: signer.name().to_owned(), endpoint: signer.endpoint(), request_digest: signer.request_digest() }
     }
 
     pub(super) fn of_record(record: &Record) -> Self {
-        Self { name: record.signer_name.clone(), endpoint: record.server.clone() }
+        let Record { signer_name, server, request_digest, .. } = record;
+        Self { name: signer_name.clone(), endpoint: server.clone(), request_digest: request_digest.clone() }
+    }
+
+    /// True if `signer` is asked for another certificate.
+    fn is_another(&self, signer: &dyn Signer) -> bool {
+        is_another(self.request_digest.as_deref(), signer.request_digest().as_deref())
     }
 
     /// True if the request was submitted to `signer`. A signer with another URL counts as another signer, even if both
     /// URLs lead to the same server: the cost is one more request object.
     pub(super) fn is(&self, signer: &dyn Signer) -> bool {
-        self.name == signer.name() && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
+        self.name == signer.name()
+            && (self.endpoint.is_none() || self.endpoint == signer.endpoint())
+            && !self.is_another(signer)
     }
 }
 
@@ -62,6 +73,7 @@ impl Rotation {
         now: Now,
     ) -> VecDeque<Event> {
         let last = self.last_address();
+        let before = self.signer.as_ref().map_or_else(|| last.clone(), |before| Some(Address::of(&**before)));
         let wanted = |signer: &Option<Arc<dyn Signer>>| signer.as_ref().map(|signer| signer.profile().key_algorithm);
         if wanted(&self.signer) != wanted(&signer) {
             // It took the place of a kind that is not wanted any more.
@@ -74,12 +86,16 @@ impl Rotation {
             self.saving.give_up();
             return [Event::SignerChanged(SignerStatus::Absent)].into();
         };
+        let is_another = before.is_some_and(|before| before.is_another(signer));
+        if is_another {
+            self.outdated = self.served.as_ref().map(|served| Box::new(served.chain().certificate().fingerprint));
+        }
         // The machine learns of a replaced signer as an absence and a return: it withdraws the request in flight and
         // forgets failures.
         let ready = ready(self.is_shared);
         let replaced = [SignerStatus::Absent, ready].map(Event::SignerChanged);
         let fits = self.pending.as_ref().is_none_or(|key| self.key_algorithm(signer).admits(key.algorithm()));
-        if !fits || last.as_ref().is_some_and(|last| !last.is(signer)) {
+        if !fits || is_another || last.as_ref().is_some_and(|last| !last.is(signer)) {
             // The key of a certificate that is not durable stays: a restart finds the certificate by its key.
             if !self.is_issued_unwritten() {
                 self.pending = None;
@@ -92,7 +108,8 @@ impl Rotation {
             // the machine discards them.
             let other_clock = self.machine.server_time(now).map(|_| Event::ServerDated { unix: now.unix });
             let [absent, returned] = replaced;
-            return [absent].into_iter().chain(other_clock).chain([returned]).collect();
+            let replace = (is_another && self.served.is_some()).then_some(Event::RotateNow);
+            return [absent].into_iter().chain(other_clock).chain([returned]).chain(replace).collect();
         }
         self.addressee = last.map(|_| Addressee::Current);
         if let Some(InFlight { id, template, .. }) = self.in_flight.as_deref() {

@@ -27,11 +27,17 @@ pub struct Record {
     pub server: Option<String>,
     /// Name of the signer that the request was submitted to.
     pub signer_name: String,
+    /// The signer's [`request_digest`](crate::Signer::request_digest). `None` if the signer has none, and in a record of an
+    /// older version.
+    pub request_digest: Option<String>,
     /// The name of the request object; empty if requests to this signer have no name, and once the certificate of the
     /// request is durable.
     pub request_name: String,
     /// The machine's part: the request, the submission budget and the refusal.
     pub pending: Pending,
+    /// The certificate that the request replaces at once, since a request with another digest has led to it; `None` if there
+    /// is none.
+    pub outdated: Option<Fingerprint>,
     /// The failure of the last request, if it is [`Failure::Unauthorized`] or [`Failure::Forbidden`]. For people only:
     /// a restart does not back off for these failures.
     pub turned_down: Option<Failure>,
@@ -50,6 +56,7 @@ impl Record {
             version: VERSION,
             server: self.server.clone(),
             signer_name: self.signer_name.clone(),
+            request_digest: self.request_digest.clone(),
             request_name: self.request_name.clone(),
             common_name: template.common_name().to_owned(),
             organizations: template.organizations().map(Into::into).collect(),
@@ -63,6 +70,7 @@ impl Record {
                 failures,
                 retry_at: retry_at.as_millis(),
             }),
+            outdated: self.outdated.map(|fingerprint| HEXLOWER.encode(&fingerprint.0)),
             turned_down: self.turned_down.map(disk_name::failure),
             renewal: renewal.map(|Renewal { fingerprint, rotate_at }| RenewalText {
                 fingerprint: HEXLOWER.encode(&fingerprint.0),
@@ -127,11 +135,25 @@ impl Record {
             refusal: refusal.transpose()?,
             renewal: text.renewal.map(RenewalText::read).transpose()?,
         };
+        let outdated = text.outdated.as_deref().map(fingerprint).transpose()?;
         // An unknown name, of another version, is harmless: the field is for people only.
         let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
         let (server, signer_name, request_name) = (text.server, text.signer_name, text.request_name);
-        Ok(Self { server, signer_name, request_name, pending, turned_down, key })
+        let request_digest = text.request_digest;
+        Ok(Self { server, signer_name, request_digest, request_name, pending, outdated, turned_down, key })
     }
+}
+
+impl Record {
+    /// True if a request with another digest than `wanted` has led to the certificate with this fingerprint.
+    pub(crate) fn outdates(&self, fingerprint: Fingerprint, wanted: Option<&str>) -> bool {
+        self.outdated == Some(fingerprint) || is_another(self.request_digest.as_deref(), wanted)
+    }
+}
+
+/// True if two digests of requests differ. A missing digest is no evidence of a change: older versions left none.
+pub(super) fn is_another(digest: Option<&str>, wanted: Option<&str>) -> bool {
+    digest.zip(wanted).is_some_and(|(digest, wanted)| digest != wanted)
 }
 
 #[derive(Deserialize)]
@@ -147,6 +169,8 @@ struct Text<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<String>,
     signer_name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_digest: Option<String>,
     #[serde(rename = "csrName")]
     request_name: String,
     common_name: String,
@@ -159,6 +183,8 @@ struct Text<'a> {
     budget_whole: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<RefusalText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outdated: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turned_down: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,10 +213,14 @@ struct RenewalText {
 
 impl RenewalText {
     fn read(self) -> Result<Renewal, RecordError> {
-        let bytes = HEXLOWER.decode(self.fingerprint.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-        let fingerprint = Fingerprint(bytes.ok_or(RecordError::Fingerprint)?);
+        let fingerprint = fingerprint(&self.fingerprint)?;
         Ok(Renewal { fingerprint, rotate_at: UnixTime::from_millis(self.rotate_at) })
     }
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, RecordError> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Fingerprint).ok_or(RecordError::Fingerprint)
 }
 
 /// Error of a record that cannot be decoded. Shows nothing of the record's contents.
@@ -216,7 +246,7 @@ pub enum RecordError {
     /// The record contains a refusal for a reason that this version of perennial does not know.
     #[error("it names a reason of refusal that this version of perennial does not know")]
     Reason,
-    /// The record has a rotation point, and the fingerprint of the certificate beside the rotation point is malformed.
+    /// The fingerprint of a certificate in the record is malformed.
     #[error("the fingerprint in it is not 64 hexadecimal digits")]
     Fingerprint,
     /// The record's key cannot be read.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use perennial::{Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template, TemplateError};
+use perennial::{Fingerprint, Key, Now, Policy, RotationMachine, Setup, SignerStatus, Template, TemplateError};
 use perennial_pki::{Credential, KeyPair};
 
 use super::Rotation;
@@ -34,7 +34,8 @@ pub struct Start {
     /// store ([`Stored::is_misplaced`]), the credential is due at once.
     pub stored: Stored,
     /// The record of the last [`Command::Save`](crate::Command::Save) of an earlier run. Of a record with another server,
-    /// signer, common name or key algorithm than wanted now, only the rotation point of the stored certificate is used.
+    /// signer, [digest](Signer::request_digest), common name or key algorithm than wanted now, only the rotation point of the
+    /// stored certificate is used. With another digest, that certificate is replaced at once.
     pub pending: Option<Record>,
     /// The source of keys that stay elsewhere; `None`: keys are generated in memory.
     pub keys: Option<Arc<dyn KeySource>>,
@@ -92,6 +93,7 @@ impl Rotation {
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         // About the stored certificate, whether or not its request is of use.
         let renewal = pending.as_ref().and_then(|record| record.pending.renewal);
+        let outdated = outdated(pending.as_ref(), signer.as_deref(), credential.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
         // The current signer if there is one, since a record of an old version does not name the signer's endpoint.
         let addressee = record.as_ref().map(|record| match signer {
@@ -127,6 +129,7 @@ impl Rotation {
             // survived.
             rotate_now: signer.is_some()
                 && (is_misplaced
+                    || outdated.is_some()
                     || pending.as_ref().is_some_and(|pending| {
                         let wanted = template.as_ref().is_none_or(|template| *template == pending.template);
                         credential.is_some() && pending.key == Key::Pending && wanted
@@ -146,6 +149,7 @@ impl Rotation {
             waiting,
             pending: key,
             addressee,
+            outdated: outdated.map(Box::new),
             request_name: request_name.into(),
             saving,
             common_name: common_name.map(Into::into),
@@ -181,6 +185,13 @@ fn name_of<'a>(template: Option<&'a Template>, credential: Option<&'a Credential
 pub(super) fn foreign_to(wanted: Option<&str>, found: Option<&Credential>) -> Option<String> {
     let (wanted, found) = wanted.zip(found.map(|found| found.chain().certificate()))?;
     (found.common_name() != wanted).then(|| foreign(found, wanted))
+}
+
+/// The fingerprint of the stored certificate, if the record shows that a request with another digest has led to it.
+fn outdated(record: Option<&Record>, signer: Option<&dyn Signer>, stored: Option<&Credential>) -> Option<Fingerprint> {
+    let fingerprint = stored?.chain().certificate().fingerprint;
+    let (record, signer) = record.zip(signer)?;
+    record.outdates(fingerprint, signer.request_digest().as_deref()).then_some(fingerprint)
 }
 
 /// True if the record is of the signer, endpoint, key algorithm and common name that are wanted now. Without a signer,

@@ -136,6 +136,8 @@ impl Scene {
             server: None,
             signer_name: self.desired_csr.signer_name.clone(),
             request_name: self.desired_csr.name.clone(),
+            request_digest: None,
+            outdated: None,
             turned_down: None,
             key: Some(self.key.clone()),
             pending,

@@ -123,7 +123,18 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         };
         let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
         let server = Some("https://127.0.0.1:6443".into());
-        Record { server, signer_name, request_name, pending, turned_down: None, key }.encode().to_vec()
+        Record {
+            server,
+            signer_name,
+            request_name,
+            pending,
+            request_digest: None,
+            outdated: None,
+            turned_down: None,
+            key,
+        }
+        .encode()
+        .to_vec()
     };
     let mut words = vec![record(Some(Pki::new().ours)), record(None)];
 

@@ -96,7 +96,7 @@ impl Place {
 }
 
 fn request(common_name: &str) -> LoadRequest<'_> {
-    LoadRequest { common_name: Some(common_name), has_signer: true, now: NOW, keys: None }
+    LoadRequest { common_name: Some(common_name), has_signer: true, now: NOW, keys: None, request_digest: None }
 }
 
 fn load(store: &FileStore) -> Stored {

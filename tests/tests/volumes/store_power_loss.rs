@@ -41,7 +41,7 @@ fn check(disk: &Disk, old: Option<usize>, is_written: bool) -> Result<(), String
     }
     let disk = Virtual::new(disk.clone());
     let restarted = store(&disk);
-    let request = LoadRequest { common_name: None, has_signer: true, now: NOW, keys: None };
+    let request = LoadRequest { common_name: None, has_signer: true, now: NOW, keys: None, request_digest: None };
     let loaded = restarted.load(&request).map_err(|error| error.to_string())?;
     let loaded = loaded.credential.map(|found| number_of(&found));
     if !is_expected(loaded) || loaded < found {

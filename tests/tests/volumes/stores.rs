@@ -57,7 +57,9 @@ fn numbered(number: u8) -> Arc<Credential> {
 }
 
 fn load(store: &VolumeStore) -> Stored {
-    store.load(&LoadRequest { common_name: None, has_signer: true, now: NOW, keys: None }).unwrap()
+    store
+        .load(&LoadRequest { common_name: None, has_signer: true, now: NOW, keys: None, request_digest: None })
+        .unwrap()
 }
 
 /// The pair that a container finds.
@@ -116,7 +118,7 @@ fn load_without_signer_leaves_volume_as_it_is() {
     let store = pod.bundle();
     store.write(&numbered(0), true, NOW).unwrap();
     fs::remove_dir_all(pod.volume()).unwrap();
-    let request = LoadRequest { common_name: None, has_signer: false, now: NOW, keys: None };
+    let request = LoadRequest { common_name: None, has_signer: false, now: NOW, keys: None, request_digest: None };
     assert!(store.load(&request).unwrap().credential.is_some());
     assert!(!pod.volume().exists());
 }

@@ -205,7 +205,7 @@ fn begin_hook(config: &Resolved, files: &MemberStore, found: Option<Arc<Credenti
 /// Changes no file.
 fn stored(files: &MemberStore, common_name: Option<&str>) -> Option<Arc<Credential>> {
     let now = clock::now().unix;
-    let request = LoadRequest { common_name, has_signer: false, now, keys: None };
+    let request = LoadRequest { common_name, has_signer: false, now, keys: None, request_digest: None };
     let found = match files {
         // The rotation logs the problems of the directory when it loads the pair.
         MemberStore::Directory(directory) => {
