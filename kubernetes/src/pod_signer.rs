@@ -1,5 +1,6 @@
 //! The signer that submits PodCertificateRequest objects.
 
+mod digest;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, Sign
 use crate::client::{DesiredPodCertificate, Issuance, Limits, pod_certificate_name};
 use crate::cluster::Cluster;
 use crate::objects::PodCertificateSpec;
+
+pub(crate) use digest::request_digest;
 
 /// The pod that a certificate is for, with its service account and its node. The API server compares these names and
 /// UIDs with its own objects: a node gets certificates only for pods that are bound to it.
@@ -167,6 +170,13 @@ impl Signer for PodCertificateSigner {
 
     fn authentication(&self) -> &Authentication {
         &self.authentication
+    }
+
+    /// A digest of the pod, the signer, the kind of the key, the lifetime and the annotations.
+    fn request_digest(&self) -> Option<String> {
+        let Self { pod, signer_name, unverified_user_annotations, profile, .. } = self;
+        let Profile { key_algorithm, lifetime, .. } = profile;
+        Some(request_digest(pod, signer_name, *key_algorithm, *lifetime, unverified_user_annotations))
     }
 
     fn request_name(&self, _template: &Template, public_key_der: &[u8]) -> String {

@@ -4,6 +4,7 @@ mod entry;
 mod error;
 mod member;
 mod pod;
+mod source_signer;
 mod state_directory;
 mod status;
 
@@ -22,6 +23,7 @@ use entry::Entry;
 pub use error::PodError;
 use member::Member;
 pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
+use source_signer::SourceSigner;
 use state_directory::StateDirectory;
 pub use status::{PodCertificateState, PodCertificateStatus};
 
@@ -40,6 +42,12 @@ pub use status::{PodCertificateState, PodCertificateStatus};
 /// If a volume is empty, as a tmpfs is after a reboot, [`put`](Self::put) writes its files again from these directories.
 /// After a restart, call [`put`](Self::put) for each pod of the node, and then [`retain`](Self::retain), which removes the
 /// keys of all other pods.
+///
+/// # Changed sources
+///
+/// If the identity of a pod, or signer, key type, lifetime or annotations of a source change, a new certificate is requested at
+/// once, also if the change was made between two runs. Until then, the files of the volume stay. The pending record shows
+/// what the last request was of; without a record that can be read, the certificate counts as one of the present source.
 ///
 /// # Refused certificates
 ///
@@ -149,7 +157,8 @@ impl PodCertificates {
         let make = |(volume, index, source): (&PodVolume, usize, &PodCertificateSource)| {
             let signer = (self.signers)(&pod.identity, source);
             let invalid = |why| pod.invalid(format!("volume {}, source {index}: {why}", volume.name));
-            Ok(((volume.name.clone(), index), signer.map_err(invalid)?))
+            let signer = SourceSigner::new(signer.map_err(invalid)?, &pod.identity, source);
+            Ok(((volume.name.clone(), index), Arc::new(signer) as Arc<dyn Signer>))
         };
         let signers = pod.certificates().map(make).collect::<Result<BTreeMap<_, _>, PodError>>()?;
         let _turn = self.turn();
@@ -284,11 +293,8 @@ impl PodCertificates {
         entry.members = kept;
         // Before their files are removed: a write that waits for the volume would bring these back.
         ended.values().for_each(Member::close);
-        // If the volume or its files have changed, the private state stays, unless the certificate is of another source.
-        let stays = |volume: &str, index: usize| {
-            let ended = ended.get(&(volume.to_owned(), index));
-            sources.get(&(volume, index)).is_some_and(|(_, source)| ended.is_none_or(|ended| ended.is_of(pod, source)))
-        };
+        // The state of another pod or source is of use, too: the rotation replaces its certificate.
+        let stays = |volume: &str, index: usize| sources.contains_key(&(volume, index));
         let mut results = vec![self.state.retain(uid, stays), entry.change_volumes(pod, now)];
         for (volume, index, source) in pod.certificates() {
             let key = (volume.name.clone(), index);

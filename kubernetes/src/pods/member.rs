@@ -19,7 +19,7 @@ pub(super) const PREFIX: &str = "pod";
 pub(super) struct Member {
     pub(super) handle: Handle,
     store: Arc<VolumeStore>,
-    /// The pod and the source that the signer was made for.
+    /// The pod and the source that the certificate is of.
     pod: Arc<Pod>,
     source: PodCertificateSource,
     /// The path of the volume, and the access of the files in it.
@@ -65,27 +65,13 @@ impl Member {
             && self.access == volume.access()
     }
 
-    /// True if the certificate is of this pod and this source. The source may have other paths for the files.
-    pub(super) fn is_of(&self, pod: &Pod, source: &PodCertificateSource) -> bool {
-        let projection = self.source.projection.clone();
-        self.pod.identity == pod.identity && self.source == PodCertificateSource { projection, ..source.clone() }
-    }
-
-    /// Replaces the signer if the pod or the source has changed, and requests a certificate at once. The request in flight is
-    /// of the old source, and a refusal was about the old source.
+    /// Gives the member the signer of the pod and the source as they are now. If they have changed, the signer has another
+    /// digest, and the rotation requests a new certificate at once.
     pub(super) fn change(&mut self, pod: &Arc<Pod>, source: &PodCertificateSource, signer: Arc<dyn Signer>) {
-        let is_same = self.is_of(pod, source);
-        self.pod = pod.clone();
-        if is_same {
-            return;
+        if self.pod.identity != pod.identity || self.source != *source {
+            self.handle.set_signer(Some(signer));
         }
-        // A signer of the same name would go on with the request, and let the refusal stand. Without a signer, the machine
-        // forgets both.
-        self.handle.set_signer(None);
-        self.handle.set_signer(Some(signer));
-        // A valid certificate is of the old source, too.
-        self.handle.rotate_now();
-        self.source = source.clone();
+        (self.pod, self.source) = (pod.clone(), source.clone());
     }
 
     /// Writes the files of the volume again if they are not those of the current certificate.

@@ -1,5 +1,6 @@
 //! `PodCertificates`: the certificates of a node's pods, with signers in the process and a fleet in virtual time.
 
+mod changed;
 mod cluster;
 mod mesh;
 mod refused;
@@ -11,13 +12,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use perennial::State;
+use perennial::{Now, State};
 use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::pods::{
     Pod, PodCertificateSource, PodCertificateState, PodCertificates, PodError, PodSource, PodVolume,
 };
 use perennial_kubernetes::{BundleSelection, PodIdentity};
-use perennial_rotation::{FileCredential, Fleet, Identity, KeyAlgorithm, Limits, Projection};
+use perennial_rotation::{FileCredential, Fleet, Identity, KeyAlgorithm, Limits, Projection, clock};
 
 use mesh::{Answer, Asked, DAY, HOUR, Life, Mesh};
 
@@ -48,7 +49,12 @@ impl Node {
     }
 
     fn start_with(&self, limits: Limits) -> Life {
-        Life::new(&self.state(), &self.mesh, limits)
+        Life::new(&self.state(), &self.mesh, limits, clock::now())
+    }
+
+    /// Starts an agent at this time, after an earlier one.
+    fn start_at(&self, now: Now) -> Life {
+        Life::new(&self.state(), &self.mesh, Limits::default(), now)
     }
 
     /// A pod with one volume that has these sources.

@@ -162,7 +162,7 @@ impl Signer for MeshSigner {
     }
 }
 
-/// The pods of a node in virtual time, which begins now.
+/// The pods of a node in virtual time.
 pub(crate) struct Life {
     pub(crate) pods: PodCertificates,
     pub(crate) mesh: Arc<Mesh>,
@@ -173,7 +173,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn new(state: &std::path::Path, mesh: &Arc<Mesh>, limits: Limits) -> Self {
+    pub(crate) fn new(state: &std::path::Path, mesh: &Arc<Mesh>, limits: Limits, now: Now) -> Self {
         let (fleet, task) = Fleet::prepare(limits);
         let signers = mesh.clone();
         let pods =
@@ -181,11 +181,15 @@ impl Life {
                 true => Ok(signers.signer(pod, source)),
                 false => Err("the name of a signer has a domain".into()),
             });
-        Self { pods, mesh: mesh.clone(), task, now: clock::now(), silent: Vec::new() }
+        Self { pods, mesh: mesh.clone(), task, now, silent: Vec::new() }
     }
 
     pub(crate) fn now(&self) -> UnixTime {
         self.now.unix
+    }
+
+    pub(crate) const fn clock(&self) -> Now {
+        self.now
     }
 
     /// Steps until no message is left, and carries all work out.
