@@ -237,6 +237,35 @@ fn refused_key_is_forgotten_when_key_type_changes() {
     stop(run);
 }
 
+/// Edits of the list between two runs do what they do with SIGHUP.
+#[test]
+fn changes_between_two_runs_end_refusals_and_replace_certificates() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let signer = Signer::start(directory, &["--other-signers", "true"]);
+    let pod = signer.cluster().put_pod("shop", "web-0", "web", "worker").unwrap();
+    let accepted_keys = vec![KeyAlgorithm::EcdsaP256];
+    signer.cluster().set_pod_signer("example.com/database", PodSigner { accepted_keys, ..PodSigner::default() });
+    write_list(directory, &pod);
+    let run = start(directory, &run_list(&[]));
+    event_of(&run, "database", "trouble", 1);
+    let before = serial_of(&run, "mesh", "issued", 1);
+    stop(run);
+    // Without a change, the certificate would be served, and the refused one be requested after five minutes.
+    let list = fs::read_to_string(directory.join("list.yaml")).unwrap();
+    let changed = list.replace("keyType: ED25519", "keyType: p256").replace("name: mesh,", "name: mesh, lifetime: 2h,");
+    fs::write(directory.join("list.yaml"), changed).unwrap();
+    let run = start(directory, &run_list(&[]));
+    assert_eq!(serial_of(&run, "database", "issued", 1), files(directory).chain().serial());
+    assert_eq!(files(directory).key().algorithm(), KeyAlgorithm::EcdsaP256);
+    let after = serial_of(&run, "mesh", "rotated", 1);
+    assert_eq!(after, bundle(directory).chain().serial());
+    assert_ne!(after, before);
+    let validity = bundle(directory).chain().certificate().validity;
+    assert!(validity.lifetime() <= Duration::from_secs(2 * 3600), "{validity:?}");
+    stop(run);
+}
+
 #[test]
 fn trust_bundle_is_in_volume_beside_certificates() {
     let directory = TempDir::new().unwrap();

@@ -139,11 +139,6 @@ impl Active {
             tracing::error!("{name}: {error}; continuing with the names requested until now");
         }
         if !next.requests_like(before) {
-            // The signer of a pod has refused, or decides about, the pod and the key of before. Without a signer, the
-            // machine forgets the refusal and the request.
-            if next.member.pod.is_some() && next.requests_another(before) {
-                handle.set_signer(None);
-            }
             handle.set_signer(Some(next.signer(
                 &server,
                 &shared.handles,
@@ -151,10 +146,6 @@ impl Active {
                 handle.credential().is_some(),
             )));
             self.acceptance = accept(&next, &server, &self.reporter, shared);
-        }
-        // The certificate is of the pod before.
-        if next.member.pod != before.member.pod {
-            handle.rotate_now();
         }
         if next.member.policy != before.member.policy {
             handle.set_policy(next.member.policy.clone());

@@ -73,12 +73,6 @@ impl Resolved {
         with_other_names(self) == *other
     }
 
-    /// True if `other` requests a certificate of another kind from the same signer: a refusal may not hold for it.
-    pub(super) fn requests_another(&self, other: &Self) -> bool {
-        let asked = |Member { pod, key_type, lifetime, .. }: &Member| (pod.clone(), *key_type, *lifetime);
-        asked(&self.member) != asked(&other.member)
-    }
-
     /// The common name of the certificate, which may be empty; `None` if the signer chooses the names.
     pub(super) fn common_name(&self) -> Option<&str> {
         self.member.template.wanted_common_name()
