@@ -2,13 +2,14 @@
 
 mod entry;
 mod error;
+mod known;
 mod member;
 mod pod;
 mod source_signer;
 mod state_directory;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,7 @@ use crate::{BundleSelection, PodCertificateSigner, PodIdentity};
 
 use entry::Entry;
 pub use error::PodError;
+use known::Known;
 use member::Member;
 pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
 use source_signer::SourceSigner;
@@ -100,14 +102,6 @@ pub struct PodCertificates {
 }
 
 type MakeSigner = dyn Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync;
-
-#[derive(Debug, Default)]
-struct Known {
-    /// By UID.
-    pods: BTreeMap<String, Entry>,
-    /// The CAs of each selection, as PEM.
-    trust_bundles: HashMap<BundleSelection, Arc<str>>,
-}
 
 impl PodCertificates {
     /// Makes a manager that requests certificates from `cluster` with PodCertificateRequests ([`PodCertificateSigner`]).
@@ -341,23 +335,6 @@ impl PodCertificates {
             self.known().pods.insert(uid.to_owned(), entry);
         }
         first_error([removed, emptied])
-    }
-}
-
-impl Known {
-    /// A copy of the state of a pod, with what other pods have left in its volumes.
-    fn entry(&mut self, pod: &Pod) -> Entry {
-        let uid = &pod.identity.uid;
-        let mut entry = self.pods.get(uid).cloned().unwrap_or_default();
-        for volume in &pod.volumes {
-            let others = self.pods.iter_mut().filter(|(other, _)| *other != uid);
-            let left = others.filter_map(|(_, other)| other.stale.remove(&volume.path)).flatten();
-            let left: BTreeSet<String> = left.collect();
-            if !left.is_empty() {
-                entry.stale.entry(volume.path.clone()).or_default().extend(left);
-            }
-        }
-        entry
     }
 }
 
