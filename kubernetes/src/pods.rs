@@ -5,13 +5,14 @@ mod error;
 mod known;
 mod member;
 mod pod;
+mod shared;
 mod source_signer;
 mod state_directory;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use perennial::{Policy, UnixTime};
 use perennial_pki::Roots;
@@ -25,6 +26,7 @@ pub use error::PodError;
 use known::Known;
 use member::Member;
 pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
+use shared::Shared;
 use source_signer::SourceSigner;
 use state_directory::StateDirectory;
 pub use status::{PodCertificateState, PodCertificateStatus};
@@ -36,6 +38,10 @@ pub use status::{PodCertificateState, PodCertificateStatus};
 /// pods together, also after a restart of the agent or a long suspend of the node. The program reports pods by
 /// [`put`](Self::put) and [`remove`](Self::remove), and CAs by [`set_trust_bundle`](Self::set_trust_bundle). These methods
 /// read and write files, and block meanwhile.
+///
+/// Two calls for one pod follow each other. Calls for different pods run beside each other on different threads, so that a
+/// volume that does not answer holds up no call for another pod. Calls for all pods come to the pods last that another call is
+/// changing, and wait for that call.
 ///
 /// # State
 ///
@@ -95,10 +101,7 @@ pub struct PodCertificates {
     policy: Option<Policy>,
     #[debug(skip)]
     signers: Box<MakeSigner>,
-    /// Held by each call that changes members or files.
-    turn: Mutex<()>,
-    /// Held briefly, so that the state can be read while a disk is slow.
-    known: Mutex<Known>,
+    shared: Shared,
 }
 
 type MakeSigner = dyn Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync;
@@ -126,8 +129,8 @@ impl PodCertificates {
     where
         F: Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync + 'static,
     {
-        let (turn, known) = (Mutex::default(), Mutex::default());
-        Self { fleet, state: StateDirectory::new(state.into()), policy: None, signers: Box::new(make), turn, known }
+        let (state, shared) = (StateDirectory::new(state.into()), Shared::default());
+        Self { fleet, state, policy: None, signers: Box::new(make), shared }
     }
 
     /// Sets the policy of certificates that are added from now on. A hint of the signer (`beginRefreshAt`) sets the rotation
@@ -155,12 +158,11 @@ impl PodCertificates {
             Ok(((volume.name.clone(), index), Arc::new(signer) as Arc<dyn Signer>))
         };
         let signers = pod.certificates().map(make).collect::<Result<BTreeMap<_, _>, PodError>>()?;
-        let _turn = self.turn();
-        self.check_paths(&pod)?;
-        let mut entry = self.known().entry(&pod);
+        let uid = pod.identity.uid.clone();
+        let _turn = self.shared.turn(&uid, Some(&pod));
+        let mut entry = self.known().entry(&pod)?;
         let changed = self.change(&mut entry, &Arc::new(pod), signers, now);
-        let uid = entry.pod.identity.uid.clone();
-        self.known().pods.insert(uid, entry);
+        self.known().pods.insert(uid.clone(), entry);
         changed
     }
 
@@ -173,7 +175,6 @@ impl PodCertificates {
     /// carried out, and the pod's certificates are not rotated any more. Another call tries the failed removals again.
     pub fn remove(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
         pod::check_uid(uid)?;
-        let _turn = self.turn();
         self.end(uid, now)
     }
 
@@ -184,10 +185,10 @@ impl PodCertificates {
     /// The state directory cannot be read, or the first removal that failed; the others were carried out.
     pub fn retain(&self, uids: impl IntoIterator<Item: AsRef<str>>, now: UnixTime) -> Result<(), PodError> {
         let kept: BTreeSet<String> = uids.into_iter().map(|uid| uid.as_ref().to_owned()).collect();
-        let _turn = self.turn();
-        let mut gone: BTreeSet<String> = self.known().pods.keys().cloned().collect();
+        let mut gone = self.known().uids();
         let listed = self.state.uids().map(|uids| gone.extend(uids));
         gone.retain(|uid| !kept.contains(uid));
+        let gone = self.known().idle_first(gone);
         let ended = gone.iter().map(|uid| self.end(uid, now));
         first_error([listed].into_iter().chain(ended))
     }
@@ -196,12 +197,14 @@ impl PodCertificates {
     /// get them, too. For a program with [`TrustBundles`](crate::TrustBundles): call this whenever
     /// [`BundleState::changed`](crate::BundleState::changed) has changed.
     ///
+    /// The CAs of a selection that no pod has are kept, too: the program may report them long before the first such pod, and
+    /// not again before they change.
+    ///
     /// # Errors
     /// The first volume that cannot be written; the others were. [`restore`](Self::restore) tries again.
     pub fn set_trust_bundle(&self, selection: &BundleSelection, roots: &Roots, now: UnixTime) -> Result<(), PodError> {
-        let _turn = self.turn();
         self.known().trust_bundles.insert(selection.clone(), roots.pem().into());
-        first_error(self.entries().iter().map(|entry| self.write_trust_bundles(entry, now)))
+        self.for_each(|entry| self.write_trust_bundles(entry, now))
     }
 
     /// Completes the volumes of all pods: writes files again that another program has removed or changed, or that could not
@@ -210,11 +213,10 @@ impl PodCertificates {
     /// # Errors
     /// The first error; the other volumes were completed.
     pub fn restore(&self, now: UnixTime) -> Result<(), PodError> {
-        let _turn = self.turn();
-        first_error(self.entries().iter().flat_map(|entry| {
+        self.for_each(|entry| {
             let certificates = entry.members.values().map(|member| member.restore(now));
-            certificates.chain([self.write_trust_bundles(entry, now)]).collect::<Vec<_>>()
-        }))
+            first_error(certificates.chain([self.write_trust_bundles(entry, now)]))
+        })
     }
 
     /// The state of each certificate, sorted by the UID of the pod, the volume and the source. Never waits for a disk.
@@ -244,28 +246,20 @@ impl PodCertificates {
         selections.filter(|selection| !known.trust_bundles.contains_key(selection)).cloned().collect()
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.known()
     }
 
-    fn entries(&self) -> Vec<Entry> {
-        self.known().pods.values().cloned().collect()
-    }
-
-    /// Fails if another pod has the path of one of these volumes.
-    fn check_paths(&self, pod: &Pod) -> Result<(), PodError> {
+    /// Calls `act` for each pod, in the turn of the pod.
+    fn for_each(&self, act: impl Fn(&Entry) -> Result<(), PodError>) -> Result<(), PodError> {
         let known = self.known();
-        let others = known.pods.values().filter(|entry| entry.pod.identity.uid != pod.identity.uid);
-        let mut taken = others.flat_map(|entry| entry.pod.volumes.iter().map(move |volume| (&entry.pod, &volume.path)));
-        let other = taken.find(|(_, path)| pod.volumes.iter().any(|volume| volume.path == **path));
-        let why = |(other, path): (&Arc<Pod>, &PathBuf)| {
-            format!("the path {} is that of a volume of pod {}; give each volume its own", path.display(), other.name())
-        };
-        other.map_or(Ok(()), |taken| Err(pod.invalid(why(taken))))
+        let uids = known.idle_first(known.uids());
+        drop(known);
+        first_error(uids.iter().map(|uid| {
+            let _turn = self.shared.turn(uid, None);
+            let entry = self.known().pods.get(uid).cloned();
+            entry.map_or(Ok(()), |entry| act(&entry))
+        }))
     }
 
     /// Changes the members of a pod to those of `pod`.
@@ -325,6 +319,7 @@ impl PodCertificates {
 
     /// Ends the members of a pod, and removes its private state and its files.
     fn end(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
+        let _turn = self.shared.turn(uid, None);
         let mut entry = self.known().pods.remove(uid).unwrap_or_default();
         std::mem::take(&mut entry.members).values().for_each(Member::close);
         let removed = self.state.retain(uid, |_, _| false);

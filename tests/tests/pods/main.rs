@@ -6,6 +6,7 @@ mod mesh;
 mod refused;
 mod removed;
 mod runtimes;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::fs;
