@@ -5,6 +5,7 @@ mod listen;
 mod observe;
 mod run;
 mod trust_bundle;
+mod values;
 
 use std::path::PathBuf;
 
@@ -14,8 +15,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use crate::timing::Timing;
 pub(crate) use check::Check;
 pub(crate) use observe::{Observe, Replay};
-pub(crate) use run::{KeyType, Proxy, Run, Which, prefix, requested_lifetime};
+pub(crate) use run::{KeyType, Proxy, Run, Which};
 pub(crate) use trust_bundle::TrustBundle;
+pub(crate) use values::{prefix, requested_lifetime};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -123,7 +125,7 @@ pub(crate) struct Status {
     #[arg(long, value_name = "NAME", requires = "certificates")]
     pub(crate) node_name: Option<String>,
     /// Prefix of the certificate's file names [default: kubelet-client, and kubelet-server if it has files]
-    #[arg(long, value_name = "NAME", value_parser = run::prefix)]
+    #[arg(long, value_name = "NAME", value_parser = prefix)]
     pub(crate) prefix: Option<String>,
     /// The kubeconfig given to `run`. Shows the API server, the CAs that verify it and the proxy in use
     #[arg(long, value_name = "FILE")]
