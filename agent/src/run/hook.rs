@@ -2,6 +2,7 @@
 //! repeated until the hook has succeeded for the newest certificate.
 
 mod process;
+mod thread;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +13,9 @@ use perennial_pki::Chain;
 
 use crate::failure::Failure;
 use crate::hook_debt::{Debt, Debts, Hook, Record, Subject};
-use crate::spans::words;
 use crate::threads;
+use thread::{ENDING, KILLING, LONGEST_RETRY, RETRYING, Shared, save};
 
-/// Wait after the first failed run. The wait doubles with each further failed run.
-const FIRST_RETRY: Duration = Duration::from_secs(10);
-/// Longest wait after a failed run.
-const LONGEST_RETRY: Duration = Duration::from_secs(15 * 60);
 /// Longest time that the process waits at its end for a killed command.
 const KILL: Duration = Duration::from_secs(2);
 
@@ -30,21 +27,6 @@ pub(super) struct Hooks {
     debts: Debts,
     shared: Arc<Shared>,
 }
-
-/// The state that all threads of the hooks share. Each certificate with an owed run has a thread.
-struct Shared {
-    /// True if failed runs are not repeated (`--once`).
-    once: bool,
-    phase: AtomicU8,
-}
-
-/// Phase of normal operation: failed runs are repeated.
-const RETRYING: u8 = 0;
-/// Phase at the end of the process: failed runs are not repeated, but the hook is run once for a certificate for which
-/// it was not tried yet.
-const ENDING: u8 = 1;
-/// Last phase: running commands are killed, and no command is started.
-const KILLING: u8 = 2;
 
 impl Hooks {
     /// Creates the hooks of a run, without debts. `common` is the hook of certificates that [`begin`](Self::begin) does
@@ -236,90 +218,6 @@ impl Hooks {
     }
 }
 
-impl Shared {
-    fn phase(&self) -> u8 {
-        self.phase.load(Ordering::SeqCst)
-    }
-
-    /// Runs the hook of certificate `of`, and repeats failed runs. Returns once no run is owed, or no run may be started
-    /// any more.
-    fn run_owed(&self, of: &str, debts: &Debts) {
-        while let Some((number, hook, subject)) = self.next(of, debts) {
-            let (label, result) = (hook.label, hook.run(of, &subject, || self.phase() == KILLING));
-            let mut all = debts.all();
-            let Some(debt) = all.get_mut(of) else { return };
-            debt.running = false;
-            if debt.number != number || debt.forgotten {
-                // A reload has removed the certificate during the run, and may have added it again, with a new debt.
-                if let Err(why) = result {
-                    tracing::warn!("{of}: {label} {why}; not repeated, since the certificate was removed meanwhile");
-                }
-                continue;
-            }
-            let is_owed = debt.owed.as_ref() == Some(&subject);
-            match &result {
-                Ok(()) => {
-                    tracing::debug!("{of}: {label} succeeded");
-                    debt.owed.take_if(|_| is_owed);
-                    debt.record = Record { done: Some(subject.fingerprint), failed: None };
-                }
-                Err(why) => {
-                    debt.failures += 1;
-                    // A newer certificate may have replaced the debt during the run: its attempts count from zero.
-                    let wait = is_owed.then(|| {
-                        let attempts = debt.fail(1, why.clone());
-                        let wait = (FIRST_RETRY * 2_u32.saturating_pow(attempts.min(8) - 1)).min(LONGEST_RETRY);
-                        debt.next = Some(Instant::now() + wait);
-                        wait
-                    });
-                    let then = match wait.filter(|_| !self.once && self.phase() == RETRYING) {
-                        Some(wait) => format!("next attempt in {}", words(wait)),
-                        // A first run needs no `RETRYING`: the loop runs the command for the newer certificate at once.
-                        None if !is_owed && self.phase() != KILLING => {
-                            format!("a newer certificate is in use; running {label} for it")
-                        }
-                        None => "next attempt at the next start of perennial".into(),
-                    };
-                    tracing::warn!("{of}: {label} {why}; {then}");
-                }
-            }
-            drop(all);
-            save(of, debts);
-        }
-        debts.notify();
-    }
-
-    /// Waits until the next run of the hook of certificate `of` may start. Returns the number of the debt, and the hook
-    /// and the certificate of this run. Returns `None` if no run is owed or may be started any more: the calling thread
-    /// must then end.
-    fn next(&self, of: &str, debts: &Debts) -> Option<(u64, Arc<Hook>, Subject)> {
-        let mut all = debts.all();
-        loop {
-            let debt = all.get_mut(of)?;
-            let due = match (&debt.owed, debt.next) {
-                // The first run for a certificate starts even while the process ends.
-                (Some(_), None) => Some(Instant::now()),
-                (Some(_), next) if !self.once && self.phase() == RETRYING => next,
-                _ => None,
-            };
-            match due {
-                Some(due) if due <= Instant::now() && self.phase() != KILLING => {
-                    debt.running = true;
-                    return debt.owed.clone().map(|subject| (debt.number, debt.hook.clone(), subject));
-                }
-                Some(due) if self.phase() != KILLING => all = debts.wait(all, due),
-                _ => {
-                    debt.has_thread = false;
-                    if debt.forgotten {
-                        all.remove(of);
-                    }
-                    return None;
-                }
-            }
-        }
-    }
-}
-
 /// Returns the values for the environment of a hook's command: `file`, and the serial number and fingerprint of the
 /// certificate in `chain`.
 pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
@@ -327,20 +225,9 @@ pub(super) fn subject(file: PathBuf, chain: &Chain) -> Subject {
     Subject { file, serial: chain.serial().to_owned(), fingerprint }
 }
 
-/// Writes the hook record of certificate `of`, unless its debt is in memory only. Does not hold the lock of the debts
-/// during the write, since the disk may not answer.
-fn save(of: &str, debts: &Debts) {
-    let Some(Debt { path: Some(path), record, hook, .. }) = debts.all().get(of).cloned() else { return };
-    if let Err(error) = record.write(&path) {
-        let (file, label) = (path.display(), hook.label);
-        tracing::warn!("{of}: cannot write {file}: {error}; a restart will not know whether {label} has run");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::thread;
+    use std::{fs, thread};
 
     use tempfile::TempDir;
 
