@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use perennial_kubernetes::pods::{self, PodError};
 use perennial_kubernetes::{PodCertificateSigner, PodIdentity};
 
 use crate::certificates::member::Pod;
@@ -69,7 +70,7 @@ fn identity(pod: &Section<'_>, certificate: &Section<'_>) -> Option<PodIdentity>
     let (namespace, name, uid, service_account_name, service_account_uid) = (
         field("namespace", |pod, text| pod.namespace = text),
         field("name", |pod, text| pod.name = text),
-        field("uid", |pod, text| pod.uid = text).filter(|uid| check_file_name(pod, uid)),
+        field("uid", |pod, text| pod.uid = text).filter(|uid| check_uid(pod, uid)),
         field("serviceAccountName", |pod, text| pod.service_account_name = text),
         field("serviceAccountUID", |pod, text| pod.service_account_uid = text),
     );
@@ -90,14 +91,15 @@ fn identity(pod: &Section<'_>, certificate: &Section<'_>) -> Option<PodIdentity>
     })
 }
 
-/// Checks that the UID of a pod can be the name of a directory, which the private copy of the certificate has.
-fn check_file_name(pod: &Section<'_>, uid: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let is_good = uid.bytes().all(fits) && !uid.starts_with('.');
-    if !is_good {
-        pod.fault("uid", "expected letters, digits and '-', as in `metadata.uid` of the pod");
+/// Checks the UID of a pod, the name of the directory with the private copy of its certificate.
+fn check_uid(pod: &Section<'_>, uid: &str) -> bool {
+    let identity = PodIdentity { uid: uid.to_owned(), ..PodIdentity::default() };
+    let checked = pods::Pod { identity, ..pods::Pod::default() }.check();
+    if let Err(error) = &checked {
+        let why = if let PodError::Invalid { why, .. } = error { why.clone() } else { error.to_string() };
+        pod.fault("uid", why);
     }
-    is_good
+    checked.is_ok()
 }
 
 /// Parses one name or UID, and checks it by the rules of the API.
