@@ -137,14 +137,18 @@ fn rotation(member: &Member) -> String {
     let window = member.policy.window;
     let percent = |permille: u16| f64::from(permille) / 10.0;
     let (from, to) = (percent(window.from()), percent(window.to()));
-    let at = match member.lifetime {
+    let longest = member.longest_lifetime();
+    let at = match longest {
         Some(lifetime) => {
             let part = |permille: u16| words(lifetime * u32::from(permille) / 1000);
             format!(": {} to {} after notBefore", part(window.from()), part(window.to()))
         }
         None => String::new(),
     };
-    let lifetime = member.lifetime.map_or_else(|| "the signer's lifetime".to_owned(), words);
+    let lifetime = match longest.map(words) {
+        Some(lifetime) if member.lifetime.is_none() => format!("{lifetime} (the API's default for pods)"),
+        lifetime => lifetime.unwrap_or_else(|| "the signer's lifetime".into()),
+    };
     format!("at {from}% to {to}% of {lifetime}{at}; {} key", member.key_type)
 }
 
@@ -218,7 +222,7 @@ fn member_json(member: &Member) -> Value {
         "pod": member.pod.as_ref().map(pod_json),
         "usages": if member.pod.is_some() { Vec::new() } else { usages(member) },
         "key_type": member.key_type.to_string(),
-        "lifetime_seconds": member.lifetime.map(|lifetime| lifetime.as_secs()),
+        "lifetime_seconds": member.longest_lifetime().map(|lifetime| lifetime.as_secs()),
         "identity": identity_json(&member.asker),
         "cluster_kubeconfig": member.cluster_kubeconfig,
         "files": member.files(),

@@ -70,6 +70,7 @@ fn shipped_list_of_pods_is_good() {
     let database = &list["certificates"][2];
     assert_eq!((&database["name"], &database["common_name"]), (&"web-0-database".into(), &"".into()));
     assert_eq!(database["pod"]["node_name"], "worker-1");
+    assert_eq!(database["lifetime_seconds"], 86_400);
     assert_eq!(database["pod"]["user_annotations"]["database.example.com/role"], "reader");
     let files = ["tls.crt", "tls.key"].map(|file| format!("/var/lib/pods/u1/volumes/tls/database/{file}"));
     assert_eq!(database["files"], serde_json::json!(files));
@@ -81,6 +82,7 @@ fn shipped_list_of_pods_is_good() {
         "  identity  the certificate node",
         "  server    the API server of /etc/kubernetes/bootstrap-kubelet.conf",
         "  files     /var/lib/pods/u1/volumes/tls/mesh.pem (mode 0600); private copy in /var/lib/perennial/u1/web-0-mesh",
+        "  rotation  at 70% to 90% of 1 d (the API's default for pods): 16 h 48 min to 21 h 36 min after notBefore; ",
         "  after     node",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

@@ -52,7 +52,7 @@ pub(crate) struct Member {
     pub(crate) required_usages: Vec<Usage>,
     /// The kind of the generated keys.
     pub(crate) key_type: KeyAlgorithm,
-    /// The lifetime to request; `None`: the signer's.
+    /// The lifetime to request; `None`: that of the signer or, for a pod, [`Pod::LIFETIME`].
     pub(crate) lifetime: Option<Duration>,
     /// The file with the CA certificates to which issued certificates must chain; `None`: any CA.
     pub(crate) issuer_ca_file: Option<PathBuf>,
@@ -161,7 +161,17 @@ impl Signal {
     }
 }
 
+impl Pod {
+    /// The `maxExpirationSeconds` that API servers set if a request has none.
+    pub(crate) const LIFETIME: Duration = Duration::from_secs(86_400);
+}
+
 impl Member {
+    /// The longest lifetime that a certificate may have; `None`: the signer decides.
+    pub(crate) fn longest_lifetime(&self) -> Option<Duration> {
+        self.lifetime.or_else(|| self.pod.as_ref().map(|_| Pod::LIFETIME))
+    }
+
     /// The files that other programs read, the certificate's first.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let (layout, options) = match &self.location {

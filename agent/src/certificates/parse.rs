@@ -86,7 +86,7 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     let key_type = key_type(section);
     let issuer_ca_file = section.parse("issuerCAFile", absolute);
     let location = location(section, private_name(name.as_deref(), pod.as_ref()), key_type, issuer_ca_file.as_ref());
-    let policy = policy(section, if is_of_pod { lifetime.or(Some(pod::LIFETIME)) } else { lifetime });
+    let policy = policy(section, if is_of_pod { lifetime.or(Some(Pod::LIFETIME)) } else { lifetime });
     let asker = section.section("identity").as_ref().and_then(asker);
     if matches!(asker, Some(Asker::Own { .. }))
         && let Some(signer) = &signer

@@ -9,8 +9,6 @@ use crate::certificates::member::Pod;
 use crate::certificates::reader::Section;
 use crate::certificates::variables::NODE_NAME;
 
-/// The lifetime that API servers request from a signer if a request has none.
-pub(super) const LIFETIME: Duration = Duration::from_secs(86_400);
 /// The keys of properties that the signer of a pod's certificate chooses.
 const CHOSEN: [&str; 7] =
     ["commonName", "organizations", "dnsNames", "ipAddresses", "uris", "usages", "acceptExtraRights"];
@@ -30,10 +28,7 @@ pub(super) fn pod(section: &Section<'_>, signer: Option<&str>, lifetime: Option<
         let why = "the signer chooses the names and usages of a pod's certificate; remove this key, or `pod`";
         section.fault(key, why);
     }
-    if let Some(Err(why)) = signer.map(PodCertificateSigner::check_signer_name) {
-        section.fault("signer", why);
-    }
-    let checked = |signer| PodCertificateSigner::check_lifetime(signer, lifetime.unwrap_or(LIFETIME));
+    let checked = |signer| PodCertificateSigner::check_lifetime(signer, lifetime.unwrap_or(Pod::LIFETIME));
     if let Some(Err(why)) = signer.map(checked) {
         section.fault("lifetime", why);
     }
