@@ -90,6 +90,11 @@ pub(crate) fn subject(names: &Template) -> String {
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }
 
+/// The issuer of a certificate, for people: `CN=a`; `none` for an empty one.
+pub(crate) fn issuer(chain: &Chain) -> &str {
+    if chain.issuer().is_empty() { "none" } else { chain.issuer() }
+}
+
 /// All names of a request or a certificate, `CN=a,DNS=b`, without an empty common name; `None` if there is no name.
 pub(crate) fn all_names(names: &Template) -> Option<String> {
     let all = names.to_string();

@@ -79,8 +79,10 @@ fn waits(of: &str, notice: &Notice) {
 fn in_use(of: &str, notice: &Notice) {
     let Some(credential) = &notice.snapshot.credential else { return };
     let (chain, certificate) = (credential.chain(), credential.chain().certificate());
+    // Without a name, the line has no such field: certificates of pods have none.
+    let common_name = Some(certificate.common_name()).filter(|name| !name.is_empty());
     tracing::info!(
-        common_name = certificate.common_name(),
+        common_name,
         serial = chain.serial(),
         not_before = %certificate.validity.not_before(),
         not_after = %certificate.validity.not_after(),

@@ -22,7 +22,8 @@ pub(super) enum Found {
     Bad {
         /// Name of the state in JSON.
         state: &'static str,
-        file: String,
+        /// `None` if the problem is about the directory as a whole.
+        file: Option<String>,
         why: String,
     },
     Certificate {
@@ -74,7 +75,7 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         problem if is_unreadable(problem) => "damaged",
         _ => "unreadable",
     };
-    Found::Bad { state, file: path.map(|path| shown(path)).unwrap_or_default(), why }
+    Found::Bad { state, file: path.map(|path| shown(path)), why }
 }
 
 /// The names from which a rotation draws its rotation points.
@@ -90,12 +91,12 @@ impl Found {
         if let Self::Certificate { chain, .. } = self { Some(chain) } else { None }
     }
 
-    /// The file of the pair or of the problem; empty for a problem without a file. `None` if there is neither a pair
-    /// nor a problem.
+    /// The file of the pair or of the problem; `None` if there is no such file.
     pub(super) fn file(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,
-            Self::Bad { file, .. } | Self::Certificate { file, .. } => Some(file),
+            Self::Bad { file, .. } => file.as_deref(),
+            Self::Certificate { file, .. } => Some(file),
         }
     }
 
@@ -174,7 +175,7 @@ impl Found {
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Bad { file, .. } => vec![("file", file.clone())],
+            Self::Bad { file, .. } => file.iter().map(|file| ("file", file.clone())).collect(),
             Self::Certificate { file, chain, key_matches } => {
                 let facts = chain.certificate();
                 let names = &facts.names;
@@ -182,7 +183,7 @@ impl Found {
                 lines.extend(names.uris().map(|uri| ("uri", uri.to_owned())));
                 lines.extend([
                     ("serial", chain.serial().to_owned()),
-                    ("issuer", chain.issuer().to_owned()),
+                    ("issuer", report::issuer(chain).to_owned()),
                     ("valid from", facts.validity.not_before().to_string()),
                     ("valid until", facts.validity.not_after().to_string()),
                     ("key", if *key_matches { "matches" } else { "does not match" }.into()),
@@ -195,4 +196,18 @@ impl Found {
 
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem_of_the_whole_directory_names_no_file() {
+        let found = Found::Bad { state: "unreadable", file: None, why: "it is no directory".into() };
+        assert_eq!(found.lines(), []);
+        let drawn = Drawn { signer_name: "example.com/mesh", name: None };
+        let verdict = found.verdict(&Policy::default(), drawn, None, None, UnixTime::default());
+        assert_eq!(found.to_json(&verdict)["file"], Value::Null);
+    }
 }

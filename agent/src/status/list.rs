@@ -70,7 +70,7 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
     let mut file = shown(&certificate);
     let (mut problems, mut next) = (Vec::new(), None);
     let found = match loaded {
-        Err(error) => Found::Bad { state: "unreadable", file, why: error.to_string() },
+        Err(error) => Found::Bad { state: "unreadable", file: Some(file), why: error.to_string() },
         Ok(Stored { credential: None, .. }) => Found::Nothing,
         Ok(Stored { credential: Some(held), waiting, .. }) => {
             let chain = held.chain().clone();

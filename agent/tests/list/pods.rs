@@ -117,6 +117,8 @@ fn certificates_of_pod_are_kept_in_one_volume() {
         let good = perennial(directory, &[command, "--certificates", "list.yaml", "--json"]);
         assert_eq!(good.code, Some(0), "{good:?}");
     }
+    let log = run.stderr();
+    assert!(log.contains("mesh: a new certificate is in use") && !log.contains("common_name=\"\""), "{log}");
     let ready = get(&address, "/readyz");
     assert!(ready.contains(" 200 OK"), "{ready}");
     assert!(get(&address, "/").contains("<h2>database</h2>"));

@@ -171,7 +171,7 @@ impl Shown {
             if !names.is_empty() {
                 fact("Names", Text(&names.join(", ")).to_string());
             }
-            fact("Issuer", Text(chain.issuer()).to_string());
+            fact("Issuer", Text(report::issuer(chain)).to_string());
             fact("Serial", Text(chain.serial()).to_string());
         }
         if let Some(tally) = &self.view.tally {
