@@ -17,7 +17,7 @@ pub(crate) use check::Check;
 pub(crate) use observe::{Observe, Replay};
 pub(crate) use run::{KeyType, Proxy, Run, Which};
 pub(crate) use trust_bundle::TrustBundle;
-pub(crate) use values::{prefix, requested_lifetime};
+pub(crate) use values::{prefix, requested_lifetime, signer_name};
 
 const EXIT_CODES: &str = "\
 Exit codes:

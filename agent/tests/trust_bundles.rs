@@ -161,7 +161,7 @@ fn unusable_trust_bundle_option_is_usage_error() {
     let _signer = Signer::start(path, &[]);
     let same = ["--trust-bundle", "name=a,path=ca.pem", "--trust-bundle", "name=b,path=./ca.pem"];
     for (arguments, why) in [
-        (&["--trust-bundle", "signer=mesh,path=a"][..], "`mesh` is no signer name"),
+        (&["--trust-bundle", "signer=mesh,path=a"][..], "the signer name `mesh` has not the form"),
         (&["--trust-bundle", "signer=example.com/mesh"], "path=FILE is missing"),
         (&["--trust-bundle", "name=a,path=/"], "trust bundle: /: this path names no file"),
         (&same, "two --trust-bundle have the path"),

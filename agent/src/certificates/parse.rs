@@ -63,7 +63,7 @@ pub(super) fn member(section: &Section<'_>) -> Option<Member> {
     section.require("store", "{bundle: {file: /etc/kube-proxy/proxy.pem}}");
     section.require("identity", "{certificate: node}");
     let name = section.parse("name", label);
-    let signer = section.parse("signer", signer);
+    let signer = section.parse("signer", cli::signer_name);
     let lifetime = section.parse("lifetime", cli::requested_lifetime);
     let is_of_pod = section.field("pod").is_some();
     let (template, usages, required_usages) = match is_of_pod {
@@ -150,19 +150,6 @@ fn label(text: &str) -> Result<String, &'static str> {
     match !text.is_empty() && text.len() <= 63 && text.bytes().all(fits) && !ends {
         true => Ok(text.to_owned()),
         false => Err("expected a DNS label: at most 63 lower-case letters, digits and '-', for example kube-proxy"),
-    }
-}
-
-/// Checks a signer name: a domain, `/` and a path.
-fn signer(text: &str) -> Result<String, &'static str> {
-    let fits = text.split_once('/').is_some_and(|(domain, path)| {
-        domain.contains('.') && !path.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-    });
-    match fits {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("expected a domain and a path, for example kubernetes.io/kube-apiserver-client or example.com/mesh")
-        }
     }
 }
 

@@ -205,7 +205,8 @@ fn misspelt_key_of_defaults_is_one_error() {
 fn wrong_value_is_refused_with_its_remedy() {
     for (lines, why) in [
         ("  name: ''", "name: expected a DNS label"),
-        ("  signer: mesh", "4:11: certificate a: signer: expected a domain and a path"),
+        ("  signer: mesh", "4:11: certificate a: signer: the signer name `mesh` has not the form `example.com/"),
+        ("  signer: example.com/a b", "signer: the signer name `example.com/a b` has not the form"),
         ("  commonName: [a]", "commonName: expected text, found a list"),
         ("  dnsNames: a.example", "dnsNames: expected a list, for example [a, b], found text"),
         ("  dnsNames: [a b]", "4:14: certificate a: dnsNames[0]: "),

@@ -9,7 +9,7 @@ use clap::{ArgAction, ArgMatches, Args, ValueEnum};
 use perennial_pki::KeyAlgorithm;
 
 use super::trust_bundle::{TrustBundle, trust_bundle};
-use super::values::{dns_name, node_ip, prefix, requested_lifetime, span_or_never};
+use super::values::{dns_name, node_ip, prefix, requested_lifetime, signer_name, span_or_never};
 use super::{Observe, Runtime};
 use crate::spans;
 use crate::timing::Timing;
@@ -235,7 +235,8 @@ pub(crate) struct Which {
 #[command(next_help_heading = "Request")]
 pub(crate) struct Wanted {
     /// Name of the signer, as in spec.signerName of a CSR
-    #[arg(long, value_name = "NAME", default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
+    #[arg(long, value_name = "NAME", value_parser = signer_name)]
+    #[arg(default_value = perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER)]
     pub(crate) signer_name: String,
     /// Prefix of the certificate's file names
     #[arg(long, value_name = "NAME", default_value = super::PREFIX, value_parser = prefix)]

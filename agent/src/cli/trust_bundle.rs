@@ -6,6 +6,8 @@ use perennial::printable;
 use perennial_kubernetes::BundleSelection;
 use perennial_rotation::FileOptions;
 
+use super::values::signer_name;
+
 /// ClusterTrustBundles, and the file that gets their CA certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrustBundle {
@@ -52,10 +54,9 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
         rest = others;
     }
     let selection = match (signer, name, labels) {
-        (Some(signer), None, labels) => BundleSelection::Signer {
-            name: signer_name(signer)?.to_owned(),
-            labels: labels.unwrap_or_default().to_owned(),
-        },
+        (Some(signer), None, labels) => {
+            BundleSelection::Signer { name: signer_name(signer)?, labels: labels.unwrap_or_default().to_owned() }
+        }
         (None, Some(_), Some(_)) => return Err("`labels` select among the bundles of a signer; use signer=NAME".into()),
         (None, Some(name), None) => BundleSelection::Name(name.to_owned()),
         (Some(_), Some(_), _) => return Err("`signer` and `name` exclude each other; leave one of them out".into()),
@@ -71,18 +72,6 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
     };
     let options = FileOptions { replaces_foreign, ..FileOptions::default() };
     Ok(TrustBundle { selection, path: path.into(), options })
-}
-
-/// Checks the name of a signer: a domain, `/` and a path.
-fn signer_name(name: &str) -> Result<&str, String> {
-    let fits = name.split_once('/').is_some_and(|(domain, path)| domain.contains('.') && !path.is_empty());
-    match fits && !name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Ok(name),
-        false => Err(format!(
-            "`{}` is no signer name: expected a domain and a path, for example example.com/mesh",
-            printable(name)
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -111,7 +100,7 @@ mod tests {
             ("/etc/ca.pem", "`/etc/ca.pem` is no KEY=VALUE; expected a value like signer="),
             ("signer=example.com/mesh", "path=FILE is missing; expected a value like signer="),
             ("path=a", "signer=NAME or name=NAME is missing"),
-            ("signer=mesh,path=a", "`mesh` is no signer name: expected a domain and a path"),
+            ("signer=mesh,path=a", "the signer name `mesh` has not the form `example.com/signer-name`"),
             ("signer=example.com/mesh,path=", "`path` has no value"),
             ("signer=example.com/mesh,path=a,path=b", "`path` is given twice"),
             ("signer=example.com/mesh,name=b,path=a", "`signer` and `name` exclude each other"),

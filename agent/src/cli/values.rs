@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use perennial_kubernetes::PodCertificateSigner;
 use perennial_kubernetes::addresses::{check_dns_name, check_node_ip};
 
 use crate::spans;
@@ -17,6 +18,11 @@ pub(crate) fn prefix(text: &str) -> Result<String, String> {
         );
     }
     Ok(text.to_owned())
+}
+
+/// Parses the name of a signer. The rules of the API are those for a signer of any kind of request.
+pub(crate) fn signer_name(text: &str) -> Result<String, String> {
+    PodCertificateSigner::check_signer_name(text).map(|()| text.to_owned())
 }
 
 /// Parses one `--node-ip`. Accepts 0.0.0.0 and ::, which stand for the node's own addresses. Combinations of addresses
@@ -67,5 +73,15 @@ mod tests {
         assert_eq!(requested_lifetime("10m").unwrap().as_secs(), 600);
         assert!(requested_lifetime("9m").is_err_and(|why| why.contains("ten minutes")));
         assert!(requested_lifetime("70000d").is_err());
+    }
+
+    #[test]
+    fn signer_name_that_the_api_refuses_is_refused() {
+        for name in ["kubernetes.io/kube-apiserver-client", "example.com/mesh", "example.com/shop.issuer"] {
+            assert_eq!(signer_name(name).as_deref(), Ok(name));
+        }
+        for name in ["", "mesh", "com/mesh", "example.com/", "example.com/a b", "Example.com/mesh"] {
+            assert!(signer_name(name).is_err_and(|why| why.contains("`example.com/signer-name`")), "{name}");
+        }
     }
 }

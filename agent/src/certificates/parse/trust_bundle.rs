@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use perennial_kubernetes::BundleSelection;
 use perennial_rotation::FileOptions;
 
-use super::{absolute, asker_of, flag, signer};
+use super::{absolute, asker_of, flag};
 use crate::certificates::member::{Asker, ListedBundle};
 use crate::certificates::parse::location;
 use crate::certificates::reader::Section;
-use crate::cli::TrustBundle;
+use crate::cli::{self, TrustBundle};
 
 /// Parses a trust bundle. `None` if a necessary value is missing or wrong; all errors are reported.
 pub(in crate::certificates) fn trust_bundle(section: &Section<'_>) -> Option<ListedBundle> {
@@ -23,7 +23,7 @@ pub(in crate::certificates) fn trust_bundle(section: &Section<'_>) -> Option<Lis
     let labels = section.parse("labels", text);
     let selection = match (section.has("signer"), section.has("name")) {
         (true, false) => {
-            let name = section.parse("signer", signer);
+            let name = section.parse("signer", cli::signer_name);
             name.map(|name| BundleSelection::Signer { name, labels: labels.unwrap_or_default() })
         }
         (false, true) => {

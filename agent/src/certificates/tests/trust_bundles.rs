@@ -53,7 +53,7 @@ fn trust_bundle_errors_name_key_and_remedy() {
             "{signer: example.com/a, name: a, path: /a, identity: {kubeconfig: /k}}",
             "signer and name exclude each other",
         ),
-        ("{signer: a, path: /a, identity: {kubeconfig: /k}}", "expected a domain and a path"),
+        ("{signer: a, path: /a, identity: {kubeconfig: /k}}", "signer: the signer name `a` has not the form"),
         ("{name: a, labels: b, path: /a, identity: {kubeconfig: /k}}", "labels select among the bundles of a signer"),
         ("{name: a, path: a, identity: {kubeconfig: /k}}", "expected an absolute path"),
         ("{name: a, identity: {kubeconfig: /k}}", "path"),
