@@ -27,6 +27,7 @@ pub mod client;
 pub mod cluster;
 pub mod kubeconfig;
 pub mod kubelet_config;
+mod names;
 pub mod objects;
 mod pod_signer;
 pub mod pods;

@@ -12,6 +12,7 @@ use perennial_rotation::{Authentication, Exchange, IdentitySource, Profile, Sign
 
 use crate::client::{DesiredPodCertificate, Issuance, Limits, pod_certificate_name};
 use crate::cluster::Cluster;
+use crate::names;
 use crate::objects::PodCertificateSpec;
 
 pub(crate) use digest::request_digest;
@@ -110,7 +111,7 @@ impl PodCertificateSigner {
     /// # Errors
     /// The rule that the name breaks, as a sentence.
     pub fn check_signer_name(signer_name: &str) -> Result<(), String> {
-        rules::signer_name(signer_name)
+        names::signer_name(signer_name)
     }
 
     /// Checks the lifetime to request from a signer: at least one hour, and at most 91 days, or 24 hours of a signer at

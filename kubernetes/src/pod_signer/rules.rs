@@ -1,10 +1,11 @@
 //! The rules of the API for a PodCertificateRequest: `ValidatePodCertificateRequestCreate` in
-//! `pkg/apis/certificates/validation/validation.go`, and the rules for names that it uses.
+//! `pkg/apis/certificates/validation/validation.go`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cluster::printable;
+use crate::names::{SUBDOMAIN, is_label, is_name, is_subdomain, signer_name};
 use crate::objects::PodCertificateSpec;
 
 /// The shortest `maxExpirationSeconds` that may be requested: one hour.
@@ -17,12 +18,6 @@ const LONGEST_OF_KUBERNETES: u64 = 86_400;
 const UID: usize = 128;
 /// The greatest length of all annotations together, keys and values: 256 KiB.
 const ANNOTATIONS: usize = 256 << 10;
-/// The greatest length of a signer name: a domain, `/`, a namespace, `.` and the name of an object.
-const SIGNER_NAME: usize = SUBDOMAIN + 1 + LABEL + 1 + SUBDOMAIN;
-/// The greatest length of a DNS label, and of the name in an annotation's key.
-const LABEL: usize = 63;
-/// The greatest length of a DNS subdomain.
-const SUBDOMAIN: usize = 253;
 
 /// Checks the content of a request in this namespace. `requested` is the lifetime, which `max_expiration_seconds` may be
 /// too small to hold.
@@ -72,18 +67,6 @@ pub(super) fn lifetime(signer_name: &str, lifetime: Duration) -> Result<(), Stri
     ))
 }
 
-/// Checks the name of a signer (`ValidateSignerName` in `pkg/apis/core/validation/names.go`).
-pub(super) fn signer_name(name: &str) -> Result<(), String> {
-    let is_valid = name.split_once('/').is_some_and(|(domain, path)| {
-        let is_domain = domain.len() <= SUBDOMAIN && domain.contains('.') && domain.split('.').all(is_label);
-        is_domain && path.split('.').all(is_subdomain) && name.len() <= SIGNER_NAME
-    });
-    if is_valid {
-        return Ok(());
-    }
-    Err(format!("the signer name `{}` has not the form `example.com/signer-name`", printable(name)))
-}
-
 /// True for names of signers that Kubernetes itself defines (`IsKubernetesSignerName`).
 fn is_of_kubernetes(signer_name: &str) -> bool {
     let (domain, _) = signer_name.split_once('/').unwrap_or((signer_name, ""));
@@ -108,32 +91,6 @@ pub(super) fn annotations(annotations: &BTreeMap<String, String>) -> Result<(), 
         return Err(format!("the annotations have {size} bytes together; {ANNOTATIONS} are allowed"));
     }
     Ok(())
-}
-
-/// A DNS label (RFC 1123), in lower case.
-fn is_label(text: &str) -> bool {
-    text.len() <= LABEL && is_part(text)
-}
-
-/// A DNS subdomain (RFC 1123), in lower case. As in Kubernetes, one part may be as long as the whole.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= SUBDOMAIN && text.split('.').all(is_part)
-}
-
-/// A DNS label of any length.
-fn is_part(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-/// The name in the key of a label or an annotation.
-fn is_name(text: &str) -> bool {
-    let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    bytes.len() <= LABEL
-        && is_end(bytes.first())
-        && is_end(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 #[cfg(test)]
