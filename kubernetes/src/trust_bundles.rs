@@ -1,6 +1,7 @@
 //! The CA certificates that a cluster publishes: [`TrustBundles`] and [`BundleWatch`].
 
 mod held;
+mod label_selector;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,6 +13,7 @@ use perennial_rotation::{Conversation, IdentitySource, IoEvent, IoRequest, NotYe
 
 use crate::client::{Limits, ListWatch, Selected};
 use crate::cluster::Cluster;
+use crate::names;
 use held::Held;
 
 /// The advice for a server that does not serve ClusterTrustBundles.
@@ -42,6 +44,26 @@ impl BundleSelection {
         Self::Signer { name: name.into(), labels: String::new() }
     }
 
+    /// Checks the name of the bundle, or the name of the signer and the label selector, by the rules of the API. (A server
+    /// refuses a malformed selector at each request, and selects nothing for a name that no bundle can have.)
+    ///
+    /// # Errors
+    /// The first rule that the selection breaks, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Name(name) if is_bundle_name(name) => Ok(()),
+            Self::Name(name) => Err(format!(
+                "`{}` is no name of a ClusterTrustBundle: expected a DNS subdomain such as company-cas or, for a bundle \
+                 of a signer, one after the signer's name, such as example.com:mesh:a",
+                printable(name)
+            )),
+            Self::Signer { name, labels } => {
+                names::signer_name(name)?;
+                label_selector::check(labels)
+            }
+        }
+    }
+
     fn selected(&self) -> Selected {
         let (fields, labels) = match self {
             Self::Name(name) => (format!("metadata.name={}", escaped(name)), String::new()),
@@ -63,6 +85,16 @@ impl BundleSelection {
             Self::Name(name) => name == object_name,
             Self::Signer { name, .. } => name == signer_name,
         }
+    }
+}
+
+/// True if a ClusterTrustBundle can have this name (`ValidateClusterTrustBundleName` in
+/// `pkg/apis/certificates/validation/validation.go`). The name of a signer's bundle has a colon for the signer's slash.
+fn is_bundle_name(name: &str) -> bool {
+    match name.split(':').collect::<Vec<_>>()[..] {
+        [name] => names::is_subdomain(name),
+        [domain, path, name] => names::signer_name(&format!("{domain}/{path}")).is_ok() && names::is_subdomain(name),
+        _ => false,
     }
 }
 
@@ -236,5 +268,30 @@ impl Conversation for BundleWatch {
     fn poll(&mut self, now: Now) -> IoRequest<Infallible> {
         self.advance(now);
         self.objects.step(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selection_that_no_server_can_answer_is_refused() {
+        for name in ["company-cas", "a.b", "example.com:mesh:a", "example.com:shop.issuer:a.b"] {
+            assert_eq!(BundleSelection::Name(name.into()).check(), Ok(()), "{name}");
+        }
+        for name in ["", "Company", "a b", "a:b", "mesh:a:b", "example.com:mesh:", "example.com:mesh:a:b"] {
+            let error = BundleSelection::Name(name.into()).check().unwrap_err();
+            assert!(error.contains("is no name of a ClusterTrustBundle"), "{name}: {error}");
+        }
+        for (signer, labels, why) in [
+            ("example.com/mesh", "live,tier in (a, b)", None),
+            ("mesh", "live", Some("the signer name `mesh`")),
+            ("example.com/mesh", "tier in a", Some("unexpected `a`")),
+        ] {
+            let checked = BundleSelection::Signer { name: signer.into(), labels: labels.into() }.check();
+            let error = checked.err().unwrap_or_default();
+            assert!(why.map_or(error.is_empty(), |why: &str| error.contains(why)), "{signer} {labels}: {error}");
+        }
     }
 }
