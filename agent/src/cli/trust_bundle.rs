@@ -6,8 +6,6 @@ use perennial::printable;
 use perennial_kubernetes::BundleSelection;
 use perennial_rotation::FileOptions;
 
-use super::values::signer_name;
-
 /// ClusterTrustBundles, and the file that gets their CA certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrustBundle {
@@ -55,7 +53,7 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
     }
     let selection = match (signer, name, labels) {
         (Some(signer), None, labels) => {
-            BundleSelection::Signer { name: signer_name(signer)?, labels: labels.unwrap_or_default().to_owned() }
+            BundleSelection::Signer { name: signer.to_owned(), labels: labels.unwrap_or_default().to_owned() }
         }
         (None, Some(_), Some(_)) => return Err("`labels` select among the bundles of a signer; use signer=NAME".into()),
         (None, Some(name), None) => BundleSelection::Name(name.to_owned()),
@@ -64,6 +62,7 @@ pub(super) fn trust_bundle(text: &str) -> Result<TrustBundle, String> {
             return Err(format!("signer=NAME or name=NAME is missing; expected a value like {EXAMPLE}"));
         }
     };
+    selection.check()?;
     let path = path.ok_or_else(|| format!("path=FILE is missing; expected a value like {EXAMPLE}"))?;
     let replaces_foreign = match replaces_foreign {
         None | Some("false") => false,
@@ -84,7 +83,12 @@ mod tests {
         for (text, selection, path, replaces_foreign) in [
             ("signer=example.com/mesh,path=/etc/ca.pem", signer(""), "/etc/ca.pem", false),
             ("path=ca=1.pem , signer = example.com/mesh", signer(""), "ca=1.pem", false),
-            ("name=mesh:1,path=a,replaceForeign=true", BundleSelection::Name("mesh:1".into()), "a", true),
+            (
+                "name=example.com:mesh:1,path=a,replaceForeign=true",
+                BundleSelection::Name("example.com:mesh:1".into()),
+                "a",
+                true,
+            ),
             ("signer=example.com/mesh,path=a,labels=live,tier in (a,b)", signer("live,tier in (a,b)"), "a", false),
         ] {
             let options = FileOptions { replaces_foreign, ..FileOptions::default() };
@@ -101,6 +105,8 @@ mod tests {
             ("signer=example.com/mesh", "path=FILE is missing; expected a value like signer="),
             ("path=a", "signer=NAME or name=NAME is missing"),
             ("signer=mesh,path=a", "the signer name `mesh` has not the form `example.com/signer-name`"),
+            ("signer=example.com/mesh,path=a,labels=tier in", "the label selector ends too early"),
+            ("name=Mesh,path=a", "`Mesh` is no name of a ClusterTrustBundle"),
             ("signer=example.com/mesh,path=", "`path` has no value"),
             ("signer=example.com/mesh,path=a,path=b", "`path` is given twice"),
             ("signer=example.com/mesh,name=b,path=a", "`signer` and `name` exclude each other"),

@@ -42,6 +42,11 @@ pub(in crate::certificates) fn trust_bundle(section: &Section<'_>) -> Option<Lis
             None
         }
     };
+    let selection = selection.filter(|selection| {
+        // The name of a signer is checked above.
+        let key = if let BundleSelection::Signer { .. } = selection { "labels" } else { "name" };
+        selection.check().map_err(|why| section.fault(key, why)).is_ok()
+    });
     let path = section.parse("path", absolute);
     let access = section.section("access").map(|section| location::public_access(&section)).unwrap_or_default();
     let replaces_foreign = section.parse("replaceForeign", flag).unwrap_or_default();

@@ -55,6 +55,14 @@ fn trust_bundle_errors_name_key_and_remedy() {
         ),
         ("{signer: a, path: /a, identity: {kubeconfig: /k}}", "signer: the signer name `a` has not the form"),
         ("{name: a, labels: b, path: /a, identity: {kubeconfig: /k}}", "labels select among the bundles of a signer"),
+        (
+            "{signer: example.com/a, labels: 'tier in a', path: /a, identity: {kubeconfig: /k}}",
+            "6:35: trust bundle 2: labels: unexpected `a` in the label selector: expected `(` after `in` or `notin`",
+        ),
+        (
+            "{name: Company, path: /a, identity: {kubeconfig: /k}}",
+            "6:10: trust bundle 2: name: `Company` is no name of a ClusterTrustBundle",
+        ),
         ("{name: a, path: a, identity: {kubeconfig: /k}}", "expected an absolute path"),
         ("{name: a, identity: {kubeconfig: /k}}", "path"),
         ("{name: a, path: /a}", "identity"),
