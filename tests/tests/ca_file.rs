@@ -54,7 +54,10 @@ fn roots<const N: usize>(names: [&str; N]) -> Roots {
 fn file_is_replaced_only_if_certificates_change() {
     let place = Place::new();
     let (first, second) = (roots(["a"]), roots(["a", "b"]));
+    place.file().is_free().unwrap();
+    assert!(!place.path().parent().unwrap().exists());
     assert!(place.file().write(&first).unwrap());
+    place.file().is_free().unwrap();
     let written = fs::metadata(place.path()).unwrap();
     assert_eq!(written.mode() & 0o7777, 0o644);
     assert_eq!(place.read(), first);
@@ -106,6 +109,8 @@ fn file_of_another_program_stays_unless_operator_allows() {
         place.put(foreign);
         let error = place.file().write(&wanted).unwrap_err();
         assert!(error.is_foreign(), "{error}");
+        assert!(place.file().is_free().unwrap_err().is_foreign());
+        place.replacing().is_free().unwrap();
         assert!(error.to_string().contains("perennial did not write these CA certificates"), "{error}");
         assert_eq!((fs::read_to_string(place.path()).unwrap().as_str(), place.names().len()), (foreign, 1));
         assert!(place.replacing().write(&wanted).unwrap());

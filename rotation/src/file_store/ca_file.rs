@@ -91,11 +91,36 @@ impl CaFile {
         Ok(None)
     }
 
+    /// Checks that [`write`](Self::write) could replace the file, as far as possible without changing anything on disk.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written to, or the file is another program's, and may not be replaced. (`write` leaves
+    /// such a file in place, without an error, if it has the same certificates.) A missing file or directory is no error.
+    pub fn is_free(&self) -> Result<(), FileStoreError> {
+        self.files.check()?;
+        match self.replaces_foreign {
+            true => Ok(()),
+            false => self.foreign()?.map_or(Ok(()), |(path, _)| Err(not_ours(path))),
+        }
+    }
+
     /// True if the file is another program's and has these certificates.
     ///
     /// # Errors
     /// The file is another program's and has other contents.
     fn is_foreign_with(&self, roots: &Roots) -> Result<bool, FileStoreError> {
+        let Some((path, found)) = self.foreign()? else { return Ok(false) };
+        match Roots::from_pem(&found) {
+            Ok(found) if blocks(&found) == blocks(roots) => Ok(true),
+            _ => Err(not_ours(path)),
+        }
+    }
+
+    /// Path and contents of the file, if it is another program's.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is a link.
+    fn foreign(&self) -> Result<Option<(PathBuf, Bytes)>, FileStoreError> {
         for file in &self.files.all {
             let path = self.files.path(file);
             let folder = self.files.existing(file.directory)?;
@@ -103,17 +128,17 @@ impl CaFile {
             if let Some(target) = target.map_err(|error| FileStoreError::io("read", &path, error))? {
                 return Err(FileStoreError::Link { path, target });
             }
-            let Some(found) = self.files.read(file)? else { continue };
-            if found.starts_with(HEADING.as_bytes()) {
-                continue;
+            let found = self.files.read(file)?.filter(|found| !found.starts_with(HEADING.as_bytes()));
+            if let Some(found) = found {
+                return Ok(Some((path, found)));
             }
-            return match Roots::from_pem(&found) {
-                Ok(found) if blocks(&found) == blocks(roots) => Ok(true),
-                _ => Err(unrecognized(path, "perennial did not write these CA certificates")),
-            };
         }
-        Ok(false)
+        Ok(None)
     }
+}
+
+fn not_ours(path: PathBuf) -> FileStoreError {
+    unrecognized(path, "perennial did not write these CA certificates")
 }
 
 /// The PEM blocks of the certificates, in any order.
