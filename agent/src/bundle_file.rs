@@ -4,9 +4,12 @@
 mod view;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use perennial::UnixTime;
 use perennial_kubernetes::{BundleState, TrustBundles};
 use perennial_pki::Roots;
 use perennial_rotation::volume::FileAccess;
@@ -16,14 +19,14 @@ use crate::certificates::{ListedBundle, Volumes};
 use crate::cli::TrustBundle;
 use crate::failure::Failure;
 use crate::latest::Latest;
-pub(crate) use view::BundleView;
+pub(crate) use view::{BundleView, Problem};
 
 /// A file with the CA certificates of ClusterTrustBundles.
 pub(crate) struct BundleFile {
     pub(crate) bundles: TrustBundles,
     place: Place,
     path: PathBuf,
-    last_write: Latest<LastWrite>,
+    on_disk: Latest<OnDisk>,
     /// The reason why the API server is not known yet; empty once it is.
     blocked_on: Latest<String>,
     /// Held by each write: after a reload, two threads may write the file for a moment.
@@ -43,13 +46,19 @@ enum Retained {
     None,
 }
 
-/// The result of the last attempt to write the file.
+/// The file as it was read or written last.
 #[derive(Clone, Default)]
-struct LastWrite {
-    /// The certificates that the file has for certain; `None` before the first success.
+struct OnDisk {
+    /// The CA certificates that the file had when this process read it first.
+    found: Option<Roots>,
+    /// The CA certificates in the file; `None` if there are none, or none of perennial.
     roots: Option<Roots>,
-    /// The error of the last attempt; `None` if it succeeded.
-    error: Option<String>,
+    /// Modification time of the file; `None` without `roots`.
+    changed: Option<UnixTime>,
+    /// The error of the last attempt to read or write the file.
+    error: Option<Problem>,
+    /// True once this process has written the file, or found that it has the wanted contents.
+    is_current: bool,
 }
 
 /// The place of the file.
@@ -114,7 +123,7 @@ impl BundleFile {
             bundles: TrustBundles::new(selection.clone()),
             place: Place::File(file),
             path,
-            last_write: Latest::default(),
+            on_disk: Latest::default(),
             blocked_on: Latest::default(),
             retained: Mutex::default(),
         })
@@ -128,27 +137,68 @@ impl BundleFile {
     /// Writes the file if the bundles were read, and the file has other contents. Waits for the disk.
     pub(crate) fn write(&self) {
         let mut retained = self.retained.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = if let Retained::Unread = *retained { self.recall(&mut retained) } else { Ok(()) };
         let BundleState { roots: Some(roots), is_partial, .. } = self.bundles.state() else { return };
-        let all = retained.join(roots, is_partial, &self.place);
-        let written = all.and_then(|all| self.place.write(&all).map(|_| all));
-        self.last_write.set(match written {
-            Ok(roots) => LastWrite { roots: Some(roots), error: None },
-            Err(error) => LastWrite { error: Some(error.to_string()), ..self.last_write.get() },
+        let written = match read {
+            // The CAs of an earlier process are not known, and would be lost.
+            Err(error) if is_partial => Err(error),
+            _ => {
+                let all = retained.join(roots, is_partial);
+                self.place.write(&all).map(|is_written| (all, is_written))
+            }
+        };
+        let before = self.on_disk.get();
+        self.on_disk.set(match written {
+            Ok((roots, is_written)) => {
+                if is_written && before.is_current && before.roots.as_ref() == Some(&roots) {
+                    let path = self.path.display();
+                    tracing::warn!(
+                        "trust bundle {path}: another program has removed or changed the file; wrote it again"
+                    );
+                }
+                let changed = if is_written { self.modified() } else { before.changed.or_else(|| self.modified()) };
+                // Also a file of another program that has the wanted CA certificates.
+                let is_found = !is_written && !before.is_current;
+                let found = if is_found { Some(roots.clone()) } else { before.found };
+                OnDisk { found, roots: Some(roots), changed, error: None, is_current: true }
+            }
+            Err(error) => OnDisk { error: Some(Problem::of_file(&error)), ..before },
         });
     }
 
+    /// Reads the CA certificates that an earlier process has written.
+    ///
+    /// # Errors
+    /// The file cannot be read. The next call tries again.
+    fn recall(&self, retained: &mut Retained) -> Result<(), FileStoreError> {
+        let found = self.place.read()?;
+        *retained = found.clone().map_or(Retained::None, Retained::Some);
+        let changed = found.as_ref().and_then(|_| self.modified());
+        self.on_disk.set(OnDisk { roots: found.clone(), found, changed, ..OnDisk::default() });
+        Ok(())
+    }
+
+    fn modified(&self) -> Option<UnixTime> {
+        let modified = fs::metadata(&self.path).and_then(|file| file.modified()).ok()?;
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::from_millis(i64::try_from(since.as_millis()).ok()?))
+    }
+
+    /// The state of the file while [`write`](Self::write) is called again and again.
     pub(crate) fn view(&self) -> BundleView {
-        let (state, last_write) = (self.bundles.state(), self.last_write.get());
-        let is_written = state.roots.is_some() && state.roots == last_write.roots;
+        let (state, on_disk) = (self.bundles.state(), self.on_disk.get());
+        let is_written = on_disk.is_current && state.roots == on_disk.roots;
         let blocked_on = Some(self.blocked_on.get()).filter(|why| !why.is_empty());
-        let problem = last_write.error.or(blocked_on).or(state.problem);
+        let problem = on_disk.error.or_else(|| blocked_on.map(Problem::of_connection));
+        let problem = problem.or_else(|| state.problem.map(Problem::of_bundles));
         BundleView {
             selection: self.bundles.selection().clone(),
             path: self.path.clone(),
-            written: last_write.roots,
-            changed: state.changed,
+            found: on_disk.found,
+            written: on_disk.roots,
+            changed: on_disk.changed,
             read: state.read,
-            bundles: state.bundles,
+            bundles: state.read.map(|_| state.bundles),
             is_settled: is_written || problem.is_some(),
             problem,
         }
@@ -157,28 +207,26 @@ impl BundleFile {
 
 impl Retained {
     /// Returns the CA certificates for the file: `roots`, and those that stay while `roots` is partial.
-    ///
-    /// # Errors
-    /// The file of an earlier process cannot be read.
-    fn join(&mut self, roots: Roots, is_partial: bool, place: &Place) -> Result<Roots, FileStoreError> {
-        // An error leaves the file unread, for the next attempt.
+    fn join(&mut self, roots: Roots, is_partial: bool) -> Roots {
         let before = match std::mem::take(self) {
-            _ if !is_partial => None,
-            Self::Unread => place.read()?,
-            Self::Some(retained) => Some(retained),
-            Self::None => None,
+            Self::Some(retained) if is_partial => Some(retained),
+            _ => None,
         };
         let others = before.and_then(|before| without(&before, &roots));
         let all = others.as_ref().and_then(|others| Roots::joined([&roots, others]).ok());
         *self = others.map_or(Self::None, Self::Some);
-        Ok(all.unwrap_or(roots))
+        all.unwrap_or(roots)
     }
 }
 
 /// The certificates of `roots` that `others` lacks; `None` if there are none.
 fn without(roots: &Roots, others: &Roots) -> Option<Roots> {
-    let blocks = |roots| Roots::pem(roots).split_inclusive("-----END CERTIFICATE-----\n");
     let others: BTreeSet<&str> = blocks(others).collect();
     let rest: String = blocks(roots).filter(|block| !others.contains(block)).collect();
     Roots::from_pem(rest.as_bytes()).ok()
+}
+
+/// The PEM blocks of the certificates.
+fn blocks(roots: &Roots) -> impl Iterator<Item = &str> {
+    roots.pem().split_inclusive("-----END CERTIFICATE-----\n")
 }

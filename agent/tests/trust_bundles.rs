@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::exposition::Page;
-use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, stop, until};
+use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, start_with, stop, until};
 use perennial_pki::Roots;
 use perennial_tests::address;
 use tempfile::TempDir;
@@ -130,7 +130,7 @@ fn file_of_another_program_stays_and_is_reported() {
     // The certificate does not wait for the file.
     until("the certificate", || run.events("issued").pop());
     assert_eq!(fs::read_to_string(path.join("mesh/ca.pem")).unwrap(), foreign);
-    drop(run);
+    stop(run);
     let option = format!("{},replaceForeign=true", OPTION[1]);
     let ended = perennial(path, &run_arguments(&["--once", "--trust-bundle", &option]));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -202,5 +202,34 @@ fn restart_keeps_cas_of_bundle_that_is_disregarded() {
     let signer = Signer::start_at(path, &address, &[]);
     signer.put_trust_bundle(BUNDLE, MESH, &many);
     until("the end of the problem", || (written(path) == all(&[&many])).then_some(()));
+    stop(run);
+}
+
+#[test]
+fn restart_reports_only_what_changed_in_the_file() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    signer.put_trust_bundle(BUNDLE, MESH, &new_ca());
+    let mut run = start_run(path, &[]);
+    run.event("trust_bundle", 1);
+    stop(run);
+    let debug = [("PERENNIAL_LOG", "info,perennial=debug")];
+    let restart = || start_with(path, &run_arguments(&OPTION), &debug);
+
+    let run = restart();
+    until("the comparison", || run.stderr().contains("trust bundle unchanged: ").then_some(()));
+    assert!(!run.stderr().contains("trust bundle written"), "{}", run.stderr());
+    signer.put_trust_bundle("example.com:mesh:other", MESH, &new_ca());
+    let line = |run: &Process| run.stderr().lines().find(|line| line.contains("bundle written: ")).map(str::to_owned);
+    let written = until("the second CA", || line(&run));
+    assert!(written.contains(" 2 CA certificates of ") && written.matches(": CN=").count() == 1, "{written}");
+    stop(run);
+
+    signer.put_trust_bundle(BUNDLE, MESH, &new_ca());
+    let run = restart();
+    let written = until("the changed file", || line(&run));
+    assert!(written.contains(", added: CN=") && written.contains(", removed: CN="), "{written}");
+    assert!(!written.contains(';'), "the CA that stays is not listed: {written}");
     stop(run);
 }

@@ -12,7 +12,7 @@ use rustix::system::uname;
 use super::About;
 use super::html::{Text, Time};
 use super::view::CertView;
-use crate::bundle_file::BundleView;
+use crate::bundle_file::{BundleView, Problem};
 use crate::kubeconfigs::Server;
 use certificate::Shown;
 use condition::{Level, condition};
@@ -146,9 +146,8 @@ fn write_process_problems(page: &mut String, process: &Process<'_>) {
         }
     }
     for bundle in process.bundles {
-        if let Some(why) = &bundle.problem {
-            let bundles = format!("Trust bundle {}: {}: {why}", bundle.path.display(), bundle.selection);
-            problem(&bundles, "check the ClusterTrustBundles (kubectl get clustertrustbundles) and the file");
+        if let Some(Problem { why, remedy }) = &bundle.problem {
+            problem(&format!("Trust bundle {}: {}: {why}", bundle.path.display(), bundle.selection), remedy);
         }
     }
     for (name, lines) in about.outputs.iter().filter(|(_, lines)| lines.dropped() > 0) {

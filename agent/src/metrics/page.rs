@@ -22,9 +22,8 @@ perennial_journal_failing gauge 1 if the journal cannot be written.
 perennial_journal_steps_lost_total counter Steps that the journal lacks because its disk was full, failing or too slow.
 perennial_hook_owed gauge 1 while a successful run of --on-rotated is owed for the certificate in use.
 perennial_hook_failures_total counter Runs of --on-rotated that failed.
-perennial_trust_bundle_certificates gauge CA certificates in the file of a trust bundle; 0 before perennial has written it.
-perennial_trust_bundle_changed_timestamp_seconds gauge Unix time at which perennial first read the present CA \
-    certificates of a trust bundle.
+perennial_trust_bundle_certificates gauge CA certificates in the file of a trust bundle; 0 if there are none, or none of perennial.
+perennial_trust_bundle_changed_timestamp_seconds gauge Unix time at which the file of a trust bundle was written as it is.
 perennial_trust_bundle_read_timestamp_seconds gauge Unix time at which the API server last answered about a trust bundle.
 perennial_trust_bundle_failing gauge 1 if the file of a trust bundle may not have the CA certificates of the API server.
 perennial_certificate_not_before_timestamp_seconds gauge Unix time of the notBefore of the certificate in use.

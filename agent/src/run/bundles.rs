@@ -13,7 +13,7 @@ use perennial_rotation::{Cancel, CancelOnDrop, IdentitySource};
 use perennial_std::drive;
 use serde_json::json;
 
-use crate::bundle_file::BundleFile;
+use crate::bundle_file::{BundleFile, Problem};
 use crate::cli::TrustBundle;
 use crate::failure::Failure;
 use crate::report::Report;
@@ -45,7 +45,7 @@ struct Followed {
     /// The thread that follows the bundles.
     _watch: CancelOnDrop,
     /// The certificates and the problem that were reported last.
-    reported: (Option<Roots>, Option<String>),
+    reported: (Option<Roots>, Option<Problem>),
 }
 
 /// Makes the files of the options.
@@ -117,14 +117,17 @@ impl Bundles {
         for followed in &mut self.all {
             let view = followed.file.view();
             let (roots, problem) = &followed.reported;
-            if view.written.is_some() && view.written != *roots {
-                let sentence = format!("trust bundle written: {}", view.describe_change(roots.as_ref()));
+            let before = roots.as_ref().or(view.found.as_ref());
+            if view.written.is_some() && view.written.as_ref() != before {
+                let sentence = format!("trust bundle written: {}", view.describe_change(before));
                 report.event("trust_bundle", view.to_json(), &sentence);
+            } else if view.written != *roots {
+                tracing::debug!("trust bundle unchanged: {}", view.describe_change(before));
             }
             if view.problem != *problem {
                 let path = view.path.display();
                 match &view.problem {
-                    Some(why) => {
+                    Some(Problem { why, .. }) => {
                         tracing::warn!("trust bundle {path}: {}: {why}", view.selection);
                         report.event("trouble", json!({ "of": view.path, "reason": why }), "");
                     }
@@ -149,7 +152,7 @@ impl Bundles {
     pub(super) fn troubles(&self) -> impl Iterator<Item = String> {
         self.all.iter().filter_map(|followed| {
             let view = followed.file.view();
-            view.problem.map(|why| format!("trust bundle {}: {why}", view.path.display()))
+            view.problem.map(|problem| format!("trust bundle {}: {}", view.path.display(), problem.why))
         })
     }
 }
