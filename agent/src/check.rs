@@ -28,9 +28,13 @@ pub(crate) fn check(options: &cli::Check) -> Result<(), Failure> {
 }
 
 fn to_text(list: &List) -> String {
-    let count = list.members.len();
-    let plural = if count == 1 { "" } else { "s" };
-    let mut text = columns(&[("list", format!("{}: good, {count} certificate{plural}", list.path.display()))]);
+    let counted = |count: usize, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let certificates = counted(list.members.len(), "certificate");
+    let bundles = match list.trust_bundles.len() {
+        0 => String::new(),
+        count => format!(", {}", counted(count, "trust bundle")),
+    };
+    let mut text = columns(&[("list", format!("{}: good, {certificates}{bundles}", list.path.display()))]);
     for member in &list.members {
         let mut lines = vec![
             ("certificate", member.name.clone()),

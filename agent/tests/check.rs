@@ -76,7 +76,7 @@ fn shipped_list_of_pods_is_good() {
     assert_eq!(database["files"], serde_json::json!(files));
     let text = check(&[path]);
     for line in [
-        "good, 3 certificates",
+        "good, 3 certificates, 1 trust bundle",
         "  request   pod shop/web-0 with service account web on node worker-1 from example.com/mesh",
         "  usages    as the signer chooses",
         "  identity  the certificate node",

@@ -111,7 +111,8 @@ impl<'a> Listed<'a> {
         };
         let count = list.members.len();
         let fields = json!({ "runtime": options.runtime.name(), "list": list.path, "certificates": count });
-        let sentence = format!("started: keeping {count} certificates of {}", list.path.display());
+        let plural = if count == 1 { "" } else { "s" };
+        let sentence = format!("started: keeping {count} certificate{plural} of {}", list.path.display());
         context.report.event("started", fields, &sentence);
         let mut bundles = ListedBundles::new(&list.path, wake.clone());
         bundles.follow(list.trust_bundles, &shared)?;
