@@ -203,6 +203,39 @@ impl BundleFile {
             problem,
         }
     }
+
+    /// The state of the file, read from the disk alone. Changes nothing, and reads nothing from the API server.
+    pub(crate) fn read(&self) -> BundleView {
+        let found = self.is_free().and_then(|()| self.place.read());
+        let problem = match &found {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Problem::unwritten(&self.path)),
+            Err(error) => Some(Problem::of_file(error)),
+        };
+        let written = found.ok().flatten();
+        BundleView {
+            selection: self.bundles.selection().clone(),
+            path: self.path.clone(),
+            found: written.clone(),
+            changed: written.as_ref().and_then(|_| self.modified()),
+            written,
+            read: None,
+            bundles: None,
+            is_settled: true,
+            problem,
+        }
+    }
+
+    /// Checks that the file could be written, as far as possible without changing anything on disk.
+    ///
+    /// # Errors
+    /// The directory cannot be written to, or the file is another program's.
+    pub(crate) fn is_free(&self) -> Result<(), FileStoreError> {
+        match &self.place {
+            Place::File(file) => file.is_free(),
+            Place::Volume { .. } => Ok(()),
+        }
+    }
 }
 
 impl Retained {

@@ -72,7 +72,7 @@ impl Cli {
 }
 
 /// Flags of `status` for a certificate directory, which `--certificates` excludes.
-const OF_DIRECTORY: [&str; 9] = [
+const OF_DIRECTORY: [&str; 10] = [
     "cert_dir",
     "prefix",
     "kubeconfig",
@@ -82,6 +82,7 @@ const OF_DIRECTORY: [&str; 9] = [
     "request_timeout",
     "retry",
     "retry_refused",
+    "trust_bundle",
 ];
 
 /// Show the certificates of a certificate directory, and when they will be rotated
@@ -106,10 +107,13 @@ Examples:
   perennial status --cert-dir /var/lib/kubelet/pki --kubeconfig /etc/kubernetes/kubelet.conf
   perennial status --certificates /etc/perennial/certificates.yaml
   perennial status --certificates certificates.yaml --json | jq -r '.certificates.node.rotate_at'
+  perennial status --certificates certificates.yaml --json | jq -r '.trust_bundles[] | .path, .error'
 
 Exit codes:
-  0  good: valid, with its key, and not due for rotation; so are all other certificates that are shown
-  1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key does not match
+  0  good: valid, with its key, and not due for rotation; so are all other certificates that are shown, and
+     every trust bundle is written
+  1  not good: no certificate, expired, not yet valid, due, damaged, unreadable, or the key does not match; or a
+     trust bundle is not written
   2  bad usage or input: the directory or the list cannot be read, or a kubeconfig cannot be used (the rest
      is shown)"
 )]
@@ -117,7 +121,8 @@ pub(crate) struct Status {
     /// The certificate directory, such as kubelet's --cert-dir
     #[arg(long, value_name = "DIR", required_unless_present = "certificates")]
     pub(crate) cert_dir: Option<PathBuf>,
-    /// The certificate list of `run --certificates`. Shows all certificates of the list, with the timing that the list gives each
+    /// The certificate list of `run --certificates`. Shows all certificates of the list, with the timing that the list gives each,
+    /// and its trust bundles
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_DIRECTORY)]
     pub(crate) certificates: Option<PathBuf>,
     /// The node's name, for ${NODE_NAME} in the list, as with `run` [default: the environment variable
@@ -140,6 +145,10 @@ pub(crate) struct Status {
     pub(crate) proxy: Proxy,
     #[command(flatten)]
     pub(crate) timing: Timing,
+    /// A file of CA certificates that `run` writes, with the value that `run` has for this flag: shows the certificates in
+    /// the file and when they were written, or why not. May be repeated
+    #[arg(long, value_name = "SPEC", value_parser = trust_bundle::trust_bundle)]
+    pub(crate) trust_bundle: Vec<TrustBundle>,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -156,7 +165,8 @@ pub(crate) struct Status {
 /// client certificate. The files that kubelet's own kubeconfig names are not checked.
 ///
 /// For a certificate list, the files that its keys name are read as well, as by `perennial run`. A certificate
-/// may be missing if the credential that requests it can be read; the API server may still refuse that credential.
+/// may be missing if the credential that requests it can be read; the API server may still refuse that credential. A
+/// trust bundle may be missing, too, if the file of its identity can be read, and its own file can be written.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -183,6 +193,10 @@ pub(crate) struct Verify {
     /// NODE_NAME, or the host name]
     #[arg(long, value_name = "NAME", requires = "certificates")]
     pub(crate) node_name: Option<String>,
+    /// A file of CA certificates, with the value that `run` has for this flag: checks whether perennial could write the
+    /// file. May be repeated
+    #[arg(long, value_name = "SPEC", conflicts_with = "certificates", value_parser = trust_bundle::trust_bundle)]
+    pub(crate) trust_bundle: Vec<TrustBundle>,
     /// Report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -39,7 +39,7 @@ use acceptance::Checks;
 use context::Context;
 use hook::Hooks;
 use list::Listed;
-pub(crate) use list::{Resolved, Servers};
+pub(crate) use list::{Resolved, Servers, check_connection};
 use prepared::Prepared;
 use running::{Ended, Running};
 use service::Systemd;

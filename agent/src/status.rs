@@ -1,6 +1,7 @@
-//! `perennial status`: the certificates of a directory, their rotation points, pending requests and problems, and the
-//! API server.
+//! `perennial status`: the certificates of a directory, their rotation points, pending requests and problems, trust
+//! bundles, and the API server.
 
+mod bundles;
 mod found;
 mod list;
 mod pending;
@@ -14,6 +15,7 @@ use perennial_rotation::{Directory, clock};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::bundle_file::BundleView;
 use crate::cli;
 use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
@@ -28,7 +30,7 @@ use pending::Pending;
 /// Runs `perennial status`. Prints the state of the certificates and, with a kubeconfig, of the API server.
 ///
 /// # Errors
-/// [`Failure::Failed`] if a certificate is not good. [`Failure::Usage`] if the directory or the policy file cannot be
+/// [`Failure::Failed`] if a certificate is not good, or a trust bundle is not written. [`Failure::Usage`] if the directory or the policy file cannot be
 /// read, or if a kubeconfig cannot be used. A kubeconfig that cannot be used does not prevent the output: the
 /// certificates are printed first.
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
@@ -51,14 +53,15 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
         access.server.read_cas();
         Ok(access.server)
     });
+    let bundles = bundles::of_options(&options.trust_bundle)?;
     // Printed even if the kubeconfig cannot be used, whose error then sets the exit code.
     print(&match options.json {
-        true => to_json(&views, server.as_ref()),
-        false => to_text(cert_dir, &views, server.as_ref(), now),
+        true => to_json(&views, &bundles, server.as_ref()),
+        false => to_text(cert_dir, &views, &bundles, server.as_ref(), now),
     });
     server.transpose()?;
     match views.iter().find(|view| !view.verdict.good) {
-        None => Ok(()),
+        None => bundles::first_problem(&bundles).map_or(Ok(()), |why| Err(Failure::Failed(why))),
         Some(CertStatus { prefix, verdict, .. }) => {
             let of = if prefix == SERVING_PREFIX { format!("{prefix}: ") } else { String::new() };
             Err(Failure::Failed(format!("{}: {of}{}", cert_dir.display(), verdict.words)))
@@ -67,12 +70,16 @@ pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
 }
 
 /// Formats the status as one JSON object with the fields of the first certificate. Adds the field `serving` if there is
-/// a serving certificate, and the field `server`, the API server or its error, if a kubeconfig was given.
-fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> String {
+/// a serving certificate, the field `trust_bundles` if `--trust-bundle` was given, and the field `server`, the API server or
+/// its error, if a kubeconfig was given.
+fn to_json(views: &[CertStatus], bundles: &[BundleView], server: Option<&Result<Server, Failure>>) -> String {
     let mut views = views.iter().map(CertStatus::to_json);
     let mut fields = views.next().unwrap_or_default();
     if let Some(serving) = views.next() {
         fields["serving"] = serving;
+    }
+    if !bundles.is_empty() {
+        fields["trust_bundles"] = bundles.iter().map(BundleView::to_json).collect();
     }
     match server {
         Some(Ok(server)) => fields["server"] = server.to_json(),
@@ -82,8 +89,15 @@ fn to_json(views: &[CertStatus], server: Option<&Result<Server, Failure>>) -> St
     report::json_line(&fields)
 }
 
-fn to_text(directory: &Path, views: &[CertStatus], server: Option<&Result<Server, Failure>>, now: UnixTime) -> String {
+fn to_text(
+    directory: &Path,
+    views: &[CertStatus],
+    bundles: &[BundleView],
+    server: Option<&Result<Server, Failure>>,
+    now: UnixTime,
+) -> String {
     let mut blocks: Vec<_> = views.iter().map(|view| report::columns(&view.lines(now))).collect();
+    blocks.extend(bundles.iter().map(bundles::to_text));
     blocks.extend(server.map(|server| match server {
         Ok(server) => report::columns(&server.lines()),
         Err(failure) => report::columns(&[("server", format!("not known: {failure}"))]),

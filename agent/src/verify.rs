@@ -1,5 +1,6 @@
 //! `perennial verify`: checks whether kubelet and perennial could start from a certificate directory.
 
+mod bundles;
 mod kubelet;
 mod list;
 mod own;
@@ -17,6 +18,7 @@ use crate::cli::{PREFIX, SERVING_PREFIX};
 use crate::failure::Failure;
 use crate::remedies::remedy;
 use crate::report::{columns, json_line, print, with};
+use bundles::BundleFinding;
 
 /// Runs `perennial verify`. Prints the verdicts of kubelet and of perennial on each certificate.
 ///
@@ -38,16 +40,23 @@ pub(crate) fn verify(options: &cli::Verify) -> Result<(), Failure> {
             found.push(Finding::of(directory, &store, role, now)?);
         }
     }
-    report("directory", directory, &found, options.json)
+    report("directory", directory, &found, &bundles::of_options(&options.trust_bundle)?, options.json)
 }
 
 /// Prints the findings. `what` names the directory or list that was checked, `at` is its path.
 ///
 /// # Errors
 /// [`Failure::Failed`] with the first fault or doubt.
-fn report(what: &'static str, at: &Path, found: &[Finding], json: bool) -> Result<(), Failure> {
+fn report(
+    what: &'static str,
+    at: &Path,
+    found: &[Finding],
+    bundles: &[BundleFinding],
+    json: bool,
+) -> Result<(), Failure> {
     let fault = found.iter().find_map(Finding::first_fault);
-    print(&if json { to_json(what, at, found, fault.is_none()) } else { to_text(what, at, found) });
+    let fault = fault.or_else(|| bundles.iter().find_map(BundleFinding::first_fault));
+    print(&if json { to_json(what, at, found, bundles, fault.is_none()) } else { to_text(what, at, found, bundles) });
     fault.map_or(Ok(()), |fault| Err(Failure::Failed(format!("{}: {fault}", at.display()))))
 }
 
@@ -179,7 +188,7 @@ impl Finding {
     }
 }
 
-fn to_text(what: &'static str, at: &Path, found: &[Finding]) -> String {
+fn to_text(what: &'static str, at: &Path, found: &[Finding], bundles: &[BundleFinding]) -> String {
     let mut lines = vec![(what, at.display().to_string())];
     for finding in found {
         lines.push(("certificate", finding.name.clone()));
@@ -205,10 +214,11 @@ fn to_text(what: &'static str, at: &Path, found: &[Finding]) -> String {
         }
         lines.extend(finding.notes.iter().map(|note| ("note", note.clone())));
     }
+    lines.extend(bundles.iter().flat_map(BundleFinding::lines));
     columns(&lines)
 }
 
-fn to_json(what: &str, at: &Path, found: &[Finding], good: bool) -> String {
+fn to_json(what: &str, at: &Path, found: &[Finding], bundles: &[BundleFinding], good: bool) -> String {
     let opinion = |opinion: &Opinion| {
         let Opinion { pair, faults, doubt } = opinion;
         json!({
@@ -225,5 +235,7 @@ fn to_json(what: &str, at: &Path, found: &[Finding], good: bool) -> String {
         (finding.name.clone(), with(json!({ "notes": finding.notes }), Value::Object(opinions)))
     });
     let certificates: Map<String, Value> = certificates.collect();
-    json_line(&json!({ "good": good, what: at.display().to_string(), "certificates": certificates }))
+    let bundles: Vec<Value> = bundles.iter().map(BundleFinding::to_json).collect();
+    let at = at.display().to_string();
+    json_line(&json!({ "good": good, what: at, "certificates": certificates, "trust_bundles": bundles }))
 }

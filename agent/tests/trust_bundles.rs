@@ -131,10 +131,22 @@ fn file_of_another_program_stays_and_is_reported() {
     until("the certificate", || run.events("issued").pop());
     assert_eq!(fs::read_to_string(path.join("mesh/ca.pem")).unwrap(), foreign);
     stop(run);
+    for command in ["status", "verify"] {
+        let shown = perennial(path, &[&[command, "--cert-dir", "worker/pki"], &OPTION[..]].concat());
+        assert_eq!(shown.code, Some(1), "{shown:?}");
+        let words =
+            ["perennial did not write these CA certificates", "to do     if no program needs this file as it is"];
+        assert!(words.iter().all(|words| shown.stdout.contains(words)), "{shown:?}");
+        assert!(shown.stderr.contains("trust bundle ") && shown.stderr.contains("mesh/ca.pem"), "{shown:?}");
+    }
     let option = format!("{},replaceForeign=true", OPTION[1]);
     let ended = perennial(path, &run_arguments(&["--once", "--trust-bundle", &option]));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(written(path), Some(blocks(&roots(&wanted))));
+    for (command, words) in [("status", "good: written"), ("verify", "ca.pem, which has 1 CA certificate since ")] {
+        let shown = perennial(path, &[&[command, "--cert-dir", "worker/pki"], &OPTION[..]].concat());
+        assert!(shown.code == Some(0) && shown.stdout.contains(words), "{shown:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The state of a file of CA certificates, for the log, metrics, `/state` and the page.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use perennial::UnixTime;
 use perennial_kubernetes::BundleSelection;
@@ -41,7 +41,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     /// The file cannot be read or written.
-    pub(super) fn of_file(error: &FileStoreError) -> Self {
+    pub(crate) fn of_file(error: &FileStoreError) -> Self {
         let remedy = match error.is_foreign() {
             true => {
                 "if no program needs this file as it is, remove it, or set `replaceForeign=true` (in a certificate list \
@@ -64,6 +64,14 @@ impl Problem {
         let remedy = "check the ClusterTrustBundles (kubectl get clustertrustbundles), and that perennial may list and \
                       watch them (agent/docs/cluster.md)";
         Self { why, remedy }
+    }
+
+    /// There is no file, or it has no CA certificate.
+    pub(super) fn unwritten(path: &Path) -> Self {
+        let why = if path.exists() { "the file has no CA certificate" } else { "the file is not written yet" };
+        let remedy = "start `perennial run` if it does not run: it writes the file once it has read the bundles, and its \
+                      log has the reason if it cannot";
+        Self { why: why.into(), remedy }
     }
 }
 
@@ -97,7 +105,7 @@ impl BundleView {
     }
 
     /// The number of CA certificates as a noun phrase.
-    fn counted(&self) -> String {
+    pub(crate) fn counted(&self) -> String {
         let count = self.count();
         format!("{count} CA certificate{}", if count == 1 { "" } else { "s" })
     }

@@ -32,7 +32,7 @@ use crate::signals::END;
 use crate::spans::words;
 use bundles::ListedBundles;
 use member::{Active, Shared};
-pub(crate) use resolved::{Resolved, Servers};
+pub(crate) use resolved::{Resolved, Servers, check_connection};
 use restorer::Restorer;
 use slot::{Phase, Slot};
 use starter::{Outcome, Starter};

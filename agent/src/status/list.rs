@@ -1,4 +1,4 @@
-//! The status of all certificates of a certificate list.
+//! The status of all certificates and trust bundles of a certificate list.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use perennial_rotation::{Directory, LoadRequest, Store as _, Stored, clock};
 use serde_json::{Map, Value, json};
 
 use super::found::{Drawn, Found, shown};
-use super::{CertStatus, HookState, judge, pending};
+use super::{CertStatus, HookState, bundles, judge, pending};
+use crate::bundle_file::BundleView;
 use crate::certificates::{List, Location, Member, MemberStore, Volumes, of_process};
 use crate::cli;
 use crate::failure::Failure;
@@ -24,15 +25,17 @@ const WRITES: &str = "start `perennial run` if it does not run: it writes the fi
 /// The status of a member, or the reason why its files cannot be read.
 type View<'a> = (&'a Member, Result<CertStatus, String>);
 
-/// Runs `perennial status --certificates`. Prints the state of all certificates of the list at this path.
+/// Runs `perennial status --certificates`. Prints the state of all certificates and trust bundles of the list at this path.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the list has an error. [`Failure::Failed`] if a certificate is not good.
+/// [`Failure::Usage`] if the list has an error. [`Failure::Failed`] if a certificate is not good, or a trust bundle is not
+/// written.
 pub(super) fn status(path: &Path, options: &cli::Status) -> Result<(), Failure> {
     let list = List::read(path, &of_process(options.node_name.as_deref())?)?;
     let now = clock::now().unix;
     let views: Vec<View<'_>> = list.members.iter().map(|member| (member, view(member, now))).collect();
-    print(&if options.json { to_json(path, &views) } else { to_text(path, &views, now) });
+    let bundles = bundles::of_list(&list)?;
+    print(&if options.json { to_json(path, &views, &bundles) } else { to_text(path, &views, &bundles, now) });
     let mut bad = views.iter().filter_map(|(member, view)| {
         let why = match view {
             Ok(view) if view.verdict.good => return None,
@@ -41,7 +44,10 @@ pub(super) fn status(path: &Path, options: &cli::Status) -> Result<(), Failure> 
         };
         Some(format!("{}: {why}", member.name))
     });
-    let Some(first) = bad.next() else { return Ok(()) };
+    let Some(first) = bad.next() else {
+        let problem = bundles::first_problem(&bundles);
+        return problem.map_or(Ok(()), |why| Err(Failure::Failed(format!("{}: {why}", path.display()))));
+    };
     let more = match bad.count() {
         0 => String::new(),
         more => format!("; {more} more of {} certificates are not good", views.len()),
@@ -104,7 +110,7 @@ fn of_files(member: &Member, files: &MemberStore, now: UnixTime) -> CertStatus {
     CertStatus { prefix, found, verdict, pending, on_demand_at, previous, next, problems, aside, hook }
 }
 
-fn to_json(path: &Path, views: &[View<'_>]) -> String {
+fn to_json(path: &Path, views: &[View<'_>], bundles: &[BundleView]) -> String {
     let field = |(member, view): &View<'_>| {
         let fields = match view {
             Ok(view) => view.to_json(),
@@ -114,10 +120,11 @@ fn to_json(path: &Path, views: &[View<'_>]) -> String {
         (member.name.clone(), report::with(fields, more))
     };
     let certificates: Map<String, Value> = views.iter().map(field).collect();
-    report::json_line(&json!({ "list": path, "certificates": certificates }))
+    let bundles: Vec<Value> = bundles.iter().map(BundleView::to_json).collect();
+    report::json_line(&json!({ "list": path, "certificates": certificates, "trust_bundles": bundles }))
 }
 
-fn to_text(path: &Path, views: &[View<'_>], now: UnixTime) -> String {
+fn to_text(path: &Path, views: &[View<'_>], bundles: &[BundleView], now: UnixTime) -> String {
     let block = |(member, view): &View<'_>| {
         let name = ("certificate", member.name.clone());
         let lines = match view {
@@ -127,6 +134,6 @@ fn to_text(path: &Path, views: &[View<'_>], now: UnixTime) -> String {
         };
         report::columns(&lines)
     };
-    let blocks: Vec<_> = views.iter().map(block).collect();
+    let blocks: Vec<_> = views.iter().map(block).chain(bundles.iter().map(bundles::to_text)).collect();
     report::columns(&[("list", path.display().to_string())]) + &blocks.join("\n")
 }

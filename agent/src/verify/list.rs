@@ -6,7 +6,7 @@ use std::path::Path;
 use perennial::UnixTime;
 use perennial_rotation::{Directory, DirectoryError, FileStoreError, LoadRequest, Store as _, clock};
 
-use super::{Fault, Finding, Opinion, Pair, Role, report};
+use super::{Fault, Finding, Opinion, Pair, Role, bundles, report};
 use crate::certificates::{Asker, List, Location, Member, MemberStore, VolumeFiles, Volumes, of_process};
 use crate::cli;
 use crate::cli::Proxy;
@@ -23,7 +23,7 @@ pub(super) fn verify(path: &Path, options: &cli::Verify) -> Result<(), Failure> 
     let list = List::read(path, &of_process(options.node_name.as_deref())?)?;
     let now = clock::now().unix;
     let found: Vec<_> = list.members.iter().map(|member| finding(member, now)).collect();
-    report("list", path, &found, options.json)
+    report("list", path, &found, &bundles::of_list(&list)?, options.json)
 }
 
 /// Checks a member: the files that it names as a start reads them, and the files of its certificate.

@@ -198,6 +198,18 @@ pub(super) fn connect(listed: &ListedBundle, handles: &Handles, proxy: Proxy) ->
     })
 }
 
+/// Reads the files that a trust bundle names for its requests, as a run does. Changes no file.
+///
+/// # Errors
+/// A clause with the file that cannot be used.
+pub(crate) fn check_connection(listed: &ListedBundle) -> Result<(), String> {
+    let (_, identity) = connect(listed, &Handles::default(), Proxy::Environment)()?;
+    match &listed.asker {
+        Asker::Member(_) => Ok(()),
+        _ => identity.identity().map(drop).map_err(|error| error.to_string()),
+    }
+}
+
 /// Reads the credential in the file that `asker` names, for requests to the API server at `endpoint`.
 fn identity_in(asker: &Asker, endpoint: &Endpoint) -> Result<Identity, NotYet> {
     match asker {
