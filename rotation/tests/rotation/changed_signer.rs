@@ -1,18 +1,16 @@
 //! Changes of the signer, of the policy or of the template while a rotation runs.
 
-mod silence;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::silence::Silence;
 use perennial::{Budget, Failure, Now, Policy, State, Template, UnixTime, Window};
 use perennial_pki::{Usage, interim};
 use perennial_rotation::{
     Authentication, Command, Exchange, Handle, Identity, Input, NotYet, Profile, Record, Rotation, Rotator, ServerDate,
     SignError, SignRequest, Signer, Start, Token, Work, clock,
 };
-use silence::Silence;
 
 /// A signer whose exchanges never end. Collects the requests submitted to it.
 #[derive(Debug)]

@@ -1,19 +1,17 @@
 //! A [`Task`] stepped in virtual time, without a runtime: the work that it returns, and the state that its handle sees.
 
-mod silence;
-
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::silence::Silence;
 use perennial::{Failure, Now, State, Template, UnixTime};
 use perennial_pki::{Credential, Usage, interim};
 use perennial_rotation::{
     Authentication, Exchange, Handle, Job, LoadRequest, News, NotReady, Profile, Rotator, SignError, SignRequest,
     Signer, Store, StoreError, Stored, Task, Work, clock,
 };
-use silence::Silence;
 use zeroize::Zeroizing;
 
 /// A signer that never answers. If `is_up`, its exchanges begin and never end; otherwise, they cannot begin.
