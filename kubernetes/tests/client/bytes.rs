@@ -5,15 +5,9 @@ use std::time::Duration;
 use crate::support::*;
 use perennial::Failure;
 use perennial_kubernetes::client::{Call, ExchangeError, Limits, Request};
-use perennial_rotation::{Identity, Issued, SignError};
+use perennial_rotation::Identity;
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-/// The facts by which two submissions are compared: the outcome (the number of HTTP requests, or the error), the lines
-/// of the HTTP requests, and the duration.
-fn summary(outcome: Result<Issued, SignError>, world: &World<'_>) -> (Result<u32, SignError>, Vec<String>, Duration) {
-    (outcome.map(|issued| issued.requests), world.lines(), world.elapsed())
-}
 
 /// A server whose answers are unusual, though legal: interim heads, chunk extensions, an answer that ends with its
 /// connection, a watch that ends with 410, two events in one chunk, one event in many chunks, trailers.
@@ -55,13 +49,10 @@ fn troubled(scene: &Scene) -> impl FnMut(&ReceivedRequest) -> Reply + '_ {
 #[test]
 fn submission_runs_alike_if_bytes_arrive_one_by_one() {
     let scene = Scene::new();
-    let mut whole = scene.world(troubled(&scene));
-    let outcome = whole.run(&mut scene.issuance());
-    let whole = summary(outcome, &whole);
+    let whole = scene.world(troubled(&scene)).summary(scene.issuance());
     assert_eq!(whole.0, Ok(4));
-    let mut single = scene.world(troubled(&scene)).portions(|_| 1);
-    let outcome = single.run(&mut scene.issuance());
-    assert_eq!(summary(outcome, &single), whole);
+    let single = scene.world(troubled(&scene)).portions(|_| 1).summary(scene.issuance());
+    assert_eq!(single, whole);
 }
 
 /// A server whose answer to the first watch is damaged: `byte` replaces the byte at index `at`, modulo the answer's
@@ -76,11 +67,7 @@ fn damaged(scene: &Scene, at: usize, byte: u8) -> impl FnMut(&ReceivedRequest) -
             let mut reply = Reply::stream().event("MODIFIED", scene.object(&["Approved"]));
             reply = reply.event("MODIFIED", scene.issued()).finish(Duration::ZERO);
             if watches == 1 {
-                // All bytes at once, so that there is something to split.
-                let mut bytes: Vec<u8> = reply.pieces.drain(..).flat_map(|(_, bytes)| bytes).collect();
-                let length = bytes.len();
-                bytes[at % length] = byte;
-                reply.pieces = vec![(Duration::ZERO, bytes)];
+                reply = reply.damaged(at, byte);
             }
             reply
         }
@@ -93,13 +80,10 @@ proptest! {
     #[test]
     fn submission_runs_alike_however_bytes_are_split(sizes in vec(1..700_usize, 1..40)) {
         let scene = Scene::new();
-        let mut whole = scene.world(troubled(&scene));
-        let outcome = whole.run(&mut scene.issuance());
-        let whole = summary(outcome, &whole);
+        let whole = scene.world(troubled(&scene)).summary(scene.issuance());
         let mut sizes = sizes.iter().cycle();
-        let mut split = scene.world(troubled(&scene)).portions(move |_| *sizes.next().unwrap());
-        let outcome = split.run(&mut scene.issuance());
-        prop_assert_eq!(summary(outcome, &split), whole);
+        let split = scene.world(troubled(&scene)).portions(move |_| *sizes.next().unwrap());
+        prop_assert_eq!(split.summary(scene.issuance()), whole);
     }
 
     #[test]
@@ -109,13 +93,10 @@ proptest! {
         sizes in vec(1..300_usize, 1..40),
     ) {
         let scene = Scene::new();
-        let mut whole = scene.world(damaged(&scene, at, byte));
-        let outcome = whole.run(&mut scene.issuance());
-        let whole = summary(outcome, &whole);
+        let whole = scene.world(damaged(&scene, at, byte)).summary(scene.issuance());
         let mut sizes = sizes.iter().cycle();
-        let mut split = scene.world(damaged(&scene, at, byte)).portions(move |_| *sizes.next().unwrap());
-        let outcome = split.run(&mut scene.issuance());
-        prop_assert_eq!(summary(outcome, &split), whole);
+        let split = scene.world(damaged(&scene, at, byte)).portions(move |_| *sizes.next().unwrap());
+        prop_assert_eq!(split.summary(scene.issuance()), whole);
     }
 
     #[test]

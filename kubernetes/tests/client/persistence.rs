@@ -9,8 +9,6 @@ use perennial_kubernetes::CsrSigner;
 use perennial_kubernetes::client::{Issuance, Limits};
 use perennial_rotation::{Authentication, Command, Exchange, Input, Rotation, Start};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// A server with an undecided request. Answers the n-th watch, counted from 0, with `nth(n)`, or with the issued
 /// certificate if `nth(n)` is `None`.
 fn watches<'a>(

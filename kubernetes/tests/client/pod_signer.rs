@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use crate::support::*;
 use perennial::{Failure, Instant, Now, State, Template, UnixTime};
-use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::PodCertificateRequest;
 use perennial_kubernetes::{PodCertificateSigner, PodIdentity};
 use perennial_pki::{AlternativeNames, KeyAlgorithm, read_request_der};
 use perennial_rotation::{Command, Exchange, Identity, Input, Record, Rotation, Start};
 
 fn signer(ca: &Ca) -> PodCertificateSigner {
-    let cluster = Arc::new(Cluster::from_url("https://api.example:6443").unwrap().with_roots(ca.roots()));
     let pod = PodIdentity {
         namespace: "shop".into(),
         name: "web-0".into(),
@@ -22,7 +20,7 @@ fn signer(ca: &Ca) -> PodCertificateSigner {
         node_name: "node-1".into(),
         node_uid: "node-uid".into(),
     };
-    PodCertificateSigner::new(cluster, Arc::new(Identity::Anonymous), "example.com/mesh", pod)
+    PodCertificateSigner::new(ca.cluster(), Arc::new(Identity::Anonymous), "example.com/mesh", pod)
 }
 
 /// A rotation of the certificate of a pod, and the server that it submits requests to.

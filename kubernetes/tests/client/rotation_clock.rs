@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Ca, EPOCH};
+use crate::support::{Ca, EPOCH, SECOND};
 use perennial::{Instant, Now, Template, UnixTime};
 use perennial_rotation::{Answer, Health, Input, Progress, ServerDate};
 
 const DAY: Duration = Duration::from_secs(86_400);
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A node whose clock is two days ahead, and which has submitted its first request.
 struct Node(crate::support::Node);

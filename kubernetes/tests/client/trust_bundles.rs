@@ -15,7 +15,6 @@ use perennial_kubernetes::{BundleSelection, BundleState, BundleWatch, TrustBundl
 use perennial_rotation::{Conversation, Identity, IdentitySource, IoEvent, IoRequest, RootsSource as _};
 use serde_json::{Value, json};
 
-const SECOND: Duration = Duration::from_secs(1);
 const MESH: &str = "example.com/mesh";
 
 /// A watch that ends once `ends` returns true, so that it can be driven to an end.

@@ -1,12 +1,8 @@
 //! The version from which a watch continues: that of the object, of a bookmark, or of a list after a 410.
 
-use std::time::Duration;
-
 use crate::support::*;
 use perennial::Failure;
 use perennial_kubernetes::objects::CertificateSigningRequest;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// The HTTP requests to the server in short: `POST`, `GET`, `LIST`, or `WATCH 100` for a watch of changes after version
 /// 100.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial_kubernetes::cluster::Cluster;
 use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair, Roots, provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,6 +29,11 @@ impl Ca {
 
     pub(crate) fn roots(&self) -> Roots {
         Roots::from_pem(self.pem.as_bytes()).unwrap()
+    }
+
+    /// The API server with a certificate of this CA.
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        Arc::new(Cluster::from_url("https://api.example:6443").unwrap().with_roots(self.roots()))
     }
 
     /// Signs a certificate for this public key with the DNS names `names`. The certificate is valid for `lifetime`

@@ -1,11 +1,9 @@
 //! A node that requests the certificate of a pod, and the states of its request object.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::Template;
 use perennial_kubernetes::client::{DesiredPodCertificate, Issuance, Limits, pod_certificate_name};
-use perennial_kubernetes::cluster::Cluster;
 use perennial_kubernetes::objects::{Condition, PodCertificateRequest, PodCertificateSpec};
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Identity, Issued, SignError};
@@ -31,8 +29,7 @@ impl PodScene {
     }
 
     pub(crate) fn issuance(&self) -> Issuance {
-        let cluster = Cluster::from_url("https://api.example:6443").unwrap().with_roots(self.ca.roots());
-        Issuance::of_pod(self.desired.clone(), Arc::new(cluster), Identity::Anonymous, Limits::default(), 7)
+        Issuance::of_pod(self.desired.clone(), self.ca.cluster(), Identity::Anonymous, Limits::default(), 7)
     }
 
     pub(crate) fn world<'a>(&self, script: impl FnMut(&ReceivedRequest) -> Reply + 'a) -> World<'a> {

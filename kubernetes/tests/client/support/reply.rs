@@ -109,6 +109,15 @@ impl Reply {
         Self::default()
     }
 
+    /// All bytes of the reply at once, so that there is something to split. `byte` replaces the byte at index `at`, modulo
+    /// the reply's length.
+    pub(crate) fn damaged(&self, at: usize, byte: u8) -> Self {
+        let mut bytes: Vec<u8> = self.pieces.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+        let length = bytes.len();
+        bytes[at % length] = byte;
+        Self { pieces: vec![(Duration::ZERO, bytes)], end: self.end }
+    }
+
     /// The first `length` bytes of the reply, then the end of the connection without a close_notify.
     pub(crate) fn cut_at(&self, length: usize) -> Self {
         let mut left = length;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use perennial::Template;
 use perennial_kubernetes::client::{DesiredCsr, Issuance, Limits, csr_name};
 use perennial_kubernetes::cluster::Cluster;
-use perennial_kubernetes::objects::{CertificateSigningRequest, Condition};
+use perennial_kubernetes::objects::CertificateSigningRequest;
 use perennial_pki::{KeyAlgorithm, KeyPair, certificate_request};
 use perennial_rotation::{Identity, Issued, SignError};
 
-use super::{Ca, ReceivedRequest, Reply, SIGNER, World};
+use super::{Ca, ReceivedRequest, Reply, SIGNER, World, condition};
 
 /// A node that requests a client certificate, and the CA that signs the certificate.
 pub(crate) struct Scene {
@@ -38,7 +38,7 @@ impl Scene {
     }
 
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
-        Arc::new(Cluster::from_url("https://api.example:6443").unwrap().with_roots(self.ca.roots()))
+        self.ca.cluster()
     }
 
     pub(crate) fn issuance(&self) -> Issuance {
@@ -74,16 +74,8 @@ impl Scene {
         }))
         .unwrap();
         object.spec.request = self.desired_csr.request.pem.clone().into_bytes();
-        object.status.conditions = conditions
-            .iter()
-            .map(|type_| Condition {
-                type_: (*type_).to_owned(),
-                status: "True".to_owned(),
-                reason: "TestReason".to_owned(),
-                message: "a test said so".to_owned(),
-                ..Condition::default()
-            })
-            .collect();
+        let met = |type_: &&str| condition(type_, "TestReason", "a test said so");
+        object.status.conditions = conditions.iter().map(met).collect();
         object
     }
 

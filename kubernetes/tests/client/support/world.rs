@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{Instant, Now, UnixTime};
-use perennial_rotation::{Conversation, IoEvent, IoRequest};
+use perennial_kubernetes::client::Issuance;
+use perennial_rotation::{Conversation, IoEvent, IoRequest, SignError};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::{Ca, EPOCH, End, ReceivedRequest, Reply, server_config};
@@ -90,6 +91,13 @@ impl<'a> World<'a> {
 
     pub(crate) fn elapsed(&self) -> Duration {
         self.now.instant.since(Instant::from_millis(1000))
+    }
+
+    /// Runs a submission. Returns the facts by which two submissions are compared: the outcome (the number of HTTP requests,
+    /// or the error), the lines of the HTTP requests, and the duration.
+    pub(crate) fn summary(mut self, mut issuance: Issuance) -> (Result<u32, SignError>, Vec<String>, Duration) {
+        let outcome = self.run(&mut issuance);
+        (outcome.map(|issued| issued.requests), self.lines(), self.elapsed())
     }
 
     /// Runs `conversation` to its end. Time passes only when nothing else can happen.
