@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authority::Authority;
 use perennial::{Failure, Now, State, Template, TemplateError, Validity};
-use perennial_pki::{
-    Credential, Issuer, KeyAlgorithm, KeyPair, Terms, Usage, certificate_request, read_request, self_signed,
-};
+use perennial_pki::read_request;
 use perennial_rotation::{
     Authentication, Cancel, Exchange, Handle, Memory, Profile, Rotator, SignError, SignRequest, Signer, StartError,
     Task, Work, clock,
@@ -15,7 +14,7 @@ use perennial_rotation::{
 /// A CA that issues each certificate for a pod of its own choice.
 #[derive(Debug)]
 struct Ca {
-    issuer: Arc<Issuer>,
+    authority: Arc<Authority>,
     validity: Validity,
     profile: Profile,
     authentication: Authentication,
@@ -30,14 +29,12 @@ impl Ca {
 
     /// A CA whose requests have this digest.
     fn for_requests(chooses: bool, digest: Option<&'static str>) -> Self {
-        let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let begin = clock::now().unix;
         let validity = Validity::new(begin, begin.after(Duration::from_secs(86_400))).unwrap();
-        let chain = self_signed("CA", &key, &[1], validity).unwrap();
-        let issuer = Arc::new(Issuer::new(Credential::new(chain, key).unwrap()).unwrap());
+        let authority = Arc::new(Authority::new(validity));
         // Of no usage: kubelet checks none of a pod's certificate.
         let (profile, authentication) = (Profile::new([]), Authentication::None);
-        Self { issuer, validity, profile, authentication, chooses, digest }
+        Self { authority, validity, profile, authentication, chooses, digest }
     }
 }
 
@@ -68,17 +65,11 @@ impl Signer for Ca {
     }
 
     fn begin(&self, request: SignRequest, _: Now) -> Result<Exchange, SignError> {
-        let (issuer, validity) = (self.issuer.clone(), self.validity);
+        let (authority, validity) = (self.authority.clone(), self.validity);
         Ok(Exchange::blocking(move |_| {
             let stub = read_request(request.csr.pem.as_bytes()).unwrap();
             assert_eq!((&*stub.common_name, stub.names.uris.len()), ("", 0));
-            let own = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
-            let named = certificate_request(&chosen(), &own).unwrap();
-            let mut facts = read_request(named.pem.as_bytes()).unwrap();
-            facts.public_key_der = stub.public_key_der;
-            let usages = &[Usage::ClientAuth, Usage::ServerAuth];
-            let terms = Terms { serial: &[7], validity, key_usages: &[], extended_key_usages: usages };
-            Ok(issuer.issue(&facts, &terms).unwrap().into())
+            Ok(authority.issue(&chosen(), &stub.public_key_der, validity).into())
         }))
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::authority::Authority;
 use perennial::{HintFault, Now, RenewalHint, State, Template, UnixTime, Validity};
-use perennial_pki::{Credential, Issuer, KeyAlgorithm, KeyPair, Terms, Usage, read_request, self_signed};
+use perennial_pki::{KeyAlgorithm, Usage};
 use perennial_rotation::{
     Authentication, Cancel, Exchange, Handle, Issued, KeyValue, News, Profile, Rotator, SignError, SignRequest, Signer,
     StoreError, Task, Work, clock,
@@ -16,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A CA that issues certificates for a day at once, each with this hint.
 #[derive(Debug)]
 struct Ca {
-    issuer: Arc<Issuer>,
+    authority: Arc<Authority>,
     validity: Validity,
     hint: RenewalHint,
     profile: Profile,
@@ -26,12 +27,10 @@ struct Ca {
 
 impl Ca {
     fn new(begin: UnixTime, hint: RenewalHint) -> Self {
-        let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let validity = Validity::new(begin, begin.after(24 * HOUR)).unwrap();
-        let chain = self_signed("CA", &key, &[1], validity).unwrap();
-        let issuer = Arc::new(Issuer::new(Credential::new(chain, key).unwrap()).unwrap());
+        let authority = Arc::new(Authority::new(validity));
         let (profile, authentication) = (Profile::new([Usage::ClientAuth]), Authentication::None);
-        Self { issuer, validity, hint, profile, authentication, endpoint: None }
+        Self { authority, validity, hint, profile, authentication, endpoint: None }
     }
 }
 
@@ -53,12 +52,10 @@ impl Signer for Ca {
     }
 
     fn begin(&self, request: SignRequest, _: Now) -> Result<Exchange, SignError> {
-        let (issuer, validity, hint) = (self.issuer.clone(), self.validity, self.hint);
+        let (authority, validity, hint) = (self.authority.clone(), self.validity, self.hint);
         Ok(Exchange::blocking(move |_| {
-            let facts = read_request(request.csr.pem.as_bytes()).unwrap();
-            let usages = &[Usage::ClientAuth];
-            let terms = Terms { serial: &[7], validity, key_usages: &[], extended_key_usages: usages };
-            Ok(Issued::from(issuer.issue(&facts, &terms).unwrap()).with_renewal(hint))
+            let chain = authority.issue(&request.template, &request.public_key_der, validity);
+            Ok(Issued::from(chain).with_renewal(hint))
         }))
     }
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use perennial::{Failure, Now, Reason, State, Template, UnixTime};
-use perennial_pki::{Chain, KeyAlgorithm, KeyPair, Roots, Usage};
+use crate::authority::Authority;
+use perennial::{Failure, Now, Reason, State, Template, UnixTime, Validity};
+use perennial_pki::{Chain, KeyAlgorithm, KeyPair, Usage};
 use perennial_rotation::{
     Authentication, Cancel, Exchange, Handle, Identity, IdentitySource as _, Memory, NotYet, Profile, Rotator,
     SignError, SignRequest, SignWith, Snapshot, Store as _, Task, Token, Work, clock,
@@ -18,45 +19,16 @@ const START: UnixTime = UnixTime::from_secs(1_767_225_600);
 const BUSY: Duration = Duration::from_secs(100);
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct Ca(rcgen::Issuer<'static, rcgen::KeyPair>, String);
+struct Ca(Authority);
 
 impl Ca {
     fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.not_before = time(START.before(HOUR));
-        params.not_after = time(START.after(1000 * HOUR));
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self(rcgen::Issuer::new(params, key), pem)
+        Self(Authority::new(Validity::new(START.before(HOUR), START.after(1000 * HOUR)).unwrap()))
     }
 
-    /// Issues a client certificate for this common name and key, valid from `START` for `lifetime`.
+    /// Issues a certificate for this common name and key, valid from `START` for `lifetime`.
     fn sign(&self, name: &str, public_key_der: &[u8], lifetime: Duration) -> Chain {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = time(START);
-        params.not_after = time(START.after(lifetime));
-        Chain::from_pem(params.signed_by(&P256(public_key_der), &self.0).unwrap().pem().as_bytes()).unwrap()
-    }
-}
-
-fn time(at: UnixTime) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap()
-}
-
-/// A P-256 public key (DER of the SubjectPublicKeyInfo), from which rcgen reads the point: the last 65 bytes.
-struct P256<'a>(&'a [u8]);
-
-impl rcgen::PublicKeyData for P256<'_> {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0[self.0.len() - 65..]
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
+        self.0.issue(&Template::new(name), public_key_der, Validity::new(START, START.after(lifetime)).unwrap())
     }
 }
 
@@ -170,7 +142,7 @@ fn error_or_panic_of_local_ca_is_reported_and_leads_to_backoff() {
 #[test]
 fn unusable_chain_of_local_ca_is_rejected() {
     let (ca, other) = (Arc::new(Ca::new()), Ca::new());
-    let roots = Roots::from_pem(ca.1.as_bytes()).unwrap();
+    let roots = ca.0.roots();
     type Sign = Arc<dyn Fn(&SignRequest) -> Chain + Send + Sync>;
     let other_key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let signs: [(Sign, &str); 4] = [

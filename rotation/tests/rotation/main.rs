@@ -1,5 +1,6 @@
 //! Rotations, tasks and fleets without a runtime: the test drives the work.
 
+mod authority;
 mod changed_signer;
 mod chosen_names;
 mod fleet;

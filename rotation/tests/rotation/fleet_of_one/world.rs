@@ -6,21 +6,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use perennial::{Failure, Template, UnixTime, Validity};
-use perennial_pki::{
-    Chain, Credential, Issuer, KeyAlgorithm, KeyPair, Terms, Usage, certificate_request, read_request, self_signed,
-};
+use perennial_pki::{Chain, Credential, KeyAlgorithm, KeyPair};
 use perennial_rotation::{
     Authentication, Cancel, Identity, IdentitySource, NotYet, SignError, SignRequest, SignWith, Signer,
 };
 
 use super::HOUR;
+use crate::authority::Authority;
 
 /// The answer of the CA to the next request that it signs: notBefore and notAfter from now, in seconds, or a failure.
 pub(super) type Answer = Result<(i64, u32), Failure>;
 
 /// A CA that both twins share, with the next answers of CA and store, and an identity that comes and goes.
 pub(super) struct World {
-    issuer: Issuer,
+    authority: Authority,
     pub(super) answer: Mutex<(Answer, UnixTime)>,
     pub(super) store_works: AtomicBool,
     pub(super) store_hangs: AtomicBool,
@@ -52,11 +51,9 @@ impl IdentitySource for Gate {
 
 impl World {
     pub(super) fn new(now: UnixTime) -> Self {
-        let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
         let validity = Validity::new(now.before(HOUR), now.after(100_000 * HOUR)).unwrap();
-        let chain = self_signed("CA", &key, &[1], validity).unwrap();
         Self {
-            issuer: Issuer::new(Credential::new(chain, key).unwrap()).unwrap(),
+            authority: Authority::new(validity),
             answer: Mutex::new((Err(Failure::Unreachable), now)),
             store_works: AtomicBool::new(true),
             store_hangs: AtomicBool::new(false),
@@ -64,32 +61,25 @@ impl World {
         }
     }
 
-    fn sign(&self, csr_pem: &str) -> Result<Chain, SignError> {
+    fn sign(&self, template: &Template, public_key_der: &[u8]) -> Result<Chain, SignError> {
         let (answer, now) = *self.answer.lock().unwrap();
         let (begins, lasts) = answer.map_err(|failure| SignError::new(failure, "a failure"))?;
         let begin = UnixTime::from_secs(now.as_secs() + begins);
         let validity = Validity::new(begin, begin.after(Duration::from_secs(lasts.into()))).unwrap();
-        let request = read_request(csr_pem.as_bytes()).unwrap();
-        let terms = Terms {
-            serial: &[1, 2, 3],
-            validity,
-            key_usages: &[],
-            extended_key_usages: &[Usage::ClientAuth, Usage::ServerAuth],
-        };
-        Ok(self.issuer.issue(&request, &terms).unwrap())
+        Ok(self.authority.issue(template, public_key_der, validity))
     }
 
     /// A pair for this template, issued `age` ago, that lives for a day.
     pub(super) fn pair(&self, template: &Template, age: Duration, now: UnixTime) -> Arc<Credential> {
         let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
         *self.answer.lock().unwrap() = (Ok((-60, 86_400)), now.before(age));
-        let chain = self.sign(&certificate_request(template, &key).unwrap().pem).unwrap();
+        let chain = self.sign(template, key.public_key_der()).unwrap();
         Arc::new(Credential::new(chain, key).unwrap())
     }
 
     pub(super) fn signer(self: &Arc<Self>, name: &str) -> Arc<dyn Signer> {
         let ca = self.clone();
-        let sign = move |request: SignRequest, _: &Cancel| ca.sign(&request.csr.pem);
+        let sign = move |request: SignRequest, _: &Cancel| ca.sign(&request.template, &request.public_key_der);
         Arc::new(SignWith::blocking(name, sign).authentication(Authentication::other(self.identity.clone())))
     }
 }
