@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use perennial_rotation::{Fleet, FleetNotices, Handle, Limits, MemberNotice, News, Notice, Rotator, StartError};
+use perennial_rotation::{
+    Fleet, FleetNotices, Handle, Limits, MemberNotice, News, Notice, Rotator, Snapshot, StartError,
+};
 
 use crate::cli::Runtime;
 use crate::failure::Failure;
@@ -67,7 +69,8 @@ impl Rotations {
         mut observers: Vec<Observer>,
     ) -> Result<ActiveRotation, StartError> {
         let inbox = Inbox::default();
-        observers.push(inbox.observer());
+        // First, so that the inbox has a notice before another observer wakes the main loop for it.
+        observers.insert(0, inbox.observer());
         // Before the member is added, to miss no notice.
         let number = lock(&self.observers).insert(name, observers);
         let added = self.fleet.add(rotator.name(name));
@@ -94,26 +97,41 @@ impl Rotations {
 
 /// The notices of one member for the report. The oldest are dropped if the report does not take them.
 #[derive(Clone, Default)]
-pub(crate) struct Inbox(Arc<Mutex<VecDeque<Notice>>>);
+pub(crate) struct Inbox(Arc<Mutex<Received>>);
+
+/// The content of an [`Inbox`].
+#[derive(Default)]
+struct Received {
+    waiting: VecDeque<Notice>,
+    /// The snapshot of the last notice; `None` before the first one.
+    last: Option<Arc<Snapshot>>,
+}
 
 impl Inbox {
     /// Returns an observer that keeps all notices except [`News::Stepped`], which are not reported.
-    fn observer(&self) -> Observer {
+    pub(crate) fn observer(&self) -> Observer {
         let inbox = self.clone();
         Box::new(move |notice| {
+            let mut received = lock(&inbox.0);
+            received.last = Some(notice.snapshot.clone());
             if !matches!(notice.news, News::Stepped(_)) {
-                let mut waiting = lock(&inbox.0);
-                if waiting.len() == UNREPORTED {
-                    waiting.pop_front();
+                if received.waiting.len() == UNREPORTED {
+                    received.waiting.pop_front();
                 }
-                waiting.push_back(notice.clone());
+                received.waiting.push_back(notice.clone());
             }
         })
     }
 
     /// Takes the next notice; `None` if there is none.
     pub(crate) fn take(&self) -> Option<Notice> {
-        lock(&self.0).pop_front()
+        lock(&self.0).waiting.pop_front()
+    }
+
+    /// The snapshot of the last notice; `None` before the first one. The snapshot of the member's handle may be newer:
+    /// another thread brings the notices.
+    pub(crate) fn last(&self) -> Option<Arc<Snapshot>> {
+        lock(&self.0).last.clone()
     }
 }
 

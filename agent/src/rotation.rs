@@ -43,6 +43,14 @@ impl ActiveRotation {
         Self { handle, notices: Unreported::OfFleet(inbox), began, threads: Vec::new() }
     }
 
+    /// The newest snapshot that is not newer than the notices in the report's queue.
+    pub(crate) fn noticed(&self) -> Arc<Snapshot> {
+        match &self.notices {
+            Unreported::Own(_) => self.handle.snapshot(),
+            Unreported::OfFleet(inbox) => inbox.last().unwrap_or_else(|| self.began.clone()),
+        }
+    }
+
     /// Takes the next notice for the report; `None` if there is none.
     pub(crate) fn next_notice(&mut self) -> Option<Notice> {
         match &mut self.notices {

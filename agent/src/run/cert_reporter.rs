@@ -35,6 +35,8 @@ pub(super) struct CertReporter {
     unwritten_since: Option<UnixTime>,
     /// The snapshot of the rotation that was reported last.
     snapshot: Arc<Snapshot>,
+    /// The snapshot of the rotation at the last poll. Newer than `snapshot` while notices of a fleet are on their way.
+    latest: Arc<Snapshot>,
     /// The certificate that was reported last; before the first report, the certificate that existed at the start.
     certificate: Option<Arc<Certificate>>,
     /// The state that was reported last. `None` while the certificate is not durable, so that the event `resting` comes
@@ -50,6 +52,7 @@ impl CertReporter {
         Self {
             of: of.to_owned(),
             certificate: snapshot.credential.as_ref().map(|held| held.chain().certificate().clone()),
+            latest: snapshot.clone(),
             snapshot,
             state: None,
             rotation,
@@ -100,12 +103,12 @@ impl CertReporter {
 
     /// True if, in the snapshot that was polled last, there is a current certificate that is on disk and not due.
     pub(super) fn is_in_place(&self) -> bool {
-        in_place(&self.snapshot).is_some() && self.snapshot.due.is_none()
+        in_place(&self.latest).is_some() && self.latest.due.is_none()
     }
 
     /// The last error; `None` once the failed operation has succeeded.
     pub(super) fn trouble(&self) -> Option<&str> {
-        self.snapshot.last_error.as_deref()
+        self.latest.last_error.as_deref()
     }
 
     /// Sets the reason why no request can be submitted; `None` if requests can be submitted. Reports a new reason as an
@@ -149,7 +152,7 @@ impl CertReporter {
         match (state, self.trouble()) {
             (State::Scheduled { rotate_at }, None) => format!("{}: valid, next rotation at {rotate_at}", self.of),
             (_, Some(trouble)) => format!("{}: {trouble}", self.of),
-            (State::Requesting { .. }, None) => match &self.snapshot.progress {
+            (State::Requesting { .. }, None) => match &self.latest.progress {
                 Some(progress) => format!("{}: {progress}", self.of),
                 None => format!("{}: requesting a certificate", self.of),
             },
@@ -162,14 +165,17 @@ impl CertReporter {
     /// Reports everything new since the last poll. Failures and progress are reported as JSON events only: the rotation
     /// logs them itself.
     pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
+        self.latest = self.rotation.handle().snapshot();
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
-        self.snapshot = self.rotation.handle().snapshot();
+        self.snapshot = self.rotation.noticed();
         while let Some(notice) = self.rotation.next_notice() {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
             self.report_snapshot(report, hooks);
         }
         self.report_snapshot(report, hooks);
+        // The end of some errors is no news.
+        self.reported.take_if(|_| self.latest.last_error.is_none());
         self.report_lost(report);
     }
 
@@ -253,8 +259,8 @@ impl CertReporter {
 
     /// Reports, once, that an externally managed certificate has expired.
     fn report_lost(&mut self, report: &Report) {
-        let end = self.snapshot.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
-        let lost = end.filter(|end| self.snapshot.state == State::NotEnabled && *end < clock::now().unix);
+        let end = self.latest.credential.as_ref().map(|held| held.chain().certificate().validity.not_after());
+        let lost = end.filter(|end| self.latest.state == State::NotEnabled && *end < clock::now().unix);
         if let (Some(end), false) = (lost, self.lost) {
             let why = format!("the certificate expired at {end}, and the program that rotates it has not replaced it");
             tracing::warn!("{}: {why}", self.of);
@@ -312,6 +318,7 @@ mod tests {
     use perennial_rotation::{Memory, Rotator, SignWith, Task};
 
     use super::*;
+    use crate::fleet::Inbox;
     use crate::hook_debt::Hook;
     use crate::lines::Lines;
 
@@ -327,11 +334,13 @@ mod tests {
     impl Scene {
         /// Creates a rotation that starts with this pair. The queue to the reporter has room for `queued` notices.
         fn starting_with(pair: &Arc<Credential>, rotator: Rotator, queued: usize) -> Self {
-            let store = Memory::default();
-            Store::write(&store, pair, true, clock::now().unix).unwrap();
+            let (rotation, task) = ActiveRotation::prepared(rotator.store(holding(pair)), queued);
+            Self::of(rotation, task)
+        }
+
+        fn of(rotation: ActiveRotation, task: Task) -> Self {
             let file = tempfile::NamedTempFile::new().unwrap();
             let report = Report::Json(Some(Lines::to(&file, "a file", |_| String::new()).unwrap()));
-            let (rotation, task) = ActiveRotation::prepared(rotator.store(store), queued);
             let reporter = CertReporter::new("node", rotation, "current.pem".into());
             let hooks = Hooks::new(Some(Hook::of_flag("true", Duration::from_secs(60))), false);
             Self { reporter, task, hooks, report, file }
@@ -350,6 +359,13 @@ mod tests {
             let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
             text.lines().map(name).collect()
         }
+    }
+
+    /// A store with this pair.
+    fn holding(pair: &Arc<Credential>) -> Memory {
+        let store = Memory::default();
+        Store::write(&store, pair, true, clock::now().unix).unwrap();
+        store
     }
 
     /// A pair that is valid for a day.
@@ -373,6 +389,22 @@ mod tests {
         scene.hooks.finish_within(Duration::from_secs(60));
         let done = scene.hooks.debts().all()["node"].record.done.clone();
         assert_eq!(done, Some(format!("{:x}", new.chain().certificate().fingerprint)));
+    }
+
+    /// The thread that brings the notices of a fleet's members is late.
+    #[test]
+    fn member_is_not_reported_by_snapshot_newer_than_its_notices() {
+        let (handle, task) = Rotator::new().store(holding(&pair())).prepare().unwrap();
+        let (mut notices, inbox) = (handle.notices(64), Inbox::default());
+        let mut bring = inbox.observer();
+        let mut scene = Scene::of(ActiveRotation::of_fleet(handle.clone(), inbox), task);
+        for new in [pair(), pair()] {
+            handle.report_replaced(Some(new));
+            scene.step();
+        }
+        assert_eq!(scene.events(), ["disabled"]);
+        std::iter::from_fn(|| notices.try_recv()).for_each(|notice| bring(&notice));
+        assert_eq!(scene.events(), ["disabled", "rotated", "rotated"]);
     }
 
     #[test]
