@@ -150,6 +150,8 @@ fn reload_that_enables_rotation_needs_directory_lock() {
     let why = run.event("trouble", 1)["reason"].as_str().unwrap().to_owned();
     assert!(why.contains("holds this lock"), "{why}");
     drop(other);
+    // A process that is being started for another test may have inherited the lock.
+    until("the lock", || Directory::at(&pki, "kubelet-client").unwrap().is_free().ok());
     run.signal(Signal::HUP);
     run.event("issued", 1);
     assert!(matches!(Directory::open(&pki, "kubelet-client"), Err(perennial_rotation::DirectoryError::Owned { .. })));

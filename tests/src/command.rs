@@ -180,6 +180,16 @@ pub fn stop(run: Process) -> Output {
     output
 }
 
+/// Copies a program by another process. A process that is being started for another test could inherit our descriptor,
+/// open for writing, and running the copy would fail with ETXTBSY.
+///
+/// # Panics
+/// The program cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status().expect("cp starts");
+    assert!(copied.success(), "{} is not copied: {copied}", from.display());
+}
+
 /// The permission bits of a file.
 ///
 /// # Panics

@@ -9,9 +9,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use perennial_pki::Credential;
 use perennial_rotation::{Directory, DirectoryError};
+use perennial_tests::command::copy_program;
 use perennial_tests::disk::{Disk, Fate, NODE, NOW, PREFIX, Start, Virtual, pair};
 
 const CURRENT: &str = "kubelet-client-current.pem";
@@ -66,6 +68,10 @@ fn is_refused(pki: &Path, expected: ErrorKind, new: &Credential) {
     assert_eq!(directory.load(None, NOW).unwrap().credential.unwrap().0.chain(), found.chain());
 }
 
+/// Makes the tests that start a process run one at a time. Between fork and exec, the process has all open files of this
+/// one, so that it would still hold a lock that another test has just released.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn child() -> Option<PathBuf> {
     std::env::var_os(REFUSED_IN).map(PathBuf::from)
 }
@@ -76,7 +82,7 @@ fn child() -> Option<PathBuf> {
 fn prepared(new: &Credential) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
-    fs::copy(std::env::current_exe().unwrap(), parent.path().join("test")).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &parent.path().join("test"));
     Directory::open(parent.path().join("pki"), PREFIX).unwrap().write(&pair(NODE, 1), NOW).unwrap();
     fs::write(parent.path().join("new.pem"), new.to_pem().as_bytes()).unwrap();
     parent
@@ -100,6 +106,7 @@ fn write_over_file_size_limit_leaves_no_partial_file() {
         drop(Directory::open(&pki, PREFIX).unwrap());
         return is_refused(&pki, ErrorKind::FileTooLarge, &new(&parent));
     }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let parent = prepared(&pair(NODE, 2));
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(parent.path().join("test"));
@@ -115,6 +122,7 @@ fn pair_in_unwritable_directory_is_still_loaded() {
         assert!(error.to_string().contains("write to"), "{error}");
         return is_refused(&pki, ErrorKind::PermissionDenied, &new(&parent));
     }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let parent = prepared(&pair(NODE, 2));
     let pki = parent.path().join("pki");
     let mut command = Command::new(parent.path().join("test"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perennial::{State, Template};
 use perennial_dev::{Approval, ClusterSetup, Decision, Options, TestCluster};
 use perennial_pki::{KeyAlgorithm, KeyPair, Usage, certificate_request};
-use perennial_rotation::{Directory, Handle, Rotator};
+use perennial_rotation::{Handle, Memory, Rotator};
 use perennial_tests::loopback::{BOUND, issued, waits_for_approval};
 use perennial_tests::openssl::openssl;
 
@@ -86,11 +86,11 @@ fn changed_uri_is_requested_while_old_certificate_serves() {
 fn pending_request_for_all_names_survives_a_restart() {
     let options = Options { approval: Approval::Manual, other_signers: true, ..Options::default() };
     let cluster = TestCluster::start_with(ClusterSetup { options, ..ClusterSetup::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    // Not a directory: a process that is being started for another test may have inherited the lock of the first rotation.
+    let store = Memory::default();
     let begin = || {
-        let store = Directory::open(directory.path(), "payments").unwrap();
         let signer = cluster.signer(SIGNER, Usage::ClientAuth);
-        perennial_std::start(Rotator::new().template(full()).signer(signer).store(store)).unwrap()
+        perennial_std::start(Rotator::new().template(full()).signer(signer).store(store.clone())).unwrap()
     };
     let handle = begin();
     let name = waits_for_approval(&handle);

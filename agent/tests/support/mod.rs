@@ -23,6 +23,7 @@ use perennial_pki::{Credential, KeyPair};
 use perennial_rotation::journal::Replay;
 use perennial_rotation::{Identity, Token, clock};
 use perennial_std::{Cancel, drive};
+use perennial_tests::command::copy_program;
 pub(crate) use perennial_tests::command::{BOUND, Output, Process, event_of, events, files, stop, until};
 use serde_json::Value;
 
@@ -53,10 +54,7 @@ pub(crate) fn perennial<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> O
 /// as root, user 65534.
 pub(crate) fn as_nobody(directory: &Path, arguments: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
-    // Copied by another process: a child of another test could inherit our descriptor, open for writing, and running
-    // the copy would fail with ETXTBSY.
-    let copied = Command::new("cp").args([COMMAND, "perennial"]).current_dir(directory).status();
-    assert!(copied.unwrap().success());
+    copy_program(Path::new(COMMAND), &directory.join("perennial"));
     let mut command = Command::new(directory.join("perennial"));
     command.args(arguments);
     // Root ignores file permissions.
@@ -86,7 +84,9 @@ impl Signer {
     pub(crate) fn start_at(directory: &Path, address: &str, arguments: &[&str]) -> Self {
         let signer = directory.join("signer");
         let authority = Some(authority(&signer));
-        let (listener, token) = (Some(TcpListener::bind(address).unwrap()), fs::read_to_string(signer.join(TOKEN)));
+        // A process that is being started for another test may have inherited the socket of an earlier signer.
+        let listener = Some(until("the address", || TcpListener::bind(address).ok()));
+        let token = fs::read_to_string(signer.join(TOKEN));
         let token = token.ok().map(|token| Token::new(&token).unwrap());
         let mut setup = ClusterSetup { listener, authority, token, ..ClusterSetup::default() };
         setup.options = Options { approve_serving: ServingApproval::Any, ..Options::default() };

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::Command;
 
 use perennial_rotation::{FileOptions, Restored};
+use perennial_tests::command::copy_program;
 use perennial_tests::disk::NOW;
 
 use super::{LAYOUTS, Place, is, load, numbered, write};
@@ -132,7 +133,7 @@ fn run_as_another_user(role: &str, test: &str, capabilities: &str) {
     }
     // The directory of the build may be closed to that user.
     let program = home.path().join("program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &program);
     let ran = Command::new("setpriv")
         .args([
             "--reuid=4321",
