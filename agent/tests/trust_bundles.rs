@@ -245,3 +245,25 @@ fn restart_reports_only_what_changed_in_the_file() {
     assert!(!written.contains(';'), "the CA that stays is not listed: {written}");
     stop(run);
 }
+
+#[test]
+fn file_removed_by_another_program_is_written_again_and_reported() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    let pem = new_ca();
+    signer.put_trust_bundle(BUNDLE, MESH, &pem);
+    signer.put_trust_bundle("company", "", &new_ca());
+    let mut run = start_run(path, &["--trust-bundle", "name=company,path=company.pem"]);
+    run.event("trust_bundle", 2);
+    assert!(!run.stderr().contains("another program"), "{}", run.stderr());
+    fs::remove_file(path.join("mesh/ca.pem")).unwrap();
+    // All files are compared when one of them has to change.
+    signer.put_trust_bundle("company", "", &new_ca());
+    let why = "mesh/ca.pem: another program has removed or changed the file; wrote it again";
+    until("the report", || run.stderr().contains(why).then_some(()));
+    assert_eq!(written(path), Some(blocks(&roots(&pem))));
+    run.event("trust_bundle", 3);
+    assert_eq!(run.events("trust_bundle").len(), 3, "the CA certificates are the same");
+    stop(run);
+}
