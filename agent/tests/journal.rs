@@ -353,8 +353,10 @@ fn journal_flag_leaves_file_that_is_no_journal_unchanged() {
     fs::write(path.join("binary"), [0; 3]).unwrap();
     for file in ["worker/pki/kubelet-client-current.pem", "worker/kubeconfig", "text", "binary"] {
         let before = fs::read(path.join(file)).unwrap();
-        let run = start(path, &run_arguments(&["--rotate-certificates=false", "--journal", file]));
-        until("warning", || run.stderr().contains("the file is not a journal and stays unchanged").then_some(()));
+        let mut run = start(path, &run_arguments(&["--json", "--rotate-certificates=false", "--journal", file]));
+        run.logged("the file is not a journal and stays unchanged");
+        // Before that, SIGTERM ends the process at once.
+        run.event("started", 1);
         stop(run);
         assert!(fs::read(path.join(file)).unwrap() == before, "{file}");
     }
