@@ -157,6 +157,57 @@ fn moved_files_are_no_change_for_a_restart() {
     assert_eq!((states(&life), node.mesh.asked().len()), (vec![State::Fresh], 0));
 }
 
+/// The agent ends after it has written the new pair, and before it has saved the record without the key of that pair.
+#[test]
+fn crash_between_new_pair_and_record_requests_nothing_again() {
+    for_each_change(|node, pod, changed, is_restart| {
+        let mut life = answered(node, &pod, Answer::Issue);
+        [SIGNER, OTHER].iter().for_each(|signer| node.mesh.answer(signer, Answer::Silent));
+        put(&mut life, node, &changed, is_restart);
+        life.run(MINUTE);
+        let record = node.state().join("a/mesh/0/pod-pending.json");
+        let in_flight = fs::read(&record).unwrap();
+        [SIGNER, OTHER].iter().for_each(|signer| node.mesh.answer(signer, Answer::Issue));
+        put(&mut life, node, &changed, true);
+        life.run(MINUTE);
+        let asked = node.mesh.asked();
+        assert_eq!(asked.len(), 2, "once, and once resumed: {changed:?}, restart: {is_restart}");
+        assert_eq!(asked[0].name, asked[1].name);
+        let new = fs::read(node.volume("a").join("credential.pem")).unwrap();
+        fs::write(&record, in_flight).unwrap();
+        put(&mut life, node, &changed, true);
+        life.run(MINUTE);
+        assert_eq!((states(&life), node.mesh.asked().len()), (vec![State::Fresh], 0), "{changed:?}");
+        assert_eq!(fs::read(node.volume("a").join("credential.pem")).unwrap(), new);
+    });
+}
+
+/// Each restart takes the new certificate for that of the old source, and costs one request. The pod has a certificate.
+#[test]
+fn source_that_changes_while_records_cannot_be_saved_is_served() {
+    for_each_change(|node, pod, changed, is_restart| {
+        let mut life = answered(node, &pod, Answer::Issue);
+        let (path, state) = (node.volume("a").join("credential.pem"), node.state().join("a/mesh/0"));
+        // In the way of each new record.
+        let obstacle = state.join("pod-pending.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        put(&mut life, node, &changed, is_restart);
+        for _ in 0..3 {
+            let before = fs::read(&path).unwrap();
+            life.run(MINUTE);
+            assert_eq!((states(&life), node.mesh.asked().len()), (vec![State::Fresh], 1), "{changed:?}");
+            assert_ne!(fs::read(&path).unwrap(), before);
+            put(&mut life, node, &changed, true);
+        }
+        fs::remove_dir(&obstacle).unwrap();
+        life.run(MINUTE);
+        assert_eq!(node.mesh.asked().len(), 1);
+        put(&mut life, node, &changed, true);
+        life.run(MINUTE);
+        assert_eq!((states(&life), node.mesh.asked().len()), (vec![State::Fresh], 0), "{changed:?}");
+    });
+}
+
 /// State of an agent that kept no digest of the source, or whose record is damaged.
 #[test]
 fn certificate_without_usable_record_is_taken_as_it_is() {
