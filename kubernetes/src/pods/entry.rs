@@ -40,15 +40,17 @@ impl Entry {
                 self.stale.entry(before.path.clone()).or_default().extend(stale);
             }
         }
-        (self.volumes, self.pod) = (volumes, pod.clone());
-        self.remove_stale(now)
+        let former = std::mem::replace(&mut self.volumes, volumes);
+        self.pod = pod.clone();
+        self.remove_stale(&former, now)
     }
 
-    /// Removes the files that no source has any more. A volume that is gone has none.
-    fn remove_stale(&mut self, now: UnixTime) -> Result<(), PodError> {
+    /// Removes the files that no source has any more. A volume that is gone has none. `former` are the volumes until now.
+    fn remove_stale(&mut self, former: &BTreeMap<String, Arc<ProjectedVolume>>, now: UnixTime) -> Result<(), PodError> {
         let mut results = Vec::new();
         self.stale.retain(|at, stale| {
-            let volume = self.volumes.values().find(|volume| volume.path() == at).cloned();
+            // Not another volume at this path: the program may be writing to the one that it has got.
+            let volume = self.volumes.values().chain(former.values()).find(|volume| volume.path() == at).cloned();
             let volume = volume.unwrap_or_else(|| Arc::new(ProjectedVolume::new(at, None)));
             let wanted = self.pod.paths_in(at);
             let removed = volume.retain(|path| wanted.contains(path) || !stale.contains(path), now);
