@@ -186,7 +186,7 @@ impl World {
             stored: setup.certificate.clone(),
             stored_waiting: setup.waiting.clone(),
             trace: Trace { policy: setup.policy.clone(), seed: setup.seed, wild: false, runs: vec![first] },
-            saved: setup.pending.clone().map(|pending| Saved { pending, ahead: ahead(now), newest: true }),
+            saved: None,
             arrivals: Agenda::default(),
             serial: 1_000_000 * u64::from(setup.certificate.is_some()),
             machine,
