@@ -177,7 +177,7 @@ fn judge(
 ) -> (Verdict, Pending, Option<UnixTime>) {
     let known = record.as_ref().ok().and_then(Option::as_ref);
     let on_demand_at = known.map(|record| record.pending.on_demand_at(policy)).filter(|at| *at > now);
-    let renewal = known.and_then(|record| record.pending.renewal);
+    let renewal = known.and_then(|record| record.renewal);
     let pending = Pending::of(record, found.chain());
     let mut verdict = found.verdict(policy, drawn, renewal, pending.phrase(now).as_deref(), now);
     // A valid certificate is not enough: a program that reads its files may get another one.

@@ -34,14 +34,14 @@ fn plant(path: &Path, contents: &[u8]) {
 fn record(key: &Arc<KeyPair>) -> Vec<u8> {
     let now = clock::now().unix;
     let template = Arc::new(Template::node("worker"));
-    let pending =
-        Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None, renewal: None };
+    let pending = Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None };
     let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
     Record {
         server: None,
         signer_name,
         request_name,
         pending,
+        renewal: None,
         request_digest: None,
         outdated: None,
         turned_down: None,

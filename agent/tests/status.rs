@@ -58,7 +58,6 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         submitted: now.before(HOUR / 6),
         budget_whole: now,
         refusal: refused.then_some(refusal),
-        renewal: None,
     };
     let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
     Record {
@@ -66,6 +65,7 @@ fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
         signer_name,
         request_name,
         pending,
+        renewal: None,
         request_digest: None,
         outdated: None,
         turned_down: None,
@@ -98,11 +98,11 @@ fn status_shows_rotation_point_of_hint() {
     let certificate = credential.chain().certificate();
     let rotate_at = certificate.validity.not_before().after(HOUR / 4);
     let mut hinted = record(None, false);
-    hinted.pending.renewal = Some(Renewal { fingerprint: certificate.fingerprint, rotate_at });
+    hinted.renewal = Some(Renewal { fingerprint: certificate.fingerprint, rotate_at });
     let (value, ..) = status_with(Some(pem.as_str()), Some(&hinted.encode()));
     assert_eq!(value["rotate_at"], rotate_at.to_string());
     // A hint about another certificate says nothing about this one.
-    hinted.pending.renewal = Some(Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at });
+    hinted.renewal = Some(Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at });
     let (value, ..) = status_with(Some(pem.as_str()), Some(&hinted.encode()));
     assert_ne!(value["rotate_at"], rotate_at.to_string());
 }

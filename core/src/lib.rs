@@ -67,8 +67,8 @@
 //! - no wait reaches past expiry: each ends early enough for one more attempt, if the budget allows one;
 //! - a valid certificate is served until it expires or one at least as good takes its place, and no certificate that is
 //!   not valid yet displaces it;
-//! - a restart with the same certificate, [`Pending`] and [`seed()`] has the same rotation point, the
-//!   same budget and the same key to request with.
+//! - a restart with the same certificate, [`Pending`], [`Renewal`] and [`seed()`] has the same rotation point, the same
+//!   budget and the same key to request with.
 //!
 //! With a healthy signer and lifetimes of at least [`Policy::shortest_lifetime`], the certificate is
 //! replaced inside the policy's window and never expires.

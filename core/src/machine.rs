@@ -54,7 +54,6 @@ impl RotationMachine {
             deadline: Some(now.instant),
             ..Checkpoint::default()
         });
-        let renewal = renewal.or_else(|| pending.as_ref().and_then(|pending| pending.renewal));
         let newest = machine.newest_certificate().zip(renewal);
         let point = newest.and_then(|(newest, renewal)| renewal.rotation_point_of(newest));
         machine.plan_rotation(point);
@@ -110,8 +109,7 @@ impl RotationMachine {
     /// driver makes the record durable, with the pending key, before it carries out a
     /// [`SubmitCsr`](crate::Action::SubmitCsr), after a refusal, and after a change of the policy.
     pub fn pending(&self, now: Now) -> Option<Pending> {
-        let pending = self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)?;
-        Some(Pending { renewal: self.renewal(), ..pending })
+        self.facts.pacing.remember(&self.facts.policy, &self.facts.pending_key, now)
     }
 
     /// Continues from the record of an earlier run: from its key, its refusal and its spent budget.

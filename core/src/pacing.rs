@@ -175,7 +175,6 @@ impl RequestPacing {
             key: key.key(),
             submitted: unix(self.spaced_at).before(policy.spacing()),
             budget_whole: unix(self.budget_whole_at),
-            renewal: None,
             refusal: refusal.map(|failure| Refusal { failure, failures: self.failures, retry_at: unix(self.retry_at) }),
         })
     }

@@ -31,9 +31,9 @@ pub struct Setup {
     pub rotate_now: bool,
     /// The record of the last request of an earlier run. The driver has loaded the record's key as the pending key.
     pub pending: Option<Pending>,
-    /// The rotation point that a hint of the signer has set, if the record of an earlier run is not in
-    /// [`pending`](Self::pending), as after a change of the signer: the record's [`Pending::renewal`], which is about a
-    /// certificate, not about the request.
+    /// The rotation point that a hint of the signer has set in an earlier run
+    /// ([`RotationMachine::renewal`](crate::RotationMachine::renewal)). Disregarded if it is not that of the newest
+    /// certificate.
     pub renewal: Option<Renewal>,
 }
 
@@ -52,9 +52,6 @@ pub struct Pending {
     /// The refusal of the last request; `None` if that request was not refused. A restart continues the backoff after
     /// the refusal.
     pub refusal: Option<Refusal>,
-    /// The rotation point that a hint of the signer has set for the newest certificate; `None`: the policy's window
-    /// decides.
-    pub renewal: Option<Renewal>,
 }
 
 impl Pending {

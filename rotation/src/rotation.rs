@@ -330,6 +330,7 @@ impl Rotation {
             request_digest,
             request_name: self.request_name.to_string(),
             pending,
+            renewal: self.machine.renewal(),
             outdated: self.outdated.as_deref().copied(),
             turned_down: self.turned_down(),
             key,
@@ -343,7 +344,7 @@ impl Rotation {
         }
         let pending = self.machine.pending(now)?;
         let has_key = self.pending.is_some() && self.keeps_key(&pending);
-        let mark = Mark::of(&pending, self.turned_down(), has_key);
+        let mark = Mark::of(&pending, self.machine.renewal(), self.turned_down(), has_key);
         let is_news = self.saving.wants(mark, now.instant);
         is_news.then(|| self.record(now)).flatten().map(|record| Command::Save { record: Box::new(record) })
     }

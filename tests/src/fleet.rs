@@ -176,8 +176,8 @@ impl<'a> Crowd<'a> {
         self.drain()
     }
 
-    /// Adds a member, with the pending record of an earlier one.
-    fn insert(&mut self, pending: Option<perennial::Pending>) {
+    /// Adds a member, which continues from an earlier one.
+    fn insert(&mut self, earlier: Option<perennial::RotationMachine>) {
         if self.keys.len() == MOST {
             return;
         }
@@ -193,26 +193,27 @@ impl<'a> Crowd<'a> {
             certificate: issue.map(|issue| self.mint(&Template::node("worker-1"), issue)),
             signer: if kind & 6 == 6 { SignerStatus::Shared } else { SignerStatus::Ready },
             template: template.map(Arc::new),
-            pending,
+            pending: earlier.as_ref().and_then(|machine| machine.pending(self.now)),
+            renewal: earlier.and_then(|machine| machine.renewal()),
             ..Setup::default()
         };
-        let (policy, pending) = (setup.policy.clone(), setup.pending.clone());
+        let (policy, pending, renewal) = (setup.policy.clone(), setup.pending.clone(), setup.renewal);
         let key = self.fleet.insert(setup, self.now);
         let first = self.fleet.get(key).expect("the member was added").clone();
         self.ledger.insert(key, first.clone(), self.now);
-        let run = Run { started: self.now, pending, remembers: false, first, records: vec![] };
+        let run = Run { started: self.now, pending, renewal, remembers: false, first, records: vec![] };
         self.traces.insert(key, Trace { policy, seed: kind, wild: false, runs: vec![run] });
         self.keys.push(key);
     }
 
-    /// Removes a member, and with `again` adds one that continues from its pending record.
+    /// Removes a member, and with `again` adds one that continues from it.
     fn replace(&mut self, key: Option<MemberKey>, again: bool) {
         let Some(key) = key else { return };
         let removed = self.fleet.remove(key);
         self.keys.retain(|other| *other != key);
         self.ledger.remove(key);
         if again {
-            self.insert(removed.and_then(|machine| machine.pending(self.now)));
+            self.insert(removed);
         }
     }
 

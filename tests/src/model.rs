@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Backoff, Certificate, Key, Now, Pending, Policy, Reason, RequestId, RotationMachine, SignerStatus, State, Template,
-    UnixTime,
+    Backoff, Certificate, Key, Now, Pending, Policy, Reason, Renewal, RequestId, RotationMachine, SignerStatus, State,
+    Template, UnixTime,
 };
 
 use crate::laws::Verdict;
@@ -109,6 +109,7 @@ impl Model {
         learn(Fact::Template(first.template().cloned()));
         first.certificate().into_iter().for_each(|certificate| learn(Fact::Served(certificate.clone())));
         learn(Fact::Waiting(first.waiting().cloned()));
+        run.renewal.iter().for_each(|known| learn(Fact::Hinted(known.fingerprint, Some(known.rotate_at))));
         run.pending.iter().for_each(|pending| model.resume(pending, now));
         model.history.push(now, Fact::Settled(model.due(now)));
         model
@@ -144,6 +145,9 @@ impl Model {
         check_equal("unwritten", &self.history.unwritten().is_some(), &machine.is_unwritten())?;
         self.compare_state(machine.state())?;
         check_equal("last failure", &self.history.failures().map(|(failure, _)| failure), &machine.last_failure())?;
+        let renewal = self.history.newest_certificate().zip(self.history.hinted_rotation_point());
+        let renewal = renewal.map(|(newest, rotate_at)| Renewal { fingerprint: newest.fingerprint, rotate_at });
+        check_equal("renewal", &renewal, &machine.renewal())?;
         let pending = machine.pending(now);
         check_equal(
             "template of the last request",
@@ -206,9 +210,6 @@ impl Model {
         )?;
         check_equal("budget whole", &wall(self.affordable_at(self.policy.budget.size())), &unix(pending.budget_whole))?;
         let refused = self.history.failures().filter(|(failure, _)| failure.is_refusal());
-        let renewal = self.history.newest_certificate().zip(self.history.hinted_rotation_point());
-        let renewal = renewal.map(|(newest, at)| (newest.fingerprint, at));
-        check_equal("renewal", &renewal, &pending.renewal.map(|renewal| (renewal.fingerprint, renewal.rotate_at)))?;
         check_equal("refusal", &refused, &pending.refusal.map(|refusal| (refusal.failure, refusal.failures)))?;
         let (earliest, latest) = self.history.backoff_ends();
         match pending.refusal.map(|refusal| unix(refusal.retry_at)) {

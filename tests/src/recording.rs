@@ -30,7 +30,8 @@ impl Recording {
     pub fn continue_with(&mut self, rotation: &mut Rotation, now: Now) {
         let first = RotationMachine::clone(rotation.machine());
         // Clocks are not compared across a restart here, so that no budget is counted across it.
-        let run = Run { started: now, pending: first.pending(now), remembers: false, first, records: vec![] };
+        let (pending, renewal) = (first.pending(now), first.renewal());
+        let run = Run { started: now, pending, renewal, remembers: false, first, records: vec![] };
         self.trace.runs.push(run);
         self.note(rotation, now);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use perennial::{Action, Actions, Certificate, Event, Key, Now, Pending, Policy, RequestId, RotationMachine, State};
-use perennial::{Template, TraceLine};
+use perennial::{Renewal, Template, TraceLine};
 
 /// The steps of one machine, from its first start through every restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Run {
     pub started: Now,
     /// The pending record with which the machine started, from an earlier run; `None` if there was no record.
     pub pending: Option<Pending>,
+    /// The rotation point that a hint has set in an earlier run, with which the machine started.
+    pub renewal: Option<Renewal>,
     /// True if the submission budget of the run before still counts in this run. That needs two things: the newest
     /// pending record was there at the start, and the wall clock was not set ahead after the record was made.
     pub remembers: bool,

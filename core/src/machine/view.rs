@@ -125,7 +125,8 @@ impl RotationMachine {
     }
 
     /// The rotation point that a hint of the signer has set for the newest certificate: the waiting one, else the served
-    /// one. `None`: the policy's window decides.
+    /// one. `None`: the policy's window decides. For [`Setup::renewal`](crate::Setup::renewal) after a restart: the driver
+    /// makes the rotation point durable before it writes the certificate, since X.509 has no place for a hint.
     pub fn renewal(&self) -> Option<Renewal> {
         let newest = self.newest_certificate()?;
         self.facts.hinted.then_some(Renewal { fingerprint: newest.fingerprint, rotate_at: self.facts.rotate_at })

@@ -33,8 +33,11 @@ pub struct Record {
     /// The name of the request object; empty if requests to this signer have no name, and once the certificate of the
     /// request is durable.
     pub request_name: String,
-    /// The machine's part: the request, the submission budget and the refusal.
+    /// The machine's record of the request, the submission budget and the refusal.
     pub pending: Pending,
+    /// The rotation point that a hint of the signer has set for the newest certificate; `None`: the policy's window
+    /// decides.
+    pub renewal: Option<Renewal>,
     /// The certificate that the request replaces at once, since a request with another digest has led to it; `None` if there
     /// is none.
     pub outdated: Option<Fingerprint>,
@@ -50,7 +53,7 @@ const VERSION: u64 = 1;
 impl Record {
     /// Encodes the record as JSON. The returned buffer is wiped on drop.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Pending { template, submitted, budget_whole, refusal, renewal, .. } = &self.pending;
+        let Pending { template, submitted, budget_whole, refusal, .. } = &self.pending;
         let pem = self.key.as_ref().map(|key| key.to_pem());
         let mut text = Text {
             version: VERSION,
@@ -72,7 +75,7 @@ impl Record {
             }),
             outdated: self.outdated.map(|fingerprint| HEXLOWER.encode(&fingerprint.0)),
             turned_down: self.turned_down.map(disk_name::failure),
-            renewal: renewal.map(|Renewal { fingerprint, rotate_at }| RenewalText {
+            renewal: self.renewal.map(|Renewal { fingerprint, rotate_at }| RenewalText {
                 fingerprint: HEXLOWER.encode(&fingerprint.0),
                 rotate_at: rotate_at.as_millis(),
             }),
@@ -133,14 +136,14 @@ impl Record {
             submitted: UnixTime::from_millis(text.submitted),
             budget_whole: UnixTime::from_millis(text.budget_whole),
             refusal: refusal.transpose()?,
-            renewal: text.renewal.map(RenewalText::read).transpose()?,
         };
+        let renewal = text.renewal.map(RenewalText::read).transpose()?;
         let outdated = text.outdated.as_deref().map(fingerprint).transpose()?;
         // An unknown name, of another version, is harmless: the field is for people only.
         let turned_down = text.turned_down.as_deref().and_then(disk_name::failure_named);
         let (server, signer_name, request_name) = (text.server, text.signer_name, text.request_name);
         let request_digest = text.request_digest;
-        Ok(Self { server, signer_name, request_digest, request_name, pending, outdated, turned_down, key })
+        Ok(Self { server, signer_name, request_digest, request_name, pending, renewal, outdated, turned_down, key })
     }
 }
 

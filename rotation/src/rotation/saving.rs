@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Failure, Instant, Pending, Policy, RequestId, UnixTime, mix};
+use perennial::{Failure, Instant, Pending, Policy, Renewal, RequestId, mix};
 
 use super::record::Record;
 
@@ -38,15 +38,13 @@ pub(super) struct Mark {
     key: bool,
     refusal: Option<(Failure, u32)>,
     turned_down: Option<Failure>,
-    /// The rotation point that a hint of the signer has set.
-    rotate_at: Option<UnixTime>,
+    renewal: Option<Renewal>,
 }
 
 impl Mark {
-    pub(super) fn of(pending: &Pending, turned_down: Option<Failure>, key: bool) -> Self {
+    pub(super) fn of(pending: &Pending, renewal: Option<Renewal>, turned_down: Option<Failure>, key: bool) -> Self {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
-        let rotate_at = pending.renewal.map(|renewal| renewal.rotate_at);
-        Self { submission: None, key, refusal, turned_down, rotate_at }
+        Self { submission: None, key, refusal, turned_down, renewal }
     }
 }
 
@@ -54,7 +52,8 @@ impl Saving {
     /// Makes the state for a rotation that starts from the record `kept`. The record is not saved again until it
     /// changes.
     pub(super) fn new(kept: Option<&Record>) -> Self {
-        let mark = |record: &Record| Mark::of(&record.pending, record.turned_down, record.key.is_some());
+        let mark =
+            |record: &Record| Mark::of(&record.pending, record.renewal, record.turned_down, record.key.is_some());
         Self { given: kept.map(mark), ..Self::default() }
     }
 

@@ -92,7 +92,7 @@ impl Rotation {
         let credential = credential.filter(|_| foreign.is_none());
         let named = name_of(template.as_deref(), credential.as_deref()).or(common_name.as_deref());
         // About the stored certificate, whether or not its request is of use.
-        let renewal = pending.as_ref().and_then(|record| record.pending.renewal);
+        let renewal = pending.as_ref().and_then(|record| record.renewal);
         let outdated = outdated(pending.as_ref(), signer.as_deref(), credential.as_deref());
         let record = pending.filter(|record| is_of_use(record, signer.as_deref(), named));
         // The current signer if there is one, since a record of an old version does not name the signer's endpoint.

@@ -27,7 +27,6 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
         submitted: UnixTime::from_millis(1_800_000_000_123),
         budget_whole: UnixTime::from_millis(1_800_000_090_456),
         refusal,
-        renewal: None,
     };
     let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-abc".into());
     let server = Some("https://api.example:6443".into());
@@ -36,6 +35,7 @@ fn record(key: Option<KeyPair>, refusal: Option<Refusal>) -> Record {
         signer_name,
         request_name,
         pending,
+        renewal: None,
         request_digest: None,
         outdated: None,
         turned_down: None,
@@ -56,8 +56,8 @@ fn same(one: &Record, other: &Record) -> bool {
     one.server == other.server
         && (&one.signer_name, &one.request_name, &one.pending)
             == (&other.signer_name, &other.request_name, &other.pending)
-        && (&one.request_digest, one.outdated, one.turned_down)
-            == (&other.request_digest, other.outdated, other.turned_down)
+        && (one.renewal, &one.request_digest, one.outdated, one.turned_down)
+            == (other.renewal, &other.request_digest, other.outdated, other.turned_down)
         && key(one) == key(other)
 }
 
@@ -96,10 +96,12 @@ proptest! {
         let [submitted, budget_whole, retry_at, rotate_at] = times.map(UnixTime::from_millis);
         let refusal = refusal.map(|(n, failures)| Refusal { failure: REFUSALS[n], failures, retry_at });
         let renewal = fingerprint.map(|bytes| Renewal { fingerprint: Fingerprint(bytes), rotate_at });
-        let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal, renewal };
+        let pending = Pending { template: Arc::new(template), key: Key::New, submitted, budget_whole, refusal };
         let (signer_name, request_name) = (names[2].clone(), names[3].clone());
         let (request_digest, outdated) = (Some(names[0].clone()), fingerprint.map(Fingerprint));
-        let record = Record { server, signer_name, request_digest, request_name, pending, outdated, turned_down, key: None };
+        let key = None;
+        let record =
+            Record { server, signer_name, request_digest, request_name, pending, renewal, outdated, turned_down, key };
         prop_assert!(same(&Record::decode(&record.encode()).unwrap(), &record));
     }
 
@@ -156,11 +158,11 @@ fn record_without_rare_names_and_hint_has_the_fields_of_older_versions() {
 fn record_with_hinted_rotation_point_names_its_certificate() {
     let renewal = Renewal { fingerprint: Fingerprint([0xab; 32]), rotate_at: UnixTime::from_secs(1_800_000_400) };
     let mut record = record(None, None);
-    record.pending.renewal = Some(renewal);
+    record.renewal = Some(renewal);
     let encoded = record.encode();
     let text = std::str::from_utf8(&encoded).unwrap();
     assert!(text.contains(&format!("\"fingerprint\": \"{}\"", "ab".repeat(32))), "{text}");
-    assert_eq!(Record::decode(&encoded).unwrap().pending.renewal, Some(renewal));
+    assert_eq!(Record::decode(&encoded).unwrap().renewal, Some(renewal));
     let damaged = text.replace(&"ab".repeat(32), "not a fingerprint");
     assert_eq!(Record::decode(damaged.as_bytes()).unwrap_err(), RecordError::Fingerprint);
 }

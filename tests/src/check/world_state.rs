@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Certificate, Event, Failure, Fingerprint, Instant, Now, Pending, RenewalHint, RequestId, Setup, SignerStatus,
-    Template,
+    Certificate, Event, Failure, Fingerprint, Instant, Now, Pending, Renewal, RenewalHint, RequestId, Setup,
+    SignerStatus, Template,
 };
 
 use super::setting::{AHEAD, Flavour, LATE, Move, Setting, TEMPLATES};
@@ -182,15 +182,15 @@ impl<S: Subject> WorldState<S> {
             Move::WallClock => self.set_wall_clock(!self.ahead),
             Move::Restart => {
                 let kept = self.driver.reusable_key_for.clone();
-                self.restart(self.subject.pending(self.now), true);
+                self.restart(self.subject.pending(self.now), machine.renewal(), true);
                 self.driver.reusable_key_for = kept;
             }
             Move::RestartAhead => {
-                let pending = self.subject.pending(self.now);
+                let (pending, renewal) = (self.subject.pending(self.now), machine.renewal());
                 self.set_wall_clock(true);
                 let kept = self.driver.reusable_key_for.clone();
                 // By the clock that was set ahead, the budget has been refilled.
-                self.restart(pending, false);
+                self.restart(pending, renewal, false);
                 self.driver.reusable_key_for = kept;
             }
             Move::RestartBlank => self.restart_with_lost_submissions(None),
@@ -272,7 +272,7 @@ impl<S: Subject> WorldState<S> {
         (self.ahead, self.unnoticed) = (ahead, true);
     }
 
-    fn restart(&mut self, pending: Option<Pending>, remembers: bool) {
+    fn restart(&mut self, pending: Option<Pending>, renewal: Option<Renewal>, remembers: bool) {
         let machine = self.subject.machine();
         let setup = Setup {
             policy: self.driver.policy.clone(),
@@ -283,7 +283,7 @@ impl<S: Subject> WorldState<S> {
             waiting: self.later.clone().filter(|later| later.validity.not_before() > self.now.unix),
             rotate_now: false,
             pending: pending.clone(),
-            renewal: None,
+            renewal,
         };
         self.subject = S::start(setup, self.now);
         self.driver = self.driver.restart(self.subject.machine(), pending.as_ref(), remembers, self.now.instant);
@@ -294,7 +294,7 @@ impl<S: Subject> WorldState<S> {
     /// new run does not know of them.
     fn restart_with_lost_submissions(&mut self, pending: Option<Pending>) {
         self.stale_record.clone_from(&pending);
-        self.restart(pending, false);
+        self.restart(pending, None, false);
     }
 
     /// Updates the world and the driver's state after the machine has handled an event.

@@ -130,12 +130,12 @@ impl Scene {
             submitted: now.unix.before(hour),
             budget_whole: now.unix.before(hour),
             refusal: None,
-            renewal: None,
         };
         let record = Record {
             server: None,
             signer_name: self.desired_csr.signer_name.clone(),
             request_name: self.desired_csr.name.clone(),
+            renewal: None,
             request_digest: None,
             outdated: None,
             turned_down: None,

@@ -43,10 +43,10 @@ fn record(text: &[u8]) {
     let again = Record::decode(&record.encode()).expect("our own encoding can be read");
     let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
     assert_eq!((&again.signer_name, &again.request_name), (&record.signer_name, &record.request_name));
-    assert_eq!((&again.pending, key(&again)), (&record.pending, key(&record)));
+    assert_eq!((&again.pending, again.renewal, key(&again)), (&record.pending, record.renewal, key(&record)));
     // A machine that begins with any readable record has a deadline and makes progress.
-    let setup =
-        Setup { template: Some(record.pending.template.clone()), pending: Some(record.pending), ..Setup::default() };
+    let (template, renewal) = (Some(record.pending.template.clone()), record.renewal);
+    let setup = Setup { template, pending: Some(record.pending), renewal, ..Setup::default() };
     let mut machine = RotationMachine::new(setup, START);
     assert_eq!(machine.deadline(), Some(START.instant));
     let _ = machine.handle(Event::Tick, START);
@@ -119,7 +119,6 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             submitted: EPOCH,
             budget_whole: EPOCH.after(super::pki::DAY),
             refusal: key.is_none().then_some(refusal),
-            renewal: key.is_none().then_some(renewal),
         };
         let (signer_name, request_name) = ("kubernetes.io/kubelet-serving".into(), "node-csr-1".into());
         let server = Some("https://127.0.0.1:6443".into());
@@ -128,6 +127,7 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             signer_name,
             request_name,
             pending,
+            renewal: key.is_none().then_some(renewal),
             request_digest: None,
             outdated: None,
             turned_down: None,

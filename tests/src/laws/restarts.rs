@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use perennial::{Certificate, Checkpoint, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup};
+use perennial::{Certificate, Event, Failure, Key, Now, Pending, Policy, Reason, RotationMachine, Setup};
 
 use super::bounds::longest_silence;
 use super::clocks::{ticks, without_server_clock};
@@ -20,9 +20,9 @@ pub(super) fn a_clone_stays_equal(trace: &Trace) -> Verdict {
     Ok(())
 }
 
-/// A restart with the certificate, the pending record and the seed continues where the machine was. The rotation point
-/// and the choice of key are the same, and after a refusal the next request comes no sooner. So a crash loop costs the
-/// signer no more than a process that runs on.
+/// A restart with the certificate, the pending record, the rotation point of a hint and the seed continues where the
+/// machine was. The rotation point and the choice of key are the same, and after a refusal the next request comes no
+/// sooner. So a crash loop costs the signer no more than a process that runs on.
 ///
 /// A restarted machine reads the clocks immediately, so the law compares it with a machine that has just read the
 /// clocks.
@@ -30,10 +30,7 @@ pub(super) fn a_restart_continues<S: Subject>(moment: &Moment<'_, S>) -> Verdict
     let (policy, seed, machine, now) = (moment.policy, moment.seed, moment.machine(), moment.now);
     // Readings of the API server's clock are lost in a restart.
     let machine = &without_server_clock(machine);
-    // Without a request there is no record: a restart begins with a full budget, and without the signer's hint.
     let pending = machine.pending(now);
-    let unrecorded = RotationMachine::restore(Checkpoint { hinted: false, ..machine.checkpoint() });
-    let machine = if pending.is_some() { machine } else { &unrecorded };
     let restarted = restart(policy, seed, machine, pending.clone(), now);
     // The machine still serves a certificate from before a change of the name; a restart with the new name does not.
     let is_foreign = |held: &Arc<Certificate>| {
@@ -92,7 +89,7 @@ fn restart(
         waiting: machine.waiting().cloned(),
         rotate_now: false,
         pending,
-        renewal: None,
+        renewal: machine.renewal(),
     };
     RotationMachine::new(setup, now)
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use perennial::{
-    Certificate, Event, Failure, Fingerprint, Now, Pending, Policy, Renewal, RenewalHint, SignerStatus, UnixTime,
-    rotation_point,
+    Certificate, Event, Failure, Fingerprint, Now, Pending, Policy, RenewalHint, SignerStatus, UnixTime, rotation_point,
 };
 
 use super::history::{Fact, Millis, NO_WAIT};
@@ -26,9 +25,6 @@ impl Model {
             let at = later(unix(refusal.retry_at), 2 * millis(self.policy.refused.cap()));
             self.history.push(now, Fact::Failed(refusal.failure, refusal.failures));
             self.history.push(now, Fact::BackoffEnds((at, at)));
-        }
-        if let Some(Renewal { fingerprint, rotate_at }) = pending.renewal {
-            self.history.push(now, Fact::Hinted(fingerprint, Some(rotate_at)));
         }
         self.forget_refusal_of_other_template(now);
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{Action, Actions, Certificate, Event, Failure, Instant, Now, Pending, RequestId};
+use perennial::{Action, Actions, Certificate, Event, Failure, Instant, Now, Pending, Renewal, RequestId};
 use perennial::{RotationMachine, Setup, Template};
 
 use super::{Agenda, Clocks, Member};
@@ -139,6 +139,7 @@ pub struct World {
 #[derive(Clone, Debug)]
 struct Saved {
     pending: Pending,
+    renewal: Option<Renewal>,
     /// The lead of the wall clock over the monotonic clock when the record was made, in milliseconds.
     ahead: i64,
     /// False if saving a later record failed.
@@ -176,7 +177,8 @@ impl World {
     /// A world around an existing machine, which may be in any state. Signer and disk are healthy. A restart makes a
     /// new machine from `setup`.
     pub fn around(machine: RotationMachine, setup: Setup, life: Duration, now: Now) -> Self {
-        let first = Run { started: now, pending: None, remembers: false, first: machine.clone(), records: vec![] };
+        let first = machine.clone();
+        let first = Run { started: now, pending: None, renewal: None, remembers: false, first, records: vec![] };
         Self {
             clocks: Clocks::at(now),
             habit: Answer::healthy(life),
@@ -229,18 +231,19 @@ impl World {
     /// Ends the process in the middle of its work, and at once starts a new process from what the disk holds.
     pub fn restart(&mut self) {
         self.arrivals.clear();
-        let remembers = self.saved.as_ref().is_some_and(|saved| saved.newest && ahead(self.now()) <= saved.ahead);
-        let pending = self.saved.as_ref().map(|saved| saved.pending.clone());
+        let saved = self.saved.as_ref();
+        let remembers = saved.is_some_and(|saved| saved.newest && ahead(self.now()) <= saved.ahead);
+        let (pending, renewal) = (saved.map(|saved| saved.pending.clone()), saved.and_then(|saved| saved.renewal));
         // The waiting certificate on disk still waits, unless its time has come or it is in use.
         let newer = |waiting: &Arc<Certificate>| {
             waiting.validity.not_before() > self.now().unix && Some(waiting) != self.stored.as_ref()
         };
         let waiting = self.stored_waiting.clone().filter(newer);
         let certificate = self.stored.clone();
-        let setup = Setup { certificate, waiting, pending: pending.clone(), ..self.setup.clone() };
+        let setup = Setup { certificate, waiting, pending: pending.clone(), renewal, ..self.setup.clone() };
         self.machine = RotationMachine::new(setup, self.now());
         let first = self.machine.clone();
-        self.trace.runs.push(Run { started: self.now(), pending, remembers, first, records: vec![] });
+        self.trace.runs.push(Run { started: self.now(), pending, renewal, remembers, first, records: vec![] });
     }
 
     /// Removes the pending record.
@@ -342,7 +345,8 @@ impl World {
             || matches!(event, Event::CertWritten { .. } | Event::PolicyChanged(_))
         {
             if self.records {
-                self.saved = Some(Saved { pending, ahead: ahead(self.now()), newest: true });
+                let renewal = self.machine.renewal();
+                self.saved = Some(Saved { pending, renewal, ahead: ahead(self.now()), newest: true });
             } else if let Some(saved) = &mut self.saved {
                 saved.newest = false;
             }

@@ -112,17 +112,15 @@ fn next_certificate_does_not_inherit_hint() {
 }
 
 #[test]
-fn restart_with_pending_record_keeps_hinted_rotation_point() {
-    let (mut holder, request) = Holder::requesting();
-    holder.issue(request.id, &daily());
+fn restart_keeps_hinted_rotation_point() {
+    let mut holder = Holder::with(Some(daily()));
     hinted(&mut holder, &daily(), RenewalHint::after(at(HOUR)));
-    let pending = holder.machine.pending(holder.now);
     let restart = |certificate: Certificate| {
-        let setup = Setup { pending: pending.clone(), ..setup(Some(certificate)) };
+        let setup = Setup { renewal: holder.machine.renewal(), ..setup(Some(certificate)) };
         RotationMachine::new(setup, holder.now).rotation_point().unwrap()
     };
     assert_eq!(restart(daily()), rotation_point(&holder));
-    // The record may be older than the certificate in the store.
+    // The certificate in the store may be another one.
     let other = issued(&node(), 2, Duration::ZERO, DAY);
     assert!(restart(other) >= at(DAY * 7 / 10));
 }

@@ -21,8 +21,6 @@ struct RecordFacts<'a> {
     budget_whole: i64,
     /// The number of refusals, and the end of their backoff.
     refusal: Option<(u32, i64)>,
-    /// The rotation point by a hint of the signer.
-    rotate_at: Option<i64>,
 }
 
 impl<S: Subject> WorldState<S> {
@@ -81,7 +79,7 @@ impl<S: Subject> WorldState<S> {
 
     /// The facts of a pending record that matter to a run which starts from this record.
     fn record_facts<'a>(&self, spacing: Duration, record: &'a Pending) -> RecordFacts<'a> {
-        let Pending { template, key, submitted, budget_whole, refusal, renewal } = record;
+        let Pending { template, key, submitted, budget_whole, refusal } = record;
         let back = if self.ahead { AHEAD } else { Duration::ZERO };
         // Every policy of the settings reaches its cap after this many failures.
         let (earliest, enough) = (self.now.unix.before(back), 3);
@@ -93,7 +91,6 @@ impl<S: Subject> WorldState<S> {
             may_submit: ahead(submitted.after(spacing)),
             budget_whole: ahead(*budget_whole),
             refusal,
-            rotate_at: renewal.map(|renewal| ahead(renewal.rotate_at)),
         }
     }
 }
