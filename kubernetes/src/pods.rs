@@ -26,7 +26,7 @@ pub use error::PodError;
 use known::Known;
 use member::Member;
 pub use pod::{Pod, PodCertificateSource, PodSource, PodVolume};
-use shared::Shared;
+use shared::{Shared, Turn};
 use source_signer::SourceSigner;
 use state_directory::StateDirectory;
 pub use status::{PodCertificateState, PodCertificateStatus};
@@ -175,7 +175,7 @@ impl PodCertificates {
     /// carried out, and the pod's certificates are not rotated any more. Another call tries the failed removals again.
     pub fn remove(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
         pod::check_uid(uid)?;
-        self.end(uid, now)
+        self.end(&self.shared.turn(uid, None), now)
     }
 
     /// Removes all pods except these, also those of an earlier run: see [`remove`](Self::remove). Files of other programs
@@ -188,8 +188,8 @@ impl PodCertificates {
         let mut gone = self.known().uids();
         let listed = self.state.uids().map(|uids| gone.extend(uids));
         gone.retain(|uid| !kept.contains(uid));
-        let gone = self.known().idle_first(gone);
-        let ended = gone.iter().map(|uid| self.end(uid, now));
+        let turns = std::iter::from_fn(|| self.shared.next_turn(&mut gone));
+        let ended = turns.map(|turn| self.end(&turn, now));
         first_error([listed].into_iter().chain(ended))
     }
 
@@ -252,12 +252,10 @@ impl PodCertificates {
 
     /// Calls `act` for each pod, in the turn of the pod.
     fn for_each(&self, act: impl Fn(&Entry) -> Result<(), PodError>) -> Result<(), PodError> {
-        let known = self.known();
-        let uids = known.idle_first(known.uids());
-        drop(known);
-        first_error(uids.iter().map(|uid| {
-            let _turn = self.shared.turn(uid, None);
-            let entry = self.known().pods.get(uid).cloned();
+        let mut left = self.known().uids();
+        let turns = std::iter::from_fn(|| self.shared.next_turn(&mut left));
+        first_error(turns.map(|turn| {
+            let entry = self.known().pods.get(&turn.uid).cloned();
             entry.map_or(Ok(()), |entry| act(&entry))
         }))
     }
@@ -318,8 +316,7 @@ impl PodCertificates {
     }
 
     /// Ends the members of a pod, and removes its private state and its files.
-    fn end(&self, uid: &str, now: UnixTime) -> Result<(), PodError> {
-        let _turn = self.shared.turn(uid, None);
+    fn end(&self, Turn { uid, .. }: &Turn<'_>, now: UnixTime) -> Result<(), PodError> {
         let mut entry = self.known().pods.remove(uid).unwrap_or_default();
         std::mem::take(&mut entry.members).values().for_each(Member::close);
         let removed = self.state.retain(uid, |_, _| false);

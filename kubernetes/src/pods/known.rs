@@ -23,14 +23,19 @@ impl Known {
         self.pods.keys().chain(self.busy.keys()).cloned().collect()
     }
 
-    /// Puts the pods that a call is changing last: their disks may not answer.
-    pub(super) fn idle_first(&self, uids: BTreeSet<String>) -> Vec<String> {
-        let (busy, idle): (Vec<_>, Vec<_>) = uids.into_iter().partition(|uid| self.busy.contains_key(uid));
-        [idle, busy].concat()
+    /// Notes that a call changes the pod. Returns false if another call changes the pod, or a volume that this call may change:
+    /// all volumes are taken at once, so that no two calls wait for each other.
+    pub(super) fn begin(&mut self, uid: &str, next: Option<&Pod>) -> bool {
+        let paths = self.paths(uid, next);
+        let is_free = self.busy.iter().all(|(other, taken)| other != uid && taken.is_disjoint(&paths));
+        if is_free {
+            self.busy.insert(uid.to_owned(), paths);
+        }
+        is_free
     }
 
     /// The paths of the volumes that a call for the pod may change.
-    pub(super) fn paths(&self, uid: &str, next: Option<&Pod>) -> BTreeSet<PathBuf> {
+    fn paths(&self, uid: &str, next: Option<&Pod>) -> BTreeSet<PathBuf> {
         let entry = self.pods.get(uid);
         let pods = entry.map(|entry| &*entry.pod).into_iter().chain(next);
         let volumes = pods.flat_map(|pod| &pod.volumes).map(|volume| &volume.path);

@@ -1,5 +1,6 @@
 //! [`Shared`]: the state that calls share, and the turns of calls.
 
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Pod;
@@ -17,7 +18,7 @@ pub(super) struct Shared {
 /// The turn of a call to change one pod, until it is dropped.
 pub(super) struct Turn<'a> {
     shared: &'a Shared,
-    uid: &'a str,
+    pub(super) uid: String,
 }
 
 impl Shared {
@@ -27,23 +28,33 @@ impl Shared {
 
     /// Waits until no other call changes the pod, or a volume that this call may change: one that the pod has, or that it has
     /// in `next`.
-    pub(super) fn turn<'a>(&'a self, uid: &'a str, next: Option<&Pod>) -> Turn<'a> {
+    pub(super) fn turn(&self, uid: &str, next: Option<&Pod>) -> Turn<'_> {
         let mut known = self.known();
         loop {
-            // All volumes at once, so that no two calls wait for each other.
-            let paths = known.paths(uid, next);
-            if known.busy.iter().all(|(other, taken)| other != uid && taken.is_disjoint(&paths)) {
-                known.busy.insert(uid.to_owned(), paths);
-                return Turn { shared: self, uid };
+            if known.begin(uid, next) {
+                return Turn { shared: self, uid: uid.to_owned() };
             }
             known = self.ended.wait(known).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Takes the first of these pods that no other call changes, and waits for one if there is none. `None` if no pod is left.
+    pub(super) fn next_turn(&self, left: &mut BTreeSet<String>) -> Option<Turn<'_>> {
+        let mut known = self.known();
+        while !left.is_empty() {
+            if let Some(uid) = left.iter().find(|uid| known.begin(uid, None)).cloned() {
+                left.remove(&uid);
+                return Some(Turn { shared: self, uid });
+            }
+            known = self.ended.wait(known).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.shared.known().busy.remove(self.uid);
+        self.shared.known().busy.remove(&self.uid);
         self.shared.ended.notify_all();
     }
 }
