@@ -165,6 +165,8 @@ impl CertReporter {
     /// Reports everything new since the last poll. Failures and progress are reported as JSON events only: the rotation
     /// logs them itself.
     pub(super) fn poll(&mut self, report: &Report, hooks: &Hooks) {
+        // Read first, so that the snapshot of an ended rotation is its last one.
+        let has_ended = self.rotation.handle().has_ended();
         self.latest = self.rotation.handle().snapshot();
         // Taken before the notices, so that the notices up to this snapshot are in the queue.
         self.snapshot = self.rotation.noticed();
@@ -172,6 +174,10 @@ impl CertReporter {
             self.report_news(&notice.news, report);
             self.snapshot = notice.snapshot;
             self.report_snapshot(report, hooks);
+        }
+        if has_ended {
+            // A removed member is polled no more, and its last notices may be on their way.
+            self.snapshot = self.latest.clone();
         }
         self.report_snapshot(report, hooks);
         // The end of some errors is no news.
@@ -405,6 +411,19 @@ mod tests {
         assert_eq!(scene.events(), ["disabled"]);
         std::iter::from_fn(|| notices.try_recv()).for_each(|notice| bring(&notice));
         assert_eq!(scene.events(), ["disabled", "rotated", "rotated"]);
+    }
+
+    #[test]
+    fn ended_member_is_reported_though_its_last_notices_are_on_their_way() {
+        let (handle, task) = Rotator::new().store(holding(&pair())).prepare().unwrap();
+        let mut scene = Scene::of(ActiveRotation::of_fleet(handle.clone(), Inbox::default()), task);
+        assert_eq!(scene.events(), ["disabled"]);
+        handle.report_replaced(Some(pair()));
+        scene.step();
+        assert_eq!(scene.events(), ["disabled"]);
+        // A rotation ends once its task is dropped.
+        scene.task = Rotator::new().prepare().unwrap().1;
+        assert_eq!(scene.events(), ["disabled", "rotated"]);
     }
 
     #[test]
