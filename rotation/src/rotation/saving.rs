@@ -38,13 +38,14 @@ pub(super) struct Mark {
     key: bool,
     refusal: Option<(Failure, u32)>,
     turned_down: Option<Failure>,
-    renewal: Option<Renewal>,
+    /// The rotation point that a hint of the signer has set. Boxed, since most certificates have none.
+    renewal: Option<Box<Renewal>>,
 }
 
 impl Mark {
     pub(super) fn of(pending: &Pending, renewal: Option<Renewal>, turned_down: Option<Failure>, key: bool) -> Self {
         let refusal = pending.refusal.map(|refusal| (refusal.failure, refusal.failures));
-        Self { submission: None, key, refusal, turned_down, renewal }
+        Self { submission: None, key, refusal, turned_down, renewal: renewal.map(Box::new) }
     }
 }
 
