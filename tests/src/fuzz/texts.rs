@@ -44,6 +44,7 @@ fn record(text: &[u8]) {
     let key = |record: &Record| record.key.as_ref().map(|key| key.public_key_der().to_vec());
     assert_eq!((&again.signer_name, &again.request_name), (&record.signer_name, &record.request_name));
     assert_eq!((&again.pending, again.renewal, key(&again)), (&record.pending, record.renewal, key(&record)));
+    assert_eq!((&again.request_digest, again.outdated), (&record.request_digest, record.outdated));
     // A machine that begins with any readable record has a deadline and makes progress.
     let (template, renewal) = (Some(record.pending.template.clone()), record.renewal);
     let setup = Setup { template, pending: Some(record.pending), renewal, ..Setup::default() };
@@ -128,8 +129,8 @@ static WORDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             request_name,
             pending,
             renewal: key.is_none().then_some(renewal),
-            request_digest: None,
-            outdated: None,
+            request_digest: key.is_none().then(|| "digest".into()),
+            outdated: key.is_none().then_some(renewal.fingerprint),
             turned_down: None,
             key,
         }
