@@ -30,9 +30,9 @@ use pending::Pending;
 /// Runs `perennial status`. Prints the state of the certificates and, with a kubeconfig, of the API server.
 ///
 /// # Errors
-/// [`Failure::Failed`] if a certificate is not good, or a trust bundle is not written. [`Failure::Usage`] if the directory or the policy file cannot be
-/// read, or if a kubeconfig cannot be used. A kubeconfig that cannot be used does not prevent the output: the
-/// certificates are printed first.
+/// [`Failure::Failed`] if a certificate is not good, or a trust bundle is not written. [`Failure::Usage`] if the directory
+/// or the policy file cannot be read, or if a kubeconfig cannot be used. A kubeconfig that cannot be used does not prevent
+/// the output: the certificates are printed first.
 pub(crate) fn status(options: &cli::Status) -> Result<(), Failure> {
     if let Some(path) = &options.certificates {
         return list::status(path, options);

@@ -124,7 +124,8 @@ impl PodCertificates {
 
     /// Makes a manager whose signers `make` returns: for certificates that do not come from the Kubernetes API. `make` is
     /// called by [`put`](Self::put); its error, as a clause, refuses the pod. The signers must
-    /// [choose names](Signer::chooses_names), and have the key type and the lifetime of the source.
+    /// [choose names](Signer::chooses_names), and have the key type and the lifetime of the source. In the place of their own
+    /// [digest](Signer::request_digest) is that of the pod and the source.
     pub fn with_signers<F>(fleet: Fleet, state: impl Into<PathBuf>, make: F) -> Self
     where
         F: Fn(&PodIdentity, &PodCertificateSource) -> Result<Arc<dyn Signer>, String> + Send + Sync + 'static,

@@ -149,11 +149,12 @@ impl Handle {
     /// Sets the signer to request certificates from. `None` disables the rotation, as if it had been started without a
     /// signer: it only writes a certificate that it has accepted but not made durable yet.
     ///
-    /// A signer with the name and the endpoint of the last request continues that request. For any other signer, the
-    /// request in flight is dropped, failures are forgotten, and the next request has a new key; the submission budget
-    /// still holds. The rotation point stays, since it is computed from the name that the signer had at the start (or
-    /// from [`Rotator::signer_name`](crate::Rotator::signer_name)). After a restart with another signer, the point may
-    /// be another one.
+    /// A signer with the name, the endpoint and the [digest](Signer::request_digest) of the last request continues that
+    /// request. For any other signer, the request in flight is dropped, failures are forgotten, and the next request has a
+    /// new key; the submission budget still holds. If the digest differs from that of the signer until now, the certificate
+    /// is replaced at once. Otherwise, the rotation point stays, since it is computed from the name that the signer had at
+    /// the start (or from [`Rotator::signer_name`](crate::Rotator::signer_name)). After a restart with another signer, the
+    /// point may be another one.
     pub fn set_signer(&self, signer: Option<Arc<dyn Signer>>) {
         self.link.send(Message::Input(Input::SignerChanged(signer)));
     }

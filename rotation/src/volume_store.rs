@@ -122,7 +122,8 @@ impl VolumeStore {
     }
 
     /// The failure to write the current pair to the volume; `None` if the volume had the files of the pair after the last
-    /// load, write or [`restore`](Self::restore). Never waits for a disk.
+    /// load, write or [`restore`](Self::restore), and if requests with another digest have led to the pair: such a pair is not
+    /// written. Never waits for a disk.
     pub fn unpublished(&self) -> Option<Unpublished> {
         self.unpublished.get()
     }

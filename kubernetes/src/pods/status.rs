@@ -88,8 +88,8 @@ pub struct PodCertificateStatus {
     pub rotation_point: Option<UnixTime>,
     /// The last error of a request or of a write, for people; `None` if there is none.
     pub last_error: Option<Arc<str>>,
-    /// The failure to write the current certificate to the volume; `None` if the volume has the certificate, or if there
-    /// is no certificate.
+    /// The failure to write the current certificate to the volume; `None` if the volume has the certificate, if there is no
+    /// certificate, or if an earlier run has requested it for another pod or source: such a certificate is not written.
     pub unpublished: Option<Unpublished>,
     /// The state of the rotation: what it waits for, such as the rotation point, an answer, or the end of a backoff.
     pub activity: State,
