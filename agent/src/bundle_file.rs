@@ -206,7 +206,11 @@ impl BundleFile {
 
     /// The state of the file, read from the disk alone. Changes nothing, and reads nothing from the API server.
     pub(crate) fn read(&self) -> BundleView {
-        let found = self.is_free().and_then(|()| self.place.read());
+        // The user of this command may be one who can only read the file.
+        let found = match self.place.read() {
+            Ok(None) => self.is_free().map(|()| None),
+            found => found,
+        };
         let problem = match &found {
             Ok(Some(_)) => None,
             Ok(None) => Some(Problem::unwritten(&self.path)),

@@ -1,12 +1,13 @@
 //! `perennial run --trust-bundle`: CA certificates of ClusterTrustBundles in files, with `run` as a process.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::exposition::Page;
-use crate::support::{Ca, Process, Signer, get, perennial, run_arguments, start, start_with, stop, until};
+use crate::support::{Ca, Process, Signer, as_nobody, get, perennial, run_arguments, start, start_with, stop, until};
 use perennial_pki::Roots;
 use perennial_tests::address;
 use tempfile::TempDir;
@@ -244,6 +245,23 @@ fn restart_reports_only_what_changed_in_the_file() {
     assert!(written.contains(", added: CN=") && written.contains(", removed: CN="), "{written}");
     assert!(!written.contains(';'), "the CA that stays is not listed: {written}");
     stop(run);
+}
+
+#[test]
+fn status_shows_file_to_user_who_can_only_read_it() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    let signer = Signer::start(path, &[]);
+    signer.put_trust_bundle(BUNDLE, MESH, &new_ca());
+    let ended = perennial(path, &run_arguments(&["--once", OPTION[0], OPTION[1]]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let set_mode = |mode| fs::set_permissions(path.join("mesh"), Permissions::from_mode(mode)).unwrap();
+    set_mode(0o555);
+    let shown = as_nobody(path, &["status", "--cert-dir", "worker/pki", OPTION[0], OPTION[1]]);
+    let verified = as_nobody(path, &["verify", "--cert-dir", "worker/pki", OPTION[0], OPTION[1]]);
+    set_mode(0o755);
+    assert!(shown.code == Some(0) && shown.stdout.contains("state       good: written"), "{shown:?}");
+    assert!(verified.code == Some(1) && verified.stdout.contains("could not write the file"), "{verified:?}");
 }
 
 #[test]
