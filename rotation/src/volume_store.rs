@@ -59,14 +59,20 @@ pub struct VolumeStore {
     projection: Projection,
     access: FileAccess,
     /// Held by each call that changes files.
-    stage: Mutex<Stage>,
-    /// The stored pair, if the last load has found that requests with another digest have led to it.
-    withheld: Mutex<Option<Fingerprint>>,
+    turn: Mutex<Turn>,
     unpublished: LastFailure,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
+struct Turn {
+    stage: Stage,
+    /// The stored pair, if the last load has found that requests with another digest have led to it.
+    withheld: Option<Fingerprint>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
+    #[default]
     New,
     /// The private copy exists, and its lock is held.
     Claimed,
@@ -86,8 +92,8 @@ impl VolumeStore {
         access: FileAccess,
     ) -> Result<Self, FileStoreError> {
         ProjectedVolume::check_paths(projection.paths())?;
-        let (private, stage, unpublished) = (private.sole(), Mutex::new(Stage::New), LastFailure::default());
-        Ok(Self { private, volume, projection, access, stage, withheld: Mutex::default(), unpublished })
+        let (private, turn, unpublished) = (private.sole(), Mutex::default(), LastFailure::default());
+        Ok(Self { private, volume, projection, access, turn, unpublished })
     }
 
     /// Makes this process the owner of the private copy: see [`Directory::claim`].
@@ -95,7 +101,7 @@ impl VolumeStore {
     /// # Errors
     /// The errors of [`Directory::claim`].
     pub fn claim(&self) -> Result<(), FileStoreError> {
-        self.claim_once(&mut self.stage())
+        self.claim_once(&mut self.turn().stage)
     }
 
     /// Claims the private copy before its first change. Later, each write takes the lock again if that is necessary.
@@ -111,8 +117,8 @@ impl VolumeStore {
     /// Waits for a call of the store that is running. Later calls change nothing, and report success: the certificate is
     /// not wanted any more.
     pub fn close(&self) {
-        let mut stage = self.stage();
-        *stage = Stage::Closed;
+        let mut turn = self.turn();
+        turn.stage = Stage::Closed;
         self.private.release();
     }
 
@@ -133,20 +139,16 @@ impl VolumeStore {
     /// # Errors
     /// The private copy cannot be read, or the volume cannot be read or written.
     pub fn restore(&self, now: UnixTime) -> Result<Restored, FileStoreError> {
-        let stage = self.stage();
-        if *stage == Stage::Closed {
+        let turn = self.turn();
+        if turn.stage == Stage::Closed {
             return Ok(Restored::Unchanged);
         }
         let Some((current, _)) = self.private.load(None, now)?.credential else { return Ok(Restored::Missing) };
-        Ok(if self.publish(&current, now)? { Restored::Written } else { Restored::Unchanged })
+        Ok(if self.publish(&current, turn.withheld, now)? { Restored::Written } else { Restored::Unchanged })
     }
 
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn withheld(&self) -> MutexGuard<'_, Option<Fingerprint>> {
-        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The fingerprint of the stored pair, if the pending record shows that requests with another digest have led to it.
@@ -158,9 +160,14 @@ impl VolumeStore {
     }
 
     /// Writes the files of the pair, which must be durable in the private copy. Returns false if the volume has them, and if
-    /// the pair is withheld.
-    fn publish(&self, credential: &Credential, now: UnixTime) -> Result<bool, FileStoreError> {
-        if *self.withheld() == Some(credential.chain().certificate().fingerprint) {
+    /// the pair is `withheld`.
+    fn publish(
+        &self,
+        credential: &Credential,
+        withheld: Option<Fingerprint>,
+        now: UnixTime,
+    ) -> Result<bool, FileStoreError> {
+        if withheld == Some(credential.chain().certificate().fingerprint) {
             return Ok(false);
         }
         let published = self.files(credential).and_then(|files| self.volume.set(&files, now));
@@ -192,14 +199,14 @@ impl VolumeStore {
 /// the start: `load` logs the error, and [`VolumeStore::unpublished`] returns it.
 impl Store for VolumeStore {
     fn load(&self, request: &LoadRequest<'_>) -> Result<Stored, StoreError> {
-        let stage = self.stage();
+        let mut turn = self.turn();
         let stored = Store::load(&self.private, request)?;
         let own = stored.credential.as_ref().filter(|own| request.wants(own));
-        if let Some(own) = own.filter(|_| request.has_signer && *stage != Stage::Closed) {
-            *self.withheld() = self.outdated(own, request);
+        if let Some(own) = own.filter(|_| request.has_signer && turn.stage != Stage::Closed) {
+            turn.withheld = self.outdated(own, request);
             // An earlier pair is taken if the current one cannot be used: `restore` must not bring that one back.
             let kept = if stored.is_misplaced { self.private.write(own, request.now) } else { Ok(()) };
-            match kept.map_err(Into::into).and_then(|()| self.publish(own, request.now)) {
+            match kept.map_err(Into::into).and_then(|()| self.publish(own, turn.withheld, request.now)) {
                 Ok(true) => tracing::info!(
                     "{}: completed the files of the certificate in the volume",
                     self.volume.path().display()
@@ -213,11 +220,11 @@ impl Store for VolumeStore {
     }
 
     fn write(&self, credential: &Arc<Credential>, serve: bool, now: UnixTime) -> Result<(), StoreError> {
-        let mut stage = self.stage();
-        if *stage == Stage::Closed {
+        let mut turn = self.turn();
+        if turn.stage == Stage::Closed {
             return Ok(());
         }
-        self.claim_once(&mut stage)?;
+        self.claim_once(&mut turn.stage)?;
         if !serve {
             return Ok(self.private.write_ahead(credential, now)?);
         }
@@ -225,7 +232,7 @@ impl Store for VolumeStore {
         let kept = self.private.write(credential, now);
         // The credential is in memory only: an earlier failure to publish is not about this one.
         kept.inspect_err(|_| self.unpublished.note(None, now))?;
-        self.publish(credential, now)?;
+        self.publish(credential, turn.withheld, now)?;
         Ok(())
     }
 
@@ -234,11 +241,11 @@ impl Store for VolumeStore {
     }
 
     fn remember(&self, record: &[u8]) -> Result<(), StoreError> {
-        let mut stage = self.stage();
-        if *stage == Stage::Closed {
+        let mut turn = self.turn();
+        if turn.stage == Stage::Closed {
             return Ok(());
         }
-        self.claim_once(&mut stage)?;
+        self.claim_once(&mut turn.stage)?;
         Store::remember(&self.private, record)
     }
 }
