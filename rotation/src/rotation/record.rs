@@ -145,9 +145,7 @@ impl Record {
         let request_digest = text.request_digest;
         Ok(Self { server, signer_name, request_digest, request_name, pending, renewal, outdated, turned_down, key })
     }
-}
 
-impl Record {
     /// True if a request with another digest than `wanted` has led to the certificate with this fingerprint.
     pub(crate) fn outdates(&self, fingerprint: Fingerprint, wanted: Option<&str>) -> bool {
         self.outdated == Some(fingerprint) || is_another(self.request_digest.as_deref(), wanted)
