@@ -8,11 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{self, Ca, Output, Process, Signer, files, perennial, run_arguments};
-use perennial::{Key, Pending, Template};
-use perennial_kubernetes::objects::KUBELET_CLIENT_SIGNER;
+use crate::support::{self, Ca, Output, Process, Signer, files, perennial, record, run_arguments};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
-use perennial_rotation::{Record, clock};
 use tempfile::TempDir;
 
 const CURRENT: &str = "kubelet-client-current.pem";
@@ -30,27 +27,6 @@ fn plant(path: &Path, contents: &[u8]) {
     }
 }
 
-/// Encodes a pending record of a request with this key.
-fn record(key: &Arc<KeyPair>) -> Vec<u8> {
-    let now = clock::now().unix;
-    let template = Arc::new(Template::node("worker"));
-    let pending = Pending { template, key: Key::Pending, submitted: now, budget_whole: now, refusal: None };
-    let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-planted".to_owned());
-    Record {
-        server: None,
-        signer_name,
-        request_name,
-        pending,
-        renewal: None,
-        request_digest: None,
-        outdated: None,
-        turned_down: None,
-        key: Some(key.clone()),
-    }
-    .encode()
-    .to_vec()
-}
-
 /// A key that another user knows must not become the key of the node.
 #[test]
 fn planted_key_never_gets_a_certificate() {
@@ -62,7 +38,7 @@ fn planted_key_never_gets_a_certificate() {
     fs::set_permissions(&pki, Permissions::from_mode(0o1777)).unwrap();
     let key = Arc::new(KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap());
     let planted = Ca::new().node(Duration::ZERO, DAY);
-    plant(&pki.join("kubelet-client-pending.json"), &record(&key));
+    plant(&pki.join("kubelet-client-pending.json"), &record(Some(key.clone()), false).encode());
     plant(&pki.join(DATED), planted.to_pem().as_bytes());
     symlink(DATED, pki.join(CURRENT)).unwrap();
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Ca, as_nobody, files, perennial, put_in_use};
-use perennial::{Failure, Fingerprint, Key, Pending, Refusal, Renewal, Template};
+use crate::support::{Ca, as_nobody, files, perennial, put_in_use, record};
+use perennial::{Failure, Fingerprint, Renewal};
 use perennial_kubernetes::objects::{KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use perennial_pki::{Credential, KeyAlgorithm, KeyPair};
 use perennial_rotation::{Record, clock};
@@ -45,32 +45,6 @@ fn status_with(contents: Option<&str>, record: Option<&[u8]>) -> (Value, String,
     let value: Value = serde_json::from_str(&json.stdout).unwrap();
     assert!(!(sentences.stdout.clone() + &json.stdout).contains("PRIVATE KEY"));
     (value, sentences.stdout, json.code.unwrap())
-}
-
-/// The pending record of a request that was submitted ten minutes ago. If `refused`, an approver denied the request,
-/// and the next request may be submitted in an hour.
-fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
-    let now = clock::now().unix;
-    let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(HOUR) };
-    let pending = Pending {
-        template: Arc::new(Template::node("worker")),
-        key: if key.is_some() { Key::Pending } else { Key::New },
-        submitted: now.before(HOUR / 6),
-        budget_whole: now,
-        refusal: refused.then_some(refusal),
-    };
-    let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
-    Record {
-        server: None,
-        signer_name,
-        request_name,
-        pending,
-        renewal: None,
-        request_digest: None,
-        outdated: None,
-        turned_down: None,
-        key,
-    }
 }
 
 #[test]

@@ -12,16 +12,17 @@ use std::os::unix::fs::{lchown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use perennial::{State, UnixTime};
+use perennial::{Failure, Key, Pending, Refusal, State, Template, UnixTime};
 use perennial_dev::faults::Plan;
 use perennial_dev::{Approval, Authority, ClusterSetup, Decision, Options, Random, ServingApproval, TestCluster};
 use perennial_kubernetes::client::{Call, Limits, Request};
-use perennial_kubernetes::objects::CertificateSigningRequest;
+use perennial_kubernetes::objects::{CertificateSigningRequest, KUBELET_CLIENT_SIGNER};
 use perennial_pki::{Credential, KeyPair};
 use perennial_rotation::journal::Replay;
-use perennial_rotation::{Identity, Token, clock};
+use perennial_rotation::{Identity, Record, Token, clock};
 use perennial_std::{Cancel, drive};
 use perennial_tests::command::copy_program;
 pub(crate) use perennial_tests::command::{BOUND, Output, Process, event_of, events, files, stop, until};
@@ -286,4 +287,30 @@ pub(crate) fn put_in_use(directory: &Path, contents: &[u8]) {
     fs::create_dir_all(directory).unwrap();
     fs::write(directory.join("kubelet-client-2026-01-01-00-00-00-000.pem"), contents).unwrap();
     symlink("kubelet-client-2026-01-01-00-00-00-000.pem", directory.join("kubelet-client-current.pem")).unwrap();
+}
+
+/// The pending record of a request that was submitted ten minutes ago. If `refused`, an approver denied the request,
+/// and the next request may be submitted in an hour.
+pub(crate) fn record(key: Option<Arc<KeyPair>>, refused: bool) -> Record {
+    let now = clock::now().unix;
+    let refusal = Refusal { failure: Failure::Denied, failures: 1, retry_at: now.after(Duration::from_secs(3600)) };
+    let pending = Pending {
+        template: Arc::new(Template::node("worker")),
+        key: if key.is_some() { Key::Pending } else { Key::New },
+        submitted: now.before(Duration::from_secs(600)),
+        budget_whole: now,
+        refusal: refused.then_some(refusal),
+    };
+    let (signer_name, request_name) = (KUBELET_CLIENT_SIGNER.to_owned(), "node-csr-abc".to_owned());
+    Record {
+        server: None,
+        signer_name,
+        request_name,
+        pending,
+        renewal: None,
+        request_digest: None,
+        outdated: None,
+        turned_down: None,
+        key,
+    }
 }
